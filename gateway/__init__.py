@@ -1,0 +1,1 @@
+"""Ostiary: the policy-enforcing gateway between AI agents and their tools."""

@@ -1,0 +1,1 @@
+"""Outbound parts, one port each; none imports another."""

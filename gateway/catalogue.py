@@ -1,0 +1,216 @@
+"""Catalogue files: what operators declare about tools, as pydantic models, and the pinned tools made from them.
+
+A SQL or HTTP tool is declared whole. An MCP tool is described by its upstream and pinned; an entry of the same name
+adds what the gateway must not take from an upstream: effect class, labels, measures, limits, vendor data.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
+from gateway.settings import GatewaySettings, McpUpstream, Section, ServerName, SettingsError
+
+ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
+
+
+class MeasureEntry(Section):
+    """A number of the arguments that adds up over a run."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    pointer: Pointer = Field(description="JSON pointer of an integer argument; money in minor units.")
+    currency_pointer: Pointer | None = Field(None, description="JSON pointer of the currency.")
+
+
+class LimitsEntry(Section):
+    """Limits of one tool."""
+
+    per_minute: int | None = Field(None, ge=1, description="Calls a minute and principal.")
+    concurrency: int | None = Field(None, ge=1, description="Calls at a time.")
+    timeout_s: float = Field(30.0, gt=0, le=600)
+    max_output_bytes: int = Field(4 * 1024 * 1024, ge=64)
+
+
+class VendorEntry(Section):
+    """Who runs the upstream, where, and on what terms."""
+
+    name: str = "unspecified"
+    region: str = "unspecified"
+    retention_days: int | None = Field(None, ge=0)
+    price_micros: int = Field(0, ge=0, description="Price of a call in millionths of the currency.")
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "EUR"
+
+
+class SqlBinding(Section):
+    """One declared statement; parameters are bound, never pasted."""
+
+    statement: str
+    parameters: tuple[str, ...] = Field((), description="Argument names, bound as :name.")
+    mode: Literal["read", "write"] = "read"
+    max_rows: int = Field(1000, ge=1, le=100_000)
+
+
+class HttpBinding(Section):
+    """One request; the origin is the upstream's."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: Annotated[str, StringConstraints(pattern=r"^/")] = Field(description="Template such as /orders/{id}.")
+    query: tuple[str, ...] = Field((), description="Arguments sent in the query string.")
+    body: tuple[str, ...] = Field((), description="Arguments sent as members of a JSON body.")
+
+
+class ToolEntry(Section):
+    """What the operator says about one tool."""
+
+    server: ServerName
+    name: ToolName
+    effect: EffectClass = Field(
+        EffectClass.DESTRUCTIVE, description="What it does to the world; never taken from hints."
+    )
+    title: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    reversible: bool = False
+    open_world: bool = True
+    labels: tuple[str, ...] = ()
+    measures: tuple[MeasureEntry, ...] = ()
+    limits: LimitsEntry = LimitsEntry()
+    vendor: VendorEntry = VendorEntry()
+    big_integers: bool = Field(default=False, description="Admit integers beyond 2^53 (policy reads them as strings).")
+    sql: SqlBinding | None = None
+    http: HttpBinding | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.sql is not None and self.http is not None:
+            raise ValueError("a tool is bound to sql or http, not both")
+        declared = self.sql is not None or self.http is not None
+        if declared and (self.description is None or self.input_schema is None):
+            raise ValueError("a sql or http tool needs description and input_schema")
+        if not declared and (self.input_schema or self.output_schema or self.description):
+            raise ValueError("an MCP tool's description and schemas come from its upstream and are pinned")
+        return self
+
+
+class CatalogueFile(Section):
+    """One catalogue file."""
+
+    tool: tuple[ToolEntry, ...] = ()
+
+
+def load(paths: Iterable[Path]) -> tuple[ToolEntry, ...]:
+    """Read catalogue files, ``.toml`` or ``.json``.
+
+    Raises:
+        SettingsError: unreadable, malformed, unknown keys, or a tool declared twice.
+    """
+    entries = tuple(entry for path in paths for entry in _file(path).tool)
+    names = [f"{entry.server}.{entry.name}" for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError([f"catalogue: {name} is declared twice" for name in twice])
+    return entries
+
+
+def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[Tool]:
+    """The SQL and HTTP tools, pinned by their own declaration.
+
+    Raises:
+        SettingsError: an entry's server does not exist or is of another kind.
+    """
+    problems = [problem for entry in entries if (problem := _mismatch(entry, settings)) is not None]
+    if problems:
+        raise SettingsError(problems)
+    return [
+        _tool(entry, _definition(entry), _endpoint(entry, settings)) for entry in entries if entry.sql or entry.http
+    ]
+
+
+def discovered(server: str, upstream: McpUpstream, definition: Mapping[str, Any], entries: Sequence[ToolEntry]) -> Tool:
+    """One MCP tool as its upstream describes it, with what the operator's entry adds; no entry = ``destructive``.
+
+    Raises:
+        SettingsError: the definition has no usable name or input schema.
+    """
+    name = definition.get("name")
+    if not isinstance(name, str) or not isinstance(definition.get("inputSchema"), dict):
+        raise SettingsError([f"upstreams.{server}: a tool without name or inputSchema"])
+    try:
+        own = {entry.name: entry for entry in entries if entry.server == server}
+        entry = own.get(name) or ToolEntry(server=server, name=name)
+    except ValidationError:
+        raise SettingsError([f"upstreams.{server}: a tool name that is not of letters, digits, _ . -"]) from None
+    return _tool(entry, definition, upstream.url or " ".join(upstream.command))
+
+
+def _file(path: Path) -> CatalogueFile:
+    try:
+        text = path.read_text("utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return CatalogueFile.model_validate(document)
+    except OSError as error:
+        raise SettingsError([f"{path}: {error.strerror}"]) from None
+    except ValidationError as error:
+        raise SettingsError(
+            [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        ) from None
+    except ValueError as error:  # JSON, TOML and UTF-8 errors
+        raise SettingsError([f"{path}: {error}"]) from None
+
+
+def _mismatch(entry: ToolEntry, settings: GatewaySettings) -> str | None:
+    kind = "sql" if entry.sql else "http" if entry.http else "mcp"
+    upstream = settings.upstreams.get(entry.server)
+    if upstream is None:
+        return f"catalogue: {entry.server}.{entry.name}: no [upstreams.{entry.server}]"
+    if upstream.kind != kind:
+        return f"catalogue: {entry.server}.{entry.name}: upstream {entry.server} is of kind {upstream.kind}, not {kind}"
+    return None
+
+
+def _endpoint(entry: ToolEntry, settings: GatewaySettings) -> str:
+    # Digested into the pin, so that the same words at another place are another tool.
+    return settings.upstreams[entry.server].model_dump_json(include={"kind", "origin", "database"})
+
+
+def _definition(entry: ToolEntry) -> dict[str, Any]:
+    definition: dict[str, Any] = {
+        "name": entry.name,
+        "description": entry.description,
+        "inputSchema": entry.input_schema,
+    }
+    if entry.title is not None:
+        definition["title"] = entry.title
+    if entry.output_schema is not None:
+        definition["outputSchema"] = entry.output_schema
+    read = entry.effect is EffectClass.READ
+    definition["annotations"] = {"readOnlyHint": read, "destructiveHint": not read, "openWorldHint": entry.open_world}
+    return definition
+
+
+def _tool(entry: ToolEntry, definition: Mapping[str, Any], endpoint: str) -> Tool:
+    kind = ConnectorKind.SQL if entry.sql else ConnectorKind.HTTP if entry.http else ConnectorKind.MCP
+    binding = entry.sql or entry.http
+    bound = binding.model_dump() if binding else {}
+    return Tool(
+        server=entry.server,
+        name=entry.name,
+        connector=kind,
+        definition=dict(definition),
+        digest=definition_digest(entry.server, kind, endpoint, {"tool": definition, "binding": bound}),
+        effect=entry.effect,
+        reversible=entry.reversible,
+        open_world=entry.open_world,
+        labels=entry.labels,
+        measures=tuple(Measure(**measure.model_dump()) for measure in entry.measures),
+        limits=ToolLimits(**entry.limits.model_dump()),
+        vendor=Vendor(**entry.vendor.model_dump()),
+        big_integers=entry.big_integers,
+        binding=bound,
+    )

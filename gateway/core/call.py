@@ -1,0 +1,281 @@
+"""The evidence chain: each stage of the pipeline takes what the stage before it produced.
+
+``Call -> Caller -> Resolved -> Permit -> Quota -> Intent -> Lease -> Raw -> Verified -> Redacted -> Answer``
+
+Each link holds the one before it, so there is no way to hand a stage one call's permit with another call's arguments,
+and ``mypy --strict`` refuses a pipeline that drops or moves a stage. Who may construct a link is fixed by
+``tests/arch``: one module each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gateway.core.canonical import Arguments
+from gateway.core.decision import Decision
+from gateway.core.errors import GatewayError
+from gateway.core.tool import EffectClass, Tool
+from gateway.core.usage import Reservation
+
+
+class Channel(StrEnum):
+    """The surface a call came in by."""
+
+    MCP = "mcp"
+    REST = "rest"
+
+
+class RunKind(StrEnum):
+    """How a run came to be: a person opened it with their own token, or a plain client's session implied it."""
+
+    OPENED = "opened"
+    IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A call whose caller is on the line. The token is never stored, logged or forwarded."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for a tool, as it arrived; nothing in it is trusted.
+
+    Attributes:
+        id: UUIDv7 made by the gateway.
+        at_us: arrival, microseconds since the epoch.
+        origin: the credential it came with.
+        channel: the surface.
+        tool: ``server.tool`` as asked for.
+        arguments: parsed strictly, not yet checked against any schema.
+        run: run named by header or ``_meta``, if any.
+        session: ``Mcp-Session-Id``, if any.
+        client: what the client says of itself (name, version, protocol); hints only.
+    """
+
+    id: str
+    at_us: int
+    origin: Live
+    channel: Channel
+    tool: str
+    arguments: Arguments
+    run: str | None = None
+    session: str | None = None
+    client: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, from a verified credential.
+
+    Attributes:
+        issuer: who vouches.
+        user: the person or system the agent acts for.
+        agent: the agent's id; None where a person calls with their own token.
+        groups: groups of the user.
+        scopes: what the credential may do at the gateway: ``tools``, ``runs``, ``audit``, ``admin``.
+        auth_method: ``local``, later ``oidc`` ...
+        jti: id of the credential.
+        expires_us: end of the credential, microseconds.
+        run: run this credential is bound to, where it is a run token.
+    """
+
+    issuer: str
+    user: str
+    agent: str | None
+    groups: frozenset[str]
+    scopes: frozenset[str]
+    auth_method: str
+    jti: str
+    expires_us: int
+    run: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Stable name of (issuer, user, agent): what limits, sessions and caches are kept by."""
+        return f"{self.issuer}|{self.user}|{self.agent or ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run a call belongs to; nothing runs outside one.
+
+    Attributes:
+        id: UUIDv7.
+        kind: opened by a person, or implied by a session.
+        principal_key: ``Principal.key`` of the agent that may use it.
+        opened_by: user who opened it; their goal is trusted only when ``kind`` is ``opened``.
+        goal: what the person asked for; None for an implicit run.
+        scope: tool patterns the run is limited to; empty = no further limit.
+        budget: most calls the run may make, by name (``calls``); empty = no budget.
+        plan: tools the person expects, where they committed a plan.
+        started_us: start, microseconds.
+        expires_us: end, microseconds.
+    """
+
+    id: str
+    kind: RunKind
+    principal_key: str
+    opened_by: str
+    goal: str | None
+    scope: tuple[str, ...]
+    budget: Mapping[str, int]
+    plan: tuple[str, ...]
+    started_us: int
+    expires_us: int
+
+    def covers(self, fqn: str) -> bool:
+        """Whether the run's scope admits the tool ``server.tool`` (patterns as in ``erp.*``)."""
+        return not self.scope or any(fnmatchcase(fqn, pattern) for pattern in self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A call with its verified principal, inside a run. Made by the run registry only."""
+
+    call: Call
+    principal: Principal
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A caller with the pinned tool it asked for. Made by the catalogue only.
+
+    A tool that does not exist resolves to an unlisted one, and a bad argument is kept as ``fault`` rather than raised:
+    policy first says whether this caller may know of the tool at all, and both cases cost the same.
+    """
+
+    caller: Caller
+    tool: Tool
+    fault: GatewayError | None
+
+    @property
+    def call(self) -> Call:
+        """The call that was resolved."""
+        return self.caller.call
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Policy allows exactly this call. Made by ``pipeline.permit_for`` only."""
+
+    target: Resolved
+    decision: Decision
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A permitted call that holds its place under every limit. Made by the limiter only."""
+
+    permit: Permit
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The durable word that this call is about to leave. Made by the ledger's commit only."""
+
+    quota: Quota
+    record_id: str
+
+    @property
+    def tool(self) -> Tool:
+        """The tool about to be called."""
+        return self.quota.permit.target.tool
+
+    @property
+    def call(self) -> Call:
+        """The call about to be made."""
+        return self.quota.permit.target.caller.call
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that allows it."""
+        return self.quota.permit.decision
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest the connector may take, seconds: the stricter of catalogue and policy."""
+        asked = self.decision.obligations.timeout_s
+        own = self.tool.limits.timeout_s
+        return own if asked is None else min(own, asked)
+
+    @property
+    def shielded(self) -> bool:
+        """Whether the call goes on when its caller leaves: everything but a read does."""
+        return self.tool.effect is not EffectClass.READ
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An intent with the credential for this one call. Made by the broker only.
+
+    Attributes:
+        intent: what it was minted for.
+        headers: header fields to send upstream; the values are known to the redactor.
+    """
+
+    intent: Intent
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What a connector brought back, unchecked.
+
+    Attributes:
+        lease: the call it answers.
+        body: JSON text of a tool result object: ``content`` (list), optional ``structuredContent`` and ``isError``.
+        value: the same, parsed.
+    """
+
+    lease: Lease
+    body: bytes
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A result that keeps the tool's output contract. Made by the verifier only."""
+
+    raw: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """A verified result without secrets. Made by the redactor only.
+
+    Attributes:
+        intent: the call it answers.
+        body: JSON text of the result object, the upstream's own bytes where nothing was redacted.
+        value: the same, parsed.
+        counts: how many values were taken out, by rule.
+    """
+
+    intent: Intent
+    body: bytes
+    value: dict[str, Any]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the caller gets. Made by the entry's durable completion only.
+
+    Attributes:
+        call_id: for ``ostiary explain``.
+        body: JSON text of the result object.
+        is_error: whether the tool itself said that it failed.
+        redactions: how many values were taken out.
+    """
+
+    call_id: str
+    run_id: str
+    body: bytes
+    is_error: bool
+    redactions: int

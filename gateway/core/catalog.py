@@ -1,0 +1,118 @@
+"""The catalogue in force: pinned tools, checked arguments, and the one place where a connector is invoked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyio import fail_after
+
+from gateway.core.call import Caller, Lease, Raw, Resolved
+from gateway.core.connector import Connector
+from gateway.core.errors import (
+    GatewayError,
+    InvalidArguments,
+    NotSent,
+    OutcomeUnknown,
+    Quarantined,
+    ToolFailed,
+    Unavailable,
+)
+from gateway.core.tool import ConnectorKind, EffectClass, Tool
+
+Problems = Callable[[Any], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A tool with what it takes to use it.
+
+    Attributes:
+        tool: the pinned tool.
+        problems: says what is wrong with an arguments object, in safe words; empty = nothing.
+        quarantine: why the tool may not be used (its upstream now describes it otherwise), or None.
+    """
+
+    tool: Tool
+    problems: Problems
+    quarantine: str | None = None
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The ``Catalog`` port over one immutable generation of tools; ``replace`` swaps in the next one.
+
+    Failure mode: an unknown tool or bad argument is kept in ``Resolved``; anything unforeseen while a connector works
+    is ``OutcomeUnknown``.
+    """
+
+    connectors: Mapping[str, Connector]
+    _shelves: Mapping[str, Shelf] = field(default_factory=dict)
+    _tools: tuple[Tool, ...] = ()
+
+    def replace(self, shelves: Sequence[Shelf]) -> None:
+        """Put a new generation in force; calls already resolved keep the tool they were resolved with.
+
+        Raises:
+            ValueError: two tools share a name, on the inside or on the aggregate wire.
+        """
+        by_name = {shelf.tool.fqn: shelf for shelf in shelves}
+        if len(by_name) != len(shelves) or len({shelf.tool.wire_name for shelf in shelves}) != len(shelves):
+            raise ValueError("two tools of the catalogue have the same name")
+        self._shelves = by_name
+        self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))
+
+    def resolve(self, caller: Caller) -> Resolved:
+        """Pinned tool with checked arguments; outside the run's scope a tool does not exist."""
+        shelf = self._shelves.get(caller.call.tool)
+        if shelf is None or not caller.run.covers(shelf.tool.fqn):
+            return Resolved(caller, _unlisted(caller.call.tool), None)
+        return Resolved(caller, shelf.tool, _fault(shelf, caller))
+
+    def tools(self) -> Sequence[Tool]:
+        """All pinned tools by name."""
+        return self._tools
+
+    async def invoke(self, lease: Lease) -> Raw:
+        """Carry out the call within its time; see ``ports.Catalog``."""
+        intent = lease.intent
+        connector = self.connectors.get(intent.tool.server)
+        if connector is None:
+            raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
+        try:
+            with fail_after(intent.timeout_s):
+                return await connector.invoke(lease)
+        except GatewayError:
+            raise
+        except TimeoutError:
+            raise _timed_out(intent.tool) from None
+        # A connector that breaks its contract may have sent the call before it broke.
+        except Exception as error:
+            raise OutcomeUnknown("the connector failed", cause_code="connector_broken") from error
+
+    async def ping(self) -> None:
+        """Ready once a generation is in force."""
+        if not self._shelves:
+            raise Unavailable("no tools are configured")
+
+
+def _fault(shelf: Shelf, caller: Caller) -> GatewayError | None:
+    arguments = caller.call.arguments
+    if shelf.quarantine is not None:
+        return Quarantined(shelf.quarantine)
+    if arguments.big_integers and not shelf.tool.big_integers:
+        return InvalidArguments("an integer beyond 2^53 is not admitted by this tool", cause_code="integer_range")
+    problems = shelf.problems(arguments.value)
+    if problems:
+        return InvalidArguments("; ".join(problems), cause_code="schema")
+    return None
+
+
+def _unlisted(name: str) -> Tool:
+    server, _, tool = name.partition(".")
+    return Tool(server=server, name=tool, connector=ConnectorKind.MCP, definition={}, digest="", listed=False)
+
+
+def _timed_out(tool: Tool) -> GatewayError:
+    if tool.effect is EffectClass.READ:
+        return ToolFailed("the tool did not answer in time", cause_code="timeout")
+    return OutcomeUnknown("the tool did not answer in time", cause_code="timeout")

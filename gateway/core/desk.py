@@ -1,0 +1,138 @@
+"""What the surfaces need besides the pipeline: opening runs, issuing run tokens, reading the log, being well.
+
+Nothing here reaches a tool. ``app.py`` builds the one ``Desk`` beside the one ``Ports``.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.core.call import Principal, Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a person asks for when they open a run.
+
+    Attributes:
+        goal: the task in the person's words; trusted, because their own token opened the run.
+        agent: id of the agent that may work in the run.
+        scope: tool patterns (``erp.*``) the run is limited to; empty = no further limit.
+        budget: upper bounds by name; ``calls`` = most calls.
+        plan: tools the person expects to be used.
+        ttl_s: how long the run may last, seconds.
+    """
+
+    goal: str
+    agent: str
+    scope: tuple[str, ...] = ()
+    budget: Mapping[str, int] = field(default_factory=dict)
+    plan: tuple[str, ...] = ()
+    ttl_s: int = 3600
+
+
+class RunDesk(Protocol):
+    """Opens and closes runs. Closed: what is not durable did not happen."""
+
+    async def start(self, person: Principal, request: RunRequest) -> Run:
+        """Record ``run.started`` durably and return the run.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+
+    async def show(self, run_id: str) -> Run | None:
+        """The run, or None where there is none."""
+
+    async def end(self, run_id: str, reason: str) -> None:
+        """Record ``run.ended{count, reason}``; a run that has ended stays so.
+
+        Raises:
+            NotFound: no such run.
+        """
+
+
+class TokenIssuer(Protocol):
+    """The local issuer of bearer tokens (JWT, ``typ: at+jwt``, Ed25519)."""
+
+    def issue(self, principal: Principal) -> str:
+        """A signed token that authenticates as ``principal`` until ``expires_us``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search of the log; every given field must match.
+
+    Attributes:
+        type: record type, e.g. ``decision`` or ``tool.completed``.
+        tool: ``server.tool`` or a pattern with ``*``.
+        effect: ``allow`` | ``deny`` | ``needs_approval``.
+        since_us: first microsecond, inclusive.
+        until_us: last microsecond, inclusive.
+        after: index to go on after (cursor); -1 = from the start.
+        limit: most records, 1..1000.
+    """
+
+    type: str | None = None
+    run_id: str | None = None
+    call_id: str | None = None
+    tool: str | None = None
+    effect: str | None = None
+    agent: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    after: int = -1
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record of the log.
+
+    Attributes:
+        index: place in the log, from 0.
+        leaf: the stored bytes; what the Merkle tree commits to.
+        body: the leaf, decoded.
+    """
+
+    index: int
+    leaf: bytes
+    body: Mapping[str, Any]
+
+
+class AuditReader(Protocol):
+    """Reads the log. Reading never changes it."""
+
+    async def search(self, query: Query) -> tuple[LogRecord, ...]:
+        """Matching records in log order."""
+
+    async def checkpoint(self) -> str:
+        """The newest signed checkpoint (C2SP signed note).
+
+        Raises:
+            NotFound: nothing was logged yet.
+        """
+
+    async def payload(self, call_id: str, role: str) -> Any:
+        """A sealed payload, opened and decoded: ``role`` is ``request``, ``reasons``, ``error`` or ``result``.
+
+        Returns None where there is none or where its key was destroyed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything the surfaces may use besides the pipeline.
+
+    Attributes:
+        pings: by part name, the readiness check of each part; raises ``Unavailable``.
+        metrics: the metrics page as (content type, text).
+        external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
+    """
+
+    runs: RunDesk
+    issuer: TokenIssuer
+    reader: AuditReader
+    pings: Mapping[str, Callable[[], Awaitable[None]]]
+    metrics: Callable[[], tuple[str, bytes]]
+    external_url: str

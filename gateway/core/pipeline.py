@@ -1,0 +1,127 @@
+"""The one door: every tool call of every surface goes through ``handle``.
+
+Read it top to bottom; each line needs the evidence the line above produced (``core/call.py``), so a stage cannot be
+dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+from anyio import CancelScope
+
+from gateway.core import policy_input
+from gateway.core.call import Answer, Call, Permit, Resolved
+from gateway.core.decision import Decision, Effect, fold, in_mode
+from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
+from gateway.core.ports import Entry, Ports
+from gateway.core.tool import Tool
+from gateway.core.usage import Usage
+
+
+async def handle(call: Call, ports: Ports) -> Answer:
+    """Carry out one tool call, or refuse it.
+
+    Raises:
+        GatewayError: every refusal and failure. Only ``OutcomeUnknown``, ``Tainted`` and ``ToolFailed`` (but not
+            ``NotSent``) mean that an effect may have happened.
+    """
+    principal = await ports.identity.authenticate(call)  # failing here is counted, not logged
+    async with ports.audit.open(call, principal) as entry:  # record: every path ends here
+        caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
+        target = ports.catalog.resolve(caller)  # pinned definition, schema-checked arguments
+        async with (
+            permit_for(target, entry, ports) as permit,  # decide and reserve
+            ports.limits.spend(permit) as quota,  # rate, concurrency
+        ):
+            intent = await entry.commit(quota)  # durable BEFORE any effect
+            with CancelScope(shield=intent.shielded):  # a committed effect finishes though its caller has gone
+                async with ports.broker.lease(intent) as lease:  # credential for this call
+                    raw = await ports.catalog.invoke(lease)
+                verified = ports.verifier.verify(raw)  # output contract first ...
+                output = ports.redactor.redact(verified)  # ... then secrets
+                return await entry.complete(output)  # durable BEFORE the answer
+
+
+async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
+    """Refuse a request that is no call at all (bad bytes, bad envelope): authenticated callers get a record of it.
+
+    Raises:
+        GatewayError: always; ``Unauthenticated`` where the credential is not good, otherwise ``error``.
+    """
+    principal = await ports.identity.authenticate(call)
+    async with ports.audit.open(call, principal):
+        raise error
+
+
+async def listing(call: Call, ports: Ports) -> tuple[Tool, ...]:
+    """The tools the caller may know of, by phase=list decisions; a tool whose decision fails is hidden.
+
+    Raises:
+        Unauthenticated: no good credential.
+        Unavailable: policy cannot be asked.
+    """
+    principal = await ports.identity.authenticate(call)
+    caller = await ports.runs.enter(call, principal)
+    targets = [Resolved(caller, tool, None) for tool in ports.catalog.tools() if caller.run.covers(tool.fqn)]
+    at_us = ports.clock.now_us()
+    inputs = [policy_input.listing(target, ports.settings, at_us) for target in targets]
+    decision_id = ports.clock.uuid()
+    evaluation = await ports.policy.evaluate(decision_id, inputs)
+    decisions = fold(decision_id, inputs, evaluation)
+    return tuple(t.tool for t, d in zip(targets, decisions, strict=True) if in_mode(d, t.tool, ports.settings).passes)
+
+
+@asynccontextmanager
+async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncIterator[Permit]:
+    """Decide, and hold the call's place in its run's ledger until its intent keeps it.
+
+    Raises:
+        UnknownTool: no such tool, or policy hides it from this caller.
+        GatewayError: the arguments' own fault, once the caller is known to see the tool.
+        Denied: policy says no, or asks for an approval.
+        Unavailable: policy cannot be asked or its answer cannot be used.
+    """
+    async with ports.runs.section(target.caller) as section:
+        listed, decision = await _decide(target, section.usage, ports)
+        entry.decided(target, decision)
+        _judge(target, listed, decision)
+        reservation = section.reserve(target)
+    try:
+        yield Permit(target, decision, reservation)
+    finally:
+        reservation.release()
+
+
+async def _decide(target: Resolved, usage: Usage, ports: Ports) -> tuple[Decision, Decision]:
+    # Both phases go to the engine as one question, for tools that exist and tools that do not: hidden and unknown take
+    # the same time. Arguments that break the schema never reach policy; the listing decision then stands for both.
+    started, at_us = ports.clock.monotonic(), ports.clock.now_us()
+    inputs = [policy_input.listing(target, ports.settings, at_us)]
+    if target.fault is None:
+        inputs.append(policy_input.calling(target, usage, ports.settings, at_us))
+    decision_id = ports.clock.uuid()
+    evaluation = await ports.policy.evaluate(decision_id, inputs)
+    decisions = [in_mode(d, target.tool, ports.settings) for d in fold(decision_id, inputs, evaluation)]
+    decision = decisions[-1]
+    ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
+    return decisions[0], decision
+
+
+def _judge(target: Resolved, listed: Decision, decision: Decision) -> None:
+    for word in (listed, decision):
+        if word.faulty:
+            raise Unavailable(
+                "policy could not decide", reasons=word.reasons, retry_after=1, cause_code="policy_unavailable"
+            )
+    if not (target.tool.listed and listed.passes):
+        raise UnknownTool("no such tool")
+    if target.fault is not None:
+        raise target.fault
+    if decision.passes:
+        return
+    if decision.effect is Effect.NEEDS_APPROVAL:
+        raise Denied(
+            "needs an approval that cannot be given here", reasons=decision.reasons, cause_code="approval_required"
+        )
+    raise Denied("policy does not allow this call", reasons=decision.reasons)

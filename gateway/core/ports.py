@@ -1,0 +1,237 @@
+"""What the pipeline needs from the world, as Protocols. ``app.py`` builds the one ``Ports``.
+
+Each Protocol says how it fails. The default is closed: any doubt raises ``Unavailable`` and nothing is executed.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.call import (
+    Answer,
+    Call,
+    Caller,
+    Intent,
+    Lease,
+    Permit,
+    Principal,
+    Quota,
+    Raw,
+    Redacted,
+    Resolved,
+    Verified,
+)
+from gateway.core.decision import Decision, Evaluation
+from gateway.core.tool import Tool
+from gateway.core.usage import Reservation, Usage
+
+
+class Clock(Protocol):
+    """Time, ids and randomness. Cannot fail."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for intervals."""
+
+    def uuid(self) -> str:
+        """A new UUIDv7 in its canonical text form."""
+
+    def random(self, size: int) -> bytes:
+        """``size`` bytes from the system's cryptographic source."""
+
+
+class Pingable(Protocol):
+    """Anything readiness asks after."""
+
+    async def ping(self) -> None:
+        """Return when the part can serve now; raise ``Unavailable`` with a safe reason when it cannot."""
+
+
+class Identity(Pingable, Protocol):
+    """Checks credentials. Closed: whatever is not proven good raises ``Unauthenticated``."""
+
+    async def authenticate(self, call: Call) -> Principal:
+        """Verify the call's credential (signature, issuer, audience, type, time).
+
+        Raises:
+            Unauthenticated: anything wrong with it.
+        """
+
+
+class Section(Protocol):
+    """A run's ledger while one call is being decided."""
+
+    usage: Usage
+
+    def reserve(self, target: Resolved) -> Reservation:
+        """Count this call in, so that the next decision of the run sees it.
+
+        Raises:
+            BudgetExhausted: the run's own budget has no room for it.
+            InvalidArguments: a declared measure is missing or no integer.
+        """
+
+
+class Runs(Pingable, Protocol):
+    """The runs and their ledgers. Closed: a run that cannot be read or written is ``Unavailable``."""
+
+    async def enter(self, call: Call, principal: Principal) -> Caller:
+        """The run the call names or its session implies (started durably if new); the only maker of ``Caller``.
+
+        Raises:
+            NotFound: named run does not exist, has ended, or is another principal's.
+        """
+
+    def section(self, caller: Caller) -> AbstractAsyncContextManager[Section]:
+        """Hold the run's ledger for reading, deciding and reserving: one call of a run at a time."""
+
+
+class Catalog(Pingable, Protocol):
+    """The pinned tools and the one way to their connectors."""
+
+    def resolve(self, caller: Caller) -> Resolved:
+        """Pinned tool with checked arguments; an unknown tool or bad argument is kept in the result, not raised."""
+
+    def tools(self) -> Sequence[Tool]:
+        """All pinned tools, in a stable order."""
+
+    async def invoke(self, lease: Lease) -> Raw:
+        """Carry out the call: the one place a connector is invoked.
+
+        Raises:
+            NotSent: the upstream was not reached; nothing happened.
+            ToolFailed: it answered with a failure.
+            OutcomeUnknown: it may have happened; also for anything unforeseen.
+        """
+
+
+class PolicyEngine(Pingable, Protocol):
+    """Evaluates Rego. Closed: a fault is reported and folds to deny, an unreachable engine is ``Unavailable``."""
+
+    async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
+        """Evaluate the input documents (``gateway.input/v1`` JSON) under one revision.
+
+        Raises:
+            Unavailable: no worker could take the question (queue full, worker died).
+            TooLarge: an input is over the cap.
+        """
+
+
+class Limits(Protocol):
+    """Rate and concurrency. Closed: no room raises ``Throttled``."""
+
+    def spend(self, permit: Permit) -> AbstractAsyncContextManager[Quota]:
+        """Take a place under every limit of the tool and of the decision; given back on exit.
+
+        Raises:
+            Throttled: with ``retry_after``.
+        """
+
+
+class Broker(Pingable, Protocol):
+    """Credentials. Closed: a credential that cannot be provided raises ``Unavailable``, before anything is sent."""
+
+    def lease(self, intent: Intent) -> AbstractAsyncContextManager[Lease]:
+        """The credential for this one call; revoked on every exit. A failing revocation never loses the answer."""
+
+
+class Verifier(Protocol):
+    """Output contracts. Closed: an output that breaks its contract is withheld."""
+
+    def verify(self, raw: Raw) -> Verified:
+        """Check shape, size and the pinned output schema.
+
+        Raises:
+            Tainted: contract broken.
+        """
+
+
+class Redactor(Protocol):
+    """Takes secrets out. Closed: what cannot be redacted is withheld."""
+
+    def redact(self, verified: Verified) -> Redacted:
+        """The result without known secret values and without values under secret-named keys.
+
+        Raises:
+            Tainted: cannot be redacted within bounds.
+        """
+
+
+class Entry(Protocol):
+    """The log's view of one call. Leaving its bracket by an error records how the call ended."""
+
+    def entered(self, caller: Caller) -> Caller:
+        """Note the run; returns what it was given."""
+
+    def decided(self, target: Resolved, decision: Decision) -> None:
+        """Note the decision, so that a refusal is recorded with it."""
+
+    async def commit(self, quota: Quota) -> Intent:
+        """Write decision and intent durably, before any effect; keeps the reservation.
+
+        Raises:
+            Unavailable: the log cannot be written; nothing may be executed.
+        """
+
+    async def complete(self, output: Redacted) -> Answer:
+        """Write the completion durably; only then is there an answer.
+
+        Raises:
+            OutcomeUnknown: the completion could not be written after an effect; the output is withheld.
+        """
+
+
+class AuditLog(Pingable, Protocol):
+    """The signed log. Closed: what cannot be written is not done."""
+
+    def open(self, call: Call, principal: Principal) -> AbstractAsyncContextManager[Entry]:
+        """An entry for one authenticated call: one ending is recorded on every path, shielded from cancellation."""
+
+
+class Meter(Protocol):
+    """Counts and timings for operators. Cannot fail; never part of a decision."""
+
+    def called(self, tool: str, outcome: str, seconds: float) -> None:
+        """One call ended: ``outcome`` is ``completed`` or an error code."""
+
+    def decided(self, effect: str, reason: str, seconds: float) -> None:
+        """One decision was made; ``reason`` is the first reason id."""
+
+    def unauthenticated(self, code: str) -> None:
+        """A request without a good credential: counted, never logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """What the pipeline itself is configured with.
+
+    Attributes:
+        environment: deployment name policy sees, e.g. ``production``.
+        region: region policy sees.
+        observe: record decisions without enforcing them (reads and writes only, never money or destructive).
+    """
+
+    environment: str = "development"
+    region: str = "unspecified"
+    observe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything the pipeline may touch."""
+
+    clock: Clock
+    identity: Identity
+    runs: Runs
+    catalog: Catalog
+    policy: PolicyEngine
+    limits: Limits
+    broker: Broker
+    verifier: Verifier
+    redactor: Redactor
+    audit: AuditLog
+    meter: Meter
+    settings: PipelineSettings

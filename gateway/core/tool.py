@@ -1,0 +1,138 @@
+"""A pinned tool: what the catalogue and the approved upstream definition say, as immutable data."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gateway.core.canonical import encode
+
+
+class EffectClass(StrEnum):
+    """What a tool does to the world, least first."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+    MONEY = "money"
+
+
+class ConnectorKind(StrEnum):
+    """Which connector carries out a tool."""
+
+    MCP = "mcp"
+    SQL = "sql"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number in the arguments that adds up over a run, such as an amount.
+
+    Attributes:
+        name: what policy sees as ``run.sums[name]`` (the currency is appended: ``amount.EUR``).
+        pointer: JSON pointer of an integer argument (money in minor units).
+        currency_pointer: JSON pointer of its currency, if it has one.
+    """
+
+    name: str
+    pointer: str
+    currency_pointer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLimits:
+    """Limits the catalogue sets for one tool; None = none of its own.
+
+    Attributes:
+        per_minute: calls a minute and principal.
+        concurrency: calls at a time over all principals.
+        timeout_s: longest the connector may take.
+        max_output_bytes: longest result.
+    """
+
+    per_minute: int | None = None
+    concurrency: int | None = None
+    timeout_s: float = 30.0
+    max_output_bytes: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """Who runs the upstream and on what terms; policy reads it (GOV-2).
+
+    Attributes:
+        name: vendor.
+        region: where data is processed, e.g. ``eu``.
+        retention_days: how long the vendor keeps data; None = not stated.
+        price_micros: price of a call in millionths of ``currency``.
+        currency: ISO 4217 code of the price.
+    """
+
+    name: str = "unspecified"
+    region: str = "unspecified"
+    retention_days: int | None = None
+    price_micros: int = 0
+    currency: str = "EUR"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool of one upstream, pinned.
+
+    Attributes:
+        server: upstream name, no ``__`` in it.
+        name: tool name at the upstream.
+        connector: which connector carries it out.
+        definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
+        digest: ``definition_digest`` of what was approved; the pin.
+        effect: effect class; from the catalogue, never from upstream annotations.
+        listed: False only for the stand-in of a tool that does not exist.
+        big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
+        binding: connector-specific part of the catalogue entry (statement, method and path ...).
+    """
+
+    server: str
+    name: str
+    connector: ConnectorKind
+    definition: Mapping[str, Any]
+    digest: str
+    effect: EffectClass = EffectClass.DESTRUCTIVE
+    listed: bool = True
+    reversible: bool = False
+    open_world: bool = True
+    labels: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    limits: ToolLimits = ToolLimits()
+    vendor: Vendor = Vendor()
+    credential: str | None = None
+    big_integers: bool = False
+    binding: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fqn(self) -> str:
+        """``server.name``: the tool's name in policy, log, CLI and REST."""
+        return f"{self.server}.{self.name}"
+
+    @property
+    def wire_name(self) -> str:
+        """Name on the aggregate MCP endpoint, ``server__name``; at most 64 characters of ``[A-Za-z0-9_-]``."""
+        wire = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in f"{self.server}__{self.name}")
+        if wire == f"{self.server}__{self.name}" and len(wire) <= _WIRE_NAME_MAX:
+            return wire
+        suffix = hashlib.sha256(self.fqn.encode()).hexdigest()[:10]
+        return f"{wire[: _WIRE_NAME_MAX - 11]}_{suffix}"
+
+
+_WIRE_NAME_MAX = 64
+
+
+def definition_digest(server: str, connector: str, endpoint: str, definition: Mapping[str, Any]) -> str:
+    """Digest of all that an approval of a tool binds: identity of the endpoint and the whole definition.
+
+    Floats may occur in an upstream's schema; they are digested by their JSON text.
+    """
+    return hashlib.sha256(
+        encode({"server": server, "connector": connector, "endpoint": endpoint, "definition": definition})
+    ).hexdigest()

@@ -1,0 +1,295 @@
+"""``gateway.toml``: nested frozen sections, unknown keys refused; secrets come from the environment or files."""
+
+import shlex
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: one line each, naming the key and what is wrong with it.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        """Keep the problems; the message joins them."""
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Section(BaseModel):
+    """A part of the settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listen(Section):
+    """Where the gateway listens."""
+
+    host: str = Field("127.0.0.1", description="Address. Beyond loopback, TLS or `insecure` is needed.")
+    port: int = Field(8470, ge=0, le=65535, description="TCP port; 0 picks a free one.")
+    external_url: str | None = Field(None, description="URL callers use; never taken from the Host header.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Further Host names accepted.")
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM private key.")
+    insecure: bool = Field(
+        default=False, description="Listen beyond loopback without TLS (a proxy in front terminates it)."
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.host not in {"127.0.0.1", "::1", "localhost"} and self.tls_certificate is None and not self.insecure:
+            raise ValueError("beyond loopback set tls_certificate and tls_key, or insecure = true behind a TLS proxy")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
+
+
+class IdentitySection(Section):
+    """The local token issuer."""
+
+    issuer: str = Field("urn:ostiary:local", description="`iss` of the tokens issued here.")
+    audience: tuple[str, ...] = Field(("ostiary",), min_length=1, description="Accepted `aud` values.")
+
+
+class PolicySection(Section):
+    """Which Rego decides, and how long it may take."""
+
+    bundles: tuple[Path, ...] = Field((), description="Folders of Rego and data besides the shipped ones.")
+    shipped: bool = Field(default=True, description="Load the shipped packages (scope, session ledger).")
+    data: Mapping[str, Any] = Field(default_factory=dict, description="Data merged under `data`, e.g. gateway.scope.")
+    mode: Literal["enforce", "observe"] = Field(
+        "enforce", description="observe: record, don't enforce (reads, writes)."
+    )
+    workers: int = Field(1, ge=1, le=16, description="Policy worker processes.")
+    deadline_ms: int = Field(50, ge=5, le=5000, description="Longest a decision may take, from dispatch.")
+
+
+class LimitsSection(Section):
+    """Limits over all tools."""
+
+    principal_per_minute: int = Field(6000, ge=1, description="Calls a minute and principal.")
+    concurrency: int = Field(256, ge=1, description="Calls at a time in the whole gateway.")
+    edge_per_minute: int = Field(60000, ge=1, description="Requests a minute and credential, before anything else.")
+
+
+class AuditSection(Section):
+    """The signed log."""
+
+    origin: str = Field("ostiary.local/log", description="Name of the log in its checkpoints.")
+    reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
+
+
+class CredentialSection(Section):
+    """A static upstream credential, sent as a header field; the value is read at each call and never logged."""
+
+    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="Header field.")
+    prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
+    env: str | None = Field(None, description="Environment variable that holds the value.")
+    file: Path | None = Field(None, description="File that holds the value.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("set exactly one of env and file")
+        return self
+
+
+class McpUpstream(Section):
+    """An MCP server, by URL or as a child process."""
+
+    kind: Literal["mcp"]
+    url: str | None = Field(None, pattern=r"^https?://", description="Streamable HTTP endpoint.")
+    command: tuple[str, ...] = Field((), description="Command line of a stdio server.")
+    env: Mapping[str, str] = Field(default_factory=dict, description="The child's whole environment besides PATH.")
+    cwd: Path | None = Field(None, description="The child's working folder.")
+    credential: str | None = Field(None, description="Name of a [credentials.*] section.")
+    trust: Literal["pinned", "first_use"] = Field(
+        "pinned", description="first_use pins what the server says at first sight (development)."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.url is None) == (not self.command):
+            raise ValueError("set exactly one of url and command")
+        return self
+
+
+class SqlUpstream(Section):
+    """A database; its tools are the statements the catalogue declares."""
+
+    kind: Literal["sql"]
+    database: Path = Field(description="SQLite file.")
+
+
+class HttpUpstream(Section):
+    """An HTTP API with one fixed origin."""
+
+    kind: Literal["http"]
+    origin: str = Field(pattern=r"^https?://[^/?#@]+$", description="scheme://host[:port]; no path.")
+    credential: str | None = Field(None, description="Name of a [credentials.*] section.")
+    allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
+
+
+Upstream = Annotated[McpUpstream | SqlUpstream | HttpUpstream, Field(discriminator="kind")]
+
+
+class GatewaySettings(BaseSettings):
+    """All settings. Paths in the file are relative to it."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="OSTIARY_SETTING_", env_nested_delimiter="__"
+    )
+
+    state: Path = Field(description="Folder of keys, log and admin socket; mode 0700.")
+    environment: str = Field("development", description="Deployment name policy sees.")
+    region: str = Field("unspecified", description="Region policy sees.")
+    catalogue: tuple[Path, ...] = Field((), description="Catalogue files (TOML or JSON).")
+    known_secrets: tuple[str, ...] = Field((), description="Environment variables whose values are always redacted.")
+    listen: Listen = Listen()
+    identity: IdentitySection = IdentitySection()
+    policy: PolicySection = PolicySection()
+    limits: LimitsSection = LimitsSection()
+    audit: AuditSection = AuditSection()
+    credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
+    upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(  # noqa: PLR0913, PLR0917 - the library's signature
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file: ``OSTIARY_SETTING_LISTEN__PORT=9000`` wins over ``[listen] port``."""
+        return (env_settings, init_settings)
+
+    @model_validator(mode="after")
+    def _credentials_exist(self) -> Self:
+        for name, upstream in self.upstreams.items():
+            credential = None if isinstance(upstream, SqlUpstream) else upstream.credential
+            if credential is not None and credential not in self.credentials:
+                raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
+        return self
+
+    def redacted(self) -> dict[str, Any]:
+        """The effective settings for people. Secrets are never in them: only where they are read from."""
+        shown = self.model_dump(mode="json")
+        for upstream in shown["upstreams"].values():
+            if upstream.get("env"):
+                upstream["env"] = dict.fromkeys(upstream["env"], "[not shown]")
+        return shown
+
+
+def load(path: Path) -> GatewaySettings:
+    """Read and check ``gateway.toml``.
+
+    Raises:
+        SettingsError: unreadable, not TOML, or keys that do not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError([f"{path}: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path}: not TOML: {error}"]) from None
+    return _checked(_anchored(document, path.resolve().parent))
+
+
+def development(state: Path, port: int, upstreams: Mapping[str, str]) -> GatewaySettings:
+    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to the agent ``dev-agent``.
+
+    Args:
+        state: folder, created when missing.
+        port: TCP port, 0 = any free one.
+        upstreams: by name, a URL or a command line (split as a shell would, no shell runs).
+
+    Raises:
+        SettingsError: a name or URL does not fit.
+    """
+    document = _existing(state)
+    document["state"] = state
+    document.setdefault("listen", {})["port"] = port
+    known = document.setdefault("upstreams", {})
+    for name, target in upstreams.items():
+        known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
+    return _checked(document)
+
+
+def _existing(state: Path) -> dict[str, Any]:
+    config = state / "gateway.toml"
+    if not config.is_file():
+        return {}
+    try:
+        with config.open("rb") as file:
+            return _anchored(tomllib.load(file), state.resolve())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{config}: {error}"]) from None
+
+
+def _reach(target: str) -> dict[str, Any]:
+    if target.startswith(("http://", "https://")):
+        return {"url": target}
+    return {"command": tuple(_words(target))}
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise SettingsError([f"--upstream: {error}"]) from None
+
+
+# Where the file may hold paths; "*" stands for any name.
+_PATHS = (
+    ("state",),
+    ("catalogue",),
+    ("listen", "tls_certificate"),
+    ("listen", "tls_key"),
+    ("policy", "bundles"),
+    ("upstreams", "*", "database"),
+    ("upstreams", "*", "cwd"),
+    ("credentials", "*", "file"),
+)
+
+
+def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    # A relative path means relative to the file it stands in, wherever the command was started.
+    for path in _PATHS:
+        _anchor(document, path, folder)
+    return document
+
+
+def _anchor(section: Any, path: tuple[str, ...], folder: Path) -> None:
+    if not isinstance(section, dict):
+        return
+    for key in list(section) if path[0] == "*" else [path[0]]:
+        if len(path) > 1:
+            _anchor(section.get(key), path[1:], folder)
+        elif isinstance(section.get(key), str):
+            section[key] = folder / section[key]
+        elif isinstance(section.get(key), list):
+            section[key] = [folder / item if isinstance(item, str) else item for item in section[key]]
+
+
+def _checked(document: dict[str, Any]) -> GatewaySettings:
+    try:
+        return GatewaySettings(**document)
+    except ValidationError as error:
+        raise SettingsError(
+            [
+                f"{'.'.join(str(part) for part in item['loc']) or 'gateway.toml'}: {item['msg']}"
+                for item in error.errors()
+            ]
+        ) from None
