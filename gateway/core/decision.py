@@ -4,10 +4,18 @@ Rego gathers, Python folds, in this order: engine fault -> deny; any deny -> den
 -> needs approval; otherwise allow. So adding a package can never loosen anything unless it exports ``allow``.
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
 
 from gateway.core.errors import Reason
+from gateway.core.tool import EffectClass, Tool
+
+_OBSERVABLE = frozenset({EffectClass.READ, EffectClass.WRITE})
 
 
 class Effect(StrEnum):
@@ -27,12 +35,20 @@ class Requirement:
         quorum: how many persons.
         roles: any of these roles counts; empty = any reviewer.
         msg: sentence for people.
+        distinct: whether the persons must differ from one another.
+        exclude: who may not approve, e.g. ``requester``.
+        ttl_s: how long an approval stays good, seconds; None = the gateway's own limit.
+        package: policy package that asks.
     """
 
     id: str
     quorum: int
     roles: tuple[str, ...]
     msg: str
+    distinct: bool = True
+    exclude: tuple[str, ...] = ()
+    ttl_s: int | None = None
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +118,203 @@ class Evaluation:
     faults: tuple[str | None, ...]
     revision: str
     engine: str
+
+
+def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> list[Decision]:
+    """One decision for each input document, in order: fault, deny, no allow, unmet requirement, allow.
+
+    Whatever cannot be read exactly as the contract says is a fault and so a deny; ``reasons`` is never empty, and its
+    first id begins with ``engine.`` if and only if this is a fault and no word of policy.
+    """
+    counts = {len(inputs), len(evaluation.results), len(evaluation.faults)}
+    if len(counts) != 1:
+        words = [_fault("engine.bad_shape")] * len(inputs)
+    else:
+        words = [_word(*pair) for pair in zip(evaluation.results, evaluation.faults, strict=True)]
+    return [
+        Decision(
+            id=decision_id,
+            effect=word.effect,
+            reasons=word.reasons,
+            requirements=word.requirements,
+            obligations=word.obligations,
+            revision=evaluation.revision,
+            engine=evaluation.engine,
+            input_digest=hashlib.sha256(document).hexdigest(),
+        )
+        for word, document in zip(words, inputs, strict=True)
+    ]
+
+
+def in_mode(decision: Decision, tool: Tool, *, observe: bool) -> Decision:
+    """The decision as it binds this tool: in observe mode a refusal of a read or a write is recorded, not enforced.
+
+    Money, destructive tools, tools that do not exist and engine faults are always enforced.
+    """
+    if decision.effect is Effect.ALLOW or decision.faulty:
+        return decision
+    if observe and tool.listed and tool.effect in _OBSERVABLE:
+        return replace(decision, enforced=False)
+    return decision
+
+
+# What the packages export, strictly: a member too many, too few or of another type is a fault. ``\\Z``, as ``$`` lets a
+# newline pass. Ids of the fold itself are reserved, or a package could pass its word off as a fault of the engine.
+_RESERVED = ("engine.", "default.", "obligation.", "requirement.")
+_Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*\Z", max_length=64)]
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+
+class _Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: _Id
+    msg: _Text
+    fact: _Text | None = None
+
+
+class _Required(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: _Id
+    msg: _Text
+    kind: _Text = "approval"
+    quorum: _Count = 1
+    roles: tuple[str, ...] = ()
+    distinct: bool = True
+    exclude: tuple[str, ...] = ()
+    ttl_s: _Count | None = None
+    binds: Literal["args_digest"] = "args_digest"
+
+
+class _Obliged(msgspec.Struct, frozen=True):
+    id: _Id
+    kind: _Text
+
+
+class _Timeout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: _Id
+    kind: Literal["timeout"]
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)]
+    msg: _Text | None = None
+
+
+class _RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: _Id
+    kind: Literal["rate_limit"]
+    per_minute: _Count
+    msg: _Text | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    allow: dict[str, tuple[_Said, ...]]
+    deny: dict[str, tuple[_Said, ...]]
+    hint: dict[str, tuple[_Said, ...]]
+    require: dict[str, tuple[_Required, ...]]
+    oblige: dict[str, tuple[msgspec.Raw, ...]]
+
+
+# Obligations of the contract that this gateway cannot carry out yet: a call that is bound to one is refused.
+_UNSUPPORTED = frozenset({"redact", "sandbox", "credential", "verify", "idempotency", "label_output", "cache"})
+_document = msgspec.json.Decoder(_Document)
+_obliged = msgspec.json.Decoder(_Obliged)
+_timeout = msgspec.json.Decoder(_Timeout)
+_rate_limit = msgspec.json.Decoder(_RateLimit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    effect: Effect
+    reasons: tuple[Reason, ...]
+    requirements: tuple[Requirement, ...] = ()
+    obligations: Obligations = Obligations()
+
+
+def _fault(fault: str) -> _Word:
+    fault = fault if fault.startswith("engine.") else "engine.error"
+    return _Word(Effect.DENY, (Reason(fault, "gateway", "policy could not be evaluated"),))
+
+
+def _word(result: bytes | None, fault: str | None) -> _Word:
+    if fault is not None:
+        return _fault(fault)
+    if result is None:
+        return _fault("engine.undefined")
+    try:
+        document = _document.decode(result)
+        obligations, unmet = _merge(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _fault("engine.bad_shape")
+    if any(name.startswith(_RESERVED) for name in _ids(document)):
+        return _fault("engine.reserved_id")
+    return _judge(document, obligations, unmet)
+
+
+def _judge(document: _Document, obligations: Obligations, unmet: tuple[Reason, ...]) -> _Word:
+    allows, hints = _reasons(document.allow), _reasons(document.hint)
+    requirements = tuple(_requirements(document))
+    denies = (*_reasons(document.deny), *unmet, *_unknown_requirements(document))
+    if denies:
+        return _Word(Effect.DENY, (*denies, *hints), requirements, obligations)
+    if not allows:
+        closed = Reason("default.no_allow", "gateway", "no policy package allows this")
+        return _Word(Effect.DENY, (closed, *hints), requirements, obligations)
+    if requirements:
+        asked = tuple(Reason(item.id, item.package, item.msg) for item in requirements)
+        return _Word(Effect.NEEDS_APPROVAL, (*asked, *allows), requirements, obligations)
+    return _Word(Effect.ALLOW, allows, requirements, obligations)
+
+
+def _reasons(said: dict[str, tuple[_Said, ...]]) -> tuple[Reason, ...]:
+    return tuple(Reason(item.id, package, item.msg, item.fact) for package, items in said.items() for item in items)
+
+
+def _ids(document: _Document) -> Iterator[str]:
+    for part in (document.allow, document.deny, document.hint):
+        for said in part.values():
+            yield from (item.id for item in said)
+    for required in document.require.values():
+        yield from (item.id for item in required)
+
+
+def _requirements(document: _Document) -> Iterator[Requirement]:
+    for package, items in document.require.items():
+        for item in items:
+            yield Requirement(
+                id=item.id,
+                quorum=item.quorum,
+                roles=item.roles,
+                msg=item.msg,
+                distinct=item.distinct,
+                exclude=item.exclude,
+                ttl_s=item.ttl_s,
+                package=package,
+            )
+
+
+def _unknown_requirements(document: _Document) -> Iterator[Reason]:
+    for package, items in document.require.items():
+        for item in items:
+            if item.kind != "approval":
+                yield Reason("requirement.unknown", package, f"{item.id} asks for something this gateway cannot check")
+
+
+def _merge(document: _Document) -> tuple[Obligations, tuple[Reason, ...]]:
+    # Most restrictive wins: the least of the timeouts and of the rates.
+    timeouts: list[float] = []
+    rates: list[int] = []
+    unmet: list[Reason] = []
+    for package, items in document.oblige.items():
+        for raw in items:
+            item = _obliged.decode(raw)
+            if item.kind == "timeout":
+                timeouts.append(_timeout.decode(raw).timeout_s)
+            elif item.kind == "rate_limit":
+                rates.append(_rate_limit.decode(raw).per_minute)
+            else:
+                unmet.append(_unmet(package, item))
+    return Obligations(min(timeouts, default=None), min(rates, default=None)), tuple(unmet)
+
+
+def _unmet(package: str, item: _Obliged) -> Reason:
+    known = item.kind in _UNSUPPORTED
+    what = "cannot carry out yet" if known else "does not know"
+    name = "obligation.unsupported" if known else "obligation.unknown"
+    return Reason(name, package, f"{item.id} binds the call to an obligation that this gateway {what}")

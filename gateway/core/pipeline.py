@@ -4,14 +4,14 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NoReturn
 
 from anyio import CancelScope
 
 from gateway.core import policy_input
-from gateway.core.call import Answer, Call, Permit, Resolved
+from gateway.core.call import Answer, Call, Intent, Permit, Resolved
 from gateway.core.decision import Decision, Effect, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
@@ -35,12 +35,19 @@ async def handle(call: Call, ports: Ports) -> Answer:
             ports.limits.spend(permit) as quota,  # rate, concurrency
         ):
             intent = await entry.commit(quota)  # durable BEFORE any effect
-            with CancelScope(shield=intent.shielded):  # a committed effect finishes though its caller has gone
+            with _carried_out(intent):  # a committed effect finishes though its caller has gone
                 async with ports.broker.lease(intent) as lease:  # credential for this call
                     raw = await ports.catalog.invoke(lease)
                 verified = ports.verifier.verify(raw)  # output contract first ...
                 output = ports.redactor.redact(verified)  # ... then secrets
                 return await entry.complete(output)  # durable BEFORE the answer
+
+
+@contextmanager
+def _carried_out(intent: Intent) -> Iterator[None]:
+    # Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
+    with CancelScope(shield=intent.shielded):
+        yield
 
 
 async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
@@ -69,7 +76,11 @@ async def listing(call: Call, ports: Ports) -> tuple[Tool, ...]:
     decision_id = ports.clock.uuid()
     evaluation = await ports.policy.evaluate(decision_id, inputs)
     decisions = fold(decision_id, inputs, evaluation)
-    return tuple(t.tool for t, d in zip(targets, decisions, strict=True) if in_mode(d, t.tool, ports.settings).passes)
+    return tuple(
+        t.tool
+        for t, d in zip(targets, decisions, strict=True)
+        if in_mode(d, t.tool, observe=ports.settings.observe).passes
+    )
 
 
 @asynccontextmanager
@@ -102,7 +113,7 @@ async def _decide(target: Resolved, usage: Usage, ports: Ports) -> tuple[Decisio
         inputs.append(policy_input.calling(target, usage, ports.settings, at_us))
     decision_id = ports.clock.uuid()
     evaluation = await ports.policy.evaluate(decision_id, inputs)
-    decisions = [in_mode(d, target.tool, ports.settings) for d in fold(decision_id, inputs, evaluation)]
+    decisions = [in_mode(d, target.tool, observe=ports.settings.observe) for d in fold(decision_id, inputs, evaluation)]
     decision = decisions[-1]
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
     return decisions[0], decision

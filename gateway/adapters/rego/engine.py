@@ -1,0 +1,149 @@
+"""The PolicyEngine port on regorus in worker processes."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from gateway.adapters.rego.bundle import Bundle, BundleError
+from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.link import Question
+from gateway.adapters.rego.pool import Pool, unavailable
+from gateway.adapters.rego.preflight import examine, preflight
+from gateway.adapters.rego.probe import PROBES
+from gateway.adapters.rego.settings import EngineSettings
+from gateway.core.decision import Evaluation
+from gateway.core.errors import TooLarge
+from gateway.core.policy_input import MAX_BYTES
+
+__all__ = ["EngineSettings", "RegoEngine"]
+
+# Inputs that one worker gets together: a listing of 500 tools must not hold a worker for long.
+CHUNK = 8
+
+
+class RegoEngine:
+    """Evaluates ``data.gateway.main.decision`` of one bundle at a time; an async context manager.
+
+    Failure mode, closed: a hanging, dying or babbling worker is killed and started anew, its question is
+    ``Unavailable``; so is a question for which the queue has no room. An error of the policy itself is a fault of its
+    input and folds to deny. Nothing is ever answered from another revision than the one the evaluation names.
+    """
+
+    def __init__(
+        self, bundle: Bundle, settings: EngineSettings | None = None, meter: Callable[[str], None] | None = None
+    ) -> None:
+        """Keep what to serve; ``meter`` is told of worker events: see ``Pool.event``."""
+        self._bundle = bundle
+        self._settings = settings or EngineSettings()
+        self._event = meter or _ignore
+        self._pool: Pool | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+        self._log = logging.getLogger(__name__)
+
+    async def __aenter__(self) -> Self:
+        """Preflight the bundle and start the workers.
+
+        Raises:
+            BundleError: the bundle cannot be served.
+        """
+        self._pool = await self._serve(self._bundle)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the workers."""
+        pool, self._pool = self._pool, None
+        async with AsyncExitStack() as stack:
+            for task in self._draining:
+                stack.push_async_callback(_cancelled, task)
+            if pool is not None:
+                stack.push_async_callback(pool.close)
+
+    @property
+    def revision(self) -> str:
+        """Digest of the bundle in force."""
+        return self._bundle.revision
+
+    async def reload(self, bundle: Bundle) -> None:
+        """Put ``bundle`` in force, whole: questions asked before are answered by the old one.
+
+        Raises:
+            BundleError: it cannot be served; the old one stays in force.
+        """
+        new = await self._serve(bundle)
+        old, self._pool, self._bundle = self._pool, new, bundle
+        if old is not None:
+            task = asyncio.create_task(_retire(old))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+
+    async def ping(self) -> None:
+        """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
+        await self.evaluate("ping", PROBES[:1])
+
+    async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
+        """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
+        if any(len(document) > MAX_BYTES for document in inputs):
+            raise TooLarge(f"a policy input is larger than {MAX_BYTES} bytes", cause_code="policy_input")
+        pool = self._pool
+        if pool is None:
+            raise unavailable("policy engine is not running")
+        verdicts = await self._ask(pool, decision_id, inputs)
+        for verdict in verdicts:
+            if verdict.fault is not None:
+                self._log.warning("policy fault %s at %s", verdict.fault, verdict.place or "-")
+        return Evaluation(
+            tuple(verdict.result for verdict in verdicts),
+            tuple(verdict.fault for verdict in verdicts),
+            pool.bundle.revision,
+            pool.engine,
+        )
+
+    async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
+        if 0 < len(inputs) <= CHUNK:
+            return await pool.ask(decision_id, inputs).answer
+        questions: list[Question] = []
+        try:
+            questions.extend(pool.ask(decision_id, inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK))
+            return [verdict for question in questions for verdict in await question.answer]
+        finally:
+            for question in questions:
+                _forget(question.answer)
+
+    async def _serve(self, bundle: Bundle) -> Pool:
+        findings = await examine(bundle.modules)
+        if findings:
+            raise BundleError(*(str(finding) for finding in findings))
+        await preflight(bundle, self._settings.pool())
+        pool = Pool(bundle, self._settings.pool(), self._event)
+        try:
+            await pool.start()
+        except OSError as error:
+            raise BundleError(f"no policy worker could be started: {error}") from None
+        return pool
+
+
+def _ignore(_event: str) -> None:
+    """No meter."""
+
+
+def _forget(answer: asyncio.Future[list[Verdict]]) -> None:
+    # A chunk whose answer nobody will read: cancelled, or its error taken note of.
+    if not answer.cancel() and not answer.cancelled():
+        answer.exception()
+
+
+async def _retire(pool: Pool) -> None:
+    try:
+        await pool.drain()
+    finally:
+        await pool.close()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

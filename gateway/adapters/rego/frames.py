@@ -1,0 +1,95 @@
+"""The gateway's half of the worker protocol; the frames are described in ``worker.py``."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.adapters.rego.bundle import Bundle
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+_ANSWERED, _UNDEFINED, _FAULTED = 0, 1, 2
+
+
+class Garbage(Exception):
+    """A reply that no honest worker sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the worker says of one input.
+
+    Attributes:
+        result: JSON text of the decision, or None.
+        fault: id of the fault, or None.
+        place: ``file:line:column`` of a fault in the policy, or empty.
+    """
+
+    result: bytes | None
+    fault: str | None
+    place: str = ""
+
+
+def bundle_frame(bundle: Bundle) -> bytes:
+    """The first frame of a worker's life."""
+    modules = [[module.name, module.text] for module in bundle.modules]
+    return _framed(json.dumps({"modules": modules, "data": bundle.data}).encode())
+
+
+def load_reply(payload: bytes) -> tuple[str, str]:
+    """(engine and version, error) of the answer to the bundle; one of them is empty.
+
+    Raises:
+        Garbage: anything else.
+    """
+    try:
+        answer = json.loads(payload)
+        return str(answer.get("engine", "")), str(answer.get("error", ""))
+    except (ValueError, AttributeError, RecursionError):
+        raise Garbage from None
+
+
+def question_frame(number: int, decision_id: str, inputs: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The frame of a question, and the digest its reply must echo."""
+    name = decision_id.encode()
+    parts = [struct.pack(">QH", number, len(name)), name, struct.pack(">H", len(inputs))]
+    for document in inputs:
+        parts += (struct.pack(">I", len(document)), document)
+    payload = b"".join(parts)
+    return _framed(payload), hashlib.sha256(payload).digest()
+
+
+def reply(payload: bytes, number: int, digest: bytes, count: int) -> list[Verdict]:
+    """The verdicts in the reply to question ``number``.
+
+    Raises:
+        Garbage: it answers another question, or is not of the form.
+    """
+    if payload[:8] != struct.pack(">Q", number) or payload[8:40] != digest:
+        raise Garbage
+    verdicts: list[Verdict] = []
+    at = 40
+    for _ in range(count):
+        if at + 5 > len(payload):
+            raise Garbage
+        status, size = struct.unpack_from(">BI", payload, at)
+        verdicts.append(_verdict(status, payload[at + 5 : at + 5 + size]))
+        at += 5 + size
+    if at != len(payload):
+        raise Garbage
+    return verdicts
+
+
+def _verdict(status: int, value: bytes) -> Verdict:
+    if status == _ANSWERED:
+        return Verdict(value, None)
+    if status == _UNDEFINED:
+        return Verdict(None, "engine.undefined")
+    if status == _FAULTED:
+        return Verdict(None, "engine.error", value.decode(errors="replace"))
+    raise Garbage
+
+
+def _framed(payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + payload

@@ -1,0 +1,298 @@
+"""What makes a bundle unsafe though it parses: found in its syntax trees, reported with file and line.
+
+A tree is the engine's own JSON form: each node is an object with one key, its kind. Only checks that are sound stand
+here: what they report is wrong, or reads differently on another engine.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# GW002: answers that depend on the world or on chance cannot be replayed, and some reach out to the network.
+IMPURE = frozenset(
+    {
+        "http.send",
+        "net.lookup_ip_addr",
+        "opa.runtime",
+        "rand.intn",
+        "time.now_ns",
+        "trace",
+        "uuid.rfc4122",
+        "io.jwt.decode_verify",
+    }
+)
+# GW005: what the gateway always puts into the input; anything else may be missing, and the reason with it.
+ALWAYS = (
+    ("schema",),
+    ("phase",),
+    ("kind",),
+    ("time",),
+    ("context",),
+    ("principal", "kind"),
+    ("principal", "id"),
+    ("run", "id"),
+    ("run", "kind"),
+    *(("tool", name) for name in ("server", "name", "fqn", "digest", "effect", "reversible", "open_world", "labels")),
+)
+_PARTS = {
+    "allow": ("id", "msg"),
+    "deny": ("id", "msg"),
+    "hint": ("id", "msg"),
+    "require": ("id", "msg"),
+    "oblige": ("id", "kind"),
+}
+_POLICIES = "data.gateway.policies."
+_PACKAGE = re.compile(r"gateway\.(main|policies\.[^.]+|(lib|tests)\..+)|(?!gateway(\.|$)).+")
+_REFS = ("RefDot", "RefBrack")
+_COMPREHENSIONS = ("ArrayCompr", "SetCompr", "ObjectCompr")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One thing wrong with a bundle.
+
+    Attributes:
+        file: name of the module, or empty where it concerns the bundle as a whole.
+        line: from 1; 0 where there is none.
+        rule: ``GW001`` ...
+        message: what is wrong and what to write instead.
+    """
+
+    file: str
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        """``file:line: rule message``."""
+        return f"{self.file or 'bundle'}:{self.line}: {self.rule} {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A parsed module.
+
+    Attributes:
+        file: its name.
+        package: ``data.gateway...``.
+        imports: alias to full path.
+        rules: syntax trees of its rules.
+    """
+
+    file: str
+    package: str
+    imports: Mapping[str, str]
+    rules: Sequence[Mapping[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its rules, each once, in order."""
+        return list(dict.fromkeys(_name(rule) for rule in self.rules))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    builtins: frozenset[str]
+    rules: frozenset[str] = field(default_factory=frozenset)
+    total: frozenset[str] = field(default_factory=frozenset)
+
+
+def source(file: str, text: str, tree: Mapping[str, Any]) -> Source:
+    """The module of a syntax tree and the text it was parsed from (an alias is but a place in the text)."""
+    imports: dict[str, str] = {}
+    content = text.encode()
+    for entry in tree["imports"]:
+        path = ".".join(_path(entry["refr"]))
+        alias = entry.get("as")
+        name = content[alias["start"] : alias["end"]].decode(errors="replace") if alias else path.rpartition(".")[2]
+        imports[name] = path
+    package = ".".join(["data", *_path(tree["package"]["refr"])])
+    return Source(file, package, imports, tree["rules"])
+
+
+def lint(sources: Sequence[Source], builtins: frozenset[str]) -> list[Finding]:
+    """All findings, by file and line."""
+    rules = {f"{s.package}.{_name(rule)}" for s in sources for rule in s.rules}
+    total = {f"{s.package}.{_name(rule)}" for s in sources for rule in s.rules if _always_defined(rule)}
+    known = _Bundle(builtins | {"print"}, frozenset(rules), frozenset(total))
+    findings = [finding for s in sources for rule in s.rules for finding in _lint_rule(s, rule, known)]
+    return sorted({*findings, *_recursion(sources, known), *_packages(sources)})
+
+
+def _lint_rule(module: Source, rule: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:
+    for node in _nodes(rule):
+        if "NotExpr" in node:
+            yield from _negation(module, node["NotExpr"], known)
+        if "Call" in node:
+            yield from _call(module, node["Call"], known)
+    if module.package.startswith(_POLICIES):
+        yield from _reason(module, rule)
+
+
+def _negation(module: Source, node: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:
+    ((kind, negated),) = node["expr"].items()
+    if kind not in ("Call", "Membership", "BoolExpr"):
+        return
+    operands = {key: value for key, value in negated.items() if key != "fcn"}
+    if any(_may_be_undefined(module, operand, known) for operand in _operands(operands)):
+        message = "`not` over an expression that may be undefined: engines differ; write `not NAME` with a helper rule"
+        yield Finding(module.file, node["span"]["line"], "GW001", message)
+
+
+def _call(module: Source, node: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:
+    name = _function(module, node, known)
+    line = node["span"]["line"]
+    if name in IMPURE:
+        yield Finding(module.file, line, "GW002", f"{name} reads the world or chance, so decisions cannot be replayed")
+    elif name not in known.builtins and name not in known.rules:
+        yield Finding(module.file, line, "GW003", f"{name} is no function of this engine nor of the bundle")
+
+
+def _reason(module: Source, rule: Mapping[str, Any]) -> Iterator[Finding]:
+    spec = rule.get("Spec")
+    part = _name(rule)
+    if spec is None or part not in _PARTS:
+        return
+    line = spec["span"]["line"]
+    if "Set" not in spec["head"]:
+        yield Finding(module.file, line, "GW005", f"{part} must be a partial set: `{part} contains {{...}} if`")
+        return
+    key = spec["head"]["Set"].get("key") or {}
+    if "Object" not in key:
+        return  # built in the body: its shape shows only when it is evaluated
+    members = {entry[1]["String"]["value"]: entry[2] for entry in key["Object"]["fields"] if "String" in entry[1]}
+    for name in _PARTS[part]:
+        if name not in members:
+            yield Finding(module.file, line, "GW005", f"{part} without `{name}`")
+    if "id" in members and "String" not in members["id"]:
+        yield Finding(module.file, line, "GW005", f"{part} with an id that is no plain string")
+    yield from _vanishing(module, part, members, line)
+
+
+def _vanishing(module: Source, part: str, members: Mapping[str, Any], line: int) -> Iterator[Finding]:
+    for name, value in members.items():
+        for node in _operands(value):
+            path = _path(node)
+            if path[:1] == ["input"] and not any(tuple(path[1 : 1 + len(p)]) == p for p in ALWAYS):
+                where = ".".join(path)
+                yield Finding(
+                    module.file,
+                    line,
+                    "GW005",
+                    f"{part} vanishes where {where} is missing: bind it in the body ({name})",
+                )
+
+
+def _packages(sources: Sequence[Source]) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for module in sources:
+        name = module.package[5:]
+        if module.package in owners:
+            # This engine silently skips the rules of a package's second file.
+            yield Finding(module.file, 1, "GW008", f"package {name} is already in {owners[module.package]}")
+        elif not _PACKAGE.fullmatch(name):
+            yield Finding(module.file, 1, "GW008", f"package {name} is never asked: use gateway.policies.NAME")
+        owners.setdefault(module.package, module.file)
+        if name.startswith("gateway.tests.") != module.file.endswith("_test.rego"):
+            yield Finding(module.file, 1, "GW008", "tests stand in *_test.rego, and in package gateway.tests.NAME")
+
+
+def _recursion(sources: Sequence[Source], known: _Bundle) -> Iterator[Finding]:
+    # The engine overflows its stack on a function that reaches itself.
+    calls: dict[str, set[str]] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for module in sources:
+        for rule in module.rules:
+            name = f"{module.package}.{_name(rule)}"
+            reached = {_function(module, node["Call"], known) for node in _nodes(rule) if "Call" in node}
+            calls.setdefault(name, set()).update(reached & known.rules)
+            places.setdefault(name, (module.file, _line(rule)))
+    for name in calls:
+        if name in _reached(name, calls):
+            yield Finding(*places[name], "GW004", f"{name[5:]} calls itself")
+
+
+def _reached(start: str, calls: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    level = set(calls.get(start, ()))
+    while level:
+        seen |= level
+        level = {callee for name in level for callee in calls.get(name, ())} - seen
+    return seen
+
+
+def _function(module: Source, node: Mapping[str, Any], known: _Bundle) -> str:
+    return _resolve(module, _path(node["fcn"]), known)
+
+
+def _resolve(module: Source, path: Sequence[str], known: _Bundle) -> str:
+    first, rest = path[0], path[1:]
+    if f"{module.package}.{first}" in known.rules:
+        return ".".join([module.package, *path])
+    return ".".join([module.imports.get(first, first), *rest])
+
+
+def _may_be_undefined(module: Source, node: Mapping[str, Any], known: _Bundle) -> bool:
+    path = _path(node)
+    if not path:
+        return True
+    full = _resolve(module, path, known)
+    if "Var" in node:
+        return full in known.rules and full not in known.total
+    return full not in known.total
+
+
+def _always_defined(rule: Mapping[str, Any]) -> bool:
+    spec = rule.get("Spec")
+    return spec is None or "Set" in spec["head"]
+
+
+def _operands(tree: Any) -> Iterator[Mapping[str, Any]]:
+    # References and variables below ``tree``, not those in a comprehension (undefined there is just empty).
+    if isinstance(tree, dict):
+        if any(kind in tree for kind in (*_REFS, "Var")):
+            yield tree
+            return
+        for key, value in tree.items():
+            if key not in ("span", "fcn", *_COMPREHENSIONS):
+                yield from _operands(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _operands(item)
+
+
+def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
+    level = [tree]
+    while level:
+        node = level.pop()
+        if isinstance(node, dict):
+            yield node
+            level += node.values()
+        elif isinstance(node, list):
+            level += node
+
+
+def _path(node: Mapping[str, Any]) -> list[str]:
+    # The static part of a reference; empty where the reference hangs on something else than a name.
+    if "Var" in node:
+        return [str(node["Var"]["value"])]
+    if "RefDot" in node:
+        inner = _path(node["RefDot"]["refr"])
+        return [*inner, str(node["RefDot"]["field"][1])] if inner else []
+    if "RefBrack" in node:
+        inner, index = _path(node["RefBrack"]["refr"]), node["RefBrack"]["index"]
+        return [*inner, str(index["String"]["value"])] if inner and "String" in index else inner
+    return []
+
+
+def _name(rule: Mapping[str, Any]) -> str:
+    if "Default" in rule:
+        return ".".join(_path(rule["Default"]["refr"])[:1])
+    (head,) = rule["Spec"]["head"].values()
+    return ".".join(_path(head["refr"])[:1])
+
+
+def _line(rule: Mapping[str, Any]) -> int:
+    (body,) = rule.values()
+    return int(body["span"]["line"])

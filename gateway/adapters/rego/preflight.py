@@ -1,0 +1,92 @@
+"""What a bundle must pass before it is served: it parses, the lint finds nothing, and it answers plain questions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.adapters.rego.bundle import Bundle, BundleError, Module
+from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.lint import Finding, Source, lint, source
+from gateway.adapters.rego.pool import Pool, PoolSettings
+from gateway.adapters.rego.probe import PROBES
+from gateway.core.decision import Evaluation, fold
+from gateway.core.errors import Unavailable
+
+PARSE_DEADLINE_S = 30.0
+PROBE_DEADLINE_S = 2.0
+_PLACE = re.compile(r"--> (.+?):(\d+):\d+")
+_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
+_V0 = ("keyword is required", "keyword required")
+
+
+async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
+    """Ask the bundle two plain questions in a worker that is thrown away, with time to spare.
+
+    Raises:
+        BundleError: the engine refuses the bundle, or hangs, crashes or finds no usable decision on a plain question.
+    """
+    patient = PoolSettings(settings.command, 1, PROBE_DEADLINE_S, 1, 2 * PROBE_DEADLINE_S)
+    pool = Pool(bundle, patient, lambda _event: None)
+    try:
+        await pool.start()
+        verdicts = await pool.ask("preflight", PROBES).answer
+    except OSError as error:
+        raise BundleError(f"the policy worker fails on this bundle: {error}") from None
+    except Unavailable:
+        raise BundleError("the bundle hangs or crashes the engine on a plain question") from None
+    finally:
+        await pool.close()
+    results, faults = tuple(verdict.result for verdict in verdicts), tuple(verdict.fault for verdict in verdicts)
+    places = ", ".join(verdict.place for verdict in verdicts if verdict.place)
+    for decision in fold("preflight", PROBES, Evaluation(results, faults, bundle.revision, pool.engine)):
+        if decision.faulty:
+            where = places or "data.gateway.main.decision"
+            raise BundleError(f"{where}: a plain question gives {decision.reasons[0].id}")
+
+
+async def examine(modules: Sequence[Module]) -> list[Finding]:
+    """Parse and lint modules in a throw-away child."""
+    parsed = await parse(modules)
+    return sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Modules the engine parsed, and what is wrong with the others.
+
+    Attributes:
+        sources: those that parse.
+        findings: syntax errors.
+        builtins: functions the engine has.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    builtins: frozenset[str] = frozenset()
+
+
+async def parse(modules: Sequence[Module]) -> Parsed:
+    """Parse modules in a throw-away child."""
+    request = {"task": "parse", "modules": [[module.name, module.text] for module in modules]}
+    texts = {module.name: module.text for module in modules}
+    parsed = Parsed()
+    said, ending = await answers(request, PARSE_DEADLINE_S)
+    for answer in said:
+        if "builtins" in answer:
+            parsed.builtins = frozenset(answer["builtins"])
+        elif "error" in answer:
+            parsed.findings.append(_syntax(answer["file"], answer["error"]))
+        else:
+            parsed.sources.append(source(answer["file"], texts[answer["file"]], answer["ast"]))
+    if ending or len(said) != len(modules) + 1:
+        # The module after the last one answered for is the one the parser hung on or died of.
+        culprit = modules[min(max(len(said) - 1, 0), len(modules) - 1)].name if modules else ""
+        parsed.findings.append(Finding(culprit, 0, "GW000", f"the engine {ending or 'fails'} while parsing this file"))
+    return parsed
+
+
+def _syntax(file: str, error: str) -> Finding:
+    place, words = _PLACE.search(error), _ERROR.search(error)
+    message = words[1] if words else error.splitlines()[-1]
+    rule = "GW007" if any(sign in message for sign in _V0) else "GW000"
+    return Finding(file, int(place[2]) if place else 0, rule, message)

@@ -1,0 +1,185 @@
+"""What ``ostiary policy check`` and ``ostiary policy test`` do."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.adapters.rego.bundle import Bundle, BundleError, load, shipped
+from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.lint import Finding, Source
+from gateway.adapters.rego.preflight import examine, parse, preflight
+from gateway.adapters.rego.settings import EngineSettings
+
+RULE_DEADLINE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """One ``test_`` rule.
+
+    Attributes:
+        rule: full path, ``data.gateway.tests.x.test_y``.
+        file: module it stands in.
+        passed: whether it is true.
+        detail: why it did not pass, or empty.
+    """
+
+    rule: str
+    file: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of one module the tests evaluated.
+
+    Attributes:
+        file: module.
+        covered: lines evaluated.
+        missed: lines never evaluated.
+    """
+
+    file: str
+    covered: tuple[int, ...]
+    missed: tuple[int, ...]
+
+    @property
+    def percent(self) -> float:
+        """Share of lines evaluated, 0..100."""
+        total = len(self.covered) + len(self.missed)
+        return 100.0 if not total else 100.0 * len(self.covered) / total
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """All ``test_`` rules of a directory.
+
+    Attributes:
+        results: by file and rule.
+        coverage: of the modules that are no tests, by file.
+        problems: why the tests could not be run, or empty.
+    """
+
+    results: tuple[TestResult, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are tests and all of them pass."""
+        return not self.problems and bool(self.results) and all(result.passed for result in self.results)
+
+
+def check(directory: Path) -> list[Finding]:
+    """Everything wrong with the policies in ``directory``, by file and line; empty = nothing found.
+
+    They are read together with the shipped ones, unless they hold ``package gateway.main`` themselves. Not to be called
+    inside an event loop.
+    """
+    try:
+        bundle = read(directory)
+    except BundleError as error:
+        return [Finding("", 0, "GW000", problem) for problem in error.problems]
+    return asyncio.run(_check(bundle))
+
+
+def test(directory: Path, rule_deadline_s: float = RULE_DEADLINE_S) -> TestReport:  # noqa: PT028  no pytest test
+    """Run every ``test_`` rule in ``directory``: one that hangs or crashes the engine fails, the others still run.
+
+    Not to be called inside an event loop.
+    """
+    try:
+        bundle = read(directory)
+    except BundleError as error:
+        return TestReport(problems=error.problems)
+    return asyncio.run(_run_tests(bundle, label(directory), rule_deadline_s))
+
+
+def read(directory: Path) -> Bundle:
+    """The policies in ``directory``, completed by the shipped ones unless they have a ``gateway.main`` of their own.
+
+    Raises:
+        BundleError: as ``bundle.load``.
+    """
+    alone = load([directory])
+    if any(re.search(r"^package\s+gateway\.main\s*$", module.text, re.MULTILINE) for module in alone.modules):
+        return alone
+    return load([shipped(), directory])
+
+
+def label(directory: Path) -> str:
+    """How the files of ``directory`` begin in findings and results."""
+    return "shipped/" if directory == shipped() else f"{directory.name}/"
+
+
+async def _check(bundle: Bundle) -> list[Finding]:
+    findings = await examine((*bundle.modules, *bundle.tests))
+    if not findings:
+        try:
+            await preflight(bundle, EngineSettings().pool())
+        except BundleError as error:
+            findings = [Finding("", 0, "GW000", problem) for problem in error.problems]
+    return findings
+
+
+async def _run_tests(bundle: Bundle, prefix: str, deadline_s: float) -> TestReport:
+    modules = (*bundle.modules, *bundle.tests)
+    parsed = await parse(modules)
+    if parsed.findings:
+        return TestReport(problems=tuple(str(finding) for finding in sorted(parsed.findings)))
+    rules = {path: s.file for s in parsed.sources if s.file.startswith(prefix) for path in _test_rules(s)}
+    results: dict[str, TestResult] = {}
+    seen: dict[str, tuple[set[int], set[int]]] = {}
+    while left := [rule for rule in rules if rule not in results]:
+        request = {
+            "task": "test",
+            "modules": [[module.name, module.text] for module in modules],
+            "data": bundle.data,
+            "rules": left,
+        }
+        said, ending = await answers(request, deadline_s)
+        _take(said, rules, results, seen)
+        # What began and never ended is the culprit; without one the engine cannot even load the bundle.
+        begun = [answer["begins"] for answer in said if "begins" in answer]
+        culprit = next((rule for rule in reversed(begun) if rule not in results), None)
+        if culprit is None and any(rule not in results for rule in rules):
+            return TestReport(problems=(f"the engine {ending or 'fails'} while loading the bundle",))
+        if culprit is not None:
+            results[culprit] = TestResult(
+                culprit, rules[culprit], passed=False, detail=f"the engine {ending or 'died'}"
+            )
+    return TestReport(tuple(results[rule] for rule in rules), _coverage(bundle, prefix, seen))
+
+
+def _take(
+    said: Sequence[Mapping[str, Any]],
+    rules: Mapping[str, str],
+    results: dict[str, TestResult],
+    seen: dict[str, tuple[set[int], set[int]]],
+) -> None:
+    for answer in said:
+        if "rule" in answer:
+            rule = answer["rule"]
+            detail = "" if answer["passed"] else answer.get("error") or "not true"
+            results[rule] = TestResult(rule, rules[rule], answer["passed"], detail)
+        for file, covered, missed in answer.get("coverage", ()):
+            hit, miss = seen.setdefault(file, (set(), set()))
+            hit.update(covered)
+            miss.update(missed)
+
+
+def _coverage(bundle: Bundle, prefix: str, seen: Mapping[str, tuple[set[int], set[int]]]) -> tuple[Coverage, ...]:
+    found: list[Coverage] = []
+    for module in bundle.modules:
+        if module.name.startswith(prefix):
+            hit, miss = seen.get(module.name, (set(), set()))
+            found.append(Coverage(module.name, tuple(sorted(hit)), tuple(sorted(miss - hit))))
+    return tuple(found)
+
+
+def _test_rules(module: Source) -> list[str]:
+    return [f"{module.package}.{name}" for name in module.names if name.startswith("test_")]

@@ -1,0 +1,165 @@
+"""The document policy reads (``gateway.input/v1``), built here and nowhere else.
+
+Identity comes from the verified credential, never from arguments. A field that has no value is absent, not null.
+Integers beyond 2^53 are strings, as engines round them silently. The same facts always give the same bytes, so a
+recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-input.v1.json``.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from gateway.core.call import Principal, Resolved, Run, RunKind
+from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
+from gateway.core.errors import InvalidArguments, TooLarge
+from gateway.core.pointer import PointerError, resolve
+from gateway.core.ports import PipelineSettings
+from gateway.core.tool import Measure, Tool
+from gateway.core.usage import Usage
+
+SCHEMA = "gateway.input/v1"
+MAX_BYTES = 256 * 1024
+MAX_ARGUMENT_BYTES = 192 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def listing(target: Resolved, settings: PipelineSettings, at_us: int) -> bytes:
+    """The input of a phase=list decision: may this caller know of this tool? No arguments, nothing of the run's past.
+
+    Raises:
+        TooLarge: the call's arguments are over the cap. Said here, before any tool's own faults, so that the answer is
+            the same whether the tool exists or not.
+    """
+    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
+    return _sized(_facts(target, settings, at_us, "list"))
+
+
+def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: int) -> bytes:
+    """The input of a phase=call decision: these arguments, and what the run has done (calls in flight included).
+
+    ``run.amounts`` holds what the tool's declared measures find in the arguments, and is absent where one cannot be
+    read: the ledger refuses such a call if policy lets it through.
+
+    Raises:
+        TooLarge: the document is over ``MAX_BYTES``.
+    """
+    document = _facts(target, settings, at_us, "call")
+    arguments = target.call.arguments
+    # The canonical bytes are what is sent; only integers that engines would round must differ from them.
+    document["args"] = policy_view(arguments.value) if arguments.big_integers else msgspec.Raw(arguments.canonical)
+    document["args_digest"] = arguments.digest
+    run: dict[str, Any] = document["run"]
+    run["calls"] = {tool: count for tool, count in usage.calls.items() if count}
+    run["sums"] = {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))}
+    with suppress(InvalidArguments):
+        run["amounts"] = policy_view(amounts(target.tool, arguments.value))
+    if target.caller.run.budget:
+        document["budget"] = {"run": policy_view(dict(target.caller.run.budget))}
+    return _sized(document)
+
+
+def amounts(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """What the declared measures find in the arguments, by measure (``amount.EUR``), in the measure's own unit.
+
+    Raises:
+        InvalidArguments: a declared measure or its currency is missing, or is no non-negative integer.
+    """
+    found: dict[str, int] = {}
+    for measure in tool.measures:
+        value = _at(arguments, measure.pointer)
+        # A negative amount would give back room that other calls have used.
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_SAFE_INTEGER:
+            raise InvalidArguments(f"{measure.pointer} must be a non-negative integer", cause_code="measure")
+        name = _measure_name(measure, arguments)
+        found[name] = found.get(name, 0) + value
+    return found
+
+
+def _measure_name(measure: Measure, arguments: Mapping[str, Any]) -> str:
+    if measure.currency_pointer is None:
+        return measure.name
+    currency = _at(arguments, measure.currency_pointer)
+    # Exactly three capitals: "eur" or "EUR " must not open a second account beside "EUR".
+    if not (isinstance(currency, str) and len(currency) == 3 and currency.isascii() and currency.isalpha()):  # noqa: PLR2004
+        raise InvalidArguments(f"{measure.currency_pointer} must be an ISO 4217 code", cause_code="measure")
+    if not currency.isupper():
+        raise InvalidArguments(f"{measure.currency_pointer} must be in capitals", cause_code="measure")
+    return f"{measure.name}.{currency}"
+
+
+def _at(arguments: Mapping[str, Any], pointer: str) -> Any:
+    try:
+        return resolve(arguments, pointer)
+    except PointerError:
+        return None
+
+
+def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:
+    return {name: total if total <= MAX_SAFE_INTEGER else str(total) for name, total in totals.items() if total}
+
+
+def _facts(target: Resolved, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:
+    call = target.call
+    context = {"env": settings.environment, "region": settings.region, "channel": call.channel}
+    time = {"us": at_us, "rfc3339": _rfc3339(at_us)}
+    facts = {"schema": SCHEMA, "phase": phase, "kind": "tool", "time": time, "context": context}
+    return facts | _who(target.caller.principal) | {"run": _run(target.caller.run), "tool": _tool(target.tool)}
+
+
+def _rfc3339(at_us: int) -> str:
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _who(principal: Principal) -> dict[str, Any]:
+    # An agent acts on behalf of a person; a person with their own token acts alone.
+    auth = {"method": principal.auth_method, "issuer": principal.issuer}
+    groups = sorted(principal.groups)
+    if principal.agent is None:
+        return {"principal": {"kind": "person", "id": principal.user, "groups": groups, "auth": auth}}
+    return {
+        "principal": {"kind": "agent", "id": principal.agent, "auth": auth},
+        "agent": {"id": principal.agent},
+        "on_behalf_of": {"id": principal.user, "groups": groups},
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    facts: dict[str, Any] = {"id": run.id, "kind": run.kind, "opened_by": run.opened_by}
+    if run.scope:
+        facts["scope"] = list(run.scope)
+    if run.plan:
+        facts["plan"] = list(run.plan)
+    if run.goal is not None:
+        digest = hashlib.sha256(run.goal.encode("utf-8", "surrogatepass")).hexdigest()
+        facts["goal"] = {"sha256": digest, "trusted": run.kind is RunKind.OPENED}
+    return facts
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    vendor: dict[str, Any] = {"name": tool.vendor.name, "region": tool.vendor.region}
+    if tool.vendor.retention_days is not None:
+        vendor["retention_days"] = tool.vendor.retention_days
+    return {
+        "server": tool.server,
+        "name": tool.name,
+        "fqn": tool.fqn,
+        "digest": tool.digest,
+        "effect": tool.effect,
+        "reversible": tool.reversible,
+        "open_world": tool.open_world,
+        "labels": sorted(tool.labels),
+        "vendor": vendor,
+        "price": {"micros": tool.vendor.price_micros, "currency": tool.vendor.currency},
+    }
+
+
+def _sized(document: dict[str, Any]) -> bytes:
+    encoded = encode(document)
+    if len(encoded) > MAX_BYTES:
+        raise TooLarge(f"the call's facts are larger than {MAX_BYTES} bytes", cause_code="policy_input")
+    return encoded

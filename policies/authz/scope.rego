@@ -1,0 +1,32 @@
+# METADATA
+# title: Autonomy scope
+# description: >-
+#   Default deny: a tool is there for a caller when an allow list covers it and no deny list does. How lists are read:
+#   lib/scope.rego.
+package gateway.policies.authz
+
+allow contains {"id": "scope.granted", "msg": "an allow list covers this tool"} if data.gateway.lib.scope.granted
+
+deny contains {
+	"id": "scope.denied",
+	"msg": sprintf("a deny list takes %s out of scope", [input.tool.fqn]),
+} if {
+	data.gateway.lib.scope.denied
+}
+
+hint contains {
+	"id": "scope.not_granted",
+	"msg": sprintf("no allow list of this caller covers %s; it would have to stand in the named list", [input.tool.fqn]),
+	"fact": data.gateway.lib.scope.missing_list,
+} if {
+	not data.gateway.lib.scope.granted
+}
+
+hint contains {
+	"id": "scope.money_by_wildcard",
+	"msg": "a tool that moves money must be allowed by an entry that begins with the name of its server and a dot",
+	"fact": data.gateway.lib.scope.missing_list,
+} if {
+	not data.gateway.lib.scope.granted
+	data.gateway.lib.scope.granted_but_for_money
+}

@@ -1,0 +1,44 @@
+# METADATA
+# title: The run's ledger
+# description: >-
+#   What the run has done with the tool of the input, and what this call adds. run.calls and run.sums count the calls that
+#   were made or are under way, not this one; run.amounts is this call's. Measures are NAME or NAME.CURRENCY.
+package gateway.lib.ledger
+
+limits := data.gateway.limits[input.tool.fqn]
+
+sums := asked if {
+	asked := object.get(limits, "sums_per_run", {})
+	is_object(asked)
+}
+
+calls_so_far := object.get(input.run.calls, [input.tool.fqn], 0)
+
+sum_so_far(measure) := object.get(input.run.sums, [input.tool.fqn, measure], 0)
+
+countable[measure] := amount if {
+	some measure, amount in input.run.amounts
+	is_number(amount)
+	amount >= 0
+}
+
+counted_names contains split(measure, ".")[0] if some measure, _ in countable
+
+limited_names contains split(measure, ".")[0] if some measure, _ in sums
+
+listed(measure) if sums[measure]
+
+well_formed if {
+	is_object(limits)
+	is_object(input.run.calls)
+	is_object(input.run.sums)
+	is_number(calls_so_far)
+	is_number(object.get(limits, "calls_per_run", 0))
+	every measure, limit in sums {
+		is_number(limit)
+		is_number(sum_so_far(measure))
+	}
+	every key, _ in limits {
+		key in {"calls_per_run", "sums_per_run"}
+	}
+}

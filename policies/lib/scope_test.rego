@@ -1,0 +1,57 @@
+package gateway.tests.lib_scope
+
+import data.gateway.lib.scope
+
+tool(effect) := {"tool": {"server": "erp", "name": "post.invoice", "fqn": "erp.post.invoice", "effect": effect}}
+
+test_groups_of_a_person if {
+	scope.groups == ["ap", "finance"] with input as {"principal": {"kind": "person", "groups": ["ap", "finance"]}}
+}
+
+test_groups_of_the_person_behind_an_agent if {
+	scope.groups == ["ap"] with input as {
+		"principal": {"kind": "agent", "id": "clerk"},
+		"on_behalf_of": {"id": "dora", "groups": ["ap"]},
+	}
+}
+
+test_no_groups if scope.groups == [] with input as {"principal": {"kind": "agent", "id": "clerk"}}
+
+test_each_form_matches if {
+	every pattern in ["erp.post.invoice", "erp.*", "*", "erp.post.*", "*.invoice", "{crm,erp}.*", "erp.post?invoice", "e*e"] {
+		scope.matched([pattern]) with input as tool("read")
+	}
+}
+
+test_other_names_do_not_match if {
+	every pattern in ["erp.post", "ERP.*", "crm.*", "post.invoice", "", "erp.post.invoice2", "erp.post.invoic"] {
+		not scope.matched([pattern]) with input as tool("read")
+	}
+}
+
+test_any_pattern_of_a_list_matches if {
+	every pattern in ["erp.*", "{crm,erp}.*", "erp.post.invoice"] {
+		scope.matched(["crm.*", pattern, "x.y"]) with input as tool("read")
+	}
+	not scope.matched(["crm.*", "erp.read.*", "x.y"]) with input as tool("read")
+}
+
+test_empty_list_matches_nothing if not scope.matched([]) with input as tool("read")
+
+test_wildcard_covers_all_but_money if {
+	every effect in ["read", "write", "destructive"] {
+		scope.covered(["*"]) with input as tool(effect)
+	}
+	not scope.covered(["*"]) with input as tool("money")
+}
+
+test_money_needs_the_server_by_name if {
+	every pattern in ["erp.*", "erp.post.invoice", "erp.p*"] {
+		scope.covered([pattern]) with input as tool("money")
+	}
+	every pattern in ["*.*", "e*", "{erp,crm}.*", "?rp.*", "crm.*", "{erp.*,crm.*}"] {
+		not scope.covered([pattern]) with input as tool("money")
+	}
+}
+
+test_unknown_effect_is_never_covered if not scope.covered(["*"]) with input as tool("other")

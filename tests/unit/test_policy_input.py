@@ -1,0 +1,207 @@
+"""The document policy reads: complete, deterministic, and built from verified facts only."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from gateway.adapters.rego.probe import PROBES
+from gateway.core import policy_input
+from gateway.core.call import Resolved, RunKind
+from gateway.core.errors import InvalidArguments, TooLarge
+from gateway.core.policy_input import MAX_ARGUMENT_BYTES, MAX_BYTES, amounts
+from gateway.core.ports import PipelineSettings
+from gateway.core.tool import EffectClass, Measure, Vendor
+from gateway.core.usage import Usage
+from tests.evidence import AT_US, make_arguments, make_call, make_caller, make_principal, make_run, make_tool
+
+SETTINGS = PipelineSettings(environment="production", region="eu")
+SCHEMA = json.loads(Path(policy_input.__file__).parents[1].joinpath("schemas/policy-input.v1.json").read_text("utf-8"))
+PAY = Measure("amount", "/amount", "/currency")
+
+
+def resolved(arguments: dict[str, Any] | bytes | None = None, **tool: Any) -> Resolved:
+    """A call of ``erp.pay`` by an agent for alice."""
+    pinned = make_tool("pay", server="erp", effect=EffectClass.MONEY, **tool)
+    principal = make_principal(groups=frozenset({"finance", "ap"}))
+    caller = make_caller(make_call("erp.pay", arguments), principal, make_run(principal))
+    return Resolved(caller, pinned, None)
+
+
+def called(target: Resolved, usage: Usage | None = None) -> dict[str, Any]:
+    """The phase=call document, checked against the schema."""
+    document = json.loads(policy_input.calling(target, usage or Usage(), SETTINGS, AT_US))
+    jsonschema_rs.validate(SCHEMA, document)
+    return dict(document)
+
+
+def listed(target: Resolved) -> dict[str, Any]:
+    """The phase=list document, checked against the schema."""
+    document = json.loads(policy_input.listing(target, SETTINGS, AT_US))
+    jsonschema_rs.validate(SCHEMA, document)
+    return dict(document)
+
+
+def test_who_calls_comes_from_the_credential() -> None:
+    """An agent acts on behalf of the person whose groups count."""
+    document = called(resolved({"agent": "root", "principal": {"id": "root"}}))
+    assert document["principal"] == {
+        "kind": "agent",
+        "id": "test-agent",
+        "auth": {"method": "local", "issuer": "urn:test"},
+    }
+    assert document["agent"] == {"id": "test-agent"}
+    assert document["on_behalf_of"] == {"id": "alice", "groups": ["ap", "finance"]}
+
+
+def test_a_person_acts_alone() -> None:
+    """With their own token a person is the principal and nobody acts for them."""
+    principal = make_principal(agent=None, groups=frozenset({"ap"}))
+    caller = make_caller(make_call(), principal)
+    document = called(Resolved(caller, make_tool(), None))
+    assert document["principal"]["kind"] == "person"
+    assert document["principal"]["groups"] == ["ap"]
+    assert "agent" not in document
+    assert "on_behalf_of" not in document
+
+
+def test_time_tool_and_context() -> None:
+    """Time, pin, effect class and vendor terms are there."""
+    vendor = Vendor(name="acme", region="eu", retention_days=30, price_micros=1500)
+    document = called(resolved(vendor=vendor, labels=("pii", "erp")))
+    assert document["schema"] == "gateway.input/v1"
+    assert document["time"] == {"us": AT_US, "rfc3339": "2026-02-02T02:40:00.000000Z"}
+    assert document["context"] == {"env": "production", "region": "eu", "channel": "mcp"}
+    tool = document["tool"]
+    assert (tool["fqn"], tool["effect"], tool["labels"]) == ("erp.pay", "money", ["erp", "pii"])
+    assert tool["vendor"] == {"name": "acme", "region": "eu", "retention_days": 30}
+    assert tool["price"] == {"micros": 1500, "currency": "EUR"}
+
+
+def test_listing_knows_neither_arguments_nor_the_past() -> None:
+    """Whether a tool may be listed cannot depend on what is asked of it."""
+    document = listed(resolved({"amount": 5, "currency": "EUR"}, measures=(PAY,)))
+    assert document["phase"] == "list"
+    assert set(document["run"]) == {"id", "kind", "opened_by"}
+    assert not {"args", "args_digest", "budget"} & set(document)
+
+
+def test_calling_carries_what_is_sent() -> None:
+    """Arguments by the lexemes that are forwarded, and their digest."""
+    target = resolved(b'{"b": 1.10, "a": [1e2]}')
+    raw = policy_input.calling(target, Usage(), SETTINGS, AT_US)
+    assert b'"args":{"a":[1e2],"b":1.10}' in raw
+    assert called(target)["args_digest"] == target.call.arguments.digest
+
+
+def test_big_integers_are_strings() -> None:
+    """No engine gets an integer it would round."""
+    document = called(resolved(b'{"id": 9007199254740993, "n": -9007199254740993, "small": 9007199254740992}'))
+    assert document["args"] == {"id": "9007199254740993", "n": "-9007199254740993", "small": 9007199254740992}
+
+
+def test_ledger_of_the_run() -> None:
+    """Calls and sums so far, without what was given back; this call's amounts beside them."""
+    usage = Usage()
+    usage.reserve("erp.pay", {"amount.EUR": 700})
+    usage.reserve("erp.read", {}).release()
+    usage.reserve("erp.huge", {"amount.EUR": 2**53 + 1})
+    document = called(resolved({"amount": 5, "currency": "EUR"}, measures=(PAY,)), usage)
+    assert document["run"]["calls"] == {"erp.pay": 1, "erp.huge": 1}
+    assert document["run"]["sums"] == {"erp.pay": {"amount.EUR": 700}, "erp.huge": {"amount.EUR": "9007199254740993"}}
+    assert document["run"]["amounts"] == {"amount.EUR": 5}
+
+
+def test_amounts_are_absent_where_one_cannot_be_read() -> None:
+    """Policy sees that there is no amount, not a made-up one."""
+    assert "amounts" not in called(resolved({"amount": "5", "currency": "EUR"}, measures=(PAY,)))["run"]
+    assert called(resolved({}))["run"]["amounts"] == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"amount": -1, "currency": "EUR"},
+        {"amount": True, "currency": "EUR"},
+        {"amount": 1.0, "currency": "EUR"},
+        {"amount": 2**53, "currency": "EUR"},
+        {"amount": 1},
+        {"amount": 1, "currency": "eur"},
+        {"amount": 1, "currency": "EURO"},
+        {"amount": 1, "currency": "ÄÖÜ"},
+        {"amount": 1, "currency": 978},
+    ],
+)
+def test_measures_are_read_strictly(arguments: dict[str, Any]) -> None:
+    """An amount that could be counted wrongly is no amount."""
+    with pytest.raises(InvalidArguments):
+        amounts(make_tool(measures=(PAY,)), arguments)
+
+
+def test_measures_of_one_name_add_up() -> None:
+    """Two pointers of one measure count together; one without a currency stands alone."""
+    measures = (PAY, Measure("amount", "/fee", "/currency"), Measure("lines", "/lines/0"))
+    found = amounts(make_tool(measures=measures), {"amount": 5, "fee": 2, "currency": "EUR", "lines": [3]})
+    assert found == {"amount.EUR": 7, "lines": 3}
+
+
+def test_goal_is_told_by_digest_and_trust() -> None:
+    """Policy learns whether a person opened the run with this goal, never its words."""
+    run = make_run(kind=RunKind.OPENED, goal="pay acme", scope=("erp.*",), plan=("erp.pay",), budget={"calls": 5})
+    document = called(Resolved(make_caller(run=run), make_tool(), None))
+    assert document["run"]["goal"] == {"sha256": hashlib.sha256(b"pay acme").hexdigest(), "trusted": True}
+    assert (document["run"]["scope"], document["run"]["plan"]) == (["erp.*"], ["erp.pay"])
+    assert document["budget"] == {"run": {"calls": 5}}
+    untrusted = make_run(kind=RunKind.IMPLICIT, goal="pay acme")
+    assert not called(Resolved(make_caller(run=untrusted), make_tool(), None))["run"]["goal"]["trusted"]
+
+
+def test_nothing_is_null() -> None:
+    """Absent fields are absent: ``input.x == null`` never decides anything."""
+    assert b"null" not in policy_input.calling(resolved({}), Usage(), SETTINGS, AT_US)
+
+
+def test_same_facts_same_bytes() -> None:
+    """A recorded document can be built and evaluated again."""
+    one = policy_input.calling(resolved({"b": 1, "a": 2}), Usage(), SETTINGS, AT_US)
+    other = policy_input.calling(resolved({"a": 2, "b": 1}), Usage(), SETTINGS, AT_US)
+    assert one == other
+
+
+def test_large_arguments_are_refused_for_any_tool() -> None:
+    """The refusal comes with the listing question, so it does not tell whether the tool exists."""
+    large = {"text": "x" * MAX_ARGUMENT_BYTES}
+    for tool in (make_tool(), make_tool(listed=False)):
+        target = Resolved(make_caller(make_call("up.echo", large)), tool, None)
+        with pytest.raises(TooLarge) as caught:
+            policy_input.listing(target, SETTINGS, AT_US)
+        assert caught.value.cause_code == "policy_input"
+
+
+def test_document_over_the_cap_is_refused() -> None:
+    """Not even a run with a huge past makes a document the engine would not take."""
+    usage = Usage()
+    for number in range(10_000):
+        usage.reserve(f"server.tool_with_a_long_name_{number}", {})
+    with pytest.raises(TooLarge):
+        policy_input.calling(resolved({}), usage, SETTINGS, AT_US)
+    assert len(policy_input.calling(resolved({"t": "x" * 100_000}), Usage(), SETTINGS, AT_US)) <= MAX_BYTES
+
+
+def test_probes_are_real_documents() -> None:
+    """What a bundle is tried on has the schema's form."""
+    for probe in PROBES:
+        assert jsonschema_rs.is_valid(SCHEMA, json.loads(probe))
+
+
+def test_schema_refuses_what_policy_never_sees() -> None:
+    """The schema tells the phases apart."""
+    document = listed(resolved({}))
+    assert make_arguments({}).canonical == b"{}"
+    extras: tuple[dict[str, Any], ...] = ({"args": {}}, {"phase": "call"}, {"surprise": 1})
+    for extra in extras:
+        assert not jsonschema_rs.is_valid(SCHEMA, document | extra)
