@@ -1,0 +1,1 @@
+"""Facts of the MCP wire both sides of the gateway need: revisions, JSON-RPC, header values, event streams. Pure."""

@@ -1,0 +1,252 @@
+"""JSON-RPC 2.0 as MCP uses it: one message a body, ids are strings or integers, ``params`` is an object.
+
+Two readers, because two things are wanted. ``parse`` is for what callers send: strict, and it keeps number lexemes,
+since arguments are decided on and forwarded. ``read_upstream`` is for what upstreams answer: it keeps the bytes of the
+result, which are handed on unless something is redacted.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gateway.core import canonical
+from gateway.core.canonical import MAX_SAFE_INTEGER, Json
+from gateway.core.errors import MalformedRequest
+
+Id = str | int
+_EMPTY: Final = Json({}, {})
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request: it is owed exactly one answer.
+
+    Attributes:
+        id: as the peer chose it; the answer repeats it with the same type.
+        method: MCP method.
+        params: a JSON object; empty where there was none.
+    """
+
+    id: Id
+    method: str
+    params: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A message that is owed no answer."""
+
+    method: str
+    params: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A good answer to a request of ours; ``result`` is a JSON object."""
+
+    id: Id
+    result: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A JSON-RPC error answer.
+
+    Attributes:
+        id: which request failed; None where the peer could not tell.
+        code: JSON-RPC error code.
+        message: the peer's words; untrusted.
+        data: whatever else the peer said; untrusted.
+    """
+
+    id: Id | None
+    code: int
+    message: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer of an upstream; ``result`` is the JSON text of the object it sent, byte for byte."""
+
+    id: Id
+    result: bytes
+
+
+Message = Request | Notification | Response | Failure
+UpstreamMessage = Request | Notification | Reply | Failure
+
+
+def parse(body: bytes) -> Message:
+    """Parse one untrusted message.
+
+    Raises:
+        MalformedRequest: bad JSON (``cause_code`` as of ``canonical.parse``), a batch (``batch``) or a bad envelope
+            (``envelope``).
+        TooLarge: nested too deep.
+    """
+    return message(canonical.parse(body))
+
+
+def message(document: Json) -> Message:
+    """The message in a parsed document.
+
+    Raises:
+        MalformedRequest: it is none (``cause_code`` ``batch`` or ``envelope``).
+    """
+    members = document.value
+    if isinstance(members, list):
+        raise MalformedRequest("JSON-RPC batches are not accepted", cause_code="batch")
+    if not isinstance(members, dict) or members.get("jsonrpc") != "2.0":
+        raise _envelope('a message is a JSON object with "jsonrpc": "2.0"')
+    kinds = [kind for kind in ("method", "result", "error") if kind in members]
+    if len(kinds) != 1:
+        raise _envelope("a message has one of method, result and error")
+    if kinds[0] == "method":
+        return _from_caller(document)
+    return _answer(document) if kinds[0] == "result" else _failure(members)
+
+
+def read_upstream(body: bytes | memoryview) -> UpstreamMessage:
+    """Read one message of an upstream, keeping a result's bytes; ``params`` of its own requests are not kept.
+
+    Raises:
+        MalformedRequest: not JSON (``cause_code`` ``json``), more than one message, or a bad envelope (``envelope``).
+    """
+    envelope = _envelope_of(body)
+    if envelope.method is not None:
+        if envelope.id is None:
+            return Notification(envelope.method, _EMPTY)
+        return Request(_good_id(envelope.id), envelope.method, _EMPTY)
+    result = bytes(envelope.result)
+    if not result:
+        return _upstream_failure(envelope)
+    if not result.startswith(b"{"):
+        raise _envelope("result must be an object")
+    return Reply(_good_id(envelope.id), result)
+
+
+def id_of(document: Json) -> Id | None:
+    """The id a document carries, as far as it has a usable one: for answering a message that is otherwise bad."""
+    found = document.member("id").value
+    return found if _is_id(found) else None
+
+
+def encode_request(request_id: Id, method: str, params: bytes) -> bytes:
+    """A request; ``params`` is the JSON text of an object and is copied verbatim."""
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (encode(request_id), encode(method), params)
+
+
+def encode_notification(method: str, params: bytes = b"{}") -> bytes:
+    """A notification; ``params`` is the JSON text of an object and is copied verbatim."""
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (encode(method), params)
+
+
+def encode_response(request_id: Id, result: bytes) -> bytes:
+    """A good answer; ``result`` is the JSON text of an object and is copied verbatim."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode(request_id), result)
+
+
+def encode_failure(request_id: Id | None, code: int, text: str, data: Any = None) -> bytes:
+    """An error answer; ``data`` is left out where it is None."""
+    error: dict[str, Any] = {"code": code, "message": text}
+    if data is not None:
+        error["data"] = data
+    return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON text of a plain value, members in the order given."""
+    return _ENCODER.encode(value)
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    jsonrpc: str = ""
+    id: str | int | None = None
+    method: str | None = None
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_ENVELOPES: Final = msgspec.json.Decoder(_Envelope)
+_ERRORS: Final = msgspec.json.Decoder(_Error)
+
+
+def _envelope_of(body: bytes | memoryview) -> _Envelope:
+    try:
+        envelope = _ENVELOPES.decode(body)
+    except RecursionError:
+        raise MalformedRequest("nested too deep", cause_code="json") from None
+    except msgspec.ValidationError:
+        raise _envelope("not a JSON-RPC message") from None
+    except ValueError:  # msgspec's own errors are ValueErrors, and so is that of bad UTF-8
+        raise MalformedRequest("not JSON", cause_code="json") from None
+    kinds = (envelope.method is not None) + bool(envelope.result) + bool(envelope.error)
+    if envelope.jsonrpc != "2.0" or kinds != 1:
+        raise _envelope("not a JSON-RPC message")
+    return envelope
+
+
+def _upstream_failure(envelope: _Envelope) -> Failure:
+    try:
+        error = _ERRORS.decode(envelope.error)
+    except (ValueError, RecursionError):
+        raise _envelope("error needs an integer code and a message") from None
+    return Failure(None if envelope.id is None else _good_id(envelope.id), error.code, error.message)
+
+
+def _from_caller(document: Json) -> Request | Notification:
+    members = document.value
+    method, params = members["method"], document.member("params")
+    if not isinstance(method, str) or not method:
+        raise _envelope("method must be a string")
+    if "params" not in members:
+        params = _EMPTY
+    if not isinstance(params.value, dict):
+        raise _envelope("params must be an object")
+    # The presence of the member decides, not its value: a request with a bad id is no notification.
+    if "id" not in members:
+        return Notification(method, params)
+    return Request(_good_id(members["id"]), method, params)
+
+
+def _answer(document: Json) -> Response:
+    result = document.member("result")
+    if not isinstance(result.value, dict):
+        raise _envelope("result must be an object")
+    return Response(_good_id(document.member("id").value), result)
+
+
+def _failure(members: dict[str, Any]) -> Failure:
+    error = members["error"]
+    if not isinstance(error, dict):
+        raise _envelope("error must be an object")
+    code, text = error.get("code"), error.get("message", "")
+    if not isinstance(code, int) or isinstance(code, bool) or not isinstance(text, str):
+        raise _envelope("error needs an integer code and a message")
+    found = members.get("id")
+    return Failure(None if found is None else _good_id(found), code, text, error.get("data"))
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER
+
+
+def _good_id(value: Any) -> Id:
+    if not _is_id(value):
+        raise _envelope("id must be a string or an integer within 2^53")
+    good: Id = value
+    return good
+
+
+def _envelope(detail: str) -> MalformedRequest:
+    return MalformedRequest(detail, cause_code="envelope")

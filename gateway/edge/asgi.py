@@ -1,0 +1,171 @@
+"""The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from gateway.core.call import Channel
+from gateway.core.desk import Desk
+from gateway.core.errors import GatewayError
+from gateway.core.mcpwire import jsonrpc
+from gateway.core.ports import Ports
+from gateway.edge import openapi, ops, problems
+from gateway.edge.auth import Gate
+from gateway.edge.faults import ClientGone, MethodNotAllowed
+from gateway.edge.hosts import HostGuard
+from gateway.edge.mcp import McpEndpoint
+from gateway.edge.mcp_session import Sessions
+from gateway.edge.ops import Readiness
+from gateway.edge.reply import Asgi, Header, Message, Receive, Reply, Scope, Send
+from gateway.edge.rest import Operation, RestApi
+from gateway.edge.rest_audit import AuditRest
+from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_runs import RunRest
+from gateway.edge.rest_tools import ToolRest
+from gateway.edge.throttle import EdgeThrottle
+
+_LOG = logging.getLogger("ostiary.edge")
+_HARDENING: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_STRICT_TRANSPORT: Header = (b"strict-transport-security", b"max-age=31536000")
+_SERVERS = "/servers/"
+_MCP = "/mcp"
+
+
+def _installed() -> str:
+    try:
+        return version("ostiary")
+    except PackageNotFoundError:
+        return "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the surfaces behave.
+
+    Attributes:
+        issuer: ``iss`` of the tokens the desk's issuer signs.
+        allowed_hosts: further names for the Host header, without port; the external URL's and loopback always count.
+        per_minute: requests a minute of each good credential, before anything else is done for them.
+        strangers_per_minute: requests a minute of each client address without a good credential.
+        local_operator: whether requests by the Unix socket without a credential are the operator's (REST only).
+        open_metrics: whether /metrics needs no credential; its labels name tools, so by default it does.
+        version: the gateway's own.
+    """
+
+    issuer: str = "urn:ostiary:local"
+    allowed_hosts: tuple[str, ...] = ()
+    per_minute: int = 60_000
+    strangers_per_minute: int = 1_200
+    local_operator: bool = False
+    open_metrics: bool = False
+    version: str = field(default_factory=_installed)
+
+
+def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation]:
+    """All operations of the REST API; what ``openapi.json`` describes."""
+    return (
+        *ToolRest(ports).operations(),
+        *RunRest(desk, ports.clock, options.issuer).operations(),
+        *CallRest(desk).operations(),
+        *AuditRest(desk).operations(),
+    )
+
+
+def build(ports: Ports, desk: Desk, options: Options) -> Asgi:
+    """The application. Serve it with its life span handled by the caller: it starts and stops nothing itself."""
+    throttle = EdgeThrottle(ports.clock, options.per_minute, options.strangers_per_minute)
+    gate = Gate(ports, throttle, options.issuer if options.local_operator else None)
+    return _Application(ports, desk, options, gate)
+
+
+class _Application:
+    def __init__(self, ports: Ports, desk: Desk, options: Options, gate: Gate) -> None:
+        table = operations(ports, desk, options)
+        self._gate = gate
+        self._guard = HostGuard(desk.external_url, options.allowed_hosts)
+        self._mcp = McpEndpoint(ports, gate, Sessions(ports.clock), options.version)
+        self._rest = RestApi(table, ports, gate)
+        self._readiness = Readiness(desk.pings, ports.clock)
+        self._metrics = desk.metrics
+        self._open_metrics = options.open_metrics
+        self._openapi = jsonrpc.encode(openapi.document(table, desk.external_url, options.version))
+        secure = desk.external_url.startswith("https://")
+        self._headers = (*_HARDENING, _STRICT_TRANSPORT) if secure else _HARDENING
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._guarded(scope, receive, _Hardened(send, self._headers))
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
+        try:
+            self._guard.check(scope)
+            await self._dispatch(scope, receive, send)
+        except GatewayError as error:
+            await problems.problem(error, None).send(send)
+        except ClientGone:
+            return
+        # The outermost boundary: whatever went wrong, the caller learns nothing but that it did.
+        except Exception:  # noqa: BLE001 - see above; it is logged whole
+            _LOG.exception("a request failed unexpectedly")
+            if not send.started:
+                await problems.problem(problems.INTERNAL, None).send(send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path == _MCP:
+            await self._mcp.serve(scope, receive, send, None)
+        elif path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
+            await self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
+        elif path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
+            await (await self._page(scope, path)).send(send)
+        else:
+            await self._rest.serve(scope, receive, send)
+
+    async def _page(self, scope: Scope, path: str) -> Reply:
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise MethodNotAllowed(("GET", "HEAD"))
+        if path == "/livez":
+            return ops.alive()
+        if path == "/readyz":
+            return await self._readiness.page()
+        if path == "/openapi.json":
+            return Reply(200, self._openapi)
+        if not self._open_metrics:
+            (await self._gate.admit(scope, Channel.REST)).require("audit", "admin")
+        media, body = self._metrics()
+        return Reply(200, body, media.encode())
+
+
+class _Hardened:
+    """``send`` that adds the headers every answer has, and knows whether one was begun."""
+
+    __slots__ = ("_headers", "_send", "started")
+
+    def __init__(self, send: Send, headers: tuple[Header, ...]) -> None:
+        self._send = send
+        self._headers = headers
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message["headers"] = [*message["headers"], *self._headers]
+        await self._send(message)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return

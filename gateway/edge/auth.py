@@ -1,0 +1,151 @@
+"""Who is asking: the bearer token of a request, and the local operator on the Unix socket.
+
+Tool calls authenticate again inside the pipeline; what is done here keeps strangers from being read and parsed.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from gateway.core.call import Call, Channel, Live, Principal
+from gateway.core.canonical import Arguments, arguments, parse
+from gateway.core.errors import Forbidden, MalformedRequest, Unauthenticated
+from gateway.core.ports import Ports
+from gateway.edge.hosts import is_unix
+from gateway.edge.reply import Scope, headers
+from gateway.edge.throttle import EdgeThrottle
+
+SCOPES = frozenset({"tools", "runs", "audit", "admin"})
+_MAX_TOKEN = 8192
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")  # RFC 6750
+_MAX_RUN = 128
+_RUN_HEADER = b"ostiary-run"
+NO_ARGUMENTS = arguments(parse(b"{}"))
+_OPERATOR_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One authenticated request.
+
+    Attributes:
+        call: id, time, credential and channel of the request; it names no tool (yet).
+        principal: who is asking.
+        operator: whether this is the local operator, who has no token and therefore cannot call tools.
+    """
+
+    call: Call
+    principal: Principal
+    operator: bool = False
+
+    def named(self, tool: str, given: Arguments, run: str | None) -> Call:
+        """The request as a call of ``tool`` in the named run."""
+        return replace(self.call, tool=tool, arguments=given, run=run)
+
+    def require(self, *scopes: str) -> None:
+        """Refuse unless the credential has one of ``scopes``.
+
+        Raises:
+            Forbidden: it has none of them.
+        """
+        if self.principal.scopes.isdisjoint(scopes):
+            raise Forbidden(f"this needs a credential with the scope {' or '.join(scopes)}", cause_code="scope")
+
+
+class Gate:
+    """Lets in who has a good credential. Closed: everything else is ``Unauthenticated`` and counted, never logged."""
+
+    def __init__(self, ports: Ports, throttle: EdgeThrottle, local_issuer: str | None = None) -> None:
+        """``local_issuer`` set = requests by the Unix socket without a credential are the operator's own.
+
+        The socket's file mode (0600) is then what authenticates them.
+        """
+        self._ports = ports
+        self._throttle = throttle
+        self._local_issuer = local_issuer
+
+    async def admit(self, scope: Scope, channel: Channel) -> Visit:
+        """Authenticate one request.
+
+        Raises:
+            Unauthenticated: no good credential.
+            Throttled: too many requests of this credential, or of this address without a good one.
+        """
+        clock = self._ports.clock
+        if channel is Channel.REST and self._is_operator(scope):
+            call = Call(clock.uuid(), clock.now_us(), Live(""), channel, "", NO_ARGUMENTS)
+            return Visit(call, self._operator(call), operator=True)
+        client = scope.get("client")
+        try:
+            token = bearer(scope)
+        except Unauthenticated as error:
+            self._ports.meter.unauthenticated(error.cause_code)
+            self._throttle.admit(None, client and client[0])
+            raise
+        key = self._throttle.admit(token, client and client[0])
+        call = Call(clock.uuid(), clock.now_us(), Live(token), channel, "", NO_ARGUMENTS)
+        principal = await self._authenticated(call)
+        self._throttle.prove(key)
+        return Visit(call, principal)
+
+    async def _authenticated(self, call: Call) -> Principal:
+        try:
+            return await self._ports.identity.authenticate(call)
+        except Unauthenticated as error:
+            self._ports.meter.unauthenticated(error.cause_code)
+            raise
+
+    def _is_operator(self, scope: Scope) -> bool:
+        return self._local_issuer is not None and is_unix(scope) and not headers(scope, b"authorization")
+
+    def _operator(self, call: Call) -> Principal:
+        return Principal(
+            issuer=self._local_issuer or "",
+            user="operator",
+            agent=None,
+            groups=frozenset(),
+            scopes=SCOPES,
+            auth_method="unix_socket",
+            jti=call.id,
+            expires_us=call.at_us + _OPERATOR_US,
+        )
+
+
+def bearer(scope: Scope) -> str:
+    """The request's bearer token.
+
+    Raises:
+        Unauthenticated: none (``missing``), several headers, another scheme or not a token (``malformed``).
+    """
+    found = headers(scope, b"authorization")
+    if not found:
+        raise Unauthenticated("a bearer token is required", cause_code="missing")
+    match = _BEARER.fullmatch(found[0]) if len(found) == 1 else None
+    # Two headers: whoever reads the other one sees another caller.
+    if match is None or len(match[1]) > _MAX_TOKEN:
+        raise Unauthenticated("the Authorization header must be one bearer token", cause_code="malformed")
+    return match[1].decode()
+
+
+def named_run(scope: Scope) -> str | None:
+    """The run the ``Ostiary-Run`` header names, if any.
+
+    Raises:
+        MalformedRequest: more than one, or no name.
+    """
+    found = headers(scope, _RUN_HEADER)
+    if not found:
+        return None
+    if len(found) > 1:
+        raise MalformedRequest("a request names at most one run", cause_code="run")
+    return run_name(found[0].decode("latin-1"))
+
+
+def run_name(name: object) -> str:
+    """``name`` as far as it can name a run.
+
+    Raises:
+        MalformedRequest: it cannot.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_RUN or not name.isascii() or not name.isprintable():
+        raise MalformedRequest("that cannot name a run", cause_code="run")
+    return name

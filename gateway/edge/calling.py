@@ -1,0 +1,17 @@
+"""The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
+
+from gateway.core import pipeline
+from gateway.core.call import Answer, Call
+from gateway.core.ports import Ports
+from gateway.edge.disconnect import unless_gone
+from gateway.edge.reply import Receive
+
+
+async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:
+    """The answer to ``call``. The request's body must have been read.
+
+    Raises:
+        GatewayError: as ``pipeline.handle`` does.
+        ClientGone: the client left, and nothing had been committed that must finish.
+    """
+    return await unless_gone(receive, pipeline.handle(call, ports))

@@ -1,0 +1,270 @@
+"""The MCP endpoints, in both eras: ``/mcp`` (all servers) and ``/servers/{name}/mcp`` (one server).
+
+One POST: throttle and credential, media types, body, envelope, era, session, parameters (``_understand``), then the
+method (``_act``). From the credential on, whatever is refused leaves one record: ``pipeline.refuse`` writes it up to
+the point where ``pipeline.handle`` does. Policy is decided from the body, never from headers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.core import canonical, pipeline
+from gateway.core.call import Call, Channel
+from gateway.core.canonical import Arguments
+from gateway.core.errors import GatewayError, InvalidArguments, MalformedRequest
+from gateway.core.mcpwire import eras, jsonrpc
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.jsonrpc import Id, Request
+from gateway.core.ports import Ports
+from gateway.core.tool import Tool
+from gateway.edge import mcp_eras, mcp_tools, problems
+from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, named_run, run_name
+from gateway.edge.body import check_accept, check_media, read_body
+from gateway.edge.calling import carry_out
+from gateway.edge.disconnect import unless_gone
+from gateway.edge.faults import (
+    OF_HTTP,
+    UNRECORDED,
+    HeaderMismatch,
+    InvalidParams,
+    MethodNotAllowed,
+    MethodNotFound,
+    ServerNotFound,
+)
+from gateway.edge.mcp_session import Session, Sessions
+from gateway.edge.mcp_tools import Names
+from gateway.edge.reply import Receive, Reply, Scope, Send, header
+
+RUN_META = "ostiary/run"
+_SESSION = eras.SESSION_HEADER.encode()
+_METHODS = {
+    Era.HANDSHAKE: frozenset({"initialize", "ping", "tools/list", "tools/call"}),
+    Era.STATELESS: frozenset({"server/discover", "tools/list", "tools/call"}),
+}
+_DISCOVER_TTL_MS = 60_000
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One POST on its way: what is known of it so far also decides how an error is put.
+
+    ``call`` is the request as it is recorded, and for ``tools/call`` the call itself. ``request`` stays None for
+    messages that are owed no answer.
+    """
+
+    scope: Scope
+    receive: Receive
+    server: str | None
+    visit: Visit
+    era: Era
+    call: Call
+    id: Id | None = None
+    request: Request | None = None
+    client: Mapping[str, str] | None = None
+    session: Session | None = None
+
+
+class McpEndpoint:
+    """MCP over streamable HTTP. Only tools are offered; nothing is pushed, so a GET has no stream to give."""
+
+    def __init__(self, ports: Ports, gate: Gate, sessions: Sessions, version: str) -> None:
+        """``version`` is the gateway's own, for ``serverInfo``."""
+        self._ports = ports
+        self._gate = gate
+        self._sessions = sessions
+        self._names = Names(ports.catalog)
+        self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
+        """Answer one HTTP request at the aggregate (``server`` None) or at one server's endpoint."""
+        try:
+            if scope["method"] not in {"POST", "DELETE"}:
+                raise MethodNotAllowed(("POST", "DELETE"))
+            visit = await self._gate.admit(scope, Channel.MCP)
+            exchange = _Exchange(scope, receive, server, visit, mcp_eras.era_hint(scope), visit.call)
+            answer = await (self._post(exchange) if scope["method"] == "POST" else self._delete(exchange))
+        except GatewayError as error:
+            answer = problems.rpc_failure(error, None, None, None)
+        await answer.send(send)
+
+    async def _delete(self, exchange: _Exchange) -> Reply:
+        try:
+            session = self._session(exchange)
+        except GatewayError as error:
+            return problems.rpc_failure(error, None, None, exchange.call.id)
+        if session is None:
+            return problems.rpc_failure(MethodNotAllowed(("POST",)), None, None, exchange.call.id)
+        self._sessions.end(session)
+        return Reply(204)
+
+    async def _post(self, exchange: _Exchange) -> Reply:
+        try:
+            try:
+                await self._understand(exchange)
+            except UNRECORDED:
+                raise
+            except GatewayError as error:
+                await pipeline.refuse(exchange.call, error, self._ports)
+            return await self._act(exchange)
+        except GatewayError as error:
+            return _refusal(exchange, error)
+
+    async def _understand(self, exchange: _Exchange) -> None:
+        scope = exchange.scope
+        exchange.visit.require("tools")
+        check_media(scope)
+        check_accept(scope)
+        body = await read_body(scope, exchange.receive)
+        try:
+            document = canonical.parse(body)
+        except GatewayError:
+            exchange.id = mcp_eras.recovered_id(body)
+            raise
+        message = jsonrpc.message(document)
+        if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
+            if exchange.era is Era.STATELESS:
+                raise MalformedRequest("no request of this server is open", cause_code="envelope")
+            return
+        if isinstance(message, Request):
+            exchange.id = message.id
+        exchange.era = mcp_eras.era_of(message, scope)
+        exchange.client = mcp_eras.client_hints(message, scope, exchange.era)
+        if isinstance(message, Request):
+            exchange.request = message
+            await self._understand_request(exchange, message)
+
+    async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
+        if request.method not in _METHODS[exchange.era]:
+            raise MethodNotFound(f"no such method: {request.method[:64]}")
+        if exchange.era is Era.HANDSHAKE and request.method != "initialize":
+            exchange.session = self._session(exchange)
+        run = _run(exchange.scope, request)
+        if request.method == "tools/call":
+            await self._understand_call(exchange, request, run)
+            return
+        exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
+        if request.method == "tools/list" and request.params.value.get("cursor") is not None:
+            raise InvalidParams("no such cursor: all tools are on one page", cause_code="cursor")
+
+    async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
+        name = request.params.value.get("name")
+        if not mcp_tools.is_name(name):
+            raise InvalidParams("params.name must be a tool's name", cause_code="name")
+        try:
+            arguments = canonical.arguments(request.params.member("arguments"))
+        except InvalidArguments as error:
+            raise InvalidParams(error.detail, cause_code="arguments") from None
+        exchange.call = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
+        if exchange.era is Era.STATELESS:
+            await self._check_params(exchange)
+
+    async def _check_params(self, exchange: _Exchange) -> None:
+        annotated = self._names.annotated(exchange.call.tool)
+        if annotated is None:
+            return
+        tool, names = annotated
+        fields = mcp_eras.param_fields(exchange.scope)
+        wrong = mcp_tools.header_fault(names, exchange.call.arguments.value, fields)
+        # Only who may see the tool learns that it wants headers; for others the pipeline knows no such tool.
+        if wrong is not None and tool in await pipeline.listing(exchange.call, self._ports):
+            raise HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
+
+    async def _act(self, exchange: _Exchange) -> Reply:
+        request = exchange.request
+        if request is None:
+            return Reply(202)
+        if request.method == "tools/call":
+            return await self._call(exchange, request.id)
+        if request.method == "tools/list":
+            tools = await self._visible(exchange)
+            result = mcp_tools.listed(tools, exchange.server, exchange.era)
+        elif request.method == "ping":
+            result = {}
+        elif request.method == "initialize":
+            return await self._initialize(exchange, request)
+        else:
+            await self._find_server(exchange)
+            result = self._discovered()
+        return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
+
+    async def _call(self, exchange: _Exchange, request_id: Id) -> Reply:
+        answer = await carry_out(exchange.call, self._ports, exchange.receive)
+        result = mcp_tools.result_for(answer.body, exchange.era)
+        headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
+        return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
+
+    async def _visible(self, exchange: _Exchange) -> tuple[Tool, ...]:
+        tools = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports))
+        if exchange.server is None:
+            return tools
+        own = tuple(tool for tool in tools if tool.server == exchange.server)
+        if not own:
+            raise ServerNotFound("no such server")
+        return own
+
+    async def _find_server(self, exchange: _Exchange) -> None:
+        # The aggregate is always there; a server of which nothing may be seen does not exist.
+        if exchange.server is not None:
+            await self._visible(exchange)
+
+    async def _initialize(self, exchange: _Exchange, request: Request) -> Reply:
+        params = request.params.value
+        asked = params.get("protocolVersion")
+        if not isinstance(asked, str):
+            raise InvalidParams("params.protocolVersion must be a string", cause_code="version")
+        await self._find_server(exchange)
+        version = eras.answer_version(asked)
+        client = mcp_eras.client_of(params.get("clientInfo"), version)
+        session = self._sessions.open(exchange.visit.principal.key, exchange.server, client)
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": self._info}
+        body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
+        return Reply(200, body, headers=((_SESSION, session.id.encode()),))
+
+    def _discovered(self) -> dict[str, object]:
+        return {
+            **mcp_tools.stateless_head(_DISCOVER_TTL_MS),
+            "supportedVersions": list(eras.STATELESS_VERSIONS),
+            "capabilities": {"tools": {}},
+            "_meta": {eras.META_SERVER: self._info},
+        }
+
+    def _session(self, exchange: _Exchange) -> Session | None:
+        named = header(exchange.scope, _SESSION)
+        if named is None:
+            return None
+        return self._sessions.find(named.decode("latin-1"), exchange.visit.principal.key, exchange.server)
+
+    def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
+        call, session = exchange.visit.call, exchange.session
+        client = exchange.client if session is None else session.client
+        return Call(
+            id=call.id,
+            at_us=call.at_us,
+            origin=call.origin,
+            channel=call.channel,
+            tool=tool,
+            arguments=given,
+            run=run,
+            session=None if session is None else session.id,
+            client=client or {},
+        )
+
+
+def _run(scope: Scope, request: Request) -> str | None:
+    by_header = named_run(scope)
+    meta = request.params.value.get("_meta")
+    named = meta.get(RUN_META) if isinstance(meta, dict) else None
+    by_body = None if named is None else run_name(named)
+    if by_header is not None and by_body is not None and by_header != by_body:
+        raise HeaderMismatch(f"the header and _meta[{RUN_META!r}] name two runs", cause_code="run")
+    return by_header or by_body
+
+
+def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
+    request, call_id = exchange.request, exchange.call.id
+    if request is not None and request.method == "tools/call" and isinstance(error, problems.ACTIONABLE):
+        result = mcp_tools.result_for(problems.tool_error(error, call_id), exchange.era)
+        body = jsonrpc.encode_response(request.id, result)
+        return Reply(200, body, headers=problems.headers_of(error, call_id))
+    era = None if exchange.id is None or isinstance(error, OF_HTTP) else exchange.era
+    return problems.rpc_failure(error, exchange.id, era, call_id)

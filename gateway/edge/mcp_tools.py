@@ -1,0 +1,142 @@
+"""Tools on the MCP wire: their names, their definitions, and their results in the client's era.
+
+On the aggregate a tool is ``server__tool``; at its server's own endpoint it has its upstream name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.core.mcpwire import eras, headers
+from gateway.core.mcpwire.eras import Era
+from gateway.core.ports import Catalog
+from gateway.core.tool import Tool
+
+_MAX_NAME = 256
+
+
+class _ResultHead(msgspec.Struct, rename="camel"):
+    result_type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    structured_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_HEAD = msgspec.json.Decoder(_ResultHead)
+_PLAIN = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_COMPLETE = b'"complete"'
+
+
+Headers = Mapping[tuple[str, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    source: Sequence[Tool]
+    by_wire: Mapping[str, str]
+    annotated: Mapping[str, tuple[Tool, Headers]]
+
+
+class Names:
+    """Wire names to tools, for one generation of the catalogue at a time."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """The catalogue keeps returning the same sequence until it has a new generation."""
+        self._catalog = catalog
+        self._index = _Index((), {}, {})
+
+    def inside(self, name: str, server: str | None) -> str:
+        """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say."""
+        if server is not None:
+            return f"{server}.{name}"
+        return self._current().by_wire.get(name) or name.replace("__", ".", 1)
+
+    def annotated(self, fqn: str) -> tuple[Tool, Headers] | None:
+        """A tool that wants arguments repeated in headers, with their names; whoever may see it."""
+        return self._current().annotated.get(fqn)
+
+    def _current(self) -> _Index:
+        tools = self._catalog.tools()
+        if tools is not self._index.source:
+            wanted = ((tool, headers.annotated(tool.definition.get("inputSchema"))) for tool in tools)
+            self._index = _Index(
+                tools,
+                {tool.wire_name: tool.fqn for tool in tools},
+                {tool.fqn: (tool, names) for tool, names in wanted if names},
+            )
+        return self._index
+
+
+def is_name(name: object) -> bool:
+    """Whether ``name`` can name a tool at all."""
+    return isinstance(name, str) and 0 < len(name) <= _MAX_NAME and name.isprintable()
+
+
+def served(tool: Tool, server: str | None, era: Era) -> dict[str, Any]:
+    """The approved definition as this client gets it: under the endpoint's name, in its era's terms."""
+    definition = {**tool.definition, "name": tool.wire_name if server is None else tool.name}
+    schema = definition.get("outputSchema")
+    # Before 2026 an output schema describes an object; clients refuse the whole list over another one.
+    if era is Era.HANDSHAKE and isinstance(schema, Mapping) and schema.get("type") != "object":
+        del definition["outputSchema"]
+    return definition
+
+
+def result_for(body: bytes, era: Era) -> bytes:
+    """A tool result as this client gets it: the upstream's own bytes wherever its era allows them."""
+    head = _HEAD.decode(body)
+    if era is Era.HANDSHAKE:
+        return body if _is_object(head.structured_content) else _without_structure(body)
+    if head.result_type is msgspec.UNSET:
+        return b'{"resultType":"complete",' + body.lstrip()[1:]
+    if bytes(head.result_type) == _COMPLETE:
+        return body
+    # What the log holds is a finished result; a client must not take it for a question.
+    return msgspec.json.encode({**_PLAIN.decode(body), "resultType": "complete"})
+
+
+def header_fault(names: Headers, arguments: Mapping[str, Any], fields: Mapping[str, str | None]) -> str | None:
+    """Which ``Mcp-Param-*`` header says something else than the body, or None.
+
+    Args:
+        names: the headers the tool wants, by argument path.
+        arguments: of the body.
+        fields: the request's ``mcp-param-*`` headers, lower case; None for one that came twice.
+    """
+    expected = headers.param_fields(names, arguments)
+    for name in names.values():
+        said, meant = fields.get(name), expected.get(name)
+        if (name in fields) != (name in expected) or (name in fields and not _same(said, meant)):
+            return name
+    return None
+
+
+def _same(said: str | None, meant: str | None) -> bool:
+    if said is None or meant is None:
+        return False
+    left = headers.unwrap(said)
+    return left is not None and left == headers.unwrap(meant)
+
+
+def _is_object(structure: msgspec.Raw | msgspec.UnsetType) -> bool:
+    return structure is msgspec.UNSET or bytes(structure).lstrip()[:1] == b"{"
+
+
+def _without_structure(body: bytes) -> bytes:
+    # 2025 clients refuse structured content that is no object; the text content says the same.
+    members = _PLAIN.decode(body)
+    members.pop("structuredContent", None)
+    return msgspec.json.encode(members)
+
+
+def listed(tools: Sequence[Tool], server: str | None, era: Era) -> dict[str, Any]:
+    """The result of ``tools/list``: one page, in catalogue order."""
+    page: dict[str, Any] = {"tools": [served(tool, server, era) for tool in tools]}
+    if era is Era.STATELESS:
+        page |= stateless_head(0)
+    return page
+
+
+def stateless_head(ttl_ms: int) -> dict[str, Any]:
+    """Members every listing of the stateless era needs. Private: what a caller may see is theirs alone."""
+    return {"resultType": eras.RESULT_COMPLETE, "ttlMs": ttl_ms, "cacheScope": "private"}

@@ -1,0 +1,59 @@
+"""What a handler answers, and sending it over ASGI."""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON = b"application/json"
+_TABLE = "ostiary.headers"
+PROBLEM = b"application/problem+json"
+TEXT = b"text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole HTTP answer.
+
+    Attributes:
+        status: HTTP status.
+        body: the bytes of the body.
+        media: content type; ignored where there is no body.
+        headers: further header fields, names in lower case.
+    """
+
+    status: int
+    body: bytes = b""
+    media: bytes = JSON
+    headers: tuple[Header, ...] = ()
+
+    async def send(self, send: Send) -> None:
+        """Send it."""
+        headers = [(b"content-length", str(len(self.body)).encode()), *self.headers]
+        if self.body:
+            headers.append((b"content-type", self.media))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header field ``name`` (lower case), or None."""
+    found = headers(scope, name)
+    return found[0] if found else None
+
+
+def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
+    """All header fields ``name`` (lower case)."""
+    table: dict[bytes, list[bytes]] | None = scope.get(_TABLE)
+    if table is None:
+        # Sorted out once a request: a dozen headers are looked up on the way of a call.
+        table = scope[_TABLE] = {}
+        for key, value in scope["headers"]:
+            table.setdefault(key, []).append(value)
+    return table.get(name, ())

@@ -1,0 +1,89 @@
+"""The cheap throttle at the edge, before any signature is checked or body read.
+
+A credential that has proven good has a bucket of its own. Everything else (no credential, a bad one, one not seen yet)
+draws from the bucket of the client's address, so making up tokens does not make up buckets. Both tables are bounded;
+the least recently used entry goes first, and strangers cannot push out the proven.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv6Address, ip_address
+
+from gateway.core.errors import Throttled
+from gateway.core.ports import Clock
+
+_BURST_S = 2.0  # a bucket holds what flows into it in this time
+_ENTRIES = 10_000
+_V6_SITE = 64  # one customer has a whole /64, so its addresses share a bucket
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class _Table:
+    def __init__(self, per_minute: int) -> None:
+        self.rate = per_minute / 60.0
+        self.size = max(1.0, self.rate * _BURST_S)
+        self.buckets: OrderedDict[bytes, _Bucket] = OrderedDict()
+
+    def take(self, key: bytes, now: float) -> float:
+        """Take one token; returns 0, or the seconds until there is one."""
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = self.add(key, now)
+        else:
+            self.buckets.move_to_end(key)
+            bucket.tokens = min(self.size, bucket.tokens + (now - bucket.at) * self.rate)
+            bucket.at = now
+        if bucket.tokens < 1.0:
+            return (1.0 - bucket.tokens) / self.rate
+        bucket.tokens -= 1.0
+        return 0.0
+
+    def add(self, key: bytes, now: float) -> _Bucket:
+        if len(self.buckets) >= _ENTRIES:
+            self.buckets.popitem(last=False)
+        bucket = self.buckets[key] = _Bucket(self.size, now)
+        return bucket
+
+
+class EdgeThrottle:
+    """Token buckets by proven credential, or else by client address. Tokens are kept as digests only."""
+
+    def __init__(self, clock: Clock, per_minute: int, strangers_per_minute: int) -> None:
+        """``per_minute`` is for each good credential, ``strangers_per_minute`` for each address without one."""
+        self._clock = clock
+        self._proven = _Table(per_minute)
+        self._strangers = _Table(strangers_per_minute)
+
+    def admit(self, token: str | None, client: str | None) -> bytes:
+        """Count one request; returns the credential's key for ``prove``.
+
+        Raises:
+            Throttled: too many; with ``retry_after``.
+        """
+        now = self._clock.monotonic()
+        key = sha256(token.encode()).digest() if token is not None else b""
+        proven = key in self._proven.buckets
+        wait = self._proven.take(key, now) if proven else self._strangers.take(_site(client), now)
+        if wait > 0.0:
+            raise Throttled("too many requests", retry_after=wait, cause_code="edge")
+        return key
+
+    def prove(self, key: bytes) -> None:
+        """The credential behind ``key`` is good: from now on it has a bucket of its own."""
+        if key not in self._proven.buckets:
+            self._proven.add(key, self._clock.monotonic())
+
+
+def _site(client: str | None) -> bytes:
+    try:
+        address = ip_address(client or "")
+    except ValueError:
+        return b""
+    packed = address.packed
+    return packed[: _V6_SITE // 8] if isinstance(address, IPv6Address) and not address.ipv4_mapped else packed[-4:]
