@@ -1,0 +1,226 @@
+"""One transaction's worth of records: each draft gets its place, its bytes and its leaf in the tree.
+
+A batch holds what callers appended at about the same time. One caller's bad draft fails that caller only; whatever
+fails the transaction fails them all, and the batch is thrown away.
+"""
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, PAYLOAD_SLOTS
+from gateway.adapters.ledger.pool import Pool
+from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
+from gateway.core.errors import NotFound
+from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, RecordError, leaf
+from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
+
+_CACHED_HEADS = 65_536
+_OUTSIDE = Place(None, None)
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """The last record of a run: its number and leaf hash, and whether the run has ended."""
+
+    seq: int
+    hash: str
+    ended: bool
+
+
+class Heads:
+    """The heads of the runs being written, most recent ones in memory. Belongs to the writer's thread."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+
+    def of(self, run_id: str, db: sqlite3.Connection) -> Head | None:
+        """The run's head, or None where the log has no record of it."""
+        head = self._heads.get(run_id)
+        if head is None:
+            head = _stored_head(run_id, db)
+        return head
+
+    def put(self, heads: dict[str, Head]) -> None:
+        """Keep newer heads."""
+        for run_id, head in heads.items():
+            self._heads[run_id] = head
+            self._heads.move_to_end(run_id)
+        while len(self._heads) > _CACHED_HEADS:
+            self._heads.popitem(last=False)
+
+    def forget(self) -> None:
+        """Drop what is in memory: a transaction failed."""
+        self._heads.clear()
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one caller's drafts add to the database."""
+
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    payloads: list[tuple[int, bytes]] = field(default_factory=list)
+    leaves: list[bytes] = field(default_factory=list)
+    opened: dict[str, int] = field(default_factory=dict)
+    closed: list[str] = field(default_factory=list)
+    started: list[tuple[str, str | None]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    heads: dict[str, Head] = field(default_factory=dict)
+
+    def take(self, other: "_Rows") -> None:
+        """Add another caller's rows."""
+        self.records += other.records
+        self.payloads += other.payloads
+        self.leaves += other.leaves
+        self.opened |= other.opened
+        self.closed += other.closed
+        self.started += other.started
+        self.ended += other.ended
+
+
+@dataclass(slots=True)
+class Batch:
+    """Drafts becoming records, inside a transaction of ``db``.
+
+    Attributes:
+        frontier: the tree so far; grows with the batch.
+        open_calls: calls whose intent has not ended; changes with the batch.
+    """
+
+    db: sqlite3.Connection
+    pool: Pool
+    keys: DataKeys
+    heads: Heads
+    frontier: Frontier
+    open_calls: set[str]
+    _rows: _Rows = field(default_factory=_Rows)
+
+    def add(self, drafts: Sequence[Draft]) -> None:
+        """Take one caller's drafts, all or none.
+
+        Raises:
+            NotFound: an intent in a run that has ended, or its second end.
+            RecordError: a draft that breaks the rules of the log.
+            SealBroken: the run's data key cannot be opened.
+        """
+        rows = _Rows()
+        for draft in drafts:
+            head = self._admit(draft, rows)
+            self._place(draft, head, rows)
+        self._rows.take(rows)
+        self.heads.put(rows.heads)
+        self.open_calls.update(rows.opened)
+        self.open_calls.difference_update(rows.closed)
+
+    def store(self, signer: Signer) -> str:
+        """Write all rows and the checkpoint that covers them; returns the checkpoint."""
+        db, rows = self.db, self._rows
+        for leaf_digest in rows.leaves:
+            self.frontier.append(leaf_digest)
+        db.executemany("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records)
+        db.executemany("insert into payloads values (?, ?)", rows.payloads)
+        db.executemany("insert into intents values (?, ?)", rows.opened.items())
+        db.executemany("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed])
+        db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
+        db.executemany("insert into open_runs values (?, ?)", rows.started)
+        size = self.frontier.size
+        note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
+        db.execute(
+            "insert or replace into checkpoints values (?, ?, ?, ?)",
+            (size // CHECKPOINT_WINDOW, size, note, self.frontier.encode()),
+        )
+        return note
+
+    def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
+        head = self._head(draft, rows)
+        if draft.type in ENDINGS or draft.type is EventType.TOOL_REQUESTED:
+            self._admit_call(draft, rows)
+        if draft.type is EventType.RUN_STARTED:
+            if draft.run_id is None or head is not None:
+                raise RecordError("a run starts once")
+        elif draft.run_id is not None and head is None:
+            raise RecordError("the run was never started")
+        if head is not None and head.ended and draft.type in {EventType.TOOL_REQUESTED, EventType.RUN_ENDED}:
+            raise NotFound("the run has ended", cause_code="run_ended")
+        return head
+
+    def _admit_call(self, draft: Draft, rows: _Rows) -> None:
+        # Every intent ends exactly once: what would break that never becomes a record.
+        call_id = draft.call_id
+        is_open = (call_id in self.open_calls or call_id in rows.opened) and call_id not in rows.closed
+        if call_id is None or is_open is (draft.type is EventType.TOOL_REQUESTED):
+            raise RecordError("an intent ends exactly once")
+
+    def _head(self, draft: Draft, rows: _Rows) -> Head | None:
+        if draft.run_id is None:
+            return None
+        return rows.heads.get(draft.run_id) or self.heads.of(draft.run_id, self.db)
+
+    def _place(self, draft: Draft, head: Head | None, rows: _Rows) -> None:
+        index = self.frontier.size + len(self._rows.records) + len(rows.records)
+        place = _next_place(draft, head)
+        entry = leaf(draft, place, self._seal(draft, index, rows))
+        digest = leaf_hash(entry)
+        rows.leaves.append(digest)
+        rows.records.append((index, draft.id, entry, digest, *promoted(draft, place)))
+        if draft.run_id is not None and place.seq_run is not None:
+            ended = draft.type is EventType.RUN_ENDED or (head is not None and head.ended)
+            rows.heads[draft.run_id] = Head(place.seq_run, digest.hex(), ended)
+        self._project(draft, index, rows)
+
+    def _seal(self, draft: Draft, index: int, rows: _Rows) -> tuple[PayloadRef, ...]:
+        if not draft.payloads:
+            return ()
+        if len(draft.payloads) > PAYLOAD_SLOTS:
+            raise RecordError("too many payloads")
+        key = self.keys.of(draft, self.db)
+        refs = []
+        for slot, payload in enumerate(draft.payloads):
+            ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))
+            rows.payloads.append((index * PAYLOAD_SLOTS + slot, sealed))
+            refs.append(ref)
+        return tuple(refs)
+
+    def _project(self, draft: Draft, index: int, rows: _Rows) -> None:
+        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None:
+            rows.opened[draft.call_id] = index
+        elif draft.type in ENDINGS and draft.call_id is not None:
+            rows.closed.append(draft.call_id)
+        elif draft.type is EventType.RUN_STARTED and draft.run_id is not None:
+            rows.started.append((draft.run_id, draft.binding))
+        elif draft.type is EventType.RUN_ENDED and draft.run_id is not None:
+            rows.ended.append(draft.run_id)
+
+
+def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
+    """The columns searches use, in table order from ``ts`` on; the verifier holds them against the leaf."""
+    effect = draft.body.get("effect") if draft.type is EventType.DECISION else None
+    return (
+        draft.at_us,
+        draft.type,
+        draft.run_id,
+        place.seq_run,
+        draft.call_id,
+        draft.body.get("tool"),
+        effect,
+        draft.actor.agent,
+    )
+
+
+def _next_place(draft: Draft, head: Head | None) -> Place:
+    if draft.run_id is None:
+        return _OUTSIDE
+    return Place(0, None) if head is None else Place(head.seq + 1, head.hash)
+
+
+def _stored_head(run_id: str, db: sqlite3.Connection) -> Head | None:
+    row = db.execute(
+        "select seq_run, hash from records where run_id = ? order by seq_run desc limit 1", (run_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
+    return Head(row[0], row[1].hex(), not is_open)

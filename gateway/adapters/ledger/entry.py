@@ -1,0 +1,234 @@
+"""The log's view of one call: whatever happens inside the bracket, it ends in exactly one way, and that is recorded."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from anyio import CancelScope
+
+from gateway.adapters.ledger import wording
+from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.runs import RunRegistry
+from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
+from gateway.core.decision import Decision
+from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
+from gateway.core.ports import Clock, Meter
+from gateway.core.records import Draft, EventType, Payload
+from gateway.core.tool import EffectClass
+
+_UNKNOWN_TOOL = "-"
+
+
+class SignedLog:
+    """Implements ``core.ports.AuditLog`` on the ledger."""
+
+    def __init__(self, ledger: Ledger, runs: RunRegistry, keys: LogKeys, meter: Meter, clock: Clock) -> None:
+        self._desk = _Desk(ledger, runs, keys, meter, Scribe(clock, keys))
+
+    def open(self, call: Call, principal: Principal) -> "CallEntry":
+        """The entry of one authenticated call; see ``core.ports.AuditLog``."""
+        return CallEntry(self._desk, call, principal)
+
+    async def ping(self) -> None:
+        """Return when calls can be recorded.
+
+        Raises:
+            Unavailable: they cannot.
+        """
+        await self._desk.ledger.ping()
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What every entry writes with."""
+
+    ledger: Ledger
+    runs: RunRegistry
+    keys: LogKeys
+    meter: Meter
+    scribe: Scribe
+
+
+class CallEntry:
+    """Implements ``core.ports.Entry``; an async context manager, used once.
+
+    What leaves the bracket: the error that was raised; ``Unavailable`` instead where the refusal itself could not be
+    recorded (nothing was executed); ``OutcomeUnknown`` instead where an effect may have happened and its end is not
+    known or could not be recorded. A cancellation stays one.
+    """
+
+    def __init__(self, desk: _Desk, call: Call, principal: Principal) -> None:
+        self._desk = desk
+        self._call = call
+        self._subject = Subject(desk.scribe.actor(principal), None, call.id)
+        self._started = desk.scribe.clock.monotonic()
+        self._target: Resolved | None = None
+        self._decision: Decision | None = None
+        self._decided_at = self._started
+        self._committed_at: float | None = None
+        self._is_out = False
+        self._is_complete = False
+        self._release: Callable[[], None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outcome = "completed"
+        try:
+            if not self._is_complete:
+                error = error or RuntimeError("the call's bracket was left without an ending")
+                outcome = _outcome(error)
+                await (self._refuse(error) if self._committed_at is None else self._end(error))
+        finally:
+            if self._release is not None:
+                self._release()
+            tool = wording.tool_name(self._target) or _UNKNOWN_TOOL
+            self._desk.meter.called(tool, outcome, self._now() - self._started)
+
+    def entered(self, caller: Caller) -> Caller:
+        """Note the run; see ``core.ports.Entry``."""
+        self._subject = Subject(self._subject.actor, caller.run.id, self._call.id)
+        self._release = self._desk.runs.hold(caller.run.id)
+        return caller
+
+    def decided(self, target: Resolved, decision: Decision) -> None:
+        """Note the decision; see ``core.ports.Entry``."""
+        self._target, self._decision = target, decision
+        self._decided_at = self._now()
+
+    async def commit(self, quota: Quota) -> Intent:
+        """Write decision and intent durably; see ``core.ports.Entry``.
+
+        Raises:
+            Unavailable: the log cannot be written.
+            NotFound: the run has ended meanwhile.
+        """
+        permit = quota.permit
+        self._target, self._decision = permit.target, permit.decision
+        draft = self._draft(
+            EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
+        )
+        durable = self._desk.ledger.submit([self._decision_draft(permit.target, permit.decision, refused=False), draft])
+        try:
+            with CancelScope(shield=True):
+                await durable
+        finally:
+            # Also where a cancellation came meanwhile: it is delivered only now, and the intent is on disk.
+            if durable.done() and durable.exception() is None:
+                self._committed_at = self._now()
+                permit.reservation.keep()
+        self._is_out = True
+        return Intent(quota, draft.id)
+
+    async def complete(self, output: Redacted) -> Answer:
+        """Write the completion durably; see ``core.ports.Entry``.
+
+        Raises:
+            OutcomeUnknown: it could not be written.
+        """
+        durable = self._desk.ledger.submit(self._completion(output))
+        try:
+            with CancelScope(shield=True):
+                await durable
+        except (Unavailable, NotFound) as error:
+            raise OutcomeUnknown(
+                "the call was made but its completion could not be recorded", cause_code="ledger"
+            ) from error
+        finally:
+            self._is_complete = durable.done() and durable.exception() is None
+        return Answer(
+            call_id=self._call.id,
+            run_id=output.intent.quota.permit.target.caller.run.id,
+            body=output.body,
+            is_error=wording.is_error(output),
+            redactions=sum(output.counts.values()),
+        )
+
+    def _completion(self, output: Redacted) -> list[Draft]:
+        now = self._now()
+        upstream_us = _us(now - (self._committed_at or now))
+        body = wording.completed_body(output, upstream_us, _us(now - self._started))
+        drafts = [self._draft(EventType.TOOL_COMPLETED, body, wording.result_payload(output))]
+        if body["redactions"]:
+            drafts.insert(0, self._draft(EventType.REDACTION, wording.redaction_body(output)))
+        return drafts
+
+    async def _refuse(self, error: BaseException) -> None:
+        drafts = []
+        if self._target is not None and self._decision is not None:
+            drafts.append(self._decision_draft(self._target, self._decision, refused=True))
+        if self._decision is None or self._decision.passes:
+            # Not policy's word: the request itself, a limit, a part that is down, or the caller left.
+            body = self._ending(_outcome(error), _cause(error))
+            payloads = [wording.error_payload(error)]
+            if not drafts:
+                payloads.append(wording.refused_request_payload(self._call))
+            drafts.append(self._draft(EventType.REQUEST_REFUSED, body, *payloads))
+        try:
+            await self._desk.ledger.append(drafts)
+        except Unavailable as failure:
+            # Nothing was executed, so the stricter answer is true as well. A cancelled caller hears nothing anyway.
+            if isinstance(error, Exception):
+                raise failure from error
+
+    async def _end(self, error: BaseException) -> None:
+        kind = self._kind(error)
+        drafts = [self._draft(kind, self._ending(_outcome(error), _cause(error)), wording.error_payload(error))]
+        try:
+            await self._desk.ledger.append(drafts)
+        except (Unavailable, NotFound) as failure:
+            self._desk.ledger.owe(drafts)
+            if isinstance(error, Exception):
+                raise OutcomeUnknown("the end of the call could not be recorded", cause_code="ledger") from failure
+        if isinstance(error, Exception) and not isinstance(error, GatewayError):
+            raise OutcomeUnknown("the call was made and its end is not known", cause_code="internal") from error
+
+    def _kind(self, error: BaseException) -> EventType:
+        if not self._is_out:
+            return EventType(Ending.NOT_SENT)  # interrupted while the intent was being written: nobody got to see it
+        if isinstance(error, GatewayError):
+            return EventType(error.ending)
+        if isinstance(error, asyncio.CancelledError) and self._is_read():
+            return EventType(Ending.FAILED)  # a read changes nothing, whether or not it arrived
+        return EventType(Ending.UNKNOWN)
+
+    def _is_read(self) -> bool:
+        return self._target is not None and self._target.tool.effect is EffectClass.READ
+
+    def _decision_draft(self, target: Resolved, decision: Decision, *, refused: bool) -> Draft:
+        commitment = self._desk.keys.mark("input", decision.input_digest)
+        body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
+        payloads = [wording.reasons_payload(decision, refused=refused)]
+        if refused:
+            payloads.append(wording.refused_request_payload(self._call))
+        return self._draft(EventType.DECISION, body, *payloads)
+
+    def _ending(self, code: str, cause: str) -> dict[str, object]:
+        return wording.ending_body(self._target, code, cause, _us(self._now() - self._started))
+
+    def _draft(self, kind: EventType, body: dict[str, object], *payloads: Payload) -> Draft:
+        return self._desk.scribe.draft(kind, self._subject, body, *payloads)
+
+    def _now(self) -> float:
+        return self._desk.scribe.clock.monotonic()
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, GatewayError):
+        return error.code
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "internal"
+
+
+def _cause(error: BaseException) -> str:
+    return error.cause_code if isinstance(error, GatewayError) else _outcome(error)
+
+
+def _us(seconds: float) -> int:
+    return max(0, round(seconds * 1_000_000))

@@ -1,0 +1,153 @@
+"""The files of one log: the database, its lock, and the guard that betrays a database set back to an older state."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from gateway.adapters.ledger.keys import StateRefused
+from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoint
+
+DATABASE = "log.db"
+GUARD = "log.guard"
+LOCK = "log.lock"
+_FORMAT = 1
+_APPLICATION_ID = 0x4F737479
+_BUSY_S = 5.0
+
+_SCHEMA = f"""
+begin;
+create table records (
+  idx integer primary key,
+  id text not null,
+  leaf blob not null,
+  hash blob not null,
+  ts integer not null,
+  type text not null,
+  run_id text,
+  seq_run integer,
+  call_id text,
+  tool text,
+  effect text,
+  agent text
+) strict;
+create unique index records_run on records (run_id, seq_run) where run_id is not null;
+create index records_call on records (call_id) where call_id is not null;
+create index records_type on records (type);
+create index records_tool on records (tool) where tool is not null;
+create index records_effect on records (effect) where effect is not null;
+create index records_agent on records (agent) where agent is not null;
+create index records_ts on records (ts);
+create table payloads (pid integer primary key, sealed blob not null) strict;
+create table deks (id text primary key, wrapped blob not null) strict, without rowid;
+create table checkpoints (
+  win integer primary key,
+  size integer not null,
+  note text not null,
+  peaks blob not null
+) strict;
+create table intents (call_id text primary key, idx integer not null) strict, without rowid;
+create table open_runs (run_id text primary key, binding text unique) strict, without rowid;
+pragma application_id = {_APPLICATION_ID};
+pragma user_version = {_FORMAT};
+commit;
+"""
+
+# Checkpoints are thinned to the newest of each window of this many records: enough to say where a log was altered.
+CHECKPOINT_WINDOW = 256
+# A payload's key is its record's index times this, plus its place in the record: no index needed to find it.
+PAYLOAD_SLOTS = 8
+
+
+def take_lock(folder: Path) -> int:
+    """Hold the folder for this process alone; returns the descriptor that holds it.
+
+    Raises:
+        StateRefused: another gateway holds it.
+    """
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StateRefused(f"another gateway is using the state folder {folder}: stop it first") from None
+    return descriptor
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """The writer's connection: durable at each commit. Makes the database where there is none.
+
+    Raises:
+        StateRefused: the file is no log of this format.
+        sqlite3.Error: it cannot be opened.
+    """
+    path = folder / DATABASE
+    # Made here, so that it is never readable by others, not even for a moment.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        _check_format(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change anything; works on a running log, a stopped one and a copy on read-only media.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    url = path.absolute().as_uri() + "?mode=ro"
+    # Without a write-ahead log there is nothing to share, and opening one would need a writable folder.
+    if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
+        url += "&immutable=1"
+    return sqlite3.connect(url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+
+
+def read_guard(folder: Path, key: VerifierKey) -> Checkpoint | None:
+    """The last checkpoint noted outside the database, or None where there is none.
+
+    Raises:
+        StateRefused: it is not signed by the log's key.
+    """
+    path = folder / GUARD
+    try:
+        return open_checkpoint(path.read_text("utf-8"), key)
+    except FileNotFoundError:
+        return None
+    except (OSError, NoteError, UnicodeDecodeError) as error:
+        raise StateRefused(f"the rollback guard {path} cannot be used: {error}") from None
+
+
+def write_guard(folder: Path, note: str) -> None:
+    """Replace the guard, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = folder / f"{GUARD}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(descriptor, "wb")) as file:
+        file.write(note.encode())
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(folder / GUARD)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes the file system of ``folder`` still has for us."""
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize
+
+
+def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("pragma user_version").fetchone()
+    if version == 0 and db.execute("select count(*) from sqlite_master").fetchone() == (0,):
+        db.executescript(_SCHEMA)
+    elif version != _FORMAT or db.execute("pragma application_id").fetchone() != (_APPLICATION_ID,):
+        raise StateRefused(f"{path} is not a log this version can read")

@@ -1,0 +1,25 @@
+"""Random bytes in bulk."""
+
+from gateway.core.ports import Clock
+
+_DRAW = 4096
+
+
+class Pool:
+    """Hands out the clock's random bytes, each once. Belongs to one thread.
+
+    Drawn in bulk because every draw from the system lets go of the interpreter, and getting it back while another
+    thread works costs far more than the bytes do.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._bytes = b""
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """``size`` fresh random bytes, at most 4096."""
+        if self._at + size > len(self._bytes):
+            self._bytes, self._at = self._clock.random(_DRAW), 0
+        start, self._at = self._at, self._at + size
+        return self._bytes[start : self._at]

@@ -1,0 +1,127 @@
+"""Payloads under lock: AES-256-GCM with a data key per run, each data key wrapped by the key file.
+
+Destroying a wrapped data key erases all payloads under it; the leaf keeps a ciphertext digest and a keyed commitment,
+which then say nothing about the content.
+"""
+
+import hashlib
+import sqlite3
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gateway.adapters.ledger.mac import Mac
+from gateway.core.ports import Clock
+from gateway.core.records import Draft, Payload, PayloadRef
+
+NONCE_SIZE = 12
+_DAY_US = 86_400_000_000
+_CACHED_KEYS = 4096
+
+
+class SealBroken(Exception):
+    """A sealed payload or data key is not what was stored, or its key is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """An unwrapped data key, ready for use."""
+
+    id: str
+    aead: AESGCM = field(repr=False)
+    commit: Mac = field(repr=False)
+
+
+def data_key_id(draft: Draft) -> str:
+    """The data key of a record's payloads: its run's, or the day's where it belongs to no run."""
+    return draft.run_id or f"day-{draft.at_us // _DAY_US}"
+
+
+def wrap(kek: bytes, dek_id: str, key: bytes, nonce: bytes) -> bytes:
+    """The data key under the key file's key, bound to its id."""
+    return nonce + AESGCM(kek).encrypt(nonce, key, dek_id.encode())
+
+
+def unwrap(kek: bytes, dek_id: str, wrapped: bytes) -> DataKey:
+    """A stored data key, opened.
+
+    Raises:
+        SealBroken: altered, or wrapped by another key.
+    """
+    try:
+        key = AESGCM(kek).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], dek_id.encode())
+    except (InvalidTag, ValueError):
+        raise SealBroken(f"the data key {dek_id} cannot be opened") from None
+    return _ready(dek_id, key)
+
+
+def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[PayloadRef, bytes]:
+    """The sealed bytes of a payload and what the leaf says of them."""
+    # Bound to its record and role, so that sealed payloads cannot be swapped for each other.
+    sealed = nonce + key.aead.encrypt(nonce, payload.content, _context(draft.id, payload.role))
+    commitment = key.commit.digest(payload.content).hex()
+    digest = hashlib.sha256(sealed).hexdigest()
+    return PayloadRef(commitment, digest, key.id, len(payload.content), payload.mime, payload.role), sealed
+
+
+def unseal(key: DataKey, record_id: str, role: str, sealed: bytes) -> bytes:
+    """The plaintext of a sealed payload.
+
+    Raises:
+        SealBroken: altered, or of another record.
+    """
+    try:
+        return key.aead.decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _context(record_id, role))
+    except (InvalidTag, ValueError):
+        raise SealBroken(f"the {role} payload of record {record_id} cannot be opened") from None
+
+
+class DataKeys:
+    """The data keys the writer uses, most recent ones in memory. Belongs to the writer's thread."""
+
+    def __init__(self, kek: bytes, clock: Clock) -> None:
+        self._kek = kek
+        self._clock = clock
+        self._ready: OrderedDict[str, DataKey] = OrderedDict()
+
+    def of(self, draft: Draft, db: sqlite3.Connection) -> DataKey:
+        """The record's data key; a new one is stored with the transaction in progress.
+
+        Raises:
+            SealBroken: the stored key cannot be opened.
+        """
+        dek_id = data_key_id(draft)
+        key = self._ready.get(dek_id)
+        if key is None:
+            key = self._ready[dek_id] = self._fetch(dek_id, db)
+            if len(self._ready) > _CACHED_KEYS:
+                self._ready.popitem(last=False)
+        else:
+            self._ready.move_to_end(dek_id)
+        return key
+
+    def forget(self) -> None:
+        """Drop what is in memory: a transaction failed, so a key may not be stored after all."""
+        self._ready.clear()
+
+    def _fetch(self, dek_id: str, db: sqlite3.Connection) -> DataKey:
+        row = db.execute("select wrapped from deks where id = ?", (dek_id,)).fetchone()
+        if row is not None:
+            return unwrap(self._kek, dek_id, row[0])
+        key = self._clock.random(32)
+        wrapped = wrap(self._kek, dek_id, key, self._clock.random(NONCE_SIZE))
+        db.execute("insert into deks (id, wrapped) values (?, ?)", (dek_id, wrapped))
+        return _ready(dek_id, key)
+
+
+def _ready(dek_id: str, key: bytes) -> DataKey:
+    commit = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"commit").derive(key)
+    return DataKey(dek_id, AESGCM(key), Mac(commit))
+
+
+def _context(record_id: str, role: str) -> bytes:
+    return f"{record_id}/{role}".encode()

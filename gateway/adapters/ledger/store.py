@@ -1,0 +1,191 @@
+"""The writer's side of the database, for one thread: transactions that happen wholly or not at all.
+
+What is in memory is a copy of the database's end. When a transaction fails the copy is thrown away, and the next write
+reads and checks it anew; so an ambiguous commit can neither be lost nor be built upon twice.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.adapters.ledger import files, tail
+from gateway.adapters.ledger.batch import Batch, Heads
+from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.keys import LogKeys, StateRefused
+from gateway.adapters.ledger.pool import Pool
+from gateway.adapters.ledger.sealing import DataKeys, SealBroken
+from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.ports import Clock
+from gateway.core.records import CLOSINGS, Actor, Draft, EventType, RecordError
+from gateway.core.tlog import VerifierKey
+
+Outcome = GatewayError | None
+_GUARD_S = 1.0
+_UNWRITABLE = "the audit log cannot be written"
+
+
+class Store:
+    """The database of one log, opened for writing. All methods belong to one thread at a time.
+
+    Attributes:
+        trouble: why the log cannot take new calls right now, or None.
+    """
+
+    def __init__(self, folder: Path, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
+        self.trouble: str | None = None
+        self._folder = folder
+        self._keys = keys
+        self._key = keys.signer.key
+        self._clock = clock
+        self._scribe = Scribe(clock, keys)
+        self._reserve = reserve_bytes
+        self._data_keys = DataKeys(keys.kek, clock)
+        self._heads = Heads()
+        self._pool = Pool(clock)
+        self._lock: int | None = None
+        self._db: sqlite3.Connection | None = None
+        self._tail: tail.Tail | None = None
+        self._acknowledged: set[str] = set()
+        self._owed: list[Sequence[Draft]] = []
+        self._guarded_at: float | None = None
+
+    def open(self) -> None:
+        """Take the folder, check the log's end, end what a dead process left open.
+
+        Raises:
+            StateRefused: in use, altered, set back, unreadable, or not writable.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = files.take_lock(self._folder)
+            db, end = self._connected()
+            tail.check_guard(db, end, files.read_guard(self._folder, self._key), self._key)
+            self._start(db, end)
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StateRefused(f"the log in {self._folder} cannot be opened: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
+        """Append the drafts of several callers in one durable transaction; one outcome for each caller.
+
+        An empty group asks whether writing works at all.
+        """
+        try:
+            outcomes = self._transact(groups)
+        except (sqlite3.Error, OSError, StateRefused) as error:
+            self.abandon()
+            cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
+            return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
+        self._note_guard(force=False)
+        return outcomes
+
+    def abandon(self) -> None:
+        """Throw the transaction in progress away; the next write starts from what is on disk."""
+        self._drop()
+        self.trouble = _UNWRITABLE
+
+    def owe(self, drafts: Sequence[Draft]) -> None:
+        """Endings that could not be written: they go first as soon as writing works again."""
+        self._owed.append(drafts)
+
+    def close(self) -> None:
+        """Note the guard and let go of the folder."""
+        self._note_guard(force=True)
+        self._drop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _transact(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
+        db, end = self._connected()
+        is_low = files.free_bytes(self._folder) < self._reserve
+        db.execute("begin immediate")
+        batch = Batch(db, self._pool, self._data_keys, self._heads, end.frontier.copy(), end.open_calls)
+        for drafts in self._owed:
+            _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
+        outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
+        note = batch.store(self._keys.signer)
+        db.execute("commit")
+        end.frontier, end.note = batch.frontier, note
+        self._acknowledged = set(end.open_calls)
+        self._owed.clear()
+        self.trouble = "the disk reserve is used up" if is_low else None
+        return outcomes
+
+    def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
+        if is_low and not all(draft.type in CLOSINGS for draft in drafts):
+            return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
+        return _add(batch, drafts)
+
+    def _connected(self) -> tuple[sqlite3.Connection, tail.Tail]:
+        if self._db is None:
+            self._db = files.connect(self._folder)
+        if self._tail is None:
+            self._tail = tail.load(self._db, self._key)
+            # A commit may have reported failure and yet be there. Its caller was told that nothing was done.
+            strays = self._tail.open_calls - self._acknowledged if self._guarded_at is not None else set()
+            self._owed += [self._ending(self._db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
+        return self._db, self._tail
+
+    def _drop(self) -> None:
+        # Closing rolls back whatever is open, even where a rollback itself would fail.
+        if self._db is not None:
+            self._db.close()
+        self._db = self._tail = None
+        self._heads.forget()
+        self._data_keys.forget()
+
+    def _start(self, db: sqlite3.Connection, end: tail.Tail) -> None:
+        groups: list[Sequence[Draft]] = [
+            self._ending(db, call, EventType.TOOL_OUTCOME_UNKNOWN, "swept") for call in end.open_calls
+        ]
+        if end.frontier.size == 0:
+            groups.append([self._scribe.draft(EventType.KEY, Subject(), _key_body(self._key))])
+        for refusal in self._transact(groups):
+            if refusal is not None:
+                raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
+        files.write_guard(self._folder, end.note)
+        self._guarded_at = self._clock.monotonic()
+
+    def _ending(self, db: sqlite3.Connection, call_id: str, kind: EventType, cause: str) -> Sequence[Draft]:
+        row = db.execute(
+            "select leaf from records where call_id = ? and type = ?", (call_id, EventType.TOOL_REQUESTED)
+        ).fetchone()
+        intent = msgspec.json.decode(row[0])
+        subject = Subject(Actor(**intent["actor"]), intent["run_id"], call_id)
+        return [self._scribe.draft(kind, subject, {"cause": cause, "tool": intent["body"]["tool"]})]
+
+    def _note_guard(self, *, force: bool) -> None:
+        # Only by a store that started: one that was refused must not vouch for the state it was refused for.
+        if self._tail is None or self._guarded_at is None:
+            return
+        now = self._clock.monotonic()
+        if not force and now - self._guarded_at < _GUARD_S:
+            return
+        try:
+            files.write_guard(self._folder, self._tail.note)
+            self._guarded_at = now
+        except OSError:
+            self.trouble = "the rollback guard cannot be written"
+
+
+def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
+    try:
+        batch.add(drafts)
+    except GatewayError as error:
+        return error
+    except RecordError as error:
+        return Unavailable(f"the record was refused: {error}", cause_code="ledger_record")
+    except SealBroken:
+        return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
+    return None
+
+
+def _key_body(key: VerifierKey) -> dict[str, str]:
+    return {"algorithm": "ed25519", "key_id": key.id.hex(), "public": key.raw.hex(), "use": "checkpoint"}

@@ -1,0 +1,308 @@
+"""The offline verifier: reads a log without a gateway and believes nothing but the log's public key.
+
+Every leaf is hashed anew and must give the signed roots; every run must be a chain without gaps; every intent must have
+one ending; every sealed payload must be the one its leaf names. It streams: memory grows with runs and open calls only.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.adapters.ledger.files import (
+    CHECKPOINT_WINDOW,
+    DATABASE,
+    GUARD,
+    PAYLOAD_SLOTS,
+    connect_readonly,
+)
+from gateway.core.records import ENDINGS, EventType
+from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+
+_MAX_FINDINGS = 1000
+_PROGRESS_EVERY = 4096
+_CHAIN_END = frozenset({EventType.RUN_STARTED, EventType.RUN_ENDED, EventType.TOOL_REQUESTED})
+_COLUMNS = "idx, leaf, hash, id, ts, type, run_id, seq_run, call_id, tool, effect, agent"
+
+Progress = Callable[[int, int], None]
+
+
+class _Ref(msgspec.Struct, gc=False):
+    role: str
+    ct_sha256: str
+
+
+class _Actor(msgspec.Struct, gc=False):
+    agent: str | None
+
+
+class _Body(msgspec.Struct, gc=False):
+    tool: str | None = None
+    effect: str | None = None
+    count: int | None = None
+
+
+class _Leaf(msgspec.Struct, gc=False):
+    v: int
+    id: str
+    type: EventType
+    ts: int
+    seq_run: int | None
+    prev_run: str | None
+    run_id: str | None
+    call_id: str | None
+    actor: _Actor
+    payloads: list[_Ref]
+    body: _Body
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it was written.
+
+    Attributes:
+        index: the record's place in the log; None where no single record is meant.
+        id: the record's id, as far as it can still be read.
+        problem: what is wrong, one sentence.
+    """
+
+    index: int | None
+    id: str | None
+    problem: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What verification found.
+
+    Attributes:
+        size: how many records were read.
+        payloads: how many sealed payloads were checked.
+        checkpoint: the newest signed checkpoint, where its signature is good.
+        findings: what is wrong, at most 1000.
+        open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
+    """
+
+    size: int = 0
+    payloads: int = 0
+    checkpoint: Checkpoint | None = None
+    findings: list[Finding] = field(default_factory=list)
+    open_calls: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def add(self, index: int | None, record_id: str | None, problem: str) -> None:
+        """Note a finding."""
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(Finding(index, record_id, problem))
+
+
+def verify(path: Path, vkey: str, progress: Progress | None = None) -> Report:
+    """Check the log in ``path`` (its folder or database file) against its public key.
+
+    ``progress`` is called with (records done, records in all) now and then. Whatever is wrong with the files is a
+    finding, never an exception.
+    """
+    report = Report()
+    database = path / DATABASE if path.is_dir() else path
+    try:
+        key = VerifierKey.parse(vkey)
+        db = connect_readonly(database)
+    except NoteError as error:
+        report.add(None, None, f"the public key cannot be used: {error}")
+        return report
+    except (sqlite3.Error, OSError) as error:
+        report.add(None, None, f"{database} cannot be opened: {error}")
+        return report
+    try:
+        db.execute("begin")  # one snapshot, though a gateway may be writing
+        _Verification(db, key, report).run(progress)
+        _check_guard(database.with_name(GUARD), key, report)
+    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+        # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
+        report.add(report.size, None, f"the database is damaged here: {error}")
+    finally:
+        db.close()
+    return report
+
+
+def _check_guard(path: Path, key: VerifierKey, report: Report) -> None:
+    try:
+        guard = open_checkpoint(path.read_text("utf-8"), key)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        report.add(None, None, f"the rollback guard {path.name} cannot be used: {error}")
+        return
+    if guard.size > report.size:
+        report.add(
+            None, None, f"{guard.size} records were signed and only {report.size} are here: cut short or set back"
+        )
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A run so far: number and stored hash of its last record, the record's index, whether it has ended."""
+
+    seq: int
+    hash: str
+    index: int
+    ended: bool
+
+
+class _Verification:
+    """One pass over a log."""
+
+    def __init__(self, db: sqlite3.Connection, key: VerifierKey, report: Report) -> None:
+        self._db = db
+        self._key = key
+        self._report = report
+        self._frontier = Frontier()
+        self._chains: dict[str, _Chain] = {}
+        self._open_calls: dict[str, int] = {}
+        self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
+        self._payload = next(self._payloads, None)
+        self._checkpoints: Iterator[tuple[int, int, str, bytes]] = iter(
+            db.execute("select win, size, note, peaks from checkpoints order by win")
+        )
+        self._checkpoint = next(self._checkpoints, None)
+        self._covered = 0
+
+    def run(self, progress: Progress | None) -> None:
+        report = self._report
+        (total,) = self._db.execute("select count(*) from records").fetchone()
+        for row in self._db.execute(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
+            self._record(row)
+            report.size += 1
+            if self._checkpoint is not None and self._checkpoint[1] <= report.size:
+                self._check_signed()
+            if progress is not None and report.size % _PROGRESS_EVERY == 0:
+                progress(report.size, total)
+        self._finish()
+        if progress is not None:
+            progress(report.size, total)
+
+    def _record(self, row: tuple[Any, ...]) -> None:
+        index, entry, digest, record_id = row[:4]
+        report = self._report
+        if index != report.size:
+            report.add(report.size, None, f"records {report.size} to {index - 1} are missing")
+            report.size = index
+        actual = leaf_hash(entry)
+        self._frontier.append(actual)
+        if actual != digest:
+            report.add(index, record_id, "the record was altered: its bytes do not have the hash stored with it")
+        try:
+            leaf = _DECODER.decode(entry)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            report.add(index, record_id, "the record cannot be read")
+            return
+        self._check_columns(leaf, row)
+        if leaf.run_id is not None:
+            self._check_chain(leaf, index, digest)
+        if leaf.type in ENDINGS or leaf.type is EventType.TOOL_REQUESTED:
+            self._check_call(leaf, index)
+        if leaf.payloads:
+            self._check_payloads(leaf, index)
+
+    def _check_columns(self, leaf: _Leaf, row: tuple[Any, ...]) -> None:
+        effect = leaf.body.effect if leaf.type is EventType.DECISION else None
+        said = (leaf.id, leaf.ts, leaf.type, leaf.run_id, leaf.seq_run, leaf.call_id)
+        if row[3:9] != said or row[9:] != (leaf.body.tool, effect, leaf.actor.agent):
+            self._report.add(row[0], leaf.id, "the columns searches use do not say what the record says")
+
+    def _check_chain(self, leaf: _Leaf, index: int, digest: bytes) -> None:
+        run_id = str(leaf.run_id)
+        chain = self._chains.get(run_id)
+        problem = _chain_problem(leaf, chain)
+        if problem is not None:
+            self._report.add(index, leaf.id, problem)
+        ended = leaf.type is EventType.RUN_ENDED or (chain is not None and chain.ended)
+        self._chains[run_id] = _Chain(leaf.seq_run or 0, digest.hex(), index, ended)
+
+    def _check_call(self, leaf: _Leaf, index: int) -> None:
+        call_id = str(leaf.call_id)
+        if leaf.type is EventType.TOOL_REQUESTED:
+            if call_id in self._open_calls:
+                self._report.add(index, leaf.id, f"call {call_id} was requested twice")
+            self._open_calls[call_id] = index
+        elif self._open_calls.pop(call_id, None) is None:
+            self._report.add(index, leaf.id, f"call {call_id} ends here but has no open request")
+
+    def _check_payloads(self, leaf: _Leaf, index: int) -> None:
+        for slot, ref in enumerate(leaf.payloads):
+            pid = index * PAYLOAD_SLOTS + slot
+            self._skip_strays(pid)
+            if self._payload is None or self._payload[0] != pid:
+                self._report.add(index, leaf.id, f"the sealed {ref.role} payload is missing")
+                continue
+            if hashlib.sha256(self._payload[1]).hexdigest() != ref.ct_sha256:
+                self._report.add(index, leaf.id, f"the sealed {ref.role} payload was altered")
+            self._report.payloads += 1
+            self._payload = next(self._payloads, None)
+
+    def _skip_strays(self, until: int | None) -> None:
+        while self._payload is not None and (until is None or self._payload[0] < until):
+            index = self._payload[0] // PAYLOAD_SLOTS
+            self._report.add(index, None, "there is a sealed payload that no record names")
+            self._payload = next(self._payloads, None)
+
+    def _check_signed(self) -> None:
+        # The newest checkpoint of a window covers all records before it: from the last good one on, they must fit.
+        while self._checkpoint is not None and self._checkpoint[1] <= self._report.size:
+            window, size, note, peaks = self._checkpoint
+            self._checkpoint = next(self._checkpoints, None)
+            last = size - 1
+            try:
+                checkpoint = open_checkpoint(note, self._key)
+                signed = Frontier.decode(size, peaks)
+            except NoteError as error:
+                self._report.add(last, None, f"the checkpoint over {size} records was altered: {error}")
+                continue
+            if checkpoint.size != size or window != size // CHECKPOINT_WINDOW or signed.root() != checkpoint.root:
+                self._report.add(last, None, f"the checkpoint over {size} records does not fit its place")
+                continue
+            if self._frontier.peaks != signed.peaks:
+                self._report.add(last, None, f"records {self._covered} to {last} are not the ones that were signed")
+                self._frontier = signed  # go on from what was signed, to find what else was altered
+            self._covered = size
+            self._report.checkpoint = checkpoint
+
+    def _finish(self) -> None:
+        report = self._report
+        self._skip_strays(None)
+        if self._checkpoint is not None:
+            report.add(None, None, f"a checkpoint covers {self._checkpoint[1]} records, only {report.size} are here")
+        elif self._covered != report.size:
+            report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
+        report.open_calls = tuple(self._open_calls)
+        intents = {row[0] for row in self._db.execute("select call_id from intents")}
+        if intents != self._open_calls.keys():
+            report.add(None, None, "the list of open calls is not what the records say")
+        open_runs = {row[0] for row in self._db.execute("select run_id from open_runs")}
+        if open_runs != {run_id for run_id, chain in self._chains.items() if not chain.ended}:
+            report.add(None, None, "the list of open runs is not what the records say")
+
+
+_DECODER = msgspec.json.Decoder(_Leaf)
+
+
+def _chain_problem(leaf: _Leaf, chain: _Chain | None) -> str | None:
+    if chain is None:
+        begins = leaf.type is EventType.RUN_STARTED and leaf.seq_run == 0 and leaf.prev_run is None
+        return None if begins else "the run does not begin with its start: records before this one are missing"
+    if leaf.seq_run != chain.seq + 1:
+        return f"the run has a gap: record {chain.index} is number {chain.seq}, this one is number {leaf.seq_run}"
+    if leaf.prev_run != chain.hash:
+        return f"the record does not continue record {chain.index} of its run: one of the two was altered"
+    if chain.ended and leaf.type in _CHAIN_END:
+        return f"{leaf.type} after the run's end"
+    miscounted = leaf.type is EventType.RUN_ENDED and leaf.body.count != chain.seq + 2
+    return "the run's end does not count its records" if miscounted else None

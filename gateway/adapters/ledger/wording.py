@@ -1,0 +1,164 @@
+"""What the records of one call say: the leaf in ids and numbers, the rest as payload."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.core.call import Call, Intent, Permit, Redacted, Resolved
+from gateway.core.canonical import encode
+from gateway.core.decision import Decision
+from gateway.core.errors import GatewayError, Reason
+from gateway.core.records import MAX_REASONS, Payload, Role, identifier
+
+# A refused call may not fill the disk: its payloads together stay below 16 KiB.
+_MAX_REFUSED_ARGUMENTS = 8 * 1024
+_MAX_REFUSED_REASONS = 4 * 1024
+_MAX_NAME = 256
+_MAX_HINT = 64
+_MAX_HINTS = 8
+_MAX_MESSAGE = 512
+
+
+def tool_name(target: Resolved | None) -> str | None:
+    """The tool as it may stand in a leaf: a catalogued name, or None where the name is only the caller's word."""
+    if target is None or not target.tool.listed:
+        return None
+    return target.tool.fqn[:_MAX_NAME]
+
+
+def decision_body(target: Resolved, decision: Decision, commitment: str, took_us: int) -> dict[str, Any]:
+    """Leaf of a ``decision``; ``commitment`` is the keyed hash of the policy input's digest."""
+    return {
+        "decision_id": decision.id,
+        "effect": decision.effect,
+        "enforced": decision.enforced,
+        "engine": identifier(decision.engine),
+        "input": commitment,
+        "phase": "call" if target.fault is None else "list",
+        "reasons": [identifier(reason.id) for reason in decision.reasons[:MAX_REASONS]],
+        "requirements": [identifier(need.id) for need in decision.requirements[:MAX_REASONS]],
+        "revision": identifier(decision.revision),
+        "took_us": took_us,
+        "tool": tool_name(target),
+    }
+
+
+def requested_body(permit: Permit) -> dict[str, Any]:
+    """Leaf of a ``tool.requested``: the intent, and what the run's ledger is rebuilt from."""
+    tool = permit.target.tool
+    return {
+        "class": tool.effect,
+        "connector": tool.connector,
+        "decision_id": permit.decision.id,
+        "definition": tool.digest,
+        "measures": dict(permit.reservation.amounts),
+        "tool": tool_name(permit.target),
+    }
+
+
+def completed_body(output: Redacted, upstream_us: int, total_us: int) -> dict[str, Any]:
+    """Leaf of a ``tool.completed``."""
+    return {
+        "is_error": is_error(output),
+        "redactions": sum(output.counts.values()),
+        "tool": _intent_tool(output.intent),
+        "total_us": total_us,
+        "upstream_us": upstream_us,
+    }
+
+
+def redaction_body(output: Redacted) -> dict[str, Any]:
+    """Leaf of a ``redaction``: how many values were taken out, by rule."""
+    counts: dict[str, int] = {}
+    for rule, count in list(output.counts.items())[:MAX_REASONS]:
+        counts[identifier(rule)] = counts.get(identifier(rule), 0) + count
+    return {"rules": counts, "tool": _intent_tool(output.intent)}
+
+
+def ending_body(target: Resolved | None, code: str, cause: str, total_us: int) -> dict[str, Any]:
+    """Leaf of a refusal or of an intent that did not complete."""
+    return {"cause": identifier(cause), "code": code, "tool": tool_name(target), "total_us": total_us}
+
+
+def is_error(output: Redacted) -> bool:
+    """Whether the tool itself said that it failed."""
+    return output.value.get("isError") is True
+
+
+def request_payload(call: Call) -> Payload:
+    """The whole request of a call that is about to be made."""
+    arguments = msgspec.Raw(call.arguments.canonical)
+    return Payload(Role.REQUEST, encode(_request(call) | {"arguments": arguments}))
+
+
+def refused_request_payload(call: Call) -> Payload:
+    """The request of a refused call, cut short where it is long."""
+    canonical = call.arguments.canonical
+    if len(canonical) <= _MAX_REFUSED_ARGUMENTS:
+        return request_payload(call)
+    head = canonical[: _MAX_REFUSED_ARGUMENTS // 4].decode(
+        errors="ignore"
+    )  # escaping may make it up to 4 times as long
+    cut = {"arguments": None, "arguments_head": head, "arguments_len": len(canonical)}
+    return Payload(Role.REQUEST, encode(_request(call) | cut))
+
+
+def reasons_payload(decision: Decision, *, refused: bool) -> Payload:
+    """Why policy decided as it did, in sentences."""
+    document = {
+        "effect": decision.effect,
+        "input_digest": decision.input_digest,
+        "reasons": [_reason(reason) for reason in decision.reasons],
+        "requirements": [
+            {"id": need.id, "msg": need.msg, "quorum": need.quorum, "roles": need.roles}
+            for need in decision.requirements
+        ],
+    }
+    content = encode(document)
+    if refused and len(content) > _MAX_REFUSED_REASONS:
+        ids = [{"id": identifier(reason.id), "msg": ""} for reason in decision.reasons[:MAX_REASONS]]
+        content = encode({"effect": decision.effect, "reasons": ids, "truncated": True})
+    return Payload(Role.REASONS, content)
+
+
+def error_payload(error: BaseException) -> Payload:
+    """What went wrong, in words; an upstream's own words are the cause's."""
+    if isinstance(error, GatewayError):
+        said = {"code": error.code, "cause": error.cause_code, "detail": _cut(error.detail, _MAX_MESSAGE)}
+    else:
+        said = {"code": "internal", "cause": type(error).__name__, "detail": _cut(str(error), _MAX_MESSAGE)}
+    if error.__cause__ is not None:
+        said["because"] = _cut(f"{type(error.__cause__).__name__}: {error.__cause__}", _MAX_MESSAGE)
+    return Payload(Role.ERROR, encode(said))
+
+
+def result_payload(output: Redacted) -> Payload:
+    """The answer, as the caller gets it."""
+    return Payload(Role.RESULT, output.body)
+
+
+def _intent_tool(intent: Intent) -> str | None:
+    return tool_name(intent.quota.permit.target)
+
+
+def _request(call: Call) -> dict[str, Any]:
+    return {
+        "channel": call.channel,
+        "client": _hints(call.client),
+        "digest": call.arguments.digest,
+        "tool": _cut(call.tool, _MAX_NAME),
+    }
+
+
+def _hints(client: Mapping[str, str]) -> dict[str, str]:
+    return {_cut(key, _MAX_HINT): _cut(value, _MAX_HINT) for key, value in list(client.items())[:_MAX_HINTS]}
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    return {"fact": reason.fact, "id": reason.id, "msg": reason.msg, "package": reason.package}
+
+
+def _cut(text: str, most: int) -> str:
+    # A lone surrogate has no UTF-8 form; recording must not fail on what a caller or an upstream sends.
+    return text[:most].encode("utf-8", "replace").decode()

@@ -1,0 +1,207 @@
+"""Records of the signed log: their types, their envelope and their bytes.
+
+A leaf is what the Merkle tree commits to for ever, so it holds ids, enumerations, numbers and keyed commitments only.
+Arguments, goals, messages, upstream errors and whatever else a caller can write freely is payload: sealed, out of line,
+and gone when its key is destroyed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+
+from gateway.core.canonical import MAX_SAFE_INTEGER, encode
+
+VERSION = 1
+SALT_SIZE = 16
+MAX_LEAF = 65_535  # the entry length of C2SP tlog-tiles is a 16-bit number
+MAX_REASONS = 32
+_MAX_TEXT = 256
+# What a body may be: no floats, no big integers, no long texts, one level of lists or objects.
+_Integer = Annotated[int, msgspec.Meta(gt=-MAX_SAFE_INTEGER, lt=MAX_SAFE_INTEGER)]
+_Text = Annotated[str, msgspec.Meta(max_length=_MAX_TEXT)]
+_Scalar = bool | _Integer | _Text | None
+_SHAPE = msgspec.json.Decoder(dict[str, bool | _Integer | _Text | list[_Scalar] | dict[str, _Scalar] | None])
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,127}")
+
+
+class EventType(StrEnum):
+    """What a record says happened."""
+
+    KEY = "key"
+    RUN_STARTED = "run.started"
+    RUN_ENDED = "run.ended"
+    DECISION = "decision"
+    REQUEST_REFUSED = "request.refused"
+    TOOL_REQUESTED = "tool.requested"
+    TOOL_COMPLETED = "tool.completed"
+    TOOL_FAILED = "tool.failed"
+    TOOL_NOT_SENT = "tool.not_sent"
+    TOOL_OUTCOME_UNKNOWN = "tool.outcome_unknown"
+    REDACTION = "redaction"
+
+
+# The four ways an intent ends; each intent has exactly one of them.
+ENDINGS = frozenset(
+    {
+        EventType.TOOL_COMPLETED,
+        EventType.TOOL_FAILED,
+        EventType.TOOL_NOT_SENT,
+        EventType.TOOL_OUTCOME_UNKNOWN,
+    }
+)
+# What must still be written when the disk is nearly full, so that what was begun is ended.
+CLOSINGS = ENDINGS | {EventType.REDACTION, EventType.RUN_ENDED}
+
+
+class Role(StrEnum):
+    """What a payload is to its record."""
+
+    RUN = "run"
+    REQUEST = "request"
+    REASONS = "reasons"
+    ERROR = "error"
+    RESULT = "result"
+
+
+class RecordError(ValueError):
+    """A draft that may not become a record: it breaks the rules of the leaf."""
+
+
+class Actor(msgspec.Struct, frozen=True, gc=False):
+    """Who a record is about.
+
+    Attributes:
+        agent: the agent's id, or None.
+        user: pseudonym of the user: a keyed hash, so erasing the key makes it nobody.
+        authn: how the credential was checked; ``system`` for the gateway itself.
+    """
+
+    agent: str | None
+    authn: str
+    user: str | None
+
+
+SYSTEM = Actor(None, "system", None)
+
+
+class Payload(msgspec.Struct, frozen=True, gc=False):
+    """Content to be sealed beside a record."""
+
+    role: Role
+    content: bytes
+    mime: str = "application/json"
+
+
+class PayloadRef(msgspec.Struct, frozen=True, gc=False, rename={"length": "len"}):
+    """What the leaf says of a sealed payload.
+
+    Attributes:
+        commit: HMAC of the plaintext under a key derived from the data key, hex; says nothing once the key is gone.
+        ct_sha256: digest of the stored (sealed) bytes, hex.
+        dek: id of the data key.
+        length: bytes of the plaintext; ``len`` in the leaf.
+    """
+
+    commit: str
+    ct_sha256: str
+    dek: str
+    length: int
+    mime: str
+    role: str
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A record before the writer gives it its place.
+
+    Attributes:
+        id: UUIDv7.
+        type: what happened.
+        at_us: when, microseconds since the epoch.
+        salt: random bytes, so that a leaf's hash does not betray a guessable record.
+        actor: who.
+        run_id: the run, or None outside any.
+        call_id: the call, shared by all its records.
+        body: what the type says; ids, enumerations, integers only.
+        payloads: to be sealed.
+        binding: for an implicit run, the keyed name of the session that implies it; stored beside the log, not in it.
+    """
+
+    id: str
+    type: EventType
+    at_us: int
+    salt: bytes
+    actor: Actor
+    run_id: str | None
+    call_id: str | None
+    body: Mapping[str, Any]
+    payloads: tuple[Payload, ...] = ()
+    binding: str | None = None
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """A record's place in its run.
+
+    Attributes:
+        seq_run: 0 for the first record of the run; None outside any run.
+        prev_run: leaf hash of the run's record before it, hex; None for the first.
+    """
+
+    seq_run: int | None
+    prev_run: str | None
+
+
+def leaf(draft: Draft, place: Place, refs: tuple[PayloadRef, ...]) -> bytes:
+    """The record's canonical bytes, stored and hashed verbatim.
+
+    Raises:
+        RecordError: a float, a big integer, long or nested content, or too many bytes.
+    """
+    body = draft.body
+    if draft.type is EventType.RUN_ENDED and place.seq_run is not None:
+        # Said by the one who numbers: with it a run's timeline cannot be cut short unnoticed.
+        body = {**body, "count": place.seq_run + 1}
+    entry = encode(
+        {
+            "actor": draft.actor,
+            "body": _checked(body),
+            "call_id": draft.call_id,
+            "id": draft.id,
+            "payloads": refs,
+            "prev_run": place.prev_run,
+            "run_id": draft.run_id,
+            "salt": draft.salt.hex(),
+            "seq_run": place.seq_run,
+            "ts": draft.at_us,
+            "type": draft.type,
+            "v": VERSION,
+        }
+    )
+    if len(entry) > MAX_LEAF:
+        raise RecordError("the record is too long")
+    return entry
+
+
+def identifier(text: str) -> str:
+    """``text`` where it looks like an id; otherwise the word ``irregular``, as free text may not stand in a leaf."""
+    return text if _IDENTIFIER.fullmatch(text) else "irregular"
+
+
+def _checked(body: Mapping[str, Any]) -> msgspec.Raw:
+    try:
+        encoded = encode(body)
+        shaped = _SHAPE.decode(encoded)
+    except (msgspec.MsgspecError, UnicodeError, TypeError) as error:
+        raise RecordError(f"this may not stand in a record: {error}") from None
+    if not encoded.isascii() and not all(key.isascii() for key in _keys(shaped)):
+        raise RecordError("a key in the record is not ASCII")
+    return msgspec.Raw(encoded)
+
+
+def _keys(body: Mapping[str, Any]) -> Iterator[str]:
+    yield from body
+    for item in body.values():
+        if isinstance(item, dict):
+            yield from item

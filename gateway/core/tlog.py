@@ -1,0 +1,245 @@
+"""The Merkle tree of RFC 6962 and the signed checkpoints of C2SP (signed-note, tlog-checkpoint).
+
+Pure functions over bytes: what the log writes with and what an offline verifier checks with is the same code. Foreign
+tools (Go ``x/mod/sumdb/note`` and ``tlog``) read the same bytes.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+HASH_SIZE = 32
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+_ED25519 = b"\x01"
+_KEY_ID_SIZE = 4
+_VKEY_PARTS = 3
+_CHECKPOINT_LINES = 3
+_MAX_NOTE = 64 * 1024
+_DASH = "\u2014 "
+
+
+class NoteError(ValueError):
+    """A note, checkpoint or key that is malformed, or whose signature is missing or wrong."""
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Hash of one log entry: SHA-256(00 || entry). The prefixes keep leaves and nodes from passing for each other."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash of an inner node: SHA-256(01 || left || right)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+@dataclass(slots=True)
+class Frontier:
+    """The right edge of a tree: the roots of its maximal perfect subtrees, largest (leftmost) first.
+
+    All that appending needs; ``size`` leaves take ``size.bit_count()`` hashes.
+    """
+
+    size: int = 0
+    peaks: list[bytes] = field(default_factory=list)
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash."""
+        peaks, size = self.peaks, self.size
+        while size & 1:
+            leaf = node_hash(peaks.pop(), leaf)
+            size >>= 1
+        peaks.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Root of the tree of all leaves so far."""
+        if not self.peaks:
+            return EMPTY_ROOT
+        *rest, root = self.peaks
+        for peak in reversed(rest):
+            root = node_hash(peak, root)
+        return root
+
+    def copy(self) -> "Frontier":
+        """An independent copy, to go on from without touching this one."""
+        return Frontier(self.size, list(self.peaks))
+
+    def encode(self) -> bytes:
+        """The peaks, concatenated."""
+        return b"".join(self.peaks)
+
+    @classmethod
+    def decode(cls, size: int, peaks: bytes) -> "Frontier":
+        """The frontier of ``size`` leaves from its stored peaks.
+
+        Raises:
+            NoteError: the length does not fit the size.
+        """
+        if size < 0 or len(peaks) != size.bit_count() * HASH_SIZE:
+            raise NoteError("the stored tree does not fit its size")
+        return cls(size, [peaks[at : at + HASH_SIZE] for at in range(0, len(peaks), HASH_SIZE)])
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey:
+    """A log's public key, named."""
+
+    name: str
+    public: Ed25519PublicKey
+
+    @property
+    def raw(self) -> bytes:
+        """The 32 public bytes."""
+        return self.public.public_bytes_raw()
+
+    @property
+    def id(self) -> bytes:
+        """Key id: SHA-256(name || 0A || type || public key), first four bytes."""
+        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.raw).digest()[:_KEY_ID_SIZE]
+
+    @property
+    def text(self) -> str:
+        """The vkey: ``name+hex(key id)+base64(type || public key)``."""
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(_ED25519 + self.raw).decode()}"
+
+    @classmethod
+    def parse(cls, vkey: str) -> "VerifierKey":
+        """Read a vkey.
+
+        Raises:
+            NoteError: malformed, of another algorithm, or its key id does not fit.
+        """
+        parts = vkey.strip().split("+", _VKEY_PARTS - 1)
+        if len(parts) != _VKEY_PARTS or not is_key_name(parts[0]):
+            raise NoteError("the verifier key is malformed")
+        encoded = _base64(parts[2])
+        if encoded[:1] != _ED25519 or len(encoded) != 1 + HASH_SIZE:
+            raise NoteError("the verifier key is not an Ed25519 key")
+        key = cls(parts[0], Ed25519PublicKey.from_public_bytes(encoded[1:]))
+        if key.id.hex() != parts[1]:
+            raise NoteError("the verifier key's id does not fit its key")
+        return key
+
+
+class Signer:
+    """A log's signing key. ``name`` is the origin of its checkpoints.
+
+    Attributes:
+        key: the public half, which others check with.
+    """
+
+    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
+        self.name = name
+        self.key = VerifierKey(name, private.public_key())
+        self._private = private
+        self._key_id = self.key.id
+
+    def sign(self, text: str) -> str:
+        """The signed note of ``text``, which ends in a newline."""
+        signature = base64.b64encode(self._key_id + self._private.sign(text.encode())).decode()
+        return f"{text}\n{_DASH}{self.name} {signature}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a log commits to: this many entries under this root."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    @property
+    def text(self) -> str:
+        """The note text that is signed."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Read a note text; extension lines are allowed and ignored.
+
+        Raises:
+            NoteError: no checkpoint.
+        """
+        lines = text.split("\n")
+        if len(lines) <= _CHECKPOINT_LINES or not lines[0] or "" in lines[:-1]:
+            raise NoteError("the checkpoint is malformed")
+        digits = lines[1]
+        if not (digits.isascii() and digits.isdecimal()) or len(digits) > len(str(2**63)) or str(int(digits)) != digits:
+            raise NoteError("the checkpoint's size is no number")
+        root = _base64(lines[2])
+        if len(root) != HASH_SIZE:
+            raise NoteError("the checkpoint's root is no SHA-256 hash")
+        return cls(lines[0], int(digits), root)
+
+
+def is_key_name(name: str) -> bool:
+    """Whether ``name`` may name a key: not empty, no white space, no plus sign."""
+    return bool(name) and name.isprintable() and "+" not in name and not any(char.isspace() for char in name)
+
+
+def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
+    """The text of a note that at least one of ``keys`` signed.
+
+    Signatures of unknown keys are ignored. A known key whose signature fails rejects the note: it was altered.
+
+    Raises:
+        NoteError: malformed, not signed by any of the keys, or signed wrongly.
+    """
+    if len(note) > _MAX_NOTE or any((char < " " and char != "\n") or "\ud800" <= char <= "\udfff" for char in note):
+        raise NoteError("the note is malformed")
+    # The text may itself hold blank lines: only the last one parts it from the signatures.
+    text, separator, signatures = note.rpartition("\n\n")
+    if not separator or not signatures.endswith("\n"):
+        raise NoteError("the note is malformed")
+    text += "\n"
+    known = {(key.name, key.id): key for key in keys}
+    verified = [_verified(line, text, known) for line in signatures[:-1].split("\n")]
+    if not any(verified):
+        raise NoteError("the note has no signature by a known key")
+    return text
+
+
+def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
+    """The checkpoint in a note signed by the log's own key.
+
+    Raises:
+        NoteError: malformed, not signed by ``key``, or of another origin.
+    """
+    checkpoint = Checkpoint.parse(open_note(note, (key,)))
+    if not hmac.compare_digest(checkpoint.origin.encode(), key.name.encode()):
+        raise NoteError("the checkpoint is of another log")
+    return checkpoint
+
+
+def _verified(line: str, text: str, known: dict[tuple[str, bytes], VerifierKey]) -> bool:
+    name, space, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not space or not is_key_name(name):
+        raise NoteError("the note has a malformed signature line")
+    blob = _base64(encoded)
+    if len(blob) <= _KEY_ID_SIZE:
+        raise NoteError("the note has a malformed signature line")
+    key = known.get((name, blob[:_KEY_ID_SIZE]))
+    if key is None:
+        return False
+    try:
+        key.public.verify(blob[_KEY_ID_SIZE:], text.encode())
+    except InvalidSignature:
+        raise NoteError(f"the signature of {name} is wrong") from None
+    return True
+
+
+def _base64(text: str) -> bytes:
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise NoteError("base64 is malformed") from None
+    # b64decode ignores stray bits in the last character: an altered note must not pass as the same one.
+    if base64.b64encode(decoded).decode() != text:
+        raise NoteError("base64 is not canonical")
+    return decoded

@@ -1,0 +1,158 @@
+"""The real ledger for tests: opened in a folder, walked through as the pipeline does, and read back."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.adapters.ledger.entry import SignedLog
+from gateway.adapters.ledger.files import DATABASE, connect_readonly
+from gateway.adapters.ledger.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.verify import Report, verify
+from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
+from gateway.core.decision import Decision
+from gateway.core.errors import Denied, GatewayError
+from gateway.core.ports import Clock
+from gateway.core.tool import Tool
+from gateway.core.usage import Usage
+from tests.clock import StepClock
+from tests.evidence import make_call, make_decision, make_principal, make_tool
+
+ORIGIN = "gateway.test/log"
+Act = Callable[[Intent], Awaitable[None]]
+Rule = Callable[[Usage], Awaitable[Decision]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """A meter that remembers."""
+
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def called(self, tool: str, outcome: str, seconds: float) -> None:
+        """Remember."""
+        self.calls.append((tool, outcome))
+
+    def decided(self, effect: str, reason: str, seconds: float) -> None:
+        """Nothing."""
+
+    def unauthenticated(self, code: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """An open ledger and all that stands on it."""
+
+    folder: Path
+    keys: LogKeys
+    clock: Clock
+    ledger: Ledger
+    reader: LogReader
+    runs: RunRegistry
+    log: SignedLog
+    meter: Tally
+
+    def records(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """All records, or those of one type."""
+        return [record for record in read_records(self.folder) if kind in (None, record["type"])]
+
+    def types(self, call_id: str | None = None) -> list[str]:
+        """The types of all records, or of one call's."""
+        return [record["type"] for record in self.records() if call_id in (None, record["call_id"])]
+
+    def verify(self) -> Report:
+        """What the offline verifier says."""
+        return check(self.folder)
+
+
+@asynccontextmanager
+async def open_books(folder: Path, clock: Clock | None = None, reserve_bytes: int = 0) -> AsyncIterator[Books]:
+    """Open (or make) the ledger in ``folder``."""
+    ticking = clock or StepClock()
+    keys = create_or_load(folder / "keys", ORIGIN)
+    meter = Tally()
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(Ledger(folder, keys, ticking, reserve_bytes))
+        reader = await stack.enter_async_context(LogReader(folder, keys))
+        runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking))
+        yield Books(folder, keys, ticking, ledger, reader, runs, SignedLog(ledger, runs, keys, meter, ticking), meter)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records in a folder, decoded, in log order."""
+    db = connect_readonly(folder / DATABASE)
+    try:
+        return [msgspec.json.decode(entry) for (entry,) in db.execute("select leaf from records order by idx")]
+    finally:
+        db.close()
+
+
+def check(folder: Path) -> Report:
+    """Verify the log in a folder with its own public key."""
+    return verify(folder, (folder / "keys" / "log.vkey").read_text())
+
+
+async def nothing(intent: Intent) -> None:
+    """An upstream that does nothing."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """One call on its way through the ledger, as ``pipeline.handle`` leads it.
+
+    Attributes:
+        act: what happens between intent and completion.
+        rule: decides by the run's usage, in place of ``decision``.
+        refusal: raised after the decision and the reservation, as a limit does.
+    """
+
+    books: Books
+    tool: Tool = field(default_factory=make_tool)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    principal: Principal = field(default_factory=make_principal)
+    decision: Decision = field(default_factory=make_decision)
+    act: Act = nothing
+    rule: Rule | None = None
+    refusal: GatewayError | None = None
+    fault: GatewayError | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    value: dict[str, Any] = field(default_factory=lambda: {"content": []})
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def call(self) -> Call:
+        """A new call."""
+        fields = {"id": self.books.clock.uuid(), "at_us": self.books.clock.now_us()} | dict(self.more)
+        return make_call(self.tool.fqn, self.arguments, **fields)
+
+    async def go(self, call: Call | None = None) -> Answer:
+        """Make the call."""
+        call = call or self.call()
+        async with self.books.log.open(call, self.principal) as entry:
+            caller = entry.entered(await self.books.runs.enter(call, self.principal))
+            target = Resolved(caller, self.tool, self.fault)
+            async with self.books.runs.section(caller) as section:
+                decision = self.decision if self.rule is None else await self.rule(section.usage)
+                entry.decided(target, decision)
+                self._judge(decision)
+                reservation = section.reserve(target)
+            try:
+                if self.refusal is not None:
+                    raise self.refusal
+                intent = await entry.commit(Quota(Permit(target, decision, reservation)))
+                await self.act(intent)
+                return await entry.complete(Redacted(intent, msgspec.json.encode(self.value), self.value, self.counts))
+            finally:
+                reservation.release()
+
+    def _judge(self, decision: Decision) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if not decision.passes:
+            raise Denied("policy does not allow this call", reasons=decision.reasons)
