@@ -1,0 +1,98 @@
+"""Counts and timings for operators, as a Prometheus page.
+
+Label values are bounded whatever callers send: a tool outside the catalogue counts as ``unlisted``, and of each other
+enumeration only the first values get a series of their own, the rest share ``other``.
+"""
+
+from collections.abc import Collection
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.core.decision import Effect
+
+UNLISTED = "unlisted"
+OTHER = "other"
+_MAX_TOOLS = 1000
+_MAX_VALUES = 128
+_EFFECTS = frozenset(Effect)
+_CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_DECISION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+
+
+class _Vocabulary:
+    """The first ``most`` values seen keep their name; later ones are ``other``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def name(self, value: str) -> str:
+        if value in self._seen:
+            return value
+        if len(self._seen) >= self._most:
+            return OTHER
+        self._seen.add(value)
+        return value
+
+
+class PrometheusMeter:
+    """The Meter port on prometheus-client, with a registry of its own. Belongs to one event loop.
+
+    Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
+    ``ostiary_decisions_total{effect,reason}`` and ``ostiary_unauthenticated_total{code}``. Looking a labelled child up
+    costs more than incrementing it, so each is bound once.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._listed: frozenset[str] = frozenset()
+        self._tools = _Vocabulary(_MAX_TOOLS)
+        self._outcomes, self._reasons, self._codes = (_Vocabulary(_MAX_VALUES) for _ in range(3))
+        self._calls = Counter("ostiary_calls", "Calls that ended.", ["tool", "outcome"], registry=registry)
+        self._call_seconds = Histogram(
+            "ostiary_call_seconds", "Arrival to answer.", ["tool"], buckets=_CALL_BUCKETS, registry=registry
+        )
+        self._decisions = Counter("ostiary_decisions", "Policy decisions.", ["effect", "reason"], registry=registry)
+        self._decision_seconds = Histogram(
+            "ostiary_decision_seconds", "Question to decision.", buckets=_DECISION_BUCKETS, registry=registry
+        )
+        self._refused = Counter(
+            "ostiary_unauthenticated", "Requests without a good credential.", ["code"], registry=registry
+        )
+        self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._decision_children: dict[tuple[str, str], Counter] = {}
+
+    def admit(self, tools: Collection[str]) -> None:
+        """Name the tools (``server.tool``) of the catalogue: they get series of their own, the first 1000 named."""
+        self._listed = frozenset(tools)
+
+    def called(self, tool: str, outcome: str, seconds: float) -> None:
+        """One call ended: ``outcome`` is ``completed`` or an error code."""
+        name = tool if tool in self._listed else UNLISTED
+        children = self._call_children.get((name, outcome)) or self._bind_call(name, outcome)
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def decided(self, effect: str, reason: str, seconds: float) -> None:
+        """One decision was made; ``effect`` is an ``Effect`` and ``reason`` the first reason id."""
+        child = self._decision_children.get((effect, reason)) or self._bind_decision(effect, reason)
+        child.inc()
+        self._decision_seconds.observe(seconds)
+
+    def unauthenticated(self, code: str) -> None:
+        """A request without a good credential."""
+        self._refused.labels(self._codes.name(code)).inc()
+
+    def page(self) -> tuple[str, bytes]:
+        """(content type, text) of the metrics page."""
+        return CONTENT_TYPE_LATEST, generate_latest(self.registry)
+
+    def _bind_call(self, tool: str, outcome: str) -> tuple[Counter, Histogram]:
+        key = (tool if tool == UNLISTED else self._tools.name(tool), self._outcomes.name(outcome))
+        return self._call_children.setdefault(key, (self._calls.labels(*key), self._call_seconds.labels(key[0])))
+
+    def _bind_decision(self, effect: str, reason: str) -> Counter:
+        known = str(effect) if effect in _EFFECTS else OTHER
+        key = (known, self._reasons.name(reason))
+        return self._decision_children.setdefault(key, self._decisions.labels(*key))

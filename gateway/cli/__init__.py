@@ -1,0 +1,1 @@
+"""The ``ostiary`` command. Subcommands are loaded from one closed table."""

@@ -1,0 +1,97 @@
+"""``ostiary audit``: asking and checking the signed log."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.reach import Reach, reaching
+from gateway.cli.screen import answer, columns
+from gateway.cli.verifying import verify
+
+_AGO = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """Microseconds since the epoch of ``90s``, ``15m``, ``24h``, ``7d`` (ago) or an ISO 8601 time."""
+    if value is None:
+        return None
+    ago = _AGO.fullmatch(value)
+    if ago:
+        return time.time_ns() // 1000 - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000
+    try:
+        stamp = datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is neither like 24h nor like 2026-03-02T10:00:00Z") from None
+    return round(stamp.timestamp() * 1_000_000)
+
+
+@click.group()
+def audit() -> None:
+    """Search and verify the signed log."""
+
+
+audit.add_command(verify)
+
+
+@audit.command()
+@click.option("--type", "type_", help="Record type, e.g. decision or tool.completed.")
+@click.option("--tool", help="Tool, or a pattern such as 'erp.*'.")
+@click.option("--effect", type=click.Choice(["allow", "deny", "needs_approval"]), help="Effect of the decision.")
+@click.option("--agent", help="Agent.")
+@click.option("--run", "run_id", help="Run.")
+@click.option("--call", "call_id", help="Call.")
+@click.option("--since", callback=_moment, help="Not before: 24h, 7d, or ISO 8601.")
+@click.option("--until", callback=_moment, help="Not after.")
+@click.option("--after", type=click.IntRange(0), help="Go on after the record of this index.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@reaching
+def search(reach: Reach, **given: Any) -> None:
+    """List records in log order; every given condition must hold."""
+    renamed = {"type_": "type", "since": "since_us", "until": "until_us"}
+    found = reach.get("/v1/audit/records", {renamed.get(name, name): value for name, value in given.items()})
+    records = _flat(found)
+    answer({"records": records, "next": found.get("next")}, _rows(records))
+
+
+@audit.command("run")
+@click.argument("run_id", metavar="ID")
+@reaching
+def run_(reach: Reach, run_id: str) -> None:
+    """Show the timeline of the run ID."""
+    records: list[dict[str, Any]] = []
+    after: int | None = None
+    while True:
+        found = reach.get(f"/v1/audit/runs/{quote(run_id, safe='')}", {"after": after})
+        records += _flat(found)
+        after = found.get("next")
+        if after is None:
+            break
+    answer({"run_id": run_id, "records": records}, _rows(records))
+
+
+def _flat(page: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"index": row["index"], **row["record"]} for row in page["records"]]
+
+
+def _rows(records: list[dict[str, Any]]) -> list[str]:
+    heads = ("INDEX", "TIME", "TYPE", "TOOL", "EFFECT", "CALL")
+    return columns(heads, [_row(record) for record in records])
+
+
+def _row(record: dict[str, Any]) -> tuple[object, ...]:
+    stamp = record.get("ts")
+    when = datetime.fromtimestamp(stamp / 1_000_000, UTC).isoformat(timespec="milliseconds") if stamp else ""
+    body = record.get("body") or {}
+    return (
+        record.get("index"),
+        when.replace("+00:00", "Z"),
+        record.get("type"),
+        body.get("tool"),
+        body.get("effect"),
+        record.get("call_id"),
+    )

@@ -1,0 +1,182 @@
+"""How a command reaches the gateway: the admin socket of a state folder, or a URL with a token."""
+
+import functools
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+from gateway.cli.listening import is_loopback
+from gateway.cli.screen import Failed, Misconfigured, json_option, shown
+
+ADMIN_SOCKET = "admin.sock"
+# A tool may take ten minutes (catalogue limit); the gateway's own deadline comes first.
+_TIMEOUT = httpx.Timeout(660.0, connect=5.0)
+_HTTP_ERROR = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where the gateway is and with which credential it is asked.
+
+    Attributes:
+        state: state folder, whose admin socket is used where there is no ``url``; its file mode is the credential.
+        url: base URL.
+        token: bearer token; needed with ``url``, and for tool calls always.
+    """
+
+    state: Path
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """GET ``path``; the decoded JSON answer.
+
+        Raises:
+            Failed: no gateway there, or it refused.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return self._ask("GET", path, query=given)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST ``body`` as JSON to ``path``; the decoded JSON answer.
+
+        Raises:
+            Failed: no gateway there, or it refused.
+        """
+        return self._ask("POST", path, body=body)
+
+    def post_raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
+        """POST the JSON text ``body`` as it is, so that the gateway is the one who judges it.
+
+        Raises:
+            Failed: no gateway there, or it refused.
+        """
+        return self._ask("POST", path, content=body, headers=headers)
+
+    def _ask(self, method: str, path: str, **request: Any) -> Any:
+        headers = {"content-type": "application/json", **request.get("headers", {})}
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        try:
+            with self._client() as client:
+                response = client.request(
+                    method,
+                    path,
+                    params=request.get("query"),
+                    json=request.get("body"),
+                    content=request.get("content"),
+                    headers=headers,
+                )
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise _absent(self.url or str(self.state / ADMIN_SOCKET)) from None
+        except httpx.HTTPError as error:
+            raise Failed(
+                f"the gateway broke off ({type(error).__name__})", "look at the gateway's own output"
+            ) from None
+        return _decoded(response)
+
+    def _client(self) -> httpx.Client:
+        if self.url is None:
+            path = self.state / ADMIN_SOCKET
+            _knock(path)
+            transport = httpx.HTTPTransport(uds=os.fspath(path))
+            return httpx.Client(transport=transport, base_url="http://localhost", timeout=_TIMEOUT, trust_env=False)
+        _guard(self.url, self.token)
+        return httpx.Client(base_url=self.url, timeout=_TIMEOUT, follow_redirects=False)
+
+
+def reaching(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--state``, ``--url``, ``--token`` and ``--json``, and pass a ``Reach`` as first argument."""
+
+    @json_option
+    @click.option("--token", envvar="OSTIARY_TOKEN", show_envvar=True, help="Bearer token (better by environment).")
+    @click.option("--url", envvar="OSTIARY_URL", show_envvar=True, help="Base URL, instead of the admin socket.")
+    @state_option
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        command(Reach(kwargs.pop("state"), kwargs.pop("url"), kwargs.pop("token")), *args, **kwargs)
+
+    return run
+
+
+def state_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--state``."""
+    return click.option(
+        "--state",
+        envvar="OSTIARY_STATE",
+        show_envvar=True,
+        default=".ostiary",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="State folder of the gateway.",
+    )(command)
+
+
+def _knock(path: Path) -> None:
+    # Tried here, where it can be told apart why nobody opens; the HTTP client would also leave its socket open.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except PermissionError:
+            raise Failed(f"{path} is another user's", "run as the gateway's user, or use --url with a token") from None
+        except OSError:
+            raise _absent(str(path)) from None
+
+
+def _absent(place: str) -> Failed:
+    return Failed(
+        f"no gateway answers at {shown(place)}",
+        "start one with `ostiary up` or `ostiary serve`, or name it with --state or --url",
+    )
+
+
+def _guard(url: str, token: str | None) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise Misconfigured(f"{shown(url)} is no http or https URL", "give --url as in http://127.0.0.1:8470")
+    if token is None:
+        raise Misconfigured("with --url a token is needed", "give --token or set OSTIARY_TOKEN")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        # Whoever listens on the way would be the bearer from then on.
+        raise Misconfigured("a token is not sent over http beyond this machine", "use an https URL")
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        document = response.json()
+    except ValueError:
+        raise Failed(
+            f"what answers there is no gateway (status {response.status_code}, no JSON)", "correct --state or --url"
+        ) from None
+    if response.status_code >= _HTTP_ERROR:
+        raise refusal(document, response.status_code)
+    return document
+
+
+def refusal(problem: Any, status: int) -> Failed:
+    """A problem+json document as a failure: title, detail, each reason with the fact it names, the call to explain."""
+    if not isinstance(problem, dict):
+        return Failed(f"the gateway refused with status {status}", document=problem)
+    lines = [f"{shown(problem.get('title', 'refused'))}: {shown(problem.get('detail', ''))}"]
+    for reason in problem.get("reasons") or ():
+        lines.append(f"  {shown(reason.get('id', '?'))}: {shown(reason.get('msg', ''))}")
+        if reason.get("fact"):
+            lines.append(f"    look at: {shown(reason['fact'])}")
+    if problem.get("retry_after") is not None:
+        lines.append(f"  try again in {shown(problem['retry_after'])} s")
+    call_id = problem.get("call_id")
+    fix = f"`ostiary explain {shown(call_id)}` tells more" if call_id and problem.get("reasons") else _FIXES.get(status)
+    return Failed("\n".join(lines), fix, problem)
+
+
+_FIXES = {
+    401: "get a token with `ostiary token issue` and give it as --token or OSTIARY_TOKEN",
+    503: "`ostiary check --config FILE` or /readyz says which part is down",
+}

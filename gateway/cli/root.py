@@ -1,0 +1,60 @@
+"""The ``ostiary`` command: one closed table of subcommands, each imported when it is called.
+
+``ostiary --help`` imports none of them: the table holds their one-line help, which a test compares with their own.
+"""
+
+from importlib import import_module
+
+import click
+
+# name: (module, attribute, short help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("starter", "init", "Write a commented configuration and make the keys."),
+    "up": ("up", "up", "Run a development gateway on this machine."),
+    "serve": ("serve", "serve", "Run the gateway of a configuration file."),
+    "check": ("serve", "check", "Show the effective configuration and ask every part."),
+    "doctor": ("doctor", "doctor", "Look at this machine and say what to mend."),
+    "token": ("tokens", "token", "Issue tokens for persons and agents."),
+    "tool": ("tools", "tool", "List and call tools."),
+    "run": ("runs", "run", "Open, show and end runs."),
+    "explain": ("explain", "explain", "Tell why a call ended as it did."),
+    "audit": ("audit", "audit", "Search and verify the signed log."),
+    "policy": ("policy", "policy", "Check and test Rego policies."),
+    "schema": ("schema", "schema", "Print the JSON Schema of a configuration file."),
+}
+
+
+class Table(click.Group):
+    """A group whose commands come from ``COMMANDS``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command; None where the table has no such name."""
+        row = COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        command: click.Command = getattr(import_module(f"gateway.cli.{row[0]}"), row[1])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row[2]) for name, row in COMMANDS.items()])
+
+
+@click.command(cls=Table, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ostiary")
+def ostiary() -> None:
+    """The gateway between AI agents and their tools.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration. With --json the last line of the output is
+    the answer as JSON.
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    ostiary(prog_name="ostiary")
