@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
-from gateway.settings import GatewaySettings, McpUpstream, Section, ServerName, SettingsError
+from gateway.settings import GatewaySettings, HttpUpstream, McpUpstream, Section, ServerName, SettingsError
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
@@ -53,6 +53,7 @@ class SqlBinding(Section):
     parameters: tuple[str, ...] = Field((), description="Argument names, bound as :name.")
     mode: Literal["read", "write"] = "read"
     max_rows: int = Field(1000, ge=1, le=100_000)
+    columns: tuple[str, ...] | None = Field(None, description="Names the result's columns must have, in order.")
 
 
 class HttpBinding(Section):
@@ -61,7 +62,11 @@ class HttpBinding(Section):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: Annotated[str, StringConstraints(pattern=r"^/")] = Field(description="Template such as /orders/{id}.")
     query: tuple[str, ...] = Field((), description="Arguments sent in the query string.")
-    body: tuple[str, ...] = Field((), description="Arguments sent as members of a JSON body.")
+    body: tuple[str, ...] | Literal["rest"] = Field(
+        (), description="Arguments sent as members of a JSON body; `rest` = all not named elsewhere."
+    )
+    success: tuple[int, ...] = Field((), description="Statuses that are a success; none given = 200 to 299.")
+    idempotency_header: str | None = Field(None, description="Header field that carries the call id.")
 
 
 class ToolEntry(Section):
@@ -128,7 +133,9 @@ def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[To
     if problems:
         raise SettingsError(problems)
     return [
-        _tool(entry, _definition(entry), _endpoint(entry, settings)) for entry in entries if entry.sql or entry.http
+        _tool(entry, _definition(entry), _endpoint(entry, settings), _credential(entry, settings))
+        for entry in entries
+        if entry.sql or entry.http
     ]
 
 
@@ -146,7 +153,7 @@ def discovered(server: str, upstream: McpUpstream, definition: Mapping[str, Any]
         entry = own.get(name) or ToolEntry(server=server, name=name)
     except ValidationError:
         raise SettingsError([f"upstreams.{server}: a tool name that is not of letters, digits, _ . -"]) from None
-    return _tool(entry, definition, upstream.url or " ".join(upstream.command))
+    return _tool(entry, definition, upstream.url or " ".join(upstream.command), upstream.credential)
 
 
 def _file(path: Path) -> CatalogueFile:
@@ -194,7 +201,12 @@ def _definition(entry: ToolEntry) -> dict[str, Any]:
     return definition
 
 
-def _tool(entry: ToolEntry, definition: Mapping[str, Any], endpoint: str) -> Tool:
+def _credential(entry: ToolEntry, settings: GatewaySettings) -> str | None:
+    upstream = settings.upstreams[entry.server]
+    return upstream.credential if isinstance(upstream, HttpUpstream) else None
+
+
+def _tool(entry: ToolEntry, definition: Mapping[str, Any], endpoint: str, credential: str | None) -> Tool:
     kind = ConnectorKind.SQL if entry.sql else ConnectorKind.HTTP if entry.http else ConnectorKind.MCP
     binding = entry.sql or entry.http
     bound = binding.model_dump() if binding else {}
@@ -211,6 +223,7 @@ def _tool(entry: ToolEntry, definition: Mapping[str, Any], endpoint: str) -> Too
         measures=tuple(Measure(**measure.model_dump()) for measure in entry.measures),
         limits=ToolLimits(**entry.limits.model_dump()),
         vendor=Vendor(**entry.vendor.model_dump()),
+        credential=credential,
         big_integers=entry.big_integers,
         binding=bound,
     )

@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 
 
+DEVELOPMENT_AGENT = "dev-agent"
+
+
 class SettingsError(Exception):
     """The configuration cannot be used.
 
@@ -163,7 +166,7 @@ class GatewaySettings(BaseSettings):
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
 
     @classmethod
-    def settings_customise_sources(  # noqa: PLR0913, PLR0917 - the library's signature
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
@@ -208,7 +211,7 @@ def load(path: Path) -> GatewaySettings:
 
 
 def development(state: Path, port: int, upstreams: Mapping[str, str]) -> GatewaySettings:
-    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to the agent ``dev-agent``.
+    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to ``DEVELOPMENT_AGENT``.
 
     Args:
         state: folder, created when missing.
@@ -224,7 +227,19 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
     known = document.setdefault("upstreams", {})
     for name, target in upstreams.items():
         known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
+    policy = document.setdefault("policy", {})
+    policy["data"] = _granting(policy.get("data", {}), [f"{name}.*" for name in known])
     return _checked(document)
+
+
+def _granting(data: Any, patterns: list[str]) -> Any:
+    # Malformed data is left as it is, for the check that names the key.
+    section = data
+    for key in ("gateway", "scope", "agents"):
+        section = section.setdefault(key, {}) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section.setdefault(DEVELOPMENT_AGENT, {"allow": patterns, "deny": []})
+    return data
 
 
 def _existing(state: Path) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+# Everything a developer or CI does here; `make help` lists it. Needs python >= 3.11 with venv, git and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Packages that cannot live beside the gateway's own (two major versions of one SDK, servers, tools): one venv each.
+TEST_VENVS := .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stamp
+PIP := --disable-pip-version-check install --quiet --progress-bar off
+PINNED := --require-hashes --only-binary :all:
+CODE := $(wildcard gateway connectors sandbox planner tests loadtests deploy)
+NAME ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test check format demo campaign bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinned by hash
+
+test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report
+
+check: .venv/.stamp .venvs/audit/.stamp  ## lint, types, architecture of imports, policies, advisories
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/ostiary policy check policies
+	$(BIN)/ostiary policy test policies
+	.venvs/audit/bin/python -m deploy.checks.advisories requirements/base.txt
+
+format: .venv/.stamp  ## format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: setup  ## three minutes: an agent at the door, then the log verified (CI=true for CI)
+	$(BIN)/python deploy/demo/run.py
+
+campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
+	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
+	$(BIN)/python -m deploy.campaigns $(NAME)
+
+bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
+	$(BIN)/python loadtests/one_door.py
+
+lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
+	cd requirements && for name in base dev audit lock mcp1 mcp2 servers peers; do \
+	  source=$$name.in; test $$name = base && source=../pyproject.toml; \
+	  ../.venvs/lock/bin/uv pip compile $$source -o $$name.txt --upgrade --universal --python-version 3.11 --quiet \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras \
+	    --custom-compile-command 'make lock' || exit 1; \
+	done
+
+clean:  ## remove what make made
+	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build *.egg-info
+
+.venv/.deps: requirements/base.txt requirements/dev.txt
+	@echo "== .venv: the gateway's dependencies and tools"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip $(PIP) $(PINNED) -r requirements/base.txt -r requirements/dev.txt
+	@touch $@
+
+.venv/.stamp: .venv/.deps pyproject.toml
+	@echo "== .venv: ostiary itself"
+	@.venv/bin/python -m pip $(PIP) --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+# Installed by the gateway's own pip and compiled at first use: a third of the time.
+.venvs/%/.stamp: requirements/%.txt | .venv/.deps
+	@echo "== .venvs/$*"
+	@rm -rf .venvs/$* && $(PYTHON) -m venv --without-pip .venvs/$*
+	@.venv/bin/python -m pip --python .venvs/$*/bin/python $(PIP) --no-compile $(PINNED) -r $<
+	@touch $@

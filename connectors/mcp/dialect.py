@@ -1,0 +1,108 @@
+"""What is said to an upstream in each era, as bytes: arguments are copied in verbatim, as they were decided on."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from connectors.mcp.faults import Lost, Refused
+from gateway.core.mcpwire import eras
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.jsonrpc import encode
+
+# No capability is declared, so an upstream may ask nothing of us: no sampling, no elicitation, no roots.
+_CAPABILITIES: Final[dict[str, Any]] = {}
+_VERSION_HEADER_SINCE: Final = "2025-06-18"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How to speak to one upstream.
+
+    Attributes:
+        era: which era.
+        version: the revision agreed on.
+        meta: the ``_meta`` member of each request, with its leading comma; empty in the handshake era.
+    """
+
+    era: Era
+    version: str
+    meta: bytes = b""
+
+    def params(self, members: bytes) -> bytes:
+        """The ``params`` object of a request; ``members`` is the inside of a JSON object, without its braces."""
+        meta = self.meta if members else self.meta.removeprefix(b",")
+        return b"{%b%b}" % (members, meta)
+
+    @property
+    def stateless(self) -> bool:
+        """Whether each request stands alone."""
+        return self.era is Era.STATELESS
+
+    @property
+    def names_version(self) -> bool:
+        """Whether HTTP requests carry the version header."""
+        return self.version >= _VERSION_HEADER_SINCE
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What the gateway says of itself upstream."""
+
+    name: str = "ostiary"
+    version: str = "0"
+
+    def stateless(self, version: str = eras.LATEST_STATELESS) -> Dialect:
+        """The stateless dialect at ``version``."""
+        meta = {
+            eras.META_VERSION: version,
+            eras.META_CAPABILITIES: _CAPABILITIES,
+            eras.META_CLIENT: {"name": self.name, "version": self.version},
+        }
+        return Dialect(Era.STATELESS, version, b',"_meta":' + encode(meta))
+
+    def handshake_params(self) -> bytes:
+        """The ``params`` of ``initialize``."""
+        return encode(
+            {
+                "protocolVersion": eras.LATEST_HANDSHAKE,
+                "capabilities": _CAPABILITIES,
+                "clientInfo": {"name": self.name, "version": self.version},
+            }
+        )
+
+
+def call_members(name: str, arguments: bytes) -> bytes:
+    """The inside of the ``params`` of ``tools/call``; ``arguments`` is canonical JSON text."""
+    return b'"name":%b,"arguments":%b' % (encode(name), arguments)
+
+
+def handshake_dialect(result: bytes) -> Dialect:
+    """The dialect an ``initialize`` result settles.
+
+    Raises:
+        Lost: the result is none, or settles a revision that is not one of the handshake era.
+    """
+    version = _member(result, "protocolVersion")
+    if not isinstance(version, str) or version not in eras.HANDSHAKE_VERSIONS:
+        raise Lost("protocol_version")
+    return Dialect(Era.HANDSHAKE, version)
+
+
+def stateless_version(result: bytes) -> str | None:
+    """The stateless revision a ``server/discover`` result offers; None means the handshake era."""
+    offered = _member(result, "supportedVersions")
+    return eras.newest_mutual(offered) if isinstance(offered, list) else None
+
+
+def is_no_verdict(refusal: Refused) -> bool:
+    """Whether a refused probe says nothing of the era: the door was shut, or the house is on fire."""
+    status = refusal.status or 0
+    return refusal.code is None and (status in {401, 403, 407, 429} or status >= 500)  # noqa: PLR2004 -- HTTP
+
+
+def _member(result: bytes, name: str) -> Any:
+    try:
+        return msgspec.json.decode(result, type=dict[str, Any]).get(name)
+    except (ValueError, RecursionError):
+        raise Lost("garbage") from None

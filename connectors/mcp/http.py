@@ -1,0 +1,149 @@
+"""MCP over streamable HTTP, both eras.
+
+The era is found once: a ``server/discover`` that succeeds is the stateless era, a refusal means the handshake. A
+session belongs to one credential and is never used with another. A call is sent once, with one exception: a 404 for a
+session says that the server does not know the session and therefore did not look at the call; then the handshake is
+repeated and the call is sent once more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+from anyio import fail_after
+
+from connectors.mcp import results
+from connectors.mcp.dialect import Client, call_members
+from connectors.mcp.exchange import Endpoint, Header
+from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
+from connectors.mcp.listing import ListingLimits, all_tools
+from connectors.mcp.session import Ask
+from connectors.mcp.sessions import Sessions
+from gateway.core.call import Lease, Raw
+from gateway.core.mcpwire import eras, headers
+from gateway.core.mcpwire.eras import Era
+from gateway.core.tool import Tool
+
+_MOST_ANNOTATIONS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How an upstream is used.
+
+    Attributes:
+        client: what the gateway says of itself.
+        headers: header fields of discovery and pings, where the upstream wants a credential even for those.
+        setup_timeout_s: longest a connection with its handshake may take.
+        ping_timeout_s: longest a ping may take.
+        max_sessions: sessions kept at a time, one for each credential.
+        listing: bounds of discovery.
+    """
+
+    client: Client = field(default_factory=Client)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    setup_timeout_s: float = 10.0
+    ping_timeout_s: float = 5.0
+    max_sessions: int = 64
+    listing: ListingLimits = field(default_factory=ListingLimits)
+
+
+class HttpConnector:
+    """One MCP server at one URL; a ``Discovering`` connector. The transport is shared and not closed here."""
+
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport, options: HttpOptions | None = None) -> None:
+        self._options = options or HttpOptions()
+        self._sessions = Sessions(Endpoint(url, transport), self._options.client, self._options.max_sessions)
+        self._annotations: dict[str, Mapping[headers.Path, str]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Nothing is sent before it is needed: an upstream that is down must not keep the gateway from starting."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the sessions."""
+        await self._sessions.close()
+
+    @property
+    def era(self) -> Era | None:
+        """The upstream's era, None while it is not known."""
+        return self._sessions.era
+
+    async def invoke(self, lease: Lease) -> Raw:
+        """Carry out the call; see ``core.connector.Connector``."""
+        tool = lease.intent.tool
+        ask = Ask(
+            "tools/call",
+            call_members(tool.name, lease.intent.call.arguments.canonical),
+            tool.limits.max_output_bytes,
+            # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume the
+            # worst, then does not strike while it is still certain that nothing left.
+            min(self._options.setup_timeout_s, lease.intent.timeout_s / 3),
+            self._call_headers(lease),
+        )
+        try:
+            return results.raw(lease, await self._ask(lease.headers, ask))
+        except Fault as fault:
+            raise call_error(fault) from fault
+
+    async def discover(self) -> Sequence[dict[str, Any]]:
+        """The upstream's tool definitions; see ``core.connector.Discovering``."""
+        options = self._options
+
+        async def page(members: bytes, cap: int) -> bytes:
+            return await self._ask(options.headers, Ask("tools/list", members, cap, options.setup_timeout_s))
+
+        try:
+            with fail_after(options.setup_timeout_s * 3):
+                return await all_tools(page, options.listing)
+        except Fault as fault:
+            raise_unavailable(fault)
+        except TimeoutError:
+            raise_unavailable(Lost("timeout"))
+
+    async def ping(self) -> None:
+        """Return when the upstream answers; see ``core.connector.Connector``."""
+        try:
+            with fail_after(self._options.ping_timeout_s):
+                await self._ping()
+        except Fault as fault:
+            raise_unavailable(fault)
+        except TimeoutError:
+            raise_unavailable(Lost("timeout"))
+
+    async def _ping(self) -> None:
+        session = await self._sessions.get(self._options.headers, self._options.ping_timeout_s)
+        method = "server/discover" if session.dialect.stateless else "ping"
+        try:
+            await self._ask(self._options.headers, Ask(method, connect_s=self._options.ping_timeout_s))
+        except Refused as refusal:
+            if refusal.code != eras.METHOD_NOT_FOUND:  # whoever says so is there
+                raise
+
+    async def _ask(self, credential: Mapping[str, str], ask: Ask) -> bytes:
+        session = await self._sessions.get(credential, ask.connect_s)
+        try:
+            return await session.ask(ask)
+        except Refused as refusal:
+            self._sessions.learn(session, refusal)
+            if session.id is None or refusal.status != 404:  # noqa: PLR2004 -- HTTP: the session is not known there
+                raise
+        session = await self._sessions.get(credential, ask.connect_s)
+        return await session.ask(ask)
+
+    def _call_headers(self, lease: Lease) -> list[Header]:
+        tool = lease.intent.tool
+        fields = headers.param_fields(self._annotated(tool), lease.intent.call.arguments.value)
+        return [(eras.NAME_HEADER, headers.wrap(tool.name)), *fields.items()]
+
+    def _annotated(self, tool: Tool) -> Mapping[headers.Path, str]:
+        found = self._annotations.get(tool.digest)
+        if found is None:
+            if len(self._annotations) >= _MOST_ANNOTATIONS:  # definitions change; the old ones are not kept for ever
+                self._annotations.clear()
+            found = self._annotations[tool.digest] = headers.annotated(tool.definition.get("inputSchema"))
+        return found

@@ -1,0 +1,198 @@
+"""A child process that speaks one JSON message a line: its own session and environment, bounded in every direction."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+from anyio import CancelScope, Event, move_on_after
+
+from connectors.mcp.faults import Unreached
+
+_EOF_GRACE_S: Final = 0.5
+_REAP_S: Final = 2.0
+_LAST_WORDS_S: Final = 0.5
+_LOG_LINE_BYTES: Final = 2048
+_STDIN, _STDOUT = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run.
+
+    Attributes:
+        argv: program and arguments; no shell. A bare name is looked for in the ``PATH`` of ``env``.
+        env: the child's whole environment; nothing of the gateway's own is handed down.
+        cwd: working folder; None = the gateway's.
+        max_line_bytes: longest message; a child that sends a longer one is killed, as its stream cannot be followed.
+        max_waiting_bytes: most bytes a child may leave unread before it is held to be stuck.
+        log_lines: most lines of standard error that are logged of one life of the child; the rest is dropped.
+        grace_s: time to go after SIGTERM, seconds, before SIGKILL.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: Path | None = None
+    max_line_bytes: int = 8 * 1024 * 1024
+    max_waiting_bytes: int = 8 * 1024 * 1024
+    log_lines: int = 1000
+    grace_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who hears of the child; none of them may raise.
+
+    Attributes:
+        line: called with each line of its output.
+        log: called with each line of its standard error, cut and bounded, and with what is remarkable about it.
+        gone: called once when nothing more will come.
+    """
+
+    line: Callable[[bytes], None]
+    log: Callable[[str], None]
+    gone: Callable[[], None]
+
+
+class Child(asyncio.SubprocessProtocol):
+    """A running child.
+
+    Attributes:
+        gone: set once nothing more will come of it.
+        pid: its process id, and the id of the process group it leads.
+    """
+
+    pid: int
+
+    def __init__(self, command: Command, ears: Ears) -> None:
+        self.gone = Event()
+        self._command = command
+        self._ears = ears
+        self._exited = Event()
+        self._line = bytearray()
+        self._noise = bytearray()
+        self._logged = 0
+        self._stopping = False
+
+    def send(self, message: bytes) -> None:
+        """Write one message whole, without waiting; from here on it is out of our hands.
+
+        Raises:
+            Unreached: the child is gone or does not read; nothing was written.
+        """
+        if self.gone.is_set() or self._stdin.is_closing():
+            raise Unreached("process_down")
+        if self._stdin.get_write_buffer_size() + len(message) > self._command.max_waiting_bytes:
+            raise Unreached("process_stuck")
+        self._stdin.write(message + b"\n")
+
+    def kill(self) -> None:
+        """End the child and all of its process group, now."""
+        self._signal(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to go by closing its input, then by SIGTERM, then make it go; returns when it is gone."""
+        self._stopping = True
+        self._stdin.close()
+        for wait_s, number in ((_EOF_GRACE_S, signal.SIGTERM), (self._command.grace_s, signal.SIGKILL)):
+            with move_on_after(wait_s):
+                await self._exited.wait()
+            if self._exited.is_set():
+                break
+            self._signal(number)
+        with move_on_after(_REAP_S):
+            await self._exited.wait()
+        self._process.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The child runs."""
+        # Casts, because another event loop's transports need not inherit from asyncio's.
+        self._process = cast("asyncio.SubprocessTransport", transport)
+        self._stdin = cast("asyncio.WriteTransport", self._process.get_pipe_transport(_STDIN))
+        self.pid = self._process.get_pid()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Bytes of its output or of its complaints."""
+        if fd == _STDOUT:
+            self._take(data)
+        else:
+            self._complain(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        """It closed one of its ends."""
+        if fd == _STDOUT:
+            self._leave()
+        elif fd == _STDIN and not self._stopping:
+            self.kill()  # whoever does not listen any more is of no use
+
+    def process_exited(self) -> None:
+        """It is no more; its last words may still be on their way."""
+        self._exited.set()
+        # What it started and left behind goes with it: else it would hold the pipes open, and live on unwatched.
+        self.kill()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._leave)
+
+    def _leave(self) -> None:
+        if not self.gone.is_set():
+            self.gone.set()
+            self._ears.gone()
+
+    def _take(self, data: bytes) -> None:
+        self._line += data
+        if b"\n" in data:
+            *lines, rest = bytes(self._line).split(b"\n")
+            self._line[:] = rest
+            for line in lines:
+                if line.strip():
+                    self._ears.line(line)
+        if len(self._line) > self._command.max_line_bytes:
+            self._line.clear()
+            self._ears.log("sent a message over the size cap; killed")
+            self.kill()
+            self._leave()
+
+    def _complain(self, data: bytes) -> None:
+        self._noise += data
+        *lines, rest = bytes(self._noise).split(b"\n")
+        self._noise[:] = rest[:_LOG_LINE_BYTES]
+        for line in lines[: max(0, self._command.log_lines - self._logged)]:
+            self._ears.log(line[:_LOG_LINE_BYTES].decode("utf-8", "backslashreplace"))
+        if self._logged <= self._command.log_lines < self._logged + len(lines):
+            self._ears.log("wrote more lines than are logged; the rest is dropped")
+        self._logged += len(lines)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+@asynccontextmanager
+async def running(command: Command, ears: Ears) -> AsyncIterator[Child]:
+    """The child, from its start to its certain end.
+
+    Raises:
+        Unreached: it cannot be started.
+    """
+    loop = asyncio.get_running_loop()
+    # Shielded: a start that is cancelled half-way would leave a process that nobody knows of.
+    with CancelScope(shield=True):
+        try:
+            _, child = await loop.subprocess_exec(
+                lambda: Child(command, ears),
+                *command.argv,
+                env=dict(command.env),
+                cwd=command.cwd,
+                # A signal to the gateway's terminal does not reach it, and its process group can be ended as one.
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise Unreached("cannot_start") from error
+    try:
+        yield child
+    finally:
+        with CancelScope(shield=True):
+            await child.stop()

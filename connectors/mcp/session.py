@@ -1,0 +1,104 @@
+"""One session with an MCP server over HTTP: in the stateless era merely a set of header fields."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from anyio import CancelScope, get_cancelled_exc_class, move_on_after
+
+from connectors.mcp.dialect import Dialect
+from connectors.mcp.exchange import Endpoint, Header, Post, Question
+from connectors.mcp.faults import Fault
+from gateway.core.mcpwire import eras
+from gateway.core.mcpwire.jsonrpc import Request, encode_failure, encode_notification, encode_request, encode_response
+
+SETUP_RESULT_BYTES: Final = 256 * 1024
+_COURTESY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, before the era says how it is spelled.
+
+    Attributes:
+        method: MCP method.
+        members: the inside of its ``params``, without ``_meta``.
+        cap: most bytes of the result.
+        connect_s: longest a connection may take, seconds.
+        headers: fields the stateless era adds for it.
+    """
+
+    method: str
+    members: bytes = b""
+    cap: int = SETUP_RESULT_BYTES
+    connect_s: float = 10.0
+    headers: Sequence[Header] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A session; it belongs to one credential.
+
+    Attributes:
+        endpoint: where.
+        dialect: how it is spoken.
+        headers: fields of each request, the credential's among them.
+        id: ``Mcp-Session-Id``; None in the stateless era, and where the server keeps no sessions.
+        users: requests under way.
+    """
+
+    endpoint: Endpoint
+    dialect: Dialect
+    headers: list[Header] = field(repr=False)
+    id: str | None = None
+    users: int = 0
+
+    async def ask(self, ask: Ask) -> bytes:
+        """Send one request, once; returns the result's JSON text.
+
+        Raises:
+            Fault: as of ``Endpoint.ask``.
+        """
+        request_id = self.endpoint.next_id()
+        body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
+        fields, decline = self.headers, self._decline
+        if self.dialect.stateless:
+            fields = [*fields, (eras.METHOD_HEADER, ask.method), *ask.headers]
+        post = Post(fields, body, ask.connect_s)
+        question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline)
+        self.users += 1
+        try:
+            return (await self.endpoint.ask(question)).result
+        except get_cancelled_exc_class():
+            await self._abandon(request_id)
+            raise
+        finally:
+            self.users -= 1
+
+    async def end(self) -> None:
+        """Tell the server that the session is over."""
+        if self.id is not None:
+            await self._tell(b"", "DELETE")
+
+    async def _abandon(self, request_id: int) -> None:
+        # In the stateless era closing the response is the signal; before, it has to be said.
+        if self.dialect.stateless:
+            return
+        params = b'{"requestId":%d,"reason":"abandoned"}' % request_id
+        with CancelScope(shield=True):
+            await self._tell(encode_notification("notifications/cancelled", params))
+
+    async def _decline(self, request: Request) -> None:
+        # No capability was declared, so a server has nothing to ask but whether we are there.
+        if request.method == "ping":
+            await self._tell(encode_response(request.id, b"{}"))
+        else:
+            await self._tell(encode_failure(request.id, eras.METHOD_NOT_FOUND, "not offered"))
+
+    async def _tell(self, body: bytes, method: str = "POST") -> None:
+        # A courtesy: whether it arrives changes nothing here.
+        with move_on_after(_COURTESY_S):
+            try:
+                await self.endpoint.tell(Post(self.headers, body, _COURTESY_S), method)
+            except Fault:
+                return

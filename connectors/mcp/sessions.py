@@ -1,0 +1,175 @@
+"""The sessions with one upstream, one for each credential, and how they come to be: era, handshake, revision."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from anyio import CancelScope, Lock, fail_after, move_on_after
+
+from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_version
+from connectors.mcp.exchange import Endpoint, Header, Post, Question
+from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
+from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
+from gateway.core.mcpwire import eras
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.jsonrpc import encode_notification, encode_request
+
+_SESSION_ID_MAX: Final = 1024
+_CLOSING_S: Final = 2.0
+
+
+class Sessions:
+    """Sessions by credential; the era is found once and kept until the upstream proves it wrong.
+
+    Args:
+        endpoint: the upstream.
+        client: what the gateway says of itself.
+        most: sessions kept at a time.
+    """
+
+    def __init__(self, endpoint: Endpoint, client: Client, most: int) -> None:
+        self._endpoint = endpoint
+        self._client = client
+        self._most = most
+        self._dialect: Dialect | None = None
+        self._kept: OrderedDict[str, Session] = OrderedDict()
+        self._opening: dict[str, Lock] = {}
+
+    @property
+    def era(self) -> Era | None:
+        """The upstream's era, None while it is not known."""
+        return None if self._dialect is None else self._dialect.era
+
+    async def get(self, credential: Mapping[str, str], budget_s: float) -> Session:
+        """The credential's session, opened now if there is none.
+
+        Raises:
+            Unprepared: there is none to be had within ``budget_s`` seconds.
+        """
+        key = _identity(credential)
+        session = self._kept.get(key)
+        if session is not None:
+            self._kept.move_to_end(key)
+            return session
+        try:
+            with fail_after(budget_s):
+                session = await self._opened(key, credential, budget_s)
+        except TimeoutError:
+            raise Unprepared("setup_timeout") from None
+        except Fault as fault:
+            raise Unprepared(fault.cause) from fault
+        await self._shrink()
+        return session
+
+    def learn(self, session: Session, refusal: Refused) -> None:
+        """Forget what a refusal shows to be wrong; the next call finds it out afresh.
+
+        A refusal that does not name our request comes from a door before the MCP layer: the session ended, or the
+        server was replaced by one of the other era.
+        """
+        if refusal.code == eras.UNSUPPORTED_VERSION or (not refusal.addressed and refusal.status in {400, 404, 405}):
+            self._dialect = None
+            for key in [key for key, known in self._kept.items() if known is session]:
+                del self._kept[key]
+
+    async def close(self) -> None:
+        """End the sessions, as far as the upstream lets us within a moment."""
+        sessions, self._kept = list(self._kept.values()), OrderedDict()
+        with CancelScope(shield=True), move_on_after(_CLOSING_S):
+            for session in sessions:
+                await session.end()
+
+    async def _opened(self, key: str, credential: Mapping[str, str], budget_s: float) -> Session:
+        # One lock a credential: a slow handshake for one caller holds up nobody else.
+        lock = self._opening.setdefault(key, Lock())
+        try:
+            async with lock:
+                # Whoever held the lock before may have opened it.
+                session = self._kept.get(key)
+                if session is None:
+                    session = self._kept[key] = await self._open(_fields(credential), budget_s)
+                return session
+        finally:
+            if not lock.locked():
+                self._opening.pop(key, None)
+
+    async def _open(self, credential: list[Header], budget_s: float) -> Session:
+        dialect = self._dialect or await self._probe(credential, budget_s)
+        if dialect is not None and dialect.stateless:
+            self._dialect = dialect
+            return self._stateless(dialect, credential)
+        session = await self._initialise(credential, budget_s)
+        self._dialect = session.dialect
+        return session
+
+    def _stateless(self, dialect: Dialect, credential: list[Header]) -> Session:
+        return Session(self._endpoint, dialect, [*credential, (eras.VERSION_HEADER, dialect.version)])
+
+    async def _probe(self, credential: list[Header], budget_s: float) -> Dialect | None:
+        session = self._stateless(self._client.stateless(), credential)
+        try:
+            # Half of the time: a server that does not answer what it does not know is still asked the old way.
+            with fail_after(budget_s / 2):
+                result = await session.ask(Ask("server/discover", connect_s=budget_s))
+        except TimeoutError:
+            return None
+        except Refused as refusal:
+            if is_no_verdict(refusal):
+                raise
+            return None
+        version = stateless_version(result)
+        return None if version is None else self._client.stateless(version)
+
+    async def _initialise(self, credential: list[Header], budget_s: float) -> Session:
+        request_id = self._endpoint.next_id()
+        body = encode_request(request_id, "initialize", self._client.handshake_params())
+        answered = await self._endpoint.ask(Question(Post(credential, body, budget_s), request_id, SETUP_RESULT_BYTES))
+        session = Session(self._endpoint, handshake_dialect(answered.result), [*credential], _checked(answered.session))
+        if session.id is not None:
+            session.headers.append((eras.SESSION_HEADER, session.id))
+        if session.dialect.names_version:
+            session.headers.append((eras.VERSION_HEADER, session.dialect.version))
+        ready = Post(session.headers, encode_notification("notifications/initialized"), budget_s)
+        status = await self._endpoint.tell(ready)
+        if status >= 300:  # noqa: PLR2004 -- HTTP
+            raise Refused(f"http_{status}", status=status)
+        return session
+
+    async def _shrink(self) -> None:
+        # Credentials that live for one call would otherwise pile up sessions. One that is in use stays.
+        idle = [key for key, session in list(self._kept.items())[:-1] if not session.users]
+        for key in idle[: max(0, len(self._kept) - self._most)]:
+            await self._kept.pop(key).end()
+
+
+def _fields(credential: Mapping[str, str]) -> list[Header]:
+    own = {
+        "accept": f"{eras.JSON_TYPE}, {eras.STREAM_TYPE}",
+        "content-type": eras.JSON_TYPE,
+        "accept-encoding": "identity",
+    }
+    # The protocol's own fields are not the credential's to set.
+    fields = {name.lower(): value for name, value in credential.items()}
+    if any(name in own or name.startswith("mcp-") or not _is_visible(value) for name, value in fields.items()):
+        raise Unprepared("credential_header")
+    return [*own.items(), *fields.items()]
+
+
+def _is_visible(value: str) -> bool:
+    return value.isascii() and value.isprintable()
+
+
+def _checked(session_id: str | None) -> str | None:
+    if session_id is not None and (len(session_id) > _SESSION_ID_MAX or not _is_visible(session_id)):
+        raise Lost("session_id")
+    return session_id
+
+
+def _identity(credential: Mapping[str, str]) -> str:
+    # A digest, so that the pool's keys hold no secret; lengths, so that no two credentials run together.
+    digest = hashlib.sha256()
+    for name, value in sorted((name.lower(), value) for name, value in credential.items()):
+        for part in (name.encode(), value.encode()):
+            digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()

@@ -1,0 +1,239 @@
+"""MCP over a child process's pipes, both eras: one supervised process, many calls at a time.
+
+A process that dies takes its calls with it as ``OutcomeUnknown`` and is started again, after a pause that grows while
+it keeps dying. No per-call credential can be given to a process that all callers share, so a call that brings one is
+refused before anything is written.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from anyio import Event, create_task_group, current_time, fail_after, move_on_after, sleep
+
+from connectors.mcp import results
+from connectors.mcp.dialect import Client, Dialect, call_members, handshake_dialect, stateless_version
+from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, call_error, raise_unavailable
+from connectors.mcp.listing import ListingLimits, all_tools
+from connectors.mcp.multiplex import Multiplex
+from connectors.mcp.process import Child, Command, Ears, running
+from gateway.core.call import Lease, Raw
+from gateway.core.errors import NotSent
+from gateway.core.mcpwire import eras
+from gateway.core.mcpwire.eras import Era
+
+
+@dataclass(frozen=True, slots=True)
+class StdioOptions:
+    """How an upstream is used.
+
+    Attributes:
+        client: what the gateway says of itself.
+        setup_timeout_s: longest from the start of the process to its first words.
+        ping_timeout_s: longest a ping may take.
+        first_pause_s: pause before a process that died is started again; doubled each time it dies early.
+        longest_pause_s: where the doubling ends.
+        steady_s: a life of this length counts as healthy, and the pause starts over.
+        listing: bounds of discovery.
+    """
+
+    client: Client = field(default_factory=Client)
+    setup_timeout_s: float = 20.0
+    ping_timeout_s: float = 5.0
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+    steady_s: float = 60.0
+    listing: ListingLimits = field(default_factory=ListingLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An open line to the process."""
+
+    multiplex: Multiplex
+    dialect: Dialect
+
+    async def ask(self, method: str, members: bytes = b"") -> bytes:
+        return await self.multiplex.ask(method, self.dialect.params(members))
+
+
+class StdioConnector:
+    """One MCP server as a child process; a ``Discovering`` connector and async context manager.
+
+    Args:
+        command: what to run.
+        log: told what the process writes to its standard error (untrusted text) and how it fares.
+        options: times and bounds.
+    """
+
+    def __init__(self, command: Command, log: Callable[[str], None], options: StdioOptions | None = None) -> None:
+        self._command = command
+        self._log = log
+        self._options = options or StdioOptions()
+        self._ids = count(1)
+        self._dialect: Dialect | None = None
+        self._probing = True
+        self._line: _Line | None = None
+        self._pid: int | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the process; whether it comes up is seen by the first who needs it."""
+        self._settled = Event()
+        self._tasks = await create_task_group().__aenter__()
+        self._tasks.start_soon(self._supervise)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process; returns when it is gone."""
+        self._tasks.cancel_scope.cancel()
+        # The group is not told of the body's error, which it would wrap in a group of errors.
+        await self._tasks.__aexit__(None, None, None)
+
+    @property
+    def era(self) -> Era | None:
+        """The upstream's era, None while it is not known."""
+        return None if self._dialect is None else self._dialect.era
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process that serves now."""
+        return self._pid
+
+    async def invoke(self, lease: Lease) -> Raw:
+        """Carry out the call; see ``core.connector.Connector``."""
+        if lease.headers:
+            raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
+        intent = lease.intent
+        members = call_members(intent.tool.name, intent.call.arguments.canonical)
+        try:
+            # Less than the call's own time: while nothing has left, it must not look as if something had.
+            line = await self._reached(min(self._options.setup_timeout_s, intent.timeout_s / 2))
+            return results.raw(lease, await line.ask("tools/call", members))
+        except Fault as fault:
+            raise call_error(fault) from fault
+
+    async def discover(self) -> Sequence[dict[str, Any]]:
+        """The upstream's tool definitions; see ``core.connector.Discovering``."""
+
+        async def page(members: bytes, cap: int) -> bytes:
+            body = await line.ask("tools/list", members)
+            if len(body) > cap:
+                raise Lost("listing_too_large")
+            return body
+
+        try:
+            with fail_after(self._options.setup_timeout_s * 2):
+                line = await self._reached(self._options.setup_timeout_s)
+                return await all_tools(page, self._options.listing)
+        except Fault as fault:
+            raise_unavailable(fault)
+        except TimeoutError:
+            raise_unavailable(Lost("timeout"))
+
+    async def ping(self) -> None:
+        """Return when the process answers; see ``core.connector.Connector``."""
+        try:
+            with fail_after(self._options.ping_timeout_s):
+                line = await self._reached(self._options.ping_timeout_s)
+                await line.ask("server/discover" if line.dialect.stateless else "ping")
+        except Refused as refusal:
+            if refusal.code != eras.METHOD_NOT_FOUND:  # whoever says so is there
+                raise_unavailable(refusal)
+        except Fault as fault:
+            raise_unavailable(fault)
+        except TimeoutError:
+            raise_unavailable(Lost("timeout"))
+
+    async def _reached(self, wait_s: float) -> _Line:
+        with move_on_after(wait_s):
+            await self._settled.wait()
+        if self._line is None:
+            raise Unprepared("process_down")
+        return self._line
+
+    # -- the life of the process
+
+    async def _supervise(self) -> None:
+        pause = self._options.first_pause_s
+        while True:
+            began = current_time()
+            cause = await self._live()
+            if current_time() - began > self._options.steady_s:
+                pause = self._options.first_pause_s
+            self._log(f"ended ({cause}); starts again in {pause:g} s")
+            # Between two lives callers are told at once, rather than kept waiting.
+            self._settled.set()
+            await sleep(pause)
+            pause = min(pause * 2, self._options.longest_pause_s)
+            self._settled = Event()
+
+    async def _live(self) -> str:
+        child: Child | None = None
+
+        def send(message: bytes) -> None:
+            if child is None:
+                raise Unprepared("process_down")
+            child.send(message)
+
+        multiplex = Multiplex(send, self._ids, self._log)
+        ears = Ears(multiplex.take, self._log, lambda: multiplex.close("process_died"))
+        try:
+            async with running(self._command, ears) as child:
+                return await self._serve(child, multiplex)
+        except Fault as fault:
+            return fault.cause
+        finally:
+            self._line = self._pid = None
+            multiplex.close("process_died")
+
+    async def _serve(self, child: Child, multiplex: Multiplex) -> str:
+        try:
+            with fail_after(self._options.setup_timeout_s):
+                dialect = await self._agree(multiplex)
+        except TimeoutError:
+            return "setup_timeout"
+        self._dialect, self._pid = dialect, child.pid
+        self._line = _Line(multiplex, dialect)
+        self._settled.set()
+        await child.gone.wait()
+        return "process_died"
+
+    async def _agree(self, multiplex: Multiplex) -> Dialect:
+        known = self._dialect
+        if self._probing and (known is None or known.stateless):
+            # Some servers die of a method they do not know: the next life then begins with the handshake.
+            self._probing = False
+            dialect = await self._probe(multiplex)
+            self._probing = True
+            if dialect is not None:
+                return dialect
+        self._probing, self._dialect = True, None
+        return await self._initialise(multiplex)
+
+    async def _probe(self, multiplex: Multiplex) -> Dialect | None:
+        dialect = self._options.client.stateless()
+        try:
+            # Half of the time: a server that does not answer what it does not know is still asked the old way.
+            with fail_after(self._options.setup_timeout_s / 2):
+                result = await multiplex.ask("server/discover", dialect.params(b""))
+        except (TimeoutError, Refused):
+            return None
+        version = stateless_version(result)
+        return None if version is None else self._options.client.stateless(version)
+
+    async def _initialise(self, multiplex: Multiplex) -> Dialect:
+        try:
+            result = await multiplex.ask("initialize", self._options.client.handshake_params())
+        except Refused as refusal:
+            # The probe came too early for a slow start and settled the era meanwhile: then it is asked again.
+            dialect = await self._probe(multiplex) if refusal.code == eras.UNSUPPORTED_VERSION else None
+            if dialect is None:
+                raise
+            return dialect
+        dialect = handshake_dialect(result)
+        multiplex.tell("notifications/initialized")
+        return dialect

@@ -1,0 +1,1 @@
+"""Checks that need the network, run by `make check`."""

@@ -1,0 +1,259 @@
+"""The composition root: settings in, a running gateway out. The one place that knows every part."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway import listening, logs, upstreams
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
+from gateway.adapters.ledger.entry import SignedLog
+from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.limiter import MemoryLimits, OverallLimits
+from gateway.adapters.metrics import PrometheusMeter
+from gateway.adapters.pins import Pins
+from gateway.adapters.rego import bundle
+from gateway.adapters.rego.engine import EngineSettings, RegoEngine
+from gateway.adapters.static_broker import StaticBroker, StaticCredential
+from gateway.core.catalog import Catalog
+from gateway.core.desk import Desk
+from gateway.core.errors import GatewayError
+from gateway.core.known import KnownValues, UnfitSecret
+from gateway.core.ports import Pingable, PipelineSettings, Ports
+from gateway.core.redact import Redactor
+from gateway.core.verify import Verifier
+from gateway.edge import asgi
+from gateway.edge.reply import Asgi, Receive, Scope, Send
+from gateway.findings import Finding
+from gateway.settings import GatewaySettings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where a gateway listens."""
+
+    url: str
+    mcp_url: str
+    admin_socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A composed gateway.
+
+    Attributes:
+        app: the ASGI application.
+        ports: what the pipeline works with.
+        desk: what the surfaces work with besides.
+    """
+
+    app: Asgi
+    ports: Ports
+    desk: Desk
+
+
+@asynccontextmanager
+async def opened(settings: GatewaySettings, url: str) -> AsyncIterator[Gateway]:
+    """A gateway with every part started; all are stopped, newest first, on exit.
+
+    Raises:
+        SettingsError: the configuration cannot be used.
+        StateRefused, KeyFileError: the state folder cannot be used.
+        GatewayError: a part is not there.
+    """
+    async with AsyncExitStack() as stack:
+        ports, desk = await _assembled(settings, url, stack)
+        options = asgi.Options(
+            issuer=settings.identity.issuer,
+            allowed_hosts=settings.listen.allowed_hosts,
+            per_minute=settings.limits.edge_per_minute,
+            local_operator=True,
+        )
+        yield Gateway(asgi.build(ports, desk, options), ports, desk)
+
+
+async def serve(
+    settings: GatewaySettings, *, ready: Callable[[Served], None], until: Callable[[], Awaitable[object]]
+) -> None:
+    """Serve on TCP and the admin socket; ``ready`` is called once calls are taken, then ``until`` is awaited.
+
+    Raises:
+        SettingsError, StateRefused, KeyFileError, GatewayError, OSError: it cannot start; nothing is left behind.
+    """
+    with listening.sockets(settings) as (tcp, unix):
+        url = listening.url(settings, tcp)
+        async with opened(settings, url) as gateway:
+            server = listening.Server(settings, gateway.app)
+            async with server.running([tcp, unix]):
+                ready(Served(url, f"{url}/mcp", str(settings.state / listening.ADMIN_SOCKET)))
+                await until()
+
+
+async def check(settings: GatewaySettings) -> list[Finding]:
+    """Start every part without listening, ask each whether it can serve, and say what to do where it cannot."""
+    try:
+        async with opened(settings, "http://127.0.0.1") as gateway:
+            return [await _finding(part, ping) for part, ping in gateway.desk.pings.items()]
+    except SettingsError as error:
+        return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
+
+
+def build(settings: GatewaySettings) -> Asgi:
+    """The gateway as an ASGI application that starts and stops with its life span, for other servers than ours."""
+    return _Hosted(settings)
+
+
+async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> tuple[Ports, Desk]:
+    clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
+    redactor = Redactor(known)
+    logs.configure(redactor.text)
+    record = await _record(settings, clock, meter, stack)
+    policy = await stack.enter_async_context(_engine(settings))
+    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
+    key = load_key(settings.state / "keys" / "issuer.pem")
+    identity = LocalIdentity(clock, trust, [key.public_key()])
+    broker = StaticBroker(_credentials(settings), known)
+    verifier = Verifier()
+    connected = await upstreams.connect(settings, stack)
+    catalog = await _stocked(settings, connected, verifier, meter)
+    ports = Ports(
+        clock=clock,
+        identity=identity,
+        runs=record.runs,
+        catalog=catalog,
+        policy=policy,
+        limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
+        broker=broker,
+        verifier=verifier,
+        redactor=redactor,
+        audit=record.log,
+        meter=meter,
+        settings=PipelineSettings(settings.environment, settings.region, settings.policy.mode == "observe"),
+    )
+    pings = {name: part.ping for name, part in _parts(ports).items()}
+    pings |= {f"upstream:{name}": connector.ping for name, connector in connected.all.items()}
+    issuer = LocalIssuer(clock, trust, key)
+    return ports, Desk(record.runs, issuer, record.reader, pings, meter.page, url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The parts that share the log."""
+
+    log: SignedLog
+    runs: RunRegistry
+    reader: LogReader
+
+
+async def _record(
+    settings: GatewaySettings, clock: SystemClock, meter: PrometheusMeter, stack: AsyncExitStack
+) -> _Record:
+    keys = create_or_load(settings.state / "keys", settings.audit.origin)
+    reserve = settings.audit.reserve_mb * 1024 * 1024
+    ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
+    reader = await stack.enter_async_context(LogReader(settings.state, keys))
+    runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
+    return _Record(SignedLog(ledger, runs, keys, meter, clock), runs, reader)
+
+
+def _engine(settings: GatewaySettings) -> RegoEngine:
+    layers = [*([bundle.shipped()] if settings.policy.shipped else []), *settings.policy.bundles]
+    try:
+        loaded = bundle.load(layers, settings.policy.data)
+    except bundle.BundleError as error:
+        raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
+    return RegoEngine(loaded, EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000))
+
+
+async def _stocked(
+    settings: GatewaySettings, connected: upstreams.Upstreams, verifier: Verifier, meter: PrometheusMeter
+) -> Catalog:
+    pins = Pins(settings.state / "pins.json")
+    pins.load()
+    catalog = Catalog(connected.all)
+    shelves = await upstreams.stock(settings, connected, pins)
+    try:
+        catalog.replace(shelves)
+    except ValueError as error:
+        raise SettingsError([f"catalogue: {error}"]) from None
+    verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
+    meter.admit([tool.fqn for tool in catalog.tools()])
+    return catalog
+
+
+def _parts(ports: Ports) -> dict[str, Pingable]:
+    return {
+        "identity": ports.identity,
+        "audit": ports.audit,
+        "runs": ports.runs,
+        "policy": ports.policy,
+        "catalogue": ports.catalog,
+        "credentials": ports.broker,
+    }
+
+
+def _known_values(settings: GatewaySettings) -> KnownValues:
+    values = {name: os.environ.get(name, "") for name in settings.known_secrets}
+    missing = [f"known_secrets: {name} is not set in the environment" for name, value in values.items() if not value]
+    if missing:
+        raise SettingsError(missing)
+    known = KnownValues()
+    for name, value in values.items():
+        try:
+            known.add(value)
+        except UnfitSecret as error:
+            raise SettingsError([f"known_secrets: {name}: {error}"]) from None
+    return known
+
+
+def _credentials(settings: GatewaySettings) -> dict[str, StaticCredential]:
+    return {
+        name: StaticCredential(header=given.header, env=given.env, file=given.file, prefix=given.prefix)
+        for name, given in settings.credentials.items()
+    }
+
+
+async def _finding(part: str, ping: Callable[[], Awaitable[None]]) -> Finding:
+    try:
+        await ping()
+    except GatewayError as error:
+        return Finding(part, ok=False, text=error.detail, fix=_FIXES.get(part.partition(":")[0], "see the log"))
+    return Finding(part, ok=True, text="ready")
+
+
+_FIXES = {
+    "upstream": "start the upstream, or correct its url, command or credential",
+    "credentials": "set the environment variable or file named in [credentials.*]",
+    "catalogue": 'declare tools in a catalogue file, or pin an MCP upstream with trust = "first_use"',
+    "policy": "`ostiary policy check DIR` names the rule",
+    "audit": "free disk space and check the state folder's permissions",
+    "runs": "free disk space and check the state folder's permissions",
+}
+
+
+class _Hosted:
+    """``build``'s application: assembled when the server's life span starts."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._app: Asgi | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._app is not None:
+            await self._app(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        url = self._settings.listen.external_url or "http://127.0.0.1"
+        async with opened(self._settings, url) as gateway:
+            self._app = gateway.app
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self._app = None
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,302 @@
+"""Secrets out of results and log lines.
+
+Layer 1 takes out every known value in all its encodings (``core/known.py``), layer 2 every value under a key that names
+a secret (``core/secret_names.py``), also inside texts that are JSON themselves. The result stays valid JSON, and one
+that holds nothing keeps the upstream's bytes: a few scans over the body tell, without parsing it.
+
+What this does not find: a value encrypted, compressed or encoded twice, one spread over several members, and secrets
+nobody told the gateway of under keys that do not say so.
+"""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgspec
+import re2
+
+from gateway.core.call import Redacted, Verified
+from gateway.core.errors import Tainted
+from gateway.core.known import MIN_LENGTH, PLACEHOLDERS, WIDE_GAPS, KnownValues, Needles, Span, UnfitSecret, squeeze
+from gateway.core.secret_names import is_secret_name
+
+KNOWN_VALUE, SECRET_KEY = PLACEHOLDERS
+UNREADABLE = "[redacted:unreadable]"
+_MAX_NESTING = 4  # JSON inside a text inside JSON ...
+_MAX_SUSPECTS = 256
+_TOKENS_KEPT = 256
+_ENCODER = msgspec.json.Encoder()
+# Members that hold the secret itself where a secret-named key has an object.
+_VALUE_NAMES = frozenset({"value", "raw", "data", "plaintext", "current", "previous"})
+_NAME_MEMBERS = ("name", "key", "Name", "Key")
+
+
+def _suspects() -> Any:
+    # A superset of the names layer 2 knows, at the end of a JSON string (inside a text the quote is escaped); and
+    # whatever the squeezed scan cannot see through: \u escapes, wide or invisible white space.
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    names = (
+        rb"passw(?:or)?ds?|pwd|pass[-_ .]?(?:phrase|code|word)|secrets?(?:[-_ .]?id)?|token|jwt|keys?"
+        rb"|authorization|auth[-_ .]?header|credentials?|cookie"
+    )
+    return re2.compile(rb"(?i:" + names + rb')[^a-zA-Z"\\]{0,16}\\*"|\\u[0-9a-fA-F]{4}|' + WIDE_GAPS, options)
+
+
+_SUSPECTS = _suspects()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Most work for one result; over it the result is withheld.
+
+    Attributes:
+        bytes: longest body that is walked (clean bodies are only scanned).
+        nodes: most JSON values in it, nested texts included.
+        hits: most values taken out.
+    """
+
+    bytes: int = 4 * 1024 * 1024
+    nodes: int = 200_000
+    hits: int = 10_000
+
+
+class Redactor:
+    """The ``Redactor`` port, and the same engine for log lines."""
+
+    def __init__(self, known: KnownValues, bounds: Bounds | None = None) -> None:
+        self._known = known
+        self._bounds = bounds or Bounds()
+        self._tokens: OrderedDict[str, Needles] = OrderedDict()
+
+    def redact(self, verified: Verified) -> Redacted:
+        """The result without secrets: those the gateway knows, the caller's own token, and secret-named members.
+
+        Raises:
+            Tainted: ``cause_code`` is ``redaction_bound`` (too much work) or ``redaction_failed`` (a known value is
+                spread over the structure and cannot be taken out).
+        """
+        raw = verified.raw
+        intent = raw.lease.intent
+        needles = _wanted(raw.body, (self._known.needles, self._token(intent.call.origin.token)))
+        if needles is None:
+            return Redacted(intent, raw.body, raw.value, {})
+        if len(raw.body) > self._bounds.bytes:
+            raise Tainted("the output is too large to be redacted", cause_code="redaction_bound")
+        body, counts = _rewrite(raw.body, _Pass(needles, self._bounds))
+        return Redacted(intent, body, raw.value if body is raw.body else _decoded(body), counts)
+
+    def text(self, text: str) -> str:
+        """A log line without secrets; never raises. A line that cannot be handled is replaced whole."""
+        data = text.encode("utf-8", "surrogatepass")
+        needles = _wanted(data, (self._known.needles,))
+        if needles is None:
+            return text
+        if len(data) > self._bounds.bytes:
+            return UNREADABLE
+        try:
+            return _Pass(needles, self._bounds).text(text)
+        except Tainted:
+            return UNREADABLE
+
+    def _token(self, token: str) -> Needles:
+        found = self._tokens.get(token)
+        if found is None:
+            try:
+                found = Needles((token,))
+            except UnfitSecret:  # nothing that short authenticates anyone
+                found = Needles(())
+            self._tokens[token] = found
+            if len(self._tokens) > _TOKENS_KEPT:
+                self._tokens.popitem(last=False)
+        return found
+
+
+def _wanted(body: bytes, needles: tuple[Needles, ...]) -> tuple[Needles, ...] | None:
+    # What to look for in a walk over the body; None where there is nothing and no walk is needed.
+    suspicion = _suspicion(body)
+    if suspicion is _Suspicion.OBSCURED:
+        return needles
+    squeezed = squeeze(body)
+    found = tuple(one for one in needles if one.may_hold(squeezed))
+    return found if found or suspicion is _Suspicion.NAMED else None
+
+
+class _Suspicion(Enum):
+    NONE = 0
+    NAMED = 1
+    OBSCURED = 2
+
+
+def _suspicion(body: bytes) -> _Suspicion:
+    named = False
+    for count, match in enumerate(_SUSPECTS.finditer(body)):
+        if count >= _MAX_SUSPECTS or not match.group().endswith(b'"'):
+            return _Suspicion.OBSCURED
+        start = body.rfind(b'"', 0, match.start()) + 1
+        name = body[start : match.end()].rstrip(b'"\\')
+        named = named or is_secret_name(name.decode("latin-1"))
+    return _Suspicion.NAMED if named else _Suspicion.NONE
+
+
+def _rewrite(body: bytes, work: "_Pass") -> tuple[bytes, Mapping[str, int]]:
+    try:
+        document = work.parse(body.decode())
+        walked = work.value(document)
+        changed = walked is not document or work.ambiguous
+        result = _ENCODER.encode(walked) if changed else body
+    except Tainted:
+        raise
+    except RecursionError:
+        raise Tainted("the output is nested too deeply to be redacted", cause_code="redaction_bound") from None
+    except ValueError:
+        raise Tainted("the output cannot be read for redaction", cause_code="redaction_failed") from None
+    if any(one.spans(result) for one in work.needles):
+        raise Tainted("a secret in the output cannot be taken out", cause_code="redaction_failed")
+    return result, dict(work.counts)
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        raise Tainted("the output cannot be read after redaction", cause_code="redaction_failed") from None
+    return value
+
+
+class _Pass:
+    """One walk over one result. Values that need no change come back as the same object."""
+
+    __slots__ = ("ambiguous", "bounds", "counts", "decoder", "names", "needles", "nesting", "nodes")
+
+    def __init__(self, needles: tuple[Needles, ...], bounds: Bounds) -> None:
+        self.needles = needles
+        self.bounds = bounds
+        self.counts: Counter[str] = Counter()
+        self.names: dict[str, bool] = {}
+        self.nodes = 0
+        self.nesting = 0
+        self.ambiguous = False
+        self.decoder = json.JSONDecoder(
+            object_pairs_hook=self._members, parse_float=_lexeme, parse_int=_lexeme, parse_constant=_refuse
+        )
+
+    def parse(self, text: str) -> Any:
+        """JSON with numbers as lexemes; notes in ``ambiguous`` that a key stood twice (the last one wins)."""
+        return self.decoder.decode(text)
+
+    def value(self, item: Any) -> Any:
+        """``item`` without secrets."""
+        self.nodes += 1
+        if self.nodes > self.bounds.nodes:
+            raise Tainted("the output has too many values to be redacted", cause_code="redaction_bound")
+        if isinstance(item, str):
+            return self.text(item)
+        if isinstance(item, dict):
+            return self._object(item, hidden=frozenset())
+        if isinstance(item, list):
+            walked = [self.value(child) for child in item]
+            return walked if any(new is not old for new, old in zip(walked, item, strict=True)) else item
+        return self._number(item) if isinstance(item, msgspec.Raw) else item
+
+    def text(self, text: str) -> str:
+        """``text`` without secrets; one that is JSON stays JSON."""
+        return self._literal(self._nested(text) if text.lstrip()[:1] in ("{", "[") else text)
+
+    def _nested(self, text: str) -> str:
+        outer, self.ambiguous = self.ambiguous, False
+        self.nesting += 1
+        try:
+            document = self.parse(text)
+            if self.nesting > _MAX_NESTING:
+                raise Tainted("the output nests too many texts to be redacted", cause_code="redaction_bound")
+            walked = self.value(document)
+            return _ENCODER.encode(walked).decode() if walked is not document or self.ambiguous else text
+        except ValueError:  # no JSON after all
+            return text
+        finally:
+            self.nesting -= 1
+            self.ambiguous = outer
+
+    def _literal(self, text: str) -> str:
+        if len(text) * 4 < MIN_LENGTH:  # too short in UTF-8 to hold a secret
+            return text
+        data = text.encode("utf-8", "surrogatepass")
+        spans = [span for one in self.needles for span in one.spans(data)]
+        if not spans:
+            return text
+        self._hit("known_value", len(spans))
+        return _replaced(data, sorted(spans)).decode("utf-8", "surrogatepass")
+
+    def _number(self, item: msgspec.Raw) -> msgspec.Raw | str:
+        if not any(one.spans(bytes(item)) for one in self.needles):
+            return item
+        self._hit("known_value")
+        return KNOWN_VALUE
+
+    def _object(self, item: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:
+        if any(isinstance(item.get(name), str) and self._is_secret(item[name]) for name in _NAME_MEMBERS):
+            hidden |= {"value", "Value"}  # a list of named values, such as an environment
+        walked: dict[str, Any] = {}
+        changed = False
+        for key, old in item.items():
+            name = _free(self._literal(key), walked)
+            new = self._hide(old) if key in hidden or self._is_secret(key) else self.value(old)
+            changed = changed or name is not key or new is not old
+            walked[name] = new
+        return walked if changed else item
+
+    def _hide(self, item: Any) -> Any:
+        # Flags stay: "password": true says nothing. An object is walked, as it may describe the member (a JSON Schema).
+        if isinstance(item, dict):
+            return self._object(item, hidden=_VALUE_NAMES)
+        if isinstance(item, list):
+            walked = [self._hide(child) for child in item]
+            return walked if any(new is not old for new, old in zip(walked, item, strict=True)) else item
+        if item is None or isinstance(item, bool) or item in ("", *PLACEHOLDERS):
+            return item
+        self._hit("secret_key")
+        return SECRET_KEY
+
+    def _is_secret(self, name: str) -> bool:
+        found = self.names.get(name)
+        if found is None:
+            found = self.names[name] = is_secret_name(name)
+        return found
+
+    def _hit(self, rule: str, times: int = 1) -> None:
+        self.counts[rule] += times
+        if self.counts.total() > self.bounds.hits:
+            raise Tainted("the output has too many secrets to be redacted", cause_code="redaction_bound")
+
+    def _members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        self.ambiguous = self.ambiguous or len(members) != len(pairs)
+        return members
+
+
+def _lexeme(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    if name not in taken:
+        return name
+    return next(free for number in range(2, len(taken) + 3) if (free := f"{name}#{number}") not in taken)
+
+
+def _replaced(data: bytes, spans: list[Span]) -> bytes:
+    parts, end = [], 0
+    for start, stop in spans:
+        if start >= end:
+            parts += [data[end:start], KNOWN_VALUE.encode()]
+        end = max(end, stop)
+    return b"".join([*parts, data[end:]])

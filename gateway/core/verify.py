@@ -1,0 +1,119 @@
+"""The output contract of a tool: result shape, size, and the pinned ``outputSchema``.
+
+What breaks it is withheld (``Tainted``): a model that reads a malformed or oversized answer acts on something nobody
+approved. Messages name rules of the contract, never anything of the output.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.core import schema
+from gateway.core.call import Raw, Verified
+from gateway.core.errors import Tainted
+from gateway.core.schema import Checker
+from gateway.core.tool import Tool
+
+# Members each content block must have, by type; all of them strings.
+_BLOCKS: dict[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "image": ("data", "mimeType"),
+    "audio": ("data", "mimeType"),
+    "resource_link": ("uri", "name"),
+    "resource": (),
+}
+
+
+class Verifier:
+    """The ``Verifier`` port. Compiled schemas are kept by the tool's digest, which covers the schema."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        """Keep at most ``capacity`` compiled output schemas; the one unused longest goes first."""
+        self._capacity = capacity
+        self._checkers: OrderedDict[str, Checker] = OrderedDict()
+
+    def prepare(self, tools: Iterable[Tool]) -> None:
+        """Compile the output schemas of a new catalogue generation, so that a bad one is refused at load.
+
+        Raises:
+            schema.SchemaRefused: a tool's output schema cannot be used; the message names the tool.
+        """
+        for tool in tools:
+            try:
+                self._checker(tool)
+            except schema.SchemaRefused as error:
+                raise schema.SchemaRefused(f"outputSchema of {tool.fqn}: {error}") from None
+
+    def verify(self, raw: Raw) -> Verified:
+        """Check size, shape, then the pinned output schema (not for results that say they are errors).
+
+        Raises:
+            Tainted: ``cause_code`` is ``output_size``, ``output_shape`` or ``output_schema``.
+        """
+        tool = raw.lease.intent.tool
+        if len(raw.body) > tool.limits.max_output_bytes:
+            raise Tainted(f"the output is over {tool.limits.max_output_bytes} bytes", cause_code="output_size")
+        fault = _misshape(raw.value)
+        if fault is not None:
+            raise Tainted(f"the output is no tool result: {fault}", cause_code="output_shape")
+        if not raw.value.get("isError", False):
+            self._check_structured(tool, raw.value)
+        return Verified(raw)
+
+    def _check_structured(self, tool: Tool, value: dict[str, Any]) -> None:
+        try:
+            checker = self._checker(tool)
+        except schema.SchemaRefused:
+            raise Tainted("the tool's outputSchema cannot be used", cause_code="output_schema") from None
+        if checker is None:
+            return
+        if "structuredContent" not in value:
+            raise Tainted("the tool promises structuredContent and sent none", cause_code="output_schema")
+        if not checker.accepts(value["structuredContent"]):
+            broken = ", ".join(checker.rules(value["structuredContent"]))
+            raise Tainted(f"the output breaks the tool's outputSchema at {broken}", cause_code="output_schema")
+
+    def _checker(self, tool: Tool) -> Checker | None:
+        pinned = tool.definition.get("outputSchema")
+        if pinned is None:
+            return None
+        found = self._checkers.get(tool.digest)
+        if found is None:
+            found = self._checkers[tool.digest] = schema.compile(pinned)
+            if len(self._checkers) > self._capacity:
+                self._checkers.popitem(last=False)
+        else:
+            self._checkers.move_to_end(tool.digest)
+        return found
+
+
+def _misshape(value: Any) -> str | None:
+    # What is wrong with a tool result object, in words of the contract; None where nothing is.
+    if not isinstance(value, dict):
+        return "not an object"
+    if not isinstance(value.get("isError", False), bool):
+        return "isError is no boolean"
+    if not isinstance(value.get("structuredContent", {}), dict):
+        return "structuredContent is no object"
+    if not isinstance(value.get("_meta", {}), dict):
+        return "_meta is no object"
+    content = value.get("content")
+    if not isinstance(content, list):
+        return "content is no list"
+    return None if all(_is_block(block) for block in content) else "a content block is malformed"
+
+
+def _is_block(block: Any) -> bool:
+    if not isinstance(block, dict):
+        return False
+    kind = block.get("type")
+    members = _BLOCKS.get(kind) if isinstance(kind, str) else None
+    if members is None or not all(isinstance(block.get(name), str) for name in members):
+        return False
+    return kind != "resource" or _is_resource(block.get("resource"))
+
+
+def _is_resource(resource: Any) -> bool:
+    if not isinstance(resource, dict) or not isinstance(resource.get("uri"), str):
+        return False
+    return isinstance(resource.get("text"), str) or isinstance(resource.get("blob"), str)

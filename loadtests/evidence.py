@@ -1,0 +1,256 @@
+"""What a benchmark run proves: figures from samples, targets and whether they are met, and where that is written.
+
+``docs/evidence/one-door.json`` is for programs, the marked table in ``docs/performance.md`` for people; both come from
+the same figures. The digest of the covered sources lets anybody see whether the evidence is about the present code:
+SHA-256 over each covered file in order of its path: path, NUL, SHA-256 of its bytes in hex, line feed.
+"""
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from loadtests.load import HANDSHAKE, ROOT, STATELESS, Load, Sample, spread
+from loadtests.processes import Memory
+
+COVERED: Final = ("gateway", "connectors", "policies")
+MARK_START: Final = "<!-- figures:one-door -->"
+MARK_END: Final = "<!-- /figures:one-door -->"
+_IGNORED: Final = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
+_FIGURES: Final = ("cpu_process_us", "cpu_tree_us", "p50_us", "p99_us", "per_second", "calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round measured; every load once, in a shuffled order."""
+
+    samples: Mapping[Load, Sample]
+    fdatasync_us: float
+    load_average: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A whole run.
+
+    Attributes:
+        seed: of the loads' order and the texts sent.
+        seconds: how long it took.
+        digest: of the covered sources.
+        rounds: what was measured.
+        memory: of the gateway's processes after the last round.
+        conditions: under what.
+    """
+
+    seed: int
+    seconds: float
+    digest: str
+    rounds: Sequence[Round]
+    memory: Sequence[Memory]
+    conditions: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of the verdict.
+
+    Attributes:
+        figure: what was promised.
+        limit: the promise in words.
+        value: what was measured, in the limit's unit.
+        met: whether it holds.
+    """
+
+    figure: str
+    limit: str
+    value: float
+    met: bool
+
+
+def document(run: Run) -> dict[str, Any]:
+    """The evidence of a run in which every door was measured."""
+    found = figures(run.rounds, run.memory)
+    judged = targets(found)
+    samples = [sample for each in run.rounds for sample in each.samples.values()]
+    return {
+        "campaign": "one-door",
+        "commit": commit(),
+        "covered": list(COVERED),
+        "digest": run.digest,
+        "seed": run.seed,
+        "seconds": round(run.seconds, 1),
+        "counts": {"rounds": len(run.rounds), "loads": len(samples), "calls": sum(each.calls for each in samples)},
+        "conditions": dict(run.conditions),
+        "load_averages": [each.load_average for each in run.rounds],
+        "figures": found,
+        "targets": [asdict(target) for target in judged],
+        "verdict": "passed" if all(target.met for target in judged) else "failed",
+    }
+
+
+def figures(rounds: Sequence[Round], memory: Sequence[Memory]) -> dict[str, Any]:
+    """The figures of a run: medians with least and most over the rounds."""
+    loads = [
+        asdict(load) | {name: spread([getattr(each.samples[load], name) for each in rounds]) for name in _FIGURES}
+        for load in rounds[0].samples
+    ]
+    return {
+        "loads": loads,
+        "added_p50_us": {
+            version: spread([_added(each.samples, version) for each in rounds]) for version in (STATELESS, HANDSHAKE)
+        },
+        "fdatasync_p50_us": spread([each.fdatasync_us for each in rounds]),
+        "memory_mb": [asdict(each) for each in memory],
+    }
+
+
+def targets(found: Mapping[str, Any]) -> list[Target]:
+    """The targets of a governed call. Where a figure has several loads, the worst of them is judged."""
+    own = [load for load in found["loads"] if load["door"] == "ostiary" and load["connections"] > 1]
+    process = max(load["cpu_process_us"]["median"] for load in own) / 1e3
+    tree = max(load["cpu_tree_us"]["median"] for load in own) / 1e3
+    synced = found["fdatasync_p50_us"]["median"] / 1e3
+    added = max(each["median"] for each in found["added_p50_us"].values()) / 1e3
+    ratio = min(_ratio(found["loads"], version) for version in (STATELESS, HANDSHAKE))
+    gateway = max(each["rss"] for each in found["memory_mb"] if each["role"] == "gateway")
+    worker = max(each["rss"] for each in found["memory_mb"] if each["role"] == "policy worker")
+    allowed = 2 + 2 * synced
+    limit = f"<= 2 ms + 2 fdatasync of {synced:.2f} ms = {allowed:.2f} ms"
+    return [
+        _target("CPU a call, c = 16, gateway process", "<= 1.2 ms", process, met=process <= 1.2),
+        _target("CPU a call, c = 16, whole tree", "<= 2.2 ms", tree, met=tree <= 2.2),
+        _target("added p50, c = 1", limit, added, met=added <= allowed),
+        _target("CPU a call, c = 16, FastMCP shared client / Ostiary's tree", ">= 2", ratio, met=ratio >= 2),
+        _target("memory, gateway process (RSS)", "<= 140 MB", gateway, met=gateway <= 140),
+        _target("memory, policy worker (RSS)", "<= 60 MB", worker, met=worker <= 60),
+    ]
+
+
+def conditions(folder: Path, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Under what the figures were taken; ``folder`` is where the log was written."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "file_system": _file_system(folder),
+        "versions": dict(sorted(versions.items())),
+    }
+
+
+def sources_digest(root: Path = ROOT, covered: Iterable[str] = COVERED) -> str:
+    """Digest of the sources the evidence is about, lower-case hex."""
+    files = sorted(
+        path.relative_to(root).as_posix()
+        for name in covered
+        for path in (root / name).rglob("*")
+        if path.is_file() and not _IGNORED.intersection(path.parts)
+    )
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(f"{name}\0{hashlib.sha256((root / name).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def commit(root: Path = ROOT) -> str:
+    """The commit the sources stand on; ``unknown`` outside a repository. The digest is what counts."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def write_table(page: Path, table: str) -> None:
+    """Put ``table`` between the marks of ``page``.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    text = page.read_text("utf-8")
+    before, start, rest = text.partition(MARK_START)
+    _, stop, after = rest.partition(MARK_END)
+    if not (start and stop):
+        raise ValueError(f"{page}: no {MARK_START} ... {MARK_END}")
+    page.write_text(f"{before}{start}\n{table}\n{stop}{after}", "utf-8")
+
+
+def table(evidence: Mapping[str, Any]) -> str:
+    """The evidence as Markdown."""
+    found, about, counts = evidence["figures"], evidence["conditions"], evidence["counts"]
+    lines = [
+        f"{counts['rounds']} rounds, {counts['calls']:,} calls, every answer checked. {about['cores']} cores"
+        f" ({about['processor']}), {about['kernel']}, Python {about['python']}, log on {about['file_system']}; load"
+        f" average {_averages(evidence['load_averages'])}; "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        + f". Seed {evidence['seed']}. Medians over the rounds, [least, most] in brackets.",
+        "",
+        "| door | revision | c | runs | CPU a call, process, ms | CPU a call, tree, ms | p50, ms | p99, ms | calls/s |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_row(load) for load in found["loads"]),
+        "",
+        "| target | limit | measured | |",
+        "|---|---|---|---|",
+        *(
+            f"| {each['figure']} | {each['limit']} | {each['value']:.2f} | {'met' if each['met'] else '**missed**'} |"
+            for each in evidence["targets"]
+        ),
+        "",
+        "Added p50 at c = 1: "
+        + ", ".join(f"{version} {_milli(value)}" for version, value in found["added_p50_us"].items())
+        + f" ms; fdatasync p50 {_milli(found['fdatasync_p50_us'])} ms. Memory after the run (RSS / PSS, MB): "
+        + ", ".join(f"{each['role']} {each['rss']:.0f} / {each['pss']:.0f}" for each in found["memory_mb"])
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _target(figure: str, limit: str, value: float, *, met: bool) -> Target:
+    return Target(figure, limit, round(value, 3), met)
+
+
+def _added(samples: Mapping[Load, Sample], version: str) -> float:
+    alone = {load.door: sample for load, sample in samples.items() if (load.version, load.connections) == (version, 1)}
+    return alone["ostiary"].p50_us - alone["direct"].p50_us
+
+
+def _ratio(loads: Sequence[Mapping[str, Any]], version: str) -> float:
+    many = [load for load in loads if load["version"] == version and load["connections"] > 1]
+    own = max(load["cpu_tree_us"]["median"] for load in many if load["door"] == "ostiary")
+    peer = next(load["cpu_tree_us"]["median"] for load in many if load["door"] == "fastmcp-shared")
+    return float(peer / own)
+
+
+def _row(load: Mapping[str, Any]) -> str:
+    cells = [load["door"], load["version"], load["connections"], load["runs"]]
+    cells += [_milli(load[name]) for name in ("cpu_process_us", "cpu_tree_us", "p50_us", "p99_us")]
+    return "| " + " | ".join(map(str, [*cells, f"{load['per_second']['median']:,.0f}"])) + " |"
+
+
+def _milli(figure: Mapping[str, float]) -> str:
+    median, least, most = (figure[name] / 1e3 for name in ("median", "min", "max"))
+    return f"{median:.2f} [{least:.2f}, {most:.2f}]"
+
+
+def _averages(averages: Sequence[Sequence[float]]) -> str:
+    firsts = [each[0] for each in averages]
+    return f"{min(firsts):.1f} to {max(firsts):.1f}"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _file_system(folder: Path) -> str:
+    # The mount with the longest path that holds the folder; see proc_pid_mountinfo(5).
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4]
+        if folder.resolve().is_relative_to(point) and len(point) > len(best):
+            best, kind = point, right.split()[0]
+    return kind

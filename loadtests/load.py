@@ -1,0 +1,154 @@
+"""One measured load on one door: the load client in its own process, CPU time read just before and after its calls."""
+
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from loadtests.processes import BenchmarkError, cpu, end
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+STATELESS: Final = "2026-07-28"
+HANDSHAKE: Final = "2025-11-25"
+_DEADLINE_S: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One way to the upstream's tool.
+
+    Attributes:
+        name: as the figures call it.
+        url: MCP endpoint.
+        tool: the echo tool's name there.
+        pid: process whose CPU time counts.
+        tokens: bearer tokens; each is a run of its own.
+    """
+
+    name: str
+    url: str
+    tool: str
+    pid: int
+    tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a door is loaded.
+
+    Attributes:
+        door: name of the door.
+        version: protocol revision.
+        connections: calls under way at a time.
+        runs: how many tokens, and so runs, the connections share.
+        calls: most calls; 0 = as many as the time allows.
+        warmup: unmeasured calls on each connection.
+    """
+
+    door: str
+    version: str
+    connections: int
+    runs: int = 1
+    calls: int = 0
+    warmup: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One load's figures; times in microseconds, CPU per call."""
+
+    calls: int
+    seconds: float
+    per_second: float
+    p50_us: float
+    p99_us: float
+    cpu_process_us: float
+    cpu_tree_us: float
+
+
+def measure(door: Door, load: Load, seconds: float, seed: int) -> Sample:
+    """Load a door for at most ``seconds``.
+
+    Raises:
+        BenchmarkError: an answer was not right, or the client did not end in time.
+    """
+    job: dict[str, Any] = {
+        "url": door.url,
+        "tool": door.tool,
+        "version": load.version,
+        "connections": load.connections,
+        "seconds": seconds,
+        "warmup": load.warmup,
+        "tokens": door.tokens[: load.runs],
+        "seed": seed,
+    }
+    if load.calls:
+        job["calls"] = load.calls
+    command = [sys.executable, "-m", "loadtests.client"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        try:
+            _say(client.stdin, json.dumps(job))
+            _line(client.stdout, load)
+            before = cpu(door.pid)
+            _say(client.stdin, "go")
+            said = json.loads(_line(client.stdout, load))
+            after = cpu(door.pid)
+        finally:
+            end(client)
+    calls = said["calls"]
+    return Sample(
+        calls=calls,
+        seconds=said["seconds"],
+        per_second=said["per_second"],
+        p50_us=said["p50_us"],
+        p99_us=said["p99_us"],
+        cpu_process_us=(after.process - before.process) / calls * 1e6,
+        cpu_tree_us=(after.tree - before.tree) / calls * 1e6,
+    )
+
+
+def fdatasync_p50_us(folder: Path, count: int = 200) -> float:
+    """Median time of appending 4 KiB and making it durable, microseconds, on the file system of ``folder``."""
+    page, times = b"\0" * 4096, []
+    path = folder / "fdatasync.probe"
+    with path.open("wb", buffering=0) as file:
+        for _ in range(count):
+            started = time.perf_counter()
+            file.write(page)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    path.unlink()
+    return statistics.median(times) * 1e6
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most of a figure over the rounds."""
+    return {
+        "median": round(statistics.median(values), 1),
+        "min": round(min(values), 1),
+        "max": round(max(values), 1),
+    }
+
+
+def _say(stdin: IO[bytes], line: str) -> None:
+    try:
+        stdin.write(line.encode() + b"\n")
+    except BrokenPipeError:
+        raise BenchmarkError("the load client has ended") from None
+
+
+def _line(stdout: IO[bytes], load: Load) -> bytes:
+    ready, _, _ = select.select([stdout], [], [], _DEADLINE_S)
+    line = stdout.readline() if ready else b""
+    if not line:
+        raise BenchmarkError(f"{load.door}, {load.version}, {load.connections} connections: the run is void")
+    return line

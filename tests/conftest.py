@@ -1,0 +1,13 @@
+"""What every test shares: one event loop, and Hypothesis without deadlines and with the same examples in every run."""
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ostiary")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The gateway runs on asyncio."""
+    return "asyncio"

@@ -1,0 +1,83 @@
+"""``ostiary audit verify`` on a real log: sound as written, and any altered byte is found and named."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.keys import LOG_VKEY
+from gateway.cli.root import ostiary
+from tests.ledgers import Walk, open_books
+
+
+def verify(folder: Path, *words: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(ostiary, ["audit", "verify", "--state", str(folder), *words])
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder whose log holds three calls."""
+
+    async def fill() -> None:
+        async with open_books(tmp_path) as books:
+            for _ in range(3):
+                await Walk(books).go()
+
+    anyio.run(fill)
+    return tmp_path
+
+
+def alter(state: Path, statement: str, index: int) -> None:
+    """Change the log behind the gateway's back."""
+    with closing(sqlite3.connect(state / DATABASE)) as database, database:
+        assert database.execute(statement, (index,)).rowcount == 1
+
+
+def test_a_sound_log_is_said_to_be_sound(state: Path) -> None:
+    """Counts, the signed root, and exit code 0; the same as JSON."""
+    done = verify(state)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("sound: ")
+    document = json.loads(verify(state, "--json").stdout)
+    assert document["ok"]
+    assert document["checkpoint"]["size"] == document["size"] > 6
+    assert document["payloads"] > 0
+
+
+def test_one_altered_byte_of_a_record_is_found_and_named(state: Path) -> None:
+    """The first line names the record, and the exit code is 1."""
+    alter(state, "update records set leaf = cast(replace(leaf, '\"v\":1', '\"v\":2') as blob) where idx = ?", 4)
+    done = verify(state)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("record 4 ")
+    assert json.loads(verify(state, "--json").stdout)["findings"][0]["index"] == 4
+
+
+def test_a_removed_record_is_found(state: Path) -> None:
+    """Removal is named by index too."""
+    alter(state, "delete from records where idx = ?", 5)
+    assert "5" in verify(state).stdout.splitlines()[0]
+    assert verify(state).exit_code == 1
+
+
+def test_the_key_kept_elsewhere_counts(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A log signed with another key is not sound, however well it fits the key beside it."""
+    elsewhere = tmp_path_factory.mktemp("auditor") / LOG_VKEY
+    elsewhere.write_bytes((state / "keys" / LOG_VKEY).read_bytes())
+    assert verify(state, "--vkey", str(elsewhere)).exit_code == 0
+    text = elsewhere.read_text("ascii").strip()
+    elsewhere.write_text(text[:-4] + ("AAA=" if not text.endswith("AAA=") else "BBB="), "ascii")
+    assert verify(state, "--vkey", str(elsewhere)).exit_code == 1
+
+
+def test_a_log_without_its_key_is_a_usage_error(tmp_path: Path) -> None:
+    """Exit code 2, and which file is missing."""
+    done = verify(tmp_path)
+    assert done.exit_code == 2
+    assert LOG_VKEY in done.stderr

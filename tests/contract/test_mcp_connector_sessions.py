@@ -1,0 +1,216 @@
+"""The MCP connector's sessions over HTTP: set-up, era, credentials, listing and ping, when things go wrong."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from anyio import create_task_group, fail_after
+
+from connectors.mcp.exchange import open_transport
+from connectors.mcp.http import HttpConnector, HttpOptions
+from connectors.mcp.listing import ListingLimits
+from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
+from gateway.core.mcpwire.eras import Era
+from tests.evidence import lease, make_tool
+from tests.rawhttp import RawUpstream, Seen, answer, error, http, running, says
+
+ERAS = pytest.mark.parametrize("era", list(Era))
+TOOL = make_tool()
+
+
+@pytest.fixture(scope="module")
+async def transport() -> AsyncIterator[httpx.AsyncBaseTransport]:
+    """The shared transport."""
+    opened = open_transport()
+    yield opened
+    await opened.aclose()
+
+
+async def failing(connector: HttpConnector, **other: Any) -> GatewayError:
+    """The error a call ends with; it must come by itself."""
+    with pytest.raises(GatewayError) as caught, fail_after(5):
+        await connector.invoke(lease(TOOL, **other))
+    return caught.value
+
+
+SETUP: dict[str, Callable[[Seen], bytes]] = {
+    "unauthorised": lambda s: http(b"", status="401 Unauthorized"),
+    "broken": lambda s: http(b"", status="500 Oops"),
+    "garbage": lambda s: http(b"{"),
+    "unknown revision": lambda s: answer(s, {"protocolVersion": "1999-01-01"}),
+    "bad session id": lambda s: answer(s, {"protocolVersion": "2025-06-18"}, extra=f"mcp-session-id: {'x' * 2000}\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SETUP)
+async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, transport: httpx.AsyncBaseTransport) -> None:
+    """Before there is a session no call leaves, and the next call tries afresh."""
+    async with (
+        running(Era.HANDSHAKE, initialize=says(SETUP[name]), call=says(answer)) as up,
+        HttpConnector(up.url, transport) as connector,
+    ):
+        assert type(await failing(connector)) is NotSent
+        assert up.calls("tools/call") == []
+        del up.scripts["initialize"]
+        await connector.invoke(lease(TOOL))
+        assert connector.era is Era.HANDSHAKE
+
+
+@pytest.mark.parametrize("method", ["server/discover", "initialize"])
+async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, transport: httpx.AsyncBaseTransport) -> None:
+    """A silent probe falls back to the handshake; a silent handshake ends before the call's own time does."""
+    async with running(Era.HANDSHAKE, call=says(answer)) as up:
+        up.scripts[method] = up.hang
+        async with HttpConnector(up.url, transport, HttpOptions(setup_timeout_s=0.6)) as connector:
+            if method == "initialize":
+                caught = await failing(connector)
+                assert (type(caught), caught.cause_code) == (NotSent, "setup_timeout")
+            else:
+                await connector.invoke(lease(TOOL))
+            assert len(up.calls("tools/call")) == (method != "initialize")
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "503 Busy"])
+async def test_a_shut_door_says_nothing_of_the_era(status: str, transport: httpx.AsyncBaseTransport) -> None:
+    """A probe refused for its credential or for load does not turn a stateless upstream into a handshake one."""
+    async with (
+        running(Era.STATELESS, discover=says(lambda _: http(b"", status=status)), call=says(answer)) as up,
+        HttpConnector(up.url, transport) as connector,
+    ):
+        assert type(await failing(connector)) is NotSent
+        assert up.calls("initialize") == []
+        del up.scripts["server/discover"]
+        await connector.invoke(lease(TOOL))
+        assert connector.era is Era.STATELESS
+
+
+async def test_an_expired_session_is_opened_again_once(transport: httpx.AsyncBaseTransport) -> None:
+    """A 404 for a session means that the call was not looked at: one new handshake, and the call is answered."""
+
+    def by_session(seen: Seen) -> bytes:
+        fresh = seen.headers["mcp-session-id"] == "session-2"
+        return answer(seen) if fresh else http(b"", status="404 Not Found")
+
+    async with running(Era.HANDSHAKE, call=says(by_session)) as up, HttpConnector(up.url, transport) as connector:
+        await connector.invoke(lease(TOOL))
+        assert [seen.headers["mcp-session-id"] for seen in up.calls("tools/call")] == ["session-1", "session-2"]
+        up.scripts["tools/call"] = says(lambda _: http(b"", status="404 Not Found"))
+        assert (await failing(connector)).cause_code == "http_404"
+        assert up.sessions == 3
+        assert len(up.calls("tools/call")) == 4
+
+
+@ERAS
+async def test_an_upstream_of_the_other_era_is_found_out(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+    """An upstream replaced by one of the other era costs at most one refused call, not the connector."""
+    async with running(era, call=says(answer)) as up, HttpConnector(up.url, transport) as connector:
+        await connector.invoke(lease(TOOL))
+        up.era = Era.STATELESS if era is Era.HANDSHAKE else Era.HANDSHAKE
+        up.scripts["tools/call"] = says(lambda s: error(s, -32600, "400 Bad Request", id="server-error"))
+        assert type(await failing(connector)) is ToolFailed
+        up.scripts["tools/call"] = says(answer)
+        await connector.invoke(lease(TOOL))
+        assert connector.era is up.era
+
+
+async def test_sessions_are_not_shared_between_credentials(transport: httpx.AsyncBaseTransport) -> None:
+    """Two credentials have two sessions, each request carries its own, and no cookie goes from one to the other."""
+    cookie = says(lambda s: answer(s, extra="set-cookie: who=alice; Path=/\r\n"))
+    async with running(Era.HANDSHAKE, call=cookie) as up, HttpConnector(up.url, transport) as connector:
+        for _ in range(2):
+            for who in ("alice", "bob"):
+                await connector.invoke(lease(TOOL, headers={"Authorization": f"Bearer {who}"}))
+        calls = up.calls("tools/call")
+        assert {(c.headers["authorization"], c.headers["mcp-session-id"]) for c in calls} == {
+            ("Bearer alice", "session-1"),
+            ("Bearer bob", "session-2"),
+        }
+        assert [c for c in up.seen if "cookie" in c.headers] == []
+    assert sorted(seen.headers["mcp-session-id"] for seen in up.calls("DELETE")) == ["session-1", "session-2"]
+
+
+async def test_sessions_of_bygone_credentials_are_ended(transport: httpx.AsyncBaseTransport) -> None:
+    """Credentials that live for one call do not pile up sessions."""
+    async with (
+        running(Era.HANDSHAKE, call=says(answer)) as up,
+        HttpConnector(up.url, transport, HttpOptions(max_sessions=2)) as connector,
+    ):
+        for number in range(4):
+            await connector.invoke(lease(TOOL, headers={"authorization": str(number)}))
+        assert [seen.headers["authorization"] for seen in up.calls("DELETE")] == ["0", "1"]
+
+
+async def test_first_calls_at_once_shake_hands_once(transport: httpx.AsyncBaseTransport) -> None:
+    """Many first calls with one credential share one handshake."""
+    async with running(Era.HANDSHAKE, call=says(answer)) as up, HttpConnector(up.url, transport) as connector:
+        async with create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(connector.invoke, lease(TOOL))
+        assert (up.sessions, len(up.calls("tools/call"))) == (1, 10)
+
+
+@pytest.mark.parametrize("field", ["Mcp-Session-Id", "Content-Type", "mcp-name"])
+async def test_a_credential_cannot_set_the_protocols_fields(field: str, transport: httpx.AsyncBaseTransport) -> None:
+    """A credential template that would overwrite the protocol's own header fields is refused before sending."""
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, transport) as connector:
+        for headers in ({field: "x"}, {"authorization": "a\r\nb: c"}, {"authorization": "ü"}):
+            caught = await failing(connector, headers=headers)
+            assert (type(caught), caught.cause_code) == (NotSent, "credential_header")
+        assert up.seen == []
+
+
+def listing(up: RawUpstream, pages: dict[str | None, Any]) -> None:
+    """Let the upstream list these pages, by cursor."""
+    up.scripts["tools/list"] = says(lambda s: answer(s, pages[s.message["params"].get("cursor")]))
+
+
+@ERAS
+async def test_all_pages_are_listed_unchanged(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+    """Definitions come page by page, with members nobody knows left in."""
+    tools = [{"name": f"t{n}", "inputSchema": {"type": "object"}, "x": [n, 1.5]} for n in range(3)]
+    async with running(era) as up, HttpConnector(up.url, transport) as connector:
+        listing(up, {None: {"tools": tools[:2], "nextCursor": "2"}, "2": {"tools": tools[2:]}})
+        assert await connector.discover() == tools
+
+
+ENDLESS = {"tools": [], "nextCursor": "again"}
+LISTINGS: dict[str, tuple[dict[str | None, Any], str]] = {
+    "a name twice": ({None: {"tools": [{"name": "a"}, {"name": "a"}]}}, "duplicate_tool"),
+    "no list": ({None: {"tools": {}}}, "listing"),
+    "no names": ({None: {"tools": [{}]}}, "listing"),
+    "no end": ({None: ENDLESS, "again": ENDLESS}, "too_many_pages"),
+    "odd cursor": ({None: {"tools": [], "nextCursor": 1}}, "listing"),
+    "too large": ({None: {"tools": [{"name": "x" * 90_000}]}}, "output_too_large"),
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+async def test_a_bad_listing_is_refused_whole(name: str, transport: httpx.AsyncBaseTransport) -> None:
+    """An upstream that cannot list its tools within bounds has none."""
+    pages, cause = LISTINGS[name]
+    options = HttpOptions(listing=ListingLimits(pages=3, bytes=50_000))
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, transport, options) as connector:
+        listing(up, pages)
+        with pytest.raises(Unavailable) as caught:
+            await connector.discover()
+        assert caught.value.cause_code == cause
+
+
+@ERAS
+async def test_ping_tells_whether_the_upstream_answers(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+    """A ping asks each time, survives servers that know no ping, and sees a server that stopped answering."""
+    method = "ping" if era is Era.HANDSHAKE else "server/discover"
+    options = HttpOptions(ping_timeout_s=0.5)
+    async with running(era) as up, HttpConnector(up.url, transport, options) as connector:
+        await connector.ping()
+        await connector.ping()
+        assert len(up.calls(method)) >= 2
+        up.scripts[method] = says(lambda s: error(s, -32601))
+        await connector.ping()
+        up.scripts[method] = up.hang
+        with pytest.raises(Unavailable):
+            await connector.ping()
+        up.scripts[method] = says(lambda s: http(b"", status="503 Busy"))
+        with pytest.raises(Unavailable):
+            await connector.ping()

@@ -1,0 +1,110 @@
+"""A desk on fakes: runs in a dictionary, tokens in the clear, a log read from a list."""
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gateway.core.call import Principal, Run, RunKind
+from gateway.core.desk import Desk, LogRecord, Query, RunRequest
+from gateway.core.errors import NotFound
+from tests.clock import StepClock
+from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
+from tests.fakes.journal import Journal
+
+
+@dataclass(slots=True)
+class FakeRunDesk:
+    """Opens runs that the given ``FakeRuns`` then knows."""
+
+    clock: StepClock
+    runs: FakeRuns
+    ended: dict[str, str] = field(default_factory=dict)
+
+    async def start(self, person: Principal, request: RunRequest) -> Run:
+        """A new run for the agent."""
+        now = self.clock.now_us()
+        run = Run(
+            id=self.clock.uuid(),
+            kind=RunKind.OPENED,
+            principal_key=f"{person.issuer}|{person.user}|{request.agent}",
+            opened_by=person.user,
+            goal=request.goal,
+            scope=request.scope,
+            budget=request.budget,
+            plan=request.plan,
+            started_us=now,
+            expires_us=now + request.ttl_s * 1_000_000,
+        )
+        self.runs.opened[run.id] = run
+        return run
+
+    async def show(self, run_id: str) -> Run | None:
+        """The run, if there is one."""
+        return self.runs.opened.get(run_id)
+
+    async def end(self, run_id: str, reason: str) -> None:
+        """End the run; the first reason stays."""
+        if run_id not in self.runs.opened:
+            raise NotFound("no such run")
+        self.ended.setdefault(run_id, reason)
+
+
+@dataclass(slots=True)
+class FakeIssuer:
+    """Tokens that the given ``FakeIdentity`` then knows."""
+
+    identity: FakeIdentity
+
+    def issue(self, principal: Principal) -> str:
+        """A token made of what it stands for."""
+        token = f"token-{principal.key}-{principal.run or ''}"
+        self.identity.tokens[token] = principal
+        return token
+
+
+@dataclass(slots=True)
+class FakeReader:
+    """A log given as records; payloads by (call id, role)."""
+
+    records: list[LogRecord] = field(default_factory=list)
+    payloads: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    async def search(self, query: Query) -> tuple[LogRecord, ...]:
+        """Matching records in log order."""
+        return tuple(record for record in self.records if _matches(record, query))[: query.limit]
+
+    async def checkpoint(self) -> str:
+        """A text in the place of a checkpoint."""
+        if not self.records:
+            raise NotFound("nothing was logged yet")
+        return f"fake log\n{len(self.records)}\n"
+
+    async def payload(self, call_id: str, role: str) -> Any:
+        """The payload, or None."""
+        return self.payloads.get((call_id, role))
+
+
+def _matches(record: LogRecord, query: Query) -> bool:
+    if record.index <= query.after or not fnmatchcase(str(record.body.get("tool", "")), query.tool or "*"):
+        return False
+    at_us = int(record.body.get("ts", 0))
+    if (query.since_us is not None and at_us < query.since_us) or (
+        query.until_us is not None and at_us > query.until_us
+    ):
+        return False
+    asked = {name: getattr(query, name) for name in ("type", "run_id", "call_id", "effect", "agent")}
+    return all(value is None or record.body.get(name) == value for name, value in asked.items())
+
+
+def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> Desk:
+    """A desk whose parts are all well."""
+    journal = Journal()
+    identity = FakeIdentity(journal, {"good": AGENT})
+    return Desk(
+        runs=FakeRunDesk(clock or StepClock(), runs or FakeRuns(journal)),
+        issuer=FakeIssuer(identity),
+        reader=FakeReader(),
+        pings={"identity": identity.ping},
+        metrics=lambda: ("text/plain", b""),
+        external_url="http://gateway.test",
+    )

@@ -1,0 +1,102 @@
+"""Fake policy engine, limits and meter."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.core.call import Permit, Quota
+from gateway.core.decision import Evaluation
+from gateway.core.errors import Throttled
+from tests.fakes.journal import Journal
+
+ALLOW: dict[str, Any] = {
+    "allow": {"test": [{"id": "test.allow", "msg": "the test allows it"}]},
+    "deny": {},
+    "hint": {},
+    "require": {},
+    "oblige": {},
+}
+DENY: dict[str, Any] = ALLOW | {"deny": {"test": [{"id": "test.deny", "msg": "the test denies it"}]}}
+SILENT: dict[str, Any] = ALLOW | {"allow": {}}
+APPROVAL: dict[str, Any] = ALLOW | {"require": {"test": [{"id": "test.approval", "msg": "a person must agree"}]}}
+
+
+@dataclass(slots=True)
+class FakePolicy:
+    """Answers each question by its phase and tool, ``words``, and otherwise allows it.
+
+    Attributes:
+        words: exported sets by (phase, ``server.tool``).
+        faults: engine faults by (phase, ``server.tool``).
+        asked: the input documents, decoded, in the order they came.
+        questions: how many times the engine was asked.
+    """
+
+    journal: Journal
+    words: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    faults: dict[tuple[str, str], str] = field(default_factory=dict)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    questions: int = 0
+
+    async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
+        """The scripted words on each input."""
+        await self.journal.reach("policy.evaluate")
+        self.questions += 1
+        documents = [msgspec.json.decode(document) for document in inputs]
+        self.asked += documents
+        keys = [(str(document["phase"]), str(document["tool"]["fqn"])) for document in documents]
+        faults = tuple(self.faults.get(key) for key in keys)
+        results = tuple(
+            msgspec.json.encode(self.words.get(key, ALLOW)) if fault is None else None
+            for key, fault in zip(keys, faults, strict=True)
+        )
+        return Evaluation(results, faults, revision="0" * 64, engine="fake")
+
+    async def ping(self) -> None:
+        """Reach the step ``policy.ping``."""
+        await self.journal.reach("policy.ping")
+
+
+@dataclass(slots=True)
+class FakeLimits:
+    """Room for ``room`` calls at a time; ``held`` counts those inside."""
+
+    journal: Journal
+    room: int = 1000
+    held: int = 0
+
+    @asynccontextmanager
+    async def spend(self, permit: Permit) -> AsyncIterator[Quota]:
+        """A place, given back on exit."""
+        await self.journal.reach("limits.spend")
+        if self.held >= self.room:
+            raise Throttled("too many calls", retry_after=1)
+        self.held += 1
+        try:
+            yield Quota(permit)
+        finally:
+            self.held -= 1
+            self.journal.note("limits.returned")
+
+
+@dataclass(slots=True)
+class FakeMeter:
+    """Counts by name."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def called(self, tool: str, outcome: str, seconds: float) -> None:
+        """Count ``called:tool:outcome``."""
+        self.counts[f"called:{tool}:{outcome}"] += 1
+
+    def decided(self, effect: str, reason: str, seconds: float) -> None:
+        """Count ``decided:effect:reason``."""
+        self.counts[f"decided:{effect}:{reason}"] += 1
+
+    def unauthenticated(self, code: str) -> None:
+        """Count ``unauthenticated:code``."""
+        self.counts[f"unauthenticated:{code}"] += 1

@@ -1,0 +1,249 @@
+"""The MCP wire: revisions and constants, JSON-RPC messages, header values, event streams."""
+
+from itertools import pairwise
+from typing import Any
+
+import mcp_types
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp_types import jsonrpc as official
+from mcp_types import version as revisions
+
+from gateway.core.errors import GatewayError, MalformedRequest, TooLarge
+from gateway.core.mcpwire import eras, headers, jsonrpc, sse
+from gateway.core.mcpwire.jsonrpc import Failure, Notification, Reply, Request, Response
+
+
+def test_constants_agree_with_the_official_package() -> None:
+    """Our own constants, kept for a pure and quick core, are those of the specification's model package."""
+    assert revisions.HANDSHAKE_PROTOCOL_VERSIONS == eras.HANDSHAKE_VERSIONS
+    assert revisions.MODERN_PROTOCOL_VERSIONS == eras.STATELESS_VERSIONS
+    assert mcp_types.PROTOCOL_VERSION_META_KEY == eras.META_VERSION
+    assert mcp_types.CLIENT_CAPABILITIES_META_KEY == eras.META_CAPABILITIES
+    assert mcp_types.CLIENT_INFO_META_KEY == eras.META_CLIENT
+    assert mcp_types.LOG_LEVEL_META_KEY == eras.META_LOG_LEVEL
+    assert mcp_types.SERVER_INFO_META_KEY == eras.META_SERVER
+    codes = "PARSE_ERROR INVALID_REQUEST METHOD_NOT_FOUND INVALID_PARAMS INTERNAL_ERROR HEADER_MISMATCH".split(" ")
+    assert [getattr(official, code) for code in codes] == [getattr(eras, code) for code in codes]
+    assert official.MISSING_REQUIRED_CLIENT_CAPABILITY == eras.MISSING_CLIENT_CAPABILITY
+    assert official.UNSUPPORTED_PROTOCOL_VERSION == eras.UNSUPPORTED_VERSION
+
+
+def test_revisions_have_eras() -> None:
+    """A revision belongs to one era or is unknown; a handshake is answered within its era."""
+    assert {eras.era_of(version) for version in eras.HANDSHAKE_VERSIONS} == {eras.Era.HANDSHAKE}
+    assert eras.era_of("2026-07-28") is eras.Era.STATELESS
+    assert eras.era_of("1999-01-01") is None
+    assert eras.answer_version("2025-03-26") == "2025-03-26"
+    assert eras.answer_version("2026-07-28") == eras.answer_version("1999-01-01") == "2025-11-25"
+    assert eras.newest_mutual(["2025-11-25", 7, "2026-07-28"]) == "2026-07-28"
+    assert eras.newest_mutual(["2025-11-25"]) is None
+
+
+def test_messages_are_told_apart() -> None:
+    """Requests, notifications, answers and errors, with ids of both types and lexemes kept."""
+    request = jsonrpc.parse(b'{"jsonrpc":"2.0","id":"a","method":"m","params":{"n":1.10}}')
+    assert isinstance(request, Request)
+    assert (request.id, request.method, request.params.value) == ("a", "m", {"n": 1.1})
+    assert bytes(request.params.exact["n"]) == b"1.10"
+    note = jsonrpc.parse(b'{"jsonrpc":"2.0","method":"m"}')
+    assert isinstance(note, Notification)
+    assert note.params.value == {}
+    good = jsonrpc.parse(b'{"jsonrpc":"2.0","id":7,"result":{"x":[]}}')
+    assert isinstance(good, Response)
+    assert (good.id, good.result.value) == (7, {"x": []})
+    bad = jsonrpc.parse(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"m","data":[1]}}')
+    assert bad == Failure(None, -32700, "m", [1])
+
+
+BAD: dict[bytes, str] = {
+    b"[]": "batch",
+    b'[{"jsonrpc":"2.0","method":"m"}]': "batch",
+    b'"x"': "envelope",
+    b"{}": "envelope",
+    b'{"jsonrpc":"1.0","id":1,"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":1}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"method":"m","result":{}}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"method":1}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"method":""}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"method":"m","params":[]}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"method":"m","params":null}': "envelope",
+    b'{"jsonrpc":"2.0","id":null,"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":true,"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":1.5,"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":90071992547409921,"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":{},"method":"m"}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"result":[]}': "envelope",
+    b'{"jsonrpc":"2.0","result":{}}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"error":1}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"error":{"code":true}}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":2}}': "envelope",
+    b'{"jsonrpc":"2.0","id":[],"error":{"code":1}}': "envelope",
+    b'{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}': "duplicate_key",
+    b"{": "json",
+}
+
+
+@pytest.mark.parametrize("body", BAD)
+def test_bad_messages_are_refused(body: bytes) -> None:
+    """What is not exactly one message of the protocol is refused, with a stable cause."""
+    with pytest.raises(MalformedRequest) as caught:
+        jsonrpc.parse(body)
+    assert caught.value.cause_code == BAD[body]
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_bytes_leak_another_error(body: bytes) -> None:
+    """Arbitrary bytes either are a message or raise one of our errors, in both readers."""
+    for read in (jsonrpc.parse, jsonrpc.read_upstream):
+        try:
+            read(body)
+        except GatewayError:
+            continue
+
+
+def test_an_upstreams_result_keeps_its_bytes() -> None:
+    """The text of a result is handed on as it was written, wherever it stands in the envelope."""
+    text = b'{ "n" : 1.10, "u":"\\u00e9" }'
+    assert jsonrpc.read_upstream(b'{"result":%b,"id":3,"jsonrpc":"2.0","x":1}' % text) == Reply(3, text)
+    assert isinstance(jsonrpc.read_upstream(b'{"jsonrpc":"2.0","id":"s","method":"ping"}'), Request)
+    assert isinstance(jsonrpc.read_upstream(b'{"jsonrpc":"2.0","method":"x","params":{}}'), Notification)
+    failure = jsonrpc.read_upstream(b'{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"m","data":{}}}')
+    assert failure == Failure(1, -1, "m")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","id":1,"result":null}',
+        b'{"jsonrpc":"2.0","id":1,"result":[]}',
+        b'{"jsonrpc":"2.0","result":{}}',
+        b'{"jsonrpc":"2.0","id":90071992547409921,"result":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1}}',
+        b'{"jsonrpc":"2.0","id":1,"error":{"message":"m"}}',
+        b'{"jsonrpc":"2.0","id":1.0,"result":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{}}{}',
+        b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000,
+        b"[]",
+        b"\xff",
+    ],
+)
+def test_an_upstreams_bad_message_is_refused(body: bytes) -> None:
+    """An answer that is not exactly one message is none."""
+    with pytest.raises(MalformedRequest):
+        jsonrpc.read_upstream(body)
+
+
+@given(
+    st.text() | st.integers(-(2**53), 2**53), st.text(min_size=1), st.dictionaries(st.text(), st.integers(), max_size=3)
+)
+def test_what_is_written_can_be_read(request_id: str | int, method: str, params: dict[str, int]) -> None:
+    """Every message we write is read back as what it was, where strict JSON admits its strings."""
+    try:
+        request = jsonrpc.parse(jsonrpc.encode_request(request_id, method, jsonrpc.encode(params)))
+    except MalformedRequest as error:
+        assert error.cause_code in {"nul", "duplicate_key"}  # noqa: PT017 -- the strategy may well draw such strings
+        return
+    assert isinstance(request, Request)
+    assert (request.id, request.method, request.params.value) == (request_id, method, params)
+    assert jsonrpc.parse(jsonrpc.encode_response(request_id, b"{}")) == Response(request_id, jsonrpc.Json({}, {}))
+    assert jsonrpc.parse(jsonrpc.encode_failure(request_id, -1, "m")) == Failure(request_id, -1, "m")
+    assert jsonrpc.parse(jsonrpc.encode_failure(None, -1, "m", {"a": 1})) == Failure(None, -1, "m", {"a": 1})
+    assert isinstance(jsonrpc.parse(jsonrpc.encode_notification(method)), Notification)
+
+
+def test_the_id_of_a_bad_message() -> None:
+    """A message that is otherwise bad can still be answered under its id, if that is a good one."""
+    for text, wanted in ((b'{"id":7}', 7), (b'{"id":"a"}', "a"), (b'{"id":true}', None), (b"[]", None), (b"{}", None)):
+        assert jsonrpc.id_of(jsonrpc.canonical.parse(text)) == wanted
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_header_values_survive_the_trip(value: str) -> None:
+    """Any text can be wrapped for a header field, in printable ASCII, and comes back the same."""
+    field = headers.wrap(value)
+    assert field.isascii()
+    assert field == "" or field.isprintable()
+    assert headers.unwrap(field) == value
+
+
+@pytest.mark.parametrize("field", ["=?base64?!?=", "=?base64?YQ?=", "=?base64?YR==?=", "=?base64?/w==?="])
+def test_malformed_wrapping_says_nothing(field: str) -> None:
+    """Bad base64, a second spelling of one value and bad UTF-8 match no value."""
+    assert headers.unwrap(field) is None
+
+
+def annotation(token: Any, kind: Any = "string") -> dict[str, Any]:
+    """A schema with one annotated argument ``a``."""
+    return {"properties": {"a": {"type": kind, "x-mcp-header": token}}}
+
+
+def test_annotated_arguments_become_fields() -> None:
+    """Annotated arguments, nested ones too, are repeated; absent, null and composite ones are not."""
+    inner = {"type": "object", "properties": {"n": {"type": "integer", "x-mcp-header": "Count"}}}
+    names = headers.annotated({"properties": {**annotation("Region")["properties"], "in": inner, "other": True}})
+    assert names == {("a",): "mcp-param-region", ("in", "n"): "mcp-param-count"}
+    assert headers.param_fields(names, {"a": "é", "in": {"n": 5}}) == {
+        "mcp-param-region": "=?base64?w6k=?=",
+        "mcp-param-count": "5",
+    }
+    assert headers.param_fields(names, {"a": None, "in": []}) == {}
+    assert headers.param_fields(names, {"a": True, "in": {"n": {}}}) == {"mcp-param-region": "true"}
+    assert headers.param_fields(names, {"a": False}) == {"mcp-param-region": "false"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        annotation("a b"),
+        annotation(""),
+        annotation(5),
+        annotation("A", "number"),
+        annotation("A", ["string"]),
+        {"properties": {"a": {"type": "string", "x-mcp-header": "X"}, "b": {"type": "string", "x-mcp-header": "x"}}},
+    ],
+)
+def test_malformed_annotations_mean_nothing(schema: Any) -> None:
+    """A tool whose annotations are malformed has no header fields at all."""
+    assert headers.annotated(schema) == {}
+
+
+STREAM = (
+    b"\xef\xbb\xbf: comment\r\n\r\nevent: message\r\nid: 1\r\ndata: a\r\ndata: b\r\n\r\n"
+    b"data:c\n\ndata\n\nid: \0\nretry: 5\rdata:  d\r\runknown: x\n\nevent: other\ndata: e\n\ndata: never closed\n"
+)
+EVENTS = [
+    sse.Event(b"a\nb", "message", "1"),
+    sse.Event(b"c", "message", "1"),
+    sse.Event(b" d", "message", "1"),
+    sse.Event(b"e", "other", "1"),
+]
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=len(STREAM)))
+def test_streams_may_be_cut_anywhere(cuts: list[int]) -> None:
+    """The events do not depend on where the network cut the stream; an unclosed last event is none."""
+    edges = [0, *sorted(cuts), len(STREAM)]
+    decoder = sse.Decoder(1000)
+    assert [event for start, end in pairwise(edges) for event in decoder.feed(STREAM[start:end])] == EVENTS
+
+
+def test_streams_byte_by_byte() -> None:
+    """The finest cut of all."""
+    decoder = sse.Decoder(1000)
+    assert [event for byte in STREAM for event in decoder.feed(bytes([byte]))] == EVENTS
+
+
+@pytest.mark.parametrize("chunk", [b"data: 123456789", b"data: 1234567\n", b"data: 1\ndata: 2\n", b": 12345678901\n"])
+def test_an_event_over_the_cap_ends_the_stream(chunk: bytes) -> None:
+    """Closed lines and the open one count together, so no endless event is collected."""
+    with pytest.raises(TooLarge):
+        list(sse.Decoder(12).feed(chunk))
+
+
+def test_the_cap_is_for_one_event() -> None:
+    """Many small events pass."""
+    decoder = sse.Decoder(12)
+    assert len([event for _ in range(50) for event in decoder.feed(b"data: 12345\n\n")]) == 50

@@ -1,0 +1,234 @@
+"""The one door, told as conversations on fakes: who gets in, in what order, and how every call ends."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.core import pipeline
+from gateway.core.call import Call
+from gateway.core.errors import (
+    BudgetExhausted,
+    Denied,
+    GatewayError,
+    InvalidArguments,
+    MalformedRequest,
+    NotFound,
+    OutcomeUnknown,
+    Throttled,
+    Unauthenticated,
+    Unavailable,
+    UnknownTool,
+)
+from gateway.core.ports import PipelineSettings
+from tests.fakes import STAGES, World
+from tests.fakes.audit import COMPLETED, INTENT, REFUSED
+from tests.fakes.callers import AGENT, RUN
+from tests.fakes.rules import ALLOW, APPROVAL, DENY, SILENT
+
+
+@pytest.fixture
+def world() -> World:
+    """Fakes on which every call is allowed and answered."""
+    return World()
+
+
+async def refused(world: World, call: Call, error: type[GatewayError]) -> GatewayError:
+    """The error a call is refused with, having shown that nothing went out and one refusal was recorded."""
+    with pytest.raises(error) as caught:
+        await pipeline.handle(call, world.ports())
+    assert world.connector.sent == []
+    assert world.audit.types(call.id) == [REFUSED]
+    assert world.runs.usage(RUN.id).calls.total() == 0
+    return caught.value
+
+
+@pytest.mark.requirement("TEST-1")
+async def test_a_call_passes_every_stage_in_order(world: World) -> None:
+    """Identity, record, run, pin, decision, reservation, limits, intent, lease, call, contract, secrets, completion."""
+    call = world.call()
+    answer = await pipeline.handle(call, world.ports())
+    assert tuple(world.journal.steps) == STAGES
+    assert (answer.call_id, answer.run_id, answer.is_error) == (call.id, RUN.id, False)
+    assert world.audit.types(call.id) == [INTENT, COMPLETED]
+    assert world.runs.usage(RUN.id).calls == {"erp.stock": 1}
+
+
+async def test_the_decided_arguments_are_what_policy_read(world: World) -> None:
+    """Policy reads the very bytes the connector is given, and identity from the credential alone."""
+    await pipeline.handle(world.call(arguments=b'{"n": 1.50, "principal": {"id": "root"}}'), world.ports())
+    listed, called = world.policy.asked
+    assert (listed["phase"], called["phase"]) == ("list", "call")
+    assert "args" not in listed
+    assert called["args"] == {"n": 1.5, "principal": {"id": "root"}}
+    assert called["principal"]["id"] == AGENT.agent
+    assert world.connector.sent[0].intent.call.arguments.canonical == b'{"n":1.50,"principal":{"id":"root"}}'
+
+
+async def test_a_bad_credential_is_not_logged(world: World) -> None:
+    """Whoever cannot prove who they are leaves no record and reaches nothing else."""
+    with pytest.raises(Unauthenticated):
+        await pipeline.handle(world.call(token="forged"), world.ports())
+    assert world.journal.steps == ["identity.authenticate"]
+    assert world.audit.lines == []
+
+
+async def test_another_principals_run_is_no_run(world: World) -> None:
+    """A run that is not the caller's is answered as one that does not exist."""
+    world.runs.opened["stolen"] = replace(RUN, principal_key="somebody else")
+    stolen = await refused(world, world.call(run="stolen"), NotFound)
+    missing = await refused(world, world.call(run="missing"), NotFound)
+    assert str(stolen) == str(missing)
+
+
+@pytest.mark.requirement("TEST-1")
+async def test_a_hidden_tool_and_a_missing_one_cannot_be_told_apart(world: World) -> None:
+    """Both get the same error after the same one question to policy; the hidden tool's bad arguments stay unsaid."""
+    world.policy.words[("list", "erp.wipe")] = SILENT
+    world.policy.words[("list", "erp.nothing")] = SILENT
+    world.catalog.faults["erp.wipe"] = InvalidArguments("rows: must be an integer")
+    hidden = await refused(world, world.call("erp.wipe"), UnknownTool)
+    missing = await refused(world, world.call("erp.nothing"), UnknownTool)
+    assert (hidden.detail, hidden.reasons, hidden.cause_code) == (missing.detail, missing.reasons, missing.cause_code)
+    assert world.policy.questions == 2
+
+
+async def test_an_unlisted_tool_is_unknown_even_where_policy_allows_all(world: World) -> None:
+    """A policy that lists everything cannot make a tool exist."""
+    await refused(world, world.call("erp.nothing"), UnknownTool)
+
+
+async def test_a_tool_outside_the_runs_scope_does_not_exist(world: World) -> None:
+    """A run opened for ``erp.*`` knows of no bank."""
+    world.runs.implicit = replace(RUN, scope=("erp.*",))
+    await refused(world, world.call("bank.pay"), UnknownTool)
+    assert "bank.pay" not in {tool.fqn for tool in await pipeline.listing(world.call(), world.ports())}
+
+
+async def test_a_visible_tools_bad_arguments_are_told(world: World) -> None:
+    """A caller who may see the tool hears what is wrong, and policy was never shown the arguments."""
+    world.catalog.faults["erp.stock"] = InvalidArguments("sku: required")
+    error = await refused(world, world.call(), InvalidArguments)
+    assert error.detail == "sku: required"
+    assert [document["phase"] for document in world.policy.asked] == ["list"]
+
+
+async def test_a_denied_call_of_a_visible_tool_says_why(world: World) -> None:
+    """Denied carries the reasons of the call decision."""
+    world.policy.words[("call", "erp.stock")] = DENY
+    error = await refused(world, world.call(), Denied)
+    assert [reason.id for reason in error.reasons] == ["test.deny"]
+
+
+async def test_nothing_said_is_denied(world: World) -> None:
+    """A call that no package allows is denied."""
+    world.policy.words[("call", "erp.stock")] = SILENT
+    error = await refused(world, world.call(), Denied)
+    assert error.reasons[0].id == "default.no_allow"
+
+
+async def test_an_approval_that_cannot_be_given_is_a_denial(world: World) -> None:
+    """A requirement nobody can meet here stops the call."""
+    world.policy.words[("call", "bank.pay")] = APPROVAL
+    error = await refused(world, world.call("bank.pay"), Denied)
+    assert error.cause_code == "approval_required"
+
+
+@pytest.mark.parametrize("phase", ["list", "call"])
+async def test_an_engine_fault_is_unavailable(world: World, phase: str) -> None:
+    """A fault in either phase refuses the call as a part that is down, also in observe mode."""
+    world.policy.faults[(phase, "erp.stock")] = "engine.timeout"
+    world.settings = PipelineSettings(observe=True)
+    error = await refused(world, world.call(), Unavailable)
+    assert error.cause_code == "policy_unavailable"
+    assert error.reasons[0].id == "engine.timeout"
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"), [("erp.stock", True), ("erp.order", True), ("bank.pay", False), ("erp.wipe", False)]
+)
+async def test_observe_mode_lets_reads_and_writes_pass(world: World, name: str, *, passes: bool) -> None:
+    """Observed, a refusal is recorded and not enforced, but never for money or destructive tools."""
+    world.settings = PipelineSettings(observe=True)
+    world.policy.words[("call", name)] = DENY
+    if not passes:
+        await refused(world, world.call(name), Denied)
+        return
+    await pipeline.handle(world.call(name), world.ports())
+    decision = world.connector.sent[0].intent.decision
+    assert (decision.effect, decision.enforced) == ("deny", False)
+
+
+async def test_two_calls_cannot_share_the_last_place_of_a_budget(world: World) -> None:
+    """While a call is in flight its reservation already counts."""
+    world.runs.implicit = replace(RUN, budget={"calls": 1})
+    answered = world.call()
+    await pipeline.handle(answered, world.ports())
+    late = world.call()
+    with pytest.raises(BudgetExhausted):
+        await pipeline.handle(late, world.ports())
+    assert world.policy.asked[-1]["run"]["calls"] == {"erp.stock": 1}
+    assert world.audit.types(late.id) == [REFUSED]
+
+
+async def test_a_throttled_call_gives_its_reservation_back(world: World) -> None:
+    """No room under a limit: nothing counted, nothing sent."""
+    world.limits.room = 0
+    await refused(world, world.call(), Throttled)
+
+
+async def test_a_failed_call_stays_counted(world: World) -> None:
+    """Once the intent is durable the call counts, however it ends."""
+    world.journal.fail("connector.invoke", OutcomeUnknown("lost"))
+    with pytest.raises(OutcomeUnknown):
+        await pipeline.handle(world.call(), world.ports())
+    assert world.runs.usage(RUN.id).calls == {"erp.stock": 1}
+
+
+async def test_a_completion_that_cannot_be_written_withholds_the_output(world: World) -> None:
+    """The caller hears that the outcome is unknown, never the output."""
+    world.journal.fail("entry.complete", Unavailable("disk full"))
+    call = world.call("erp.order")
+    with pytest.raises(OutcomeUnknown):
+        await pipeline.handle(call, world.ports())
+    assert world.audit.types(call.id) == [INTENT, "tool.outcome_unknown"]
+
+
+async def test_secrets_do_not_reach_the_answer(world: World) -> None:
+    """The answer is the redactor's text."""
+    world.redactor.secrets = ("42",)
+    answer = await pipeline.handle(world.call(), world.ports())
+    assert b"42" not in answer.body
+    assert answer.redactions == 1
+
+
+async def test_a_refused_request_of_a_known_caller_is_recorded(world: World) -> None:
+    """Bad bytes from an authenticated caller get one record and their own error."""
+    call = world.call()
+    with pytest.raises(MalformedRequest):
+        await pipeline.refuse(call, MalformedRequest("not JSON"), world.ports())
+    assert world.audit.types(call.id) == [REFUSED]
+
+
+async def test_a_refused_request_of_a_stranger_is_not_recorded(world: World) -> None:
+    """Bad bytes from nobody are an authentication failure and leave no record."""
+    with pytest.raises(Unauthenticated):
+        await pipeline.refuse(world.call(token="forged"), MalformedRequest("not JSON"), world.ports())
+    assert world.audit.lines == []
+
+
+async def test_the_listing_shows_what_policy_lists(world: World) -> None:
+    """Denied and faulty tools are hidden, in one question, without a record."""
+    world.policy.words[("list", "erp.wipe")] = DENY
+    world.policy.words[("list", "erp.order")] = ALLOW
+    world.policy.faults[("list", "bank.pay")] = "engine.timeout"
+    listed = await pipeline.listing(world.call(), world.ports())
+    assert [tool.fqn for tool in listed] == ["erp.stock", "erp.order"]
+    assert world.policy.questions == 1
+    assert world.audit.lines == []
+
+
+async def test_the_listing_fails_closed(world: World) -> None:
+    """Where policy cannot be asked there is no listing."""
+    world.journal.fail("policy.evaluate", Unavailable("no worker"))
+    with pytest.raises(Unavailable):
+        await pipeline.listing(world.call(), world.ports())
