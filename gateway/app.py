@@ -72,6 +72,7 @@ async def opened(settings: GatewaySettings, url: str) -> AsyncIterator[Gateway]:
             allowed_hosts=settings.listen.allowed_hosts,
             per_minute=settings.limits.edge_per_minute,
             local_operator=True,
+            open_metrics=settings.listen.open_metrics,
         )
         yield Gateway(asgi.build(ports, desk, options), ports, desk)
 
@@ -97,7 +98,8 @@ async def check(settings: GatewaySettings) -> list[Finding]:
     """Start every part without listening, ask each whether it can serve, and say what to do where it cannot."""
     try:
         async with opened(settings, "http://127.0.0.1") as gateway:
-            return [await _finding(part, ping) for part, ping in gateway.desk.pings.items()]
+            parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
+            return [await _finding(part, ping) for part, ping in parts.items()]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
@@ -135,9 +137,9 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=PipelineSettings(settings.environment, settings.region, settings.policy.mode == "observe"),
     )
     pings = {name: part.ping for name, part in _parts(ports).items()}
-    pings |= {f"upstream:{name}": connector.ping for name, connector in connected.all.items()}
+    reach = {name: connector.ping for name, connector in connected.all.items()}
     issuer = LocalIssuer(clock, trust, key)
-    return ports, Desk(record.runs, issuer, record.reader, pings, meter.page, url)
+    return ports, Desk(record.runs, issuer, record.reader, pings, reach, meter.page, url)
 
 
 @dataclass(frozen=True, slots=True)

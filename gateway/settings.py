@@ -43,6 +43,7 @@ class Listen(Section):
     allowed_hosts: tuple[str, ...] = Field((), description="Further Host names accepted.")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain.")
     tls_key: Path | None = Field(None, description="PEM private key.")
+    open_metrics: bool = Field(default=False, description="Serve /metrics without a credential; it names tools.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without TLS (a proxy in front terminates it)."
     )

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
+import aiohttp
 
 from connectors import http, sql
 from connectors.http import HttpApi, HttpApiOptions
-from connectors.mcp.exchange import open_transport
+from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
@@ -44,13 +44,12 @@ class Upstreams:
 
 async def connect(settings: GatewaySettings, stack: AsyncExitStack) -> Upstreams:
     """Open every configured connector; ``stack`` closes them. An upstream that is down does not stop the others."""
-    transport = open_transport()
-    stack.push_async_callback(transport.aclose)
+    client = await stack.enter_async_context(open_session())
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     for name, upstream in settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
-            discovering[name] = await _mcp(name, upstream, transport, stack)
+            discovering[name] = await _mcp(name, upstream, client, stack)
             found[name] = discovering[name]
         else:
             found[name] = await stack.enter_async_context(_declared(upstream))
@@ -91,11 +90,9 @@ class Source:
         return catalogue.discovered(self.name, self.upstream, definition, self.entries)
 
 
-async def _mcp(
-    name: str, upstream: McpUpstream, transport: httpx.AsyncBaseTransport, stack: AsyncExitStack
-) -> Discovering:
+async def _mcp(name: str, upstream: McpUpstream, client: aiohttp.ClientSession, stack: AsyncExitStack) -> Discovering:
     if upstream.url is not None:
-        return await stack.enter_async_context(HttpConnector(upstream.url, transport))
+        return await stack.enter_async_context(HttpConnector(upstream.url, client))
     environment = {"PATH": os.environ.get("PATH", os.defpath), **upstream.env}
     command = Command(upstream.command, environment, upstream.cwd)
     return await stack.enter_async_context(StdioConnector(command, _child_log(name)))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from gateway.core.call import Principal
-from gateway.core.desk import Desk
+from gateway.core.desk import Desk, Ping
 from gateway.edge.asgi import Options, build
 from gateway.edge.reply import Asgi, Message
 from tests.fakes import World
@@ -68,6 +68,7 @@ class Edge:
     url: str = URL
     world: World = field(default_factory=World)
     reader: FakeReader = field(default_factory=FakeReader)
+    upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: Asgi = field(init=False)
 
@@ -79,6 +80,7 @@ class Edge:
             issuer=HexIssuer(self.world.identity),
             reader=self.reader,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
+            upstreams=self.upstreams,
             metrics=lambda: ("text/plain; version=1.0.0", b"ostiary_calls_total 0\n"),
             external_url=self.url,
         )

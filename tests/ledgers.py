@@ -18,6 +18,7 @@ from gateway.adapters.ledger.verify import Report, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Denied, GatewayError
+from gateway.core.measures import amounts
 from gateway.core.ports import Clock
 from gateway.core.tool import Tool
 from gateway.core.usage import Usage
@@ -136,7 +137,7 @@ class Walk:
         call = call or self.call()
         async with self.books.log.open(call, self.principal) as entry:
             caller = entry.entered(await self.books.runs.enter(call, self.principal))
-            target = Resolved(caller, self.tool, self.fault)
+            target = Resolved(caller, self.tool, self.fault, amounts(self.tool, caller.call.arguments.value))
             async with self.books.runs.section(caller) as section:
                 decision = self.decision if self.rule is None else await self.rule(section.usage)
                 entry.decided(target, decision)

@@ -11,6 +11,7 @@ other      ``ToolFailed``; nothing of the response is passed on. Redirects are n
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -39,8 +40,9 @@ async def answer(lease: Lease, route: Route, response: aiohttp.ClientResponse) -
     body = await _read(response, lease.intent.tool.limits.max_output_bytes)
     found = _document(response, body)
     if route.succeeds(status):
-        return _succeeded(lease, found)
-    return _raw(lease, _ENCODER.encode({"status": status, "body": found}), structured=False, is_error=True)
+        return _result(lease, found)
+    shown = found.text if isinstance(found, _Text) else found
+    return _result(lease, _Text(_encoded({"status": status, "body": shown}).decode()), is_error=True)
 
 
 def _fault(status: int) -> GatewayError | None:
@@ -73,8 +75,15 @@ def _too_large(cap: int) -> ToolFailed:
     return ToolFailed(f"the upstream's answer is over {cap} bytes", cause_code="output_size")
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What is shown as it is, unlike a string that is JSON."""
+
+    text: str
+
+
 def _document(response: aiohttp.ClientResponse, body: bytes) -> Any:
-    # JSON with floats as lexemes, or a str.
+    # JSON with floats as lexemes, or _Text.
     media = response.content_type if "Content-Type" in response.headers else "text/plain"
     if not body.strip():
         return None
@@ -82,30 +91,33 @@ def _document(response: aiohttp.ClientResponse, body: bytes) -> Any:
         if media == "application/json" or media.endswith("+json"):
             return _STRICT.decode(body.decode())
         if media.startswith(_TEXT_TYPES) or media.endswith("+xml"):
-            return body.decode(_CHARSETS.get((response.charset or "utf-8").lower(), "utf-8"))
+            return _Text(body.decode(_CHARSETS.get((response.charset or "utf-8").lower(), "utf-8")))
     except (ValueError, RecursionError):
         raise ToolFailed(f"the upstream's answer is no {media}", cause_code="output_shape") from None
     raise ToolFailed("the upstream answered with a media type that is not passed on", cause_code="output_media_type")
 
 
-def _succeeded(lease: Lease, found: Any) -> Raw:
-    if isinstance(found, str):
-        return _raw(lease, found.encode(), structured=False, is_error=False)
-    text = _ENCODER.encode(found if isinstance(found, dict) else {"result": found})
-    return _raw(lease, text, structured=True, is_error=False)
-
-
-def _raw(lease: Lease, text: bytes, *, structured: bool, is_error: bool) -> Raw:
-    result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
-    if structured:
-        result["structuredContent"] = msgspec.Raw(text)
+def _result(lease: Lease, found: Any, *, is_error: bool = False) -> Raw:
+    result: dict[str, Any]
+    if isinstance(found, _Text):
+        result = {"content": [{"type": "text", "text": found.text}]}
+    else:
+        text = _encoded(found if isinstance(found, dict) else {"result": found})
+        result = {"content": [{"type": "text", "text": text.decode()}], "structuredContent": msgspec.Raw(text)}
     if is_error:
         result["isError"] = True
-    body = _ENCODER.encode(result)
+    body = _encoded(result)
     try:
         return Raw(lease, body, msgspec.json.decode(body))
     except msgspec.MsgspecError:  # a number that is JSON but fits no float
         raise ToolFailed("the upstream's answer holds a number out of range", cause_code="output_shape") from None
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return _ENCODER.encode(value)
+    except (UnicodeEncodeError, RecursionError):  # lone surrogates are JSON to some and no text to anyone
+        raise ToolFailed("the upstream's answer cannot be written as JSON", cause_code="output_shape") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
+import aiohttp
 from anyio import fail_after
 
 from connectors.mcp import results
@@ -51,11 +51,11 @@ class HttpOptions:
 
 
 class HttpConnector:
-    """One MCP server at one URL; a ``Discovering`` connector. The transport is shared and not closed here."""
+    """One MCP server at one URL; a ``Discovering`` connector. The client is shared and not closed here."""
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport, options: HttpOptions | None = None) -> None:
+    def __init__(self, url: str, client: aiohttp.ClientSession, options: HttpOptions | None = None) -> None:
         self._options = options or HttpOptions()
-        self._sessions = Sessions(Endpoint(url, transport), self._options.client, self._options.max_sessions)
+        self._sessions = Sessions(Endpoint(url, client), self._options.client, self._options.max_sessions)
         self._annotations: dict[str, Mapping[headers.Path, str]] = {}
 
     async def __aenter__(self) -> Self:

@@ -148,11 +148,16 @@ class Resolved:
 
     A tool that does not exist resolves to an unlisted one, and a bad argument is kept as ``fault`` rather than raised:
     policy first says whether this caller may know of the tool at all, and both cases cost the same.
+
+    Attributes:
+        fault: what is wrong with the arguments, or None.
+        amounts: what the tool's measures find in them, by measure; empty where there is a fault.
     """
 
     caller: Caller
     tool: Tool
     fault: GatewayError | None
+    amounts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def call(self) -> Call:

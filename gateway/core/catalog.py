@@ -6,6 +6,7 @@ from typing import Any
 
 from anyio import fail_after
 
+from gateway.core import measures
 from gateway.core.call import Caller, Lease, Raw, Resolved
 from gateway.core.connector import Connector
 from gateway.core.errors import (
@@ -47,7 +48,7 @@ class Catalog:
 
     connectors: Mapping[str, Connector]
     _shelves: Mapping[str, Shelf] = field(default_factory=dict)
-    _tools: tuple[Tool, ...] = ()
+    _tools: tuple[Tool, ...] | None = None
 
     def replace(self, shelves: Sequence[Shelf]) -> None:
         """Put a new generation in force; calls already resolved keep the tool they were resolved with.
@@ -66,11 +67,17 @@ class Catalog:
         shelf = self._shelves.get(caller.call.tool)
         if shelf is None or not caller.run.covers(shelf.tool.fqn):
             return Resolved(caller, _unlisted(caller.call.tool), None)
-        return Resolved(caller, shelf.tool, _fault(shelf, caller))
+        fault = _fault(shelf, caller)
+        if fault is not None:
+            return Resolved(caller, shelf.tool, fault)
+        try:
+            return Resolved(caller, shelf.tool, None, measures.amounts(shelf.tool, caller.call.arguments.value))
+        except InvalidArguments as error:
+            return Resolved(caller, shelf.tool, error)
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""
-        return self._tools
+        return self._tools or ()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call within its time; see ``ports.Catalog``."""
@@ -91,8 +98,8 @@ class Catalog:
 
     async def ping(self) -> None:
         """Ready once a generation is in force."""
-        if not self._shelves:
-            raise Unavailable("no tools are configured")
+        if self._tools is None:
+            raise Unavailable("no catalogue is in force")
 
 
 def _fault(shelf: Shelf, caller: Caller) -> GatewayError | None:

@@ -100,6 +100,9 @@ class LogRecord:
     body: Mapping[str, Any]
 
 
+Ping = Callable[[], Awaitable[None]]
+
+
 class AuditReader(Protocol):
     """Reads the log. Reading never changes it."""
 
@@ -125,7 +128,8 @@ class Desk:
     """Everything the surfaces may use besides the pipeline.
 
     Attributes:
-        pings: by part name, the readiness check of each part; raises ``Unavailable``.
+        pings: by part name, the readiness check of each part the gateway cannot do without; raises ``Unavailable``.
+        upstreams: by server name, the same for each upstream; one that is down does not make the gateway unready.
         metrics: the metrics page as (content type, text).
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
     """
@@ -133,6 +137,7 @@ class Desk:
     runs: RunDesk
     issuer: TokenIssuer
     reader: AuditReader
-    pings: Mapping[str, Callable[[], Awaitable[None]]]
+    pings: Mapping[str, Ping]
+    upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]
     external_url: str

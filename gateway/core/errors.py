@@ -161,6 +161,7 @@ class Unavailable(GatewayError):
     """A part the call needs is down; nothing was done."""
 
     code, title, status = "unavailable", "Temporarily unavailable", 503
+    ending = Ending.NOT_SENT
 
 
 class OutcomeUnknown(GatewayError):

@@ -64,9 +64,6 @@ class Buckets:
         self._capacity = capacity
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._full_at)
-
     def wait(self, rate: Rate, now: float) -> float | None:
         """Seconds until the bucket has a token: 0 = now, None = never."""
         if rate.per_minute <= 0:

@@ -7,7 +7,6 @@ recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +14,9 @@ import msgspec
 
 from gateway.core.call import Principal, Resolved, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
-from gateway.core.errors import InvalidArguments, TooLarge
-from gateway.core.pointer import PointerError, resolve
+from gateway.core.errors import TooLarge
 from gateway.core.ports import PipelineSettings
-from gateway.core.tool import Measure, Tool
+from gateway.core.tool import Tool
 from gateway.core.usage import Usage
 
 SCHEMA = "gateway.input/v1"
@@ -42,8 +40,7 @@ def listing(target: Resolved, settings: PipelineSettings, at_us: int) -> bytes:
 def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: int) -> bytes:
     """The input of a phase=call decision: these arguments, and what the run has done (calls in flight included).
 
-    ``run.amounts`` holds what the tool's declared measures find in the arguments, and is absent where one cannot be
-    read: the ledger refuses such a call if policy lets it through.
+    ``run.amounts`` holds what the tool's declared measures find in the arguments.
 
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
@@ -56,47 +53,10 @@ def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: i
     run: dict[str, Any] = document["run"]
     run["calls"] = {tool: count for tool, count in usage.calls.items() if count}
     run["sums"] = {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))}
-    with suppress(InvalidArguments):
-        run["amounts"] = policy_view(amounts(target.tool, arguments.value))
+    run["amounts"] = dict(target.amounts)
     if target.caller.run.budget:
         document["budget"] = {"run": policy_view(dict(target.caller.run.budget))}
     return _sized(document)
-
-
-def amounts(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """What the declared measures find in the arguments, by measure (``amount.EUR``), in the measure's own unit.
-
-    Raises:
-        InvalidArguments: a declared measure or its currency is missing, or is no non-negative integer.
-    """
-    found: dict[str, int] = {}
-    for measure in tool.measures:
-        value = _at(arguments, measure.pointer)
-        # A negative amount would give back room that other calls have used.
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_SAFE_INTEGER:
-            raise InvalidArguments(f"{measure.pointer} must be a non-negative integer", cause_code="measure")
-        name = _measure_name(measure, arguments)
-        found[name] = found.get(name, 0) + value
-    return found
-
-
-def _measure_name(measure: Measure, arguments: Mapping[str, Any]) -> str:
-    if measure.currency_pointer is None:
-        return measure.name
-    currency = _at(arguments, measure.currency_pointer)
-    # Exactly three capitals: "eur" or "EUR " must not open a second account beside "EUR".
-    if not (isinstance(currency, str) and len(currency) == 3 and currency.isascii() and currency.isalpha()):  # noqa: PLR2004
-        raise InvalidArguments(f"{measure.currency_pointer} must be an ISO 4217 code", cause_code="measure")
-    if not currency.isupper():
-        raise InvalidArguments(f"{measure.currency_pointer} must be in capitals", cause_code="measure")
-    return f"{measure.name}.{currency}"
-
-
-def _at(arguments: Mapping[str, Any], pointer: str) -> Any:
-    try:
-        return resolve(arguments, pointer)
-    except PointerError:
-        return None
 
 
 def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:

@@ -71,7 +71,6 @@ class Section(Protocol):
 
         Raises:
             BudgetExhausted: the run's own budget has no room for it.
-            InvalidArguments: a declared measure is missing or no integer.
         """
 
 

@@ -45,21 +45,23 @@ class Checker:
         Each is a JSON pointer into the value and the rule broken there; values are never quoted, names of unexpected
         members are, cut short.
         """
-        return [_sentence(error) for error in self._errors(value)]
+        if self.accepts(value):
+            return []
+        return [_sentence(error) for error in self._errors(value)] or ["/: cannot be read as JSON"]
 
     def rules(self, value: Any) -> list[str]:
         """The schema's own side of the same: pointers of the broken rules. Holds nothing of the value."""
         return [_pointer(error.schema_path) for error in self._errors(value)]
 
     def _errors(self, value: Any) -> list[jsonschema_rs.ValidationError]:
-        if self.accepts(value):
-            return []
         try:
             if _is_small(value):
                 return list(itertools.islice(self._validator.iter_errors(value), MAX_PROBLEMS))
             self._validator.validate(value)
         except jsonschema_rs.ValidationError as error:
             return [error]
+        except (ValueError, RecursionError):
+            return []
         return []
 
 

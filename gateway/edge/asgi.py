@@ -91,7 +91,7 @@ class _Application:
         self._guard = HostGuard(desk.external_url, options.allowed_hosts)
         self._mcp = McpEndpoint(ports, gate, Sessions(ports.clock), options.version)
         self._rest = RestApi(table, ports, gate)
-        self._readiness = Readiness(desk.pings, ports.clock)
+        self._readiness = Readiness(desk.pings, desk.upstreams, ports.clock)
         self._metrics = desk.metrics
         self._open_metrics = options.open_metrics
         self._openapi = jsonrpc.encode(openapi.document(table, desk.external_url, options.version))

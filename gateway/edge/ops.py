@@ -1,9 +1,10 @@
 """For operators: alive, ready, metrics. No credential, no secrets, no paths, no names of what a caller may not see."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from anyio import Lock, create_task_group, move_on_after
 
+from gateway.core.desk import Ping
 from gateway.core.errors import GatewayError
 from gateway.core.mcpwire import jsonrpc
 from gateway.core.ports import Clock
@@ -17,16 +18,20 @@ _FRESH_S = 1.0
 class Readiness:
     """Asks every part whether it can serve now."""
 
-    def __init__(self, pings: Mapping[str, Callable[[], Awaitable[None]]], clock: Clock) -> None:
-        """``pings`` by part name; each raises ``GatewayError`` where its part is not well."""
-        self._pings = pings
+    def __init__(self, parts: Mapping[str, Ping], upstreams: Mapping[str, Ping], clock: Clock) -> None:
+        """By name; each ping raises ``GatewayError`` where its part is not well."""
+        self._needed = frozenset(parts)
+        self._pings = {**parts, **{f"upstream:{name}": ping for name, ping in upstreams.items()}}
         self._clock = clock
         self._lock = Lock()
         self._asked_at = float("-inf")
         self._parts: dict[str, str] = {}
 
     async def page(self) -> Reply:
-        """200 with every part ``ok``, or 503 saying which is not and why (an enumeration)."""
+        """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
+
+        An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on.
+        """
         async with self._lock:
             if self._clock.monotonic() - self._asked_at >= _FRESH_S:
                 self._parts = dict.fromkeys(self._pings, "timeout")
@@ -34,9 +39,9 @@ class Readiness:
                     for name in self._pings:
                         group.start_soon(self._ask, name)
                 self._asked_at = self._clock.monotonic()
-        ready = all(state == "ok" for state in self._parts.values())
-        body = {"status": "ready" if ready else "unavailable", "parts": self._parts}
-        return Reply(200 if ready else 503, jsonrpc.encode(body))
+        bad = {name for name, state in self._parts.items() if state != "ok"}
+        status = "unavailable" if bad & self._needed else "degraded" if bad else "ready"
+        return Reply(503 if bad & self._needed else 200, jsonrpc.encode({"status": status, "parts": self._parts}))
 
     async def _ask(self, name: str) -> None:
         with move_on_after(_DEADLINE_S):

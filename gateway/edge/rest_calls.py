@@ -169,8 +169,8 @@ def _outcome(records: Sequence[LogRecord]) -> str:
         kind = record.body["type"]
         if kind == EventType.TOOL_COMPLETED:
             return _COMPLETED
-        if kind in _ENDINGS:
-            code = _body(record).get("code")
+        code = _body(record).get("code")
+        if kind in _ENDINGS or code is not None:  # a decision with a code is the whole record of a call policy refused
             return code if isinstance(code, str) else str(kind)
     return _PENDING
 

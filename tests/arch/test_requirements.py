@@ -1,36 +1,9 @@
 """Requirements and tests are tied in both directions, and what is open can only become less."""
 
-import ast
 import subprocess
-import tomllib
-from collections.abc import Iterator
-from typing import Any
 
-from tests.arch.sources import ROOT, sources
-
-MANIFEST = "tests/requirements.toml"
-OPEN_IDS = "tests/open-ids.txt"
-
-
-def manifest() -> dict[str, dict[str, Any]]:
-    """The requirements by id."""
-    return tomllib.loads((ROOT / MANIFEST).read_text())
-
-
-def marked() -> dict[str, set[str]]:
-    """Every test by its node id (``tests/...py::name``), with the requirement ids its markers name."""
-    return {
-        f"{source.path}::{node.name}": set(_ids(node.decorator_list))
-        for source in sources("tests")
-        for node in ast.walk(source.tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    }
-
-
-def _ids(decorators: list[ast.expr]) -> Iterator[str]:
-    for mark in decorators:
-        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.requirement":
-            yield from (ast.literal_eval(argument) for argument in mark.args)
+from tests.arch.sources import ROOT
+from tests.arch.tie import MANIFEST, OPEN_IDS, manifest, marked
 
 
 def open_ids(text: str) -> set[str]:

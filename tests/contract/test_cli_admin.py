@@ -183,7 +183,7 @@ def test_explain_says_why(state: tuple[Path, str], edge: Edge) -> None:
     reasons = [
         {"id": "limits.calls_per_run", "package": "limits", "msg": "3 are allowed", "fact": "data.gateway.limits"}
     ]
-    edge.reader.payloads[CALL, "reasons"] = reasons
+    edge.reader.payloads[CALL, "reasons"] = {"effect": "deny", "reasons": reasons}
     done = ask(state, "explain", CALL)
     for words in ("denied", "limits.calls_per_run", "3 are allowed", "look at: data.gateway.limits"):
         assert words in done.stdout

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
+import aiohttp
 import pytest
 from anyio import create_task_group, fail_after
 
-from connectors.mcp.exchange import open_transport
+from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.listing import ListingLimits
-from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
+from gateway.core.errors import GatewayError, NotSent, ToolFailed, Unavailable
 from gateway.core.mcpwire.eras import Era
 from tests.evidence import lease, make_tool
 from tests.rawhttp import RawUpstream, Seen, answer, error, http, running, says
@@ -20,11 +20,11 @@ TOOL = make_tool()
 
 
 @pytest.fixture(scope="module")
-async def transport() -> AsyncIterator[httpx.AsyncBaseTransport]:
-    """The shared transport."""
-    opened = open_transport()
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """The shared client."""
+    opened = open_session()
     yield opened
-    await opened.aclose()
+    await opened.close()
 
 
 async def failing(connector: HttpConnector, **other: Any) -> GatewayError:
@@ -44,11 +44,11 @@ SETUP: dict[str, Callable[[Seen], bytes]] = {
 
 
 @pytest.mark.parametrize("name", SETUP)
-async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, transport: httpx.AsyncBaseTransport) -> None:
+async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, client: aiohttp.ClientSession) -> None:
     """Before there is a session no call leaves, and the next call tries afresh."""
     async with (
         running(Era.HANDSHAKE, initialize=says(SETUP[name]), call=says(answer)) as up,
-        HttpConnector(up.url, transport) as connector,
+        HttpConnector(up.url, client) as connector,
     ):
         assert type(await failing(connector)) is NotSent
         assert up.calls("tools/call") == []
@@ -58,11 +58,11 @@ async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, transpor
 
 
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
-async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, transport: httpx.AsyncBaseTransport) -> None:
+async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, client: aiohttp.ClientSession) -> None:
     """A silent probe falls back to the handshake; a silent handshake ends before the call's own time does."""
     async with running(Era.HANDSHAKE, call=says(answer)) as up:
         up.scripts[method] = up.hang
-        async with HttpConnector(up.url, transport, HttpOptions(setup_timeout_s=0.6)) as connector:
+        async with HttpConnector(up.url, client, HttpOptions(setup_timeout_s=0.6)) as connector:
             if method == "initialize":
                 caught = await failing(connector)
                 assert (type(caught), caught.cause_code) == (NotSent, "setup_timeout")
@@ -72,11 +72,11 @@ async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, trans
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "503 Busy"])
-async def test_a_shut_door_says_nothing_of_the_era(status: str, transport: httpx.AsyncBaseTransport) -> None:
+async def test_a_shut_door_says_nothing_of_the_era(status: str, client: aiohttp.ClientSession) -> None:
     """A probe refused for its credential or for load does not turn a stateless upstream into a handshake one."""
     async with (
         running(Era.STATELESS, discover=says(lambda _: http(b"", status=status)), call=says(answer)) as up,
-        HttpConnector(up.url, transport) as connector,
+        HttpConnector(up.url, client) as connector,
     ):
         assert type(await failing(connector)) is NotSent
         assert up.calls("initialize") == []
@@ -85,14 +85,14 @@ async def test_a_shut_door_says_nothing_of_the_era(status: str, transport: httpx
         assert connector.era is Era.STATELESS
 
 
-async def test_an_expired_session_is_opened_again_once(transport: httpx.AsyncBaseTransport) -> None:
+async def test_an_expired_session_is_opened_again_once(client: aiohttp.ClientSession) -> None:
     """A 404 for a session means that the call was not looked at: one new handshake, and the call is answered."""
 
     def by_session(seen: Seen) -> bytes:
         fresh = seen.headers["mcp-session-id"] == "session-2"
         return answer(seen) if fresh else http(b"", status="404 Not Found")
 
-    async with running(Era.HANDSHAKE, call=says(by_session)) as up, HttpConnector(up.url, transport) as connector:
+    async with running(Era.HANDSHAKE, call=says(by_session)) as up, HttpConnector(up.url, client) as connector:
         await connector.invoke(lease(TOOL))
         assert [seen.headers["mcp-session-id"] for seen in up.calls("tools/call")] == ["session-1", "session-2"]
         up.scripts["tools/call"] = says(lambda _: http(b"", status="404 Not Found"))
@@ -102,9 +102,9 @@ async def test_an_expired_session_is_opened_again_once(transport: httpx.AsyncBas
 
 
 @ERAS
-async def test_an_upstream_of_the_other_era_is_found_out(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+async def test_an_upstream_of_the_other_era_is_found_out(era: Era, client: aiohttp.ClientSession) -> None:
     """An upstream replaced by one of the other era costs at most one refused call, not the connector."""
-    async with running(era, call=says(answer)) as up, HttpConnector(up.url, transport) as connector:
+    async with running(era, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
         await connector.invoke(lease(TOOL))
         up.era = Era.STATELESS if era is Era.HANDSHAKE else Era.HANDSHAKE
         up.scripts["tools/call"] = says(lambda s: error(s, -32600, "400 Bad Request", id="server-error"))
@@ -114,10 +114,10 @@ async def test_an_upstream_of_the_other_era_is_found_out(era: Era, transport: ht
         assert connector.era is up.era
 
 
-async def test_sessions_are_not_shared_between_credentials(transport: httpx.AsyncBaseTransport) -> None:
+async def test_sessions_are_not_shared_between_credentials(client: aiohttp.ClientSession) -> None:
     """Two credentials have two sessions, each request carries its own, and no cookie goes from one to the other."""
     cookie = says(lambda s: answer(s, extra="set-cookie: who=alice; Path=/\r\n"))
-    async with running(Era.HANDSHAKE, call=cookie) as up, HttpConnector(up.url, transport) as connector:
+    async with running(Era.HANDSHAKE, call=cookie) as up, HttpConnector(up.url, client) as connector:
         for _ in range(2):
             for who in ("alice", "bob"):
                 await connector.invoke(lease(TOOL, headers={"Authorization": f"Bearer {who}"}))
@@ -130,20 +130,20 @@ async def test_sessions_are_not_shared_between_credentials(transport: httpx.Asyn
     assert sorted(seen.headers["mcp-session-id"] for seen in up.calls("DELETE")) == ["session-1", "session-2"]
 
 
-async def test_sessions_of_bygone_credentials_are_ended(transport: httpx.AsyncBaseTransport) -> None:
+async def test_sessions_of_bygone_credentials_are_ended(client: aiohttp.ClientSession) -> None:
     """Credentials that live for one call do not pile up sessions."""
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,
-        HttpConnector(up.url, transport, HttpOptions(max_sessions=2)) as connector,
+        HttpConnector(up.url, client, HttpOptions(max_sessions=2)) as connector,
     ):
         for number in range(4):
             await connector.invoke(lease(TOOL, headers={"authorization": str(number)}))
         assert [seen.headers["authorization"] for seen in up.calls("DELETE")] == ["0", "1"]
 
 
-async def test_first_calls_at_once_shake_hands_once(transport: httpx.AsyncBaseTransport) -> None:
+async def test_first_calls_at_once_shake_hands_once(client: aiohttp.ClientSession) -> None:
     """Many first calls with one credential share one handshake."""
-    async with running(Era.HANDSHAKE, call=says(answer)) as up, HttpConnector(up.url, transport) as connector:
+    async with running(Era.HANDSHAKE, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
         async with create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(connector.invoke, lease(TOOL))
@@ -151,9 +151,9 @@ async def test_first_calls_at_once_shake_hands_once(transport: httpx.AsyncBaseTr
 
 
 @pytest.mark.parametrize("field", ["Mcp-Session-Id", "Content-Type", "mcp-name"])
-async def test_a_credential_cannot_set_the_protocols_fields(field: str, transport: httpx.AsyncBaseTransport) -> None:
+async def test_a_credential_cannot_set_the_protocols_fields(field: str, client: aiohttp.ClientSession) -> None:
     """A credential template that would overwrite the protocol's own header fields is refused before sending."""
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, transport) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, client) as connector:
         for headers in ({field: "x"}, {"authorization": "a\r\nb: c"}, {"authorization": "ü"}):
             caught = await failing(connector, headers=headers)
             assert (type(caught), caught.cause_code) == (NotSent, "credential_header")
@@ -166,10 +166,10 @@ def listing(up: RawUpstream, pages: dict[str | None, Any]) -> None:
 
 
 @ERAS
-async def test_all_pages_are_listed_unchanged(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+async def test_all_pages_are_listed_unchanged(era: Era, client: aiohttp.ClientSession) -> None:
     """Definitions come page by page, with members nobody knows left in."""
     tools = [{"name": f"t{n}", "inputSchema": {"type": "object"}, "x": [n, 1.5]} for n in range(3)]
-    async with running(era) as up, HttpConnector(up.url, transport) as connector:
+    async with running(era) as up, HttpConnector(up.url, client) as connector:
         listing(up, {None: {"tools": tools[:2], "nextCursor": "2"}, "2": {"tools": tools[2:]}})
         assert await connector.discover() == tools
 
@@ -186,11 +186,11 @@ LISTINGS: dict[str, tuple[dict[str | None, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", LISTINGS)
-async def test_a_bad_listing_is_refused_whole(name: str, transport: httpx.AsyncBaseTransport) -> None:
+async def test_a_bad_listing_is_refused_whole(name: str, client: aiohttp.ClientSession) -> None:
     """An upstream that cannot list its tools within bounds has none."""
     pages, cause = LISTINGS[name]
     options = HttpOptions(listing=ListingLimits(pages=3, bytes=50_000))
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, transport, options) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, client, options) as connector:
         listing(up, pages)
         with pytest.raises(Unavailable) as caught:
             await connector.discover()
@@ -198,11 +198,11 @@ async def test_a_bad_listing_is_refused_whole(name: str, transport: httpx.AsyncB
 
 
 @ERAS
-async def test_ping_tells_whether_the_upstream_answers(era: Era, transport: httpx.AsyncBaseTransport) -> None:
+async def test_ping_tells_whether_the_upstream_answers(era: Era, client: aiohttp.ClientSession) -> None:
     """A ping asks each time, survives servers that know no ping, and sees a server that stopped answering."""
     method = "ping" if era is Era.HANDSHAKE else "server/discover"
     options = HttpOptions(ping_timeout_s=0.5)
-    async with running(era) as up, HttpConnector(up.url, transport, options) as connector:
+    async with running(era) as up, HttpConnector(up.url, client, options) as connector:
         await connector.ping()
         await connector.ping()
         assert len(up.calls(method)) >= 2

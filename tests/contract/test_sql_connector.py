@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from connectors.sql import SqliteConnector, check
@@ -241,6 +242,21 @@ async def test_a_statement_ends_at_its_deadline(shop: SqliteConnector) -> None:
     assert (await call(shop, tool("SELECT 1 AS a"))).value["structuredContent"]["row_count"] == 1
 
 
+async def test_a_statement_without_time_left_is_not_sent(shop: SqliteConnector) -> None:
+    """Whose time passed while it waited for a thread never begins."""
+    with pytest.raises(NotSent) as caught:
+        await call(shop, tool("SELECT 1 AS a", limits=ToolLimits(timeout_s=0.0)))
+    assert caught.value.cause_code == "busy"
+
+
+async def test_one_tool_may_be_called_again_and_again(shop: SqliteConnector) -> None:
+    """Its statement is read once; a new entry of the same name is read anew."""
+    first = tool("SELECT 1 AS a")
+    for which in (first, first, tool("SELECT 2 AS a"), first):
+        found = await call(shop, which)
+        assert found.value["structuredContent"]["rows"] == [{"a": 1 if which is first else 2}]
+
+
 async def test_cancellation_interrupts_and_rolls_back(shop: SqliteConnector, rows: sqlite3.Connection) -> None:
     """When the caller is gone the thread is too, and an unfinished write changed nothing."""
     endless = tool(f"UPDATE orders SET total = (SELECT top FROM ({FOREVER}))", mode="write")
@@ -257,7 +273,7 @@ async def test_a_waiting_write_can_be_cancelled(shop: SqliteConnector, rows: sql
     endless = tool(f"UPDATE orders SET total = (SELECT top FROM ({FOREVER}))", mode="write")
     async with anyio.create_task_group() as group:
         group.start_soon(_until_cancelled, shop, endless, None)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         with anyio.move_on_after(0.05) as scope:
             await call(shop, insert(), {"order_id": 1, "sku": "late"})
         assert scope.cancelled_caught
@@ -286,7 +302,11 @@ async def test_a_missing_database_is_never_made(tmp_path: Path) -> None:
                 await call(shop, which)
         with pytest.raises(Unavailable):
             await shop.ping()
-    assert not list(tmp_path.iterdir())
+    assert not _files(tmp_path)
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 async def test_a_file_that_is_no_database_is_not_ready(tmp_path: Path, shop: SqliteConnector) -> None:
@@ -298,10 +318,11 @@ async def test_a_file_that_is_no_database_is_not_ready(tmp_path: Path, shop: Sql
             await broken.ping()
 
 
+@pytest.mark.parametrize("ended", [False, True])
 async def test_a_failing_disk_at_commit_leaves_the_outcome_unknown(
-    database: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:
-    """An I/O error in the middle of COMMIT is not called a failure without effect."""
+    """An I/O error in the middle of COMMIT is not called a failure without effect, ended transaction or not."""
     real = sqlite3.connect
 
     class Failing(sqlite3.Connection):
@@ -311,6 +332,8 @@ async def test_a_failing_disk_at_commit_leaves_the_outcome_unknown(
             """Fail on COMMIT with the error SQLite has for it."""
             if sql != "COMMIT":
                 return super().execute(sql, *rest)
+            if ended:
+                super().execute("ROLLBACK")
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
             raise error

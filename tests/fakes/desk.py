@@ -105,6 +105,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         issuer=FakeIssuer(identity),
         reader=FakeReader(),
         pings={"identity": identity.ping},
+        upstreams={},
         metrics=lambda: ("text/plain", b""),
         external_url="http://gateway.test",
     )

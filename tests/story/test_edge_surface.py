@@ -125,6 +125,19 @@ async def test_readiness_asks_every_part_within_a_deadline() -> None:
         assert (await client.post("/livez")).status_code == 405
 
 
+async def test_an_upstream_that_is_down_degrades_and_no_more() -> None:
+    """The others' tools go on, so the gateway stays in service and says which upstream is missing."""
+
+    async def gone() -> None:
+        raise Unavailable("nobody answers", cause_code="upstream_down")
+
+    edge = Edge(upstreams={"erp": gone})
+    async with edge.client(None) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+        assert answer.json()["parts"]["upstream:erp"] == "upstream_down"
+
+
 async def test_metrics_need_a_credential_unless_opened() -> None:
     """Their labels name tools."""
     for is_open in (True, False):

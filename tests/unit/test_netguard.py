@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.netguard import AddressClass, guard, is_numeric, read
+from gateway.core.netguard import AddressClass, classify, guard, is_numeric, read
 
 REFUSED = [
     ("0.0.0.0", AddressClass.UNSPECIFIED),
@@ -67,6 +67,11 @@ UNREADABLE = [
 def test_special_addresses_are_refused_by_class(text: str, kind: AddressClass) -> None:
     """Each special-purpose address is refused and named for what it is."""
     assert guard().refusal(text) is kind
+
+
+def test_a_scoped_address_has_no_class_of_its_own() -> None:
+    """Its zone means something on one machine only."""
+    assert classify(ipaddress.ip_address("2606:4700::1111%1")) is AddressClass.UNREADABLE
 
 
 @pytest.mark.parametrize("text", UNREADABLE)

@@ -203,6 +203,34 @@ def test_nested_texts_are_bounded() -> None:
         assert caught.value.cause_code == "redaction_bound"
 
 
+def test_bodies_that_cannot_be_read_are_withheld() -> None:
+    """A body that nests without end, or holds a number no float can, is withheld once it must be walked."""
+    redactor = Redactor(KnownValues([SECRET]))
+    deep = b'{"content":' + b"[" * 100_000 + b'"' + SECRET.encode() + b'"' + b"]" * 100_000 + b"}"
+    for body, cause in ((deep, "redaction_bound"), (b'{"token":"x","n":1e999}', "redaction_failed")):
+        with pytest.raises(Tainted) as caught:
+            redactor.redact(Verified(Raw(lease(make_tool()), body, {})))
+        assert caught.value.cause_code == cause
+    with pytest.raises(Tainted):
+        redactor.redact(Verified(Raw(lease(make_tool()), b'{"token":NaN}', {})))
+
+
+def test_text_that_is_almost_json_is_text() -> None:
+    """A brace at the start promises nothing."""
+    assert redact(text_result('{"password": NaN, ' + SECRET)).value == text_result('{"password": NaN, ' + KNOWN_VALUE)
+    assert redact(text_result('{"password": NaN}')).counts == {}
+
+
+def test_a_known_value_and_the_callers_token_may_overlap() -> None:
+    """What both claim is one place."""
+    value = "token-and-more-of-it"
+    redactor = Redactor(KnownValues([value]))
+    for _ in range(2):
+        body = msgspec.json.encode(text_result("a not-a-token-and-more-of-it b"))
+        found = redactor.redact(Verified(Raw(lease(make_tool()), body, {})))
+        assert found.value == text_result(f"a {KNOWN_VALUE} b")
+
+
 def test_log_lines_are_cleaned_by_the_same_engine() -> None:
     """Known values and secret-named members leave log lines; nothing is ever raised."""
     redactor = Redactor(KnownValues([SECRET]), Bounds(bytes=300))

@@ -111,4 +111,7 @@ def test_a_value_that_is_no_json_breaks_every_schema() -> None:
     """Keys that are no strings fail closed."""
     checker = schema.compile({})
     assert not checker.accepts({1: 2})
+    assert checker.problems({1: 2}) == ["/: cannot be read as JSON"]
+    assert checker.rules({1: 2}) == []
     assert checker.accepts({"1": 2})
+    assert checker.rules(list(range(5_000))) == []

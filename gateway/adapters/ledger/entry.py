@@ -17,7 +17,7 @@ from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Re
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
 from gateway.core.ports import Clock, Meter
-from gateway.core.records import Draft, EventType, Payload
+from gateway.core.records import Draft, EventType, Payload, identifier
 from gateway.core.tool import EffectClass
 
 _UNKNOWN_TOOL = "-"
@@ -115,7 +115,7 @@ class CallEntry:
         draft = self._draft(
             EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
         )
-        durable = self._desk.ledger.submit([self._decision_draft(permit.target, permit.decision, refused=False), draft])
+        durable = self._desk.ledger.submit([self._decision_draft(permit.target, permit.decision), draft])
         try:
             with CancelScope(shield=True):
                 await durable
@@ -162,9 +162,10 @@ class CallEntry:
 
     async def _refuse(self, error: BaseException) -> None:
         drafts = []
+        by_policy = self._decision is not None and not self._decision.passes
         if self._target is not None and self._decision is not None:
-            drafts.append(self._decision_draft(self._target, self._decision, refused=True))
-        if self._decision is None or self._decision.passes:
+            drafts.append(self._decision_draft(self._target, self._decision, error, ends=by_policy))
+        if not by_policy:
             # Not policy's word: the request itself, a limit, a part that is down, or the caller left.
             body = self._ending(_outcome(error), _cause(error))
             payloads = [wording.error_payload(error)]
@@ -202,12 +203,16 @@ class CallEntry:
     def _is_read(self) -> bool:
         return self._target is not None and self._target.tool.effect is EffectClass.READ
 
-    def _decision_draft(self, target: Resolved, decision: Decision, *, refused: bool) -> Draft:
+    def _decision_draft(
+        self, target: Resolved, decision: Decision, error: BaseException | None = None, *, ends: bool = False
+    ) -> Draft:
         commitment = self._desk.keys.mark("input", decision.input_digest)
         body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
-        payloads = [wording.reasons_payload(decision, refused=refused)]
-        if refused:
+        payloads = [wording.reasons_payload(decision, refused=error is not None)]
+        if error is not None:
             payloads.append(wording.refused_request_payload(self._call))
+        if error is not None and ends:  # the one record of a call that policy refuses says how it ended, too
+            body |= {"cause": identifier(_cause(error)), "code": _outcome(error)}
         return self._draft(EventType.DECISION, body, *payloads)
 
     def _ending(self, code: str, cause: str) -> dict[str, object]:
