@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from gateway import listening, logs, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
@@ -27,7 +29,6 @@ from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Redactor
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
-from gateway.edge.reply import Asgi, Receive, Scope, Send
 from gateway.findings import Finding
 from gateway.settings import GatewaySettings, SettingsError
 
@@ -51,7 +52,7 @@ class Gateway:
         desk: what the surfaces work with besides.
     """
 
-    app: Asgi
+    app: ASGIApp
     ports: Ports
     desk: Desk
 
@@ -104,7 +105,7 @@ async def check(settings: GatewaySettings) -> list[Finding]:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
 
-def build(settings: GatewaySettings) -> Asgi:
+def build(settings: GatewaySettings) -> ASGIApp:
     """The gateway as an ASGI application that starts and stops with its life span, for other servers than ours."""
     return _Hosted(settings)
 
@@ -242,7 +243,7 @@ class _Hosted:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._app: Asgi | None = None
+        self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio
 import uvicorn
+from starlette.types import ASGIApp
 
-from gateway.edge.reply import Asgi
 from gateway.settings import GatewaySettings
 
 ADMIN_SOCKET = "admin.sock"
@@ -50,7 +50,7 @@ def url(settings: GatewaySettings, tcp: socket.socket) -> str:
 class Server:
     """Takes calls from listening sockets. Signals are the command's business, not the server's."""
 
-    def __init__(self, settings: GatewaySettings, app: Asgi) -> None:
+    def __init__(self, settings: GatewaySettings, app: ASGIApp) -> None:
         """Prepare; nothing is taken yet."""
         certificate, key = settings.listen.tls_certificate, settings.listen.tls_key
         self._server = _Uvicorn(

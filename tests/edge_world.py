@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from starlette.types import ASGIApp, Message
 
 from gateway.core.call import Principal
 from gateway.core.desk import Desk, Ping
 from gateway.edge.asgi import Options, build
-from gateway.edge.reply import Asgi, Message
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import FakeReader, FakeRunDesk
@@ -70,7 +70,7 @@ class Edge:
     reader: FakeReader = field(default_factory=FakeReader)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
-    app: Asgi = field(init=False)
+    app: ASGIApp = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the application."""
@@ -132,7 +132,7 @@ class Raw:
         sent: what the application sent.
     """
 
-    app: Asgi
+    app: ASGIApp
     messages: list[Message]
     sent: list[Message] = field(default_factory=list)
 

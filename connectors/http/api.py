@@ -42,7 +42,7 @@ class HttpApiOptions:
     Attributes:
         allow_networks: networks in CIDR form that may be dialled though they are not public.
         connect_timeout_s: longest name resolution, and longest connecting, each.
-        resolver: resolves host names; None = the system's.
+        resolver: resolves host names and is closed with the connector; None = the system's.
         tls: how certificates are checked; None = the system's trust store.
     """
 
@@ -78,6 +78,7 @@ class HttpApi:
 
     async def __aenter__(self) -> Self:
         """Open the two connection pools."""
+        self._closing.push_async_callback(self._resolver().close)
         for reading in (True, False):
             self._sessions[reading] = await self._closing.enter_async_context(self._session(keep_open=reading))
         return self

@@ -9,7 +9,7 @@ Canonical form: UTF-8, keys sorted by code point, no white space, numbers by the
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,8 @@ def parse(body: bytes) -> Json:
     """
     try:
         text = body.decode("utf-8")
-        inexact: list[str] = []
-        value = _decoder(inexact.append).decode(text)
-        exact = _EXACT.decode(text) if inexact else value
+        value = _PLAIN.decode(text)
+        exact = _EXACT.decode(text) if _INEXACT.search(text) else value
     except GatewayError:
         raise
     except RecursionError:
@@ -115,17 +114,9 @@ def policy_view(value: Any) -> Any:
     return value
 
 
-def _decoder(saw_inexact: Callable[[str], None]) -> json.JSONDecoder:
-    def number(lexeme: str) -> float:
-        saw_inexact(lexeme)
-        return _finite(lexeme)
-
-    def integer(lexeme: str) -> int:
-        if _is_inexact(lexeme):
-            saw_inexact(lexeme)
-        return int(lexeme)
-
-    return json.JSONDecoder(object_pairs_hook=_object, parse_float=number, parse_int=integer, parse_constant=_constant)
+# What may be a number whose lexeme Python would not give back: a fraction or exponent, 16 digits or more, minus zero.
+# A hit inside a string only costs a second look.
+_INEXACT = re.compile(r"[0-9][.eE]|[0-9]{16}|-0")
 
 
 def _is_inexact(lexeme: str) -> bool:
@@ -135,11 +126,6 @@ def _is_inexact(lexeme: str) -> bool:
 
 def _exact_integer(lexeme: str) -> int | msgspec.Raw:
     return msgspec.Raw(lexeme.encode()) if _is_inexact(lexeme) else int(lexeme)
-
-
-_EXACT = json.JSONDecoder(
-    object_pairs_hook=dict, parse_float=lambda lexeme: msgspec.Raw(lexeme.encode()), parse_int=_exact_integer
-)
 
 
 def _finite(lexeme: str) -> float:
@@ -155,11 +141,19 @@ def _constant(name: str) -> float:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
+    if len(pairs) < 2:  # noqa: PLR2004
+        return members
     if len(members) != len(pairs):
         raise MalformedRequest("an object has the same key twice", cause_code="duplicate_key")
     if len({key.casefold() for key in members}) != len(members):
         raise MalformedRequest("an object has two keys that differ only in case", cause_code="duplicate_key")
     return members
+
+
+_PLAIN = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_constant)
+_EXACT = json.JSONDecoder(
+    object_pairs_hook=dict, parse_float=lambda lexeme: msgspec.Raw(lexeme.encode()), parse_int=_exact_integer
+)
 
 
 def _position(error: ValueError) -> str:

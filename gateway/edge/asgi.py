@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from gateway.core.call import Channel
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
@@ -17,7 +19,7 @@ from gateway.edge.hosts import HostGuard
 from gateway.edge.mcp import McpEndpoint
 from gateway.edge.mcp_session import Sessions
 from gateway.edge.ops import Readiness
-from gateway.edge.reply import Asgi, Header, Message, Receive, Reply, Scope, Send
+from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
@@ -77,7 +79,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
     )
 
 
-def build(ports: Ports, desk: Desk, options: Options) -> Asgi:
+def build(ports: Ports, desk: Desk, options: Options) -> ASGIApp:
     """The application. Serve it with its life span handled by the caller: it starts and stops nothing itself."""
     throttle = EdgeThrottle(ports.clock, options.per_minute, options.strangers_per_minute)
     gate = Gate(ports, throttle, options.issuer if options.local_operator else None)

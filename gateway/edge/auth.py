@@ -6,12 +6,14 @@ Tool calls authenticate again inside the pipeline; what is done here keeps stran
 import re
 from dataclasses import dataclass, replace
 
+from starlette.types import Scope
+
 from gateway.core.call import Call, Channel, Live, Principal
 from gateway.core.canonical import Arguments, arguments, parse
 from gateway.core.errors import Forbidden, MalformedRequest, Unauthenticated
 from gateway.core.ports import Ports
 from gateway.edge.hosts import is_unix
-from gateway.edge.reply import Scope, headers
+from gateway.edge.reply import headers
 from gateway.edge.throttle import EdgeThrottle
 
 SCOPES = frozenset({"tools", "runs", "audit", "admin"})

@@ -1,10 +1,11 @@
 """Reading a request body within bounds, and refusing what is not plain JSON before reading it."""
 
 from anyio import fail_after
+from starlette.types import Receive, Scope
 
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.edge.faults import ClientGone, NotAcceptable, UnsupportedMediaType
-from gateway.edge.reply import Receive, Scope, header, headers
+from gateway.edge.reply import header, headers
 
 MAX_BODY = 4 * 1024 * 1024
 # A body that takes longer is a client holding a place, not one sending a request.

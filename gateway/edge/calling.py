@@ -1,10 +1,11 @@
 """The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
 
+from starlette.types import Receive
+
 from gateway.core import pipeline
 from gateway.core.call import Answer, Call
 from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
-from gateway.edge.reply import Receive
 
 
 async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:

@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from anyio import CancelScope
+from starlette.types import Receive
 
 from gateway.edge.faults import ClientGone
-from gateway.edge.reply import Receive
 
 T = TypeVar("T")
 PATIENCE_S = 0.05

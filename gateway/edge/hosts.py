@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette.types import Scope
+
 from gateway.edge.faults import ForeignOrigin, Misdirected
-from gateway.edge.reply import Scope, headers
+from gateway.edge.reply import headers
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -8,6 +8,8 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.types import Receive, Scope, Send
+
 from gateway.core import canonical, pipeline
 from gateway.core.call import Call, Channel
 from gateway.core.canonical import Arguments
@@ -33,7 +35,7 @@ from gateway.edge.faults import (
 )
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_tools import Names
-from gateway.edge.reply import Receive, Reply, Scope, Send, header
+from gateway.edge.reply import Reply, header
 
 RUN_META = "ostiary/run"
 _SESSION = eras.SESSION_HEADER.encode()

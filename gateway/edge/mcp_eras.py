@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.types import Scope
+
 from gateway.core.canonical import Json
 from gateway.core.mcpwire import eras, headers, jsonrpc
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.edge import reply
 from gateway.edge.faults import HeaderMismatch, InvalidParams, UnsupportedVersion
-from gateway.edge.reply import Scope
 
 _VERSION = eras.VERSION_HEADER.encode()
 _METHOD = eras.METHOD_HEADER.encode()

@@ -52,7 +52,7 @@ def document(operations: Sequence[Operation], external_url: str, version: str) -
     schemas = _schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        path = operation.path.replace("*}", "}")
+        path = operation.path.replace(":path}", "}")
         paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",

@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from gateway.core import canonical, pipeline
 from gateway.core.call import Channel
@@ -21,7 +23,7 @@ from gateway.edge import problems
 from gateway.edge.auth import Gate, Visit, named_run
 from gateway.edge.body import check_media, read_body
 from gateway.edge.faults import MethodNotAllowed
-from gateway.edge.reply import Receive, Reply, Scope, Send
+from gateway.edge.reply import Reply
 
 _MAX_QUERY = 4096
 _MAX_PROBLEMS = 5
@@ -69,7 +71,7 @@ class Operation:
 
     Attributes:
         method: HTTP method.
-        path: template; ``{name}`` is one segment, ``{name*}`` may hold slashes.
+        path: template; ``{name}`` is one segment, ``{name:path}`` may hold slashes.
         name: operation id.
         summary: one sentence.
         handle: makes the answer.
@@ -112,7 +114,7 @@ class RestApi:
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
-        self._paths = [_Path(_pattern(path), methods) for path, methods in by_path.items()]
+        self._paths = [_Path(compile_path(path)[0], methods) for path, methods in by_path.items()]
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -196,11 +198,3 @@ def _model(model: type[BaseModel], value: Any) -> BaseModel:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_PROBLEMS]
         words = (f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in found)
         raise MalformedRequest("; ".join(words), cause_code="model") from None
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)(\*?)\}", path)
-    pattern = re.escape(parts[0])
-    for name, many, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        pattern += f"(?P<{name}>{'.+' if many else '[^/]+'}){re.escape(text)}"
-    return re.compile(pattern)

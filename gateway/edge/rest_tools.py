@@ -72,7 +72,7 @@ class ToolRest:
         return (
             Operation(
                 "POST",
-                "/v1/tools/{tool*}/call",
+                "/v1/tools/{tool:path}/call",
                 "callTool",
                 "Call a tool; the header Ostiary-Run names the run.",
                 self.call,

@@ -1,7 +1,7 @@
 """The manifest of requirements and the tests that carry its ids.
 
-``python -m tests.arch.tie`` writes the markers found in the tests into ``requirements.toml`` and brings the list of open
-ids up to date; claims and their order stay as they are. ``test_requirements.py`` says whether the two agree.
+``python -m tests.arch.tie`` writes the markers found in the tests into ``requirements.toml`` and brings the list of
+open ids up to date; claims and their order stay as they are. ``test_requirements.py`` says whether the two agree.
 """
 
 import ast

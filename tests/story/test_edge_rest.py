@@ -5,12 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
 from gateway.core.errors import Unavailable
 from gateway.edge.asgi import Options
-from gateway.edge.reply import Message
 from tests.edge_world import Edge, Raw
 from tests.fakes.callers import AGENT, RUN
 from tests.fakes.rules import DENY

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Message
 
 from gateway.core.call import Lease
 from gateway.core.call import Raw as RawResult
@@ -15,7 +16,6 @@ from gateway.edge import disconnect
 from gateway.edge.asgi import Options
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp_session import Sessions
-from gateway.edge.reply import Message
 from gateway.edge.throttle import EdgeThrottle
 from tests.clock import StepClock
 from tests.edge_world import Edge, Raw, rpc

@@ -76,12 +76,12 @@ async def test_the_document_describes_each_operation() -> None:
     edge = Edge()
     said = await document(edge)
     table = operations(edge.world.ports(), edge.desk, edge.options)
-    served = {(op.path.replace("*}", "}"), op.method.lower()) for op in table}
+    served = {(op.path.replace(":path}", "}"), op.method.lower()) for op in table}
     described = {(path, method) for path, methods in said["paths"].items() for method in methods}
     assert described == served
     assert len({op.name for op in table}) == len(table)
     for op in table:
-        part = said["paths"][op.path.replace("*}", "}")][op.method.lower()]
+        part = said["paths"][op.path.replace(":path}", "}")][op.method.lower()]
         assert ("requestBody" in part) is (op.body is not None)
         assert {str(op.status), "400", "401", "403", "429"} <= part["responses"].keys()
         assert {str(kind.status) for kind in op.refusals} <= part["responses"].keys()

@@ -1,0 +1,124 @@
+"""Strict JSON in, canonical JSON out."""
+
+import json
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core import canonical
+from gateway.core.errors import InvalidArguments, MalformedRequest, TooLarge
+
+_SAFE = 2**53
+TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
+KEYS = st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=8)
+SCALARS = st.none() | st.booleans() | st.integers(-_SAFE, _SAFE) | TEXT
+TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4))
+
+
+def arguments(text: bytes | str) -> canonical.Arguments:
+    """The arguments object in a body."""
+    return canonical.arguments(canonical.parse(text if isinstance(text, bytes) else text.encode()))
+
+
+@pytest.mark.requirement("CLEAN-1")
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (b'{"a":1,"a":2}', "duplicate_key"),
+        (b'{"a":1,"A":2}', "duplicate_key"),
+        (b'{"x":{"key":1,"Key":2}}', "duplicate_key"),
+        ('{"straße":1,"STRASSE":2}'.encode(), "duplicate_key"),
+        (b'{"a":NaN}', "number"),
+        (b'{"a":-Infinity}', "number"),
+        (b'{"a":1e999}', "number"),
+        (b'{"a":"\\u0000"}', "nul"),
+        (b'{"\\u0000":1}', "nul"),
+        (b'{"a":"\\ud800"}', "surrogate"),
+        (b'{"a":"\\uDC00x"}', "surrogate"),
+        (b'{"a":"\xed\xa0\x80"}', "json"),
+        (b"\xff\xfe{}", "json"),
+        (b'{"a":1}{"b":2}', "json"),
+        (b"", "json"),
+        (b"[1,]", "json"),
+        (b"9" * 5000, "json"),
+    ],
+)
+def test_what_parsers_disagree_about_is_refused(body: bytes, cause: str) -> None:
+    """Whatever two parsers may read differently is an error with a name, not a value."""
+    with pytest.raises(MalformedRequest) as refused:
+        canonical.parse(body)
+    assert refused.value.cause_code == cause
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[" * 70 + b"]" * 70, b'{"a":' * 70 + b"1" + b"}" * 70])
+def test_depth_is_bounded(body: bytes) -> None:
+    """A depth bomb is too large, whether or not it is well formed."""
+    with pytest.raises(TooLarge):
+        canonical.parse(body)
+
+
+def test_breadth_is_no_depth() -> None:
+    """Many small containers side by side are fine."""
+    assert len(canonical.parse(b"[" + b"[]," * 5000 + b"[]]").value) == 5001
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"true"])
+def test_arguments_are_an_object(body: bytes) -> None:
+    """Anything else is invalid; null counts as none."""
+    with pytest.raises(InvalidArguments):
+        arguments(body)
+    assert arguments(b"null").canonical == b"{}"
+
+
+def test_numbers_keep_their_lexeme() -> None:
+    """What is digested and sent is the number as it was written; what is decided on is its value."""
+    given_text = '{"b":1.10,"a":[1E5,-0,0.10,12345678901234567890123],"s":"1.10 -0"}'
+    found = arguments(given_text)
+    assert found.canonical == b'{"a":[1E5,-0,0.10,12345678901234567890123],"b":1.10,"s":"1.10 -0"}'
+    assert found.value == json.loads(given_text)
+    assert found.big_integers
+
+
+@pytest.mark.parametrize(("number", "is_big"), [(_SAFE, False), (_SAFE + 1, True), (-_SAFE, False), (-_SAFE - 1, True)])
+def test_integers_beyond_doubles_are_noticed(number: int, *, is_big: bool) -> None:
+    """And policy reads them as strings, exactly."""
+    found = arguments(json.dumps({"n": [{"deep": number}]}))
+    assert found.big_integers is is_big
+    assert canonical.policy_view(found.value) == {"n": [{"deep": str(number) if is_big else number}]}
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=5))
+def test_canonical_form_does_not_depend_on_spelling(document: dict[str, Any]) -> None:
+    """White space, key order and escapes change neither bytes nor digest; parsing the canonical form gives it back."""
+    plain = arguments(json.dumps(document))
+    spelt = arguments(json.dumps(dict(reversed(document.items())), indent=2, ensure_ascii=False))
+    assert plain == spelt
+    assert arguments(plain.canonical) == plain
+    assert plain.value == document
+
+
+@given(st.dictionaries(st.text("abcXYZ_09", min_size=1, max_size=6), TREES, max_size=5))
+def test_own_documents_are_rfc8785(document: dict[str, Any]) -> None:
+    """For ASCII keys and no floats, our encoding is the standard's."""
+    if not _ascii_keys(document):
+        return
+    assert canonical.encode(document) == rfc8785.dumps(document)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_bytes_leak_another_error(body: bytes) -> None:
+    """Any bytes are either a value or one of our errors."""
+    try:
+        found: canonical.Json | None = canonical.parse(body)
+    except (MalformedRequest, TooLarge):
+        found = None
+    assert found is None or found.value == json.loads(body)
+
+
+def _ascii_keys(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return all(key.isascii() and _ascii_keys(value) for key, value in tree.items())
+    return all(map(_ascii_keys, tree)) if isinstance(tree, list) else True
