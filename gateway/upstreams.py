@@ -52,7 +52,7 @@ async def connect(settings: GatewaySettings, stack: AsyncExitStack) -> Upstreams
             discovering[name] = await _mcp(name, upstream, client, stack)
             found[name] = discovering[name]
         else:
-            found[name] = await stack.enter_async_context(_declared(upstream))
+            found[name] = await stack.enter_async_context(_declared(name, upstream))
     return Upstreams(found, discovering)
 
 
@@ -104,10 +104,13 @@ def _misbound(tool: Tool, upstream: Upstream) -> list[str]:
     return http.check(tool) if isinstance(upstream, HttpUpstream) else []
 
 
-def _declared(upstream: SqlUpstream | HttpUpstream) -> HttpApi | SqliteConnector:
+def _declared(name: str, upstream: SqlUpstream | HttpUpstream) -> HttpApi | SqliteConnector:
     if isinstance(upstream, SqlUpstream):
         return SqliteConnector(upstream.database)
-    return HttpApi(upstream.origin, HttpApiOptions(allow_networks=upstream.allow_networks))
+    try:
+        return HttpApi(upstream.origin, HttpApiOptions(allow_networks=upstream.allow_networks))
+    except ValueError as error:
+        raise SettingsError([f"upstreams.{name}: {error}"]) from None
 
 
 def _child_log(name: str) -> Callable[[str], None]:

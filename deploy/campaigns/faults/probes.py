@@ -133,13 +133,15 @@ class WatchedRuns:
     async def section(self, caller: Caller) -> AsyncIterator[Section]:
         """As the part does."""
         self.watch.before(Step.SECTION_OPEN, caller.call)
-        async with self.inner.section(caller) as section:
-            self.watch.after(Step.SECTION_OPEN, caller.call)
-            try:
-                yield WatchedSection(section, self.watch, section.usage)
-            finally:
-                self.watch.before(Step.SECTION_CLOSE, caller.call)
-        self.watch.after(Step.SECTION_CLOSE, caller.call)
+        try:
+            async with self.inner.section(caller) as section:
+                self.watch.after(Step.SECTION_OPEN, caller.call)
+                try:
+                    yield WatchedSection(section, self.watch, section.usage)
+                finally:
+                    self.watch.before(Step.SECTION_CLOSE, caller.call)
+        finally:
+            self.watch.after(Step.SECTION_CLOSE, caller.call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +205,15 @@ class WatchedLimits:
         """As the part does."""
         call = permit.target.call
         self.watch.before(Step.LIMITS_OPEN, call)
-        async with self.inner.spend(permit) as quota:
-            self.watch.after(Step.LIMITS_OPEN, call)
-            try:
-                yield quota
-            finally:
-                self.watch.before(Step.LIMITS_CLOSE, call)
-        self.watch.after(Step.LIMITS_CLOSE, call)
+        try:
+            async with self.inner.spend(permit) as quota:
+                self.watch.after(Step.LIMITS_OPEN, call)
+                try:
+                    yield quota
+                finally:
+                    self.watch.before(Step.LIMITS_CLOSE, call)
+        finally:
+            self.watch.after(Step.LIMITS_CLOSE, call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +231,15 @@ class WatchedBroker:
     async def lease(self, intent: Intent) -> AsyncIterator[Lease]:
         """As the part does."""
         self.watch.before(Step.LEASE_OPEN, intent.call)
-        async with self.inner.lease(intent) as lease:
-            self.watch.after(Step.LEASE_OPEN, intent.call)
-            try:
-                yield lease
-            finally:
-                self.watch.before(Step.LEASE_CLOSE, intent.call)
-        self.watch.after(Step.LEASE_CLOSE, intent.call)
+        try:
+            async with self.inner.lease(intent) as lease:
+                self.watch.after(Step.LEASE_OPEN, intent.call)
+                try:
+                    yield lease
+                finally:
+                    self.watch.before(Step.LEASE_CLOSE, intent.call)
+        finally:
+            self.watch.after(Step.LEASE_CLOSE, intent.call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +327,12 @@ class WatchedAudit:
     @asynccontextmanager
     async def _opened(self, call: Call, principal: Principal) -> AsyncIterator[Entry]:
         self.watch.before(Step.AUDIT_OPEN, call)
-        async with self.inner.open(call, principal) as entry:
-            self.watch.after(Step.AUDIT_OPEN, call)
-            try:
-                yield WatchedEntry(entry, self.watch)
-            finally:
-                self.watch.before(Step.AUDIT_CLOSE, call)
-        self.watch.after(Step.AUDIT_CLOSE, call)
+        try:
+            async with self.inner.open(call, principal) as entry:
+                self.watch.after(Step.AUDIT_OPEN, call)
+                try:
+                    yield WatchedEntry(entry, self.watch)
+                finally:
+                    self.watch.before(Step.AUDIT_CLOSE, call)
+        finally:
+            self.watch.after(Step.AUDIT_CLOSE, call)

@@ -1,0 +1,124 @@
+"""What each fault does when it strikes, from inside the gateway's own process but by the system's means only.
+
+Signals, resource limits, other processes' locks and removed files: nothing of the gateway's code is changed.
+"""
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.campaigns.faults.plan import Fault
+
+LOCKED_S = 0.4
+GARBLE = "garble"
+FROZEN = "frozen"
+_RECORD_LIMIT = resource.RLIMIT_FSIZE
+
+
+@dataclass(slots=True)
+class Scene:
+    """What a fault may touch.
+
+    Attributes:
+        folder: the run's.
+        upstream: process id of the upstream.
+        control: the upstream's control pipe.
+        leave: makes the caller with this marker leave; None = all of them.
+        stop: cancels all calls, as a server does that is told to end.
+    """
+
+    folder: Path
+    upstream: int
+    control: int
+    leave: Callable[[str | None], None]
+    stop: Callable[[], None]
+    _held: list[sqlite3.Connection] = field(default_factory=list)
+
+    def strike(self, fault: Fault, marker: str | None) -> None:
+        """Let ``fault`` happen now, to the call with ``marker`` where it is about one."""
+        match fault:
+            case Fault.KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Fault.STOPPED:
+                self.stop()
+            case Fault.CLIENT_GONE:
+                self.leave(marker)
+            case Fault.POLICY_GARBAGE:
+                (self.folder / GARBLE).touch()
+            case Fault.CREDENTIAL_GONE:
+                (self.folder / "api.key").unlink(missing_ok=True)
+            case Fault.DATABASE_GONE:
+                with suppress(FileNotFoundError):
+                    (self.folder / "books.db").rename(self.folder / "books.gone")
+            case _:
+                self._break(fault)
+
+    def close(self) -> None:
+        """Let go of what is still locked."""
+        while self._held:
+            self._held.pop().close()
+
+    def _break(self, fault: Fault) -> None:
+        loop = asyncio.get_running_loop()
+        match fault:
+            case Fault.POLICY_KILLED | Fault.POLICY_FROZEN:
+                self._signal(_named("rego/worker.py"), frozen=fault is Fault.POLICY_FROZEN)
+            case Fault.UPSTREAM_KILLED | Fault.UPSTREAM_FROZEN:
+                self._signal([self.upstream, *_named("faults/peer.py")], frozen=fault is Fault.UPSTREAM_FROZEN)
+            case Fault.UPSTREAM_REFUSES:
+                with suppress(BrokenPipeError):
+                    os.write(self.control, b"refuse\n")
+            case Fault.LEDGER_FULL | Fault.LEDGER_FULL_A_WHILE:
+                _limit(max(path.stat().st_size for path in (self.folder / "state").glob("log.db*")))
+                if fault is Fault.LEDGER_FULL_A_WHILE:
+                    loop.call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
+            case Fault.LEDGER_READONLY:
+                _limit(0)  # no byte of any file can be written
+            case Fault.LEDGER_SLOW:
+                self._lock(self.folder / "state" / "log.db")
+            case Fault.DATABASE_LOCKED:
+                self._lock(self.folder / "books.db")
+
+    def _signal(self, processes: list[int], *, frozen: bool) -> None:
+        if frozen:  # whoever outlives the gateway must be found again to be ended
+            with (self.folder / FROZEN).open("a", encoding="ascii") as file:
+                file.writelines(f"{process}\n" for process in processes)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP if frozen else signal.SIGKILL)
+
+    def _lock(self, database: Path) -> None:
+        # As a backup or an operator's shell would: the write lock, held for a while.
+        db = sqlite3.connect(database, isolation_level=None, timeout=0.1)
+        with suppress(sqlite3.OperationalError):
+            db.execute("begin immediate")
+        self._held.append(db)
+        asyncio.get_running_loop().call_later(LOCKED_S, db.close)
+
+
+def _limit(size: int) -> None:
+    resource.setrlimit(_RECORD_LIMIT, (size, resource.getrlimit(_RECORD_LIMIT)[1]))
+
+
+def _named(script: str) -> list[int]:
+    return [process for process, words in _children(os.getpid()).items() if script in words]
+
+
+def _children(parent: int) -> Mapping[int, str]:
+    return dict(_walk(parent))
+
+
+def _walk(parent: int) -> Iterator[tuple[int, str]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):  # it has ended meanwhile
+                # The command may hold blanks and brackets: fields count from its last bracket. See proc_pid_stat(5).
+                fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[1]) == parent:
+                    yield int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
