@@ -17,10 +17,11 @@ from typing import Any
 import anyio
 import click
 
-from gateway.cli.findings import Finding, as_document, as_lines
-from gateway.cli.listening import require_free
+from gateway.cli.addresses import require_free
+from gateway.cli.findings import as_document, as_lines
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option
+from gateway.findings import Finding
 
 _PYTHON = (3, 11)
 _SQLITE = (3, 37)  # strict tables

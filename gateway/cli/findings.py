@@ -1,27 +1,11 @@
 """What was looked at and how it is: one line a part, and under each bad one its fix."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from gateway.cli.screen import shown
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One part.
-
-    Attributes:
-        part: its name.
-        ok: whether it can be relied on.
-        text: what was found.
-        fix: what to do where it is not ok.
-    """
-
-    part: str
-    ok: bool
-    text: str
-    fix: str | None = None
+from gateway.findings import Finding
 
 
 def as_document(findings: Sequence[Finding]) -> dict[str, Any]:

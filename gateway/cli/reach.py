@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
-from gateway.cli.listening import is_loopback
+from gateway.cli.addresses import is_loopback
 from gateway.cli.screen import Failed, Misconfigured, json_option, shown
 
 ADMIN_SOCKET = "admin.sock"

@@ -14,8 +14,8 @@ from gateway.adapters.identity import KeyFileError
 from gateway.adapters.ledger.keys import StateRefused
 from gateway.adapters.rego.bundle import BundleError
 from gateway.cli import home
-from gateway.cli.findings import Finding, as_document, as_lines
-from gateway.cli.listening import require_free
+from gateway.cli.addresses import require_free
+from gateway.cli.findings import as_document, as_lines
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.errors import GatewayError
 from gateway.settings import GatewaySettings, SettingsError
@@ -49,8 +49,7 @@ def check(config: Path) -> None:
     """
     settings = home.read(config)
     with _starting():
-        found = anyio.run(app.check, settings)
-    findings = [Finding(one.part, one.ok, one.text, one.fix) for one in found]
+        findings = anyio.run(app.check, settings)
     document = {"config": settings.redacted(), **as_document(findings)}
     answer(document, [*_effective(settings.redacted()), "", *as_lines(findings)])
     if not document["ok"]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from gateway import app
 from gateway.adapters.identity import SCOPES, Grant
 from gateway.cli import home
-from gateway.cli.listening import is_loopback
+from gateway.cli.addresses import is_loopback
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, json_option, wants_json
 from gateway.cli.serve import run

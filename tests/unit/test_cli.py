@@ -21,7 +21,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, Trust, load_key
 from gateway.catalogue import CatalogueFile
 from gateway.cli import home, screen
-from gateway.cli.listening import require_free
+from gateway.cli.addresses import require_free
 from gateway.cli.root import COMMANDS, ostiary
 from gateway.settings import GatewaySettings, load
 

@@ -8,17 +8,20 @@ import os
 import resource
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.campaigns.faults.plan import Fault
+from gateway.adapters.ledger.files import DATABASE as LOG
 
 LOCKED_S = 0.4
 GARBLE = "garble"
 FROZEN = "frozen"
-_RECORD_LIMIT = resource.RLIMIT_FSIZE
+CREDENTIAL = "api.key"
+DATABASE = "books.db"
+LOST_DATABASE = "books.gone"
 
 
 @dataclass(slots=True)
@@ -49,41 +52,39 @@ class Scene:
                 self.stop()
             case Fault.CLIENT_GONE:
                 self.leave(marker)
-            case Fault.POLICY_GARBAGE:
-                (self.folder / GARBLE).touch()
-            case Fault.CREDENTIAL_GONE:
-                (self.folder / "api.key").unlink(missing_ok=True)
-            case Fault.DATABASE_GONE:
-                with suppress(FileNotFoundError):
-                    (self.folder / "books.db").rename(self.folder / "books.gone")
+            case Fault.POLICY_KILLED | Fault.POLICY_FROZEN:
+                self._signal(_children("rego/worker.py"), frozen=fault is Fault.POLICY_FROZEN)
+            case Fault.UPSTREAM_KILLED | Fault.UPSTREAM_FROZEN:
+                self._signal([self.upstream, *_children("faults/peer.py")], frozen=fault is Fault.UPSTREAM_FROZEN)
+            case Fault.UPSTREAM_REFUSES:
+                with suppress(BrokenPipeError):
+                    os.write(self.control, b"refuse\n")
             case _:
-                self._break(fault)
+                self._spoil_files(fault)
 
     def close(self) -> None:
         """Let go of what is still locked."""
         while self._held:
             self._held.pop().close()
 
-    def _break(self, fault: Fault) -> None:
-        loop = asyncio.get_running_loop()
+    def _spoil_files(self, fault: Fault) -> None:
         match fault:
-            case Fault.POLICY_KILLED | Fault.POLICY_FROZEN:
-                self._signal(_named("rego/worker.py"), frozen=fault is Fault.POLICY_FROZEN)
-            case Fault.UPSTREAM_KILLED | Fault.UPSTREAM_FROZEN:
-                self._signal([self.upstream, *_named("faults/peer.py")], frozen=fault is Fault.UPSTREAM_FROZEN)
-            case Fault.UPSTREAM_REFUSES:
-                with suppress(BrokenPipeError):
-                    os.write(self.control, b"refuse\n")
-            case Fault.LEDGER_FULL | Fault.LEDGER_FULL_A_WHILE:
-                _limit(max(path.stat().st_size for path in (self.folder / "state").glob("log.db*")))
-                if fault is Fault.LEDGER_FULL_A_WHILE:
-                    loop.call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
+            case Fault.POLICY_GARBAGE:
+                (self.folder / GARBLE).touch()
+            case Fault.CREDENTIAL_GONE:
+                (self.folder / CREDENTIAL).unlink()
+            case Fault.DATABASE_GONE:
+                (self.folder / DATABASE).rename(self.folder / LOST_DATABASE)
+            case Fault.DATABASE_LOCKED:
+                self._lock(self.folder / DATABASE)
+            case Fault.LEDGER_SLOW:
+                self._lock(self.folder / "state" / LOG)
             case Fault.LEDGER_READONLY:
                 _limit(0)  # no byte of any file can be written
-            case Fault.LEDGER_SLOW:
-                self._lock(self.folder / "state" / "log.db")
-            case Fault.DATABASE_LOCKED:
-                self._lock(self.folder / "books.db")
+            case Fault.LEDGER_FULL | Fault.LEDGER_FULL_A_WHILE:
+                _limit(max(path.stat().st_size for path in (self.folder / "state").glob(f"{LOG}*")))
+                if fault is Fault.LEDGER_FULL_A_WHILE:
+                    asyncio.get_running_loop().call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
 
     def _signal(self, processes: list[int], *, frozen: bool) -> None:
         if frozen:  # whoever outlives the gateway must be found again to be ended
@@ -103,15 +104,11 @@ class Scene:
 
 
 def _limit(size: int) -> None:
-    resource.setrlimit(_RECORD_LIMIT, (size, resource.getrlimit(_RECORD_LIMIT)[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _named(script: str) -> list[int]:
-    return [process for process, words in _children(os.getpid()).items() if script in words]
-
-
-def _children(parent: int) -> Mapping[int, str]:
-    return dict(_walk(parent))
+def _children(script: str) -> list[int]:
+    return [process for process, words in _walk(os.getpid()) if script in words]
 
 
 def _walk(parent: int) -> Iterator[tuple[int, str]]:
