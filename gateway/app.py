@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import listening, logs, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
+from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.entry import SignedLog
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.ledger import Ledger
@@ -140,7 +141,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     pings = {name: part.ping for name, part in _parts(ports).items()}
     reach = {name: connector.ping for name, connector in connected.all.items()}
     issuer = LocalIssuer(clock, trust, key)
-    return ports, Desk(record.runs, issuer, record.reader, pings, reach, meter.page, url)
+    return ports, Desk(record.runs, issuer, record.reader, record.changes, pings, reach, meter.page, url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class _Record:
     log: SignedLog
     runs: RunRegistry
     reader: LogReader
+    changes: ChangeLog
 
 
 async def _record(
@@ -160,7 +162,7 @@ async def _record(
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
     reader = await stack.enter_async_context(LogReader(settings.state, keys))
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
-    return _Record(SignedLog(ledger, runs, keys, meter, clock), runs, reader)
+    return _Record(SignedLog(ledger, runs, keys, meter, clock), runs, reader, ChangeLog(ledger, keys, clock))
 
 
 def _engine(settings: GatewaySettings) -> RegoEngine:

@@ -14,7 +14,7 @@ from gateway.core.desk import Desk, Ping
 from gateway.edge.asgi import Options, build
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
-from tests.fakes.desk import FakeReader, FakeRunDesk
+from tests.fakes.desk import FakeChanges, FakeReader, FakeRunDesk
 
 URL = "http://gateway.test"
 NEWEST = "2026-07-28"
@@ -68,6 +68,7 @@ class Edge:
     url: str = URL
     world: World = field(default_factory=World)
     reader: FakeReader = field(default_factory=FakeReader)
+    changes: FakeChanges = field(default_factory=FakeChanges)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -79,6 +80,7 @@ class Edge:
             runs=FakeRunDesk(self.world.clock, self.world.runs),
             issuer=HexIssuer(self.world.identity),
             reader=self.reader,
+            changes=self.changes,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,
             metrics=lambda: ("text/plain; version=1.0.0", b"ostiary_calls_total 0\n"),

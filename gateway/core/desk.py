@@ -59,6 +59,22 @@ class TokenIssuer(Protocol):
         """A signed token that authenticates as ``principal`` until ``expires_us``."""
 
 
+class Changes(Protocol):
+    """Records what administrators change. Closed: a change that cannot be recorded is not made."""
+
+    async def record(self, by: Principal, action: str, details: Mapping[str, Any]) -> None:
+        """Write ``admin.change`` durably, before the change takes effect; ``details`` are sealed.
+
+        Args:
+            by: who changes something.
+            action: an enumeration, e.g. ``token.issued``.
+            details: what exactly, as JSON values; no secrets.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A search of the log; every given field must match.
@@ -137,6 +153,7 @@ class Desk:
     runs: RunDesk
     issuer: TokenIssuer
     reader: AuditReader
+    changes: Changes
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]

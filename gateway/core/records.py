@@ -41,6 +41,7 @@ class EventType(StrEnum):
     TOOL_NOT_SENT = "tool.not_sent"
     TOOL_OUTCOME_UNKNOWN = "tool.outcome_unknown"
     REDACTION = "redaction"
+    ADMIN_CHANGE = "admin.change"
 
 
 # The four ways an intent ends; each intent has exactly one of them.
@@ -64,6 +65,7 @@ class Role(StrEnum):
     REASONS = "reasons"
     ERROR = "error"
     RESULT = "result"
+    CHANGE = "change"
 
 
 class RecordError(ValueError):

@@ -123,14 +123,14 @@ class RunRest:
                 "POST",
                 "/v1/tokens",
                 "issueToken",
-                "Issue a token.",
+                "Issue a token; who issued what to whom is recorded.",
                 self.issue,
                 TokenIssued,
                 scopes=("admin",),
                 persons=True,
                 body=TokenRequest,
                 status=201,
-                refusals=(InvalidArguments,),
+                refusals=(InvalidArguments, Unavailable),
             ),
         )
 
@@ -178,6 +178,8 @@ class RunRest:
             jti=self._clock.uuid(),
             expires_us=self._clock.now_us() + wish.ttl_s * 1_000_000,
         )
+        details = {**wish.model_dump(mode="json"), "jti": principal.jti}
+        await self._desk.changes.record(asked.visit.principal, "token.issued", details)
         token = self._desk.issuer.issue(principal)
         return shown(TokenIssued(token=token, jti=principal.jti, expires_us=principal.expires_us), 201)
 

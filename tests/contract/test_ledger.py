@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.files import DATABASE
 from gateway.core.call import Call, Channel, Intent, Live
 from gateway.core.decision import Effect
@@ -307,3 +308,14 @@ async def test_a_call_with_odd_text_is_still_recorded(books: Books) -> None:
             raise MalformedRequest("\ud800")
     assert books.types() == ["key", "request.refused"]
     assert (books.folder / DATABASE).stat().st_mode & 0o077 == 0
+
+
+async def test_what_administrators_change_is_recorded(books: Books) -> None:
+    """The action stands in the leaf, its details are sealed, and the user is a pseudonym."""
+    changes = ChangeLog(books.ledger, books.keys, books.clock)
+    await changes.record(make_principal(user="root"), "token.issued", {"user": "zoe"})
+    (record,) = books.records("admin.change")
+    assert record["body"] == {"action": "token.issued"}
+    assert [ref["role"] for ref in record["payloads"]] == ["change"]
+    assert b"zoe" not in (books.folder / DATABASE).read_bytes() + (books.folder / f"{DATABASE}-wal").read_bytes()
+    assert books.verify().ok

@@ -1,5 +1,6 @@
 """A desk on fakes: runs in a dictionary, tokens in the clear, a log read from a list."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -96,6 +97,17 @@ def _matches(record: LogRecord, query: Query) -> bool:
     return all(value is None or record.body.get(name) == value for name, value in asked.items())
 
 
+class FakeChanges:
+    """Keeps what was recorded."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, str, dict[str, Any]]] = []
+
+    async def record(self, by: Principal, action: str, details: Mapping[str, Any]) -> None:
+        """Keep it."""
+        self.recorded.append((by.user, action, dict(details)))
+
+
 def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> Desk:
     """A desk whose parts are all well."""
     journal = Journal()
@@ -104,6 +116,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         runs=FakeRunDesk(clock or StepClock(), runs or FakeRuns(journal)),
         issuer=FakeIssuer(identity),
         reader=FakeReader(),
+        changes=FakeChanges(),
         pings={"identity": identity.ping},
         upstreams={},
         metrics=lambda: ("text/plain", b""),

@@ -184,7 +184,7 @@ async def test_an_agent_cannot_open_runs_or_issue_tokens() -> None:
 
 
 async def test_an_administrator_issues_tokens() -> None:
-    """The token stands for whom it was asked for."""
+    """The token stands for whom it was asked for, and who asked is recorded first."""
     edge = Edge()
     wish = {"user": "zoe", "agent": "bot", "groups": ["ops"], "scopes": ["tools", "audit"], "ttl_s": 5}
     async with edge.client("admin") as admin:
@@ -193,6 +193,7 @@ async def test_an_administrator_issues_tokens() -> None:
     made = edge.world.identity.tokens[said["token"]]
     assert (made.user, made.agent, made.scopes) == ("zoe", "bot", frozenset({"tools", "audit"}))
     assert made.expires_us == edge.world.clock.now_us() + 5_000_000
+    assert edge.changes.recorded == [("root", "token.issued", {**wish, "jti": made.jti})]
 
 
 def record(index: int, kind: str, run_id: str = RUN.id, **body: Any) -> LogRecord:

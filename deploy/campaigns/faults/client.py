@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from deploy.campaigns.faults.plan import Kind, PlannedCall, Side, Step, Surface
-from deploy.campaigns.faults.plan import Point
+from starlette.types import ASGIApp, Message
+
+from deploy.campaigns.faults.plan import Kind, PlannedCall, Point, Side, Step, Surface
 from gateway.core.mcpwire import eras
 from gateway.edge.problems import CALL_HEADER
-from gateway.edge.reply import Asgi, Message
 
 HOST: Final = "127.0.0.1"
 URL: Final = f"http://{HOST}"
@@ -37,7 +37,7 @@ class Visitor:
 
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ask(self, app: Asgi, path: str, headers: Mapping[str, str], body: bytes) -> Response | None:
+    async def ask(self, app: ASGIApp, path: str, headers: Mapping[str, str], body: bytes) -> Response | None:
         """Send one POST; None where no answer came while the caller was there."""
         sent, answered = False, False
         status, fields, parts = 0, {}, []
@@ -76,7 +76,7 @@ class Callers:
         passed: told of the step ``answer``.
     """
 
-    app: Asgi
+    app: ASGIApp
     token: str
     report: Report
     passed: Callable[[Point, str], None]
