@@ -40,7 +40,7 @@ demo: setup  ## three minutes: an agent at the door, then the log verified (CI=t
 
 campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
-	$(BIN)/python -m deploy.campaigns $(NAME)
+	$(BIN)/python -m deploy.campaigns.$(NAME) $(ARGS)
 
 bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
 	$(BIN)/python loadtests/one_door.py

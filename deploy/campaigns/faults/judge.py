@@ -120,7 +120,7 @@ def _told(answer: Mapping[str, Any]) -> Told:
 
 class _Rest(msgspec.Struct):
     type: str = ""
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Block(msgspec.Struct):
@@ -129,7 +129,7 @@ class _Block(msgspec.Struct):
 
 class _Result(msgspec.Struct, rename="camel"):
     is_error: bool = False
-    content: list[_Block] = []  # noqa: RUF012 - the library copies it
+    content: list[_Block] = []
 
 
 class _ErrorData(msgspec.Struct):
@@ -141,7 +141,7 @@ class _RpcError(msgspec.Struct):
 
 
 class _Rpc(msgspec.Struct):
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: _RpcError | None = None
 
 
@@ -152,14 +152,14 @@ class _Refusal(msgspec.Struct):
 
 def _by_rest(status: int, body: bytes) -> tuple[str, bytes | None]:
     said = msgspec.json.decode(body, type=_Rest)
-    if status == 200 and said.result is not None:  # noqa: PLR2004 - HTTP
+    if status == 200 and said.result is not msgspec.UNSET:  # noqa: PLR2004 - HTTP
         return "completed", bytes(said.result)
     return said.type.rpartition(":")[2], None
 
 
 def _by_mcp(_status: int, body: bytes) -> tuple[str, bytes | None]:
     said = msgspec.json.decode(body, type=_Rpc)
-    if said.result is None:
+    if said.result is msgspec.UNSET:
         return "internal" if said.error is None else said.error.data.code, None
     result = msgspec.json.decode(said.result, type=_Result)
     try:

@@ -115,6 +115,7 @@ class _Play:
         """
         stage = self.stage
         self.visitors = {planned.marker: Visitor() for planned in stage.plan.calls}
+        stage.report({"begun": len(stage.plan.calls)})
         self._scene = Scene(stage.folder, stage.upstream, stage.control, self._leave, self._stop)
         self._tasks = [
             asyncio.create_task(callers.make(planned, self.visitors[planned.marker]), name=planned.marker)

@@ -155,7 +155,7 @@ class Plan:
         fault: what breaks.
         point: where, or None for a fault that needs none.
         passing: at which passing of that point, from 1.
-        at_s: when, for a fault that strikes at any time: seconds from the gateway's start.
+        at_s: when, for a fault that strikes at any time: seconds from the first call.
         opened: whether a person opens the run; otherwise sessions imply it.
     """
 
@@ -213,7 +213,7 @@ def plan(seed: int) -> Plan:
         fault=fault,
         point=point,
         passing=random.randint(1, MOST_PASSINGS),
-        at_s=random.uniform(0.1, 1.5),
+        at_s=random.uniform(0.0, TIMEOUT_S),
         peer=random.choice(tuple(Peer)),
         opened=random.random() < 0.5,  # noqa: PLR2004 - a coin
         calls=calls,

@@ -79,12 +79,15 @@ class Scene:
                 self._lock(self.folder / DATABASE)
             case Fault.LEDGER_SLOW:
                 self._lock(self.folder / "state" / LOG)
-            case Fault.LEDGER_READONLY:
-                _limit(0)  # no byte of any file can be written
-            case Fault.LEDGER_FULL | Fault.LEDGER_FULL_A_WHILE:
-                _limit(max(path.stat().st_size for path in (self.folder / "state").glob(f"{LOG}*")))
-                if fault is Fault.LEDGER_FULL_A_WHILE:
-                    asyncio.get_running_loop().call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
+            case _:
+                self._fill_the_disk(fault)
+
+    def _fill_the_disk(self, fault: Fault) -> None:
+        # Read-only: no byte of any file can be written. Full: no file can grow past what the log has now.
+        sizes = [path.stat().st_size for path in (self.folder / "state").glob(f"{LOG}*")]
+        _limit(0 if fault is Fault.LEDGER_READONLY else max(sizes))
+        if fault is Fault.LEDGER_FULL_A_WHILE:
+            asyncio.get_running_loop().call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
 
     def _signal(self, processes: list[int], *, frozen: bool) -> None:
         if frozen:  # whoever outlives the gateway must be found again to be ended
