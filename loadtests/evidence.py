@@ -26,10 +26,18 @@ _FIGURES: Final = ("cpu_process_us", "cpu_tree_us", "p50_us", "p99_us", "per_sec
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round measured; every load once, in a shuffled order."""
+    """What one round measured; every load once, in a shuffled order.
+
+    Attributes:
+        samples: by load.
+        fdatasync_us: median time of a durable append, before the loads.
+        probe_ms: how fast a core was, before and after the loads.
+        load_average: of the machine, after the loads.
+    """
 
     samples: Mapping[Load, Sample]
     fdatasync_us: float
+    probe_ms: tuple[float, float]
     load_average: tuple[float, float, float]
 
 
@@ -104,6 +112,7 @@ def figures(rounds: Sequence[Round], memory: Sequence[Memory]) -> dict[str, Any]
             version: spread([_added(each.samples, version) for each in rounds]) for version in (STATELESS, HANDSHAKE)
         },
         "fdatasync_p50_us": spread([each.fdatasync_us for each in rounds]),
+        "probe_ms": spread([probe for each in rounds for probe in each.probe_ms]),
         "memory_mb": [asdict(each) for each in memory],
     }
 
@@ -199,7 +208,8 @@ def table(evidence: Mapping[str, Any]) -> str:
         "",
         "Added p50 at c = 1: "
         + ", ".join(f"{version} {_milli(value)}" for version, value in found["added_p50_us"].items())
-        + f" ms; fdatasync p50 {_milli(found['fdatasync_p50_us'])} ms. Memory after the run (RSS / PSS, MB): "
+        + f" ms; fdatasync p50 {_milli(found['fdatasync_p50_us'])} ms. One million additions in Python took"
+        f" {found['probe_ms']['median']:.0f} [{found['probe_ms']['min']:.0f}, {found['probe_ms']['max']:.0f}] ms of CPU. Memory after the run (RSS / PSS, MB): "
         + ", ".join(f"{each['role']} {each['rss']:.0f} / {each['pss']:.0f}" for each in found["memory_mb"])
         + ".",
     ]

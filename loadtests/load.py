@@ -130,6 +130,14 @@ def fdatasync_p50_us(folder: Path, count: int = 200) -> float:
     return statistics.median(times) * 1e6
 
 
+def probe_ms() -> float:
+    """CPU time of a fixed piece of pure Python, milliseconds: how fast a core is just now."""
+    started, total = time.process_time(), 0
+    for number in range(1_000_000):
+        total += number
+    return (time.process_time() - started) * 1e3
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least and most of a figure over the rounds."""
     return {

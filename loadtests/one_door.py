@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests import evidence
-from loadtests.load import HANDSHAKE, ROOT, STATELESS, Door, Load, fdatasync_p50_us, measure
+from loadtests.load import HANDSHAKE, ROOT, STATELESS, Door, Load, fdatasync_p50_us, measure, probe_ms
 from loadtests.processes import BenchmarkError, memory, serving
 
 MANY: Final = 16
@@ -153,7 +153,7 @@ def one_round(found: dict[str, Door], folder: Path, seconds: float, order: rando
     Raises:
         BenchmarkError: an answer was not right.
     """
-    synced = fdatasync_p50_us(folder)
+    synced, before = fdatasync_p50_us(folder), probe_ms()
     loads = [load for load in LOADS if load.door in found]
     samples = {}
     for load in order.sample(loads, len(loads)):
@@ -164,7 +164,7 @@ def one_round(found: dict[str, Door], folder: Path, seconds: float, order: rando
             f"  p50 {sample.p50_us / 1e3:8.2f}  p99 {sample.p99_us / 1e3:8.2f} ms  {sample.per_second:8,.0f}/s",
             flush=True,
         )
-    return evidence.Round({load: samples[load] for load in loads}, synced, os.getloadavg())
+    return evidence.Round({load: samples[load] for load in loads}, synced, (before, probe_ms()), os.getloadavg())
 
 
 def campaign(options: argparse.Namespace) -> evidence.Run:

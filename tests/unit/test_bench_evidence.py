@@ -24,7 +24,7 @@ def run(**worse: float) -> Run:
             figures |= {"p50_us": 2000.0, "cpu_process_us": 900.0, "cpu_tree_us": 1500.0}
             figures |= worse if load.runs > 1 or load.connections == 1 else {}
         samples[load] = Sample(calls=100, seconds=1.0, per_second=100.0, p99_us=9000.0, **figures)
-    rounds = [Round(samples, fdatasync_us=500.0, load_average=(1.0, 1.0, 1.0))] * 3
+    rounds = [Round(samples, fdatasync_us=500.0, probe_ms=(40.0, 50.0), load_average=(1.0, 1.0, 1.0))] * 3
     memory = [Memory("gateway", 100.0, 80.0), Memory("policy worker", 50.0, 40.0)]
     about = {"cores": 2, "processor": "p", "kernel": "k", "python": "3", "file_system": "ext4", "versions": {"a": "1"}}
     return Run(seed=7, seconds=12.0, digest="d", rounds=rounds, memory=memory, conditions=about)

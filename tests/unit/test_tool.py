@@ -1,0 +1,45 @@
+"""Names of tools on the aggregate wire, and what a pin covers."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.tool import definition_digest
+from tests.evidence import make_tool
+
+NAMES = st.text("abcXYZ019_-./ é", min_size=1, max_size=80)
+
+
+def test_plain_names_are_joined() -> None:
+    """``server__tool``, as clients know it from other aggregators."""
+    assert make_tool("find_order", server="erp").wire_name == "erp__find_order"
+
+
+@given(NAMES, NAMES)
+def test_wire_names_fit_every_client_and_stay_apart(one: str, other: str) -> None:
+    """At most 64 letters, digits, ``_`` and ``-``; different tools never share one."""
+    first, second = (make_tool(name, server="erp").wire_name for name in (one, other))
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", first)
+    assert (first == second) is (one == other)
+
+
+def test_a_long_name_ends_in_a_hash() -> None:
+    """It stays readable and stays the same."""
+    assert re.fullmatch(r"erp__x+_[0-9a-f]{10}", make_tool("x" * 90, server="erp").wire_name)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("b", "mcp", "u", {"name": "x"}),
+        ("a", "sql", "u", {"name": "x"}),
+        ("a", "mcp", "v", {"name": "x"}),
+        ("a", "mcp", "u", {"name": "x", "description": "y"}),
+        ("a", "mcp", "u", {"name": "x", "inputSchema": {"minimum": 0.5}}),
+    ],
+)
+def test_a_pin_covers_where_and_what(other: tuple[str, str, str, dict[str, object]]) -> None:
+    """Another server, connector, address or word of the definition is another tool."""
+    assert definition_digest("a", "mcp", "u", {"name": "x"}) != definition_digest(*other)
