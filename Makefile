@@ -20,7 +20,7 @@ setup: .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinne
 
 test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
 	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage report
+	$(if $(ARGS),,$(BIN)/coverage report)
 
 check: .venv/.stamp .venvs/audit/.stamp  ## lint, types, architecture of imports, policies, advisories
 	$(BIN)/ruff check .

@@ -3,6 +3,10 @@
 import pytest
 from hypothesis import settings
 
+from tests.e2e.house import house
+
+__all__ = ["anyio_backend", "house"]
+
 settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ostiary")
 

@@ -10,11 +10,11 @@ from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
 from gateway.core.canonical import Arguments, arguments, parse
-from gateway.core.errors import Forbidden, MalformedRequest, Unauthenticated
+from gateway.core.errors import Forbidden, MalformedRequest, Throttled, Unauthenticated
 from gateway.core.ports import Ports
 from gateway.edge.hosts import is_unix
 from gateway.edge.reply import headers
-from gateway.edge.throttle import EdgeThrottle
+from gateway.edge.throttle import STRANGER, EdgeThrottle
 
 SCOPES = frozenset({"tools", "runs", "audit", "admin"})
 _MAX_TOKEN = 8192
@@ -83,11 +83,19 @@ class Gate:
             self._ports.meter.unauthenticated(error.cause_code)
             self._throttle.admit(None, client and client[0])
             raise
-        key = self._throttle.admit(token, client and client[0])
+        key = self._counted_in(token, client and client[0])
         call = Call(clock.uuid(), clock.now_us(), Live(token), channel, "", NO_ARGUMENTS)
         principal = await self._authenticated(call)
         self._throttle.prove(key)
         return Visit(call, principal)
+
+    def _counted_in(self, token: str, client: str | None) -> bytes:
+        try:
+            return self._throttle.admit(token, client)
+        except Throttled as error:
+            if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
+                self._ports.meter.unauthenticated("throttled")
+            raise
 
     async def _authenticated(self, call: Call) -> Principal:
         try:

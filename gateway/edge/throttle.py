@@ -15,6 +15,7 @@ from gateway.core.ports import Clock
 
 _BURST_S = 2.0  # a bucket holds what flows into it in this time
 _ENTRIES = 10_000
+STRANGER = "stranger"
 _V6_SITE = 64  # one customer has a whole /64, so its addresses share a bucket
 
 
@@ -64,14 +65,14 @@ class EdgeThrottle:
         """Count one request; returns the credential's key for ``prove``.
 
         Raises:
-            Throttled: too many; with ``retry_after``.
+            Throttled: too many; with ``retry_after``. Its cause is ``STRANGER`` where the credential is not proven.
         """
         now = self._clock.monotonic()
         key = sha256(token.encode()).digest() if token is not None else b""
         proven = key in self._proven.buckets
         wait = self._proven.take(key, now) if proven else self._strangers.take(_site(client), now)
         if wait > 0.0:
-            raise Throttled("too many requests", retry_after=wait, cause_code="edge")
+            raise Throttled("too many requests", retry_after=wait, cause_code="edge" if proven else STRANGER)
         return key
 
     def prove(self, key: bytes) -> None:

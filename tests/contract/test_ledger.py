@@ -90,11 +90,13 @@ async def test_a_denied_call_is_one_record(books: Books) -> None:
     assert books.meter.calls == [("up.echo", "denied")]
 
 
-async def test_bad_arguments_are_a_decision_and_a_refusal(books: Books) -> None:
-    """The listing decision let the caller see the tool; the arguments were refused."""
+async def test_bad_arguments_are_one_refusal(books: Books) -> None:
+    """Policy only let the caller see the tool, so no decision about the call is recorded; tool and request are."""
     walk = Walk(books, fault=MalformedRequest("no"))
-    assert await fails(walk, MalformedRequest) == ["decision", "request.refused"]
-    assert books.records("decision")[0]["body"]["phase"] == "list"
+    assert await fails(walk, MalformedRequest) == ["request.refused"]
+    refused = books.records("request.refused")[0]
+    assert (refused["body"]["code"], refused["body"]["tool"]) == ("malformed_request", "up.echo")
+    assert [payload["role"] for payload in refused["payloads"]] == ["error", "request"]
 
 
 @pytest.mark.parametrize("refusal", [Throttled("slow down", retry_after=1), BudgetExhausted("used up")])

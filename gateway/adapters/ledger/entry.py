@@ -163,8 +163,9 @@ class CallEntry:
     async def _refuse(self, error: BaseException) -> None:
         drafts = []
         by_policy = self._decision is not None and not self._decision.passes
-        if self._target is not None and self._decision is not None:
-            drafts.append(self._decision_draft(self._target, self._decision, error, ends=by_policy))
+        judged = self._judged()
+        if judged is not None:
+            drafts.append(self._decision_draft(*judged, error, ends=by_policy))
         if not by_policy:
             # Not policy's word: the request itself, a limit, a part that is down, or the caller left.
             body = self._ending(_outcome(error), _cause(error))
@@ -178,6 +179,15 @@ class CallEntry:
             # Nothing was executed, so the stricter answer is true as well. A cancelled caller hears nothing anyway.
             if isinstance(error, Exception):
                 raise failure from error
+
+    def _judged(self) -> tuple[Resolved, Decision] | None:
+        # Faulty arguments and a tool that does not exist are refused for what they are: policy was only asked whether
+        # the caller may know of it, and "allow" would not be about this call.
+        target, decision = self._target, self._decision
+        if target is None or decision is None:
+            return None
+        is_about_the_call = not decision.passes or (target.fault is None and target.tool.listed)
+        return (target, decision) if is_about_the_call else None
 
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
