@@ -121,8 +121,9 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     key = load_key(settings.state / "keys" / "issuer.pem")
     identity = LocalIdentity(clock, trust, [key.public_key()])
     broker = StaticBroker(_credentials(settings), known)
+    broker.acquaint()
     verifier = Verifier()
-    connected = await upstreams.connect(settings, stack)
+    connected = await upstreams.connect(settings, known, stack)
     catalog = await _stocked(settings, connected, verifier, meter)
     ports = Ports(
         clock=clock,

@@ -92,11 +92,9 @@ class AuditSection(Section):
     reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
 
 
-class CredentialSection(Section):
-    """A static upstream credential, sent as a header field; the value is read at each call and never logged."""
+class SecretReference(Section):
+    """Where a secret is kept; it never stands in this file, is never logged and is taken out of results."""
 
-    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="Header field.")
-    prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
     env: str | None = Field(None, description="Environment variable that holds the value.")
     file: Path | None = Field(None, description="File that holds the value.")
 
@@ -107,13 +105,23 @@ class CredentialSection(Section):
         return self
 
 
+class CredentialSection(SecretReference):
+    """A static upstream credential, sent as a header field; the value is read at each call."""
+
+    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="Header field.")
+    prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
+
+
 class McpUpstream(Section):
     """An MCP server, by URL or as a child process."""
 
     kind: Literal["mcp"]
     url: str | None = Field(None, pattern=r"^https?://", description="Streamable HTTP endpoint.")
     command: tuple[str, ...] = Field((), description="Command line of a stdio server.")
-    env: Mapping[str, str] = Field(default_factory=dict, description="The child's whole environment besides PATH.")
+    env: Mapping[str, str | SecretReference] = Field(
+        default_factory=dict,
+        description="The child's whole environment besides PATH; secrets as {env = NAME} or {file = PATH}.",
+    )
     cwd: Path | None = Field(None, description="The child's working folder.")
     credential: str | None = Field(None, description="Name of a [credentials.*] section.")
     trust: Literal["pinned", "first_use"] = Field(
@@ -276,6 +284,7 @@ _PATHS = (
     ("policy", "bundles"),
     ("upstreams", "*", "database"),
     ("upstreams", "*", "cwd"),
+    ("upstreams", "*", "env", "*", "file"),
     ("credentials", "*", "file"),
 )
 

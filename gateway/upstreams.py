@@ -18,10 +18,12 @@ from connectors.mcp.stdio import StdioConnector
 from connectors.sql import SqliteConnector
 from gateway import catalogue
 from gateway.adapters.pins import Pins
+from gateway.adapters.static_broker import SecretSource, read_secret
 from gateway.core import schema
 from gateway.core.catalog import Shelf
 from gateway.core.connector import Connector, Discovering
 from gateway.core.errors import Unavailable
+from gateway.core.known import KnownValues, UnfitSecret
 from gateway.core.tool import Tool
 from gateway.settings import GatewaySettings, HttpUpstream, McpUpstream, SettingsError, SqlUpstream, Upstream
 
@@ -42,14 +44,20 @@ class Upstreams:
     discovering: Mapping[str, Discovering]
 
 
-async def connect(settings: GatewaySettings, stack: AsyncExitStack) -> Upstreams:
-    """Open every configured connector; ``stack`` closes them. An upstream that is down does not stop the others."""
+async def connect(settings: GatewaySettings, known: KnownValues, stack: AsyncExitStack) -> Upstreams:
+    """Open every configured connector; ``stack`` closes them. An upstream that is down does not stop the others.
+
+    Secrets of child processes are added to ``known``.
+
+    Raises:
+        SettingsError: an upstream cannot be used as it is configured.
+    """
     client = await stack.enter_async_context(open_session())
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     for name, upstream in settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
-            discovering[name] = await _mcp(name, upstream, client, stack)
+            discovering[name] = await stack.enter_async_context(_mcp(name, upstream, client, known))
             found[name] = discovering[name]
         else:
             found[name] = await stack.enter_async_context(_declared(name, upstream))
@@ -90,12 +98,30 @@ class Source:
         return catalogue.discovered(self.name, self.upstream, definition, self.entries)
 
 
-async def _mcp(name: str, upstream: McpUpstream, client: aiohttp.ClientSession, stack: AsyncExitStack) -> Discovering:
+def _mcp(
+    name: str, upstream: McpUpstream, client: aiohttp.ClientSession, known: KnownValues
+) -> HttpConnector | StdioConnector:
     if upstream.url is not None:
-        return await stack.enter_async_context(HttpConnector(upstream.url, client))
-    environment = {"PATH": os.environ.get("PATH", os.defpath), **upstream.env}
-    command = Command(upstream.command, environment, upstream.cwd)
-    return await stack.enter_async_context(StdioConnector(command, _child_log(name)))
+        return HttpConnector(upstream.url, client)
+    environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(name, upstream, known)}
+    return StdioConnector(Command(upstream.command, environment, upstream.cwd), _child_log(name))
+
+
+def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, given in upstream.env.items():
+        if isinstance(given, str):
+            values[name] = given
+            continue
+        what = f"upstreams.{server}.env.{name}"
+        try:
+            values[name] = read_secret(what, SecretSource(env=given.env, file=given.file), os.environ)
+            known.add(values[name])
+        except Unavailable as error:
+            raise SettingsError([error.detail]) from None
+        except UnfitSecret as error:
+            raise SettingsError([f"{what} cannot be kept out of outputs: {error}"]) from None
+    return values
 
 
 def _misbound(tool: Tool, upstream: Upstream) -> list[str]:

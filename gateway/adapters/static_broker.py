@@ -6,31 +6,39 @@ and it is made known to the redactor before it leaves this module.
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core.call import Intent, Lease
 from gateway.core.errors import Unavailable
 from gateway.core.known import MAX_LENGTH, KnownValues, UnfitSecret
-from gateway.core.tool import Tool
 
 
-@dataclass(frozen=True, slots=True)
-class StaticCredential:
-    """Where a credential is kept and how it is sent; exactly one of ``env`` and ``file`` is given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSource:
+    """Where a secret is kept; exactly one is given.
+
+    Attributes:
+        env: environment variable that holds the value.
+        file: file that holds the value; white space around it is ignored.
+    """
+
+    env: str | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticCredential(SecretSource):
+    """A secret that is sent upstream in a header field.
 
     Attributes:
         header: header field it is sent in.
-        env: environment variable that holds the value.
-        file: file that holds the value; white space around it is ignored.
         prefix: what stands before the value in the header field, e.g. ``Bearer ``.
     """
 
     header: str = "Authorization"
-    env: str | None = None
-    file: Path | None = None
     prefix: str = ""
 
 
@@ -61,6 +69,15 @@ class StaticBroker:
         """
         yield Lease(intent, self._headers(intent.tool.credential))
 
+    def acquaint(self) -> None:
+        """Make every credential that can be read now known to the redactor; the others are ``ping``'s business.
+
+        Before any call, as an upstream that echoes another one's credential must not be the first to say it.
+        """
+        for name in self._credentials:
+            with suppress(Unavailable):
+                self._headers(name)
+
     async def ping(self) -> None:
         """All configured credentials can be read now.
 
@@ -70,39 +87,36 @@ class StaticBroker:
         for name in self._credentials:
             self._headers(name)
 
-    def missing(self, tools: Iterable[Tool]) -> list[str]:
-        """Tools whose credential is not configured, as sentences for ``ostiary check``."""
-        return [
-            f"{tool.fqn}: no credential {tool.credential!r} is configured"
-            for tool in tools
-            if tool.credential is not None and tool.credential not in self._credentials
-        ]
-
     def _headers(self, name: str | None) -> dict[str, str]:
         if name is None:
             return {}
         credential = self._credentials.get(name)
         if credential is None:
-            raise _unavailable(name, "is not configured")
-        value = _read(name, credential, self._environment)
+            raise _unavailable(f"credential {name!r}", "is not configured")
+        value = read_secret(f"credential {name!r}", credential, self._environment)
         if not value.isascii() or not value.isprintable():
-            raise _unavailable(name, "holds characters no header field may have")
+            raise _unavailable(f"credential {name!r}", "holds characters no header field may have")
         if value not in self._known.needles.values:
             try:
                 self._known.add(value)
             except UnfitSecret as error:
-                raise _unavailable(name, f"cannot be kept out of outputs: {error}") from None
+                raise _unavailable(f"credential {name!r}", f"cannot be kept out of outputs: {error}") from None
         return {credential.header: credential.prefix + value}
 
 
-def _read(name: str, credential: StaticCredential, environment: Mapping[str, str]) -> str:
-    value = environment.get(credential.env, "") if credential.env is not None else _file(name, credential.file)
+def read_secret(what: str, source: SecretSource, environment: Mapping[str, str]) -> str:
+    """The value at ``source``; ``what`` names it in errors.
+
+    Raises:
+        Unavailable: missing, empty or unreadable.
+    """
+    value = environment.get(source.env, "") if source.env is not None else _file(what, source.file)
     if not value.strip():
-        raise _unavailable(name, "is missing or empty")
+        raise _unavailable(what, "is missing or empty")
     return value.strip()
 
 
-def _file(name: str, path: Path | None) -> str:
+def _file(what: str, path: Path | None) -> str:
     if path is None:
         return ""
     try:
@@ -110,11 +124,11 @@ def _file(name: str, path: Path | None) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _unavailable(name, "is no regular file")
+                raise _unavailable(what, "is no regular file")
             return stream.read(MAX_LENGTH + 1).decode()
     except (OSError, UnicodeDecodeError):
-        raise _unavailable(name, "cannot be read") from None
+        raise _unavailable(what, "cannot be read") from None
 
 
-def _unavailable(name: str, why: str) -> Unavailable:
-    return Unavailable(f"credential {name!r} {why}", cause_code="credential")
+def _unavailable(what: str, why: str) -> Unavailable:
+    return Unavailable(f"{what} {why}", cause_code="credential")

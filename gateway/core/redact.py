@@ -100,7 +100,7 @@ class Redactor:
             return UNREADABLE
         try:
             return _Pass(needles, self._bounds).text(text)
-        except Tainted:
+        except (Tainted, RecursionError):  # nested beyond any use
             return UNREADABLE
 
     def _token(self, token: str) -> Needles:

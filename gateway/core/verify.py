@@ -56,7 +56,8 @@ class Verifier:
         fault = _misshape(raw.value)
         if fault is not None:
             raise Tainted(f"the output is no tool result: {fault}", cause_code="output_shape")
-        if not raw.value.get("isError", False):
+        # An error need not be structured; where it is, it keeps the contract, or the flag would be a way around it.
+        if not raw.value.get("isError", False) or "structuredContent" in raw.value:
             self._check_structured(tool, raw.value)
         return Verified(raw)
 

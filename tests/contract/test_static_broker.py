@@ -39,7 +39,7 @@ async def unavailable(subject: StaticBroker, name: str = "erp") -> Unavailable:
 async def test_the_value_is_known_before_the_lease_is() -> None:
     """The header is prefix and value; the redactor knows the value from then on."""
     known = KnownValues()
-    subject = broker(known, erp=StaticCredential("X-Api-Key", env="ERP_KEY", prefix="Key "))
+    subject = broker(known, erp=StaticCredential(header="X-Api-Key", env="ERP_KEY", prefix="Key "))
     wanted = intent("erp")
     async with subject.lease(wanted) as lease:
         assert lease.intent is wanted
@@ -105,8 +105,8 @@ async def test_ping_reads_every_credential(tmp_path: Path) -> None:
         await broker(KnownValues(), good=good, gone=StaticCredential(file=tmp_path / "gone")).ping()
 
 
-def test_tools_without_their_credential_are_listed() -> None:
-    """For ``ostiary check``: which tools name a credential nobody configured."""
-    subject = broker(KnownValues(), erp=StaticCredential(env="ERP_KEY"))
-    tools = [make_tool("a", credential="erp"), make_tool("b", credential="other"), make_tool("c")]
-    assert subject.missing(tools) == ["up.b: no credential 'other' is configured"]
+def test_credentials_are_known_before_their_first_use() -> None:
+    """What one upstream is called with must not come back from another before the first call."""
+    known = KnownValues()
+    broker(known, erp=StaticCredential(env="ERP_KEY"), gone=StaticCredential(env="NOT_SET")).acquaint()
+    assert known.needles.values == {VALUE}

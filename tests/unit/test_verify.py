@@ -96,9 +96,11 @@ def test_structured_content_must_keep_the_pinned_schema() -> None:
 
 
 def test_an_error_result_needs_no_structured_content() -> None:
-    """What a tool says when it failed is not held against the schema of its success."""
-    found = raw({"content": [], "isError": True, "structuredContent": {"any": 1}}, promising(OUTPUT))
+    """What it structures all the same keeps the schema, or the flag would be a way around the contract."""
+    found = raw({"content": [], "isError": True}, promising(OUTPUT))
     assert Verifier().verify(found).raw is found
+    error = {"content": [], "isError": True, "structuredContent": {"any": 1}}
+    assert cause(error, promising(OUTPUT)) == "output_schema"
 
 
 def test_bad_output_schemas_are_refused_at_load_and_never_trusted_later() -> None:
