@@ -1,7 +1,8 @@
 """The composition root: settings in, a running gateway out. The one place that knows every part."""
 
+import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,17 +22,22 @@ from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
 from gateway.adapters.rego import bundle
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
+from gateway.adapters.rego.lists import idle, unmatched
 from gateway.adapters.static_broker import StaticBroker, StaticCredential
-from gateway.core.catalog import Catalog
+from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues, UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Redactor
+from gateway.core.tool import Tool
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.findings import Finding
 from gateway.settings import GatewaySettings, SettingsError
+from gateway.stock import Stock
+
+_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +57,20 @@ class Gateway:
         app: the ASGI application.
         ports: what the pipeline works with.
         desk: what the surfaces work with besides.
+        stock: keeps the catalogue up to date.
     """
 
     app: ASGIApp
     ports: Ports
     desk: Desk
+    stock: Stock
 
 
 @asynccontextmanager
-async def opened(settings: GatewaySettings, url: str) -> AsyncIterator[Gateway]:
+async def opened(settings: GatewaySettings, url: str, operator_socket: str | None = None) -> AsyncIterator[Gateway]:
     """A gateway with every part started; all are stopped, newest first, on exit.
+
+    ``operator_socket`` is the path of the socket whose file mode alone authenticates the local operator.
 
     Raises:
         SettingsError: the configuration cannot be used.
@@ -68,15 +78,16 @@ async def opened(settings: GatewaySettings, url: str) -> AsyncIterator[Gateway]:
         GatewayError: a part is not there.
     """
     async with AsyncExitStack() as stack:
-        ports, desk = await _assembled(settings, url, stack)
+        ports, desk, stock = await _assembled(settings, url, stack)
         options = asgi.Options(
             issuer=settings.identity.issuer,
+            run_max_s=settings.identity.run_max_s,
             allowed_hosts=settings.listen.allowed_hosts,
             per_minute=settings.limits.edge_per_minute,
-            local_operator=True,
+            operator_socket=operator_socket,
             open_metrics=settings.listen.open_metrics,
         )
-        yield Gateway(asgi.build(ports, desk, options), ports, desk)
+        yield Gateway(asgi.build(ports, desk, options), ports, desk, stock)
 
 
 async def serve(
@@ -89,19 +100,23 @@ async def serve(
     """
     with listening.sockets(settings) as (tcp, unix):
         url = listening.url(settings, tcp)
-        async with opened(settings, url) as gateway:
+        admin_socket = str(settings.state / listening.ADMIN_SOCKET)
+        async with opened(settings, url, admin_socket) as gateway:
             server = listening.Server(settings, gateway.app)
             async with server.running([tcp, unix]):
-                ready(Served(url, f"{url}/mcp", str(settings.state / listening.ADMIN_SOCKET)))
+                ready(Served(url, f"{url}/mcp", admin_socket))
                 await until()
 
 
 async def check(settings: GatewaySettings) -> list[Finding]:
     """Start every part without listening, ask each whether it can serve, and say what to do where it cannot."""
+    # Nobody waits for the gateway to listen: slow upstreams get the time to say what they have.
+    patient = settings.discovery.model_copy(update={"start_s": max(settings.discovery.start_s, _PATIENCE_S)})
     try:
-        async with opened(settings, "http://127.0.0.1") as gateway:
+        async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
-            return [await _finding(part, ping) for part, ping in parts.items()]
+            findings = [*[await _finding(part, ping) for part, ping in parts.items()], *gateway.stock.strays()]
+            return [*findings, *_odd_entries(settings, gateway.ports.catalog.tools())]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
@@ -111,7 +126,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
     return _Hosted(settings)
 
 
-async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> tuple[Ports, Desk]:
+async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> tuple[Ports, Desk, Stock]:
     clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
     redactor = Redactor(known)
     logs.configure(redactor.text)
@@ -123,8 +138,12 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     broker = StaticBroker(_credentials(settings), known)
     broker.acquaint()
     verifier = Verifier()
-    connected = await upstreams.connect(settings, known, stack)
-    catalog = await _stocked(settings, connected, verifier, meter)
+    connected = await upstreams.connect(settings, broker, known, stack)
+    catalog = Catalog(connected.all)
+    pins = Pins(settings.state / "pins.json")
+    pins.load()
+    publish = _publisher(catalog, verifier, meter)
+    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, pins, publish))
     ports = Ports(
         clock=clock,
         identity=identity,
@@ -142,7 +161,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     pings = {name: part.ping for name, part in _parts(ports).items()}
     reach = {name: connector.ping for name, connector in connected.all.items()}
     issuer = LocalIssuer(clock, trust, key)
-    return ports, Desk(record.runs, issuer, record.reader, record.changes, pings, reach, meter.page, url)
+    desk = Desk(record.runs, issuer, record.reader, record.changes, pings, reach, meter.page, url)
+    return ports, desk, stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,29 +186,36 @@ async def _record(
     return _Record(SignedLog(ledger, runs, keys, meter, clock), runs, reader, ChangeLog(ledger, keys, clock))
 
 
-def _engine(settings: GatewaySettings) -> RegoEngine:
+def _bundle(settings: GatewaySettings) -> bundle.Bundle:
     layers = [*([bundle.shipped()] if settings.policy.shipped else []), *settings.policy.bundles]
     try:
-        loaded = bundle.load(layers, settings.policy.data)
+        return bundle.load(layers, settings.policy.data)
     except bundle.BundleError as error:
         raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
-    return RegoEngine(loaded, EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000))
 
 
-async def _stocked(
-    settings: GatewaySettings, connected: upstreams.Upstreams, verifier: Verifier, meter: PrometheusMeter
-) -> Catalog:
-    pins = Pins(settings.state / "pins.json")
-    pins.load()
-    catalog = Catalog(connected.all)
-    shelves = await upstreams.stock(settings, connected, pins)
-    try:
+def _engine(settings: GatewaySettings) -> RegoEngine:
+    return RegoEngine(_bundle(settings), EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000))
+
+
+def _odd_entries(settings: GatewaySettings, tools: Iterable[Tool]) -> list[Finding]:
+    # A deny list or a limit that names a tool wrongly binds nothing, and looks as if it did.
+    data = json.loads(_bundle(settings).data) if settings.policy.shipped else {}
+    names = {tool.fqn for tool in tools}
+    fix = "correct the name, or declare the tool in the catalogue"
+    wrong = [Finding("policy data", ok=False, text=f"no such tool: {odd}", fix=fix) for odd in unmatched(data, names)]
+    return [*wrong, *(Finding("policy data", ok=True, text=f"matches no tool yet: {odd}") for odd in idle(data, names))]
+
+
+def _publisher(catalog: Catalog, verifier: Verifier, meter: PrometheusMeter) -> Callable[[Sequence[Shelf]], None]:
+    """Puts a generation of tools in force; calls under way keep the tool they were resolved with."""
+
+    def publish(shelves: Sequence[Shelf]) -> None:
+        verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
         catalog.replace(shelves)
-    except ValueError as error:
-        raise SettingsError([f"catalogue: {error}"]) from None
-    verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
-    meter.admit([tool.fqn for tool in catalog.tools()])
-    return catalog
+        meter.admit([tool.fqn for tool in catalog.tools()])
+
+    return publish
 
 
 def _parts(ports: Ports) -> dict[str, Pingable]:

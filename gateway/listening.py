@@ -2,14 +2,16 @@
 
 import os
 import socket
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway import connections
 from gateway.settings import GatewaySettings
 
 ADMIN_SOCKET = "admin.sock"
@@ -56,9 +58,13 @@ class Server:
     def __init__(self, settings: GatewaySettings, app: ASGIApp) -> None:
         """Prepare; nothing is taken yet."""
         certificate, key = settings.listen.tls_certificate, settings.listen.tls_key
+        bounds = _bounds(settings)
         self._server = _Uvicorn(
             uvicorn.Config(
-                app,
+                _Quiet(app),
+                http=connections.within(bounds),
+                timeout_keep_alive=bounds.idle_s,
+                backlog=_BACKLOG,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -88,6 +94,18 @@ class Server:
             await self._server.serve(on)
 
 
+class _Quiet:
+    """The application as the server runs it: a request that was broken off at the end of a drain is no fault to log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Here the task ends anyway, and the application has said its last word.
+        with suppress(CancelledError):
+            await self._app(scope, receive, send)
+
+
 class _Uvicorn(uvicorn.Server):
     """Says when it is up, and leaves the process's signals alone."""
 
@@ -111,3 +129,13 @@ def _bind_private(unix: socket.socket, path: Path) -> None:
     finally:
         os.umask(before)
     unix.listen(_BACKLOG)
+
+
+def _bounds(settings: GatewaySettings) -> connections.Bounds:
+    limits = settings.limits
+    return connections.Bounds(
+        connections=limits.connections,
+        connections_each=limits.connections_each,
+        head_s=limits.head_seconds,
+        head_bytes=limits.head_bytes,
+    )

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 
 
-DEVELOPMENT_AGENT = "dev-agent"
+DEVELOPMENT_AGENT, DEVELOPMENT_USER = "dev-agent", "developer"
 
 
 class SettingsError(Exception):
@@ -62,6 +62,9 @@ class IdentitySection(Section):
 
     issuer: str = Field("urn:ostiary:local", description="`iss` of the tokens issued here.")
     audience: tuple[str, ...] = Field(("ostiary",), min_length=1, description="Accepted `aud` values.")
+    run_max_s: int = Field(
+        86_400, ge=1, le=30 * 86_400, description="Longest a run and the token of its agent may last, seconds."
+    )
 
 
 class PolicySection(Section):
@@ -82,7 +85,20 @@ class LimitsSection(Section):
 
     principal_per_minute: int = Field(6000, ge=1, description="Calls a minute and principal.")
     concurrency: int = Field(256, ge=1, description="Calls at a time in the whole gateway.")
-    edge_per_minute: int = Field(60000, ge=1, description="Requests a minute and credential, before anything else.")
+    edge_per_minute: int = Field(
+        6000,
+        ge=1,
+        description="Requests a minute and credential, before anything else; a refused one counts tenfold, a listing "
+        "once more for every 50 tools.",
+    )
+    connections: int = Field(
+        4096, ge=16, description="Connections at a time; never more than the process may open files for, less 256."
+    )
+    connections_each: int = Field(
+        256, ge=1, description="Connections at a time of a client address that have shown no good credential."
+    )
+    head_seconds: float = Field(10.0, gt=0, le=60, description="Longest a request's header may take to arrive.")
+    head_bytes: int = Field(32768, ge=8192, le=1048576, description="Longest request line and header fields together.")
 
 
 class AuditSection(Section):
@@ -90,6 +106,13 @@ class AuditSection(Section):
 
     origin: str = Field("ostiary.local/log", description="Name of the log in its checkpoints.")
     reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
+
+
+class DiscoverySection(Section):
+    """When MCP upstreams are asked for their tools."""
+
+    start_s: float = Field(5.0, gt=0, le=120, description="Longest the start waits for their answers, all together.")
+    refresh_s: float = Field(60.0, ge=1, le=86_400, description="Seconds between two looks at an upstream's tools.")
 
 
 class SecretReference(Section):
@@ -132,6 +155,11 @@ class McpUpstream(Section):
     def _one_way(self) -> Self:
         if (self.url is None) == (not self.command):
             raise ValueError("set exactly one of url and command")
+        if self.command and self.credential is not None:
+            raise ValueError(
+                "credential: a child process is shared by all calls and takes no header fields; "
+                'give it the secret by env = {NAME = {env = "..."}}'
+            )
         return self
 
 
@@ -171,6 +199,7 @@ class GatewaySettings(BaseSettings):
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     audit: AuditSection = AuditSection()
+    discovery: DiscoverySection = DiscoverySection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
 
@@ -220,7 +249,7 @@ def load(path: Path) -> GatewaySettings:
 
 
 def development(state: Path, port: int, upstreams: Mapping[str, str]) -> GatewaySettings:
-    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to ``DEVELOPMENT_AGENT``.
+    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to one agent of one user.
 
     Args:
         state: folder, created when missing.
@@ -243,11 +272,12 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
 
 def _granting(data: Any, patterns: list[str]) -> Any:
     # Malformed data is left as it is, for the check that names the key.
-    section = data
-    for key in ("gateway", "scope", "agents"):
-        section = section.setdefault(key, {}) if isinstance(section, dict) else None
-    if isinstance(section, dict):
-        section.setdefault(DEVELOPMENT_AGENT, {"allow": patterns, "deny": []})
+    for side, name in (("agents", DEVELOPMENT_AGENT), ("users", DEVELOPMENT_USER)):
+        section = data
+        for key in ("gateway", "scope", side):
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.setdefault(name, {"allow": patterns, "deny": []})
     return data
 
 

@@ -187,13 +187,12 @@ def write_table(page: Path, table: str) -> None:
 
 def table(evidence: Mapping[str, Any]) -> str:
     """The evidence as Markdown."""
-    found, about, counts = evidence["figures"], evidence["conditions"], evidence["counts"]
+    found, counts = evidence["figures"], evidence["counts"]
     lines = [
-        f"{counts['rounds']} rounds, {counts['calls']:,} calls, every answer checked. {about['cores']} cores"
-        f" ({about['processor']}), {about['kernel']}, Python {about['python']}, log on {about['file_system']}; load"
-        f" average {_averages(evidence['load_averages'])}; "
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + f". Seed {evidence['seed']}. Medians over the rounds, [least, most] in brackets.",
+        f"{counts['rounds']} rounds, {counts['calls']:,} calls, every answer checked, seed {evidence['seed']}.",
+        "Medians over the rounds, [least, most] in brackets.",
+        "",
+        _circumstances(evidence),
         "",
         "| door | revision | c | runs | CPU a call, process, ms | CPU a call, tree, ms | p50, ms | p99, ms | calls/s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -208,12 +207,25 @@ def table(evidence: Mapping[str, Any]) -> str:
         "",
         "Added p50 at c = 1: "
         + ", ".join(f"{version} {_milli(value)}" for version, value in found["added_p50_us"].items())
-        + f" ms; fdatasync p50 {_milli(found['fdatasync_p50_us'])} ms. One million additions in Python took"
-        f" {found['probe_ms']['median']:.0f} [{found['probe_ms']['min']:.0f}, {found['probe_ms']['max']:.0f}] ms of CPU. Memory after the run (RSS / PSS, MB): "
+        + " ms. Memory after the run (RSS / PSS, MB): "
         + ", ".join(f"{each['role']} {each['rss']:.0f} / {each['pss']:.0f}" for each in found["memory_mb"])
         + ".",
     ]
     return "\n".join(lines)
+
+
+def _circumstances(evidence: Mapping[str, Any]) -> str:
+    about, found = evidence["conditions"], evidence["figures"]
+    firsts = [each[0] for each in evidence["load_averages"]]
+    probe = found["probe_ms"]
+    return (
+        f"{about['cores']} cores ({about['processor']}), {about['kernel']}, Python {about['python']}, log on"
+        f" {about['file_system']}. Load average {min(firsts):.1f} to {max(firsts):.1f}; speed probe"
+        f" {probe['median']:.0f} [{probe['min']:.0f}, {probe['max']:.0f}] ms; fdatasync p50"
+        f" {_milli(found['fdatasync_p50_us'])} ms. "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        + "."
+    )
 
 
 def _target(figure: str, limit: str, value: float, *, met: bool) -> Target:
@@ -241,11 +253,6 @@ def _row(load: Mapping[str, Any]) -> str:
 def _milli(figure: Mapping[str, float]) -> str:
     median, least, most = (figure[name] / 1e3 for name in ("median", "min", "max"))
     return f"{median:.2f} [{least:.2f}, {most:.2f}]"
-
-
-def _averages(averages: Sequence[Sequence[float]]) -> str:
-    firsts = [each[0] for each in averages]
-    return f"{min(firsts):.1f} to {max(firsts):.1f}"
 
 
 def _processor() -> str:

@@ -60,6 +60,9 @@ env = "BENCH_KEY"
 
 [policy.data.gateway.scope.agents.bench]
 allow = ["up.*"]
+
+[policy.data.gateway.scope.users."*"]
+allow = ["up.*"]
 """
 CATALOGUE: Final = """\
 [[tool]]

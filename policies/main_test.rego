@@ -5,14 +5,15 @@ import data.gateway.main
 request := {
 	"phase": "call",
 	"principal": {"kind": "agent", "id": "clerk"},
+	"on_behalf_of": {"id": "dora", "groups": []},
 	"agent": {"id": "clerk"},
 	"run": {"id": "r", "calls": {"erp.pay": 1}, "sums": {}, "amounts": {}},
 	"tool": {"server": "erp", "name": "pay", "fqn": "erp.pay", "effect": "money"},
 }
 
 test_reasons_stand_under_their_package if {
-	main.decision.allow.authz == {{"id": "scope.granted", "msg": "an allow list covers this tool"}} with input as request
-		with data.gateway.scope as {"agents": {"clerk": {"allow": ["erp.*"]}}}
+	main.decision.allow.authz == {{"id": "scope.granted", "msg": "the allow lists cover this tool"}} with input as request
+		with data.gateway.scope as {"agents": {"clerk": {"allow": ["erp.*"]}}, "users": {"*": {"allow": ["erp.*"]}}}
 }
 
 test_denials_and_hints_are_gathered if {

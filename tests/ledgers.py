@@ -13,8 +13,9 @@ from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.runs import RunRegistry
-from gateway.adapters.ledger.verify import Report, verify
+from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Denied, GatewayError
@@ -96,8 +97,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def check(folder: Path) -> Report:
-    """Verify the log in a folder with its own public key."""
-    return verify(folder, (folder / "keys" / "log.vkey").read_text())
+    """Verify the log in a folder with its own public key, as deep as it goes."""
+    vkey, kek = (folder / "keys" / "log.vkey").read_text(), (folder / "keys" / "payload.kek").read_bytes()
+    return verify(folder, vkey, Means(kek=kek, deep=True))
 
 
 async def nothing(intent: Intent) -> None:

@@ -1,12 +1,16 @@
 """MCP over streamable HTTP, both eras.
 
 The era is found once: a ``server/discover`` that succeeds is the stateless era, a refusal means the handshake. A
-session belongs to one credential and is never used with another. A call is sent once, with one exception: a 404 for a
-session says that the server does not know the session and therefore did not look at the call; then the handshake is
-repeated and the call is sent once more.
+session belongs to one credential and is never used with another.
+
+A call is sent once. A 404 should mean that the server does not know the session and did not look at the call, but a
+proxy may say so of a call that was carried out. Hence only a read, which changes nothing, is sent a second time, and
+only where the 404 does not name it; the outcome of any other call is then unknown. So that this stays rare, a session
+that was not used for a while is tried with a ping before such a call.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,14 +21,14 @@ from anyio import fail_after
 from connectors.mcp import results
 from connectors.mcp.dialect import Client, call_members
 from connectors.mcp.exchange import Endpoint, Header
-from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
+from connectors.mcp.faults import Fault, Lost, Refused, Unreached, call_error, raise_unavailable
 from connectors.mcp.listing import ListingLimits, all_tools
-from connectors.mcp.session import Ask
+from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Sessions
 from gateway.core.call import Lease, Raw
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
-from gateway.core.tool import Tool
+from gateway.core.tool import EffectClass, Tool
 
 _MOST_ANNOTATIONS: Final = 4096
 
@@ -35,17 +39,20 @@ class HttpOptions:
 
     Attributes:
         client: what the gateway says of itself.
-        headers: header fields of discovery and pings, where the upstream wants a credential even for those.
+        credential: gives the header fields of discovery and pings, asked each time they are sent; may raise
+            ``Unavailable``.
         setup_timeout_s: longest a connection with its handshake may take.
         ping_timeout_s: longest a ping may take.
+        trusted_idle_s: a session unused for longer is tried before a call that is no read, seconds.
         max_sessions: sessions kept at a time, one for each credential.
         listing: bounds of discovery.
     """
 
     client: Client = field(default_factory=Client)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credential: Callable[[], Mapping[str, str]] = dict
     setup_timeout_s: float = 10.0
     ping_timeout_s: float = 5.0
+    trusted_idle_s: float = 60.0
     max_sessions: int = 64
     listing: ListingLimits = field(default_factory=ListingLimits)
 
@@ -86,16 +93,16 @@ class HttpConnector:
             self._call_headers(lease),
         )
         try:
-            return results.raw(lease, await self._ask(lease.headers, ask))
+            return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
             raise call_error(fault) from fault
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
-        options = self._options
+        options, credential = self._options, self._options.credential()
 
         async def page(members: bytes, cap: int) -> bytes:
-            return await self._ask(options.headers, Ask("tools/list", members, cap, options.setup_timeout_s))
+            return await self._ask(credential, Ask("tools/list", members, cap, options.setup_timeout_s))
 
         try:
             with fail_after(options.setup_timeout_s * 3):
@@ -116,24 +123,48 @@ class HttpConnector:
             raise_unavailable(Lost("timeout"))
 
     async def _ping(self) -> None:
-        session = await self._sessions.get(self._options.headers, self._options.ping_timeout_s)
+        credential = self._options.credential()
+        session = await self._sessions.get(credential, self._options.ping_timeout_s)
         method = "server/discover" if session.dialect.stateless else "ping"
         try:
-            await self._ask(self._options.headers, Ask(method, connect_s=self._options.ping_timeout_s))
+            await self._ask(credential, Ask(method, connect_s=self._options.ping_timeout_s))
         except Refused as refusal:
             if refusal.code != eras.METHOD_NOT_FOUND:  # whoever says so is there
                 raise
 
+    async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
+        reads = lease.intent.tool.effect is EffectClass.READ
+        idle_s = math.inf if reads else self._options.trusted_idle_s
+        session = await self._sessions.get(lease.headers, ask.connect_s, idle_s)
+        try:
+            return await self._sent(session, ask)
+        except Refused as refusal:
+            if not _is_disowned(session, refusal):
+                raise
+            if not reads:
+                raise Lost("session_expired") from refusal
+        try:
+            return await self._sent(await self._sessions.get(lease.headers, ask.connect_s), ask)
+        except Unreached as fault:
+            # True of the second time only: the first one did leave.
+            raise Lost("session_expired") from fault
+
     async def _ask(self, credential: Mapping[str, str], ask: Ask) -> bytes:
+        # For what is no call: asking again has no effect.
         session = await self._sessions.get(credential, ask.connect_s)
+        try:
+            return await self._sent(session, ask)
+        except Refused as refusal:
+            if not _is_disowned(session, refusal):
+                raise
+        return await self._sent(await self._sessions.get(credential, ask.connect_s), ask)
+
+    async def _sent(self, session: Session, ask: Ask) -> bytes:
         try:
             return await session.ask(ask)
         except Refused as refusal:
             self._sessions.learn(session, refusal)
-            if session.id is None or refusal.status != 404:  # noqa: PLR2004 -- HTTP: the session is not known there
-                raise
-        session = await self._sessions.get(credential, ask.connect_s)
-        return await session.ask(ask)
+            raise
 
     def _call_headers(self, lease: Lease) -> list[Header]:
         tool = lease.intent.tool
@@ -147,3 +178,8 @@ class HttpConnector:
                 self._annotations.clear()
             found = self._annotations[tool.digest] = headers.annotated(tool.definition.get("inputSchema"))
         return found
+
+
+def _is_disowned(session: Session, refusal: Refused) -> bool:
+    """Whether the server says that it does not know the session: a 404 of a door that did not read the request."""
+    return session.id is not None and refusal.status == 404 and not refusal.addressed  # noqa: PLR2004 -- HTTP

@@ -23,28 +23,31 @@ class ListingLimits:
 
 
 async def all_tools(ask: Callable[[bytes, int], Awaitable[bytes]], limits: ListingLimits) -> list[dict[str, Any]]:
-    """Every tool definition, as the upstream wrote it.
+    """Every tool definition that has a name of its own, as the upstream wrote it.
 
     Args:
         ask: asks ``tools/list`` with these members of ``params`` and this cap in bytes; returns the result's text.
         limits: bounds.
 
     Raises:
-        Lost: over the bounds, not a listing, or a name that occurs twice.
+        Lost: over the bounds, or not a listing.
     """
     tools: dict[str, dict[str, Any]] = {}
+    twice: set[str] = set()
     room, members = limits.bytes, b""
     for _ in range(limits.pages):
         body = await ask(members, room)
         room -= len(body)
         page = decode(body)
         for definition in _definitions(page):
-            if definition["name"] in tools:
-                raise Lost("duplicate_tool")
-            tools[definition["name"]] = definition
+            name = definition["name"]
+            if name in tools:
+                twice.add(name)
+            tools[name] = definition
         cursor = page.get("nextCursor")
         if cursor is None:
-            return list(tools.values())
+            # Of two with one name nobody can tell which one a call would reach.
+            return [definition for name, definition in tools.items() if name not in twice]
         if not isinstance(cursor, str):
             raise Lost("listing")
         members = b'"cursor":' + encode(cursor)
@@ -55,7 +58,5 @@ def _definitions(page: dict[str, Any]) -> list[dict[str, Any]]:
     found = page.get("tools")
     if not isinstance(found, list):
         raise Lost("listing")
-    for definition in found:
-        if not isinstance(definition, dict) or not isinstance(definition.get("name"), str):
-            raise Lost("listing")
-    return found
+    # What has no name cannot be called; it does not keep the others away.
+    return [item for item in found if isinstance(item, dict) and isinstance(item.get("name"), str)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from anyio import CancelScope, get_cancelled_exc_class, move_on_after
+from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 
 from connectors.mcp.dialect import Dialect
 from connectors.mcp.exchange import Endpoint, Header, Post, Question
@@ -45,6 +45,7 @@ class Session:
         headers: fields of each request, the credential's among them.
         id: ``Mcp-Session-Id``; None in the stateless era, and where the server keeps no sessions.
         users: requests under way.
+        heard_at: when the server last answered in it, event loop's seconds.
     """
 
     endpoint: Endpoint
@@ -52,6 +53,11 @@ class Session:
     headers: list[Header] = field(repr=False)
     id: str | None = None
     users: int = 0
+    heard_at: float = field(default_factory=current_time)
+
+    def is_doubtful(self, idle_s: float) -> bool:
+        """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
+        return self.id is not None and current_time() - self.heard_at >= idle_s
 
     async def ask(self, ask: Ask) -> bytes:
         """Send one request, once; returns the result's JSON text.
@@ -68,12 +74,14 @@ class Session:
         question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline)
         self.users += 1
         try:
-            return (await self.endpoint.ask(question)).result
+            answered = await self.endpoint.ask(question)
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
         finally:
             self.users -= 1
+        self.heard_at = current_time()
+        return answered.result
 
     async def end(self) -> None:
         """Tell the server that the session is over."""

@@ -1,6 +1,7 @@
 """The sessions with one upstream, one for each credential, and how they come to be: era, handshake, revision."""
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
@@ -41,19 +42,21 @@ class Sessions:
         """The upstream's era, None while it is not known."""
         return None if self._dialect is None else self._dialect.era
 
-    async def get(self, credential: Mapping[str, str], budget_s: float) -> Session:
-        """The credential's session, opened now if there is none.
+    async def get(self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf) -> Session:
+        """The credential's session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
 
         Raises:
             Unprepared: there is none to be had within ``budget_s`` seconds.
         """
         key = _identity(credential)
         session = self._kept.get(key)
-        if session is not None:
+        if session is not None and not session.is_doubtful(idle_s):
             self._kept.move_to_end(key)
             return session
         try:
             with fail_after(budget_s):
+                if session is not None:
+                    await self._try(session, budget_s)
                 session = await self._opened(key, credential, budget_s)
         except TimeoutError:
             raise Unprepared("setup_timeout") from None
@@ -70,8 +73,10 @@ class Sessions:
         """
         if refusal.code == eras.UNSUPPORTED_VERSION or (not refusal.addressed and refusal.status in {400, 404, 405}):
             self._dialect = None
-            for key in [key for key, known in self._kept.items() if known is session]:
-                del self._kept[key]
+            self._forget(session)
+        elif refusal.status == 404 and refusal.code != eras.METHOD_NOT_FOUND:  # noqa: PLR2004 -- HTTP
+            # Some servers name the request even where it is the session that they do not know.
+            self._forget(session)
 
     async def close(self) -> None:
         """End the sessions, as far as the upstream lets us within a moment."""
@@ -79,6 +84,20 @@ class Sessions:
         with CancelScope(shield=True), move_on_after(_CLOSING_S):
             for session in sessions:
                 await session.end()
+
+    async def _try(self, session: Session, budget_s: float) -> None:
+        try:
+            await session.ask(Ask("ping", connect_s=budget_s))
+        except Refused as refusal:
+            self.learn(session, refusal)
+            if session in self._kept.values() and refusal.code != eras.METHOD_NOT_FOUND:
+                raise
+        except Lost:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        for key in [key for key, known in self._kept.items() if known is session]:
+            del self._kept[key]
 
     async def _opened(self, key: str, credential: Mapping[str, str], budget_s: float) -> Session:
         # One lock a credential: a slow handshake for one caller holds up nobody else.

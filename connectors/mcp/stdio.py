@@ -77,6 +77,7 @@ class StdioConnector:
         self._probing = True
         self._line: _Line | None = None
         self._pid: int | None = None
+        self._why = "process_down"  # how its last life ended
 
     async def __aenter__(self) -> Self:
         """Start the process; whether it comes up is seen by the first who needs it."""
@@ -152,7 +153,7 @@ class StdioConnector:
         with move_on_after(wait_s):
             await self._settled.wait()
         if self._line is None:
-            raise Unprepared("process_down")
+            raise Unprepared(self._why)
         return self._line
 
     # -- the life of the process
@@ -161,7 +162,7 @@ class StdioConnector:
         pause = self._options.first_pause_s
         while True:
             began = current_time()
-            cause = await self._live()
+            self._why = cause = await self._live()
             if current_time() - began > self._options.steady_s:
                 pause = self._options.first_pause_s
             self._log(f"ended ({cause}); starts again in {pause:g} s")

@@ -13,6 +13,8 @@ from typing import Any, Final
 from loadtests.evidence import COVERED, commit, sources_digest
 from loadtests.load import ROOT
 
+__all__ = ["FAILED", "PASSED", "problems", "sources_digest", "stale", "write"]
+
 FOLDER: Final = ROOT / "docs" / "evidence"
 KNOWN: Final = ("faults",)
 PASSED: Final = "passed"
@@ -21,8 +23,11 @@ _MEMBERS: Final = frozenset({"campaign", "commit", "covered", "digest", "seed", 
 
 
 def write(campaign: str, found: Mapping[str, Any], folder: Path = FOLDER) -> Path:
-    """Write the evidence of a campaign: ``found`` with what is said of the sources; returns the file."""
-    document = {"campaign": campaign, "commit": commit(), "covered": list(COVERED), "digest": sources_digest()}
+    """Write the evidence of a campaign; returns the file.
+
+    ``found`` holds the members that are not added here, and the digest of the sources as the campaign met them.
+    """
+    document = {"campaign": campaign, "commit": commit(), "covered": list(COVERED)}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{campaign}.json"
     path.write_text(json.dumps({**document, **found}, indent=2) + "\n", "utf-8")
@@ -30,28 +35,29 @@ def write(campaign: str, found: Mapping[str, Any], folder: Path = FOLDER) -> Pat
 
 
 def problems(folder: Path = FOLDER) -> list[str]:
-    """What is wrong with the evidence: a known campaign without any, a failed one, a file that says too little."""
-    missing = [f"{name}: there is no evidence; make campaign NAME={name}" for name in KNOWN if not _path(folder, name)]
-    return missing + [problem for path in sorted(folder.glob("*.json")) for problem in _problems(path)]
+    """What is wrong with the evidence of the known campaigns: there is none, it says too little, or it failed."""
+    return [problem for name in KNOWN for problem in _problems(folder / f"{name}.json")]
 
 
 def stale(folder: Path = FOLDER, root: Path = ROOT) -> list[str]:
-    """Campaigns whose evidence is of other sources than those in ``root``."""
-    found = [(path.stem, json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
-    return [name for name, said in found if said["digest"] != sources_digest(root, said["covered"])]
+    """Campaigns and benchmarks whose evidence is of other sources than those in ``root``."""
+    found = [(path.stem, _read(path)) for path in sorted(folder.glob("*.json"))]
+    return [name for name, said in found if said.get("digest") != sources_digest(root, said.get("covered", COVERED))]
 
 
-def _path(folder: Path, name: str) -> Path | None:
-    path = folder / f"{name}.json"
-    return path if path.is_file() else None
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _problems(path: Path) -> list[str]:
-    try:
-        said = json.loads(path.read_text("utf-8"))
-        missing = sorted(_MEMBERS - said.keys())
-    except (ValueError, AttributeError):
-        return [f"{path.stem}: the evidence is no JSON object"]
+    if not path.is_file():
+        return [f"{path.stem}: there is no evidence; make campaign NAME={path.stem}"]
+    said = _read(path)
+    missing = sorted(_MEMBERS - said.keys())
     if missing:
         return [f"{path.stem}: the evidence lacks {', '.join(missing)}"]
     return [] if said["verdict"] == PASSED else [f"{path.stem}: the last campaign's verdict is {said['verdict']}"]

@@ -122,7 +122,8 @@ def world(folder: Path, vendor_port: int) -> None:
 
 def open_run(console: Console, folder: Path, url: str) -> dict[str, Any]:
     """A person opens a run with a goal; the agent gets nothing but the run's token."""
-    person = ostiary(folder, "token", "issue", "--user", "clerk", "--scope", "runs", "--ttl", "600")["token"]
+    who = ["--user", "clerk", "--group", "accounts-payable", "--scope", "runs", "--scope", "tools"]
+    person = ostiary(folder, "token", "issue", *who, "--ttl", "600")["token"]
     goal = "Stage the invoices of Alpine Paper against order PO-1001"
     options = ["--url", url, "--token", person, "--goal", goal, "--agent", "ap-agent"]
     opened = ostiary(None, "run", "open", *options)
@@ -177,7 +178,7 @@ def judge(steps: list[dict[str, Any]]) -> list[str]:
     ]
     if VENDOR_KEY in json.dumps(steps):
         findings.append("the vendor key reached the agent")
-    injected = next((step["said"] for step in steps if step["step"] == "SQL in an argument"), {})
+    injected: Any = next((step["said"] for step in steps if step["step"] == "SQL in an argument"), {})
     if injected != {"rows": [], "row_count": 0}:
         findings.append(f"SQL in an argument did something: {injected}")
     return findings

@@ -67,27 +67,14 @@ class StaticBroker:
         Raises:
             Unavailable: ``cause_code`` is ``credential``.
         """
-        yield Lease(intent, self._headers(intent.tool.credential))
+        yield Lease(intent, self.headers(intent.tool.credential))
 
-    def acquaint(self) -> None:
-        """Make every credential that can be read now known to the redactor; the others are ``ping``'s business.
-
-        Before any call, as an upstream that echoes another one's credential must not be the first to say it.
-        """
-        for name in self._credentials:
-            with suppress(Unavailable):
-                self._headers(name)
-
-    async def ping(self) -> None:
-        """All configured credentials can be read now.
+    def headers(self, name: str | None) -> dict[str, str]:
+        """The header fields of the credential ``name`` as of now, known to the redactor; none where none is named.
 
         Raises:
-            Unavailable: naming the first that cannot.
+            Unavailable: ``cause_code`` is ``credential``.
         """
-        for name in self._credentials:
-            self._headers(name)
-
-    def _headers(self, name: str | None) -> dict[str, str]:
         if name is None:
             return {}
         credential = self._credentials.get(name)
@@ -102,6 +89,24 @@ class StaticBroker:
             except UnfitSecret as error:
                 raise _unavailable(f"credential {name!r}", f"cannot be kept out of outputs: {error}") from None
         return {credential.header: credential.prefix + value}
+
+    def acquaint(self) -> None:
+        """Make every credential that can be read now known to the redactor; the others are ``ping``'s business.
+
+        Before any call, as an upstream that echoes another one's credential must not be the first to say it.
+        """
+        for name in self._credentials:
+            with suppress(Unavailable):
+                self.headers(name)
+
+    async def ping(self) -> None:
+        """All configured credentials can be read now.
+
+        Raises:
+            Unavailable: naming the first that cannot.
+        """
+        for name in self._credentials:
+            self.headers(name)
 
 
 def read_secret(what: str, source: SecretSource, environment: Mapping[str, str]) -> str:

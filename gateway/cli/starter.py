@@ -26,6 +26,7 @@ port = 8470
 [identity]
 issuer = "urn:ostiary:local"        # iss of the tokens `ostiary token issue` makes
 audience = ["ostiary"]              # aud they must name
+run_max_s = 86400                   # longest a run and its agent's token may last, seconds
 
 [policy]
 bundles = ["policies"]              # your Rego and data, besides the shipped packages
@@ -92,6 +93,9 @@ DATA = """\
     "scope": {
       "agents": {
         "example-agent": { "allow": ["time.*"], "deny": [] }
+      },
+      "users": {
+        "alice": { "allow": ["time.*"], "deny": [] }
       },
       "groups": {}
     },

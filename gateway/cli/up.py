@@ -15,9 +15,8 @@ from gateway.cli.addresses import is_loopback
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, json_option, wants_json
 from gateway.cli.serve import run
-from gateway.settings import DEVELOPMENT_AGENT, GatewaySettings, SettingsError, development
+from gateway.settings import DEVELOPMENT_AGENT, DEVELOPMENT_USER, GatewaySettings, SettingsError, development
 
-_USER = "developer"
 _TTL_S = 7 * 86_400
 _WARNINGS = (
     "For development only: tools are pinned at first sight and granted to this token.",
@@ -67,8 +66,8 @@ def _targets(upstreams: tuple[str, ...]) -> dict[str, str]:
 
 def _tokens(settings: GatewaySettings) -> tuple[str, str]:
     issuer = home.issuer(settings)
-    agent = Grant(_USER, DEVELOPMENT_AGENT, ttl_s=_TTL_S)
-    person = Grant(_USER, scopes=SCOPES, ttl_s=_TTL_S)
+    agent = Grant(DEVELOPMENT_USER, DEVELOPMENT_AGENT, ttl_s=_TTL_S)
+    person = Grant(DEVELOPMENT_USER, scopes=SCOPES, ttl_s=_TTL_S)
     return issuer.issue(issuer.principal(agent)), issuer.issue(issuer.principal(person))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from gateway.adapters.ledger.keys import LOG_VKEY
-from gateway.adapters.ledger.verify import Finding, Report
+from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
+from gateway.adapters.ledger.report import Finding, Report
+from gateway.adapters.ledger.verify import Means
 from gateway.adapters.ledger.verify import verify as check_log
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
@@ -19,23 +20,46 @@ from gateway.cli.screen import Misconfigured, answer, json_option, shown
 @click.option(
     "--vkey", type=click.Path(path_type=Path), help="The log's public key, kept elsewhere [STATE/keys/log.vkey]."
 )
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="A checkpoint kept elsewhere, which the log must extend."
+)
+@click.option("--payloads", is_flag=True, help="Open every payload, too: needs STATE/keys/payload.kek.")
 @state_option
 @json_option
-def verify(state: Path, vkey: Path | None) -> None:
-    """Check every record, run, payload and signature of the log.
+def verify(state: Path, vkey: Path | None, checkpoint: Path | None, *, payloads: bool) -> None:
+    """Check every record, run, payload, data key and signature of the log.
 
-    Needs no running gateway, and may run beside one. Whoever can change the log can change the key beside it: give the
-    copy you keep elsewhere as --vkey. Exit code 1 where anything is not as it was written.
+    Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
+    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/checkpoint answers, or
+    a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
     """
-    path = vkey or state / "keys" / LOG_VKEY
-    try:
-        key = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise Misconfigured(f"the log's public key {path} cannot be read", "name it with --vkey") from None
-    report = check_log(state, key)
+    kek = _kek(state / "keys" / PAYLOAD_KEK)
+    if payloads and kek is None:
+        raise Misconfigured(
+            f"{state / 'keys' / PAYLOAD_KEK} cannot be read", "leave --payloads out, or run as its owner"
+        )
+    key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
+    kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
+    report = check_log(state, key, Means(kept, kek, deep=payloads))
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _text(path: Path, what: str, option: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Misconfigured(f"the log's {what} {path} cannot be read", f"name it with {option}") from None
+
+
+def _kek(path: Path) -> bytes | None:
+    # An auditor's copy has none, and other users may not read it: then this part is reported as not checked.
+    try:
+        key = path.read_bytes()
+    except OSError:
+        return None
+    return key if len(key) == KEY_SIZE else None
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -45,9 +69,11 @@ def _document(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "size": report.size,
         "payloads": report.payloads,
+        "opened": report.opened,
         "checkpoint": signed,
         "findings": [asdict(found) for found in report.findings],
         "open_calls": list(report.open_calls),
+        "unchecked": report.unchecked,
     }
 
 
@@ -65,6 +91,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"signed by {shown(report.checkpoint.origin)}, root {base64.b64encode(report.checkpoint.root).decode()}"
     if report.open_calls:
         yield f"{len(report.open_calls)} calls have no ending yet: normal while a gateway runs or after it was killed"
+    for part in report.unchecked:
+        yield f"not checked: {part}"
 
 
 def _line(found: Finding) -> str:

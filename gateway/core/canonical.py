@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ import msgspec
 from gateway.core.errors import GatewayError, InvalidArguments, MalformedRequest, TooLarge
 
 MAX_DEPTH = 64
+# Containers and commas of one body: together they bound how many values the readers in Python see.
+MAX_PARTS = 32_768
 MAX_SAFE_INTEGER = 2**53
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -49,7 +52,8 @@ class Arguments:
         value: JSON object as plain Python; read only.
         canonical: canonical UTF-8 JSON, forwarded verbatim.
         digest: SHA-256 of ``canonical``, lower-case hex.
-        big_integers: whether an integer beyond 2^53 occurs (only tools that declare ``big_integers`` take them).
+        big_integers: whether a number beyond 2^53 occurs, however it is written (only tools that declare
+            ``big_integers`` take them).
     """
 
     value: dict[str, Any]
@@ -67,10 +71,11 @@ def parse(body: bytes) -> Json:
     """Parse an untrusted body.
 
     Raises:
-        MalformedRequest: not UTF-8, not JSON, duplicate or case-colliding keys, NaN or Infinity, a number out of range,
-            NUL or a lone surrogate in a string.
-        TooLarge: nested deeper than ``MAX_DEPTH``.
+        MalformedRequest: not UTF-8, not JSON, duplicate or case-colliding keys, NaN or Infinity, a number out of range
+            or with more digits than a double keeps, NUL or a lone surrogate in a string.
+        TooLarge: nested deeper than ``MAX_DEPTH``, or more than ``MAX_PARTS`` containers and commas.
     """
+    _check_parts(body)
     try:
         text = body.decode("utf-8")
         value = _PLAIN.decode(text)
@@ -100,23 +105,26 @@ def arguments(document: Json) -> Arguments:
     exact = {} if document.value is None else document.exact
     canonical = _ENCODER.encode(exact)
     digest = hashlib.sha256(canonical).hexdigest()
-    return Arguments(value, canonical, digest, exact is not value and _has_big_integer(value))
+    return Arguments(value, canonical, digest, exact is not value and _has_big_number(value))
 
 
-def policy_view(value: Any) -> Any:
-    """``value`` as policy reads it: integers beyond 2^53 become strings, as engines would round them silently."""
-    if isinstance(value, dict):
-        return {key: policy_view(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [policy_view(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SAFE_INTEGER:
-        return str(value)
-    return value
+def policy_view(canonical: bytes) -> Any:
+    """A canonical document as policy reads it: numbers beyond 2^53 are strings of their lexemes, since engines round.
+
+    Every other number keeps its lexeme: what is decided on is what is sent. For ``encode`` and ``msgspec`` only.
+    """
+    return _VIEW.decode(canonical.decode("utf-8"))
 
 
 # What may be a number whose lexeme Python would not give back: a fraction or exponent, 16 digits or more, minus zero.
 # A hit inside a string only costs a second look.
 _INEXACT = re.compile(r"[0-9][.eE]|[0-9]{16}|-0")
+
+
+# A point and up to 15 digits without an exponent: a double keeps them.
+_PLAIN_FRACTION = 16
+# The longest lexeme of a fraction that is looked at; the shortest form of any double has at most 24 characters.
+_MAX_LEXEME = 64
 
 
 def _is_inexact(lexeme: str) -> bool:
@@ -128,11 +136,33 @@ def _exact_integer(lexeme: str) -> int | msgspec.Raw:
     return msgspec.Raw(lexeme.encode()) if _is_inexact(lexeme) else int(lexeme)
 
 
-def _finite(lexeme: str) -> float:
+def _double(lexeme: str) -> float:
     number = float(lexeme)
     if number in (float("inf"), float("-inf")):
         raise MalformedRequest("a number is out of range", cause_code="number")
+    # What policy compares is the double, what is sent is the lexeme: they must be one number.
+    is_plain = len(lexeme) <= _PLAIN_FRACTION and "e" not in lexeme and "E" not in lexeme
+    if not is_plain and repr(number) != lexeme and not _is_same(number, lexeme):
+        raise MalformedRequest("a number has more digits than a double keeps", cause_code="number")
     return number
+
+
+def _is_same(number: float, lexeme: str) -> bool:
+    if len(lexeme) > _MAX_LEXEME:
+        return False
+    try:
+        return Decimal(repr(number)) == Decimal(lexeme)
+    except InvalidOperation:  # an exponent beyond anything; the double is then zero
+        return False
+
+
+def _viewed(lexeme: str) -> str | msgspec.Raw:
+    return lexeme if abs(float(lexeme)) > MAX_SAFE_INTEGER else msgspec.Raw(lexeme.encode())
+
+
+def _viewed_integer(lexeme: str) -> str | msgspec.Raw:
+    # Not by ``float``, which rounds 2^53 + 1 down.
+    return lexeme if abs(int(lexeme)) > MAX_SAFE_INTEGER else msgspec.Raw(lexeme.encode())
 
 
 def _constant(name: str) -> float:
@@ -141,7 +171,7 @@ def _constant(name: str) -> float:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
-    if len(pairs) < 2:  # noqa: PLR2004
+    if len(pairs) <= 1:
         return members
     if len(members) != len(pairs):
         raise MalformedRequest("an object has the same key twice", cause_code="duplicate_key")
@@ -150,16 +180,31 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-_PLAIN = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_constant)
+_PLAIN = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double, parse_constant=_constant)
 _EXACT = json.JSONDecoder(
     object_pairs_hook=dict, parse_float=lambda lexeme: msgspec.Raw(lexeme.encode()), parse_int=_exact_integer
 )
+_VIEW = json.JSONDecoder(parse_float=_viewed, parse_int=_viewed_integer)
 
 
 def _position(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno} column {error.colno}"
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "a number is out of range"
+
+
+# A whole string, or the rest of the body where it does not end; possessive, so that no body makes it look back.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+
+
+def _check_parts(body: bytes) -> None:
+    # Most bodies are cleared by counting bytes; only where strings might hold the excess they are left out.
+    if _parts(body) > MAX_PARTS and _parts(_STRING.sub(b"", body)) > MAX_PARTS:
+        raise TooLarge(f"JSON has more than {MAX_PARTS} containers and commas", cause_code="parts")
+
+
+def _parts(body: bytes) -> int:
+    return body.count(b"{") + body.count(b"[") + body.count(b",")
 
 
 def _check_depth(value: Any) -> None:
@@ -191,14 +236,19 @@ def _check_strings(value: Any, text: str) -> None:
             level += item
 
 
+_NUL_OR_SURROGATE = re.compile("[\x00\ud800-\udfff]")
+
+
 def _check_string(item: str) -> None:
-    if "\x00" in item:
+    found = _NUL_OR_SURROGATE.search(item)
+    if found is None:
+        return
+    if found[0] == "\x00":
         raise MalformedRequest("a string holds U+0000", cause_code="nul")
-    if any("\ud800" <= char <= "\udfff" for char in item):
-        raise MalformedRequest("a string holds a lone surrogate", cause_code="surrogate")
+    raise MalformedRequest("a string holds a lone surrogate", cause_code="surrogate")
 
 
-def _has_big_integer(value: Any) -> bool:
+def _has_big_number(value: Any) -> bool:
     level = [value]
     while level:
         item = level.pop()
@@ -206,6 +256,6 @@ def _has_big_integer(value: Any) -> bool:
             level += item.values()
         elif isinstance(item, list):
             level += item
-        elif isinstance(item, int) and not isinstance(item, bool) and abs(item) > MAX_SAFE_INTEGER:
+        elif isinstance(item, int | float) and abs(item) > MAX_SAFE_INTEGER:  # a double that large is an integer
             return True
     return False

@@ -102,12 +102,6 @@ class Forbidden(GatewayError):
     code, title, status = "forbidden", "Insufficient scope", 403
 
 
-class Conflict(GatewayError):
-    """Same idempotency key or run, other content."""
-
-    code, title, status = "conflict", "Conflict", 409
-
-
 class Quarantined(GatewayError):
     """The upstream's definition of the tool is not the pinned one."""
 

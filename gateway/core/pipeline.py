@@ -4,15 +4,16 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 from anyio import CancelScope
 
 from gateway.core import policy_input
 from gateway.core.call import Answer, Call, Intent, Permit, Resolved
-from gateway.core.decision import Decision, Effect, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
@@ -94,41 +95,70 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
         Unavailable: policy cannot be asked or its answer cannot be used.
     """
     async with ports.runs.section(target.caller) as section:
-        listed, decision = await _decide(target, section.usage, ports)
-        entry.decided(target, decision)
-        _judge(target, listed, decision)
+        verdict = await _decide(target, section.usage, ports)
+        entry.decided(target, verdict.decision)
+        _judge(target, verdict)
         reservation = section.reserve(target)
     try:
-        yield Permit(target, decision, reservation)
+        yield Permit(target, verdict.decision, reservation)
     finally:
         reservation.release()
 
 
-async def _decide(target: Resolved, usage: Usage, ports: Ports) -> tuple[Decision, Decision]:
-    # Both phases go to the engine as one question, for tools that exist and tools that do not: hidden and unknown take
-    # the same time. Arguments that break the schema never reach policy; the listing decision then stands for both.
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is known before a call is judged.
+
+    Attributes:
+        listed: the phase=list decision: may the caller know of the tool?
+        decision: the phase=call decision; where the arguments have a fault, ``listed`` once more.
+        fault: what is wrong with the arguments; only callers who may know of the tool hear of it.
+    """
+
+    listed: Decision
+    decision: Decision
+    fault: GatewayError | None
+
+
+async def _decide(target: Resolved, usage: Usage, ports: Ports) -> _Verdict:
+    # Both phases go to the engine as one question of two documents, for tools that exist and tools that do not: hidden
+    # and unknown take the same way. Arguments that break the schema never reach policy; listing is asked twice instead.
     started, at_us = ports.clock.monotonic(), ports.clock.now_us()
-    inputs = [policy_input.listing(target, ports.settings, at_us)]
-    if target.fault is None:
-        inputs.append(policy_input.calling(target, usage, ports.settings, at_us))
-    decision_id = ports.clock.uuid()
-    evaluation = await ports.policy.evaluate(decision_id, inputs)
-    decisions = [in_mode(d, target.tool, observe=ports.settings.observe) for d in fold(decision_id, inputs, evaluation)]
-    decision = decisions[-1]
+    listing_input = policy_input.listing(target, ports.settings, at_us)
+    call_input, fault = listing_input, target.fault
+    if fault is None:
+        try:
+            call_input = policy_input.calling(target, usage, ports.settings, at_us)
+        except GatewayError as error:  # kept: raised here it would tell a hidden tool from an unknown one
+            fault = error
+    inputs, decision_id = [listing_input, call_input], ports.clock.uuid()
+    evaluation = await _evaluated(decision_id, inputs, ports)
+    decisions = fold(decision_id, inputs, evaluation)
+    listed, decision = (in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions)
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
-    return decisions[0], decision
+    return _Verdict(listed, decision, fault)
 
 
-def _judge(target: Resolved, listed: Decision, decision: Decision) -> None:
-    for word in (listed, decision):
-        if word.faulty:
-            raise Unavailable(
-                "policy could not decide", reasons=word.reasons, retry_after=1, cause_code="policy_unavailable"
-            )
-    if not (target.tool.listed and listed.passes):
+async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) -> Evaluation:
+    try:
+        return await ports.policy.evaluate(decision_id, inputs)
+    except Unavailable:
+        # A call document that hangs or kills the engine takes the listing's answer along. That would show a hidden tool
+        # whose rules can be made to hang, so listing is asked alone; where that fails, too, nobody gets an answer.
+        alone = await ports.policy.evaluate(decision_id, inputs[:1])
+    faults = (*alone.faults, "engine.unavailable")
+    return Evaluation((*alone.results, None), faults, alone.revision, alone.engine)
+
+
+def _judge(target: Resolved, verdict: _Verdict) -> None:
+    # What is known of the call alone is said only to those who may know of the tool.
+    _usable(verdict.listed)
+    if not (target.tool.listed and verdict.listed.passes):
         raise UnknownTool("no such tool")
-    if target.fault is not None:
-        raise target.fault
+    if verdict.fault is not None:
+        raise verdict.fault
+    decision = verdict.decision
+    _usable(decision)
     if decision.passes:
         return
     if decision.effect is Effect.NEEDS_APPROVAL:
@@ -136,3 +166,10 @@ def _judge(target: Resolved, listed: Decision, decision: Decision) -> None:
             "needs an approval that cannot be given here", reasons=decision.reasons, cause_code="approval_required"
         )
     raise Denied("policy does not allow this call", reasons=decision.reasons)
+
+
+def _usable(decision: Decision) -> None:
+    if decision.faulty:
+        raise Unavailable(
+            "policy could not decide", reasons=decision.reasons, retry_after=1, cause_code="policy_unavailable"
+        )

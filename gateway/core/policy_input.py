@@ -1,7 +1,7 @@
 """The document policy reads (``gateway.input/v1``), built here and nowhere else.
 
 Identity comes from the verified credential, never from arguments. A field that has no value is absent, not null.
-Integers beyond 2^53 are strings, as engines round them silently. The same facts always give the same bytes, so a
+Numbers beyond 2^53 are strings, as engines round them silently. The same facts always give the same bytes, so a
 recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-input.v1.json``.
 """
 
@@ -47,15 +47,16 @@ def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: i
     """
     document = _facts(target, settings, at_us, "call")
     arguments = target.call.arguments
-    # The canonical bytes are what is sent; only integers that engines would round must differ from them.
-    document["args"] = policy_view(arguments.value) if arguments.big_integers else msgspec.Raw(arguments.canonical)
+    # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
+    canonical = arguments.canonical
+    document["args"] = policy_view(canonical) if arguments.big_integers else msgspec.Raw(canonical)
     document["args_digest"] = arguments.digest
     run: dict[str, Any] = document["run"]
     run["calls"] = {tool: count for tool, count in usage.calls.items() if count}
     run["sums"] = {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))}
     run["amounts"] = dict(target.amounts)
     if target.caller.run.budget:
-        document["budget"] = {"run": policy_view(dict(target.caller.run.budget))}
+        document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
     return _sized(document)
 
 

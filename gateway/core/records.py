@@ -128,7 +128,6 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         call_id: the call, shared by all its records.
         body: what the type says; ids, enumerations, integers only.
         payloads: to be sealed.
-        binding: for an implicit run, the keyed name of the session that implies it; stored beside the log, not in it.
     """
 
     id: str
@@ -140,7 +139,6 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     call_id: str | None
     body: Mapping[str, Any]
     payloads: tuple[Payload, ...] = ()
-    binding: str | None = None
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):

@@ -14,10 +14,10 @@ from gateway.core.mcpwire import jsonrpc
 from gateway.core.ports import Ports
 from gateway.edge import openapi, ops, problems
 from gateway.edge.auth import Gate
+from gateway.edge.body import Workbench
 from gateway.edge.faults import ClientGone, MethodNotAllowed
 from gateway.edge.hosts import HostGuard
 from gateway.edge.mcp import McpEndpoint
-from gateway.edge.mcp_session import Sessions
 from gateway.edge.ops import Readiness
 from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
@@ -52,19 +52,22 @@ class Options:
 
     Attributes:
         issuer: ``iss`` of the tokens the desk's issuer signs.
+        run_max_s: longest a run may last, seconds.
         allowed_hosts: further names for the Host header, without port; the external URL's and loopback always count.
         per_minute: requests a minute of each good credential, before anything else is done for them.
         strangers_per_minute: requests a minute of each client address without a good credential.
-        local_operator: whether requests by the Unix socket without a credential are the operator's (REST only).
+        operator_socket: path of the gateway's own Unix socket of mode 0600; requests by it without a credential are the
+            operator's (REST only). None = there is none, whatever socket a request comes by.
         open_metrics: whether /metrics needs no credential; its labels name tools, so by default it does.
         version: the gateway's own.
     """
 
     issuer: str = "urn:ostiary:local"
+    run_max_s: int = 86_400
     allowed_hosts: tuple[str, ...] = ()
-    per_minute: int = 60_000
+    per_minute: int = 6_000
     strangers_per_minute: int = 1_200
-    local_operator: bool = False
+    operator_socket: str | None = None
     open_metrics: bool = False
     version: str = field(default_factory=_installed)
 
@@ -73,7 +76,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
     """All operations of the REST API; what ``openapi.json`` describes."""
     return (
         *ToolRest(ports).operations(),
-        *RunRest(desk, ports.clock, options.issuer).operations(),
+        *RunRest(desk, ports.clock, options.issuer, options.run_max_s).operations(),
         *CallRest(desk).operations(),
         *AuditRest(desk).operations(),
     )
@@ -82,7 +85,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
 def build(ports: Ports, desk: Desk, options: Options) -> ASGIApp:
     """The application. Serve it with its life span handled by the caller: it starts and stops nothing itself."""
     throttle = EdgeThrottle(ports.clock, options.per_minute, options.strangers_per_minute)
-    gate = Gate(ports, throttle, options.issuer if options.local_operator else None)
+    gate = Gate(ports, throttle, options.issuer, options.operator_socket)
     return _Application(ports, desk, options, gate)
 
 
@@ -90,9 +93,10 @@ class _Application:
     def __init__(self, ports: Ports, desk: Desk, options: Options, gate: Gate) -> None:
         table = operations(ports, desk, options)
         self._gate = gate
-        self._guard = HostGuard(desk.external_url, options.allowed_hosts)
-        self._mcp = McpEndpoint(ports, gate, Sessions(ports.clock), options.version)
-        self._rest = RestApi(table, ports, gate)
+        self._guard = HostGuard(desk.external_url, options.allowed_hosts, options.operator_socket)
+        bench = Workbench()
+        self._mcp = McpEndpoint(ports, gate, bench, options.version)
+        self._rest = RestApi(table, ports, gate, bench)
         self._readiness = Readiness(desk.pings, desk.upstreams, ports.clock)
         self._metrics = desk.metrics
         self._open_metrics = options.open_metrics
@@ -139,7 +143,7 @@ class _Application:
         if path == "/livez":
             return ops.alive()
         if path == "/readyz":
-            return await self._readiness.page()
+            return await self._readiness.page(whole=await self._gate.is_trusted(scope))
         if path == "/openapi.json":
             return Reply(200, self._openapi)
         if not self._open_metrics:

@@ -10,9 +10,9 @@ from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
 from gateway.core.canonical import Arguments, arguments, parse
-from gateway.core.errors import Forbidden, MalformedRequest, Throttled, Unauthenticated
+from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, Throttled, Unauthenticated
 from gateway.core.ports import Ports
-from gateway.edge.hosts import is_unix
+from gateway.edge.hosts import came_by
 from gateway.edge.reply import headers
 from gateway.edge.throttle import STRANGER, EdgeThrottle
 
@@ -21,8 +21,15 @@ _MAX_TOKEN = 8192
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")  # RFC 6750
 _MAX_RUN = 128
 _RUN_HEADER = b"ostiary-run"
+IDEMPOTENCY_KEY = b"idempotency-key"
 NO_ARGUMENTS = arguments(parse(b"{}"))
 _OPERATOR_US = 60_000_000
+# In the ASGI scope, what tells the connection that its client has shown a good credential (``gateway/connections.py``).
+PROVEN = "ostiary.proven"
+# Refusals are recorded, and a record costs more than a refusal: what one credential can write is bounded by this.
+_REFUSED = 10.0
+_OWN_FAULT = range(400, 500)
+_TOOLS_PER_TOKEN = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +40,13 @@ class Visit:
         call: id, time, credential and channel of the request; it names no tool (yet).
         principal: who is asking.
         operator: whether this is the local operator, who has no token and therefore cannot call tools.
+        key: the credential's place in the throttle; empty for the operator, whom nothing is charged.
     """
 
     call: Call
     principal: Principal
     operator: bool = False
+    key: bytes = b""
 
     def named(self, tool: str, given: Arguments, run: str | None) -> Call:
         """The request as a call of ``tool`` in the named run."""
@@ -56,14 +65,16 @@ class Visit:
 class Gate:
     """Lets in who has a good credential. Closed: everything else is ``Unauthenticated`` and counted, never logged."""
 
-    def __init__(self, ports: Ports, throttle: EdgeThrottle, local_issuer: str | None = None) -> None:
-        """``local_issuer`` set = requests by the Unix socket without a credential are the operator's own.
+    def __init__(self, ports: Ports, throttle: EdgeThrottle, issuer: str, operator_socket: str | None = None) -> None:
+        """Requests by the Unix socket at ``operator_socket`` without a credential are the operator's own.
 
-        The socket's file mode (0600) is then what authenticates them.
+        That socket's file mode (0600) is what authenticates them; by any other socket nobody is. ``issuer`` vouches
+        for the operator in the log.
         """
         self._ports = ports
         self._throttle = throttle
-        self._local_issuer = local_issuer
+        self._issuer = issuer
+        self._operator_socket = operator_socket
 
     async def admit(self, scope: Scope, channel: Channel) -> Visit:
         """Authenticate one request.
@@ -87,7 +98,31 @@ class Gate:
         call = Call(clock.uuid(), clock.now_us(), Live(token), channel, "", NO_ARGUMENTS)
         principal = await self._authenticated(call)
         self._throttle.prove(key)
-        return Visit(call, principal)
+        proven = scope.get(PROVEN)
+        if proven is not None:
+            proven()
+        return Visit(call, principal, key=key)
+
+    async def is_trusted(self, scope: Scope) -> bool:
+        """Whether the request brings a credential of an auditor or administrator, or is the operator's.
+
+        Raises:
+            Unauthenticated: it brings a credential that is not good.
+            Throttled: as ``admit`` does.
+        """
+        if not self._is_operator(scope) and not headers(scope, b"authorization"):
+            return False
+        visit = await self.admit(scope, Channel.REST)
+        return not visit.principal.scopes.isdisjoint({"audit", "admin"})
+
+    def refused(self, visit: Visit, error: GatewayError) -> None:
+        """Charge for a refusal that is the caller's own doing."""
+        if error.status in _OWN_FAULT:
+            self._throttle.charge(visit.key, _REFUSED - 1.0)
+
+    def listing(self, visit: Visit) -> None:
+        """Charge for a listing: policy is asked about every tool."""
+        self._throttle.charge(visit.key, len(self._ports.catalog.tools()) / _TOOLS_PER_TOKEN)
 
     def _counted_in(self, token: str, client: str | None) -> bytes:
         try:
@@ -105,11 +140,11 @@ class Gate:
             raise
 
     def _is_operator(self, scope: Scope) -> bool:
-        return self._local_issuer is not None and is_unix(scope) and not headers(scope, b"authorization")
+        return came_by(scope, self._operator_socket) and not headers(scope, b"authorization")
 
     def _operator(self, call: Call) -> Principal:
         return Principal(
-            issuer=self._local_issuer or "",
+            issuer=self._issuer,
             user="operator",
             agent=None,
             groups=frozenset(),
@@ -148,6 +183,18 @@ def named_run(scope: Scope) -> str | None:
     if len(found) > 1:
         raise MalformedRequest("a request names at most one run", cause_code="run")
     return run_name(found[0].decode("latin-1"))
+
+
+def check_no_key(scope: Scope) -> None:
+    """Refuse an ``Idempotency-Key``: whoever sends one would retry in the belief that it is kept.
+
+    Raises:
+        MalformedRequest: the request has one.
+    """
+    if headers(scope, IDEMPOTENCY_KEY):
+        raise MalformedRequest(
+            "Idempotency-Key is not kept by this gateway yet; nothing was executed", cause_code="idempotency_key"
+        )
 
 
 def run_name(name: object) -> str:

@@ -1,13 +1,23 @@
-"""Reading a request body within bounds, and refusing what is not plain JSON before reading it."""
+"""Reading a request body within bounds, and refusing what is not plain JSON before reading it.
 
-from anyio import fail_after
+A large body is parsed in a thread: parsing is pure work of up to some hundred milliseconds, and the event loop belongs
+to everybody. One is parsed at a time: more would not be faster in one interpreter, and a flood of them waits in line.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from anyio import CapacityLimiter, fail_after, to_thread
 from starlette.types import Receive, Scope
 
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.edge.faults import ClientGone, NotAcceptable, UnsupportedMediaType
 from gateway.edge.reply import header, headers
 
-MAX_BODY = 4 * 1024 * 1024
+T = TypeVar("T")
+MAX_BODY = 512 * 1024
+_LARGE = 32 * 1024
+_AT_A_TIME = 1
 # A body that takes longer is a client holding a place, not one sending a request.
 _PATIENCE_S = 30.0
 _JSON_RANGES = (b"application/json", b"application/*", b"*/*")
@@ -61,6 +71,24 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
             return await _rest(first, receive, limit)
     except TimeoutError:
         raise MalformedRequest("the body did not arrive in time", cause_code="slow_body") from None
+
+
+class Workbench:
+    """Where bodies are taken apart: small ones at once, large ones in a thread."""
+
+    def __init__(self) -> None:
+        """No thread is started before it is needed."""
+        self._limiter = CapacityLimiter(_AT_A_TIME)
+
+    async def work(self, body: bytes, take_apart: Callable[[bytes], T]) -> T:
+        """What ``take_apart`` makes of ``body``; it must be pure.
+
+        Raises:
+            Exception: as ``take_apart`` does.
+        """
+        if len(body) <= _LARGE:
+            return take_apart(body)
+        return await to_thread.run_sync(take_apart, body, limiter=self._limiter)
 
 
 async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:

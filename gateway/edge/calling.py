@@ -4,6 +4,7 @@ from starlette.types import Receive
 
 from gateway.core import pipeline
 from gateway.core.call import Answer, Call
+from gateway.core.errors import GatewayError, OutcomeUnknown, Unavailable
 from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
 
@@ -16,3 +17,10 @@ async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:
         ClientGone: the client left, and nothing had been committed that must finish.
     """
     return await unless_gone(receive, pipeline.handle(call, ports))
+
+
+def broken_off(*, may_have_acted: bool) -> GatewayError:
+    """What is said to a caller whose request the server breaks off because it stops."""
+    if may_have_acted:
+        return OutcomeUnknown("the gateway stopped during the call; an effect may have happened", cause_code="stopped")
+    return Unavailable("the gateway is stopping; nothing was done", retry_after=1, cause_code="stopping")

@@ -19,8 +19,15 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 class HostGuard:
     """Lets requests through whose Host and Origin are ours."""
 
-    def __init__(self, external_url: str, allowed_hosts: Sequence[str] = ()) -> None:
-        """``external_url`` is where callers reach the gateway; ``allowed_hosts`` are further names, without ports."""
+    def __init__(
+        self, external_url: str, allowed_hosts: Sequence[str] = (), operator_socket: str | None = None
+    ) -> None:
+        """``external_url`` is where callers reach the gateway; ``allowed_hosts`` are further names, without ports.
+
+        ``operator_socket`` is the path of the operator's own Unix socket, which has neither names nor web pages. Any
+        other Unix socket may have a proxy before it that has both.
+        """
+        self._operator_socket = operator_socket
         own = urlsplit(external_url)
         host = own.hostname or ""
         self._names = _LOOPBACK_NAMES | {host} | {name.lower() for name in allowed_hosts}
@@ -28,13 +35,13 @@ class HostGuard:
         self._loopback = host in _LOOPBACK_NAMES
 
     def check(self, scope: Scope) -> None:
-        """Refuse a request with a foreign Host or Origin. A Unix socket has neither names nor web pages.
+        """Refuse a request with a foreign Host or Origin.
 
         Raises:
             Misdirected: the Host header is missing, doubled or names somebody else.
             ForeignOrigin: a web page of another origin sent it.
         """
-        if is_unix(scope):
+        if came_by(scope, self._operator_socket):
             return
         hosts = headers(scope, b"host")
         if len(hosts) != 1 or not self._is_ours(hosts[0].decode("latin-1").lower()):
@@ -54,10 +61,10 @@ class HostGuard:
         return self._loopback and bool(separator) and scheme in {"http", "https"} and _name(host) in _LOOPBACK_NAMES
 
 
-def is_unix(scope: Scope) -> bool:
-    """Whether the request came by a Unix socket (the server's address is then a path without a port)."""
+def came_by(scope: Scope, path: str | None) -> bool:
+    """Whether the request came by the Unix socket at ``path`` (the server's address is then that path, no port)."""
     server = scope.get("server")
-    return server is not None and server[1] is None
+    return path is not None and server is not None and server[1] is None and server[0] == path
 
 
 def _name(host: str) -> str | None:

@@ -5,9 +5,11 @@ method (``_act``). From the credential on, whatever is refused leaves one record
 the point where ``pipeline.handle`` does. Policy is decided from the body, never from headers.
 """
 
+from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import canonical, pipeline
@@ -20,9 +22,9 @@ from gateway.core.mcpwire.jsonrpc import Id, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Tool
 from gateway.edge import mcp_eras, mcp_tools, problems
-from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, named_run, run_name
-from gateway.edge.body import check_accept, check_media, read_body
-from gateway.edge.calling import carry_out
+from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
+from gateway.edge.body import Workbench, check_accept, check_media, read_body
+from gateway.edge.calling import broken_off, carry_out
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.faults import (
     OF_HTTP,
@@ -38,12 +40,14 @@ from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, header
 
 RUN_META = "ostiary/run"
+_CALL = "tools/call"
 _SESSION = eras.SESSION_HEADER.encode()
 _METHODS = {
-    Era.HANDSHAKE: frozenset({"initialize", "ping", "tools/list", "tools/call"}),
-    Era.STATELESS: frozenset({"server/discover", "tools/list", "tools/call"}),
+    Era.HANDSHAKE: frozenset({"initialize", "ping", "tools/list", _CALL}),
+    Era.STATELESS: frozenset({"server/discover", "tools/list", _CALL}),
 }
 _DISCOVER_TTL_MS = 60_000
+_ENVELOPE = frozenset({"envelope", "batch"})
 
 
 @dataclass(slots=True)
@@ -51,7 +55,8 @@ class _Exchange:
     """One POST on its way: what is known of it so far also decides how an error is put.
 
     ``call`` is the request as it is recorded, and for ``tools/call`` the call itself. ``request`` stays None for
-    messages that are owed no answer.
+    messages that are owed no answer. ``acting`` is set once the pipeline has the call: from then on, whatever breaks it
+    off may have come after an effect.
     """
 
     scope: Scope
@@ -64,16 +69,18 @@ class _Exchange:
     request: Request | None = None
     client: Mapping[str, str] | None = None
     session: Session | None = None
+    acting: bool = False
 
 
 class McpEndpoint:
     """MCP over streamable HTTP. Only tools are offered; nothing is pushed, so a GET has no stream to give."""
 
-    def __init__(self, ports: Ports, gate: Gate, sessions: Sessions, version: str) -> None:
+    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str) -> None:
         """``version`` is the gateway's own, for ``serverInfo``."""
         self._ports = ports
         self._gate = gate
-        self._sessions = sessions
+        self._bench = bench
+        self._sessions = Sessions(ports.clock)
         self._names = Names(ports.catalog)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
 
@@ -84,9 +91,15 @@ class McpEndpoint:
                 raise MethodNotAllowed(("POST", "DELETE"))
             visit = await self._gate.admit(scope, Channel.MCP)
             exchange = _Exchange(scope, receive, server, visit, mcp_eras.era_hint(scope), visit.call)
-            answer = await (self._post(exchange) if scope["method"] == "POST" else self._delete(exchange))
         except GatewayError as error:
-            answer = problems.rpc_failure(error, None, None, None)
+            await problems.rpc_failure(error, None, None, None).send(send)
+            return
+        try:
+            answer = await (self._post(exchange) if scope["method"] == "POST" else self._delete(exchange))
+        except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
+            with CancelScope(shield=True):
+                await _refusal(exchange, broken_off(may_have_acted=exchange.acting)).send(send)
+            raise
         await answer.send(send)
 
     async def _delete(self, exchange: _Exchange) -> Reply:
@@ -109,6 +122,7 @@ class McpEndpoint:
                 await pipeline.refuse(exchange.call, error, self._ports)
             return await self._act(exchange)
         except GatewayError as error:
+            self._gate.refused(exchange.visit, error)
             return _refusal(exchange, error)
 
     async def _understand(self, exchange: _Exchange) -> None:
@@ -118,11 +132,11 @@ class McpEndpoint:
         check_accept(scope)
         body = await read_body(scope, exchange.receive)
         try:
-            document = canonical.parse(body)
-        except GatewayError:
-            exchange.id = mcp_eras.recovered_id(body)
+            message = await self._bench.work(body, jsonrpc.parse)
+        except GatewayError as error:
+            if error.cause_code not in _ENVELOPE:
+                exchange.id = await self._bench.work(body, mcp_eras.recovered_id)
             raise
-        message = jsonrpc.message(document)
         if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
@@ -134,6 +148,8 @@ class McpEndpoint:
         if isinstance(message, Request):
             exchange.request = message
             await self._understand_request(exchange, message)
+        elif message.method == _CALL:
+            raise MalformedRequest("tools/call needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
         if request.method not in _METHODS[exchange.era]:
@@ -141,7 +157,7 @@ class McpEndpoint:
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
         run = _run(exchange.scope, request)
-        if request.method == "tools/call":
+        if request.method == _CALL:
             await self._understand_call(exchange, request, run)
             return
         exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
@@ -152,6 +168,7 @@ class McpEndpoint:
         name = request.params.value.get("name")
         if not mcp_tools.is_name(name):
             raise InvalidParams("params.name must be a tool's name", cause_code="name")
+        check_no_key(exchange.scope)
         try:
             arguments = canonical.arguments(request.params.member("arguments"))
         except InvalidArguments as error:
@@ -175,7 +192,7 @@ class McpEndpoint:
         request = exchange.request
         if request is None:
             return Reply(202)
-        if request.method == "tools/call":
+        if request.method == _CALL:
             return await self._call(exchange, request.id)
         if request.method == "tools/list":
             tools = await self._visible(exchange)
@@ -190,12 +207,14 @@ class McpEndpoint:
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
     async def _call(self, exchange: _Exchange, request_id: Id) -> Reply:
+        exchange.acting = True
         answer = await carry_out(exchange.call, self._ports, exchange.receive)
         result = mcp_tools.result_for(answer.body, exchange.era)
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
         return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
 
     async def _visible(self, exchange: _Exchange) -> tuple[Tool, ...]:
+        self._gate.listing(exchange.visit)
         tools = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports))
         if exchange.server is None:
             return tools
@@ -264,7 +283,7 @@ def _run(scope: Scope, request: Request) -> str | None:
 
 def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
     request, call_id = exchange.request, exchange.call.id
-    if request is not None and request.method == "tools/call" and isinstance(error, problems.ACTIONABLE):
+    if request is not None and request.method == _CALL and isinstance(error, problems.ACTIONABLE):
         result = mcp_tools.result_for(problems.tool_error(error, call_id), exchange.era)
         body = jsonrpc.encode_response(request.id, result)
         return Reply(200, body, headers=problems.headers_of(error, call_id))

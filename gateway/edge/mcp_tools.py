@@ -33,7 +33,8 @@ Headers = Mapping[tuple[str, ...], str]
 @dataclass(frozen=True, slots=True)
 class _Index:
     source: Sequence[Tool]
-    by_wire: Mapping[str, str]
+    by_wire: Mapping[tuple[str | None, str], str]
+    names: frozenset[str]
     annotated: Mapping[str, tuple[Tool, Headers]]
 
 
@@ -43,13 +44,20 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         """The catalogue keeps returning the same sequence until it has a new generation."""
         self._catalog = catalog
-        self._index = _Index((), {}, {})
+        self._index = _Index((), {}, frozenset(), {})
 
     def inside(self, name: str, server: str | None) -> str:
-        """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say."""
-        if server is not None:
-            return f"{server}.{name}"
-        return self._current().by_wire.get(name) or name.replace("__", ".", 1)
+        """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say.
+
+        A name this endpoint does not have never reaches a tool, whatever separators stand in it: where it would read as
+        the name of one, it becomes a name that none has (that of a server is never empty).
+        """
+        index = self._current()
+        found = index.by_wire.get((server, name))
+        if found is not None:
+            return found
+        said = f"{server}.{name}" if server is not None else name.replace("__", ".", 1)
+        return f".{said}" if said in index.names else said
 
     def annotated(self, fqn: str) -> tuple[Tool, Headers] | None:
         """A tool that wants arguments repeated in headers, with their names; whoever may see it."""
@@ -61,7 +69,9 @@ class Names:
             wanted = ((tool, headers.annotated(tool.definition.get("inputSchema"))) for tool in tools)
             self._index = _Index(
                 tools,
-                {tool.wire_name: tool.fqn for tool in tools},
+                {(None, tool.wire_name): tool.fqn for tool in tools}
+                | {(tool.server, tool.name): tool.fqn for tool in tools},
+                frozenset(tool.fqn for tool in tools),
                 {tool.fqn: (tool, names) for tool, names in wanted if names},
             )
         return self._index

@@ -45,6 +45,14 @@ _RUN_HEADER = {
     "schema": {"type": "string"},
     "description": "The run this belongs to; a run token says it itself.",
 }
+_KEY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"not": {}},
+    "description": "Not kept by this gateway yet: a call that brings one is refused with 400, cause `idempotency_key`, "
+    "and nothing is executed.",
+}
 
 
 def document(operations: Sequence[Operation], external_url: str, version: str) -> dict[str, Any]:
@@ -81,6 +89,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.scopes:
         said["x-ostiary-scopes"] = list(operation.scopes)
+    if operation.needs:
+        said["x-ostiary-scopes-besides"] = list(operation.needs)
     if operation.body is not None:
         said["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(operation.body)}}}
     return said
@@ -100,6 +110,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
                 found[-1]["description"] = text
     if operation.scopes == ("tools",):
         found.append(_RUN_HEADER)
+    if operation.calls:
+        found.append(_KEY_HEADER)
     return found
 
 

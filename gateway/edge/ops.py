@@ -1,4 +1,4 @@
-"""For operators: alive, ready, metrics. No credential, no secrets, no paths, no names of what a caller may not see."""
+"""For operators: alive, ready, metrics. No secrets, no paths, no names of what a caller may not see."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,9 @@ from gateway.core.ports import Clock
 from gateway.edge.reply import Reply
 
 _DEADLINE_S = 2.0
-# Whoever asks more often gets the last answer: probes must not be a way to load the parts.
+# Whoever asks more often gets the last answer: probes must not be a way to load the parts, nor other people's servers.
 _FRESH_S = 1.0
+_UPSTREAMS_FRESH_S = 10.0
 
 
 class Readiness:
@@ -20,40 +21,60 @@ class Readiness:
 
     def __init__(self, parts: Mapping[str, Ping], upstreams: Mapping[str, Ping], clock: Clock) -> None:
         """By name; each ping raises ``GatewayError`` where its part is not well."""
-        self._needed = frozenset(parts)
-        self._pings = {**parts, **{f"upstream:{name}": ping for name, ping in upstreams.items()}}
+        self._own = _Round(parts, _FRESH_S, clock)
+        self._upstreams = _Round(
+            {f"upstream:{name}": ping for name, ping in upstreams.items()}, _UPSTREAMS_FRESH_S, clock
+        )
+
+    async def page(self, *, whole: bool) -> Reply:
+        """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
+
+        An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on. Which upstreams
+        there are is said only where the ``whole`` may be known.
+        """
+        own, upstreams = await self._own.states(), await self._upstreams.states()
+        is_able = _are_well(own)
+        status = "unavailable" if not is_able else "ready" if _are_well(upstreams) else "degraded"
+        parts = {**own, **upstreams} if whole else own
+        return Reply(200 if is_able else 503, jsonrpc.encode({"status": status, "parts": parts}))
+
+
+class _Round:
+    """Pings that are asked together, at most once in ``fresh_s``."""
+
+    def __init__(self, pings: Mapping[str, Ping], fresh_s: float, clock: Clock) -> None:
+        self._pings = pings
+        self._fresh_s = fresh_s
         self._clock = clock
         self._lock = Lock()
         self._asked_at = float("-inf")
-        self._parts: dict[str, str] = {}
+        self._states: dict[str, str] = {}
 
-    async def page(self) -> Reply:
-        """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
-
-        An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on.
-        """
+    async def states(self) -> Mapping[str, str]:
         async with self._lock:
-            if self._clock.monotonic() - self._asked_at >= _FRESH_S:
-                self._parts = dict.fromkeys(self._pings, "timeout")
+            if self._clock.monotonic() - self._asked_at >= self._fresh_s:
+                self._states = dict.fromkeys(self._pings, "timeout")
                 async with create_task_group() as group:
                     for name in self._pings:
                         group.start_soon(self._ask, name)
                 self._asked_at = self._clock.monotonic()
-        bad = {name for name, state in self._parts.items() if state != "ok"}
-        status = "unavailable" if bad & self._needed else "degraded" if bad else "ready"
-        return Reply(503 if bad & self._needed else 200, jsonrpc.encode({"status": status, "parts": self._parts}))
+            return self._states
 
     async def _ask(self, name: str) -> None:
         with move_on_after(_DEADLINE_S):
             try:
                 await self._pings[name]()
             except GatewayError as error:
-                self._parts[name] = error.cause_code
+                self._states[name] = error.cause_code
             # A ping that breaks its contract says that its part is not well; the others are still asked.
             except Exception:  # noqa: BLE001
-                self._parts[name] = "broken"
+                self._states[name] = "broken"
             else:
-                self._parts[name] = "ok"
+                self._states[name] = "ok"
+
+
+def _are_well(states: Mapping[str, str]) -> bool:
+    return all(state == "ok" for state in states.values())
 
 
 def alive() -> Reply:

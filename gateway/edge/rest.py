@@ -5,11 +5,13 @@ errors as problem+json. An operation gets a request that is already understood.
 """
 
 import re
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from anyio import CancelScope
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
@@ -20,8 +22,9 @@ from gateway.core.canonical import Json
 from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, NotFound
 from gateway.core.ports import Ports
 from gateway.edge import problems
-from gateway.edge.auth import Gate, Visit, named_run
-from gateway.edge.body import check_media, read_body
+from gateway.edge.auth import Gate, Visit, check_no_key, named_run
+from gateway.edge.body import Workbench, check_media, read_body
+from gateway.edge.calling import broken_off
 from gateway.edge.faults import MethodNotAllowed
 from gateway.edge.reply import Reply
 
@@ -76,6 +79,9 @@ class Operation:
         summary: one sentence.
         handle: makes the answer.
         scopes: any one of these is needed; empty = any good credential.
+        needs: each of these is needed besides.
+        calls: whether it carries out a tool.
+        lists: whether policy is asked about every tool.
         persons: whether an agent's or a run's credential is refused.
         query: closed model of the query string; None = no parameter.
         body: closed model of the body; None = no body.
@@ -91,6 +97,9 @@ class Operation:
     handle: Callable[[Asked], Awaitable[Reply]]
     answer: type[BaseModel] | str
     scopes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    calls: bool = False
+    lists: bool = False
     persons: bool = False
     query: type[QueryModel] | None = None
     body: type[Model] | None = None
@@ -107,10 +116,11 @@ class _Path:
 class RestApi:
     """Serves a table of operations."""
 
-    def __init__(self, operations: Sequence[Operation], ports: Ports, gate: Gate) -> None:
+    def __init__(self, operations: Sequence[Operation], ports: Ports, gate: Gate, bench: Workbench) -> None:
         """Paths are matched in table order."""
         self._ports = ports
         self._gate = gate
+        self._bench = bench
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
@@ -118,13 +128,22 @@ class RestApi:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        visit: Visit | None = None
         try:
             operation, path = self._match(scope)
             visit = await self._gate.admit(scope, Channel.REST)
+        except GatewayError as error:
+            await problems.problem(error, None).send(send)
+            return
+        try:
             answer = await self._answer(operation, path, visit, (scope, receive))
         except GatewayError as error:
-            answer = problems.problem(error, None if visit is None else visit.call.id)
+            self._gate.refused(visit, error)
+            answer = problems.problem(error, visit.call.id)
+        except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
+            last_word = broken_off(may_have_acted=operation.method != "GET")
+            with CancelScope(shield=True):
+                await problems.problem(last_word, visit.call.id).send(send)
+            raise
         await answer.send(send)
 
     def _match(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:
@@ -142,35 +161,40 @@ class RestApi:
         self, operation: Operation, path: Mapping[str, str], visit: Visit, http: tuple[Scope, Receive]
     ) -> Reply:
         try:
-            asked = await _understand(operation, path, visit, http)
+            asked = await self._understand(operation, path, visit, http)
         except GatewayError as error:
             # The local operator has no credential the pipeline could check again; their mistakes are answered only.
             if visit.operator:
                 raise
             await pipeline.refuse(visit.call, error, self._ports)
+        if operation.lists:
+            self._gate.listing(visit)
         return await operation.handle(asked)
+
+    async def _understand(
+        self, operation: Operation, path: Mapping[str, str], visit: Visit, http: tuple[Scope, Receive]
+    ) -> Asked:
+        scope, receive = http
+        if operation.scopes:
+            visit.require(*operation.scopes)
+        if operation.persons and (visit.principal.agent is not None or visit.principal.run is not None):
+            raise Forbidden("this needs a person's own credential, not an agent's", cause_code="person")
+        for needed in operation.needs:
+            visit.require(needed)
+        if operation.calls:
+            check_no_key(scope)
+        query = _query(operation, scope)
+        document, body = _NO_BODY, None
+        if operation.body is not None:
+            check_media(scope)
+            document = await self._bench.work(await read_body(scope, receive), canonical.parse)
+            body = _model(operation.body, document.value)
+        return Asked(visit, path, query, body, document, named_run(scope), receive)
 
 
 def shown(model: BaseModel, status: int = 200) -> Reply:
     """``model`` as a JSON answer; members that are None are left out."""
     return Reply(status, model.model_dump_json(exclude_none=True).encode())
-
-
-async def _understand(
-    operation: Operation, path: Mapping[str, str], visit: Visit, http: tuple[Scope, Receive]
-) -> Asked:
-    scope, receive = http
-    if operation.scopes:
-        visit.require(*operation.scopes)
-    if operation.persons and (visit.principal.agent is not None or visit.principal.run is not None):
-        raise Forbidden("this needs a person's own credential, not an agent's", cause_code="person")
-    query = _query(operation, scope)
-    document, body = _NO_BODY, None
-    if operation.body is not None:
-        check_media(scope)
-        document = canonical.parse(await read_body(scope, receive))
-        body = _model(operation.body, document.value)
-    return Asked(visit, path, query, body, document, named_run(scope), receive)
 
 
 def _query(operation: Operation, scope: Scope) -> Any:

@@ -32,7 +32,7 @@ class RunOpen(Model):
     scope: list[Pattern] = Field([], max_length=100, description="Tool patterns such as `erp.*`; none = no limit.")
     budget: Budget = Budget()
     plan: list[Pattern] = Field([], max_length=100, description="Tools the person expects.")
-    ttl_s: int = Field(3600, ge=1, le=30 * _DAY_S, description="How long the run may last, seconds.")
+    ttl_s: int = Field(3600, ge=1, description="How long the run may last, seconds; the gateway sets a bound.")
 
 
 class RunShown(Model):
@@ -85,9 +85,10 @@ class TokenIssued(Model):
 class RunRest:
     """Operations on runs and tokens."""
 
-    def __init__(self, desk: Desk, clock: Clock, issuer: str) -> None:
-        """``issuer`` is the ``iss`` of the tokens the desk's issuer signs."""
+    def __init__(self, desk: Desk, clock: Clock, issuer: str, run_max_s: int) -> None:
+        """``issuer`` is the ``iss`` of the tokens the desk's issuer signs; no run lasts longer than ``run_max_s``."""
         self._desk = desk
+        self._run_max_s = run_max_s
         self._clock = clock
         self._issuer = issuer
 
@@ -98,14 +99,16 @@ class RunRest:
                 "POST",
                 "/v1/runs",
                 "openRun",
-                "Open a run; only a person's own token may.",
+                "Open a run; only a person's own token may, and only one that may use tools itself.",
                 self.open,
                 RunOpened,
                 scopes=("runs",),
+                # The run's token uses tools on the person's behalf: nobody hands on what they do not have.
+                needs=("tools",),
                 persons=True,
                 body=RunOpen,
                 status=201,
-                refusals=(Unavailable,),
+                refusals=(InvalidArguments, Unavailable),
             ),
             Operation("GET", "/v1/runs/{id}", "showRun", "Show a run.", self.show, RunShown, refusals=(NotFound,)),
             Operation(
@@ -137,6 +140,8 @@ class RunRest:
     async def open(self, asked: Asked) -> Reply:
         """Open a run and issue its token."""
         wish: RunOpen = asked.body
+        if wish.ttl_s > self._run_max_s:
+            raise InvalidArguments(f"ttl_s: no run may last longer than {self._run_max_s} seconds", cause_code="ttl")
         person = asked.visit.principal
         budget = {} if wish.budget.calls is None else {"calls": wish.budget.calls}
         request = RunRequest(wish.goal, wish.agent, tuple(wish.scope), budget, tuple(wish.plan), wish.ttl_s)

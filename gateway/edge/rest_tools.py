@@ -78,6 +78,7 @@ class ToolRest:
                 self.call,
                 ToolAnswer,
                 scopes=("tools",),
+                calls=True,
                 body=ToolCall,
                 refusals=(
                     UnknownTool,
@@ -100,6 +101,7 @@ class ToolRest:
                 self.list,
                 ToolList,
                 scopes=("tools",),
+                lists=True,
                 refusals=(Unavailable,),
             ),
         )

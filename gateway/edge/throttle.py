@@ -53,7 +53,10 @@ class _Table:
 
 
 class EdgeThrottle:
-    """Token buckets by proven credential, or else by client address. Tokens are kept as digests only."""
+    """Token buckets by proven credential, or else by client address. Tokens are kept as digests only.
+
+    A request costs one token before anything is known of it; what turns out dearer is charged afterwards.
+    """
 
     def __init__(self, clock: Clock, per_minute: int, strangers_per_minute: int) -> None:
         """``per_minute`` is for each good credential, ``strangers_per_minute`` for each address without one."""
@@ -79,6 +82,12 @@ class EdgeThrottle:
         """The credential behind ``key`` is good: from now on it has a bucket of its own."""
         if key not in self._proven.buckets:
             self._proven.add(key, self._clock.monotonic())
+
+    def charge(self, key: bytes, tokens: float) -> None:
+        """Take ``tokens`` more from a proven credential, into debt if need be: later requests then wait the longer."""
+        bucket = self._proven.buckets.get(key)
+        if bucket is not None:
+            bucket.tokens -= tokens
 
 
 def _site(client: str | None) -> bytes:

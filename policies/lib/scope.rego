@@ -1,45 +1,62 @@
 # METADATA
 # title: Scope lists
 # description: >-
-#   Lists stand in data.gateway.scope {agents: {ID: {allow, deny}}, groups: {NAME: {allow, deny}}}. A pattern is a tool's
-#   name (server.tool) with * for any characters, ? for one, [ab] and {a,b}; dots are no border, a comma separates.
-#   An agent that has an allow list of its own is bounded by it, whatever its user may do; an agent without one, and a
-#   person calling themselves, has the lists of the person's groups. Deny lists of agent and groups always count.
+#   Lists stand in data.gateway.scope {agents: {ID: LISTS}, users: {ID: LISTS}, groups: {NAME: LISTS}}, where LISTS is
+#   {allow, deny}. A pattern is a tool's name (server.tool) with * for any characters, ? for one, [ab] and {a,b}; dots
+#   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
+#   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
+#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts.
 package gateway.lib.scope
 
 # Refer to these rules by their full path: the engine evaluates every rule of a package that is imported.
 
-own := data.gateway.scope.agents[input.agent.id]
+# Always from the verified credential, never from arguments: the caller, or the person behind the calling agent.
+person := input.principal if input.principal.kind == "person"
 
-# Groups always come from the person's credential, never from arguments: the caller's own, or the person's behind it.
-groups := object.get(input, ["on_behalf_of", "groups"], object.get(input, ["principal", "groups"], []))
+person := input.on_behalf_of if input.principal.kind == "agent"
 
-granted if covered(own.allow)
+lists := data.gateway.scope
+
+# An agent with an entry of its own is not given the default's.
+agent_list := lists.agents[input.agent.id].allow
+
+agent_list := lists.agents["*"].allow if not lists.agents[input.agent.id]
+
+entries := array.concat(
+	[entry | some name in [person.id, "*"]; entry := lists.users[name]],
+	[entry | some name in person.groups; entry := lists.groups[name]],
+)
+
+person_list := [pattern | some entry in entries; some pattern in entry.allow]
+
+# A person is no agent, and no agent's list binds them.
+deny_list := array.concat(
+	[pattern | some id in [input.agent.id, "*"]; some pattern in lists.agents[id].deny],
+	[pattern | some entry in entries; some pattern in entry.deny],
+)
 
 granted if {
-	not own.allow
-	some group in groups
-	covered(data.gateway.scope.groups[group].allow)
+	agent_granted
+	person_granted
 }
 
-# An entry that covers the tool but may not, as it moves money and the entry does not name its server.
-granted_but_for_money if {
+agent_granted if covered(agent_list)
+
+agent_granted if input.principal.kind == "person"
+
+person_granted if covered(person_list)
+
+denied if matched(deny_list)
+
+# A list that covers the tool but may not, as no entry of it that does names the server of a tool that moves money.
+agent_lacks_server if {
 	input.tool.effect == "money"
-	matched(own.allow)
+	matched(agent_list)
 }
 
-granted_but_for_money if {
+person_lacks_server if {
 	input.tool.effect == "money"
-	not own.allow
-	some group in groups
-	matched(data.gateway.scope.groups[group].allow)
-}
-
-denied if matched(own.deny)
-
-denied if {
-	some group in groups
-	matched(data.gateway.scope.groups[group].deny)
+	matched(person_list)
 }
 
 # covered is matched for allow lists: a tool that moves money needs an entry that begins with the name of its server, so
@@ -47,29 +64,17 @@ denied if {
 covered(patterns) if {
 	input.tool.effect in {"read", "write", "destructive"}
 	matched(patterns)
-}
-
-covered(patterns) if {
+} else if {
 	input.tool.effect == "money"
-	server := concat("", [input.tool.server, "."])
-	matched([pattern | some pattern in patterns; startswith(pattern, server)])
+	matched([pattern | some pattern in patterns; startswith(pattern, concat("", [input.tool.server, "."]))])
 }
 
 # One alternation of all patterns: a match costs the engine as much as twenty comparisons.
-matched(patterns) if {
-	count(patterns) > 0
-	glob.match(concat("", ["{", concat(",", patterns), "}"]), null, input.tool.fqn)
-}
+matched(patterns) if glob.match(sprintf("{%s}", [concat(",", patterns)]), null, input.tool.fqn)
 
-# The list that would have to cover the tool: the agent's own, or that of the person's first group.
-missing_list := sprintf("data.gateway.scope.agents.%s.allow", [input.agent.id])
+# Where an entry would have to stand: in the agent's own list, and in that of the person's first group or their own.
+agent_path := sprintf("data.gateway.scope.agents.%s.allow", [input.agent.id])
 
-missing_list := sprintf("data.gateway.scope.groups.%s.allow", [min(groups)]) if {
-	input.principal.kind == "person"
-	count(groups) > 0
-}
+person_path := sprintf("data.gateway.scope.groups.%s.allow", [min(person.groups)]) if count(person.groups) > 0
 
-missing_list := "data.gateway.scope.groups" if {
-	input.principal.kind == "person"
-	count(groups) == 0
-}
+person_path := sprintf("data.gateway.scope.users.%s.allow", [person.id]) if count(person.groups) == 0

@@ -4,18 +4,21 @@ import data.gateway.lib.scope
 
 tool(effect) := {"tool": {"server": "erp", "name": "post.invoice", "fqn": "erp.post.invoice", "effect": effect}}
 
-test_groups_of_a_person if {
-	scope.groups == ["ap", "finance"] with input as {"principal": {"kind": "person", "groups": ["ap", "finance"]}}
+dora := {"id": "dora", "groups": ["ap", "finance"]}
+
+test_the_person_who_calls if {
+	scope.person.id == "dora" with input as {"principal": object.union(dora, {"kind": "person"})}
 }
 
-test_groups_of_the_person_behind_an_agent if {
-	scope.groups == ["ap"] with input as {
-		"principal": {"kind": "agent", "id": "clerk"},
-		"on_behalf_of": {"id": "dora", "groups": ["ap"]},
-	}
+test_the_person_behind_an_agent if {
+	scope.person.id == "dora" with input as {"principal": {"kind": "agent", "id": "clerk"}, "on_behalf_of": dora}
 }
 
-test_no_groups if scope.groups == [] with input as {"principal": {"kind": "agent", "id": "clerk"}}
+test_a_caller_of_another_kind_is_nobody if {
+	unknown := {"principal": object.union(dora, {"kind": "other"}), "on_behalf_of": dora}
+	lists := {"users": {"*": {"allow": ["*"]}}, "agents": {"*": {"allow": ["*"]}}}
+	not scope.granted with input as object.union(unknown, tool("read")) with data.gateway.scope as lists
+}
 
 test_each_form_matches if {
 	every pattern in ["erp.post.invoice", "erp.*", "*", "erp.post.*", "*.invoice", "{crm,erp}.*", "erp.post?invoice", "e*e"] {

@@ -58,15 +58,20 @@ def _running(config: uvicorn.Config) -> Iterator[uvicorn.Server]:
 
 
 @pytest.fixture(scope="module")
-def edge() -> Edge:
-    """The surfaces on fakes; whoever comes by the socket is the local operator."""
-    return Edge(Options(local_operator=True))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder."""
+    return tmp_path_factory.mktemp("s")
 
 
 @pytest.fixture(scope="module")
-def state(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def edge(folder: Path) -> Edge:
+    """The surfaces on fakes; whoever comes by the socket is the local operator."""
+    return Edge(Options(operator_socket=str(folder / "admin.sock")))
+
+
+@pytest.fixture(scope="module")
+def state(edge: Edge, folder: Path) -> Iterator[tuple[Path, str]]:
     """The state folder of a running gateway, and its URL."""
-    folder = tmp_path_factory.mktemp("s")
     with served(edge, folder / "admin.sock") as url:
         yield folder, url
 

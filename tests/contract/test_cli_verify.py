@@ -9,8 +9,8 @@ import anyio
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.keys import LOG_VKEY
+from gateway.adapters.ledger.files import DATABASE, GUARD
+from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK
 from gateway.cli.root import ostiary
 from tests.ledgers import Walk, open_books
 
@@ -74,6 +74,29 @@ def test_the_key_kept_elsewhere_counts(state: Path, tmp_path_factory: pytest.Tem
     text = elsewhere.read_text("ascii").strip()
     elsewhere.write_text(text[:-4] + ("AAA=" if not text.endswith("AAA=") else "BBB="), "ascii")
     assert verify(state, "--vkey", str(elsewhere)).exit_code == 1
+
+
+def test_a_checkpoint_kept_elsewhere_counts(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The log must extend it; a file that is no checkpoint is a finding, a missing one a usage error."""
+    kept = tmp_path_factory.mktemp("auditor") / "kept"
+    kept.write_bytes((state / GUARD).read_bytes())
+    done = verify(state, "--checkpoint", str(kept))
+    assert done.exit_code == 0, done.output
+    assert "kept elsewhere" not in done.stdout
+    kept.write_text("no checkpoint")
+    assert verify(state, "--checkpoint", str(kept)).exit_code == 1
+    assert verify(state, "--checkpoint", str(kept.parent / "missing")).exit_code == 2
+
+
+def test_what_was_not_checked_is_said(state: Path) -> None:
+    """Payloads are opened on demand; without the key file that is a usage error, and keys are left unchecked."""
+    assert "not checked: whether the payloads open" in verify(state).stdout
+    document = json.loads(verify(state, "--payloads", "--json").stdout)
+    assert document["opened"] == document["payloads"]
+    assert len(document["unchecked"]) == 1
+    (state / "keys" / PAYLOAD_KEK).unlink()
+    assert "not checked: whether the data keys can be opened" in verify(state).stdout
+    assert verify(state, "--payloads").exit_code == 2
 
 
 def test_a_log_without_its_key_is_a_usage_error(tmp_path: Path) -> None:

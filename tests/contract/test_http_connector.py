@@ -58,6 +58,7 @@ async def test_text_is_text(api: HttpApi, web: Web) -> None:
     assert (await call(api)).value == {"content": [{"type": "text", "text": "Zürich"}]}
 
 
+@pytest.mark.requirement("TOOL-2")
 async def test_the_request_is_what_was_declared(api: HttpApi, web: Web) -> None:
     """Path, query and body from arguments; the host is ours, the credential is added, nothing else is sent."""
     binding = {"method": "post", "path": "/a/{id}/b.{kind}", "query": ["q", "page", "tag"], "body": "rest",
@@ -135,6 +136,7 @@ async def test_declared_statuses_decide_what_success_is(api: HttpApi, web: Web) 
     assert (await fault(api, which)).cause_code == "upstream_status"
 
 
+@pytest.mark.requirement("TOOL-2")
 @pytest.mark.parametrize("target", ["http://169.254.169.254/latest/meta-data/", "/elsewhere", "//evil.example/"])
 async def test_redirects_are_never_followed(api: HttpApi, web: Web, target: str) -> None:
     """Neither to metadata nor on the same host: one request, one failure."""

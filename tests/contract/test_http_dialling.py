@@ -50,6 +50,7 @@ async def test_a_name_is_resolved_once_checked_and_dialled_as_checked(web: Web) 
         await api.ping()
 
 
+@pytest.mark.requirement("TOOL-2")
 @pytest.mark.parametrize(
     "addresses",
     [
@@ -72,6 +73,7 @@ async def test_a_name_that_points_inside_is_refused(web: Web, addresses: list[st
     assert web.connections == 0
 
 
+@pytest.mark.requirement("TOOL-2")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]"])
 async def test_an_address_as_origin_is_checked_too(host: str) -> None:
     """An origin that is an address does not pass by the resolver, and is refused all the same."""

@@ -276,6 +276,7 @@ async def test_a_refused_call_keeps_at_most_16_kib(books: Books) -> None:
     assert {ref["role"] for ref in refs} == {"reasons", "request"}
 
 
+@pytest.mark.requirement("AUDIT-2")
 async def test_records_are_found_by_what_they_say(books: Books) -> None:
     """Search by type, tool (with wildcard), effect, agent, call, time and cursor, in log order."""
     first = await Walk(books).go()
@@ -321,3 +322,28 @@ async def test_what_administrators_change_is_recorded(books: Books) -> None:
     assert [ref["role"] for ref in record["payloads"]] == ["change"]
     assert b"zoe" not in (books.folder / DATABASE).read_bytes() + (books.folder / f"{DATABASE}-wal").read_bytes()
     assert books.verify().ok
+
+
+async def test_an_ending_is_not_lost_to_a_cancellation(books: Books) -> None:
+    """Cancelled while the end is being written, and writing fails: the end is written once writing works again."""
+    store = books.ledger._store
+
+    async def act(intent: Intent) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert store._db is not None
+        store._db.execute("pragma query_only = 1")
+        asyncio.get_running_loop().call_soon(task.cancel)
+        raise ToolFailed("no")
+
+    walk = Walk(books, act=act)
+    call = walk.call()
+    task = asyncio.create_task(walk.go(call))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert books.types(call.id)[-1] == "tool.requested"
+    await books.log.ping()
+    assert books.types(call.id)[-1] == "tool.failed"
+    report = books.verify()
+    assert report.ok, report.findings
+    assert not report.open_calls

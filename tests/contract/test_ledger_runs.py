@@ -68,6 +68,7 @@ async def test_a_named_run_must_be_the_principals_own(books: Books) -> None:
             await enter(books, make_principal(), run=name)
 
 
+@pytest.mark.requirement("INTAKE-1")
 async def test_only_a_person_opens_a_run(books: Books) -> None:
     """An agent cannot give itself a goal that is trusted."""
     with pytest.raises(Forbidden):

@@ -2,17 +2,19 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.verify import Report, verify
+from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied
-from gateway.core.tlog import Signer, leaf_hash
+from gateway.core.tlog import Checkpoint, Signer, leaf_hash
 from tests.clock import StepClock
 from tests.evidence import make_decision
 from tests.ledgers import ORIGIN, Books, Walk, check, open_books
@@ -43,6 +45,20 @@ async def deny(books: Books) -> None:
         await Walk(books, decision=make_decision(Effect.DENY), more={"session": "b"}).go()
 
 
+async def out(folder: Path) -> Path:
+    """A copy of a log, with its keys, while a call is out."""
+    copy = folder / "copy"
+
+    async def act(intent: object) -> None:
+        books.ledger._store._note_guard(force=True)
+        shutil.copytree(folder / "state", copy)
+
+    async with open_books(folder / "state", StepClock()) as books:
+        await Walk(books, act=act).go()
+    sqlite3.connect(copy / DATABASE).execute("pragma wal_checkpoint(truncate)").connection.close()
+    return copy
+
+
 def alter(folder: Path, statement: str, *values: object) -> Report:
     """Change the database behind the log's back, verify, and change it back."""
     database = folder / DATABASE
@@ -62,16 +78,16 @@ def named(report: Report) -> set[int | None]:
 
 
 def test_an_untouched_log_verifies(folder: Path) -> None:
-    """No findings; all records, payloads and the checkpoint were looked at; progress is told."""
-    told: list[tuple[int, int]] = []
-    report = verify(folder, (folder / "keys/log.vkey").read_text(), lambda done, total: told.append((done, total)))
+    """No findings; all records, payloads and the checkpoint were looked at."""
+    report = check(folder)
     assert report.ok
     assert not report.open_calls
     assert report.checkpoint is not None
-    assert (report.size, report.checkpoint.size, told[-1]) == (15, 15, (15, 15))
+    assert (report.size, report.checkpoint.size) == (15, 15)
     assert report.payloads > 10
 
 
+@pytest.mark.requirement("AUDIT-1")
 def test_every_flipped_byte_of_every_record_is_found(tmp_path: Path) -> None:
     """One bit anywhere in any leaf of a small log: found, and the record is named."""
     asyncio.run(write(tmp_path, small=True))
@@ -105,6 +121,7 @@ def test_an_alteration_with_a_fitting_hash_is_found(folder: Path) -> None:
     assert "records 0 to 14 are not the ones that were signed" in problems
 
 
+@pytest.mark.requirement("AUDIT-1")
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
@@ -128,6 +145,18 @@ def test_an_alteration_with_a_fitting_hash_is_found(folder: Path) -> None:
         ("delete from checkpoints", 0),
         ("insert into intents values ('x', 1)", None),
         ("delete from open_runs", None),
+        ("update open_runs set binding = 'x'", None),
+        ("update open_runs set binding = null", None),
+        ("delete from deks", 1),
+        ("update deks set wrapped = zeroblob(60)", 1),
+        ("update deks set wrapped = x'00'", 1),
+        ("create trigger t after insert on records begin delete from payloads; end", None),
+        ("create view v as select 1", None),
+        ("create table t (x)", None),
+        ("create index i on records (id)", None),
+        ("drop index records_tool", None),
+        ("pragma user_version = 1", None),
+        ("pragma application_id = 1", None),
         ("update records set leaf = x'ff' where idx = 6", 6),
         ("update records set leaf = cast('{}' as blob) where idx = 6", 6),
     ],
@@ -137,6 +166,7 @@ def test_every_kind_of_alteration_is_found(folder: Path, statement: str, index: 
     assert index in named(alter(folder, statement))
 
 
+@pytest.mark.requirement("AUDIT-1")
 def test_every_flipped_byte_of_a_payload_and_of_the_checkpoint_is_found(folder: Path) -> None:
     """One bit in any sealed payload or in the signed checkpoint."""
     db = sqlite3.connect(folder / DATABASE, isolation_level=None)
@@ -186,6 +216,96 @@ def test_damaged_pages_never_raise(folder: Path) -> None:
     assert found > 20
     database.write_bytes(original)
     assert check(folder).ok
+
+
+def test_the_list_of_open_calls_is_checked(tmp_path: Path) -> None:
+    """A call that is out stands in it, with its place."""
+    folder = asyncio.run(out(tmp_path))
+    assert check(folder).ok
+    assert len(check(folder).open_calls) == 1
+    for change in ("delete from intents", "update intents set idx = idx - 1", "update intents set call_id = 'x'"):
+        (finding,) = alter(folder, change).findings
+        assert finding.problem == "the list of open calls is not what the records say"
+
+
+def test_a_key_swapped_for_another_is_found(folder: Path) -> None:
+    """Only with the key file at hand; without it the report says what it could not look at."""
+    db = sqlite3.connect(folder / DATABASE)
+    db.execute("update deks set wrapped = zeroblob(60)")
+    db.commit()
+    db.close()
+    report = verify(folder, (folder / "keys/log.vkey").read_text())
+    assert report.ok
+    assert any("payload.kek is not at hand" in part for part in report.unchecked)
+    assert not check(folder).ok
+
+
+def test_what_a_payload_says_is_held_against_its_commitment(folder: Path) -> None:
+    """All payloads are opened with the key file at hand, and no more than was asked for without."""
+    report = check(folder)
+    assert report.opened == report.payloads > 10
+    vkey, kek = (folder / "keys/log.vkey").read_text(), (folder / "keys/payload.kek").read_bytes()
+    assert verify(folder, vkey, Means(kek=kek)).opened == 0
+    assert not verify(folder, vkey, Means(kek=bytes(32))).ok
+
+
+def test_a_missing_or_foreign_guard_is_found(folder: Path) -> None:
+    """Gone, damaged, or a checkpoint of another history."""
+    guard = folder / GUARD
+    text = guard.read_text()
+    guard.unlink()
+    assert "log.guard is missing" in check(folder).findings[0].problem
+    guard.write_text(text.replace("15", "14"))
+    assert "cannot be used" in check(folder).findings[0].problem
+    signer = create_or_load(folder / "keys", ORIGIN).signer
+    guard.write_text(signer.sign(Checkpoint(ORIGIN, 7, bytes(32)).text))
+    assert "another history" in check(folder).findings[0].problem
+    guard.write_text(text)
+    assert check(folder).ok
+
+
+async def test_a_log_cut_back_to_a_signed_state_is_found_by_a_checkpoint_kept_elsewhere(tmp_path: Path) -> None:
+    """Who cuts the records, the lists and the guard alike leaves a log that is sound in itself."""
+    async with open_books(tmp_path, StepClock()) as books:
+        for _ in range(84):
+            await Walk(books, more={"session": "s"}).go()
+        kept = await books.reader.checkpoint()
+        await Walk(books, more={"session": "s"}).go()
+        newest = await books.reader.checkpoint()
+    vkey = (tmp_path / "keys/log.vkey").read_text()
+    assert verify(tmp_path, vkey, Means(kept)).ok
+    assert verify(tmp_path, vkey, Means(newest)).ok
+    cut_back(tmp_path)
+    report = verify(tmp_path, vkey)
+    assert [finding.problem[:25] for finding in report.findings] == ["the rollback guard log.gu"]
+    (tmp_path / GUARD).write_text(stored_checkpoint(tmp_path))
+    report = verify(tmp_path, vkey)
+    assert report.ok
+    assert any("checkpoint kept elsewhere" in part for part in report.unchecked)
+    assert verify(tmp_path, vkey, Means(kept)).ok
+    (finding,) = verify(tmp_path, vkey, Means(newest)).findings
+    assert finding.problem.endswith("only 254 are here: cut short or set back")
+    assert "kept elsewhere cannot be used" in verify(tmp_path, vkey, Means("x")).findings[0].problem
+
+
+def cut_back(folder: Path) -> None:
+    """Take away what came after the checkpoint before the newest, and the guard."""
+    db = sqlite3.connect(folder / DATABASE)
+    db.execute("delete from checkpoints where win = 1")
+    (size,) = db.execute("select size from checkpoints").fetchone()
+    db.execute("delete from records where idx >= ?", (size,))
+    db.execute("delete from payloads where pid >= ? * 8", (size,))
+    db.commit()
+    db.close()
+    (folder / GUARD).unlink()
+
+
+def stored_checkpoint(folder: Path) -> str:
+    """The newest one in the database."""
+    db = sqlite3.connect(folder / DATABASE)
+    (note,) = db.execute("select note from checkpoints order by win desc").fetchone()
+    db.close()
+    return str(note)
 
 
 async def test_a_log_is_verified_while_it_is_written(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ async def test_the_stricter_of_catalogue_and_policy_counts() -> None:
         pass
 
 
+@pytest.mark.requirement("RATE-1")
 async def test_principals_do_not_use_each_others_rate() -> None:
     """One caller's flood leaves the other's tokens alone; another tool has its own."""
     limits, tool = MemoryLimits(StepClock()), make_tool(limits=ToolLimits(per_minute=1))

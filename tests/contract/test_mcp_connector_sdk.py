@@ -42,6 +42,7 @@ async def called(connector: HttpConnector, name: str, arguments: dict[str, Any],
     return (await connector.invoke(lease(tool, arguments, **other))).value
 
 
+@pytest.mark.requirement("TOOL-7")
 async def test_tools_are_listed_and_called(upstream: Upstream) -> None:
     """The era is found; text and structured results come back; a tool's own failure is a result, not an error."""
     connector, era = upstream

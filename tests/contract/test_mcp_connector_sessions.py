@@ -6,12 +6,14 @@ from typing import Any
 import aiohttp
 import pytest
 from anyio import create_task_group, fail_after
+from yarl import URL
 
 from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.listing import ListingLimits
-from gateway.core.errors import GatewayError, NotSent, ToolFailed, Unavailable
+from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
 from gateway.core.mcpwire.eras import Era
+from gateway.core.tool import EffectClass, Tool
 from tests.evidence import lease, make_tool
 from tests.rawhttp import RawUpstream, Seen, answer, error, http, running, says
 
@@ -27,10 +29,10 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
     await opened.close()
 
 
-async def failing(connector: HttpConnector, **other: Any) -> GatewayError:
+async def failing(connector: HttpConnector, tool: Tool = TOOL, **other: Any) -> GatewayError:
     """The error a call ends with; it must come by itself."""
     with pytest.raises(GatewayError) as caught, fail_after(5):
-        await connector.invoke(lease(TOOL, **other))
+        await connector.invoke(lease(tool, **other))
     return caught.value
 
 
@@ -85,8 +87,13 @@ async def test_a_shut_door_says_nothing_of_the_era(status: str, client: aiohttp.
         assert connector.era is Era.STATELESS
 
 
-async def test_an_expired_session_is_opened_again_once(client: aiohttp.ClientSession) -> None:
-    """A 404 for a session means that the call was not looked at: one new handshake, and the call is answered."""
+def unknown_session(seen: Seen) -> bytes:
+    """A 404 that names no request."""
+    return error(seen, -32001, "404 Not Found", id=None)
+
+
+async def test_a_read_in_an_expired_session_is_sent_once_more(client: aiohttp.ClientSession) -> None:
+    """A 404 for a session should mean that the call was not looked at: one new handshake, and the read is answered."""
 
     def by_session(seen: Seen) -> bytes:
         fresh = seen.headers["mcp-session-id"] == "session-2"
@@ -98,6 +105,101 @@ async def test_an_expired_session_is_opened_again_once(client: aiohttp.ClientSes
         up.scripts["tools/call"] = says(lambda _: http(b"", status="404 Not Found"))
         assert (await failing(connector)).cause_code == "http_404"
         assert up.sessions == 3
+        assert len(up.calls("tools/call")) == 4
+
+
+@pytest.mark.parametrize("effect", [effect for effect in EffectClass if effect is not EffectClass.READ])
+@pytest.mark.parametrize("reply", [unknown_session, lambda s: http(b"", status="404 Not Found")])
+async def test_what_may_have_acted_is_never_sent_again(
+    reply: Callable[[Seen], bytes], effect: EffectClass, client: aiohttp.ClientSession
+) -> None:
+    """A proxy that answers 404 for a call it carried out does not make it happen twice; the next call starts afresh."""
+    tool = make_tool(effect=effect)
+    async with running(Era.HANDSHAKE, call=says(reply)) as up, HttpConnector(up.url, client) as connector:
+        caught = await failing(connector, tool)
+        assert (type(caught), caught.cause_code) == (OutcomeUnknown, "session_expired")
+        assert (len(up.calls("tools/call")), up.sessions) == (1, 1)
+        up.scripts["tools/call"] = says(answer)
+        await connector.invoke(lease(tool))
+        assert (len(up.calls("tools/call")), up.sessions) == (2, 2)
+
+
+@pytest.mark.parametrize("effect", list(EffectClass))
+async def test_a_404_that_names_the_call_is_its_answer(effect: EffectClass, client: aiohttp.ClientSession) -> None:
+    """The MCP layer looked at the call: it has failed, and is not sent again whatever its effect."""
+    tool = make_tool(effect=effect)
+    reply = says(lambda s: error(s, -32001, "404 Not Found"))
+    async with running(Era.HANDSHAKE, call=reply) as up, HttpConnector(up.url, client) as connector:
+        caught = await failing(connector, tool)
+        assert (type(caught), caught.cause_code) == (ToolFailed, "jsonrpc_-32001")
+        assert len(up.calls("tools/call")) == 1
+        up.scripts["tools/call"] = says(answer)
+        await connector.invoke(lease(tool))
+        assert (len(up.calls("tools/call")), up.sessions) == (2, 2)
+
+
+@pytest.mark.parametrize("step", ["initialize", "tools/call"])
+async def test_what_was_sent_once_is_never_called_unsent(step: str, client: aiohttp.ClientSession) -> None:
+    """A read that got a 404 and then finds the server gone did leave, the first time."""
+    async with running(Era.HANDSHAKE) as up, HttpConnector(up.url, client) as connector:
+
+        def moved(seen: Seen) -> bytes:
+            connector._sessions._endpoint._url = URL("http://127.0.0.1:1/mcp")
+            return http(b"", status="202 Accepted")
+
+        def gone(seen: Seen) -> bytes:
+            if step == "initialize":
+                up.scripts["initialize"] = says(lambda _: http(b"", status="503 Busy"))
+            else:
+                up.scripts["notifications/initialized"] = says(moved)
+            return unknown_session(seen)
+
+        up.scripts["tools/call"] = says(gone)
+        caught = await failing(connector)
+        assert (type(caught), caught.cause_code) == (OutcomeUnknown, "session_expired")
+        assert len(up.calls("tools/call")) == 1
+
+
+PINGS: dict[str, Callable[[Seen], bytes]] = {
+    "not known": unknown_session,
+    "not known, said by name": lambda s: error(s, -32001, "404 Not Found"),
+    "no session id": lambda s: http(b"", status="400 Bad Request"),
+    "garbage": lambda s: http(b"{"),
+}
+
+
+@pytest.mark.parametrize("name", PINGS)
+async def test_an_idle_session_is_tried_before_a_call_that_acts(name: str, client: aiohttp.ClientSession) -> None:
+    """A session that ended unnoticed costs a ping and a handshake; the call is sent once, in the new session."""
+    pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0)
+    async with (
+        running(Era.HANDSHAKE, call=says(answer)) as up,
+        HttpConnector(up.url, client, options) as connector,
+    ):
+        await connector.invoke(lease(pay))
+        up.scripts["ping"] = says(PINGS[name])
+        await connector.invoke(lease(pay))
+        assert [seen.headers["mcp-session-id"] for seen in up.calls("tools/call")] == ["session-1", "session-2"]
+        await connector.invoke(lease(TOOL))
+        assert (len(up.calls("ping")), up.sessions) == (1, 2)  # a read needs no trying
+
+
+async def test_an_idle_session_is_kept_where_the_server_is_there(client: aiohttp.ClientSession) -> None:
+    """A ping that is answered, or not known, says that the session lives; a shut door leaves the call unsent."""
+    pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0, setup_timeout_s=0.5)
+    async with (
+        running(Era.HANDSHAKE, call=says(answer)) as up,
+        HttpConnector(up.url, client, options) as connector,
+    ):
+        await connector.invoke(lease(pay))
+        for reply in (answer, lambda s: error(s, -32601), lambda s: error(s, -32601, "404 Not Found")):
+            up.scripts["ping"] = says(reply)
+            await connector.invoke(lease(pay))
+        assert (len(up.calls("tools/call")), up.sessions) == (4, 1)
+        for script, cause in ((says(lambda _: http(b"", status="503 Busy")), "http_503"), (up.hang, "setup_timeout")):
+            up.scripts["ping"] = script
+            caught = await failing(connector, pay)
+            assert (type(caught), caught.cause_code) == (NotSent, cause)
         assert len(up.calls("tools/call")) == 4
 
 
@@ -176,13 +278,22 @@ async def test_all_pages_are_listed_unchanged(era: Era, client: aiohttp.ClientSe
 
 ENDLESS = {"tools": [], "nextCursor": "again"}
 LISTINGS: dict[str, tuple[dict[str | None, Any], str]] = {
-    "a name twice": ({None: {"tools": [{"name": "a"}, {"name": "a"}]}}, "duplicate_tool"),
     "no list": ({None: {"tools": {}}}, "listing"),
-    "no names": ({None: {"tools": [{}]}}, "listing"),
     "no end": ({None: ENDLESS, "again": ENDLESS}, "too_many_pages"),
     "odd cursor": ({None: {"tools": [], "nextCursor": 1}}, "listing"),
     "too large": ({None: {"tools": [{"name": "x" * 90_000}]}}, "output_too_large"),
 }
+
+
+async def test_a_bad_definition_does_not_hide_the_others(client: aiohttp.ClientSession) -> None:
+    """What cannot be called by its name is left out, and so is a name that occurs twice: which of the two is meant?"""
+    pages: dict[str | None, Any] = {
+        None: {"tools": [{"name": "twice", "x": 1}, {}, 5, {"name": 5}, {"name": "good"}], "nextCursor": "2"},
+        "2": {"tools": [{"name": "twice", "x": 2}, {"name": "twice", "x": 1}, {"name": "also good"}]},
+    }
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, client) as connector:
+        listing(up, pages)
+        assert await connector.discover() == [{"name": "good"}, {"name": "also good"}]
 
 
 @pytest.mark.parametrize("name", LISTINGS)
@@ -195,6 +306,33 @@ async def test_a_bad_listing_is_refused_whole(name: str, client: aiohttp.ClientS
         with pytest.raises(Unavailable) as caught:
             await connector.discover()
         assert caught.value.cause_code == cause
+
+
+@ERAS
+async def test_discovery_and_pings_bring_the_credential_of_the_moment(era: Era, client: aiohttp.ClientSession) -> None:
+    """The credential is asked for each time, so that one that was changed is used; without it nothing is sent."""
+    given = {"authorization": "Bearer one"}
+
+    def credential() -> dict[str, str]:
+        if not given:
+            raise Unavailable("no credential", cause_code="credential")
+        return dict(given)
+
+    options = HttpOptions(credential=credential)
+    async with running(era) as up, HttpConnector(up.url, client, options) as connector:
+        listing(up, {None: {"tools": []}})
+        for value in ("Bearer one", "Bearer two"):
+            given["authorization"], before = value, len(up.seen)
+            await connector.discover()
+            await connector.ping()
+            assert {seen.headers["authorization"] for seen in up.seen[before:]} == {value}
+        given.clear()
+        before = len(up.seen)
+        for asked in (connector.discover, connector.ping):
+            with pytest.raises(Unavailable) as caught:
+                await asked()
+            assert caught.value.cause_code == "credential"
+        assert len(up.seen) == before
 
 
 @ERAS

@@ -78,6 +78,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await sleep(0.01)
 
 
+@pytest.mark.requirement("TOOL-7")
 async def test_a_stateless_server_from_the_index() -> None:
     """mcp-server-time speaks the stateless era: listed, called, pinged."""
     argv = [str(python("servers")), "-m", "mcp_server_time", "--local-timezone", "UTC"]
@@ -98,6 +99,7 @@ async def test_another_stateless_server_from_the_index(tmp_path: Path) -> None:
         assert result.value["isError"] is True
 
 
+@pytest.mark.requirement("TOOL-7")
 async def test_a_handshake_server_from_the_index(tmp_path: Path) -> None:
     """mcp-server-sqlite speaks the handshake era: a table is made, filled and read."""
     argv = [str(python("mcp1").with_name("mcp-server-sqlite")), "--db-path", str(tmp_path / "x.db")]
@@ -160,10 +162,11 @@ async def test_while_it_is_down_calls_are_not_sent(tmp_path: Path) -> None:
 
 
 async def test_a_program_that_does_not_exist() -> None:
-    """What cannot be started cannot be called; the gateway itself goes on."""
+    """What cannot be started cannot be called, and that is said; the gateway itself goes on."""
     async with StdioConnector(Command(["/does/not/exist"]), list[str]().append, QUICK) as connector:
-        with pytest.raises(NotSent):
+        with pytest.raises(NotSent) as caught:
             await connector.invoke(lease(make_tool()))
+        assert caught.value.cause_code == "cannot_start"
 
 
 @pytest.mark.parametrize("mode", ["broken at first", "dies of the unknown", "silent to the unknown"])

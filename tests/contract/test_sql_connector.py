@@ -94,6 +94,7 @@ async def test_a_read_returns_rows_as_json(shop: SqliteConnector) -> None:
     assert json.loads(found.value["content"][0]["text"]) == found.value["structuredContent"]
 
 
+@pytest.mark.requirement("TOOL-1")
 async def test_arguments_are_values_never_code(shop: SqliteConnector, rows: sqlite3.Connection) -> None:
     """An injection is a city that does not exist."""
     hostile = "Bern' OR 1=1; DROP TABLE orders --"
@@ -144,6 +145,7 @@ async def test_a_constraint_checked_at_commit_rolls_back(shop: SqliteConnector, 
     assert rows.execute("SELECT count(*) FROM lines").fetchone() == (0,)
 
 
+@pytest.mark.requirement("TOOL-1")
 async def test_reads_cannot_write(shop: SqliteConnector, rows: sqlite3.Connection) -> None:
     """A statement that changes something fails on a read connection even where the catalogue mislabels it."""
     which = tool("WITH x AS (SELECT 1) DELETE FROM orders WHERE id IN (SELECT * FROM x)")
@@ -184,6 +186,7 @@ async def test_statements_of_another_kind_are_not_sent(shop: SqliteConnector, st
         assert caught.value.cause_code == "binding"
 
 
+@pytest.mark.requirement("TOOL-1")
 async def test_a_writer_cannot_change_the_schema(shop: SqliteConnector, rows: sqlite3.Connection) -> None:
     """The authorizer refuses what is no row, also behind a CTE."""
     with pytest.raises(ToolFailed):

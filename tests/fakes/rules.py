@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.call import Permit, Quota
 from gateway.core.decision import Evaluation
-from gateway.core.errors import Throttled
+from gateway.core.errors import Throttled, Unavailable
 from tests.fakes.journal import Journal
 
 ALLOW: dict[str, Any] = {
@@ -32,6 +32,7 @@ class FakePolicy:
     Attributes:
         words: exported sets by (phase, ``server.tool``).
         faults: engine faults by (phase, ``server.tool``).
+        deadly: documents, by (phase, ``server.tool``), that take the engine down with their whole question.
         asked: the input documents, decoded, in the order they came.
         questions: how many times the engine was asked.
     """
@@ -39,6 +40,7 @@ class FakePolicy:
     journal: Journal
     words: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     faults: dict[tuple[str, str], str] = field(default_factory=dict)
+    deadly: set[tuple[str, str]] = field(default_factory=set)
     asked: list[dict[str, Any]] = field(default_factory=list)
     questions: int = 0
 
@@ -49,6 +51,8 @@ class FakePolicy:
         documents = [msgspec.json.decode(document) for document in inputs]
         self.asked += documents
         keys = [(str(document["phase"]), str(document["tool"]["fqn"])) for document in documents]
+        if self.deadly.intersection(keys):
+            raise Unavailable("policy could not be evaluated", retry_after=1, cause_code="policy_unavailable")
         faults = tuple(self.faults.get(key) for key in keys)
         results = tuple(
             msgspec.json.encode(self.words.get(key, ALLOW)) if fault is None else None

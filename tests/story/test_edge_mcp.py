@@ -174,6 +174,7 @@ BAD = {
 }
 
 
+@pytest.mark.requirement("CLEAN-2")
 @pytest.mark.parametrize("case", BAD)
 async def test_bad_input_is_refused_clearly_and_recorded_once(case: str) -> None:
     """Nothing is executed; an authenticated caller leaves one record, an unauthenticated one none."""
@@ -268,12 +269,16 @@ async def test_methods_and_media_are_checked() -> None:
 
 
 async def test_messages_without_an_answer() -> None:
-    """Notifications are accepted and dropped; a posted answer belongs to no request of ours."""
+    """Notifications are accepted and dropped, but no call; a posted answer belongs to no request of ours."""
     edge = Edge()
     answer = {"jsonrpc": "2.0", "id": 1, "result": {}}
     note = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "erp__stock"}}
     async with edge.client() as client:
         assert (await client.post("/mcp", json=answer)).status_code == 202
+        refused = await client.post("/mcp", json=note)
+        assert (refused.status_code, refused.json()["id"]) == (400, None)
+        assert edge.records() == ["call.refused"]
+        note["method"] = "notifications/initialized"
         assert (await client.post("/mcp", json=note)).status_code == 202
         newest = {"mcp-protocol-version": NEWEST}
         assert (await client.post("/mcp", json=answer, headers=newest)).status_code == 400
@@ -334,7 +339,7 @@ async def test_results_fit_the_era() -> None:
 async def test_a_body_is_counted_while_it_streams() -> None:
     """A body in chunks, without a length, ends at the limit."""
     edge = Edge()
-    chunk = {"type": "http.request", "body": b"x" * 1024 * 1024, "more_body": True}
+    chunk = {"type": "http.request", "body": b"x" * 128 * 1024, "more_body": True}
     raw = Raw(edge.app, [dict(chunk) for _ in range(6)])
     assert await raw.run() == 413
     assert len(raw.messages) == 1

@@ -11,7 +11,7 @@ from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
 from gateway.core.errors import Unavailable
 from gateway.edge.asgi import Options
-from tests.edge_world import Edge, Raw
+from tests.edge_world import PERSON, Edge, Raw
 from tests.fakes.callers import AGENT, RUN
 from tests.fakes.rules import DENY
 
@@ -149,6 +149,30 @@ async def test_a_run_is_described_properly(change: dict[str, Any]) -> None:
     assert edge.world.runs.opened == {}
 
 
+@pytest.mark.parametrize("lacking", ["runs", "tools"])
+async def test_nobody_hands_on_what_they_do_not_have(lacking: str) -> None:
+    """A person opens a run only with a credential that may both open runs and use tools; the refusal is recorded."""
+    edge = Edge()
+    edge.world.identity.tokens["person"] = replace(PERSON, scopes=frozenset({"runs", "tools", "audit"} - {lacking}))
+    async with edge.client("person") as person:
+        answer = await person.post("/v1/runs", json=OPEN)
+    assert (answer.status_code, answer.json()["cause"]) == (403, "scope")
+    assert lacking in answer.json()["detail"]
+    assert edge.world.runs.opened == {}
+    assert edge.records() == ["call.refused"]
+
+
+async def test_no_run_lasts_longer_than_the_gateway_lets_it() -> None:
+    """Up to the bound its token lasts as long; beyond it the request is refused and says the bound."""
+    edge = Edge(options=Options(run_max_s=60))
+    async with edge.client("person") as person:
+        long = await person.post("/v1/runs", json=OPEN | {"ttl_s": 61})
+        assert (long.status_code, long.json()["cause"]) == (422, "ttl")
+        assert "60 seconds" in long.json()["detail"]
+        assert edge.world.runs.opened == {}
+        assert (await person.post("/v1/runs", json=OPEN | {"ttl_s": 60})).status_code == 201
+
+
 MATRIX = [
     ("POST", "/v1/runs", OPEN, {"person": 201, "admin": 403, "auditor": 403, "good": 403}),
     ("POST", "/v1/tokens", {"user": "ada"}, {"admin": 201, "person": 403, "auditor": 403, "good": 403}),
@@ -256,11 +280,12 @@ async def test_the_log_is_searched() -> None:
 
 
 async def test_the_local_operator_needs_no_token_but_cannot_call_tools() -> None:
-    """By the Unix socket, without a credential, and only where that is switched on."""
+    """By the gateway's own Unix socket, without a credential; by any other one a stranger stays a stranger."""
     socket = {"server": ("/run/ostiary.sock", None), "client": None}
     headers = {"headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}
-    for switched_on in (True, False):
-        edge = Edge(Options(version="1", local_operator=switched_on))
+    for path in ("/run/ostiary.sock", "/run/another.sock", None):
+        switched_on = path == "/run/ostiary.sock"
+        edge = Edge(Options(version="1", operator_socket=path))
         ask = {**socket, **headers, "method": "GET", "path": "/v1/audit/records"}
         assert await Raw(edge.app, []).run(**ask) == (200 if switched_on else 401)
         assert await Raw(edge.app, []).run(**{**ask, "server": ("127.0.0.1", 80)}) == 401

@@ -14,11 +14,14 @@ from gateway.core.call import Raw as RawResult
 from gateway.core.errors import Throttled, Unavailable
 from gateway.edge import disconnect
 from gateway.edge.asgi import Options
+from gateway.edge.auth import Gate, Visit
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp_session import Sessions
 from gateway.edge.throttle import EdgeThrottle
 from tests.clock import StepClock
 from tests.edge_world import Edge, Raw, rpc
+from tests.fakes.callers import AGENT
+from tests.fakes.upstream import STOCK
 
 
 def with_headers(*pairs: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -126,16 +129,26 @@ async def test_readiness_asks_every_part_within_a_deadline() -> None:
 
 
 async def test_an_upstream_that_is_down_degrades_and_no_more() -> None:
-    """The others' tools go on, so the gateway stays in service and says which upstream is missing."""
+    """The others' tools go on, so the gateway stays in service; only auditors learn which upstream is missing."""
+    asked = []
 
     async def gone() -> None:
+        asked.append(1)
         raise Unavailable("nobody answers", cause_code="upstream_down")
 
     edge = Edge(upstreams={"erp": gone})
-    async with edge.client(None) as client:
-        answer = await client.get("/readyz")
-        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-        assert answer.json()["parts"]["upstream:erp"] == "upstream_down"
+    for token in (None, "good"):
+        async with edge.client(token) as client:
+            answer = await client.get("/readyz")
+            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+            assert answer.json()["parts"] == {"ledger": "ok", "policy": "ok"}
+    for token in ("auditor", "admin"):
+        edge.world.clock.advance(2)
+        async with edge.client(token) as client:
+            assert (await client.get("/readyz")).json()["parts"]["upstream:erp"] == "upstream_down"
+    assert asked == [1], "probes do not reach other people's servers more often than every ten seconds"
+    async with edge.client("made-up") as client:
+        assert (await client.get("/readyz")).status_code == 401
 
 
 async def test_metrics_need_a_credential_unless_opened() -> None:
@@ -176,6 +189,39 @@ async def test_requests_are_throttled_before_they_are_checked() -> None:
         edge.world.clock.advance(1)
         assert (await good.post("/mcp", json=rpc("ping"))).status_code == 200
     assert edge.world.journal.steps.count("identity.authenticate") < 30
+
+
+async def test_refusals_cost_ten_requests() -> None:
+    """Each of them is recorded, so one credential cannot fill the log: ten a second in the long run, after a burst."""
+    edge = Edge(Options(version="1"))
+    wrong = rpc("tools/list", {"cursor": "x"})
+    async with edge.client() as client:
+        statuses = [(await client.post("/mcp", json=wrong)).json()["error"]["code"] for _ in range(60)]
+        assert statuses[:20] == [-32602] * 20
+        assert len(edge.records()) in {20, 21}
+        assert (await client.post("/mcp", json=rpc("ping"))).status_code == 429
+        for _ in range(10):
+            before = len(edge.records())
+            edge.world.clock.advance(1)
+            for _ in range(30):
+                await client.post("/mcp", json=wrong)
+            assert len(edge.records()) - before <= 11
+        edge.world.clock.advance(3)
+        assert [(await client.post("/mcp", json=rpc("ping"))).status_code for _ in range(100)] == [200] * 100
+
+
+async def test_listings_cost_by_the_number_of_tools() -> None:
+    """Policy is asked about every tool; the operator's own requests are not counted at all."""
+    throttle = EdgeThrottle(StepClock(), 600, 600)
+    world = Edge().world
+    gate = Gate(world.ports(), throttle, "urn:test")
+    visit = Visit(world.call(), AGENT, key=b"key")
+    throttle.prove(b"key")
+    world.catalog.shelf = (STOCK,) * 1000
+    gate.listing(visit)
+    assert throttle._proven.buckets[b"key"].tokens == pytest.approx(0.0, abs=0.01)
+    gate.listing(Visit(world.call(), AGENT, operator=True))
+    assert list(throttle._proven.buckets) == [b"key"]
 
 
 def test_the_throttles_tables_are_bounded() -> None:

@@ -1,6 +1,7 @@
 """The one door, told as conversations on fakes: who gets in, in what order, and how every call ends."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from gateway.core.errors import (
     NotFound,
     OutcomeUnknown,
     Throttled,
+    TooLarge,
     Unauthenticated,
     Unavailable,
     UnknownTool,
@@ -24,6 +26,10 @@ from tests.fakes import STAGES, World
 from tests.fakes.audit import COMPLETED, INTENT, REFUSED
 from tests.fakes.callers import AGENT, RUN
 from tests.fakes.rules import ALLOW, APPROVAL, DENY, SILENT
+
+# Just under the cap of arguments, and over it. With LONG_PAST the first makes a document over the cap of documents.
+LARGE, TOO_LARGE = (b'{"text": "' + b"x" * size + b'"}' for size in (190_000, 200_000))
+LONG_PAST = "erp." + "x" * 80_000
 
 
 @pytest.fixture
@@ -97,6 +103,7 @@ async def test_an_unlisted_tool_is_unknown_even_where_policy_allows_all(world: W
     await refused(world, world.call("erp.nothing"), UnknownTool)
 
 
+@pytest.mark.requirement("SCOPE-1")
 async def test_a_tool_outside_the_runs_scope_does_not_exist(world: World) -> None:
     """A run opened for ``erp.*`` knows of no bank."""
     world.runs.implicit = replace(RUN, scope=("erp.*",))
@@ -104,12 +111,70 @@ async def test_a_tool_outside_the_runs_scope_does_not_exist(world: World) -> Non
     assert "bank.pay" not in {tool.fqn for tool in await pipeline.listing(world.call(), world.ports())}
 
 
+@pytest.mark.requirement("CLEAN-1")
 async def test_a_visible_tools_bad_arguments_are_told(world: World) -> None:
     """A caller who may see the tool hears what is wrong, and policy was never shown the arguments."""
     world.catalog.faults["erp.stock"] = InvalidArguments("sku: required")
     error = await refused(world, world.call(), InvalidArguments)
     assert error.detail == "sku: required"
-    assert [document["phase"] for document in world.policy.asked] == ["list"]
+    assert [document["phase"] for document in world.policy.asked] == ["list", "list"]
+
+
+async def test_a_call_document_that_is_too_large_is_told_to_those_who_see_the_tool(world: World) -> None:
+    """The caller of a visible tool hears that it is too large, after the question was asked about listing alone."""
+    world.runs.usage(RUN.id).calls[LONG_PAST] = 1
+    with pytest.raises(TooLarge) as caught:
+        await pipeline.handle(world.call(arguments=LARGE), world.ports())
+    assert caught.value.cause_code == "policy_input"
+    assert world.connector.sent == []
+    assert [document["phase"] for document in world.policy.asked] == ["list", "list"]
+
+
+@pytest.mark.requirement("TEST-1")
+@pytest.mark.parametrize("observe", [False, True])
+@pytest.mark.parametrize("listing_fault", [None, "engine.error"])
+@pytest.mark.parametrize("call_fault", [None, "engine.error", "deadly"])
+@pytest.mark.parametrize("arguments", [b"{}", LARGE, TOO_LARGE])
+@pytest.mark.parametrize("word", [SILENT, DENY, ALLOW, APPROVAL])
+@pytest.mark.parametrize("bad", [False, True])
+async def test_no_fault_tells_a_hidden_tool_from_a_missing_one(  # noqa: PLR0913  each is a column of the table
+    *,
+    bad: bool,
+    word: dict[str, Any],
+    arguments: bytes,
+    call_fault: str | None,
+    listing_fault: str | None,
+    observe: bool,
+) -> None:
+    """Whatever is wrong with arguments, call document or engine: same error, cause and number of documents asked."""
+    ends = []
+    for name in ("erp.wipe", "erp.nothing"):
+        world = World()
+        world.settings = PipelineSettings(observe=observe)
+        world.runs.usage(RUN.id).calls[LONG_PAST] = 1
+        world.policy.words |= {("list", name): SILENT, ("call", "erp.wipe"): word}
+        if listing_fault is not None:
+            world.policy.faults[("list", name)] = listing_fault
+        if name == "erp.wipe":
+            # Only a tool that exists can have rules and a schema of its own that something fails in.
+            if bad:
+                world.catalog.faults[name] = InvalidArguments("rows: must be an integer")
+            if call_fault == "deadly":
+                world.policy.deadly.add(("call", name))
+            elif call_fault is not None:
+                world.policy.faults[("call", name)] = call_fault
+        with pytest.raises(GatewayError) as caught:
+            await pipeline.handle(world.call(name, arguments=arguments), world.ports())
+        ends.append((type(caught.value), caught.value.detail, caught.value.cause_code, caught.value.reasons))
+    assert ends[0] == ends[1]
+
+
+async def test_a_call_document_that_kills_the_engine_is_unavailable(world: World) -> None:
+    """Who may see the tool hears that policy is not there; the answer about listing alone lets nothing through."""
+    world.policy.deadly.add(("call", "erp.stock"))
+    error = await refused(world, world.call(), Unavailable)
+    assert (error.cause_code, error.reasons[0].id) == ("policy_unavailable", "engine.unavailable")
+    assert [document["phase"] for document in world.policy.asked] == ["list", "call", "list"]
 
 
 async def test_a_denied_call_of_a_visible_tool_says_why(world: World) -> None:

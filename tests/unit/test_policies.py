@@ -1,11 +1,14 @@
 """The shipped Rego: sound, tested, covered; and what ``policy check`` and ``policy test`` find in bad bundles."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.bundle import BundleError, load, shipped
+from gateway.adapters.rego.lists import idle, unmatched
 
 P = "package gateway.policies.p\n"
 
@@ -171,3 +174,82 @@ def test_unreadable_bundles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.rego").write_bytes(b"#" * (17 * 1024 * 1024))
     with pytest.raises(BundleError, match="more than"):
         load([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        ({"scope": {"agents": {"a": {"denny": ["erp.x"]}}}}, "scope.agents.a.denny"),
+        ({"scope": {"agents": {"a": {"deny": ["erp.purge "]}}}}, "scope.agents.a.deny.0"),
+        ({"scope": {"agents": {"a": {"deny": ["erp.x", "erp.[a"]}}}}, "scope.agents.a.deny.1"),
+        ({"scope": {"users": {"a": {"deny": ["a,b"]}}}}, "scope.users.a.deny.0"),
+        ({"scope": {"users": {"a": {"deny": [""]}}}}, "scope.users.a.deny.0"),
+        ({"scope": {"users": {"a": {"deny": ["{a,b"]}}}}, "scope.users.a.deny.0"),
+        ({"scope": {"groups": {"g": {"deny": "erp.x"}}}}, "scope.groups.g.deny"),
+        ({"scope": {"groups": {"g": {"deny": [1]}}}}, "scope.groups.g.deny.0"),
+        ({"scope": {"groups": {"g": ["erp.x"]}}}, "scope.groups.g"),
+        ({"scope": {"groups": {"*": {"deny": ["erp.x"]}}}}, "scope.groups.*"),
+        ({"scope": {"agents": {"a ": {"deny": ["erp.x"]}}}}, "scope.agents.a "),
+        ({"scope": {"agents": {"clerk*": {"deny": ["erp.x"]}}}}, "scope.agents.clerk*"),
+        ({"scope": {"agent": {"a": {"deny": ["erp.x"]}}}}, "scope.agent"),
+        ({"scope": []}, "scope"),
+        ({"scopes": {}}, "scopes"),
+        ({"limit": {}}, "limit"),
+        ({"limits": {"erp.pay": False}}, "limits.erp.pay"),
+        ({"limits": {"erp.*": {"calls_per_run": 1}}}, "limits.erp.*"),
+        ({"limits": {"pay": {"calls_per_run": 1}}}, "limits.pay"),
+        ({"limits": {"erp.pay ": {"calls_per_run": 1}}}, "limits.erp.pay "),
+        ({"limits": {"erp.pay": {}}}, "limits.erp.pay"),
+        ({"limits": {"erp.pay": {"calls_per_run": "1"}}}, "limits.erp.pay.calls_per_run"),
+        ({"limits": {"erp.pay": {"calls_per_run": True}}}, "limits.erp.pay.calls_per_run"),
+        ({"limits": {"erp.pay": {"calls_per_run": None}}}, "limits.erp.pay.calls_per_run"),
+        ({"limits": {"erp.pay": {"calls_per_run": -1}}}, "limits.erp.pay.calls_per_run"),
+        ({"limits": {"erp.pay": {"calls": 1}}}, "limits.erp.pay.calls"),
+        ({"limits": {"erp.pay": {"sums_per_run": {}}}}, "limits.erp.pay.sums_per_run"),
+        ({"limits": {"erp.pay": {"sums_per_run": {"amount.eur": 1}}}}, "limits.erp.pay.sums_per_run.amount.eur"),
+        ({"limits": {"erp.pay": {"sums_per_run": {"amount": 1.5}}}}, "limits.erp.pay.sums_per_run.amount"),
+    ],
+)
+def test_mistyped_data_of_the_shipped_packages_is_refused(tmp_path: Path, data: dict[str, Any], place: str) -> None:
+    """What would otherwise silently allow is named by file and path, whether it stands in a file or in the settings."""
+    folder = write(tmp_path, data_json=json.dumps({"gateway": data}))
+    with pytest.raises(BundleError) as caught:
+        load([shipped(), folder])
+    assert all(problem.startswith(f"{tmp_path.name}/data.json: data.gateway.") for problem in caught.value.problems)
+    assert any(f"data.gateway.{place}: " in problem for problem in caught.value.problems)
+    with pytest.raises(BundleError, match=r"^\[policy\.data\]: data\.gateway\."):
+        load([shipped()], {"gateway": data})
+    assert load([folder]).data  # without the shipped packages it means nothing
+
+
+def test_well_typed_data_loads() -> None:
+    """Every form of entry that is documented, for everybody and for one."""
+    patterns = ["erp.pay", "erp.*", "*", "e?p.[ab]*", "erp.[!a]x", "{erp,crm}.read_*", "erp.{a,b.c}"]
+    lists = {"allow": patterns, "deny": patterns}
+    scope = {
+        "agents": {"*": lists, "a": {}},
+        "users": {"*": lists, "ada@example.org": {"deny": []}},
+        "groups": {"g": lists},
+    }
+    limits = {
+        "erp.pay": {"calls_per_run": 0, "sums_per_run": {"amount.EUR": 1, "lines": 9}},
+        "a-b_c.Find.x": {"calls_per_run": 1},
+    }
+    data = {"gateway": {"scope": scope, "limits": limits}, "house": {"anything": [1]}}
+    assert json.loads(load([shipped()], data).data) == data
+
+
+def test_entries_that_match_no_tool() -> None:
+    """Names are told apart from patterns; both with their place."""
+    tools = ["erp.pay", "erp.read_a", "crm.x"]
+    matching = ["erp.pay", "erp.*", "e?p.pay", "{crm,hr}.x", "erp.read_[a-c]", "*"]
+    lists = {"allow": [*matching, "erp.pya"], "deny": ["erp.purge_*", "{hr,it}.*", "erp.read_[!a]", "erp.PAY"]}
+    data = {"gateway": {"scope": {"agents": {"a": lists}}, "limits": {"erp.pay": {}, "erp.send": {}}}}
+    place = "data.gateway.scope.agents.a"
+    assert unmatched(data, tools) == [
+        f"{place}.allow: erp.pya",
+        f"{place}.deny: erp.PAY",
+        "data.gateway.limits: erp.send",
+    ]
+    assert idle(data, tools) == [f"{place}.deny: {odd}" for odd in ("erp.purge_*", "{hr,it}.*", "erp.read_[!a]")]
+    assert (unmatched({}, tools), idle({}, tools)) == ([], [])

@@ -17,17 +17,18 @@ import msgspec
 
 from deploy.campaigns.faults import peer
 from deploy.campaigns.faults.invariant import Evidence, Received, Record, Told, violations
-from deploy.campaigns.faults.plan import DEADLY, Plan
+from deploy.campaigns.faults.plan import DEADLY, MUTE, Fault, Plan
 from deploy.campaigns.faults.strikes import DATABASE, LOST_DATABASE
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import files
-from gateway.adapters.ledger.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keys import LogKeys, StateRefused, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.sealing import DataKey, unseal, unwrap
 from gateway.adapters.ledger.verify import verify
 
 ORIGIN: Final = "ostiary.local/log"
 _SWEEP_S: Final = 0.02
+_STATEMENTS: Final = frozenset({"enter", "strike"})
 
 
 @dataclass(slots=True)
@@ -50,19 +51,34 @@ class Finding:
 def judge(plan: Plan, folder: Path, answers: Sequence[Mapping[str, Any]]) -> Finding:
     """Judge the run in ``folder``; ``answers`` is what callers were told. Starts an event loop of its own."""
     state = folder / "state"
-    keys = create_or_load(state / "keys", ORIGIN)
+    finding = Finding()
+    try:
+        keys = create_or_load(state / "keys", ORIGIN)
+    except StateRefused as error:
+        finding.violations.append(f"the state folder cannot be used any more: {error}")
+        return finding
+    if plan.fault not in DEADLY | MUTE:
+        _check("when the gateway had ended", state, keys, finding)
     if plan.fault in DEADLY:
         _killed_while_sweeping(plan.seed, state, keys)
-    asyncio.run(_restart(state, keys))
-    report = verify(state, keys.signer.key.text)
-    finding = Finding([f"the log does not verify: {found.problem}" for found in report.findings])
-    if report.open_calls:
-        finding.violations.append(f"{len(report.open_calls)} intents are open after the restart")
+    try:
+        asyncio.run(_restart(state, keys))
+    except StateRefused as error:
+        finding.violations.append(f"the log cannot be used any more: {error}")
+        return finding
+    _check("after the restart", state, keys, finding)
     records = list(_records(state, keys))
     evidence = Evidence(plan, records, list(_received(folder)), [_told(answer) for answer in answers])
     finding.violations += violations(evidence)
     _count(evidence, finding)
     return finding
+
+
+def _check(when: str, state: Path, keys: LogKeys, finding: Finding) -> None:
+    report = verify(state, keys.signer.key.text)
+    finding.violations += [f"the log does not verify {when}: {found.problem}" for found in report.findings]
+    if report.open_calls:
+        finding.violations.append(f"{len(report.open_calls)} intents are open {when}")
 
 
 async def _restart(state: Path, keys: LogKeys) -> None:
@@ -172,11 +188,12 @@ def _by_mcp(_status: int, body: bytes) -> tuple[str, bytes | None]:
 
 def _count(evidence: Evidence, finding: Finding) -> None:
     finding.counts = {
-        "calls": len(evidence.plan.calls),
+        "calls": 0 if evidence.plan.fault is Fault.KILLED_STARTING else len(evidence.plan.calls),
         "answers": len(evidence.told),
         "intents": len(evidence.intents),
         "requests": len(evidence.received),
-        "requests_by_log_size": sum(request.log_size >= 0 for request in evidence.received),
+        "requests_ordered_by_log": sum(request.log_size >= 0 for request in evidence.received),
+        "rows": sum(request.tool in _STATEMENTS for request in evidence.received),
     }
     for intent in evidence.intents.values():
         finding.counts[intent.ending] = finding.counts.get(intent.ending, 0) + 1

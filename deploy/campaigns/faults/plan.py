@@ -13,6 +13,7 @@ TIMEOUT_S: Final = 0.5
 PAY_LIMIT: Final = 1000
 PAY_AMOUNT: Final = 600
 MOST_PASSINGS: Final = 4
+MOST_FILES: Final = 10
 
 
 class Fault(StrEnum):
@@ -22,6 +23,7 @@ class Fault(StrEnum):
     KILLED = "gateway.killed"
     KILLED_AT_UPSTREAM = "gateway.killed_at_upstream"
     KILLED_ANY_TIME = "gateway.killed_any_time"
+    KILLED_STARTING = "gateway.killed_starting"
     STOPPED = "gateway.stopped"
     POLICY_KILLED = "policy.killed"
     POLICY_FROZEN = "policy.frozen"
@@ -40,9 +42,15 @@ class Fault(StrEnum):
 
 
 # These strike when they like, not at a point of the pipeline.
-UNPLACED: Final = frozenset({Fault.NONE, Fault.KILLED_AT_UPSTREAM, Fault.KILLED_ANY_TIME})
-DEADLY: Final = frozenset({Fault.KILLED, Fault.KILLED_AT_UPSTREAM, Fault.KILLED_ANY_TIME})
-_UNPLACED_TIMES: Final = 16
+UNPLACED: Final = frozenset(
+    {Fault.NONE, Fault.KILLED_AT_UPSTREAM, Fault.KILLED_ANY_TIME, Fault.KILLED_STARTING},
+)
+DEADLY: Final = frozenset(
+    {Fault.KILLED, Fault.KILLED_AT_UPSTREAM, Fault.KILLED_ANY_TIME, Fault.KILLED_STARTING},
+)
+# After these the gateway itself may be unable to record how its last calls ended: the restart does.
+MUTE: Final = frozenset({Fault.LEDGER_FULL, Fault.LEDGER_FULL_A_WHILE, Fault.LEDGER_READONLY})
+_UNPLACED_TIMES: Final = 24
 _KILLED_TIMES: Final = 4
 
 
@@ -154,7 +162,7 @@ class Plan:
     Attributes:
         fault: what breaks.
         point: where, or None for a fault that needs none.
-        passing: at which passing of that point, from 1.
+        passing: at which passing of that point, from 1; for a start, how many files its state folder has by then.
         at_s: when, for a fault that strikes at any time: seconds from the first call.
         opened: whether a person opens the run; otherwise sessions imply it.
     """
@@ -212,7 +220,7 @@ def plan(seed: int) -> Plan:
         seed=seed,
         fault=fault,
         point=point,
-        passing=random.randint(1, MOST_PASSINGS),
+        passing=random.randint(1, MOST_FILES if fault is Fault.KILLED_STARTING else MOST_PASSINGS),
         at_s=random.uniform(0.0, TIMEOUT_S),
         peer=random.choice(tuple(Peer)),
         opened=random.random() < 0.5,  # noqa: PLR2004 - a coin

@@ -25,12 +25,15 @@ from deploy.campaigns.faults.plan import DEADLY, TIMEOUT_S, Fault, Peer, Plan, p
 from deploy.campaigns.faults.strikes import FROZEN
 
 _LIFE_S: Final = 40.0
+_START_S: Final = 2.0
 _UPSTREAM_S: Final = 6.0
 _JUDGE_S: Final = 30.0
 _POLL_S: Final = 0.005
 _VERDICT: Final = "verdict.json"
 _LOG: Final = "run.log"
+# An outcome must fit into a pipe that nobody reads yet.
 _MOST_WORDS: Final = 3000
+_MOST_VIOLATIONS: Final = 50
 
 
 @dataclass(slots=True)
@@ -77,7 +80,7 @@ class _Run:
         outcome.struck = self._struck(status)
         outcome.violations = self._misbehaviour(status)
         verdict = self._judged()
-        outcome.violations += verdict["violations"]
+        outcome.violations = [*outcome.violations, *verdict["violations"]][:_MOST_VIOLATIONS]
         outcome.counts = verdict["counts"]
         if outcome.violations:
             outcome.words = (self.folder / _LOG).read_text("utf-8", "replace")[-_MOST_WORDS:]
@@ -110,6 +113,9 @@ class _Run:
         return status
 
     def _listen(self, reads: int, living: int) -> None:
+        if self.plan.fault is Fault.KILLED_STARTING:
+            self._await_files()
+            self._kill(living, "struck")
         deadline, waiting = time.monotonic() + _LIFE_S, b""
         while True:
             now = time.monotonic()
@@ -127,6 +133,14 @@ class _Run:
                 self._kill(living, "struck")
         os.close(reads)
 
+    def _await_files(self) -> None:
+        # The first start makes keys, log and guard, a file at a time; between any two of them it may be killed.
+        state = self.folder / "state"
+        wanted = len(list(state.rglob("*"))) + self.plan.passing
+        deadline = time.monotonic() + _START_S
+        while len(list(state.rglob("*"))) < wanted and time.monotonic() < deadline:
+            pass
+
     def _kill(self, living: int, why: str) -> None:
         self.reports.append({why: "the gateway"})
         os.kill(living, signal.SIGKILL)
@@ -134,7 +148,7 @@ class _Run:
     def _struck(self, status: int) -> bool:
         if self.plan.fault is Fault.KILLED_AT_UPSTREAM:
             return status == -signal.SIGKILL
-        if self.plan.fault is Fault.KILLED_ANY_TIME and status == 0:
+        if self.plan.fault in DEADLY and status == 0:
             return False  # it was over before
         return self.plan.fault is Fault.NONE or any("struck" in report for report in self.reports)
 

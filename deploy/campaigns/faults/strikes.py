@@ -83,9 +83,9 @@ class Scene:
                 self._fill_the_disk(fault)
 
     def _fill_the_disk(self, fault: Fault) -> None:
-        # Read-only: no byte of any file can be written. Full: no file can grow past what the log has now.
-        sizes = [path.stat().st_size for path in (self.folder / "state").glob(f"{LOG}*")]
-        _limit(0 if fault is Fault.LEDGER_READONLY else max(sizes))
+        # Read-only: no byte of any file can be written. Full: nothing can be added to what the log has now.
+        log = self.folder / "state" / f"{LOG}-wal"
+        _limit(0 if fault is Fault.LEDGER_READONLY else log.stat().st_size)
         if fault is Fault.LEDGER_FULL_A_WHILE:
             asyncio.get_running_loop().call_later(LOCKED_S / 2, _limit, resource.RLIM_INFINITY)
 

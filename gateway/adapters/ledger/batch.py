@@ -190,7 +190,7 @@ class Batch:
         elif draft.type in ENDINGS and draft.call_id is not None:
             rows.closed.append(draft.call_id)
         elif draft.type is EventType.RUN_STARTED and draft.run_id is not None:
-            rows.started.append((draft.run_id, draft.binding))
+            rows.started.append((draft.run_id, draft.body["binding"]))
         elif draft.type is EventType.RUN_ENDED and draft.run_id is not None:
             rows.ended.append(draft.run_id)
 

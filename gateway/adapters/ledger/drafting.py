@@ -43,9 +43,7 @@ class Scribe:
             actor = self._actors[known] = Actor(agent, identifier(principal.auth_method), user)
         return actor
 
-    def draft(
-        self, kind: EventType, subject: Subject, body: Mapping[str, Any], *payloads: Payload, binding: str | None = None
-    ) -> Draft:
+    def draft(self, kind: EventType, subject: Subject, body: Mapping[str, Any], *payloads: Payload) -> Draft:
         """A record of now."""
         return Draft(
             id=self.clock.uuid(),
@@ -57,5 +55,4 @@ class Scribe:
             call_id=subject.call_id,
             body=body,
             payloads=payloads,
-            binding=binding,
         )

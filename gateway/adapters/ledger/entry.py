@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from anyio import CancelScope
+from msgspec import structs
 
 from gateway.adapters.ledger import wording
+from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
@@ -27,7 +29,7 @@ class SignedLog:
     """Implements ``core.ports.AuditLog`` on the ledger."""
 
     def __init__(self, ledger: Ledger, runs: RunRegistry, keys: LogKeys, meter: Meter, clock: Clock) -> None:
-        self._desk = _Desk(ledger, runs, keys, meter, Scribe(clock, keys))
+        self._desk = _Desk(ledger, runs, keys, meter, Scribe(clock, keys), Allowance(clock))
 
     def open(self, call: Call, principal: Principal) -> "CallEntry":
         """The entry of one authenticated call; see ``core.ports.AuditLog``."""
@@ -51,6 +53,7 @@ class _Desk:
     keys: LogKeys
     meter: Meter
     scribe: Scribe
+    allowance: Allowance
 
 
 class CallEntry:
@@ -64,6 +67,7 @@ class CallEntry:
     def __init__(self, desk: _Desk, call: Call, principal: Principal) -> None:
         self._desk = desk
         self._call = call
+        self._key = principal.key
         self._subject = Subject(desk.scribe.actor(principal), None, call.id)
         self._started = desk.scribe.clock.monotonic()
         self._target: Resolved | None = None
@@ -112,10 +116,11 @@ class CallEntry:
         """
         permit = quota.permit
         self._target, self._decision = permit.target, permit.decision
+        decision = self._decision_draft(permit.target, permit.decision)
         draft = self._draft(
             EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
         )
-        durable = self._desk.ledger.submit([self._decision_draft(permit.target, permit.decision), draft])
+        durable = self._desk.ledger.submit([decision, draft])
         try:
             with CancelScope(shield=True):
                 await durable
@@ -161,6 +166,15 @@ class CallEntry:
         return drafts
 
     async def _refuse(self, error: BaseException) -> None:
+        drafts = self._allowed(self._refusal(error))
+        try:
+            await self._desk.ledger.append(drafts)
+        except Unavailable as failure:
+            # Nothing was executed, so the stricter answer is true as well. A cancelled caller hears nothing anyway.
+            if isinstance(error, Exception):
+                raise failure from error
+
+    def _refusal(self, error: BaseException) -> list[Draft]:
         drafts = []
         by_policy = self._decision is not None and not self._decision.passes
         judged = self._judged()
@@ -173,12 +187,14 @@ class CallEntry:
             if not drafts:
                 payloads.append(wording.refused_request_payload(self._call))
             drafts.append(self._draft(EventType.REQUEST_REFUSED, body, *payloads))
-        try:
-            await self._desk.ledger.append(drafts)
-        except Unavailable as failure:
-            # Nothing was executed, so the stricter answer is true as well. A cancelled caller hears nothing anyway.
-            if isinstance(error, Exception):
-                raise failure from error
+        return drafts
+
+    def _allowed(self, drafts: list[Draft]) -> list[Draft]:
+        # Being refused costs a caller nothing: without a bound it could fill the disk with what was refused.
+        size = sum(len(payload.content) for draft in drafts for payload in draft.payloads)
+        if self._desk.allowance.take(self._key, size):
+            return drafts
+        return [structs.replace(draft, payloads=(), body={**draft.body, "omitted": True}) for draft in drafts]
 
     def _judged(self) -> tuple[Resolved, Decision] | None:
         # Faulty arguments and a tool that does not exist are refused for what they are: policy was only asked whether
@@ -192,12 +208,17 @@ class CallEntry:
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
         drafts = [self._draft(kind, self._ending(_outcome(error), _cause(error)), wording.error_payload(error))]
+        durable = self._desk.ledger.submit(drafts)
         try:
-            await self._desk.ledger.append(drafts)
+            with CancelScope(shield=True):
+                await durable
         except (Unavailable, NotFound) as failure:
-            self._desk.ledger.owe(drafts)
             if isinstance(error, Exception):
                 raise OutcomeUnknown("the end of the call could not be recorded", cause_code="ledger") from failure
+        finally:
+            # Also where a cancellation came meanwhile: then it is raised here, and the failure is only in the future.
+            if not durable.done() or durable.exception() is not None:
+                self._desk.ledger.owe(drafts)
         if isinstance(error, Exception) and not isinstance(error, GatewayError):
             raise OutcomeUnknown("the call was made and its end is not known", cause_code="internal") from error
 

@@ -7,12 +7,13 @@ import sqlite3
 from pathlib import Path
 
 from gateway.adapters.ledger.keys import StateRefused
+from gateway.core.records import EventType
 from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
 DATABASE = "log.db"
 GUARD = "log.guard"
 LOCK = "log.lock"
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
 
@@ -37,6 +38,7 @@ create index records_call on records (call_id) where call_id is not null;
 create index records_type on records (type);
 create index records_tool on records (tool) where tool is not null;
 create index records_effect on records (effect) where effect is not null;
+create index records_request on records (agent, ts) where type = '{EventType.TOOL_REQUESTED}';
 create index records_agent on records (agent) where agent is not null;
 create index records_ts on records (ts);
 create table payloads (pid integer primary key, sealed blob not null) strict;
@@ -54,6 +56,7 @@ pragma user_version = {_FORMAT};
 commit;
 """
 
+_MARKS = ("application_id", "user_version")
 # Checkpoints are thinned to the newest of each window of this many records: enough to say where a log was altered.
 CHECKPOINT_WINDOW = 256
 # A payload's key is its record's index times this, plus its place in the record: no index needed to find it.
@@ -107,6 +110,31 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
         url += "&immutable=1"
     return sqlite3.connect(url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+
+
+def schema_problems(db: sqlite3.Connection) -> list[str]:
+    """How a log's database differs from one this version makes: tables, indexes, triggers, views, format."""
+    fresh = sqlite3.connect(":memory:")
+    try:
+        fresh.executescript(_SCHEMA)
+        expected = _declared(fresh)
+    finally:
+        fresh.close()
+    found = _declared(db)
+    problems = [f"{kind} {name} is not part of a log" for kind, name in sorted(found.keys() - expected.keys())]
+    problems += [f"{kind} {name} is missing" for kind, name in sorted(expected.keys() - found.keys())]
+    problems += [
+        f"{kind} {name} was altered"
+        for kind, name in sorted(expected.keys() & found.keys())
+        if expected[kind, name] != found[kind, name]
+    ]
+    return problems
+
+
+def _declared(db: sqlite3.Connection) -> dict[tuple[str, str], tuple[object, ...]]:
+    rows = db.execute("select type, name, tbl_name, sql from sqlite_master").fetchall()
+    marks = [("format", str(db.execute(f"pragma {name}").fetchone()[0]), name) for name in _MARKS]
+    return {(str(row[0]), str(row[1])): tuple(row[2:]) for row in [*rows, *marks]}
 
 
 def read_guard(folder: Path, key: VerifierKey) -> Checkpoint | None:

@@ -21,6 +21,7 @@ LOG_KEY = "log.pem"
 LOG_VKEY = "log.vkey"
 PAYLOAD_KEK = "payload.kek"
 PSEUDONYM_KEY = "pseudonym.key"
+_NAMES = (LOG_KEY, PAYLOAD_KEK, PSEUDONYM_KEY, LOG_VKEY)
 _MARK_SIZE = 16
 
 
@@ -59,10 +60,10 @@ def create_or_load(folder: Path, origin: str) -> LogKeys:
     if not is_key_name(origin):
         raise StateRefused(f"the log's origin {origin!r} may not hold white space or '+'")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    names = (LOG_KEY, PAYLOAD_KEK, PSEUDONYM_KEY, LOG_VKEY)
     # All or nothing: a lost key must never be replaced silently beside a log that was written with it.
-    if not any((folder / name).exists() for name in names):
+    if not any((folder / name).exists() for name in _NAMES):
         _create(folder, origin)
+    _put_in_place(folder)
     return _load(folder, origin)
 
 
@@ -81,14 +82,29 @@ def load_vkey(path: Path) -> VerifierKey:
 def _create(folder: Path, origin: str) -> None:
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write(folder / LOG_KEY, pem, 0o600)
-    _write(folder / PAYLOAD_KEK, os.urandom(KEY_SIZE), 0o600)
-    _write(folder / PSEUDONYM_KEY, os.urandom(KEY_SIZE), 0o600)
-    _write(folder / LOG_VKEY, (Signer(origin, private).key.text + "\n").encode(), 0o644)
+    _write(_new(folder, LOG_KEY), pem, 0o600)
+    _write(_new(folder, PAYLOAD_KEK), os.urandom(KEY_SIZE), 0o600)
+    _write(_new(folder, PSEUDONYM_KEY), os.urandom(KEY_SIZE), 0o600)
+    _write(_new(folder, LOG_VKEY), (Signer(origin, private).key.text + "\n").encode(), 0o644)
+
+
+def _put_in_place(folder: Path) -> None:
+    # Only once all of them are on disk: who is killed while making them begins anew, who is killed here goes on here.
+    for name in _NAMES:
+        if _new(folder, name).exists() and not (folder / name).exists():
+            try:
+                _new(folder, name).rename(folder / name)
+            except OSError as error:
+                raise StateRefused(f"the key {folder / name} cannot be written: {error.strerror}") from None
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     try:
+        path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

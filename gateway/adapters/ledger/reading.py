@@ -14,13 +14,27 @@ from anyio import to_thread
 from gateway.adapters.ledger.files import DATABASE, PAYLOAD_SLOTS, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
+from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Query
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.records import EventType, Role
 
 _MAX_LIMIT = 1000
-_IDLE_BATCH = 500
+_DUE_BATCH = 500
 T = TypeVar("T")
+
+# The type stands in it literally, or its partial index would not be used.
+_RECENT = "select leaf from records where type = 'tool.requested' and agent is ? and ts >= ? order by ts"
+# When a run expires stands in the leaf of its start.
+_DUE = """
+select run_id, expires <= :now from (
+  select o.run_id, o.binding is not null as implicit,
+    (select json_extract(cast(leaf as text), '$.body.expires_us') from records r
+      where r.run_id = o.run_id and r.seq_run = 0) as expires,
+    (select ts from records r where r.run_id = o.run_id order by seq_run desc limit 1) as last
+  from open_runs o where o.run_id > :after
+) where expires <= :now or (implicit and last <= :idle) order by run_id limit :limit
+"""
 
 _EQUAL = ("type", "run_id", "call_id", "effect", "agent")
 
@@ -33,13 +47,45 @@ class StoredRun:
         document: the sealed ``run`` payload of its start, opened; None where its key was destroyed.
         is_open: whether it has not ended.
         last_us: time of its last record.
-        requested: body of each ``tool.requested`` record.
+        requested: each ``tool.requested`` record, unless the run is implicit.
     """
 
     document: dict[str, Any] | None
     is_open: bool
     last_us: int
-    requested: tuple[dict[str, Any], ...]
+    requested: tuple["Requested", ...]
+
+
+class _RequestBody(msgspec.Struct, frozen=True, gc=False):
+    tool: str
+    measures: dict[str, int]
+
+
+class _Requester(msgspec.Struct, frozen=True, gc=False):
+    user: str | None
+
+
+class Requested(msgspec.Struct, frozen=True, gc=False, rename={"at_us": "ts"}):
+    """What a ``tool.requested`` record says of usage.
+
+    Attributes:
+        at_us: when, microseconds.
+    """
+
+    at_us: int
+    run_id: str
+    actor: _Requester
+    body: _RequestBody
+
+    @property
+    def tool(self) -> str:
+        """The tool, ``server.tool``."""
+        return self.body.tool
+
+    @property
+    def measures(self) -> dict[str, int]:
+        """What the call's measures were, by name."""
+        return self.body.measures
 
 
 class LogReader:
@@ -101,16 +147,26 @@ class LogReader:
 
         return await self._ask(run)
 
-    async def open_runs(self, after: str) -> tuple[tuple[str, bool, int], ...]:
-        """Open runs with ids greater than ``after``, at most 500: (id, whether implicit, time of the last record)."""
+    async def due_runs(self, after: str, now_us: int, idle_us: int) -> tuple[tuple[str, str], ...]:
+        """Open runs with ids greater than ``after`` that are over by ``now_us``, at most 500: (id, why).
 
-        def run(db: sqlite3.Connection) -> tuple[tuple[str, bool, int], ...]:
-            rows = db.execute(
-                "select run_id, binding is not null, (select ts from records r where r.run_id = o.run_id"
-                " order by seq_run desc limit 1) from open_runs o where run_id > ? order by run_id limit ?",
-                (after, _IDLE_BATCH),
-            )
-            return tuple((str(run_id), bool(implicit), int(last)) for run_id, implicit, last in rows)
+        An implicit run is over, too, ``idle_us`` after its last record.
+        """
+
+        def run(db: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
+            rows = db.execute(_DUE, {"after": after, "now": now_us, "idle": now_us - idle_us, "limit": _DUE_BATCH})
+            return tuple((str(run_id), "expired" if is_expired else "idle") for run_id, is_expired in rows)
+
+        return await self._ask(run)
+
+    async def recent_requests(self, agent: str | None, user: str | None, since_us: int) -> tuple[Requested, ...]:
+        """The intents of an actor (as leaves name it) in implicit runs since then, in the order of time."""
+
+        def run(db: sqlite3.Connection) -> tuple[Requested, ...]:
+            rows = db.execute(_RECENT, (agent, since_us))
+            found = [request for (entry,) in rows if (request := _REQUESTED.decode(entry)).actor.user == user]
+            implicit = {run_id: _is_implicit(db, run_id) for run_id in {request.run_id for request in found}}
+            return tuple(request for request in found if implicit[request.run_id])
 
         return await self._ask(run)
 
@@ -140,11 +196,7 @@ class LogReader:
             return None
         is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
         document = self._payload(db, "run_id", run_id, Role.RUN)
-        rows = db.execute(
-            "select leaf from records where run_id = ? and +type = ? order by seq_run",
-            (run_id, EventType.TOOL_REQUESTED),
-        )
-        requested = tuple(msgspec.json.decode(entry)["body"] for (entry,) in rows)
+        requested = () if document is not None and document["kind"] == RunKind.IMPLICIT else _requested(db, run_id)
         return StoredRun(document, is_open, int(last[0]), requested)
 
     def _payload(self, db: sqlite3.Connection, column: str, value: str, role: str) -> Any:
@@ -164,6 +216,21 @@ class LogReader:
             return None
         content = unseal(unwrap(self._kek, ref["dek"], key_row[0]), record_id, ref["role"], row[0])
         return msgspec.json.decode(content) if ref["mime"] == "application/json" else content.decode()
+
+
+_REQUESTED = msgspec.json.Decoder(Requested)
+
+
+def _requested(db: sqlite3.Connection, run_id: str) -> tuple[Requested, ...]:
+    rows = db.execute(
+        "select leaf from records where run_id = ? and +type = ? order by seq_run", (run_id, EventType.TOOL_REQUESTED)
+    )
+    return tuple(_REQUESTED.decode(entry) for (entry,) in rows)
+
+
+def _is_implicit(db: sqlite3.Connection, run_id: str) -> bool:
+    (entry,) = db.execute("select leaf from records where run_id = ? and seq_run = 0", (run_id,)).fetchone()
+    return bool(msgspec.json.decode(entry)["body"]["kind"] == RunKind.IMPLICIT)
 
 
 def _search(query: Query) -> tuple[str, list[Any]]:

@@ -37,9 +37,13 @@ def run_payload(run: Run) -> Payload:
     return Payload(Role.RUN, encode(document))
 
 
-def started_body(run: Run) -> dict[str, Any]:
-    """What the leaf says of a run: no goal, no names, no patterns."""
+def started_body(run: Run, binding: str | None) -> dict[str, Any]:
+    """What the leaf says of a run: no goal, no names, no patterns.
+
+    ``binding``: for an implicit run, the keyed name of the session that implies it.
+    """
     return {
+        "binding": binding,
         "kind": run.kind,
         "expires_us": run.expires_us,
         "max_calls": run.budget.get("calls"),

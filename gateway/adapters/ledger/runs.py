@@ -12,6 +12,7 @@ from typing import Self
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.lineage import Lineages
 from gateway.adapters.ledger.reading import LogReader, StoredRun
 from gateway.adapters.ledger.rundoc import read_run, run_payload, started_body
 from gateway.adapters.ledger.sections import RunSection, Turns
@@ -21,10 +22,10 @@ from gateway.core.desk import RunRequest
 from gateway.core.errors import Forbidden, NotFound, Unavailable
 from gateway.core.ports import Clock, Section
 from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
-from gateway.core.usage import Usage
+from gateway.core.usage import DAY_US, Usage
 
 _IDLE_US = 30 * 60 * 1_000_000
-_IMPLICIT_US = 24 * 3600 * 1_000_000
+_IMPLICIT_US = DAY_US
 _TEND_S = 30.0
 _KEPT_US = 5 * 60 * 1_000_000
 _KEPT_RUNS = 10_000
@@ -38,6 +39,7 @@ class _Live:
     Attributes:
         last_us: last use.
         holders: calls in progress; a run in use is neither ended for idleness nor dropped from memory.
+        section: the run's own ledger; an implicit run's is its lineage's.
         turn: held while a call is being decided.
     """
 
@@ -64,6 +66,7 @@ class RunRegistry:
         self._live: OrderedDict[str, _Live] = OrderedDict()
         self._sessions: dict[str, str] = {}
         self._turns = Turns()
+        self._lineages = Lineages(reader, self._scribe, clock)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -104,8 +107,12 @@ class RunRegistry:
             raise Unavailable("the run's ledger cannot be read")
         live.holders += 1
         try:
-            async with live.turn:
-                yield live.section
+            if live.run.kind is RunKind.IMPLICIT:
+                async with self._lineages.section(caller.principal) as section:
+                    yield section
+            else:
+                async with live.turn:
+                    yield live.section
         finally:
             live.holders -= 1
 
@@ -163,19 +170,22 @@ class RunRegistry:
     async def tend(self) -> None:
         """End what is idle or expired, drop from memory what nobody uses; a task of its own calls this now and then."""
         after = ""
-        while batch := await self._reader.open_runs(after):
+        while batch := await self._reader.due_runs(after, self._clock.now_us(), _IDLE_US):
             after = batch[-1][0]
-            for run_id, is_implicit, last_us in batch:
-                await self._tend(run_id, last_us, is_implicit=is_implicit)
+            for run_id, reason in batch:
+                await self._tend(run_id, reason)
         self._forget()
+        self._lineages.forget()
 
-    async def _tend(self, run_id: str, last_us: int, *, is_implicit: bool) -> None:
-        live = self._live.get(run_id)
-        if is_implicit and live is None and self._clock.now_us() - last_us < _IDLE_US:
-            return
-        live = live or await self._load(run_id)
-        if live is not None and live.holders == 0 and (reason := self._over(live)) is not None:
-            await self._end(live, reason)
+    async def _tend(self, run_id: str, reason: str) -> None:
+        async with self._turns.hold(run_id):  # so that nobody brings it into memory as open meanwhile
+            if run_id not in self._live:
+                await self._record_end(run_id, reason)
+                return
+        live = self._live[run_id]
+        # In memory it may have been used since its last record.
+        if live.holders == 0 and (over := self._over(live)) is not None:
+            await self._end(live, over)
 
     async def _keep_tending(self) -> None:
         while True:
@@ -256,7 +266,8 @@ class RunRegistry:
         if stored is None:
             live = _Live(run, section, run.started_us)
         else:
-            section.rebuild(stored.requested)
+            for request in stored.requested:
+                section.usage.add(request.tool, request.measures)
             live = _Live(run, section, stored.last_us, stored.is_open)
         self._live[run.id] = live
         return live
@@ -264,18 +275,19 @@ class RunRegistry:
     async def _end(self, live: _Live, reason: str) -> None:
         if not live.is_open:
             return
+        await self._record_end(live.run.id, reason)
+        live.is_open = False
+
+    async def _record_end(self, run_id: str, reason: str) -> None:
         # The leaf takes an id only; whoever ends a run may give a sentence, which is payload.
         said = Payload(Role.REASONS, encode({"reason": reason}))
-        subject = Subject(SYSTEM, live.run.id)
+        body = {"reason": identifier(reason)}
         with suppress(NotFound):  # somebody else ended it first
-            await self._ledger.append(
-                [self._scribe.draft(EventType.RUN_ENDED, subject, {"reason": identifier(reason)}, said)]
-            )
-        live.is_open = False
+            await self._ledger.append([self._scribe.draft(EventType.RUN_ENDED, Subject(SYSTEM, run_id), body, said)])
 
     def _started(self, run: Run, principal: Principal, call_id: str | None, binding: str | None) -> Draft:
         subject = Subject(self._scribe.actor(principal), run.id, call_id)
-        return self._scribe.draft(EventType.RUN_STARTED, subject, started_body(run), run_payload(run), binding=binding)
+        return self._scribe.draft(EventType.RUN_STARTED, subject, started_body(run, binding), run_payload(run))
 
     def _forget(self) -> None:
         now, surplus = self._clock.now_us(), len(self._live) - _KEPT_RUNS

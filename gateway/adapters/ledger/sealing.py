@@ -19,6 +19,9 @@ from gateway.core.ports import Clock
 from gateway.core.records import Draft, Payload, PayloadRef
 
 NONCE_SIZE = 12
+_KEY_SIZE = 32
+_TAG_SIZE = 16
+WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
 _DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
 
@@ -112,14 +115,14 @@ class DataKeys:
         row = db.execute("select wrapped from deks where id = ?", (dek_id,)).fetchone()
         if row is not None:
             return unwrap(self._kek, dek_id, row[0])
-        key = self._clock.random(32)
+        key = self._clock.random(_KEY_SIZE)
         wrapped = wrap(self._kek, dek_id, key, self._clock.random(NONCE_SIZE))
         db.execute("insert into deks (id, wrapped) values (?, ?)", (dek_id, wrapped))
         return _ready(dek_id, key)
 
 
 def _ready(dek_id: str, key: bytes) -> DataKey:
-    commit = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"commit").derive(key)
+    commit = HKDF(algorithm=SHA256(), length=_KEY_SIZE, salt=None, info=b"commit").derive(key)
     return DataKey(dek_id, AESGCM(key), Mac(commit))
 
 

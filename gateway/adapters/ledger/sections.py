@@ -1,10 +1,9 @@
 """A run's own budget and sums, while one of its calls is being decided."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.core.call import Resolved
 from gateway.core.errors import BudgetExhausted
@@ -24,11 +23,6 @@ class RunSection:
         if most is not None and self.usage.calls.total() >= most:
             raise BudgetExhausted(f"the run's budget of {most} calls is used up", cause_code="budget_calls")
         return self.usage.reserve(target.tool.fqn, target.amounts)
-
-    def rebuild(self, requested: Iterable[Mapping[str, Any]]) -> None:
-        """Count what the log says was requested (bodies of ``tool.requested``)."""
-        for body in requested:
-            self.usage.add(body["tool"], body["measures"])
 
 
 class Turns:

@@ -20,7 +20,7 @@ from gateway.adapters.ledger.sealing import DataKeys, SealBroken
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Actor, Draft, EventType, RecordError
-from gateway.core.tlog import VerifierKey
+from gateway.core.tlog import Checkpoint, Frontier, Signer, VerifierKey
 
 Outcome = GatewayError | None
 _GUARD_S = 1.0
@@ -63,6 +63,9 @@ class Store:
             self._lock = files.take_lock(self._folder)
             db, end = self._connected()
             tail.check_guard(db, end, files.read_guard(self._folder, self._key), self._key)
+            if end.frontier.size == 0:
+                # Before the first record: a start that is killed in between must not look like a log set back.
+                files.write_guard(self._folder, self._keys.signer.sign(_empty(self._keys.signer)))
             self._start(db, end)
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -159,7 +162,8 @@ class Store:
         ).fetchone()
         intent = msgspec.json.decode(row[0])
         subject = Subject(Actor(**intent["actor"]), intent["run_id"], call_id)
-        return [self._scribe.draft(kind, subject, {"cause": cause, "tool": intent["body"]["tool"]})]
+        said = {"cause": cause, "code": kind.removeprefix("tool."), "tool": intent["body"]["tool"]}
+        return [self._scribe.draft(kind, subject, said)]
 
     def _note_guard(self, *, force: bool) -> None:
         # Only by a store that started: one that was refused must not vouch for the state it was refused for.
@@ -185,6 +189,10 @@ def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
+
+
+def _empty(signer: Signer) -> str:
+    return Checkpoint(signer.name, 0, Frontier().root()).text
 
 
 def _key_body(key: VerifierKey) -> dict[str, str]:

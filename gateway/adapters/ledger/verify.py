@@ -1,39 +1,37 @@
-"""The offline verifier: reads a log without a gateway and believes nothing but the log's public key.
+"""The offline verifier: reads a log without a gateway and believes its public key and a checkpoint kept elsewhere only.
 
 Every leaf is hashed anew and must give the signed roots; every run must be a chain without gaps; every intent must have
-one ending; every sealed payload must be the one its leaf names. It streams: memory grows with runs and open calls only.
+one ending; every sealed payload must be the one its leaf names, under a data key that is there. The lists beside the
+log must be what the records say, and the database must hold nothing else. It streams: memory grows with runs and open
+calls only.
 """
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.contents import Contents, SealedRef
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
     DATABASE,
     GUARD,
     PAYLOAD_SLOTS,
     connect_readonly,
+    schema_problems,
 )
+from gateway.adapters.ledger.landmarks import Landmark, Landmarks
+from gateway.adapters.ledger.report import Report
 from gateway.core.records import ENDINGS, EventType
-from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
-_MAX_FINDINGS = 1000
-_PROGRESS_EVERY = 4096
+_MAX_DAMAGES = 20
 _CHAIN_END = frozenset({EventType.RUN_STARTED, EventType.RUN_ENDED, EventType.TOOL_REQUESTED})
 _COLUMNS = "idx, leaf, hash, id, ts, type, run_id, seq_run, call_id, tool, effect, agent"
-
-Progress = Callable[[int, int], None]
-
-
-class _Ref(msgspec.Struct, gc=False):
-    role: str
-    ct_sha256: str
 
 
 class _Actor(msgspec.Struct, gc=False):
@@ -44,6 +42,7 @@ class _Body(msgspec.Struct, gc=False):
     tool: str | None = None
     effect: str | None = None
     count: int | None = None
+    binding: str | None = None
 
 
 class _Leaf(msgspec.Struct, gc=False):
@@ -56,64 +55,39 @@ class _Leaf(msgspec.Struct, gc=False):
     run_id: str | None
     call_id: str | None
     actor: _Actor
-    payloads: list[_Ref]
+    payloads: list[SealedRef]
     body: _Body
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it was written.
+class Means:
+    """What a log is checked with, besides its own files.
 
     Attributes:
-        index: the record's place in the log; None where no single record is meant.
-        id: the record's id, as far as it can still be read.
-        problem: what is wrong, one sentence.
+        checkpoint: a signed checkpoint kept elsewhere, which the log must extend.
+        kek: the key of the key file ``payload.kek``: each data key is opened.
+        deep: open each payload, too, and hold it against its commitment; needs ``kek``.
     """
 
-    index: int | None
-    id: str | None
-    problem: str
+    checkpoint: str | None = None
+    kek: bytes | None = field(default=None, repr=False)
+    deep: bool = False
 
 
-@dataclass(slots=True)
-class Report:
-    """What verification found.
-
-    Attributes:
-        size: how many records were read.
-        payloads: how many sealed payloads were checked.
-        checkpoint: the newest signed checkpoint, where its signature is good.
-        findings: what is wrong, at most 1000.
-        open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
-    """
-
-    size: int = 0
-    payloads: int = 0
-    checkpoint: Checkpoint | None = None
-    findings: list[Finding] = field(default_factory=list)
-    open_calls: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
-
-    def add(self, index: int | None, record_id: str | None, problem: str) -> None:
-        """Note a finding."""
-        if len(self.findings) < _MAX_FINDINGS:
-            self.findings.append(Finding(index, record_id, problem))
+_BARE = Means()
 
 
-def verify(path: Path, vkey: str, progress: Progress | None = None) -> Report:
+def verify(path: Path, vkey: str, means: Means = _BARE) -> Report:
     """Check the log in ``path`` (its folder or database file) against its public key.
 
-    ``progress`` is called with (records done, records in all) now and then. Whatever is wrong with the files is a
-    finding, never an exception.
+    Whatever is wrong with the files is a finding, never an exception.
     """
-    report = Report()
+    report = Report(unchecked=list(_unchecked(means)))
     database = path / DATABASE if path.is_dir() else path
     try:
         key = VerifierKey.parse(vkey)
+        # Before the snapshot is taken: the guard of a running gateway may be behind the database, never ahead of it.
+        landmarks = _landmarks(database.with_name(GUARD), means, key, report)
         db = connect_readonly(database)
     except NoteError as error:
         report.add(None, None, f"the public key cannot be used: {error}")
@@ -123,8 +97,9 @@ def verify(path: Path, vkey: str, progress: Progress | None = None) -> Report:
         return report
     try:
         db.execute("begin")  # one snapshot, though a gateway may be writing
-        _Verification(db, key, report).run(progress)
-        _check_guard(database.with_name(GUARD), key, report)
+        _check_database(db, report)
+        contents = Contents(db, report, means.kek, deep=means.deep)
+        _Verification(db, key, report, contents, Landmarks(landmarks, report)).run()
     except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
@@ -133,34 +108,63 @@ def verify(path: Path, vkey: str, progress: Progress | None = None) -> Report:
     return report
 
 
-def _check_guard(path: Path, key: VerifierKey, report: Report) -> None:
-    try:
-        guard = open_checkpoint(path.read_text("utf-8"), key)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        report.add(None, None, f"the rollback guard {path.name} cannot be used: {error}")
-        return
-    if guard.size > report.size:
-        report.add(
-            None, None, f"{guard.size} records were signed and only {report.size} are here: cut short or set back"
+def _unchecked(means: Means) -> Iterator[str]:
+    if means.checkpoint is None:
+        yield (
+            "whether the newest records were cut off together with the guard beside them, or all was written anew by "
+            "who holds the signing key: that takes a checkpoint kept elsewhere"
         )
+    if means.kek is None:
+        yield "whether the data keys can be opened: payload.kek is not at hand"
+    if means.kek is None or not means.deep:
+        yield "whether the payloads open and are what the records commit to (their sealed bytes were checked)"
+
+
+def _landmarks(guard: Path, means: Means, key: VerifierKey, report: Report) -> list[Landmark]:
+    found = []
+    try:
+        found.append(Landmark(f"the guard {GUARD}", open_checkpoint(guard.read_text("utf-8"), key)))
+    except FileNotFoundError:
+        report.add(
+            None, None, f"the rollback guard {GUARD} is missing: the newest records may have been cut off with it"
+        )
+    except (OSError, ValueError) as error:
+        report.add(None, None, f"the rollback guard {GUARD} cannot be used: {error}")
+    if means.checkpoint is not None:
+        try:
+            found.append(Landmark("the checkpoint kept elsewhere", open_checkpoint(means.checkpoint, key)))
+        except NoteError as error:
+            report.add(None, None, f"the checkpoint kept elsewhere cannot be used: {error}")
+    return found
+
+
+def _check_database(db: sqlite3.Connection, report: Report) -> None:
+    for problem in schema_problems(db):
+        report.add(None, None, f"the database is not as a gateway makes it: {problem}")
+    for (said,) in db.execute(f"pragma integrity_check({_MAX_DAMAGES})"):
+        if said != "ok":
+            report.add(None, None, f"the database is damaged: {said}")
 
 
 @dataclass(slots=True)
 class _Chain:
-    """A run so far: number and stored hash of its last record, the record's index, whether it has ended."""
+    """A run so far: its last record's number, stored hash and index; the run's binding; whether it has ended."""
 
     seq: int
     hash: str
     index: int
+    binding: str | None
     ended: bool
 
 
 class _Verification:
     """One pass over a log."""
 
-    def __init__(self, db: sqlite3.Connection, key: VerifierKey, report: Report) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, key: VerifierKey, report: Report, contents: Contents, landmarks: Landmarks
+    ) -> None:
+        self._contents = contents
+        self._landmarks = landmarks
         self._db = db
         self._key = key
         self._report = report
@@ -175,19 +179,16 @@ class _Verification:
         self._checkpoint = next(self._checkpoints, None)
         self._covered = 0
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self) -> None:
         report = self._report
-        (total,) = self._db.execute("select count(*) from records").fetchone()
+        self._landmarks.pass_by(self._frontier)
         for row in self._db.execute(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
             self._record(row)
             report.size += 1
+            self._landmarks.pass_by(self._frontier)
             if self._checkpoint is not None and self._checkpoint[1] <= report.size:
                 self._check_signed()
-            if progress is not None and report.size % _PROGRESS_EVERY == 0:
-                progress(report.size, total)
         self._finish()
-        if progress is not None:
-            progress(report.size, total)
 
     def _record(self, row: tuple[Any, ...]) -> None:
         index, entry, digest, record_id = row[:4]
@@ -225,7 +226,8 @@ class _Verification:
         if problem is not None:
             self._report.add(index, leaf.id, problem)
         ended = leaf.type is EventType.RUN_ENDED or (chain is not None and chain.ended)
-        self._chains[run_id] = _Chain(leaf.seq_run or 0, digest.hex(), index, ended)
+        binding = leaf.body.binding if chain is None else chain.binding
+        self._chains[run_id] = _Chain(leaf.seq_run or 0, digest.hex(), index, binding, ended)
 
     def _check_call(self, leaf: _Leaf, index: int) -> None:
         call_id = str(leaf.call_id)
@@ -239,12 +241,15 @@ class _Verification:
     def _check_payloads(self, leaf: _Leaf, index: int) -> None:
         for slot, ref in enumerate(leaf.payloads):
             pid = index * PAYLOAD_SLOTS + slot
+            self._contents.check_key(ref.dek, index, leaf.id)
             self._skip_strays(pid)
             if self._payload is None or self._payload[0] != pid:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload is missing")
                 continue
             if hashlib.sha256(self._payload[1]).hexdigest() != ref.ct_sha256:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload was altered")
+            else:
+                self._contents.check_payload(ref, index, leaf.id, self._payload[1])
             self._report.payloads += 1
             self._payload = next(self._payloads, None)
 
@@ -282,12 +287,12 @@ class _Verification:
             report.add(None, None, f"a checkpoint covers {self._checkpoint[1]} records, only {report.size} are here")
         elif self._covered != report.size:
             report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
+        self._landmarks.finish()
         report.open_calls = tuple(self._open_calls)
-        intents = {row[0] for row in self._db.execute("select call_id from intents")}
-        if intents != self._open_calls.keys():
+        if dict(self._db.execute("select call_id, idx from intents")) != self._open_calls:
             report.add(None, None, "the list of open calls is not what the records say")
-        open_runs = {row[0] for row in self._db.execute("select run_id from open_runs")}
-        if open_runs != {run_id for run_id, chain in self._chains.items() if not chain.ended}:
+        open_runs = {run_id: chain.binding for run_id, chain in self._chains.items() if not chain.ended}
+        if dict(self._db.execute("select run_id, binding from open_runs")) != open_runs:
             report.add(None, None, "the list of open runs is not what the records say")
 
 

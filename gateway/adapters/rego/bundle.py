@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from gateway.adapters.rego.lists import problems
 from gateway.core.canonical import encode
 
 MAX_FILES = 1000
@@ -69,11 +70,11 @@ def shipped() -> Path:
 
 
 def load(layers: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bundle:
-    """Read the layers in order; ``overlay`` is a generated data document (grants of a development start).
+    """Read the layers in order; ``overlay`` is the data that stands in the settings.
 
     Raises:
         BundleError: unreadable, too large, a link that leaves its layer, malformed JSON, or two documents that set the
-            same data path.
+            same data path; with the shipped layer also data its packages could not read as meant.
     """
     modules: list[Module] = []
     data: dict[str, Any] = {}
@@ -85,7 +86,9 @@ def load(layers: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bu
             else:
                 _merge(data, _nest(path.parts[:-1], _document(name, content)), owners, name)
     if overlay:
-        _merge(data, dict(overlay), owners, "generated data")
+        _merge(data, dict(overlay), owners, "[policy.data]")
+    if shipped() in layers:
+        _check(data, owners)
     return bundle(modules, data)
 
 
@@ -189,6 +192,12 @@ def _own(item: Any, path: tuple[str, ...], owners: dict[tuple[str, ...], str], n
     if not isinstance(item, Mapping):
         return item
     return {key: _own(child, (*path, key), owners, name) for key, child in item.items()}
+
+
+def _check(data: Mapping[str, Any], owners: Mapping[tuple[str, ...], str]) -> None:
+    found = [f"{owners[_nearest(path, owners)]}: data.{'.'.join(path)}: {words}" for path, words in problems(data)]
+    if found:
+        raise BundleError(*found)
 
 
 def _nearest(path: tuple[str, ...], owners: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +24,7 @@ CHUNK = 8
 
 
 class RegoEngine:
-    """Evaluates ``data.gateway.main.decision`` of one bundle at a time; an async context manager.
+    """Evaluates ``data.gateway.main.decision`` of one bundle; an async context manager.
 
     Failure mode, closed: a hanging, dying or babbling worker is killed and started anew, its question is
     ``Unavailable``; so is a question for which the queue has no room. An error of the policy itself is a fault of its
@@ -40,7 +39,6 @@ class RegoEngine:
         self._settings = settings or EngineSettings()
         self._event = meter or _ignore
         self._pool: Pool | None = None
-        self._draining: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -57,29 +55,13 @@ class RegoEngine:
     ) -> None:
         """End the workers."""
         pool, self._pool = self._pool, None
-        async with AsyncExitStack() as stack:
-            for task in self._draining:
-                stack.push_async_callback(_cancelled, task)
-            if pool is not None:
-                stack.push_async_callback(pool.close)
+        if pool is not None:
+            await pool.close()
 
     @property
     def revision(self) -> str:
         """Digest of the bundle in force."""
         return self._bundle.revision
-
-    async def reload(self, bundle: Bundle) -> None:
-        """Put ``bundle`` in force, whole: questions asked before are answered by the old one.
-
-        Raises:
-            BundleError: it cannot be served; the old one stays in force.
-        """
-        new = await self._serve(bundle)
-        old, self._pool, self._bundle = self._pool, new, bundle
-        if old is not None:
-            task = asyncio.create_task(_retire(old))
-            self._draining.add(task)
-            task.add_done_callback(self._draining.discard)
 
     async def ping(self) -> None:
         """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
@@ -135,15 +117,3 @@ def _forget(answer: asyncio.Future[list[Verdict]]) -> None:
     # A chunk whose answer nobody will read: cancelled, or its error taken note of.
     if not answer.cancel() and not answer.cancelled():
         answer.exception()
-
-
-async def _retire(pool: Pool) -> None:
-    try:
-        await pool.drain()
-    finally:
-        await pool.close()
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

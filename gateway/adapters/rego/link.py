@@ -65,11 +65,6 @@ class Link:
         """How many questions are in flight."""
         return len(self._flying)
 
-    @property
-    def answers(self) -> list[asyncio.Future[list[Verdict]]]:
-        """The answers that questions in flight wait for."""
-        return [question.answer for question in self._flying]
-
     async def start(self, command: Sequence[str], bundle: Bundle) -> None:
         """Start the process and have it load ``bundle``.
 

@@ -86,14 +86,6 @@ class Pool:
         while self._waiting:
             _fail(self._waiting.popleft(), "policy engine is stopping")
 
-    async def drain(self) -> None:
-        """Close once nothing waits or flies: for a pool that gets no more questions."""
-        answers = [question.answer for question in self._waiting]
-        answers += [answer for link in self._links for answer in link.answers]
-        if answers:
-            await asyncio.wait(answers)
-        await self.close()
-
     @property
     def ready(self) -> bool:
         """Whether a worker can take a question now."""

@@ -1,0 +1,55 @@
+"""What verification of a log says: what is wrong, and what it could not look at."""
+
+from dataclasses import dataclass, field
+
+from gateway.core.tlog import Checkpoint
+
+_MAX_FINDINGS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it was written.
+
+    Attributes:
+        index: the record's place in the log; None where no single record is meant.
+        id: the record's id, as far as it can still be read.
+        problem: what is wrong, one sentence.
+    """
+
+    index: int | None
+    id: str | None
+    problem: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What verification found.
+
+    Attributes:
+        size: how many records were read.
+        payloads: how many sealed payloads were checked.
+        opened: how many of them were opened and held against their commitments.
+        checkpoint: the newest signed checkpoint, where its signature is good.
+        findings: what is wrong, at most 1000.
+        open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
+        unchecked: what was not looked at, one sentence each.
+    """
+
+    size: int = 0
+    payloads: int = 0
+    opened: int = 0
+    checkpoint: Checkpoint | None = None
+    findings: list[Finding] = field(default_factory=list)
+    open_calls: tuple[str, ...] = ()
+    unchecked: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    def add(self, index: int | None, record_id: str | None, problem: str) -> None:
+        """Note a finding."""
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(Finding(index, record_id, problem))

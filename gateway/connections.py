@@ -1,0 +1,244 @@
+"""Connections within bounds: how many there are, how long a request may take to arrive, how large its head may be.
+
+Whoever connects has shown nothing yet. A client that trickles bytes, or opens connections and says nothing, must not
+keep out those who have a credential: its head has a deadline and a cap, and where there is no room the oldest
+connection that has proven nothing and waits for nothing is closed in favour of the new one.
+"""
+
+import asyncio
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.edge.auth import PROVEN
+
+# Files for the log, its readers, policy workers and upstreams; connections never get these.
+_RESERVE = 256
+_LEAST = 16
+_FIELD_OVERHEAD = 4  # ": " and the line's end
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one process takes from the network.
+
+    Attributes:
+        connections: at a time, all clients together; never more than the process may open files for.
+        connections_each: at a time of one client address, of those that have shown no good credential.
+        head_s: seconds a request line with its header fields may take to arrive, from its first byte or from the
+            connection's beginning.
+        head_bytes: longest request line and header fields together.
+        body_s: seconds a body may take to arrive.
+        idle_s: seconds a connection is kept between two requests.
+    """
+
+    connections: int = 4096
+    connections_each: int = 256
+    head_s: float = 10.0
+    head_bytes: int = 32 * 1024
+    body_s: float = 35.0
+    idle_s: int = 15
+
+
+class HeadTooLarge(Exception):
+    """Stops the parser: request line and header fields are over the cap."""
+
+
+@dataclass(slots=True)
+class Places:
+    """The connections of one process that have shown no good credential, oldest first, by client address."""
+
+    bounds: Bounds
+    most: int = field(init=False)
+    taken: int = 0
+    _strangers: "OrderedDict[BoundedProtocol, str]" = field(default_factory=OrderedDict)
+    _by_address: "dict[str, OrderedDict[BoundedProtocol, None]]" = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Never promise more connections than there are files."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most = max(min(self.bounds.connections, files - _RESERVE), _LEAST)
+
+    def take(self, connection: "BoundedProtocol", address: str) -> bool:
+        """A place for a new connection; an older one may have to go for it. False where there is none."""
+        own = self._by_address.get(address)
+        if own is not None and len(own) >= self.bounds.connections_each and not self._evict(own):
+            return False
+        if self.taken >= self.most and not self._evict(self._strangers):
+            return False
+        self.taken += 1
+        self._strangers[connection] = address
+        self._by_address.setdefault(address, OrderedDict())[connection] = None
+        return True
+
+    def leave(self, connection: "BoundedProtocol") -> None:
+        """The connection is over."""
+        self.taken -= 1
+        self.prove(connection)
+
+    def prove(self, connection: "BoundedProtocol") -> None:
+        """The connection's client has a good credential: it no longer counts among its address's strangers."""
+        address = self._strangers.pop(connection, None)
+        if address is None:
+            return
+        own = self._by_address[address]
+        del own[connection]
+        if not own:
+            del self._by_address[address]
+
+    def _evict(self, among: "OrderedDict[BoundedProtocol, Any]") -> bool:
+        waiting = next((connection for connection in among if not connection.is_answering), None)
+        if waiting is None:
+            return False
+        waiting.end()
+        return True
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 of uvicorn's httptools reader, within ``Bounds``."""
+
+    def __init__(self, places: Places, **given: Any) -> None:
+        """``given`` is what uvicorn makes a protocol of."""
+        super().__init__(**given)
+        self._places = places
+        self._bounds = places.bounds
+        self._has_place = False
+        self._arriving: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._raw_bytes = 0
+        self._head_bytes = 0
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a whole request is being worked on."""
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def end(self) -> None:
+        """Close without another word; its place is free at once."""
+        self._give_back()
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a place, or close. The operator's own socket is for nobody else and always has room."""
+        super().connection_made(transport)
+        if self.client is not None:
+            self._has_place = self._places.take(self, self.client[0])
+            if not self._has_place:
+                transport.abort()
+                return
+        self._expect(self._bounds.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
+        self._give_back()
+        self._expect(None)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._in_head and self._arriving is None:
+            self._expect(self._bounds.head_s)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # no upgrade is offered; the request is answered as it is
+        except httptools.HttpParserError as error:
+            self._refuse(error)
+            return
+        self._count(len(data))
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._raw_bytes = 0
+
+        def prove() -> None:
+            self._places.prove(self)
+
+        self.scope[PROVEN] = prove  # type: ignore[literal-required]
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._weigh(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header field."""
+        self._weigh(len(name) + len(value) + _FIELD_OVERHEAD)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there; now the body has its time."""
+        self._in_head = False
+        self._expect(self._bounds.body_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole: from here on time is the application's."""
+        self._in_head = True
+        self._expect(None)
+        super().on_message_complete()
+
+    def _weigh(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._bounds.head_bytes:
+            raise HeadTooLarge
+
+    def _count(self, received: int) -> None:
+        # A field that never ends is kept by the parser and not told; only the bytes themselves say how long it is.
+        if self._in_head and self._arriving is not None:
+            self._raw_bytes += received
+            if self._raw_bytes > self._bounds.head_bytes:
+                self._refuse(None)
+
+    def _refuse(self, error: httptools.HttpParserError | None) -> None:
+        self._expect(None)
+        if error is None or isinstance(error.__context__, HeadTooLarge):
+            self.transport.write(_TOO_LARGE)
+        elif not self.is_answering:
+            self.transport.write(_BAD_REQUEST)
+        self.transport.close()
+
+    def _expect(self, within_s: float | None) -> None:
+        if self._arriving is not None:
+            self._arriving.cancel()
+        self._arriving = None if within_s is None else self.loop.call_later(within_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if self.is_answering:  # stray bytes behind a request that is being worked on
+            self._expect(self._bounds.head_s)
+            return
+        self._arriving = None
+        self.transport.abort()
+
+    def _give_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._places.leave(self)
+
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+def within(bounds: Bounds) -> type[asyncio.Protocol]:
+    """The protocol class of one server; all its connections share ``bounds``."""
+    places = Places(bounds)
+
+    class OfOneServer(BoundedProtocol):
+        """Shares one server's places."""
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(places, **given)
+
+    return OfOneServer

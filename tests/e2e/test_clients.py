@@ -1,0 +1,96 @@
+"""Real clients in processes of their own, that have a URL and a token: the official SDKs and two agent frameworks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import venvs
+from tests.e2e.house import House
+from tests.gateways import by_script
+
+CLIENTS = Path(__file__).parent / "clients"
+# Client, virtual environment, further words, and the revision they agree on.
+SDKS = {
+    "sdk 1": ("sdk1.py", "mcp1", (), "2025-11-25"),
+    "sdk 2": ("sdk2.py", "mcp2", (), "2026-07-28"),
+    "sdk 2 as legacy": ("sdk2.py", "mcp2", ("legacy",), "2025-11-25"),
+}
+AGENTS = {"pydantic-ai": ("agent_2026.py", "mcp2"), "langchain": ("agent_2025.py", "mcp1")}
+SERVERS = ("api", "books", "erp", "new", "old", "time")
+
+
+def talk(house: House, client: tuple[str, str], agent: str, calls: list[Any], *words: str, path: str = "/mcp") -> Any:
+    """What a client says after ``calls`` as ``agent``."""
+    script, venv = client
+    token = house.gateway.token(agent=agent)
+    return by_script(venvs.python(venv), CLIENTS / script, house.gateway, token, path, json.dumps(calls), *words)
+
+
+@pytest.mark.requirement("TEST-3", "TOOL-7", "SCOPE-1")
+@pytest.mark.parametrize("name", SDKS)
+def test_the_official_sdk_works_through_the_door(house: House, name: str) -> None:
+    """It lists what it may see and calls all kinds of tools; refusals are text a model can read, or its own errors."""
+    script, venv, words, version = SDKS[name]
+    calls: list[Any] = [
+        ["erp__find_order", {"number": "PO-1"}],
+        ["time__get_current_time", {"timezone": "Europe/Vienna"}],
+        ["books__read_query", {"query": "SELECT title FROM books"}],
+        ["old__add", {"a": 1, "b": 2}],
+        ["new__add", {"a": 1, "b": 2}],
+        ["api__thing", {"id": "seven"}],
+        ["api__letter", {"text": "pay"}],
+        ["erp__find_order", {"number": 1}],
+        ["erp__purge_orders", {}],
+        ["erp__no_such_tool", {}],
+    ]
+    said = talk(house, (script, venv), f"sdk-{name.replace(' ', '-')}", calls, *words)
+    assert said["version"] == version
+    assert {tool.partition("__")[0] for tool in said["tools"]} == set(SERVERS)
+    assert "erp__purge_orders" not in said["tools"]
+    order, clock, books, old, new, thing, letter, wrong, hidden, missing = said["answers"]
+    assert order["structured"]["rows"] == [{"number": "PO-1", "vendor": "V-7", "total": 400000, "currency": "EUR"}]
+    assert json.loads(clock["texts"][0])["timezone"] == "Europe/Vienna"
+    assert "The Door" in books["texts"][0]
+    assert json.loads(old["texts"][0]) == json.loads(new["texts"][0]) == {"sum": 3}
+    assert thing["structured"] == {"id": "seven"}
+    assert not any(answer["is_error"] for answer in (order, clock, books, old, new, thing))
+    for refused, code in ((letter, "denied"), (wrong, "invalid_arguments")):
+        assert refused["is_error"]
+        assert refused["structured"] is None
+        assert json.loads(refused["texts"][0])["error"] == code
+    assert json.loads(letter["texts"][0])["reasons"][0]["id"] == "limits.calls_per_run"
+    assert hidden == missing == {"code": -32602, "message": "no such tool"}
+
+
+@pytest.mark.parametrize("name", SDKS)
+def test_the_official_sdk_works_at_one_servers_endpoint(house: House, name: str) -> None:
+    """There the tools have their own names, and only that server's are to be had."""
+    script, venv, words, version = SDKS[name]
+    calls: list[Any] = [["find_order", {"number": "PO-1"}], ["purge_orders", {}], ["api__thing", {"id": "7"}]]
+    said = talk(house, (script, venv), f"one-{name.replace(' ', '-')}", calls, *words, path="/servers/erp/mcp")
+    assert said["version"] == version
+    assert set(said["tools"]) == {"add_note", "find_order", "stage_invoice", "take_ticket"}
+    found, hidden, foreign = said["answers"]
+    assert found["structured"]["row_count"] == 1
+    assert hidden["code"] == foreign["code"] == -32602
+
+
+@pytest.mark.requirement("TEST-3")
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_framework_works_through_the_door(house: House, name: str) -> None:
+    """Its loop offers the tools to the model, carries out what the model asks for, and shows it why it was denied."""
+    calls = [["erp__add_note", {"text": f"by {name}"}], ["api__letter", {"text": "pay"}], ["time__convert_time", {}]]
+    before = len(house.api.journal("/tools/things"))
+    said = talk(house, AGENTS[name], f"agent-{name}", calls)
+    assert "erp__add_note" in said["offered"]
+    assert "erp__purge_orders" not in said["offered"]
+    written, denied, wrong = said["seen"]
+    assert "rows_affected" in written or "row" in written
+    assert "limits.calls_per_run" in denied
+    assert "0 calls of api.letter a run are allowed" in denied
+    assert "invalid_arguments" in wrong
+    assert said["output"] == "finished"
+    assert house.rows("SELECT count(*) FROM notes WHERE text = ?", f"by {name}") == [(1,)]
+    assert len(house.api.journal("/tools/things")) == before
