@@ -237,7 +237,7 @@ def _tests() -> Iterator[tuple[Source, ast.FunctionDef | ast.AsyncFunctionDef]]:
 
 
 def _asserts(function: ast.AST) -> bool:
-    return calls(function, "raises") or any(isinstance(node, ast.Assert) for node in ast.walk(function))
+    return bool(calls(function, "raises")) or any(isinstance(node, ast.Assert) for node in ast.walk(function))
 
 
 def _names(function: ast.AST) -> set[str]:

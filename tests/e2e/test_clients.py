@@ -21,19 +21,21 @@ AGENTS = {"pydantic-ai": ("agent_2026.py", "mcp2"), "langchain": ("agent_2025.py
 SERVERS = ("api", "books", "erp", "new", "old", "time")
 
 
-def talk(house: House, client: tuple[str, str], agent: str, calls: list[Any], *words: str, path: str = "/mcp") -> Any:
-    """What a client says after ``calls`` as ``agent``."""
+def spoken(house: House, client: tuple[str, str], agent: str, *words: str) -> Any:
+    """What a client of another environment says as ``agent``."""
     script, venv = client
-    token = house.gateway.token(agent=agent)
-    return by_script(venvs.python(venv), CLIENTS / script, house.gateway, token, path, json.dumps(calls), *words)
+    return by_script(venvs.python(venv), CLIENTS / script, house.gateway, house.gateway.token(agent=agent), *words)
 
 
 @pytest.mark.requirement("TEST-3", "TOOL-7", "SCOPE-1")
 @pytest.mark.parametrize("name", SDKS)
 def test_the_official_sdk_works_through_the_door(house: House, name: str) -> None:
-    """It lists what it may see and calls all kinds of tools; refusals are text a model can read, or its own errors."""
+    """It lists what it may see and calls all kinds of tools; refusals are text a model can read, or its own errors.
+
+    At one server's endpoint the tools have their own names, and only that server's are to be had.
+    """
     script, venv, words, version = SDKS[name]
-    calls: list[Any] = [
+    everywhere: list[Any] = [
         ["erp__find_order", {"number": "PO-1"}],
         ["time__get_current_time", {"timezone": "Europe/Vienna"}],
         ["books__read_query", {"query": "SELECT title FROM books"}],
@@ -45,8 +47,10 @@ def test_the_official_sdk_works_through_the_door(house: House, name: str) -> Non
         ["erp__purge_orders", {}],
         ["erp__no_such_tool", {}],
     ]
-    said = talk(house, (script, venv), f"sdk-{name.replace(' ', '-')}", calls, *words)
-    assert said["version"] == version
+    own: list[Any] = [["find_order", {"number": "PO-1"}], ["purge_orders", {}], ["api__thing", {"id": "7"}]]
+    talks = json.dumps([["/mcp", everywhere], ["/servers/erp/mcp", own]])
+    said, said_there = spoken(house, (script, venv), f"sdk-{name.replace(' ', '-')}", talks, *words)
+    assert said["version"] == said_there["version"] == version
     assert {tool.partition("__")[0] for tool in said["tools"]} == set(SERVERS)
     assert "erp__purge_orders" not in said["tools"]
     order, clock, books, old, new, thing, letter, wrong, hidden, missing = said["answers"]
@@ -62,17 +66,8 @@ def test_the_official_sdk_works_through_the_door(house: House, name: str) -> Non
         assert json.loads(refused["texts"][0])["error"] == code
     assert json.loads(letter["texts"][0])["reasons"][0]["id"] == "limits.calls_per_run"
     assert hidden == missing == {"code": -32602, "message": "no such tool"}
-
-
-@pytest.mark.parametrize("name", SDKS)
-def test_the_official_sdk_works_at_one_servers_endpoint(house: House, name: str) -> None:
-    """There the tools have their own names, and only that server's are to be had."""
-    script, venv, words, version = SDKS[name]
-    calls: list[Any] = [["find_order", {"number": "PO-1"}], ["purge_orders", {}], ["api__thing", {"id": "7"}]]
-    said = talk(house, (script, venv), f"one-{name.replace(' ', '-')}", calls, *words, path="/servers/erp/mcp")
-    assert said["version"] == version
-    assert set(said["tools"]) == {"add_note", "find_order", "stage_invoice", "take_ticket"}
-    found, hidden, foreign = said["answers"]
+    assert set(said_there["tools"]) == {"add_note", "find_order", "stage_invoice", "take_ticket"}
+    found, hidden, foreign = said_there["answers"]
     assert found["structured"]["row_count"] == 1
     assert hidden["code"] == foreign["code"] == -32602
 
@@ -83,7 +78,7 @@ def test_an_agent_framework_works_through_the_door(house: House, name: str) -> N
     """Its loop offers the tools to the model, carries out what the model asks for, and shows it why it was denied."""
     calls = [["erp__add_note", {"text": f"by {name}"}], ["api__letter", {"text": "pay"}], ["time__convert_time", {}]]
     before = len(house.api.journal("/tools/things"))
-    said = talk(house, AGENTS[name], f"agent-{name}", calls)
+    said = spoken(house, AGENTS[name], f"agent-{name}", "/mcp", json.dumps(calls))
     assert "erp__add_note" in said["offered"]
     assert "erp__purge_orders" not in said["offered"]
     written, denied, wrong = said["seen"]

@@ -1,6 +1,7 @@
-"""A client on the official MCP SDK 1.x: ``sdk1.py PATH CALLS`` with URL and token in the environment.
+"""A client on the official MCP SDK 1.x: ``sdk1.py TALKS`` with URL and token in the environment.
 
-CALLS is JSON: ``[[tool, arguments], ...]``. Prints one line of JSON: protocol version, tools and answers.
+TALKS is JSON: ``[[path, [[tool, arguments], ...]], ...]``. Prints one line of JSON: of each talk the protocol version,
+tools and answers.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Any
 from mcp import ClientSession, McpError
 from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
 
-URL = os.environ["OSTIARY_URL"] + sys.argv[1]
+URL = os.environ["OSTIARY_URL"]
 HEADERS = {"Authorization": f"Bearer {os.environ['OSTIARY_TOKEN']}"}
 
 
@@ -26,18 +27,24 @@ async def answered(session: ClientSession, tool: str, arguments: dict[str, Any])
     return {"is_error": result.isError, "texts": texts, "structured": result.structuredContent}
 
 
-async def main() -> None:
+async def talk(path: str, calls: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Shake hands, list, call."""
     async with (
         create_mcp_http_client(headers=HEADERS) as http,
-        streamable_http_client(URL, http_client=http) as (reading, writing, _),
+        streamable_http_client(URL + path, http_client=http) as (reading, writing, _),
         ClientSession(reading, writing) as session,
     ):
         hello = await session.initialize()
         await session.send_ping()
         tools = [tool.name for tool in (await session.list_tools()).tools]
-        answers = [await answered(session, tool, arguments) for tool, arguments in json.loads(sys.argv[2])]
-    sys.stdout.write(json.dumps({"version": hello.protocolVersion, "tools": tools, "answers": answers}))
+        answers = [await answered(session, tool, arguments) for tool, arguments in calls]
+    return {"version": hello.protocolVersion, "tools": tools, "answers": answers}
+
+
+async def main() -> None:
+    """Hold one talk after the other."""
+    said = [await talk(path, calls) for path, calls in json.loads(sys.argv[1])]
+    sys.stdout.write(json.dumps(said))
 
 
 asyncio.run(main())

@@ -1,7 +1,7 @@
-"""A client on the official MCP SDK 2.x: ``sdk2.py PATH CALLS [MODE]`` with URL and token in the environment.
+"""A client on the official MCP SDK 2.x: ``sdk2.py TALKS [MODE]`` with URL and token in the environment.
 
-CALLS is JSON: ``[[tool, arguments], ...]``; MODE is the SDK's (``auto``, ``legacy`` or a revision). Prints one line of
-JSON: protocol version, tools and answers.
+TALKS is JSON: ``[[path, [[tool, arguments], ...]], ...]``; MODE is the SDK's (``auto``, ``legacy`` or a revision). Prints
+one line of JSON: of each talk the protocol version, tools and answers.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-URL = os.environ["OSTIARY_URL"] + sys.argv[1]
+URL = os.environ["OSTIARY_URL"]
 HEADERS = {"Authorization": f"Bearer {os.environ['OSTIARY_TOKEN']}"}
-MODE = sys.argv[3] if len(sys.argv) > 3 else "auto"
+MODE = sys.argv[2] if len(sys.argv) > 2 else "auto"
 
 
 async def answered(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -29,15 +29,20 @@ async def answered(client: Client, tool: str, arguments: dict[str, Any]) -> dict
     return {"is_error": result.is_error, "texts": texts, "structured": result.structured_content}
 
 
-async def main() -> None:
+async def talk(path: str, calls: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Connect, list, call."""
     async with (
         httpx2.AsyncClient(headers=HEADERS) as http,
-        Client(streamable_http_client(URL, http_client=http), mode=MODE) as client,
+        Client(streamable_http_client(URL + path, http_client=http), mode=MODE) as client,
     ):
         tools = [tool.name for tool in (await client.list_tools()).tools]
-        answers = [await answered(client, tool, arguments) for tool, arguments in json.loads(sys.argv[2])]
-        said = {"version": client.protocol_version, "tools": tools, "answers": answers}
+        answers = [await answered(client, tool, arguments) for tool, arguments in calls]
+        return {"version": client.protocol_version, "tools": tools, "answers": answers}
+
+
+async def main() -> None:
+    """Hold one talk after the other."""
+    said = [await talk(path, calls) for path, calls in json.loads(sys.argv[1])]
     sys.stdout.write(json.dumps(said))
 
 
