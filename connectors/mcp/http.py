@@ -3,13 +3,12 @@
 The era is found once: a ``server/discover`` that succeeds is the stateless era, a refusal means the handshake. A
 session belongs to one credential and is never used with another.
 
-A call is sent once. A 404 should mean that the server does not know the session and did not look at the call, but a
-proxy may say so of a call that was carried out. Hence only a read, which changes nothing, is sent a second time, and
-only where the 404 does not name it; the outcome of any other call is then unknown. So that this stays rare, a session
-that was not used for a while is tried with a ping before such a call.
+A call is sent once: each attempt has an intent of its own. A 404 should mean that the server does not know the
+session and did not look at the call, but a proxy may say so of a call that was carried out. Hence a read has then
+failed and the outcome of any other call is unknown; the session is forgotten, so the next call makes a new one. So
+that this stays rare, a session that was not used for a while is tried with a ping before a call.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +20,7 @@ from anyio import fail_after
 from connectors.mcp import results
 from connectors.mcp.dialect import Client, call_members
 from connectors.mcp.exchange import Endpoint, Header
-from connectors.mcp.faults import Fault, Lost, Refused, Unreached, call_error, raise_unavailable
+from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.listing import ListingLimits, all_tools
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Sessions
@@ -43,7 +42,7 @@ class HttpOptions:
             ``Unavailable``.
         setup_timeout_s: longest a connection with its handshake may take.
         ping_timeout_s: longest a ping may take.
-        trusted_idle_s: a session unused for longer is tried before a call that is no read, seconds.
+        trusted_idle_s: a session unused for longer is tried before a call, seconds.
         max_sessions: sessions kept at a time, one for each credential.
         listing: bounds of discovery.
     """
@@ -133,21 +132,13 @@ class HttpConnector:
                 raise
 
     async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
-        reads = lease.intent.tool.effect is EffectClass.READ
-        idle_s = math.inf if reads else self._options.trusted_idle_s
-        session = await self._sessions.get(lease.headers, ask.connect_s, idle_s)
+        session = await self._sessions.get(lease.headers, ask.connect_s, self._options.trusted_idle_s)
         try:
             return await self._sent(session, ask)
         except Refused as refusal:
-            if not _is_disowned(session, refusal):
-                raise
-            if not reads:
+            if _is_disowned(session, refusal) and lease.intent.tool.effect is not EffectClass.READ:
                 raise Lost("session_expired") from refusal
-        try:
-            return await self._sent(await self._sessions.get(lease.headers, ask.connect_s), ask)
-        except Unreached as fault:
-            # True of the second time only: the first one did leave.
-            raise Lost("session_expired") from fault
+            raise
 
     async def _ask(self, credential: Mapping[str, str], ask: Ask) -> bytes:
         # For what is no call: asking again has no effect.

@@ -1,7 +1,7 @@
 """A client on the official MCP SDK 2.x: ``sdk2.py TALKS [MODE]`` with URL and token in the environment.
 
-TALKS is JSON: ``[[path, [[tool, arguments], ...]], ...]``; MODE is the SDK's (``auto``, ``legacy`` or a revision). Prints
-one line of JSON: of each talk the protocol version, tools and answers.
+TALKS is JSON: ``[[path, [[tool, arguments], ...]], ...]``; MODE is the SDK's (``auto``, ``legacy`` or a revision).
+Prints one line of JSON: of each talk the protocol version, tools and answers.
 """
 
 import asyncio
