@@ -43,7 +43,7 @@ campaign: setup  ## a long series of runs that leaves evidence in docs/evidence 
 	$(BIN)/python -m deploy.campaigns.$(NAME) $(ARGS)
 
 bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
-	$(BIN)/python loadtests/one_door.py
+	$(BIN)/python -m loadtests.one_door $(ARGS)
 
 lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
 	cd requirements && for name in base dev audit lock mcp1 mcp2 servers peers; do \

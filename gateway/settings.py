@@ -323,7 +323,17 @@ def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     # A relative path means relative to the file it stands in, wherever the command was started.
     for path in _PATHS:
         _anchor(document, path, folder)
+    upstreams = document.get("upstreams")
+    for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
+        _anchor_program(upstream, folder)
     return document
+
+
+def _anchor_program(upstream: Any, folder: Path) -> None:
+    # As a shell does it: a program named with a slash is a path, a bare name is looked for in PATH.
+    command = upstream.get("command") if isinstance(upstream, dict) else None
+    if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
+        upstream["command"] = [str(folder / command[0]), *command[1:]]
 
 
 def _anchor(section: Any, path: tuple[str, ...], folder: Path) -> None:

@@ -162,7 +162,7 @@ def check(tool: Tool, database: Path) -> list[str]:
     except (LookupError, TypeError, ValueError) as error:
         return [f"{tool.fqn}: {error}"]
     except Fault as fault:
-        return [f"{tool.fqn}: the database cannot be opened ({fault.detail})"]
+        return [f"{tool.fqn}: the database {database} cannot be opened ({fault.detail})"]
     try:
         wrong = binding.problems(tool, found) + sqlite.problems(connection, found)
     finally:

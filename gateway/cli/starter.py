@@ -95,7 +95,7 @@ DATA = """\
         "example-agent": { "allow": ["time.*"], "deny": [] }
       },
       "users": {
-        "alice": { "allow": ["time.*"], "deny": [] }
+        "example-user": { "allow": ["time.*"], "deny": [] }
       },
       "groups": {}
     },
@@ -189,7 +189,7 @@ def _next_steps(folder: Path) -> list[str]:
         f"  edit {config} and name your upstreams",
         f"  ostiary check --config {config}",
         f"  ostiary serve --config {config}",
-        f"  ostiary token issue --user alice --agent example-agent --state {state}",
+        f"  ostiary token issue --user example-user --agent example-agent --state {state}",
         "",
         f"keep a copy of {state / 'keys' / 'log.vkey'} elsewhere: with it anybody can verify the log",
     ]
