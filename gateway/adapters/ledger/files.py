@@ -178,4 +178,6 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
     if version == 0 and db.execute("select count(*) from sqlite_master").fetchone() == (0,):
         db.executescript(_SCHEMA)
     elif version != _FORMAT or db.execute("pragma application_id").fetchone() != (_APPLICATION_ID,):
-        raise StateRefused(f"{path} is not a log this version can read")
+        raise StateRefused(
+            f"{path} is not a log this version can read: use another state folder, or the version that wrote it"
+        )
