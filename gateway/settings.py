@@ -1,18 +1,13 @@
 """``gateway.toml``: nested frozen sections, unknown keys refused; secrets come from the environment or files."""
 
-import shlex
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
-
-
-DEVELOPMENT_AGENT, DEVELOPMENT_USER = "dev-agent", "developer"
 
 
 class SettingsError(Exception):
@@ -230,131 +225,3 @@ class GatewaySettings(BaseSettings):
             if upstream.get("env"):
                 upstream["env"] = dict.fromkeys(upstream["env"], "[not shown]")
         return shown
-
-
-def load(path: Path) -> GatewaySettings:
-    """Read and check ``gateway.toml``.
-
-    Raises:
-        SettingsError: unreadable, not TOML, or keys that do not fit.
-    """
-    try:
-        with path.open("rb") as file:
-            document = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError([f"{path}: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path}: not TOML: {error}"]) from None
-    return _checked(_anchored(document, path.resolve().parent))
-
-
-def development(state: Path, port: int, upstreams: Mapping[str, str]) -> GatewaySettings:
-    """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to one agent of one user.
-
-    Args:
-        state: folder, created when missing.
-        port: TCP port, 0 = any free one.
-        upstreams: by name, a URL or a command line (split as a shell would, no shell runs).
-
-    Raises:
-        SettingsError: a name or URL does not fit.
-    """
-    document = _existing(state)
-    document["state"] = state
-    document.setdefault("listen", {})["port"] = port
-    known = document.setdefault("upstreams", {})
-    for name, target in upstreams.items():
-        known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
-    policy = document.setdefault("policy", {})
-    policy["data"] = _granting(policy.get("data", {}), [f"{name}.*" for name in known])
-    return _checked(document)
-
-
-def _granting(data: Any, patterns: list[str]) -> Any:
-    # Malformed data is left as it is, for the check that names the key.
-    for side, name in (("agents", DEVELOPMENT_AGENT), ("users", DEVELOPMENT_USER)):
-        section = data
-        for key in ("gateway", "scope", side):
-            section = section.setdefault(key, {}) if isinstance(section, dict) else None
-        if isinstance(section, dict):
-            section.setdefault(name, {"allow": patterns, "deny": []})
-    return data
-
-
-def _existing(state: Path) -> dict[str, Any]:
-    config = state / "gateway.toml"
-    if not config.is_file():
-        return {}
-    try:
-        with config.open("rb") as file:
-            return _anchored(tomllib.load(file), state.resolve())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{config}: {error}"]) from None
-
-
-def _reach(target: str) -> dict[str, Any]:
-    if target.startswith(("http://", "https://")):
-        return {"url": target}
-    return {"command": tuple(_words(target))}
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError as error:
-        raise SettingsError([f"--upstream: {error}"]) from None
-
-
-# Where the file may hold paths; "*" stands for any name.
-_PATHS = (
-    ("state",),
-    ("catalogue",),
-    ("listen", "tls_certificate"),
-    ("listen", "tls_key"),
-    ("policy", "bundles"),
-    ("upstreams", "*", "database"),
-    ("upstreams", "*", "cwd"),
-    ("upstreams", "*", "env", "*", "file"),
-    ("credentials", "*", "file"),
-)
-
-
-def _anchored(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    # A relative path means relative to the file it stands in, wherever the command was started.
-    for path in _PATHS:
-        _anchor(document, path, folder)
-    upstreams = document.get("upstreams")
-    for upstream in upstreams.values() if isinstance(upstreams, dict) else ():
-        _anchor_program(upstream, folder)
-    return document
-
-
-def _anchor_program(upstream: Any, folder: Path) -> None:
-    # As a shell does it: a program named with a slash is a path, a bare name is looked for in PATH.
-    command = upstream.get("command") if isinstance(upstream, dict) else None
-    if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
-        upstream["command"] = [str(folder / command[0]), *command[1:]]
-
-
-def _anchor(section: Any, path: tuple[str, ...], folder: Path) -> None:
-    if not isinstance(section, dict):
-        return
-    for key in list(section) if path[0] == "*" else [path[0]]:
-        if len(path) > 1:
-            _anchor(section.get(key), path[1:], folder)
-        elif isinstance(section.get(key), str):
-            section[key] = folder / section[key]
-        elif isinstance(section.get(key), list):
-            section[key] = [folder / item if isinstance(item, str) else item for item in section[key]]
-
-
-def _checked(document: dict[str, Any]) -> GatewaySettings:
-    try:
-        return GatewaySettings(**document)
-    except ValidationError as error:
-        raise SettingsError(
-            [
-                f"{'.'.join(str(part) for part in item['loc']) or 'gateway.toml'}: {item['msg']}"
-                for item in error.errors()
-            ]
-        ) from None

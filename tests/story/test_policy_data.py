@@ -13,7 +13,8 @@ from gateway.cli import home
 from gateway.core import pipeline
 from gateway.core.call import Live
 from gateway.logs import JsonLines
-from gateway.settings import GatewaySettings, SettingsError, development, load
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings_file import development, load
 from tests.evidence import make_call
 
 CATALOGUE = """

@@ -23,7 +23,8 @@ from gateway.catalogue import CatalogueFile
 from gateway.cli import home, screen
 from gateway.cli.addresses import require_free
 from gateway.cli.root import COMMANDS, ostiary
-from gateway.settings import GatewaySettings, load
+from gateway.settings import GatewaySettings
+from gateway.settings_file import load
 
 HEAVY = ("uvicorn", "starlette", "httpx", "pydantic", "cryptography", "regorus", "rich", "anyio", "asyncio", "sqlite3")
 TRUST = Trust("urn:ostiary:local", frozenset({"ostiary"}))

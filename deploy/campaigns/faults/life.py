@@ -16,7 +16,7 @@ from deploy.campaigns.faults.client import URL, Callers, Visitor
 from deploy.campaigns.faults.plan import Fault, Plan, Point
 from deploy.campaigns.faults.probes import Watch, watched
 from deploy.campaigns.faults.strikes import GARBLE, Scene
-from gateway import app, settings
+from gateway import app, settings_file
 from gateway.adapters.limiter import MemoryLimits
 from gateway.adapters.rego import bundle
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
@@ -67,7 +67,7 @@ def live(stage: Stage) -> None:
 
 
 async def _live(stage: Stage) -> None:
-    chosen = settings.load(stage.folder / "gateway.toml")
+    chosen = settings_file.load(stage.folder / "gateway.toml")
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(app.opened(chosen, URL))
         ports = gateway.ports
