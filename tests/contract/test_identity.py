@@ -196,6 +196,14 @@ class TestKeyFiles:
             create_key(path)
         assert path.read_bytes() == before
 
+    def test_a_start_that_was_killed_leaves_no_half_key(self, tmp_path: Path) -> None:
+        """What a killed process left while writing is not the key and does not stand in the way."""
+        path = tmp_path / "issuer.pem"
+        path.with_name("issuer.pem.new").write_bytes(b"-----BEGIN PRIV")
+        key = create_key(path)
+        assert load_key(path).private_bytes_raw() == key.private_bytes_raw()
+        assert [file.name for file in tmp_path.iterdir()] == ["issuer.pem"]
+
     @pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o602, 0o660, 0o666])
     def test_a_key_others_can_open_is_refused_with_the_fix(self, tmp_path: Path, mode: int) -> None:
         """Any group or world bit is refused; the message holds the command that mends it."""

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -36,16 +37,23 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    fresh = path.with_name(f"{path.name}.new")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(mode=0o700, parents=True)
+        fresh.unlink(missing_ok=True)  # left by a process that was killed while it wrote
         # O_EXCL and the mode at creation: there is no moment at which another user could open or plant the file.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
+        # Whole or not there at all; a link, unlike a rename, replaces no key.
+        os.link(fresh, path)
+        fresh.unlink()
     except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()
         if path.exists():
             raise KeyFileError(path, "exists already", "remove it by hand if its tokens may become invalid") from None
         raise KeyFileError(path, f"cannot be written ({error.strerror})", "make its folder writable") from None
