@@ -50,25 +50,27 @@ class HeadTooLarge(Exception):
 
 @dataclass(slots=True)
 class Places:
-    """The connections of one process that have shown no good credential, oldest first, by client address."""
+    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use."""
 
     bounds: Bounds
     most: int = field(init=False)
     taken: int = 0
     _strangers: "OrderedDict[BoundedProtocol, str]" = field(default_factory=OrderedDict)
+    _proven: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
     _by_address: "dict[str, OrderedDict[BoundedProtocol, None]]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Never promise more connections than there are files."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.most = max(min(self.bounds.connections, files - _RESERVE), _LEAST)
+        room = self.bounds.connections if files == resource.RLIM_INFINITY else files - _RESERVE
+        self.most = max(min(self.bounds.connections, room), _LEAST)
 
     def take(self, connection: "BoundedProtocol", address: str) -> bool:
         """A place for a new connection; an older one may have to go for it. False where there is none."""
         own = self._by_address.get(address)
         if own is not None and len(own) >= self.bounds.connections_each and not self._evict(own):
             return False
-        if self.taken >= self.most and not self._evict(self._strangers):
+        if self.taken >= self.most and not (self._evict(self._strangers) or self._evict(self._proven)):
             return False
         self.taken += 1
         self._strangers[connection] = address
@@ -78,10 +80,19 @@ class Places:
     def leave(self, connection: "BoundedProtocol") -> None:
         """The connection is over."""
         self.taken -= 1
-        self.prove(connection)
+        self._forget(connection)
+        self._proven.pop(connection, None)
 
     def prove(self, connection: "BoundedProtocol") -> None:
-        """The connection's client has a good credential: it no longer counts among its address's strangers."""
+        """The connection's client has a good credential: it no longer counts among its address's strangers.
+
+        Where there are no strangers left to go, the proven connection that was used longest ago does.
+        """
+        self._forget(connection)
+        self._proven[connection] = None
+        self._proven.move_to_end(connection)
+
+    def _forget(self, connection: "BoundedProtocol") -> None:
         address = self._strangers.pop(connection, None)
         if address is None:
             return

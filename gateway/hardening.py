@@ -1,9 +1,12 @@
-"""What the process does to itself before it holds secrets."""
+"""What the process does to itself before it holds secrets and takes calls."""
 
 import ctypes
+import resource
 import sys
+from contextlib import suppress
 
 _PR_SET_DUMPABLE = 4
+_FILES = 65_536
 
 
 def hide_memory() -> bool:
@@ -15,3 +18,11 @@ def hide_memory() -> bool:
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
+def allow_files() -> None:
+    """Raise the soft limit of open files as far as the hard one allows: each connection takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    with suppress(ValueError, OSError):  # not allowed here: the connection bounds follow what there is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

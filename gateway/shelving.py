@@ -93,7 +93,7 @@ def pinned(source: Source, live: Definitions | None, pins: Pins) -> list[Shelf]:
     """The shelves of one upstream: each approved tool, quarantined where ``live`` is not what was approved.
 
     Args:
-        source: the upstream; where it is trusted on first use, new tools of ``live`` are approved here.
+        source: the upstream; where it is trusted on first use and nothing was approved yet, ``live`` is approved here.
         live: what it says now; None = it was not heard.
         pins: what was approved.
 
@@ -101,13 +101,14 @@ def pinned(source: Source, live: Definitions | None, pins: Pins) -> list[Shelf]:
         Unavailable: the pins cannot be written; nothing is approved.
     """
     known = dict(pins.of(source.name))
-    if live is not None and source.upstream.trust == "first_use":
-        fresh = {name: text for name, text in live.items() if name not in known}
-        if fresh:
-            known |= {name: {"digest": source.tool(text).digest, "definition": text} for name, text in fresh.items()}
-            pins.add(source.name, known)
-    elif live is not None and not known:
+    fresh = {} if live is None else {name: text for name, text in live.items() if name not in known}
+    if fresh and not known and source.upstream.trust == "first_use":
+        known = {name: {"digest": source.tool(text).digest, "definition": text} for name, text in fresh.items()}
+        pins.add(source.name, known)
+    elif fresh and not known:
         _LOG.warning('upstream %s has no pinned tools; trust = "first_use" pins what it says now', source.name)
+    elif fresh:  # a server that was taken over later must not widen what it may do
+        _LOG.warning("upstream %s has %d new tools, which nobody approved: left out", source.name, len(fresh))
     # A pin that is no tool any more is left out like a tool that never was one.
     usable = {name: pin for name, pin in known.items() if _is_usable(source, pin["definition"])}
     return [_compared(source, name, pin, live) for name, pin in usable.items()]

@@ -5,10 +5,10 @@ hostile keeps nobody else's tools away, and never unlocks its own: what was appr
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from anyio import create_task_group, move_on_after, sleep
 
@@ -69,6 +69,7 @@ class Stock:
         self._pins = pins
         self._publish = publish
         self._rhythm = rhythm
+        self._said: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._live: dict[str, Definitions] = {}
         self._shelves = {source.name: pinned(source, None, pins) for source in self._sources.values()}
         self._down: set[str] = set()
@@ -126,7 +127,10 @@ class Stock:
     async def _heard(self, source: Source) -> bool:
         """Take in what an upstream says; whether it answered."""
         try:
-            self._take(source, usable(source, await source.connector.discover()))
+            found = await source.connector.discover()
+            if found != self._said.get(source.name):  # all that follows costs the loop time
+                self._take(source, usable(source, found))
+                self._said[source.name] = found
         except Unavailable as error:
             self._tell_down(source, error.detail)
             return False

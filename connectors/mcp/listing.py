@@ -16,10 +16,12 @@ class ListingLimits:
     Attributes:
         pages: most pages.
         bytes: most bytes over all pages.
+        tools: most tools; every definition is looked at whenever one changes.
     """
 
     pages: int = 100
-    bytes: int = 16 * 1024 * 1024
+    bytes: int = 4 * 1024 * 1024
+    tools: int = 1000
 
 
 async def all_tools(ask: Callable[[bytes, int], Awaitable[bytes]], limits: ListingLimits) -> list[dict[str, Any]]:
@@ -44,6 +46,8 @@ async def all_tools(ask: Callable[[bytes, int], Awaitable[bytes]], limits: Listi
             if name in tools:
                 twice.add(name)
             tools[name] = definition
+        if len(tools) > limits.tools:
+            raise Lost("too_many_tools")
         cursor = page.get("nextCursor")
         if cursor is None:
             # Of two with one name nobody can tell which one a call would reach.

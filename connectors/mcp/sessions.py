@@ -87,7 +87,10 @@ class Sessions:
 
     async def _try(self, session: Session, budget_s: float) -> None:
         try:
-            await session.ask(Ask("ping", connect_s=budget_s))
+            with fail_after(budget_s / 2):
+                await session.ask(Ask("ping", connect_s=budget_s))
+        except TimeoutError:  # the other half is for a new session: one that hangs must not hang every later call
+            self._forget(session)
         except Refused as refusal:
             self.learn(session, refusal)
             if session in self._kept.values() and refusal.code != eras.METHOD_NOT_FOUND:

@@ -18,7 +18,7 @@ from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.errors import GatewayError
-from gateway.hardening import hide_memory
+from gateway.hardening import allow_files, hide_memory
 from gateway.settings import GatewaySettings, SettingsError
 
 config_option = click.option(
@@ -64,6 +64,7 @@ def run(settings: GatewaySettings, ready: Callable[[app.Served], None]) -> None:
         Failed: what the gateway needs is not there.
     """
     hide_memory()
+    allow_files()
     require_free(settings.listen.host, settings.listen.port)
     with _starting():
         anyio.run(_until_signal, settings, ready, backend_options={"use_uvloop": True})

@@ -47,7 +47,7 @@ _METHODS = {
     Era.STATELESS: frozenset({"server/discover", "tools/list", _CALL}),
 }
 _DISCOVER_TTL_MS = 60_000
-_ENVELOPE = frozenset({"envelope", "batch"})
+_ENVELOPE = frozenset({"envelope", "batch", "parts"})
 
 
 @dataclass(slots=True)

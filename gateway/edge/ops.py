@@ -11,6 +11,8 @@ from gateway.core.ports import Clock
 from gateway.edge.reply import Reply
 
 _DEADLINE_S = 2.0
+# Other people's servers must not make a probe wait until it gives the gateway up.
+_UPSTREAM_DEADLINE_S = 0.5
 # Whoever asks more often gets the last answer: probes must not be a way to load the parts, nor other people's servers.
 _FRESH_S = 1.0
 _UPSTREAMS_FRESH_S = 10.0
@@ -21,10 +23,9 @@ class Readiness:
 
     def __init__(self, parts: Mapping[str, Ping], upstreams: Mapping[str, Ping], clock: Clock) -> None:
         """By name; each ping raises ``GatewayError`` where its part is not well."""
-        self._own = _Round(parts, _FRESH_S, clock)
-        self._upstreams = _Round(
-            {f"upstream:{name}": ping for name, ping in upstreams.items()}, _UPSTREAMS_FRESH_S, clock
-        )
+        named = {f"upstream:{name}": ping for name, ping in upstreams.items()}
+        self._own = _Round(parts, clock, _FRESH_S, _DEADLINE_S)
+        self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
     async def page(self, *, whole: bool) -> Reply:
         """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
@@ -42,10 +43,11 @@ class Readiness:
 class _Round:
     """Pings that are asked together, at most once in ``fresh_s``."""
 
-    def __init__(self, pings: Mapping[str, Ping], fresh_s: float, clock: Clock) -> None:
+    def __init__(self, pings: Mapping[str, Ping], clock: Clock, fresh_s: float, deadline_s: float) -> None:
         self._pings = pings
-        self._fresh_s = fresh_s
         self._clock = clock
+        self._fresh_s = fresh_s
+        self._deadline_s = deadline_s
         self._lock = Lock()
         self._asked_at = float("-inf")
         self._states: dict[str, str] = {}
@@ -61,7 +63,7 @@ class _Round:
             return self._states
 
     async def _ask(self, name: str) -> None:
-        with move_on_after(_DEADLINE_S):
+        with move_on_after(self._deadline_s):
             try:
                 await self._pings[name]()
             except GatewayError as error:

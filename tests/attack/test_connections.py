@@ -118,16 +118,17 @@ async def test_half_open_connections_keep_nobody_out(tmp_path: Path) -> None:
         assert (await operator.answer())[0] == 200
 
 
-async def test_the_whole_has_a_cap_that_the_working_keep(tmp_path: Path) -> None:
-    """Where every place is held by a client with a credential, a new one is closed at once."""
+async def test_a_full_house_lets_go_of_who_was_idle_longest(tmp_path: Path) -> None:
+    """One credential that keeps every place busy with idle connections shuts nobody out."""
     async with doors(tmp_path, connections=16) as gateway:
-        working = [await gateway.connect(request("GET", "/v1/tools")) for _ in range(16)]
-        assert [(await client.answer())[0] for client in working] == [200] * 16
-        assert await gateway.get() == 0
-        working[0].writer.close()
-        with anyio.fail_after(_PATIENCE_S):
-            while await gateway.get() != 200:
-                pass
+        idle = []
+        for _ in range(16):
+            idle.append(await gateway.connect(request("GET", "/v1/tools")))
+            assert (await idle[-1].answer())[0] == 200
+        assert await gateway.get() == 200
+        await idle[-1].send(request("GET", "/v1/tools"))
+        assert (await idle[-1].answer())[0] == 200
+        assert await idle[0].reader.read() == b""
 
 
 async def test_a_head_that_trickles_has_a_deadline(tmp_path: Path) -> None:

@@ -172,11 +172,23 @@ async def test_an_idle_session_is_kept_where_the_server_is_there(client: aiohttp
             up.scripts["ping"] = says(reply)
             await connector.invoke(lease(pay))
         assert (len(up.calls("tools/call")), up.sessions) == (4, 1)
-        for script, cause in ((says(lambda _: http(b"", status="503 Busy")), "http_503"), (up.hang, "setup_timeout")):
-            up.scripts["ping"] = script
-            caught = await failing(connector, pay)
-            assert (type(caught), caught.cause_code) == (NotSent, cause)
+        up.scripts["ping"] = says(lambda _: http(b"", status="503 Busy"))
+        caught = await failing(connector, pay)
+        assert (type(caught), caught.cause_code) == (NotSent, "http_503")
         assert len(up.calls("tools/call")) == 4
+
+
+async def test_a_session_that_hangs_is_replaced(client: aiohttp.ClientSession) -> None:
+    """A ping that never ends must not hang every later call: the session is forgotten in time for a new one."""
+    pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0, setup_timeout_s=1.0)
+    async with (
+        running(Era.HANDSHAKE, call=says(answer)) as up,
+        HttpConnector(up.url, client, options) as connector,
+    ):
+        await connector.invoke(lease(pay))
+        up.scripts["ping"] = up.hang
+        await connector.invoke(lease(pay))
+        assert (len(up.calls("tools/call")), up.sessions) == (2, 2)
 
 
 @ERAS

@@ -21,7 +21,7 @@ from gateway.core.tool import EffectClass
 from gateway.settings import McpUpstream
 from gateway.shelving import Source
 from gateway.stock import Rhythm, Stock
-from tests.evidence import make_call, make_caller, make_intent, make_permit
+from tests.evidence import make_call, make_caller, make_intent, make_permit, make_tool
 
 
 def tool(name: str, text: str = "as approved", **members: Any) -> dict[str, Any]:
@@ -176,35 +176,49 @@ async def test_a_change_after_the_start_is_quarantined_until_it_is_taken_back(sh
         assert len(shop.generations) == 5  # none where nothing changed
 
 
-async def test_new_tools_are_pinned_on_first_use_only(shop: Shop, up: Told) -> None:
-    """A tool that appears later is pinned where the operator trusts first use, and is not there where they do not."""
+@pytest.mark.parametrize("trust", ["first_use", "pinned"])
+async def test_tools_that_come_later_are_not_approved(
+    trust: str, shop: Shop, up: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    """First use is the first time anything is heard of a server: one taken over later cannot widen what it may do."""
+    async with shop.open():
+        assert set(json.loads((shop.folder / "pins.json").read_text())["up"]) == {"echo"}
+    shop.trust = trust
     async with shop.open() as stock:
         up.tools = [tool("echo"), tool("new")]
         await stock.refresh("up")
-        assert shop.names == ["up.echo", "up.new"]
-        assert set(json.loads((shop.folder / "pins.json").read_text())["up"]) == {"echo", "new"}
+        assert shop.names == ["up.echo"]
+    async with shop.open():
+        assert shop.names == ["up.echo"]
+    assert "upstream up has 1 new tools, which nobody approved: left out" in caplog.messages
+
+
+async def test_without_pins_a_pinned_upstream_has_no_tools(shop: Shop) -> None:
+    """Where the operator does not trust first use, nothing is approved by being said."""
     shop.trust = "pinned"
-    up.tools = [tool("echo"), tool("new"), tool("newer")]
-    async with shop.open() as stock:
-        await stock.refresh("up")
-        assert shop.names == ["up.echo", "up.new"]
+    async with shop.open():
+        assert shop.names == []
+        assert not (shop.folder / "pins.json").exists()
 
 
-async def test_a_call_keeps_the_generation_it_was_resolved_with(shop: Shop, up: Told) -> None:
+async def test_a_call_keeps_the_generation_it_was_resolved_with(tmp_path: Path, up: Told) -> None:
     """Its output is held to the schema that was in force then; verifier and meter know the tools that came later."""
     number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    slow = Told(None)
+    shop = Shop(tmp_path, {"up": up, "slow": slow})
     async with shop.open() as stock:
         early = shop.catalog.resolve(make_caller(make_call("up.echo")))
-        up.tools = [tool("echo", "changed"), tool("sum", outputSchema=number)]
-        await stock.refresh("up")
-        late = shop.catalog.resolve(make_caller(make_call("up.sum")))
+        up.tools, slow.tools = [tool("echo", "changed")], [tool("sum", outputSchema=number)]
+        assert await stock.refresh("up")
+        assert await stock.refresh("slow")
+        late = shop.catalog.resolve(make_caller(make_call("slow.sum")))
         assert (early.fault, late.fault) == (None, None)
         bare: dict[str, Any] = {"content": []}
         shop.verifier.verify(Raw(Lease(make_intent(make_permit(early)), {}), b"{}", bare))
         with pytest.raises(Tainted):
             shop.verifier.verify(Raw(Lease(make_intent(make_permit(late)), {}), b"{}", bare))
-        shop.meter.called("up.sum", "completed", 0.1)
-        assert b'tool="up.sum"' in shop.meter.page()[1]
+        shop.meter.called("slow.sum", "completed", 0.1)
+        assert b'tool="slow.sum"' in shop.meter.page()[1]
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -230,7 +244,7 @@ BAD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", BAD)
 async def test_a_bad_tool_hides_no_other(name: str, tmp_path: Path) -> None:
     """Whatever is wrong with one definition, at the start or later, the others serve; after a restart too."""
-    first, later = Told([BAD[name], tool("echo")]), Told([tool("echo")])
+    first, later = Told([BAD[name], tool("echo")]), Told(None)
     shop = Shop(tmp_path, {"first": first, "later": later, "other": Told([tool("echo")])})
     async with shop.open() as stock:
         later.tools = [tool("more"), BAD[name], tool("echo")]
@@ -244,11 +258,9 @@ async def test_a_bad_tool_hides_no_other(name: str, tmp_path: Path) -> None:
 
 async def test_a_name_made_equal_on_the_wire_hides_no_other(shop: Shop, up: Told) -> None:
     """An upstream that names a tool like the shortened name of another one loses one of the two."""
-    up.tools = [tool("a.b")]
-    async with shop.open() as stock:
-        wire = shop.catalog.tools()[0].wire_name
-        up.tools = [tool("a.b"), tool(wire.removeprefix("up__")), tool("echo")]
-        await stock.refresh("up")
+    wire = make_tool("a.b", server="up").wire_name
+    up.tools = [tool("a.b"), tool(wire.removeprefix("up__")), tool("echo")]
+    async with shop.open():
         assert len({pinned.wire_name for pinned in shop.catalog.tools()}) == 2
         assert "up.echo" in shop.names
 
@@ -265,9 +277,9 @@ async def test_an_upstream_that_breaks_its_reader_is_one_that_is_down(
         assert [record.message for record in caplog.records] == [
             "upstream up cannot be asked for its tools: its tools cannot be read (AttributeError)"
         ]
-        up.tools = [tool("echo"), tool("new")]
+        up.tools = [tool("echo", "changed")]
         await shop.clockwork.strike()
-        assert shop.names == ["up.echo", "up.new"]
+        assert isinstance(shop.fault("up.echo"), Quarantined)
 
 
 async def test_pins_that_cannot_be_written_approve_nothing(shop: Shop, up: Told) -> None:
