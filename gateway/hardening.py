@@ -22,7 +22,9 @@ def hide_memory() -> bool:
 
 def allow_files() -> None:
     """Raise the soft limit of open files as far as the hard one allows: each connection takes one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
     with suppress(ValueError, OSError):  # not allowed here: the connection bounds follow what there is
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
