@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import listening, logs, upstreams
+from gateway import hardening, listening, logs, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.ledger.changes import ChangeLog
@@ -104,6 +104,7 @@ async def serve(
         async with opened(settings, url, admin_socket) as gateway:
             server = listening.Server(settings, gateway.app)
             async with server.running([tcp, unix]):
+                hardening.settle_memory()
                 ready(Served(url, f"{url}/mcp", admin_socket))
                 await until()
 

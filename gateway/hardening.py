@@ -1,6 +1,7 @@
 """What the process does to itself before it holds secrets and takes calls."""
 
 import ctypes
+import gc
 import resource
 import sys
 from contextlib import suppress
@@ -28,3 +29,10 @@ def allow_files() -> None:
         return
     with suppress(ValueError, OSError):  # not allowed here: the connection bounds follow what there is
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def settle_memory() -> None:
+    """What was built at the start stays: the collector need not walk it again and again, and a call makes little."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)

@@ -8,12 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-import aiohttp
-
 from connectors import http, sql
 from connectors.http import HttpApi, HttpApiOptions
-from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector, HttpOptions
+from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
 from connectors.sql import SqliteConnector
@@ -53,8 +51,8 @@ async def connect(
     Raises:
         SettingsError: an upstream cannot be used as it is configured.
     """
-    client = await stack.enter_async_context(open_session())
-    means = _Means(client, broker, known)
+    pool = await stack.enter_async_context(Pool())
+    means = _Means(pool, broker, known)
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     for name, upstream in settings.upstreams.items():
@@ -94,7 +92,7 @@ def stocked(
 class _Means:
     """What MCP connectors are made with."""
 
-    client: aiohttp.ClientSession
+    pool: Pool
     broker: StaticBroker
     known: KnownValues
 
@@ -103,7 +101,10 @@ def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | Std
     if upstream.url is not None:
         # Read at each use, as for a call: a rotated credential counts at once.
         options = HttpOptions(credential=partial(means.broker.headers, upstream.credential))
-        return HttpConnector(upstream.url, means.client, options)
+        try:
+            return HttpConnector(upstream.url, means.pool, options)
+        except ValueError as error:
+            raise SettingsError([f"upstreams.{name}.url: {error}"]) from None
     environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(name, upstream, means.known)}
     return StdioConnector(Command(upstream.command, environment, upstream.cwd), _child_log(name))
 

@@ -1,21 +1,17 @@
-"""One POST to an MCP endpoint and its answer, as JSON or as an event stream.
+"""One POST to an MCP endpoint and its answer, as JSON or as an event stream."""
 
-On aiohttp itself: an httpx client over it costs more than twice the CPU of a call, and its errors no longer tell a
-connection that was never made from one that broke after the request was written.
-"""
-
-import io
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-import aiohttp
 from anyio import move_on_after
-from yarl import URL
 
-from connectors.mcp.faults import Lost, Refused, Unreached
+from connectors.mcp.faults import Lost, Refused, Unprepared, Unreached
+from connectors.mcp.pool import NotConnected, Pool, Target, target
+from connectors.mcp.wire import Answer, Broken, Wire
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import eras, sse
 from gateway.core.mcpwire.jsonrpc import Failure, Reply, Request, UpstreamMessage, read_upstream
@@ -24,29 +20,16 @@ Header = tuple[str, str]
 # An envelope is a little larger than the result in it.
 _ENVELOPE_BYTES: Final = 4096
 _REFUSAL_BYTES: Final = 64 * 1024
-_ONE_PIECE_BYTES: Final = 256 * 1024
 _MAX_SERVER_REQUESTS: Final = 16
 # A server closes the stream after its answer; waiting this long for it saves the connection for the next call.
 _LINGER_S: Final = 0.02
+_SESSION: Final = eras.SESSION_HEADER.lower().encode()
+_CONTENT_TYPE, _CONTENT_ENCODING = b"content-type", b"content-encoding"
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
-# By allow-list: of these alone it is certain that no connection was made.
-_NEVER_CONNECTED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-_BROKEN: Final = (aiohttp.ClientError, OSError)
-
-
-def open_session(max_connections: int = 256) -> aiohttp.ClientSession:
-    """The client to share between all upstreams of a process, never one per call; close it with ``close``.
-
-    It keeps no cookies, which would carry one caller's session to the next, and takes neither proxies nor passwords
-    from the environment.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=max_connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-    )
+# A field that could be read as two by anyone would let one caller's value speak for the gateway.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +75,12 @@ class Answered:
 class Endpoint:
     """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice."""
 
-    def __init__(self, url: str, client: aiohttp.ClientSession) -> None:
-        self._url = URL(url)
-        self._client = client
+    def __init__(self, url: str, pool: Pool) -> None:
+        """Raises: ValueError: ``url`` is no endpoint."""
+        self._target = target(url)
+        self._pool = pool
         self._ids = count(1)
+        self._line = f" {self._target.path} HTTP/1.1\r\nhost: {self._target.authority}\r\naccept-encoding: identity\r\n"
 
     def next_id(self) -> int:
         """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
@@ -109,16 +94,16 @@ class Endpoint:
             Refused: a JSON-RPC error, an HTTP error or a redirect.
             Lost: anything else.
         """
-        async with self._sent("POST", question.post) as response:
+        async with self._sent("POST", question.post) as answer:
             try:
-                result = await _answer(response, question)
-            except _BROKEN as error:
+                result = await _answer(answer, question)
+            except Broken as error:
                 raise Lost("connection_lost") from error
             except TooLarge as error:
                 raise Lost("output_too_large") from error
             except MalformedRequest as error:
                 raise Lost("garbage") from error
-            return Answered(result, response.headers.get(eras.SESSION_HEADER))
+            return Answered(result, answer.field(_SESSION))
 
     async def tell(self, post: Post, method: str = "POST") -> int:
         """Send what is owed no answer; returns the HTTP status.
@@ -127,67 +112,95 @@ class Endpoint:
             Unreached: no connection was made.
             Lost: the connection broke.
         """
-        async with self._sent(method, post) as response:
-            return response.status
+        async with self._sent(method, post) as answer:
+            return answer.status
 
-    @asynccontextmanager
-    async def _sent(self, method: str, post: Post) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=None, connect=post.connect_s)
-        # A large body is written piece by piece, so that other calls get their turn.
-        data = post.body if len(post.body) <= _ONE_PIECE_BYTES else io.BytesIO(post.body)
+    def _sent(self, method: str, post: Post) -> "_Exchange":
+        return _Exchange(self._pool, self._target, self._request(method, post), post.connect_s)
+
+    def _request(self, method: str, post: Post) -> bytes:
+        fields = []
+        for name, value in post.headers:
+            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise Unprepared("header_field")
+            fields.append(f"{name}: {value}\r\n")
+        head = f"{method}{self._line}{''.join(fields)}content-length: {len(post.body)}\r\n\r\n"
+        return head.encode("ascii") + post.body
+
+
+class _Exchange:
+    """A request on its connection; leaving the bracket gives the connection back, or closes it where it is not fit."""
+
+    __slots__ = ("_pool", "_request", "_target", "_wire", "_within_s")
+
+    def __init__(self, pool: Pool, at: Target, request: bytes, within_s: float) -> None:
+        self._pool = pool
+        self._target = at
+        self._request = request
+        self._within_s = within_s
+        self._wire: Wire | None = None
+
+    async def __aenter__(self) -> Answer:
         try:
-            response = await self._client.request(
-                method, self._url, data=data, headers=post.headers, timeout=timeout, allow_redirects=False
-            )
-        except _NEVER_CONNECTED as error:
+            self._wire = await self._pool.take(self._target, self._within_s)
+        except NotConnected as error:
             raise Unreached("connect") from error
-        except _BROKEN as error:
-            raise Lost("connection_lost") from error
         try:
-            async with response:
-                yield response
-        except _BROKEN as error:
+            return await self._wire.ask(self._request)
+        except Broken as error:
+            self._leave()
             raise Lost("connection_lost") from error
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *error: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._wire is not None:
+            self._pool.give(self._target, self._wire)
+            self._wire = None
 
 
-async def _answer(response: aiohttp.ClientResponse, question: Question) -> bytes:
-    status, kind = response.status, response.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _answer(answer: Answer, question: Question) -> bytes:
+    status, kind = answer.status, (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower()
     if status >= 300:  # noqa: PLR2004 -- HTTP
-        raise await _refusal(response, kind, question.id)
-    if response.headers.get("content-encoding", "identity") != "identity":
+        raise await _refusal(answer, kind, question.id)
+    if (answer.field(_CONTENT_ENCODING) or "identity") != "identity":
         raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
     if kind == eras.STREAM_TYPE:
-        return await _from_stream(response, question)
+        return await _from_stream(answer, question)
     if kind != eras.JSON_TYPE or status != 200:  # noqa: PLR2004 -- 202 and 204 say that no answer will come
         raise Lost("no_answer")
-    message = read_upstream(await _body(response, question.cap + _ENVELOPE_BYTES))
+    message = read_upstream(await _body(answer, question.cap + _ENVELOPE_BYTES))
     result = _mine(message, question.id)
     if result is None:
         raise Lost("garbage")
     return result
 
 
-async def _refusal(response: aiohttp.ClientResponse, kind: str, request_id: int) -> Refused | Lost:
-    status = response.status
+async def _refusal(answer: Answer, kind: str, request_id: int) -> Refused | Lost:
+    status = answer.status
     if status < 400:  # noqa: PLR2004 -- HTTP
         return Refused("redirect", status=status)
-    failure = await _error_of(response) if kind == eras.JSON_TYPE else None
+    failure = await _error_of(answer) if kind == eras.JSON_TYPE else None
     if failure is None:
         return Lost(f"http_{status}") if status in _PASSED_ON else Refused(f"http_{status}", status=status)
     return Refused.by(failure, request_id, status=status)
 
 
-async def _error_of(response: aiohttp.ClientResponse) -> Failure | None:
+async def _error_of(answer: Answer) -> Failure | None:
     try:
-        message = read_upstream(await _body(response, _REFUSAL_BYTES))
-    except (MalformedRequest, TooLarge, *_BROKEN):
+        message = read_upstream(await _body(answer, _REFUSAL_BYTES))
+    except (MalformedRequest, TooLarge, Broken):
         return None
     return message if isinstance(message, Failure) else None
 
 
-async def _body(response: aiohttp.ClientResponse, cap: int) -> bytes:
+async def _body(answer: Answer, cap: int) -> bytes:
     chunks, size = [], 0
-    async for chunk in response.content.iter_any():
+    async for chunk in answer.chunks():
         size += len(chunk)
         if size > cap:
             raise TooLarge("the answer is too large")
@@ -195,9 +208,9 @@ async def _body(response: aiohttp.ClientResponse, cap: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _from_stream(response: aiohttp.ClientResponse, question: Question) -> bytes:
+async def _from_stream(answer: Answer, question: Question) -> bytes:
     decoder, asked = sse.Decoder(question.cap + _ENVELOPE_BYTES), 0
-    async with aclosing(_chunks(response)) as chunks:
+    async with aclosing(answer.chunks()) as chunks:
         async for chunk in chunks:
             for event in decoder.feed(chunk):
                 if event.name != "message":
@@ -211,11 +224,6 @@ async def _from_stream(response: aiohttp.ClientResponse, question: Question) -> 
                     await _linger(chunks)
                     return result
     raise Lost("stream_ended")
-
-
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    async for chunk in response.content.iter_any():
-        yield chunk
 
 
 async def _decline(question: Question, request: Request, asked: int) -> None:

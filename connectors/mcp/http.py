@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-import aiohttp
 from anyio import fail_after
 
 from connectors.mcp import results
@@ -22,6 +21,7 @@ from connectors.mcp.dialect import Client, call_members
 from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.listing import ListingLimits, all_tools
+from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Sessions
 from gateway.core.call import Lease, Raw
@@ -57,11 +57,16 @@ class HttpOptions:
 
 
 class HttpConnector:
-    """One MCP server at one URL; a ``Discovering`` connector. The client is shared and not closed here."""
+    """One MCP server at one URL; a ``Discovering`` connector. The pool is shared and not closed here."""
 
-    def __init__(self, url: str, client: aiohttp.ClientSession, options: HttpOptions | None = None) -> None:
+    def __init__(self, url: str, pool: Pool, options: HttpOptions | None = None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Raises:
+            ValueError: ``url`` is no endpoint.
+        """
         self._options = options or HttpOptions()
-        self._sessions = Sessions(Endpoint(url, client), self._options.client, self._options.max_sessions)
+        self._sessions = Sessions(Endpoint(url, pool), self._options.client, self._options.max_sessions)
         self._annotations: dict[str, Mapping[headers.Path, str]] = {}
 
     async def __aenter__(self) -> Self:

@@ -13,8 +13,8 @@ import pytest
 from anyio import fail_after
 
 from connectors.http import HttpApi
-from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector
+from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector, StdioOptions
 from connectors.sql import SqliteConnector
@@ -75,12 +75,10 @@ def mcp(era: Era) -> Opened:
     @asynccontextmanager
     async def opened(mood: str, _: Path, __: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
         moods = {"refuses": says(lambda seen: error(seen, -32602)), "breaks": says(lambda _: b"HTTP/1.1", close=True)}
-        client = open_session()
         async with running(era, call=moods.get(mood, says(answer))) as up:
             url = "http://127.0.0.1:1/mcp" if mood == "down" else up.url
-            async with HttpConnector(url, client) as connector:
+            async with Pool() as pool, HttpConnector(url, pool) as connector:
                 yield Upstream(connector, make_tool(), lambda: [_bare(seen.body) for seen in up.calls("tools/call")])
-        await client.close()
 
     return opened
 

@@ -7,12 +7,11 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 from anyio import fail_after, move_on_after
 
-from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector, HttpOptions
+from connectors.mcp.pool import Pool
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
 from gateway.core.mcpwire.eras import Era
 from gateway.core.tool import ToolLimits
@@ -24,11 +23,10 @@ SMALL = make_tool(limits=ToolLimits(max_output_bytes=1000))
 
 
 @pytest.fixture(scope="module")
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    """The shared client."""
-    opened = open_session()
-    yield opened
-    await opened.close()
+async def pool() -> AsyncIterator[Pool]:
+    """The shared connections."""
+    async with Pool() as opened:
+        yield opened
 
 
 async def failing(connector: HttpConnector, tool: Any = SMALL, **other: Any) -> GatewayError:
@@ -100,19 +98,19 @@ UNKNOWN: dict[str, tuple[Callable[[Seen], bytes], str]] = {
 
 @ERAS
 @pytest.mark.parametrize("name", UNKNOWN)
-async def test_an_unusable_answer_is_an_unknown_outcome(name: str, era: Era, client: aiohttp.ClientSession) -> None:
+async def test_an_unusable_answer_is_an_unknown_outcome(name: str, era: Era, pool: Pool) -> None:
     """Whatever is no answer to this call leaves its outcome unknown, and the call was sent once."""
     reply, cause = UNKNOWN[name]
     close = name.startswith("stream")
-    async with running(era, call=says(reply, close=close)) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=says(reply, close=close)) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector)
         assert (type(caught), caught.cause_code) == (OutcomeUnknown, cause)
         assert len(up.calls("tools/call")) == 1
 
 
-async def test_a_result_too_deep_to_parse_is_an_unknown_outcome(client: aiohttp.ClientSession) -> None:
+async def test_a_result_too_deep_to_parse_is_an_unknown_outcome(pool: Pool) -> None:
     """Nesting is bounded by the parser, which must not take the gateway down with it."""
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, pool) as connector:
         up.scripts["tools/call"] = says(lambda s: deep(s, 100))
         assert (await connector.invoke(lease(make_tool()))).value["a"]
         up.scripts["tools/call"] = says(lambda s: deep(s, 100_000))
@@ -139,11 +137,11 @@ REFUSED: dict[str, tuple[Callable[[Seen], bytes], str]] = {
 
 @ERAS
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_refusal_is_a_failed_tool(name: str, era: Era, client: aiohttp.ClientSession) -> None:
+async def test_a_refusal_is_a_failed_tool(name: str, era: Era, pool: Pool) -> None:
     """An upstream that says no is reported as that, without its words, and the call was sent once."""
     reply, cause = REFUSED[name]
     close = name.endswith("stream")
-    async with running(era, call=says(reply, close=close)) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=says(reply, close=close)) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector)
         assert (type(caught), caught.cause_code) == (ToolFailed, cause)
         assert "words" not in caught.detail + str(caught) + str(caught.__cause__)
@@ -151,11 +149,11 @@ async def test_a_refusal_is_a_failed_tool(name: str, era: Era, client: aiohttp.C
 
 
 @ERAS
-async def test_a_redirect_is_not_followed(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_a_redirect_is_not_followed(era: Era, pool: Pool) -> None:
     """A call goes to the address the operator named and to no other."""
     async with running(era) as elsewhere:
         moved = says(lambda s: http(b"", status="307 Moved", extra=f"location: {elsewhere.url}\r\n"))
-        async with running(era, call=moved) as up, HttpConnector(up.url, client) as connector:
+        async with running(era, call=moved) as up, HttpConnector(up.url, pool) as connector:
             caught = await failing(connector)
             assert (type(caught), caught.cause_code) == (ToolFailed, "redirect")
         assert elsewhere.seen == []
@@ -163,12 +161,10 @@ async def test_a_redirect_is_not_followed(era: Era, client: aiohttp.ClientSessio
 
 @ERAS
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n", http(b'{"jsonrpc":"2.0"')[:-4]])
-async def test_a_connection_that_breaks_off_is_an_unknown_outcome(
-    part: bytes, era: Era, client: aiohttp.ClientSession
-) -> None:
+async def test_a_connection_that_breaks_off_is_an_unknown_outcome(part: bytes, era: Era, pool: Pool) -> None:
     """The call had left, on a connection that worked before: it is neither sent again nor called unsent."""
     script = says(answer)
-    async with running(era, call=script) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=script) as up, HttpConnector(up.url, pool) as connector:
         await connector.invoke(lease(SMALL))
         up.scripts["tools/call"] = says(lambda _: part, close=True)
         caught = await failing(connector)
@@ -176,7 +172,7 @@ async def test_a_connection_that_breaks_off_is_an_unknown_outcome(
         assert len(up.calls("tools/call")) == 2
 
 
-async def test_an_answer_before_the_question_is_over(client: aiohttp.ClientSession) -> None:
+async def test_an_answer_before_the_question_is_over(pool: Pool) -> None:
     """A server that refuses a large call without reading it is reported truly, whichever end the client sees first."""
 
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,15 +187,15 @@ async def test_an_answer_before_the_question_is_over(client: aiohttp.ClientSessi
         writer.close()
 
     server = await asyncio.start_server(early, "127.0.0.1", 0)
-    async with server, HttpConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp", client) as connector:
+    async with server, HttpConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp", pool) as connector:
         caught = await failing(connector, arguments={"text": "x" * 4_000_000})
         assert (type(caught), caught.cause_code) in {(ToolFailed, "http_413"), (OutcomeUnknown, "connection_lost")}
 
 
 @ERAS
-async def test_an_abandoned_call_is_given_up_upstream_too(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_an_abandoned_call_is_given_up_upstream_too(era: Era, pool: Pool) -> None:
     """A call cancelled by its time-out closes its connection; a handshake-era server is told besides."""
-    async with running(era) as up, HttpConnector(up.url, client) as connector:
+    async with running(era) as up, HttpConnector(up.url, pool) as connector:
         up.scripts["tools/call"] = up.hang
         await connector.ping()
         with move_on_after(0.2) as scope:
@@ -211,12 +207,12 @@ async def test_an_abandoned_call_is_given_up_upstream_too(era: Era, client: aioh
         assert notes == ([up.calls("tools/call")[0].message["id"]] if era is Era.HANDSHAKE else [])
 
 
-async def test_nothing_listens(client: aiohttp.ClientSession) -> None:
+async def test_nothing_listens(pool: Pool) -> None:
     """A refused connection, a name that does not resolve and a silent TLS peer all mean that nothing was sent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         for url in ("http://127.0.0.1:1/mcp", "http://nowhere.invalid/mcp", f"https://127.0.0.1:{port}/mcp"):
-            connector = HttpConnector(url, client, HttpOptions(setup_timeout_s=0.3, ping_timeout_s=0.3))
+            connector = HttpConnector(url, pool, HttpOptions(setup_timeout_s=0.3, ping_timeout_s=0.3))
             assert type(await failing(connector)) is NotSent
             with pytest.raises(Unavailable):
                 await connector.ping()
@@ -225,10 +221,10 @@ async def test_nothing_listens(client: aiohttp.ClientSession) -> None:
 
 
 @ERAS
-async def test_an_upstream_that_went_down_between_calls(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_an_upstream_that_went_down_between_calls(era: Era, pool: Pool) -> None:
     """With the session already open, a refused connection still is a call that was not sent."""
     async with running(era, call=says(answer, close=True)) as up:
-        connector = HttpConnector(up.url, client)
+        connector = HttpConnector(up.url, pool)
         await connector.invoke(lease(SMALL))
     with fail_after(5):
         while type(caught := await failing(connector)) is not NotSent:
@@ -237,14 +233,14 @@ async def test_an_upstream_that_went_down_between_calls(era: Era, client: aiohtt
 
 
 @ERAS
-async def test_arguments_travel_byte_for_byte(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_arguments_travel_byte_for_byte(era: Era, pool: Pool) -> None:
     """What was decided on is what is sent, number lexemes included; the result's bytes come back untouched."""
     result = b'{ "content" : [ ] , "n" : 1.10e1 }'
 
     def spaced(seen: Seen) -> bytes:
         return http(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (seen.message["id"], result))
 
-    async with running(era, call=says(spaced)) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=says(spaced)) as up, HttpConnector(up.url, pool) as connector:
         raw = await connector.invoke(lease(SMALL, b'{"b": 1.10, "a": [12345678901234567890123, "\\u00e9"]}'))
         assert (raw.body, raw.value) == (result, {"content": [], "n": 11.0})
         sent = up.calls("tools/call")[0]
@@ -252,20 +248,20 @@ async def test_arguments_travel_byte_for_byte(era: Era, client: aiohttp.ClientSe
 
 
 @ERAS
-async def test_large_arguments_arrive_whole(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_large_arguments_arrive_whole(era: Era, pool: Pool) -> None:
     """Arguments too large for one piece are sent whole, and the connection serves on."""
     text = "é" * 1_000_000
-    async with running(era, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=says(answer)) as up, HttpConnector(up.url, pool) as connector:
         for _ in range(2):
             await connector.invoke(lease(SMALL, {"text": text}))
         assert [seen.message["params"]["arguments"]["text"] == text for seen in up.calls("tools/call")] == [True, True]
 
 
-async def test_stateless_requests_describe_themselves(client: aiohttp.ClientSession) -> None:
+async def test_stateless_requests_describe_themselves(pool: Pool) -> None:
     """Each stateless request carries version, method, name and annotated arguments in headers that equal its body."""
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
     tool = make_tool("zählen", schema=schema)
-    async with running(Era.STATELESS, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.STATELESS, call=says(answer)) as up, HttpConnector(up.url, pool) as connector:
         await connector.invoke(lease(tool, {"region": "eu"}))
         sent = up.calls("tools/call")[0]
         fields = {name: value for name, value in sent.headers.items() if name.startswith("mcp-")}
@@ -282,7 +278,7 @@ async def test_stateless_requests_describe_themselves(client: aiohttp.ClientSess
         }
 
 
-async def test_a_stream_cut_at_every_byte(client: aiohttp.ClientSession) -> None:
+async def test_a_stream_cut_at_every_byte(pool: Pool) -> None:
     """Progress, a comment, an answer and a second answer, one byte at a time: the first answer counts."""
 
     async def trickle(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -293,19 +289,19 @@ async def test_a_stream_cut_at_every_byte(client: aiohttp.ClientSession) -> None
             await writer.drain()
         writer.close()
 
-    async with running(Era.HANDSHAKE, call=trickle) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=trickle) as up, HttpConnector(up.url, pool) as connector:
         assert (await connector.invoke(lease(SMALL))).value == RESULT
 
 
 @ERAS
-async def test_an_answer_is_not_held_back_by_a_stream_that_stays_open(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_an_answer_is_not_held_back_by_a_stream_that_stays_open(era: Era, pool: Pool) -> None:
     """The answer is returned when it is there, though the server never closes its stream."""
 
     async def open_ended(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(stream(envelope(seen)))
         await seen.client_gone()
 
-    async with running(era, call=open_ended) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=open_ended) as up, HttpConnector(up.url, pool) as connector:
         with fail_after(5):
             assert (await connector.invoke(lease(SMALL))).value == RESULT
 
@@ -318,10 +314,10 @@ def requests(seen: Seen, how_many: int) -> bytes:
     return stream(*asked, {"jsonrpc": "2.0", "id": "p", "method": "ping"}, envelope(seen))
 
 
-async def test_what_a_server_asks_is_declined(client: aiohttp.ClientSession) -> None:
+async def test_what_a_server_asks_is_declined(pool: Pool) -> None:
     """No capability was declared: sampling is refused, a ping is answered, the call goes on."""
     script = says(lambda s: requests(s, 2), close=True)
-    async with running(Era.HANDSHAKE, call=script) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=script) as up, HttpConnector(up.url, pool) as connector:
         assert (await connector.invoke(lease(SMALL))).value == RESULT
         answers = [seen.message for seen in up.seen if seen.method == "POST"]
         assert [(a["id"], a.get("error", {}).get("code"), a.get("result")) for a in answers] == [
@@ -332,10 +328,10 @@ async def test_what_a_server_asks_is_declined(client: aiohttp.ClientSession) -> 
 
 
 @pytest.mark.parametrize(("era", "how_many"), [(Era.HANDSHAKE, 100), (Era.STATELESS, 1)])
-async def test_a_server_may_not_ask_without_end(era: Era, how_many: int, client: aiohttp.ClientSession) -> None:
+async def test_a_server_may_not_ask_without_end(era: Era, how_many: int, pool: Pool) -> None:
     """A flood of requests, or any request where the era has none, ends the call."""
     script = says(lambda s: requests(s, how_many), close=True)
-    async with running(era, call=script) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=script) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector)
         assert (type(caught), caught.cause_code) == (OutcomeUnknown, "server_request")
         assert len([seen for seen in up.seen if seen.method == "POST"]) <= 16

@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 from anyio import create_task_group
 
-from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector
+from connectors.mcp.pool import Pool
 from gateway.core.mcpwire.eras import Era
 from tests.evidence import lease, make_tool
 from tests.processes import http_server
@@ -29,10 +28,8 @@ async def upstream(request: pytest.FixtureRequest) -> AsyncIterator[Upstream]:
     """A connector to each kind of server, and the era it is expected to find."""
     venv, era, arguments = SERVERS[request.param]
     with http_server(python(venv), *arguments) as url:
-        client = open_session()
-        async with HttpConnector(url, client) as connector:
+        async with Pool() as pool, HttpConnector(url, pool) as connector:
             yield connector, era
-        await client.close()
 
 
 async def called(connector: HttpConnector, name: str, arguments: dict[str, Any], **other: Any) -> dict[str, Any]:
@@ -91,17 +88,13 @@ async def test_each_call_goes_out_with_its_own_credential(upstream: Upstream) ->
 async def test_annotated_arguments_travel_in_headers() -> None:
     """The SDK's server refuses a call whose annotated argument is not repeated in its header."""
     with http_server(python("mcp2"), "mcp2_http.py") as url:
-        client = open_session()
-        async with HttpConnector(url, client) as connector:
+        async with Pool() as pool, HttpConnector(url, pool) as connector:
             result = await called(connector, "routed", {"region": "zürich ", "amount": 5})
             assert result["content"][0]["text"] == "zürich  5"
-        await client.close()
 
 
 async def test_sampling_is_declined() -> None:
     """A server that asks for a model it was never offered is told so, and its tool goes on."""
     with http_server(python("mcp1"), "mcp1_http.py") as url:
-        client: aiohttp.ClientSession = open_session()
-        async with HttpConnector(url, client) as connector:
+        async with Pool() as pool, HttpConnector(url, pool) as connector:
             assert (await called(connector, "sample", {}))["content"][0]["text"] == "refused: not offered"
-        await client.close()

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 from anyio import create_task_group, fail_after
 
-from connectors.mcp.exchange import open_session
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.listing import ListingLimits
+from connectors.mcp.pool import Pool
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
 from gateway.core.mcpwire.eras import Era
 from gateway.core.tool import EffectClass, Tool
@@ -21,11 +20,10 @@ TOOL = make_tool()
 
 
 @pytest.fixture(scope="module")
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    """The shared client."""
-    opened = open_session()
-    yield opened
-    await opened.close()
+async def pool() -> AsyncIterator[Pool]:
+    """The shared connections."""
+    async with Pool() as opened:
+        yield opened
 
 
 async def failing(connector: HttpConnector, tool: Tool = TOOL, **other: Any) -> GatewayError:
@@ -45,11 +43,11 @@ SETUP: dict[str, Callable[[Seen], bytes]] = {
 
 
 @pytest.mark.parametrize("name", SETUP)
-async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, client: aiohttp.ClientSession) -> None:
+async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, pool: Pool) -> None:
     """Before there is a session no call leaves, and the next call tries afresh."""
     async with (
         running(Era.HANDSHAKE, initialize=says(SETUP[name]), call=says(answer)) as up,
-        HttpConnector(up.url, client) as connector,
+        HttpConnector(up.url, pool) as connector,
     ):
         assert type(await failing(connector)) is NotSent
         assert up.calls("tools/call") == []
@@ -59,11 +57,11 @@ async def test_a_handshake_that_fails_leaves_the_call_unsent(name: str, client: 
 
 
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
-async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, client: aiohttp.ClientSession) -> None:
+async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, pool: Pool) -> None:
     """A silent probe falls back to the handshake; a silent handshake ends before the call's own time does."""
     async with running(Era.HANDSHAKE, call=says(answer)) as up:
         up.scripts[method] = up.hang
-        async with HttpConnector(up.url, client, HttpOptions(setup_timeout_s=0.6)) as connector:
+        async with HttpConnector(up.url, pool, HttpOptions(setup_timeout_s=0.6)) as connector:
             if method == "initialize":
                 caught = await failing(connector)
                 assert (type(caught), caught.cause_code) == (NotSent, "setup_timeout")
@@ -73,11 +71,11 @@ async def test_a_handshake_that_stalls_leaves_the_call_unsent(method: str, clien
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "503 Busy"])
-async def test_a_shut_door_says_nothing_of_the_era(status: str, client: aiohttp.ClientSession) -> None:
+async def test_a_shut_door_says_nothing_of_the_era(status: str, pool: Pool) -> None:
     """A probe refused for its credential or for load does not turn a stateless upstream into a handshake one."""
     async with (
         running(Era.STATELESS, discover=says(lambda _: http(b"", status=status)), call=says(answer)) as up,
-        HttpConnector(up.url, client) as connector,
+        HttpConnector(up.url, pool) as connector,
     ):
         assert type(await failing(connector)) is NotSent
         assert up.calls("initialize") == []
@@ -92,7 +90,7 @@ def unknown_session(seen: Seen) -> bytes:
 
 
 async def test_a_read_in_an_expired_session_has_failed_and_the_next_one_starts_afresh(
-    client: aiohttp.ClientSession,
+    pool: Pool,
 ) -> None:
     """Each attempt needs an intent of its own, so even a read is not sent again; the session is forgotten."""
 
@@ -100,7 +98,7 @@ async def test_a_read_in_an_expired_session_has_failed_and_the_next_one_starts_a
         fresh = seen.headers["mcp-session-id"] == "session-2"
         return answer(seen) if fresh else http(b"", status="404 Not Found")
 
-    async with running(Era.HANDSHAKE, call=says(by_session)) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=says(by_session)) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector)
         assert (type(caught), caught.cause_code) == (ToolFailed, "http_404")
         await connector.invoke(lease(TOOL))
@@ -110,11 +108,11 @@ async def test_a_read_in_an_expired_session_has_failed_and_the_next_one_starts_a
 @pytest.mark.parametrize("effect", [effect for effect in EffectClass if effect is not EffectClass.READ])
 @pytest.mark.parametrize("reply", [unknown_session, lambda s: http(b"", status="404 Not Found")])
 async def test_what_may_have_acted_is_never_sent_again(
-    reply: Callable[[Seen], bytes], effect: EffectClass, client: aiohttp.ClientSession
+    reply: Callable[[Seen], bytes], effect: EffectClass, pool: Pool
 ) -> None:
     """A proxy that answers 404 for a call it carried out does not make it happen twice; the next call starts afresh."""
     tool = make_tool(effect=effect)
-    async with running(Era.HANDSHAKE, call=says(reply)) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=says(reply)) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector, tool)
         assert (type(caught), caught.cause_code) == (OutcomeUnknown, "session_expired")
         assert (len(up.calls("tools/call")), up.sessions) == (1, 1)
@@ -124,11 +122,11 @@ async def test_what_may_have_acted_is_never_sent_again(
 
 
 @pytest.mark.parametrize("effect", list(EffectClass))
-async def test_a_404_that_names_the_call_is_its_answer(effect: EffectClass, client: aiohttp.ClientSession) -> None:
+async def test_a_404_that_names_the_call_is_its_answer(effect: EffectClass, pool: Pool) -> None:
     """The MCP layer looked at the call: it has failed, and is not sent again whatever its effect."""
     tool = make_tool(effect=effect)
     reply = says(lambda s: error(s, -32001, "404 Not Found"))
-    async with running(Era.HANDSHAKE, call=reply) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=reply) as up, HttpConnector(up.url, pool) as connector:
         caught = await failing(connector, tool)
         assert (type(caught), caught.cause_code) == (ToolFailed, "jsonrpc_-32001")
         assert len(up.calls("tools/call")) == 1
@@ -146,12 +144,12 @@ PINGS: dict[str, Callable[[Seen], bytes]] = {
 
 
 @pytest.mark.parametrize("name", PINGS)
-async def test_an_idle_session_is_tried_before_a_call_that_acts(name: str, client: aiohttp.ClientSession) -> None:
+async def test_an_idle_session_is_tried_before_a_call_that_acts(name: str, pool: Pool) -> None:
     """A session that ended unnoticed costs a ping and a handshake; the call is sent once, in the new session."""
     pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0)
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,
-        HttpConnector(up.url, client, options) as connector,
+        HttpConnector(up.url, pool, options) as connector,
     ):
         await connector.invoke(lease(pay))
         up.scripts["ping"] = says(PINGS[name])
@@ -160,12 +158,12 @@ async def test_an_idle_session_is_tried_before_a_call_that_acts(name: str, clien
         assert (len(up.calls("ping")), up.sessions) == (1, 2)
 
 
-async def test_an_idle_session_is_kept_where_the_server_is_there(client: aiohttp.ClientSession) -> None:
+async def test_an_idle_session_is_kept_where_the_server_is_there(pool: Pool) -> None:
     """A ping that is answered, or not known, says that the session lives; a shut door leaves the call unsent."""
     pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0, setup_timeout_s=0.5)
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,
-        HttpConnector(up.url, client, options) as connector,
+        HttpConnector(up.url, pool, options) as connector,
     ):
         await connector.invoke(lease(pay))
         for reply in (answer, lambda s: error(s, -32601), lambda s: error(s, -32601, "404 Not Found")):
@@ -178,12 +176,12 @@ async def test_an_idle_session_is_kept_where_the_server_is_there(client: aiohttp
         assert len(up.calls("tools/call")) == 4
 
 
-async def test_a_session_that_hangs_is_replaced(client: aiohttp.ClientSession) -> None:
+async def test_a_session_that_hangs_is_replaced(pool: Pool) -> None:
     """A ping that never ends must not hang every later call: the session is forgotten in time for a new one."""
     pay, options = make_tool(effect=EffectClass.MONEY), HttpOptions(trusted_idle_s=0, setup_timeout_s=1.0)
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,
-        HttpConnector(up.url, client, options) as connector,
+        HttpConnector(up.url, pool, options) as connector,
     ):
         await connector.invoke(lease(pay))
         up.scripts["ping"] = up.hang
@@ -192,9 +190,9 @@ async def test_a_session_that_hangs_is_replaced(client: aiohttp.ClientSession) -
 
 
 @ERAS
-async def test_an_upstream_of_the_other_era_is_found_out(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_an_upstream_of_the_other_era_is_found_out(era: Era, pool: Pool) -> None:
     """An upstream replaced by one of the other era costs at most one refused call, not the connector."""
-    async with running(era, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
+    async with running(era, call=says(answer)) as up, HttpConnector(up.url, pool) as connector:
         await connector.invoke(lease(TOOL))
         up.era = Era.STATELESS if era is Era.HANDSHAKE else Era.HANDSHAKE
         up.scripts["tools/call"] = says(lambda s: error(s, -32600, "400 Bad Request", id="server-error"))
@@ -204,10 +202,10 @@ async def test_an_upstream_of_the_other_era_is_found_out(era: Era, client: aioht
         assert connector.era is up.era
 
 
-async def test_sessions_are_not_shared_between_credentials(client: aiohttp.ClientSession) -> None:
+async def test_sessions_are_not_shared_between_credentials(pool: Pool) -> None:
     """Two credentials have two sessions, each request carries its own, and no cookie goes from one to the other."""
     cookie = says(lambda s: answer(s, extra="set-cookie: who=alice; Path=/\r\n"))
-    async with running(Era.HANDSHAKE, call=cookie) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=cookie) as up, HttpConnector(up.url, pool) as connector:
         for _ in range(2):
             for who in ("alice", "bob"):
                 await connector.invoke(lease(TOOL, headers={"Authorization": f"Bearer {who}"}))
@@ -220,20 +218,20 @@ async def test_sessions_are_not_shared_between_credentials(client: aiohttp.Clien
     assert sorted(seen.headers["mcp-session-id"] for seen in up.calls("DELETE")) == ["session-1", "session-2"]
 
 
-async def test_sessions_of_bygone_credentials_are_ended(client: aiohttp.ClientSession) -> None:
+async def test_sessions_of_bygone_credentials_are_ended(pool: Pool) -> None:
     """Credentials that live for one call do not pile up sessions."""
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,
-        HttpConnector(up.url, client, HttpOptions(max_sessions=2)) as connector,
+        HttpConnector(up.url, pool, HttpOptions(max_sessions=2)) as connector,
     ):
         for number in range(4):
             await connector.invoke(lease(TOOL, headers={"authorization": str(number)}))
         assert [seen.headers["authorization"] for seen in up.calls("DELETE")] == ["0", "1"]
 
 
-async def test_first_calls_at_once_shake_hands_once(client: aiohttp.ClientSession) -> None:
+async def test_first_calls_at_once_shake_hands_once(pool: Pool) -> None:
     """Many first calls with one credential share one handshake."""
-    async with running(Era.HANDSHAKE, call=says(answer)) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.HANDSHAKE, call=says(answer)) as up, HttpConnector(up.url, pool) as connector:
         async with create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(connector.invoke, lease(TOOL))
@@ -241,9 +239,9 @@ async def test_first_calls_at_once_shake_hands_once(client: aiohttp.ClientSessio
 
 
 @pytest.mark.parametrize("field", ["Mcp-Session-Id", "Content-Type", "mcp-name"])
-async def test_a_credential_cannot_set_the_protocols_fields(field: str, client: aiohttp.ClientSession) -> None:
+async def test_a_credential_cannot_set_the_protocols_fields(field: str, pool: Pool) -> None:
     """A credential template that would overwrite the protocol's own header fields is refused before sending."""
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, pool) as connector:
         for headers in ({field: "x"}, {"authorization": "a\r\nb: c"}, {"authorization": "ü"}):
             caught = await failing(connector, headers=headers)
             assert (type(caught), caught.cause_code) == (NotSent, "credential_header")
@@ -256,10 +254,10 @@ def listing(up: RawUpstream, pages: dict[str | None, Any]) -> None:
 
 
 @ERAS
-async def test_all_pages_are_listed_unchanged(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_all_pages_are_listed_unchanged(era: Era, pool: Pool) -> None:
     """Definitions come page by page, with members nobody knows left in."""
     tools = [{"name": f"t{n}", "inputSchema": {"type": "object"}, "x": [n, 1.5]} for n in range(3)]
-    async with running(era) as up, HttpConnector(up.url, client) as connector:
+    async with running(era) as up, HttpConnector(up.url, pool) as connector:
         listing(up, {None: {"tools": tools[:2], "nextCursor": "2"}, "2": {"tools": tools[2:]}})
         assert await connector.discover() == tools
 
@@ -273,23 +271,23 @@ LISTINGS: dict[str, tuple[dict[str | None, Any], str]] = {
 }
 
 
-async def test_a_bad_definition_does_not_hide_the_others(client: aiohttp.ClientSession) -> None:
+async def test_a_bad_definition_does_not_hide_the_others(pool: Pool) -> None:
     """What cannot be called by its name is left out, and so is a name that occurs twice: which of the two is meant?"""
     pages: dict[str | None, Any] = {
         None: {"tools": [{"name": "twice", "x": 1}, {}, 5, {"name": 5}, {"name": "good"}], "nextCursor": "2"},
         "2": {"tools": [{"name": "twice", "x": 2}, {"name": "twice", "x": 1}, {"name": "also good"}]},
     }
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, client) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, pool) as connector:
         listing(up, pages)
         assert await connector.discover() == [{"name": "good"}, {"name": "also good"}]
 
 
 @pytest.mark.parametrize("name", LISTINGS)
-async def test_a_bad_listing_is_refused_whole(name: str, client: aiohttp.ClientSession) -> None:
+async def test_a_bad_listing_is_refused_whole(name: str, pool: Pool) -> None:
     """An upstream that cannot list its tools within bounds has none."""
     pages, cause = LISTINGS[name]
     options = HttpOptions(listing=ListingLimits(pages=3, bytes=50_000))
-    async with running(Era.STATELESS) as up, HttpConnector(up.url, client, options) as connector:
+    async with running(Era.STATELESS) as up, HttpConnector(up.url, pool, options) as connector:
         listing(up, pages)
         with pytest.raises(Unavailable) as caught:
             await connector.discover()
@@ -297,7 +295,7 @@ async def test_a_bad_listing_is_refused_whole(name: str, client: aiohttp.ClientS
 
 
 @ERAS
-async def test_discovery_and_pings_bring_the_credential_of_the_moment(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_discovery_and_pings_bring_the_credential_of_the_moment(era: Era, pool: Pool) -> None:
     """The credential is asked for each time, so that one that was changed is used; without it nothing is sent."""
     given = {"authorization": "Bearer one"}
 
@@ -307,7 +305,7 @@ async def test_discovery_and_pings_bring_the_credential_of_the_moment(era: Era, 
         return dict(given)
 
     options = HttpOptions(credential=credential)
-    async with running(era) as up, HttpConnector(up.url, client, options) as connector:
+    async with running(era) as up, HttpConnector(up.url, pool, options) as connector:
         listing(up, {None: {"tools": []}})
         for value in ("Bearer one", "Bearer two"):
             given["authorization"], before = value, len(up.seen)
@@ -324,11 +322,11 @@ async def test_discovery_and_pings_bring_the_credential_of_the_moment(era: Era, 
 
 
 @ERAS
-async def test_ping_tells_whether_the_upstream_answers(era: Era, client: aiohttp.ClientSession) -> None:
+async def test_ping_tells_whether_the_upstream_answers(era: Era, pool: Pool) -> None:
     """A ping asks each time, survives servers that know no ping, and sees a server that stopped answering."""
     method = "ping" if era is Era.HANDSHAKE else "server/discover"
     options = HttpOptions(ping_timeout_s=0.5)
-    async with running(era) as up, HttpConnector(up.url, client, options) as connector:
+    async with running(era) as up, HttpConnector(up.url, pool, options) as connector:
         await connector.ping()
         await connector.ping()
         assert len(up.calls(method)) >= 2

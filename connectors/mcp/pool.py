@@ -1,0 +1,154 @@
+"""Connections to MCP servers, kept open between calls and shared by all upstreams of a process."""
+
+import asyncio
+import ssl
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from yarl import URL
+
+from connectors.mcp.wire import Wire
+
+# Shorter than the five seconds after which common servers close a quiet connection: what is sent on a connection that
+# is just being closed is lost, and nobody knows whether it arrived.
+_KEEP_S: Final = 4.0
+
+
+class NotConnected(Exception):
+    """No connection was made: nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go.
+
+    Attributes:
+        host: name in ASCII, or address without brackets.
+        authority: value of the Host field.
+        path: request target.
+    """
+
+    tls: bool
+    host: str
+    port: int
+    authority: str
+    path: str
+
+
+def target(text: str) -> Target:
+    """Read a URL an operator wrote.
+
+    Raises:
+        ValueError: it is no http(s) URL, or carries a user or password.
+    """
+    url = URL(text)
+    if url.scheme not in {"http", "https"} or url.raw_host is None or url.port is None:
+        raise ValueError("an MCP endpoint is an http(s) URL")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise ValueError("an MCP endpoint's URL has no user or password: configure a credential")
+    bracketed = f"[{url.raw_host}]" if ":" in url.raw_host else url.raw_host
+    authority = bracketed if url.is_default_port() else f"{bracketed}:{url.port}"
+    return Target(url.scheme == "https", url.raw_host, url.port, authority, url.raw_path_qs)
+
+
+@dataclass(slots=True)
+class _Line:
+    """The connections to one host and port: those that wait, and how many more there may be."""
+
+    idle: deque[Wire] = field(default_factory=deque)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+
+class Pool:
+    """Keeps connections; an async context manager that closes them.
+
+    The newest is used first, so that what is too many grows old and goes.
+
+    One server that hangs uses up its own places only.
+    """
+
+    def __init__(self, per_server: int = 256) -> None:
+        """``per_server``: most requests under way at a time to one host and port."""
+        self._per_server = per_server
+        self._lines: dict[tuple[bool, str, int], _Line] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close every connection that waits; those in use end with their exchange."""
+        for line in self._lines.values():
+            while line.idle:
+                line.idle.pop().close()
+        await asyncio.sleep(0)  # the transports take note
+
+    async def take(self, at: Target, within_s: float) -> Wire:
+        """A connection for one exchange; give it back with ``give``.
+
+        Raises:
+            NotConnected: none was free or could be made in time.
+        """
+        line = self._line(at)
+        if line.places.locked():
+            await self._wait(line, within_s)
+        else:
+            await line.places.acquire()  # there is one: this does not wait
+        try:
+            return self._kept(line) or await self._dialled(at, within_s)
+        except BaseException:
+            line.places.release()
+            raise
+
+    def give(self, at: Target, wire: Wire) -> None:
+        """Give a connection back: one that is fit for another exchange is kept, any other is closed."""
+        line = self._line(at)
+        line.places.release()
+        if wire.settle():
+            wire.idle_since = self._loop.time()
+            line.idle.append(wire)
+            while len(line.idle) > 1 and self._is_old(line.idle[0]):
+                line.idle.popleft().close()
+
+    def _line(self, at: Target) -> _Line:
+        key = (at.tls, at.host, at.port)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(places=asyncio.Semaphore(self._per_server))
+        return line
+
+    def _kept(self, line: _Line) -> Wire | None:
+        while line.idle:
+            wire = line.idle.pop()
+            if wire.is_fit and not self._is_old(wire):
+                return wire
+            wire.close()
+        return None
+
+    def _is_old(self, wire: Wire) -> bool:
+        return not wire.is_fit or self._loop.time() - wire.idle_since > _KEEP_S
+
+    async def _wait(self, line: _Line, within_s: float) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await line.places.acquire()
+        except TimeoutError:
+            raise NotConnected("all connections are in use") from None
+
+    async def _dialled(self, at: Target, within_s: float) -> Wire:
+        tls = self._context() if at.tls else None
+        try:
+            async with asyncio.timeout(within_s):
+                _, wire = await self._loop.create_connection(Wire, at.host, at.port, ssl=tls)
+        except (OSError, UnicodeError) as error:  # TimeoutError and the errors of TLS are OSErrors
+            raise NotConnected(type(error).__name__) from error
+        return wire
+
+    def _context(self) -> ssl.SSLContext:
+        # Made once and only where it is needed: reading the trust store takes longer than a hundred calls.
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls

@@ -1,0 +1,237 @@
+"""One HTTP/1.1 connection to an upstream, one exchange at a time.
+
+Written for the one thing no client library tells reliably: whether a request can have left. Nothing here retries,
+follows, decompresses, remembers cookies or reads the environment. The parser is llhttp's strict one; what an upstream
+sends beyond its answer ends the connection, so that no answer can be taken for that of the next request.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Final, cast
+
+import httptools
+
+# What is not body (the head, framing of chunks, trailers) may be this long, and so many times the body besides.
+_OVERHEAD_BYTES: Final = 64 * 1024
+_OVERHEAD_TIMES: Final = 16
+_HELD_BYTES: Final = 256 * 1024
+_MAX_INTERIM: Final = 8
+_SWITCHING, _FINAL = 101, 200
+
+
+class Broken(Exception):
+    """The connection ended, or what came over it is no HTTP answer."""
+
+
+class Answer:
+    """The answer to the request that was just sent: its head is here, its body may still be coming.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, wire: "Wire", status: int) -> None:
+        self.status = status
+        self._wire = wire
+        self._fields: dict[bytes, bytes] = {}
+
+    def field(self, name: bytes) -> str | None:
+        """A header field by its name in lower case, repeated ones joined by commas; None where it is not there."""
+        value = self._fields.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take note of a header field."""
+        name = name.lower()
+        known = self._fields.get(name)
+        self._fields[name] = value if known is None else known + b", " + value
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body, piece by piece as it comes.
+
+        Raises:
+            Broken: it ended early.
+        """
+        while (piece := await self._wire.piece()) is not None:
+            yield piece
+
+
+class Wire(asyncio.Protocol):
+    """A connection. Cancelling an exchange, or leaving an answer unread, makes it unfit for another one."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: deque[bytes] = deque()
+        self._held = self._received = self._body = self._interim = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._fault: Broken | None = None
+        self._is_asked = self._is_complete = self._is_kept = self._is_paused = False
+        self.idle_since = 0.0
+
+    async def ask(self, request: bytes) -> Answer:
+        """Send one whole request; returns when the head of its answer is here.
+
+        Raises:
+            Broken: no answer came; the request may have arrived.
+        """
+        if self._transport is None or self._fault is not None or self._is_asked:
+            raise self._fault or Broken("the connection is in use")
+        self._is_asked = True
+        self._transport.write(request)
+        while self._answer is None:
+            await self._more()
+        return self._answer
+
+    async def piece(self) -> bytes | None:
+        """The next piece of the answer's body, None at its end.
+
+        Raises:
+            Broken: it ended early.
+        """
+        while not self._pieces:
+            if self._is_complete:
+                return None
+            await self._more()
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._is_paused and self._held < _HELD_BYTES and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return piece
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether another request may be sent: the last answer was read to its end and both sides keep the line."""
+        return self._fault is None and not self._is_asked and self._transport is not None
+
+    def settle(self) -> bool:
+        """End the exchange; returns whether the connection is fit for another one, and otherwise closes it."""
+        transport = self._transport
+        keeps = (
+            self._is_complete
+            and not self._pieces
+            and self._fault is None
+            and transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+            and self._is_kept
+        )
+        if not keeps:
+            self.close()
+            return False
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = None
+        self._held = self._received = self._body = self._interim = 0
+        self._is_asked = self._is_complete = self._is_kept = False
+        return True
+
+    def close(self) -> None:
+        """End the connection at once."""
+        self._end("closed")
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """What had no length is complete now; everything else is broken."""
+        if error is None and self._answer is not None and not self._is_complete:
+            self._complete_by_end()
+        self._end("the connection was closed")
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes of the answer."""
+        if not self._is_asked or self._is_complete:
+            self._end("something came that was not asked for")
+            self.close()
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, Broken) as error:
+            self._end(str(error) or type(error).__name__)
+            self.close()
+            return
+        if self._received - self._body > _OVERHEAD_BYTES + _OVERHEAD_TIMES * self._body:
+            self._end("the answer's head or framing is too long")
+            self.close()
+            return
+        if self._held > _HELD_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    # the parser's side
+
+    def on_message_begin(self) -> None:
+        """Another head begins: the answer's, or that of an interim one before it."""
+        if self._is_complete:
+            raise Broken("two answers to one request")
+        self._fields.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header field; those after the body (trailers) are of no use."""
+        if self._answer is None:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is here; that of an interim answer is only counted."""
+        status = self._parser.get_status_code()
+        if status == _SWITCHING:
+            raise Broken("the server switches protocols unasked")
+        if status < _FINAL:
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                raise Broken("too many interim answers")
+            return
+        self._answer = Answer(self, status)
+        for name, value in self._fields:
+            self._answer.add(name, value)
+
+    def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body += len(piece)
+        self._held += len(piece)
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; an interim one is not the answer."""
+        self._is_complete = self._answer is not None
+        self._is_kept = self._parser.should_keep_alive()  # asked later, the parser no longer knows
+
+    async def _more(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _complete_by_end(self) -> None:
+        # llhttp knows whether an answer without a length may end here; httptools has no call for the end of input, and
+        # a keep-alive answer is never one of that kind.
+        answer = self._answer
+        if answer is None or answer.field(b"content-length") is not None:
+            return
+        if answer.field(b"transfer-encoding") is None:
+            self._is_complete = True
+            self._fault = Broken("the connection was closed")
+
+    def _end(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = Broken(why)
+        self._wake()
