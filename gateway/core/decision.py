@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -237,6 +238,10 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
         return _fault(fault)
     if result is None:
         return _fault("engine.undefined")
+    return _said_before(result) if len(result) <= _USUAL else _said(result)
+
+
+def _said(result: bytes) -> _Word:
     try:
         document = _document.decode(result)
         obligations, unmet = _merge(document)
@@ -245,6 +250,11 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
     if any(name.startswith(_RESERVED) for name in _ids(document)):
         return _fault("engine.reserved_id")
     return _judge(document, obligations, unmet)
+
+
+# An engine says the same few things again and again; what they mean depends on nothing else.
+_USUAL = 4096
+_said_before = lru_cache(maxsize=1024)(_said)
 
 
 def _judge(document: _Document, obligations: Obligations, unmet: tuple[Reason, ...]) -> _Word:

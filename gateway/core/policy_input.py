@@ -8,6 +8,7 @@ recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -73,7 +74,13 @@ def _facts(target: Resolved, settings: PipelineSettings, at_us: int, phase: str)
 
 
 def _rfc3339(at_us: int) -> str:
-    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, micros = divmod(at_us, 1_000_000)
+    return f"{_second(seconds)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def _who(principal: Principal) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Self
 from gateway.adapters.rego.bundle import Bundle, BundleError
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.link import Question
+from gateway.adapters.rego.memory import Memory
 from gateway.adapters.rego.pool import Pool, unavailable
 from gateway.adapters.rego.preflight import examine, preflight
 from gateway.adapters.rego.probe import PROBES
@@ -39,6 +40,7 @@ class RegoEngine:
         self._settings = settings or EngineSettings()
         self._event = meter or _ignore
         self._pool: Pool | None = None
+        self._memory = Memory(timeless=False)
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -65,16 +67,15 @@ class RegoEngine:
 
     async def ping(self) -> None:
         """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
-        await self.evaluate("ping", PROBES[:1])
+        pool = self._running()
+        await pool.ask("ping", PROBES[:1]).answer
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
         if any(len(document) > MAX_BYTES for document in inputs):
             raise TooLarge(f"a policy input is larger than {MAX_BYTES} bytes", cause_code="policy_input")
-        pool = self._pool
-        if pool is None:
-            raise unavailable("policy engine is not running")
-        verdicts = await self._ask(pool, decision_id, inputs)
+        pool = self._running()
+        verdicts = await self._answered(pool, decision_id, inputs)
         for verdict in verdicts:
             if verdict.fault is not None:
                 self._log.warning("policy fault %s at %s", verdict.fault, verdict.place or "-")
@@ -84,6 +85,22 @@ class RegoEngine:
             pool.bundle.revision,
             pool.engine,
         )
+
+    def _running(self) -> Pool:
+        if self._pool is None:
+            raise unavailable("policy engine is not running")
+        return self._pool
+
+    async def _answered(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
+        memory = self._memory
+        keys = [memory.key(document) for document in inputs]
+        known = [memory.recall(key) for key in keys]
+        asked = [number for number, verdict in enumerate(known) if verdict is None]
+        answers = await self._ask(pool, decision_id, [inputs[number] for number in asked]) if asked else ()
+        for number, verdict in zip(asked, answers, strict=True):
+            known[number] = verdict
+            memory.keep(keys[number], verdict)
+        return [verdict for verdict in known if verdict is not None]
 
     async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
         if 0 < len(inputs) <= CHUNK:
@@ -97,9 +114,10 @@ class RegoEngine:
                 _forget(question.answer)
 
     async def _serve(self, bundle: Bundle) -> Pool:
-        findings = await examine(bundle.modules)
-        if findings:
-            raise BundleError(*(str(finding) for finding in findings))
+        examined = await examine(bundle.modules)
+        if examined.findings:
+            raise BundleError(*(str(finding) for finding in examined.findings))
+        self._memory = Memory(timeless=examined.reads is not None and "time" not in examined.reads)
         await preflight(bundle, self._settings.pool())
         pool = Pool(bundle, self._settings.pool(), self._event)
         try:

@@ -9,6 +9,7 @@ from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.lint import Finding, Source, lint, source
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
+from gateway.adapters.rego.reads import members
 from gateway.core.decision import Evaluation, fold
 from gateway.core.errors import Unavailable
 
@@ -44,10 +45,24 @@ async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
             raise BundleError(f"{where}: a plain question gives {decision.reasons[0].id}")
 
 
-async def examine(modules: Sequence[Module]) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the syntax trees of a bundle say.
+
+    Attributes:
+        findings: what is wrong with it, by file and line.
+        reads: first-level members of the input its rules can read; None = any.
+    """
+
+    findings: list[Finding]
+    reads: frozenset[str] | None
+
+
+async def examine(modules: Sequence[Module]) -> Examined:
     """Parse and lint modules in a throw-away child."""
     parsed = await parse(modules)
-    return sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
+    findings = sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
+    return Examined(findings, None if findings else members(parsed.sources))
 
 
 @dataclass(slots=True)

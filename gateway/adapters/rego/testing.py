@@ -117,7 +117,7 @@ def label(directory: Path) -> str:
 
 
 async def _check(bundle: Bundle) -> list[Finding]:
-    findings = await examine((*bundle.modules, *bundle.tests))
+    findings = (await examine((*bundle.modules, *bundle.tests))).findings
     if not findings:
         try:
             await preflight(bundle, EngineSettings().pool())

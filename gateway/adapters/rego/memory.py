@@ -1,0 +1,60 @@
+"""Answers to listing questions, kept while the bundle that gave them is served.
+
+Whether a caller may know of a tool is asked before each call, and depends on the same few facts each time. The same
+document gives the same answer (no bundle is served that reads the world or chance), so the answer is kept by the whole
+document, save its time where no rule can read it. Hidden tools and tools that do not exist are kept alike: how fast an
+answer comes says nothing of which of the two it is about.
+"""
+
+import hashlib
+from collections import OrderedDict
+
+import msgspec
+
+from gateway.adapters.rego.frames import Verdict
+
+_KEPT = 16_384
+_LONGEST = 16 * 1024  # with all its answers the memory stays within some tens of megabytes, whatever callers send
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    phase: str
+    time: msgspec.Raw
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+class Memory:
+    """The latest answers of one bundle. ``timeless`` says that no rule of it can read the input's time."""
+
+    def __init__(self, *, timeless: bool) -> None:
+        self._timeless = timeless
+        self._answers: OrderedDict[bytes, Verdict] = OrderedDict()
+
+    def key(self, document: bytes) -> bytes | None:
+        """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
+        if not self._timeless or len(document) > _LONGEST:
+            return None
+        try:
+            head = _head.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if head.phase != "list":
+            return None
+        return hashlib.sha256(document.replace(bytes(head.time), b"", 1)).digest()
+
+    def recall(self, key: bytes | None) -> Verdict | None:
+        """The answer kept by ``key``."""
+        found = None if key is None else self._answers.get(key)
+        if found is not None and key is not None:
+            self._answers.move_to_end(key)
+        return found
+
+    def keep(self, key: bytes | None, verdict: Verdict) -> None:
+        """Keep a sound answer; a fault may pass."""
+        if key is None or verdict.fault is not None or verdict.result is None or len(verdict.result) > _LONGEST:
+            return
+        self._answers[key] = verdict
+        if len(self._answers) > _KEPT:
+            self._answers.popitem(last=False)
