@@ -1,13 +1,15 @@
 """The signed log as the event loop sees it: callers submit drafts, one thread writes what gathered meanwhile.
 
-Everything that arrives while a transaction is being made durable goes into the next one (group commit), and the answers
-of a transaction come back to the loop in one wake-up.
+Everything that arrives while a transaction is being made durable goes into the next one (group commit). The loop hands
+a transaction over at the end of a turn and its answers come back in one wake-up: the writer never competes with the
+loop for the interpreter over every single call.
 """
 
 import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,10 +63,11 @@ class Ledger:
     def __init__(self, folder: Path, keys: LogKeys, clock: Clock, reserve_bytes: int = RESERVE_BYTES) -> None:
         """``reserve_bytes``: free space below which new calls are refused while what was begun is still recorded."""
         self._store = Store(folder, keys, clock, reserve_bytes)
-        self._waiting: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._waiting: deque[_Group] = deque()
+        self._batches: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_open = False
+        self._is_open = self._is_due = self._is_writing = False
 
     async def __aenter__(self) -> Self:
         """Open and check the log.
@@ -82,7 +85,9 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_open = False
-        self._waiting.put(None)
+        while self._waiting:
+            self._batches.put(self._batch())
+        self._batches.put(None)
         with CancelScope(shield=True):
             await to_thread.run_sync(self._thread.join)
 
@@ -94,10 +99,10 @@ class Ledger:
         durable = Durable(loop=self._loop)
         if not self._is_open:
             durable.set_exception(Unavailable("the audit log is closed", cause_code="ledger_closed"))
-        elif self._waiting.qsize() >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in drafts):
+        elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in drafts):
             durable.set_exception(Unavailable("the audit log is busy", retry_after=1, cause_code="ledger_queue"))
         else:
-            self._waiting.put(_Group(drafts, durable))
+            self._wait(_Group(drafts, durable))
         return durable
 
     async def append(self, drafts: Sequence[Draft]) -> None:
@@ -112,7 +117,7 @@ class Ledger:
 
     def owe(self, drafts: Sequence[Draft]) -> None:
         """Endings that could not be written: written as soon as writing works again, if the call is still open then."""
-        self._waiting.put(_Group(drafts, None))
+        self._wait(_Group(drafts, None))
 
     async def ping(self) -> None:
         """Return when new calls can be recorded.
@@ -125,31 +130,52 @@ class Ledger:
         if self._store.trouble is not None:
             raise Unavailable(self._store.trouble, retry_after=1)
 
+    def _wait(self, group: _Group) -> None:
+        self._waiting.append(group)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._loop is not None and self._waiting and not self._is_due and not self._is_writing:
+            self._is_due = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._is_due = False
+        if self._waiting:  # unless the end of the log took it meanwhile
+            self._is_writing = True
+            self._batches.put(self._batch())
+
+    def _batch(self) -> list[_Group]:
+        groups: list[_Group] = []
+        size = 0
+        while self._waiting and len(groups) < _MAX_GROUPS and size < _MAX_BYTES:
+            group = self._waiting.popleft()
+            groups.append(group)
+            size += group.size
+        return groups
+
+    def _settle(self, groups: list[_Group], outcomes: list[Outcome]) -> None:
+        for group, outcome in zip(groups, outcomes, strict=True):
+            if group.durable is None:
+                continue
+            if outcome is None:
+                group.durable.set_result(None)
+            else:
+                group.durable.set_exception(outcome)
+        self._is_writing = False
+        self._schedule()
+
+    # the writer's thread
+
     def _work(self) -> None:
-        while groups := self._gather():
+        while groups := self._batches.get():
             outcomes = self._write([group.drafts for group in groups])
             for group, outcome in zip(groups, outcomes, strict=True):
                 if group.durable is None and isinstance(outcome, Unavailable):
                     self._store.owe(group.drafts)
-            self._answer(groups, outcomes)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._settle, groups, outcomes)
         self._store.close()
-
-    def _gather(self) -> list[_Group]:
-        groups: list[_Group] = []
-        size = 0
-        group = self._waiting.get()
-        while group is not None:
-            groups.append(group)
-            size += group.size
-            if len(groups) >= _MAX_GROUPS or size >= _MAX_BYTES:
-                return groups
-            try:
-                group = self._waiting.get_nowait()
-            except queue.Empty:
-                return groups
-        if groups:
-            self._waiting.put(None)  # write what came before the end first
-        return groups
 
     def _write(self, drafts: list[Sequence[Draft]]) -> list[Outcome]:
         try:
@@ -159,17 +185,3 @@ class Ledger:
             _LOG.exception("the ledger's writer failed")
             self._store.abandon()
             return [Unavailable("the audit log cannot be written", retry_after=1) for _ in drafts]
-
-    def _answer(self, groups: list[_Group], outcomes: list[Outcome]) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(_settle, groups, outcomes)
-
-
-def _settle(groups: list[_Group], outcomes: list[Outcome]) -> None:
-    for group, outcome in zip(groups, outcomes, strict=True):
-        if group.durable is None:
-            continue
-        if outcome is None:
-            group.durable.set_result(None)
-        else:
-            group.durable.set_exception(outcome)
