@@ -32,17 +32,29 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 
 
+def header_fields(headers: Sequence[Header]) -> str:
+    """Header fields as they are sent; all but those that say where to, how long and in which encoding.
+
+    Raises:
+        Unprepared: a name or value that is none.
+    """
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise Unprepared("header_field")
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
     """One message to send.
 
     Attributes:
-        headers: all header fields but Host and Content-Length.
+        fields: the header fields, as ``header_fields`` writes them.
         body: JSON text.
         connect_s: longest a connection may take, seconds.
     """
 
-    headers: Sequence[Header]
+    fields: str
     body: bytes
     connect_s: float
 
@@ -80,7 +92,7 @@ class Endpoint:
         self._target = target(url)
         self._pool = pool
         self._ids = count(1)
-        self._line = f" {self._target.path} HTTP/1.1\r\nhost: {self._target.authority}\r\naccept-encoding: identity\r\n"
+        self._line = f" {self._target.path} HTTP/1.1\r\nhost: {self._target.authority}\r\n"
 
     def next_id(self) -> int:
         """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
@@ -119,12 +131,7 @@ class Endpoint:
         return _Exchange(self._pool, self._target, self._request(method, post), post.connect_s)
 
     def _request(self, method: str, post: Post) -> bytes:
-        fields = []
-        for name, value in post.headers:
-            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                raise Unprepared("header_field")
-            fields.append(f"{name}: {value}\r\n")
-        head = f"{method}{self._line}{''.join(fields)}content-length: {len(post.body)}\r\n\r\n"
+        head = f"{method}{self._line}{post.fields}content-length: {len(post.body)}\r\n\r\n"
         return head.encode("ascii") + post.body
 
 

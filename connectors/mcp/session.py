@@ -7,7 +7,7 @@ from typing import Final
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Endpoint, Header, Post, Question
+from connectors.mcp.exchange import Endpoint, Header, Post, Question, header_fields
 from connectors.mcp.faults import Fault
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import Request, encode_failure, encode_notification, encode_request, encode_response
@@ -42,7 +42,7 @@ class Session:
     Attributes:
         endpoint: where.
         dialect: how it is spoken.
-        headers: fields of each request, the credential's among them.
+        fields: header fields of each request, the credential's among them, as they are sent.
         id: ``Mcp-Session-Id``; None in the stateless era, and where the server keeps no sessions.
         users: requests under way.
         heard_at: when the server last answered in it, event loop's seconds.
@@ -50,7 +50,7 @@ class Session:
 
     endpoint: Endpoint
     dialect: Dialect
-    headers: list[Header] = field(repr=False)
+    fields: str = field(repr=False)
     id: str | None = None
     users: int = 0
     heard_at: float = field(default_factory=current_time)
@@ -67,9 +67,9 @@ class Session:
         """
         request_id = self.endpoint.next_id()
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
-        fields, decline = self.headers, self._decline
+        fields, decline = self.fields, self._decline
         if self.dialect.stateless:
-            fields = [*fields, (eras.METHOD_HEADER, ask.method), *ask.headers]
+            fields += header_fields([(eras.METHOD_HEADER, ask.method), *ask.headers])
         post = Post(fields, body, ask.connect_s)
         question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline)
         self.users += 1
@@ -107,6 +107,6 @@ class Session:
         # A courtesy: whether it arrives changes nothing here.
         with move_on_after(_COURTESY_S):
             try:
-                await self.endpoint.tell(Post(self.headers, body, _COURTESY_S), method)
+                await self.endpoint.tell(Post(self.fields, body, _COURTESY_S), method)
             except Fault:
                 return

@@ -9,7 +9,7 @@ from typing import Final
 from anyio import CancelScope, Lock, fail_after, move_on_after
 
 from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_version
-from connectors.mcp.exchange import Endpoint, Header, Post, Question
+from connectors.mcp.exchange import Endpoint, Post, Question, header_fields
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
 from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
 from gateway.core.mcpwire import eras
@@ -18,6 +18,9 @@ from gateway.core.mcpwire.jsonrpc import encode_notification, encode_request
 
 _SESSION_ID_MAX: Final = 1024
 _CLOSING_S: Final = 2.0
+_FRAMING: Final = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 
 
 class Sessions:
@@ -116,7 +119,7 @@ class Sessions:
             if not lock.locked():
                 self._opening.pop(key, None)
 
-    async def _open(self, credential: list[Header], budget_s: float) -> Session:
+    async def _open(self, credential: str, budget_s: float) -> Session:
         dialect = self._dialect or await self._probe(credential, budget_s)
         if dialect is not None and dialect.stateless:
             self._dialect = dialect
@@ -125,10 +128,10 @@ class Sessions:
         self._dialect = session.dialect
         return session
 
-    def _stateless(self, dialect: Dialect, credential: list[Header]) -> Session:
-        return Session(self._endpoint, dialect, [*credential, (eras.VERSION_HEADER, dialect.version)])
+    def _stateless(self, dialect: Dialect, credential: str) -> Session:
+        return Session(self._endpoint, dialect, credential + header_fields([(eras.VERSION_HEADER, dialect.version)]))
 
-    async def _probe(self, credential: list[Header], budget_s: float) -> Dialect | None:
+    async def _probe(self, credential: str, budget_s: float) -> Dialect | None:
         session = self._stateless(self._client.stateless(), credential)
         try:
             # Half of the time: a server that does not answer what it does not know is still asked the old way.
@@ -143,16 +146,16 @@ class Sessions:
         version = stateless_version(result)
         return None if version is None else self._client.stateless(version)
 
-    async def _initialise(self, credential: list[Header], budget_s: float) -> Session:
+    async def _initialise(self, credential: str, budget_s: float) -> Session:
         request_id = self._endpoint.next_id()
         body = encode_request(request_id, "initialize", self._client.handshake_params())
         answered = await self._endpoint.ask(Question(Post(credential, body, budget_s), request_id, SETUP_RESULT_BYTES))
-        session = Session(self._endpoint, handshake_dialect(answered.result), [*credential], _checked(answered.session))
-        if session.id is not None:
-            session.headers.append((eras.SESSION_HEADER, session.id))
-        if session.dialect.names_version:
-            session.headers.append((eras.VERSION_HEADER, session.dialect.version))
-        ready = Post(session.headers, encode_notification("notifications/initialized"), budget_s)
+        dialect, session_id = handshake_dialect(answered.result), _checked(answered.session)
+        own = [] if session_id is None else [(eras.SESSION_HEADER, session_id)]
+        if dialect.names_version:
+            own.append((eras.VERSION_HEADER, dialect.version))
+        session = Session(self._endpoint, dialect, credential + header_fields(own), session_id)
+        ready = Post(session.fields, encode_notification("notifications/initialized"), budget_s)
         status = await self._endpoint.tell(ready)
         if status >= 300:  # noqa: PLR2004 -- HTTP
             raise Refused(f"http_{status}", status=status)
@@ -165,17 +168,18 @@ class Sessions:
             await self._kept.pop(key).end()
 
 
-def _fields(credential: Mapping[str, str]) -> list[Header]:
+def _fields(credential: Mapping[str, str]) -> str:
     own = {
         "accept": f"{eras.JSON_TYPE}, {eras.STREAM_TYPE}",
         "content-type": eras.JSON_TYPE,
         "accept-encoding": "identity",
     }
-    # The protocol's own fields are not the credential's to set.
+    # The protocol's own fields, and those that frame a message, are not the credential's to set.
     fields = {name.lower(): value for name, value in credential.items()}
-    if any(name in own or name.startswith("mcp-") or not _is_visible(value) for name, value in fields.items()):
+    taken = own.keys() | _FRAMING
+    if any(name in taken or name.startswith("mcp-") or not _is_visible(value) for name, value in fields.items()):
         raise Unprepared("credential_header")
-    return [*own.items(), *fields.items()]
+    return header_fields([*own.items(), *fields.items()])
 
 
 def _is_visible(value: str) -> bool:

@@ -11,10 +11,18 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from gateway.adapters.ledger.files import DATABASE, PAYLOAD_SLOTS, connect_readonly
+from gateway.adapters.ledger.files import (
+    COMMON_TYPES,
+    DATABASE,
+    PAYLOAD_SLOTS,
+    RARE_EFFECT,
+    RARE_TYPE,
+    connect_readonly,
+)
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
 from gateway.core.call import RunKind
+from gateway.core.decision import Effect
 from gateway.core.desk import LogRecord, Query
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.records import EventType, Role
@@ -241,6 +249,7 @@ def _search(query: Query) -> tuple[str, list[Any]]:
         if wanted is not None:
             conditions.append(f"{column} = ?")
             values.append(wanted)
+    conditions += _rarities(query)
     if query.tool is not None:
         conditions.append("tool glob ?" if "*" in query.tool else "tool = ?")
         # Only the star is a wildcard; the other two GLOB knows are taken literally.
@@ -251,3 +260,9 @@ def _search(query: Query) -> tuple[str, list[Any]]:
             values.append(bound)
     values.append(max(1, min(query.limit, _MAX_LIMIT)))
     return f"select idx, leaf from records where {' and '.join(conditions)} order by idx limit ?", values  # noqa: S608 - literals only
+
+
+def _rarities(query: Query) -> list[str]:
+    # What the caller asked for in words that the partial indexes understand.
+    rare = [RARE_TYPE] if query.type is not None and query.type not in COMMON_TYPES else []
+    return [*rare, RARE_EFFECT] if query.effect not in {None, Effect.ALLOW} else rare

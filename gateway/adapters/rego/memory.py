@@ -6,15 +6,14 @@ document, save its time where no rule can read it. Hidden tools and tools that d
 answer comes says nothing of which of the two it is about.
 """
 
-import hashlib
 from collections import OrderedDict
 
 import msgspec
 
 from gateway.adapters.rego.frames import Verdict
 
-_KEPT = 16_384
-_LONGEST = 16 * 1024  # with all its answers the memory stays within some tens of megabytes, whatever callers send
+_KEPT = 4096
+_LONGEST = 4096  # within some tens of megabytes all together, whatever callers send
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -42,7 +41,7 @@ class Memory:
             return None
         if head.phase != "list":
             return None
-        return hashlib.sha256(document.replace(bytes(head.time), b"", 1)).digest()
+        return document.replace(bytes(head.time), b"", 1)
 
     def recall(self, key: bytes | None) -> Verdict | None:
         """The answer kept by ``key``."""
