@@ -1,6 +1,7 @@
 """The policy engine on real workers: what it answers, and which bundles it serves."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -128,3 +129,41 @@ async def test_engine_that_is_not_running_is_unavailable() -> None:
         await engine.ping()
     with pytest.raises(Unavailable):
         await engine.ping()
+
+
+COUNTING = """package gateway.policies.demo
+
+allow contains {"id": "demo.once", "msg": "once"} if input.tool.server == "s"
+"""
+CLOCKED = (
+    COUNTING
+    + """
+deny contains {"id": "demo.late", "msg": "late"} if input.time.us > 100
+"""
+)
+
+
+def listing(us: int, server: str = "s") -> bytes:
+    """A listing question asked at a time."""
+    return json.dumps({"phase": "list", "time": {"us": us}, "tool": {"server": server}}).encode()
+
+
+@pytest.mark.parametrize(("rules", "later"), [(COUNTING, Effect.ALLOW), (CLOCKED, Effect.DENY)])
+async def test_time_counts_where_a_rule_reads_it(rules: str, later: Effect) -> None:
+    """A listing answer is remembered only as long as no clock can change it."""
+    async with serving(demo(rules)) as engine:
+        effects = [(await decide(engine, listing(us)))[0].effect for us in (1, 2, 101)]
+        assert effects == [Effect.ALLOW, Effect.ALLOW, later]
+
+
+async def test_a_remembered_answer_needs_no_worker() -> None:
+    """What was said before is said again while no worker answers; everything else is not."""
+    async with serving(demo(COUNTING)) as engine:
+        first = await decide(engine, listing(1), listing(1, "other"))
+        assert engine._pool is not None
+        await engine._pool.close()
+        assert [d.effect for d in await decide(engine, listing(2), listing(2, "other"))] == [d.effect for d in first]
+        with pytest.raises(Unavailable):
+            await decide(engine, listing(3), listing(3, "new"))
+        with pytest.raises(Unavailable):
+            await engine.ping()

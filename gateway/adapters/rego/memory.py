@@ -12,7 +12,6 @@ import msgspec
 
 from gateway.adapters.rego.frames import Verdict
 
-_KEPT = 4096
 _LONGEST = 4096  # within some tens of megabytes all together, whatever callers send
 
 
@@ -25,10 +24,12 @@ _head = msgspec.json.Decoder(_Head)
 
 
 class Memory:
-    """The latest answers of one bundle. ``timeless`` says that no rule of it can read the input's time."""
+    """The latest answers of one bundle."""
 
-    def __init__(self, *, timeless: bool) -> None:
+    def __init__(self, *, timeless: bool, most: int = 4096) -> None:
+        """``timeless`` says that no rule of the bundle can read the input's time; ``most`` answers are kept."""
         self._timeless = timeless
+        self._most = most
         self._answers: OrderedDict[bytes, Verdict] = OrderedDict()
 
     def key(self, document: bytes) -> bytes | None:
@@ -55,5 +56,5 @@ class Memory:
         if key is None or verdict.fault is not None or verdict.result is None or len(verdict.result) > _LONGEST:
             return
         self._answers[key] = verdict
-        if len(self._answers) > _KEPT:
+        if len(self._answers) > self._most:
             self._answers.popitem(last=False)

@@ -1,0 +1,92 @@
+"""What the engine remembers: listing answers only, by everything that can matter, and no more than it has room for."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.memory import Memory
+
+ALLOWED = Verdict(b'{"allow":{}}', None)
+
+
+def document(us: int = 1, phase: str = "list", **more: Any) -> bytes:
+    """A canonical input document."""
+    time = {"rfc3339": "2026-07-28T00:00:00.000000Z", "us": us}
+    facts = {"phase": phase, "run": {"id": "r"}, "time": time, "tool": {"fqn": "a.b"}}
+    return json.dumps(facts | more, sort_keys=True, separators=(",", ":")).encode()
+
+
+def kept(memory: Memory, asked: bytes, verdict: Verdict = ALLOWED) -> None:
+    """Ask and keep."""
+    memory.keep(memory.key(asked), verdict)
+
+
+def known(memory: Memory, asked: bytes) -> Verdict | None:
+    """What is remembered of a document."""
+    return memory.recall(memory.key(asked))
+
+
+def test_the_same_question_at_another_time() -> None:
+    """Time alone makes no other question."""
+    memory = Memory(timeless=True)
+    kept(memory, document(us=1))
+    assert known(memory, document(us=2)) is ALLOWED
+
+
+@pytest.mark.parametrize("other", [{"tool": {"fqn": "a.c"}}, {"run": {"id": "s"}}, {"agent": {"id": "x"}}])
+def test_any_other_fact_is_another_question(other: dict[str, Any]) -> None:
+    """Whatever else differs is asked anew."""
+    memory = Memory(timeless=True)
+    kept(memory, document())
+    assert known(memory, document(**other)) is None
+
+
+def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
+    """The clock may change its answer."""
+    memory = Memory(timeless=False)
+    kept(memory, document())
+    assert known(memory, document()) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        document(phase="call"),
+        document(phase="call", args={"phase": "list", "time": {"us": 1}}),
+        b"",
+        b"{}",
+        b'{"phase":"list"}',
+        b"\xff",
+        document(more="x" * 5000),
+    ],
+)
+def test_documents_that_are_not_kept(asked: bytes) -> None:
+    """Calls, what is no document and what is too long are evaluated each time."""
+    memory = Memory(timeless=True)
+    assert memory.key(asked) is None
+    kept(memory, asked)
+    assert known(memory, asked) is None
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [Verdict(None, "engine.timeout"), Verdict(None, None), Verdict(b"{}", "engine.error"), Verdict(b" " * 9000, None)],
+)
+def test_answers_that_are_not_kept(verdict: Verdict) -> None:
+    """A fault may pass, and a memory of long answers would grow."""
+    memory = Memory(timeless=True)
+    kept(memory, document(), verdict)
+    assert known(memory, document()) is None
+
+
+def test_the_answer_used_longest_ago_goes_first() -> None:
+    """Whoever asks about names that do not exist pushes out no more than there is room for."""
+    memory = Memory(timeless=True, most=3)
+    for name in "abc":
+        kept(memory, document(tool={"fqn": name}))
+    assert known(memory, document(tool={"fqn": "a"})) is ALLOWED
+    kept(memory, document(tool={"fqn": "d"}))
+    found = [known(memory, document(tool={"fqn": name})) is not None for name in "abcd"]
+    assert found == [True, False, True, True]
