@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -10,8 +10,8 @@ from typing import Final
 from anyio import move_on_after
 
 from connectors.mcp.faults import Lost, Refused, Unprepared, Unreached
-from connectors.mcp.pool import NotConnected, Pool, Target, target
-from connectors.mcp.wire import Answer, Broken, Wire
+from connectors.mcp.pool import Pool, Target, target
+from connectors.mcp.wire import Broken, NotConnected, Response, Wire
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import eras, sse
 from gateway.core.mcpwire.jsonrpc import Failure, Reply, Request, UpstreamMessage, read_upstream
@@ -147,13 +147,16 @@ class _Exchange:
         self._within_s = within_s
         self._wire: Wire | None = None
 
-    async def __aenter__(self) -> Answer:
+    async def __aenter__(self) -> Response:
         try:
             self._wire = await self._pool.take(self._target, self._within_s)
         except NotConnected as error:
             raise Unreached("connect") from error
         try:
             return await self._wire.ask(self._request)
+        except NotConnected as error:
+            self._leave()
+            raise Unreached("connect") from error
         except Broken as error:
             self._leave()
             raise Lost("connection_lost") from error
@@ -170,7 +173,7 @@ class _Exchange:
             self._wire = None
 
 
-async def _answer(answer: Answer, question: Question) -> bytes:
+async def _answer(answer: Response, question: Question) -> bytes:
     status, kind = answer.status, (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower()
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
@@ -187,7 +190,7 @@ async def _answer(answer: Answer, question: Question) -> bytes:
     return result
 
 
-async def _refusal(answer: Answer, kind: str, request_id: int) -> Refused | Lost:
+async def _refusal(answer: Response, kind: str, request_id: int) -> Refused | Lost:
     status = answer.status
     if status < 400:  # noqa: PLR2004 -- HTTP
         return Refused("redirect", status=status)
@@ -197,7 +200,7 @@ async def _refusal(answer: Answer, kind: str, request_id: int) -> Refused | Lost
     return Refused.by(failure, request_id, status=status)
 
 
-async def _error_of(answer: Answer) -> Failure | None:
+async def _error_of(answer: Response) -> Failure | None:
     try:
         message = read_upstream(await _body(answer, _REFUSAL_BYTES))
     except (MalformedRequest, TooLarge, Broken):
@@ -205,17 +208,16 @@ async def _error_of(answer: Answer) -> Failure | None:
     return message if isinstance(message, Failure) else None
 
 
-async def _body(answer: Answer, cap: int) -> bytes:
-    chunks, size = [], 0
+async def _body(answer: Response, cap: int) -> bytes:
+    body = bytearray()
     async for chunk in answer.chunks():
-        size += len(chunk)
-        if size > cap:
+        body += chunk
+        if len(body) > cap:
             raise TooLarge("the answer is too large")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(body)
 
 
-async def _from_stream(answer: Answer, question: Question) -> bytes:
+async def _from_stream(answer: Response, question: Question) -> bytes:
     decoder, asked = sse.Decoder(question.cap + _ENVELOPE_BYTES), 0
     async with aclosing(answer.chunks()) as chunks:
         async for chunk in chunks:
@@ -241,7 +243,8 @@ async def _decline(question: Question, request: Request, asked: int) -> None:
 
 
 async def _linger(chunks: AsyncIterator[bytes]) -> None:
-    with move_on_after(_LINGER_S):
+    # The answer is here and good, however the stream ends; a connection that ends badly is not kept.
+    with suppress(Broken), move_on_after(_LINGER_S):
         # More than a little after the answer is not a stream that is about to end.
         for _ in range(4):
             if await anext(chunks, None) is None:

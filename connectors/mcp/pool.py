@@ -8,15 +8,11 @@ from typing import Final, Self
 
 from yarl import URL
 
-from connectors.mcp.wire import Wire
+from connectors.mcp.wire import NotConnected, Wire
 
 # Shorter than the five seconds after which common servers close a quiet connection: what is sent on a connection that
 # is just being closed is lost, and nobody knows whether it arrived.
 _KEEP_S: Final = 4.0
-
-
-class NotConnected(Exception):
-    """No connection was made: nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +85,20 @@ class Pool:
         """A connection for one exchange; give it back with ``give``.
 
         Raises:
-            NotConnected: none was free or could be made in time.
+            NotConnected: there was none to be had in time.
         """
         line = self._line(at)
-        if line.places.locked():
-            await self._wait(line, within_s)
-        else:
+        if not line.places.locked():
             await line.places.acquire()  # there is one: this does not wait
-        try:
-            return self._kept(line) or await self._dialled(at, within_s)
-        except BaseException:
+            wire = self._kept(line)
+            if wire is not None:
+                return wire
             line.places.release()
-            raise
+        try:
+            async with asyncio.timeout(within_s):  # for a place and a connection together
+                return await self._made(line, at)
+        except (OSError, UnicodeError) as error:  # TimeoutError and the errors of TLS are OSErrors
+            raise NotConnected(type(error).__name__) from error
 
     def give(self, at: Target, wire: Wire) -> None:
         """Give a connection back: one that is fit for another exchange is kept, any other is closed."""
@@ -130,20 +128,16 @@ class Pool:
     def _is_old(self, wire: Wire) -> bool:
         return not wire.is_fit or self._loop.time() - wire.idle_since > _KEEP_S
 
-    async def _wait(self, line: _Line, within_s: float) -> None:
+    async def _made(self, line: _Line, at: Target) -> Wire:
+        await line.places.acquire()
         try:
-            async with asyncio.timeout(within_s):
-                await line.places.acquire()
-        except TimeoutError:
-            raise NotConnected("all connections are in use") from None
-
-    async def _dialled(self, at: Target, within_s: float) -> Wire:
-        tls = self._context() if at.tls else None
-        try:
-            async with asyncio.timeout(within_s):
+            wire = self._kept(line)  # one may have come back meanwhile
+            if wire is None:
+                tls = self._context() if at.tls else None
                 _, wire = await self._loop.create_connection(Wire, at.host, at.port, ssl=tls)
-        except (OSError, UnicodeError) as error:  # TimeoutError and the errors of TLS are OSErrors
-            raise NotConnected(type(error).__name__) from error
+        except BaseException:
+            line.places.release()
+            raise
         return wire
 
     def _context(self) -> ssl.SSLContext:

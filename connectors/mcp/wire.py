@@ -6,7 +6,6 @@ sends beyond its answer ends the connection, so that no answer can be taken for 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Final, cast
 
@@ -20,11 +19,15 @@ _MAX_INTERIM: Final = 8
 _SWITCHING, _FINAL = 101, 200
 
 
+class NotConnected(Exception):
+    """There is no connection to send on: nothing was sent."""
+
+
 class Broken(Exception):
     """The connection ended, or what came over it is no HTTP answer."""
 
 
-class Answer:
+class Response:
     """The answer to the request that was just sent: its head is here, its body may still be coming.
 
     Attributes:
@@ -63,23 +66,24 @@ class Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self._fields: list[tuple[bytes, bytes]] = []
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._held = self._received = self._body = self._interim = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._fault: Broken | None = None
+        self._fault: str | None = None
         self._is_asked = self._is_complete = self._is_kept = self._is_paused = False
         self.idle_since = 0.0
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes) -> Response:
         """Send one whole request; returns when the head of its answer is here.
 
         Raises:
+            NotConnected: the connection is being closed; nothing was sent.
             Broken: no answer came; the request may have arrived.
         """
-        if self._transport is None or self._fault is not None or self._is_asked:
-            raise self._fault or Broken("the connection is in use")
+        if self._transport is None or not self.is_fit:
+            raise NotConnected("the connection is closed or in use")
         self._is_asked = True
         self._transport.write(request)
         while self._answer is None:
@@ -87,7 +91,7 @@ class Wire(asyncio.Protocol):
         return self._answer
 
     async def piece(self) -> bytes | None:
-        """The next piece of the answer's body, None at its end.
+        """What has come of the answer's body, at least a byte of it; None at its end.
 
         Raises:
             Broken: it ended early.
@@ -96,9 +100,11 @@ class Wire(asyncio.Protocol):
             if self._is_complete:
                 return None
             await self._more()
-        piece = self._pieces.popleft()
-        self._held -= len(piece)
-        if self._is_paused and self._held < _HELD_BYTES and self._transport is not None:
+        # In one piece: a body in chunks of a byte must not become as many objects.
+        piece = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
         return piece
@@ -106,7 +112,10 @@ class Wire(asyncio.Protocol):
     @property
     def is_fit(self) -> bool:
         """Whether another request may be sent: the last answer was read to its end and both sides keep the line."""
-        return self._fault is None and not self._is_asked and self._transport is not None
+        if self._fault is not None or self._is_asked or self._transport is None:
+            return False
+        # The other side's end is known a turn before the connection is lost; what is written then goes nowhere.
+        return not self._transport.is_closing()
 
     def settle(self) -> bool:
         """End the exchange; returns whether the connection is fit for another one, and otherwise closes it."""
@@ -130,10 +139,9 @@ class Wire(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """End the connection at once."""
-        self._end("closed")
-        if self._transport is not None:
-            self._transport.abort()
+        """End the connection at once, and let go of what came over it."""
+        self._cut("closed")
+        self._pieces.clear()
 
     # asyncio's side
 
@@ -143,7 +151,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """What had no length is complete now; everything else is broken."""
-        if error is None and self._answer is not None and not self._is_complete:
+        if error is None and self._fault is None and not self._is_complete:
             self._complete_by_end()
         self._end("the connection was closed")
         self._transport = None
@@ -151,19 +159,16 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the next bytes of the answer."""
         if not self._is_asked or self._is_complete:
-            self._end("something came that was not asked for")
-            self.close()
+            self._cut("something came that was not asked for")
             return
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, Broken) as error:
-            self._end(str(error) or type(error).__name__)
-            self.close()
+            self._cut(str(error) or type(error).__name__)
             return
         if self._received - self._body > _OVERHEAD_BYTES + _OVERHEAD_TIMES * self._body:
-            self._end("the answer's head or framing is too long")
-            self.close()
+            self._cut("the answer's head or framing is too long")
             return
         if self._held > _HELD_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
@@ -193,7 +198,7 @@ class Wire(asyncio.Protocol):
             if self._interim > _MAX_INTERIM:
                 raise Broken("too many interim answers")
             return
-        self._answer = Answer(self, status)
+        self._answer = Response(self, status)
         for name, value in self._fields:
             self._answer.add(name, value)
 
@@ -210,7 +215,7 @@ class Wire(asyncio.Protocol):
 
     async def _more(self) -> None:
         if self._fault is not None:
-            raise self._fault
+            raise Broken(self._fault)
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -229,9 +234,14 @@ class Wire(asyncio.Protocol):
             return
         if answer.field(b"transfer-encoding") is None:
             self._is_complete = True
-            self._fault = Broken("the connection was closed")
+
+    def _cut(self, why: str) -> None:
+        # What came before is still there for whoever is about to read it.
+        self._end(why)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _end(self, why: str) -> None:
         if self._fault is None:
-            self._fault = Broken(why)
+            self._fault = why
         self._wake()

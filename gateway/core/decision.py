@@ -147,6 +147,11 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
     ]
 
 
+def grants(result: bytes) -> bool:
+    """Whether what the engine said (``Evaluation.results``) folds to allow."""
+    return _word(result, None).effect is Effect.ALLOW
+
+
 def in_mode(decision: Decision, tool: Tool, *, observe: bool) -> Decision:
     """The decision as it binds this tool: in observe mode a refusal of a read or a write is recorded, not enforced.
 

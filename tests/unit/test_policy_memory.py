@@ -1,4 +1,4 @@
-"""What the engine remembers: listing answers only, by everything that can matter, and no more than it has room for."""
+"""What the engine remembers: that a tool may be known of, by everything that can matter, and no more than has room."""
 
 import json
 from typing import Any
@@ -8,19 +8,33 @@ import pytest
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.memory import Memory
 
-ALLOWED = Verdict(b'{"allow":{}}', None)
+EMPTY: dict[str, Any] = {"allow": {}, "deny": {}, "hint": {}, "oblige": {}, "require": {}}
+SAID = {"demo": [{"id": "demo.said", "msg": "said"}]}
+
+
+def verdict(**parts: Any) -> Verdict:
+    """What an engine says; ``parts`` replaces sets."""
+    return Verdict(json.dumps(EMPTY | parts).encode(), None)
+
+
+ALLOWED = verdict(allow=SAID)
+
+
+def tool(fqn: str, digest: str = "d") -> dict[str, str]:
+    """A tool's facts; one that does not exist has no digest."""
+    return {"fqn": fqn, "digest": digest}
 
 
 def document(us: int = 1, phase: str = "list", **more: Any) -> bytes:
     """A canonical input document."""
     time = {"rfc3339": "2026-07-28T00:00:00.000000Z", "us": us}
-    facts = {"phase": phase, "run": {"id": "r"}, "time": time, "tool": {"fqn": "a.b"}}
+    facts = {"phase": phase, "run": {"id": "r"}, "time": time, "tool": tool("a.b")}
     return json.dumps(facts | more, sort_keys=True, separators=(",", ":")).encode()
 
 
-def kept(memory: Memory, asked: bytes, verdict: Verdict = ALLOWED) -> None:
+def kept(memory: Memory, asked: bytes, said: Verdict = ALLOWED) -> None:
     """Ask and keep."""
-    memory.keep(memory.key(asked), verdict)
+    memory.keep(memory.key(asked), said)
 
 
 def known(memory: Memory, asked: bytes) -> Verdict | None:
@@ -35,7 +49,7 @@ def test_the_same_question_at_another_time() -> None:
     assert known(memory, document(us=2)) is ALLOWED
 
 
-@pytest.mark.parametrize("other", [{"tool": {"fqn": "a.c"}}, {"run": {"id": "s"}}, {"agent": {"id": "x"}}])
+@pytest.mark.parametrize("other", [{"tool": tool("a.c")}, {"run": {"id": "s"}}, {"agent": {"id": "x"}}])
 def test_any_other_fact_is_another_question(other: dict[str, Any]) -> None:
     """Whatever else differs is asked anew."""
     memory = Memory(timeless=True)
@@ -53,6 +67,7 @@ def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
+        document(tool=tool("a.b", "")),
         document(phase="call"),
         document(phase="call", args={"phase": "list", "time": {"us": 1}}),
         b"",
@@ -63,7 +78,7 @@ def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
     ],
 )
 def test_documents_that_are_not_kept(asked: bytes) -> None:
-    """Calls, what is no document and what is too long are evaluated each time."""
+    """Calls, names of no tool, what is no document and what is too long are evaluated each time."""
     memory = Memory(timeless=True)
     assert memory.key(asked) is None
     kept(memory, asked)
@@ -71,13 +86,22 @@ def test_documents_that_are_not_kept(asked: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "verdict",
-    [Verdict(None, "engine.timeout"), Verdict(None, None), Verdict(b"{}", "engine.error"), Verdict(b" " * 9000, None)],
+    "said",
+    [
+        verdict(),
+        verdict(allow=SAID, deny=SAID),
+        verdict(allow=SAID, require=SAID),
+        verdict(allow={"demo": [{"id": "demo.said", "msg": "x" * 1999} for _ in range(3)]}),
+        Verdict(b"{}", None),
+        Verdict(None, None),
+        Verdict(None, "engine.timeout"),
+        Verdict(ALLOWED.result, "engine.error"),
+    ],
 )
-def test_answers_that_are_not_kept(verdict: Verdict) -> None:
-    """A fault may pass, and a memory of long answers would grow."""
+def test_answers_that_are_not_kept(said: Verdict) -> None:
+    """A hidden tool is asked about each time, a fault may pass, and a memory of long answers would grow."""
     memory = Memory(timeless=True)
-    kept(memory, document(), verdict)
+    kept(memory, document(), said)
     assert known(memory, document()) is None
 
 
@@ -85,8 +109,8 @@ def test_the_answer_used_longest_ago_goes_first() -> None:
     """Whoever asks about names that do not exist pushes out no more than there is room for."""
     memory = Memory(timeless=True, most=3)
     for name in "abc":
-        kept(memory, document(tool={"fqn": name}))
-    assert known(memory, document(tool={"fqn": "a"})) is ALLOWED
-    kept(memory, document(tool={"fqn": "d"}))
-    found = [known(memory, document(tool={"fqn": name})) is not None for name in "abcd"]
+        kept(memory, document(tool=tool(name)))
+    assert known(memory, document(tool=tool("a"))) is ALLOWED
+    kept(memory, document(tool=tool("d")))
+    found = [known(memory, document(tool=tool(name))) is not None for name in "abcd"]
     assert found == [True, False, True, True]

@@ -2,8 +2,10 @@
 
 Whether a caller may know of a tool is asked before each call, and depends on the same few facts each time. The same
 document gives the same answer (no bundle is served that reads the world or chance), so the answer is kept by the whole
-document, save its time where no rule can read it. Hidden tools and tools that do not exist are kept alike: how fast an
-answer comes says nothing of which of the two it is about.
+document, save its time where no rule can read it.
+
+Only the word that a tool which exists may be known of is kept. Hidden tools, and names of no tool, are asked about each
+time: were either remembered, how fast an answer comes would tell the one from the other.
 """
 
 from collections import OrderedDict
@@ -11,13 +13,19 @@ from collections import OrderedDict
 import msgspec
 
 from gateway.adapters.rego.frames import Verdict
+from gateway.core.decision import grants
 
 _LONGEST = 4096  # within some tens of megabytes all together, whatever callers send
+
+
+class _Tool(msgspec.Struct, frozen=True, gc=False):
+    digest: str
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
     phase: str
     time: msgspec.Raw
+    tool: _Tool
 
 
 _head = msgspec.json.Decoder(_Head)
@@ -40,7 +48,7 @@ class Memory:
             head = _head.decode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        if head.phase != "list":
+        if head.phase != "list" or not head.tool.digest:  # a name of no tool has no digest
             return None
         return document.replace(bytes(head.time), b"", 1)
 
@@ -52,8 +60,10 @@ class Memory:
         return found
 
     def keep(self, key: bytes | None, verdict: Verdict) -> None:
-        """Keep a sound answer; a fault may pass."""
-        if key is None or verdict.fault is not None or verdict.result is None or len(verdict.result) > _LONGEST:
+        """Keep the word that a tool may be known of."""
+        if key is None or verdict.fault is not None or verdict.result is None:
+            return
+        if len(verdict.result) > _LONGEST or not grants(verdict.result):
             return
         self._answers[key] = verdict
         if len(self._answers) > self._most:

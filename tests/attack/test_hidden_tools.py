@@ -1,0 +1,69 @@
+"""Whether a hidden tool exists cannot be told from how much work an answer takes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gateway.adapters.rego import bundle
+from gateway.adapters.rego.link import Question
+from gateway.adapters.rego.pool import Pool
+from gateway.core import pipeline
+from gateway.core.errors import InvalidArguments, UnknownTool
+from gateway.core.ports import Ports
+from tests.fakes import World
+from tests.fakes.callers import AGENT
+from tests.fakes.upstream import ORDER
+from tests.rego_demo import SETTINGS, serving
+
+# The order tool exists and a deny list hides it; of what does not exist, one name is within the lists and one is not.
+LISTS = {"allow": ["erp.*"], "deny": [ORDER.fqn]}
+DATA = {"gateway": {"scope": {"agents": {AGENT.agent: LISTS}, "users": {AGENT.user: {"allow": ["erp.*"]}}}}}
+UNKNOWN, BEYOND = "erp.nothing", "crm.nothing"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many documents each question took to a worker."""
+    seen: list[int] = []
+    inner = Pool.ask
+
+    def ask(pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> Question:
+        seen.append(len(inputs))
+        return inner(pool, decision_id, inputs)
+
+    monkeypatch.setattr(Pool, "ask", ask)
+    return seen
+
+
+async def work(world: World, ports: Ports, asked: list[int], name: str, *, bad: bool = False) -> list[int]:
+    """What a worker was asked while one call of ``name`` was refused."""
+    asked.clear()
+    world.catalog.faults = {name: InvalidArguments("bad")} if bad else {}
+    with pytest.raises(UnknownTool):
+        await pipeline.handle(world.call(name), ports)
+    return list(asked)
+
+
+@pytest.mark.parametrize("lists_first", [False, True])
+async def test_hidden_and_unknown_tools_take_the_same_work(asked: list[int], *, lists_first: bool) -> None:
+    """However often one asks, with whatever arguments, and whether or not one has listed the tools before."""
+    world = World()
+    async with serving(bundle.load([bundle.shipped()], DATA), SETTINGS) as engine:
+        ports = replace(world.ports(), policy=engine)
+        if lists_first:
+            assert ORDER not in await pipeline.listing(world.call(), ports)
+        for _ in range(3):
+            for name, bad in ((ORDER.fqn, False), (ORDER.fqn, True), (UNKNOWN, False), (BEYOND, False)):
+                assert await work(world, ports, asked, name, bad=bad) == [2]
+
+
+async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(asked: list[int]) -> None:
+    """What is remembered is that the caller may know of it."""
+    world = World()
+    async with serving(bundle.load([bundle.shipped()], DATA), SETTINGS) as engine:
+        ports = replace(world.ports(), policy=engine)
+        asked.clear()
+        for _ in range(3):
+            await pipeline.handle(world.call(), ports)
+        assert asked == [2, 1, 1]
