@@ -1,6 +1,7 @@
 """Connections to MCP servers, kept open between calls and shared by all upstreams of a process."""
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from connectors.mcp.wire import NotConnected, Wire
 # Shorter than the five seconds after which common servers close a quiet connection: what is sent on a connection that
 # is just being closed is lost, and nobody knows whether it arrived.
 _KEEP_S: Final = 4.0
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ def target(text: str) -> Target:
     url = URL(text)
     if url.scheme not in {"http", "https"} or url.raw_host is None or url.port is None:
         raise ValueError("an MCP endpoint is an http(s) URL")
-    if url.raw_user is not None or url.raw_password is not None:
+    if not _HOST.fullmatch(url.raw_host):
+        raise ValueError("an MCP endpoint's host is a name or an address")
+    if "@" in url.raw_authority:
         raise ValueError("an MCP endpoint's URL has no user or password: configure a credential")
     bracketed = f"[{url.raw_host}]" if ":" in url.raw_host else url.raw_host
     authority = bracketed if url.is_default_port() else f"{bracketed}:{url.port}"
@@ -70,12 +74,14 @@ class Pool:
         self._lines: dict[tuple[bool, str, int], _Line] = {}
         self._tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
         """Close every connection that waits; those in use end with their exchange."""
+        self._is_closed = True
         for line in self._lines.values():
             while line.idle:
                 line.idle.pop().close()
@@ -97,14 +103,16 @@ class Pool:
         try:
             async with asyncio.timeout(within_s):  # for a place and a connection together
                 return await self._made(line, at)
-        except (OSError, UnicodeError) as error:  # TimeoutError and the errors of TLS are OSErrors
+        except (OSError, ValueError) as error:  # time-outs and TLS are OSErrors; the other is a name
             raise NotConnected(type(error).__name__) from error
 
     def give(self, at: Target, wire: Wire) -> None:
         """Give a connection back: one that is fit for another exchange is kept, any other is closed."""
         line = self._line(at)
         line.places.release()
-        if wire.settle():
+        if self._is_closed:
+            wire.close()
+        elif wire.settle():
             wire.idle_since = self._loop.time()
             line.idle.append(wire)
             while len(line.idle) > 1 and self._is_old(line.idle[0]):

@@ -16,7 +16,8 @@ _OVERHEAD_BYTES: Final = 64 * 1024
 _OVERHEAD_TIMES: Final = 16
 _HELD_BYTES: Final = 256 * 1024
 _MAX_INTERIM: Final = 8
-_SWITCHING, _FINAL = 101, 200
+_INFORMATIONAL, _SWITCHING, _FINAL = 100, 101, 200
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class NotConnected(Exception):
@@ -191,6 +192,8 @@ class Wire(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is here; that of an interim answer is only counted."""
         status = self._parser.get_status_code()
+        if status < _INFORMATIONAL or self._parser.get_http_version() not in _VERSIONS:
+            raise Broken("the answer is of no kind this client knows")
         if status == _SWITCHING:
             raise Broken("the server switches protocols unasked")
         if status < _FINAL:
@@ -201,9 +204,13 @@ class Wire(asyncio.Protocol):
         self._answer = Response(self, status)
         for name, value in self._fields:
             self._answer.add(name, value)
+        if (self._answer.field(b"transfer-encoding") or "chunked").lower() != "chunked":
+            raise Broken("the answer is encoded in a way that was not asked for")
 
     def on_body(self, piece: bytes) -> None:
         """Keep a piece of the body."""
+        if self._answer is None:
+            raise Broken("an interim answer has no body")
         self._body += len(piece)
         self._held += len(piece)
         self._pieces.append(piece)
