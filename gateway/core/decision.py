@@ -27,6 +27,13 @@ class Effect(StrEnum):
     NEEDS_APPROVAL = "needs_approval"
 
 
+class Phase(StrEnum):
+    """What policy was asked: may the caller know of the tool, or may they make this call."""
+
+    LIST = "list"
+    CALL = "call"
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """People whose approval is needed.
@@ -80,6 +87,7 @@ class Decision:
         input_digest: SHA-256 of the input document, hex.
         enforced: False where observe mode lets a call pass that ``effect`` would stop. It is recorded and never set for
             money or destructive tools, nor where the engine failed.
+        phase: which question it answers.
     """
 
     id: str
@@ -91,6 +99,7 @@ class Decision:
     engine: str
     input_digest: str
     enforced: bool = True
+    phase: Phase = Phase.CALL
 
     @property
     def faulty(self) -> bool:

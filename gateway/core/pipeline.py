@@ -6,14 +6,14 @@ dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from anyio import CancelScope
 
 from gateway.core import policy_input
 from gateway.core.call import Answer, Call, Intent, Permit, Resolved
-from gateway.core.decision import Decision, Effect, Evaluation, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, Phase, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
@@ -114,7 +114,8 @@ class _Verdict:
 
     Attributes:
         listed: the phase=list decision: may the caller know of the tool?
-        decision: the phase=call decision; where the arguments have a fault, ``listed`` once more.
+        decision: the one that rules, and is recorded: the phase=call decision where the tool may be known of and its
+            arguments have no fault, otherwise ``listed``.
         fault: what is wrong with the arguments; only callers who may know of the tool hear of it.
     """
 
@@ -138,6 +139,8 @@ async def _decide(target: Resolved, usage: Usage, ports: Ports) -> _Verdict:
     evaluation = await _evaluated(decision_id, inputs, ports)
     decisions = fold(decision_id, inputs, evaluation)
     listed, decision = (in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions)
+    if fault is not None or not listed.passes:
+        decision = replace(listed, phase=Phase.LIST)
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
     return _Verdict(listed, decision, fault)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.files import DATABASE
 from gateway.core.call import Call, Channel, Intent, Live
-from gateway.core.decision import Effect
+from gateway.core.decision import Effect, Phase
 from gateway.core.desk import Query
 from gateway.core.errors import (
     BudgetExhausted,
@@ -88,6 +89,13 @@ async def test_a_denied_call_is_one_record(books: Books) -> None:
     body = books.records("decision")[0]["body"]
     assert (body["effect"], body["reasons"], body["tool"], body["phase"]) == ("deny", ["test.deny"], "up.echo", "call")
     assert books.meter.calls == [("up.echo", "denied")]
+
+
+async def test_a_hidden_tool_is_one_record_of_the_listing(books: Books) -> None:
+    """The record says which question the decision answers."""
+    walk = Walk(books, decision=replace(make_decision(Effect.DENY), phase=Phase.LIST))
+    assert await fails(walk, Denied) == ["decision"]
+    assert books.records("decision")[0]["body"]["phase"] == "list"
 
 
 async def test_bad_arguments_are_one_refusal(books: Books) -> None:

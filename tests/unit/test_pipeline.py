@@ -169,6 +169,13 @@ async def test_no_fault_tells_a_hidden_tool_from_a_missing_one(  # noqa: PLR0913
     assert ends[0] == ends[1]
 
 
+async def test_what_rules_over_a_hidden_tool_is_the_listing(world: World) -> None:
+    """Where a package would allow the call of a tool that listing hides, the refusal is what is decided and counted."""
+    world.policy.words |= {("list", "erp.stock"): SILENT, ("call", "erp.stock"): ALLOW}
+    await refused(world, world.call(), UnknownTool)
+    assert [key for key in world.meter.counts if key.startswith("decided")] == ["decided:deny:default.no_allow"]
+
+
 async def test_a_call_document_that_kills_the_engine_is_unavailable(world: World) -> None:
     """Who may see the tool hears that policy is not there; the answer about listing alone lets nothing through."""
     world.policy.deadly.add(("call", "erp.stock"))

@@ -35,7 +35,7 @@ def decision_body(target: Resolved, decision: Decision, commitment: str, took_us
         "enforced": decision.enforced,
         "engine": identifier(decision.engine),
         "input": commitment,
-        "phase": "call" if target.fault is None else "list",
+        "phase": decision.phase,
         "reasons": [identifier(reason.id) for reason in decision.reasons[:MAX_REASONS]],
         "requirements": [identifier(need.id) for need in decision.requirements[:MAX_REASONS]],
         "revision": identifier(decision.revision),
