@@ -21,7 +21,17 @@ COVERED: Final = ("gateway", "connectors", "policies")
 MARK_START: Final = "<!-- figures:one-door -->"
 MARK_END: Final = "<!-- /figures:one-door -->"
 _IGNORED: Final = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
-_FIGURES: Final = ("cpu_process_us", "cpu_tree_us", "p50_us", "p99_us", "per_second", "calls")
+_FIGURES: Final = (
+    "cpu_process_us",
+    "cpu_tree_us",
+    "reference_process_us",
+    "reference_tree_us",
+    "p50_us",
+    "p99_us",
+    "per_second",
+    "calls",
+    "probe_ms",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,9 @@ def figures(rounds: Sequence[Round], memory: Sequence[Memory]) -> dict[str, Any]
         "added_p50_us": {
             version: spread([_added(each.samples, version) for each in rounds]) for version in (STATELESS, HANDSHAKE)
         },
+        "reference_added_p50_us": {
+            version: spread([_reference_added(each, version) for each in rounds]) for version in (STATELESS, HANDSHAKE)
+        },
         "fdatasync_p50_us": spread([each.fdatasync_us for each in rounds]),
         "probe_ms": spread([probe for each in rounds for probe in each.probe_ms]),
         "memory_mb": [asdict(each) for each in memory],
@@ -118,12 +131,16 @@ def figures(rounds: Sequence[Round], memory: Sequence[Memory]) -> dict[str, Any]
 
 
 def targets(found: Mapping[str, Any]) -> list[Target]:
-    """The targets of a governed call. Where a figure has several loads, the worst of them is judged."""
+    """The targets of a governed call. Where a figure has several loads, the worst of them is judged.
+
+    Times are judged at the reference's speed: on a shared machine the same code takes twice as long from one minute to
+    the next, and the probe beside each load says how slow the machine was.
+    """
     own = [load for load in found["loads"] if load["door"] == "ostiary" and load["connections"] > 1]
-    process = max(load["cpu_process_us"]["median"] for load in own) / 1e3
-    tree = max(load["cpu_tree_us"]["median"] for load in own) / 1e3
+    process = max(load["reference_process_us"]["median"] for load in own) / 1e3
+    tree = max(load["reference_tree_us"]["median"] for load in own) / 1e3
     synced = found["fdatasync_p50_us"]["median"] / 1e3
-    added = max(each["median"] for each in found["added_p50_us"].values()) / 1e3
+    added = max(each["median"] for each in found["reference_added_p50_us"].values()) / 1e3
     ratio = min(_ratio(found["loads"], version) for version in (STATELESS, HANDSHAKE))
     gateway = max(each["rss"] for each in found["memory_mb"] if each["role"] == "gateway")
     worker = max(each["rss"] for each in found["memory_mb"] if each["role"] == "policy worker")
@@ -194,8 +211,9 @@ def table(evidence: Mapping[str, Any]) -> str:
         "",
         _circumstances(evidence),
         "",
-        "| door | revision | c | runs | CPU a call, process, ms | CPU a call, tree, ms | p50, ms | p99, ms | calls/s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| door | revision | c | runs | CPU a call, process, ms | tree, ms | both at reference speed | p50, ms | p99, ms"
+        + " | calls/s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(load) for load in found["loads"]),
         "",
         "| target | limit | measured | |",
@@ -205,7 +223,7 @@ def table(evidence: Mapping[str, Any]) -> str:
             for each in evidence["targets"]
         ),
         "",
-        "Added p50 at c = 1: "
+        "Targets are judged at reference speed. Added p50 at c = 1 as measured: "
         + ", ".join(f"{version} {_milli(value)}" for version, value in found["added_p50_us"].items())
         + " ms. Memory after the run (RSS / PSS, MB): "
         + ", ".join(f"{each['role']} {each['rss']:.0f} / {each['pss']:.0f}" for each in found["memory_mb"])
@@ -237,16 +255,29 @@ def _added(samples: Mapping[Load, Sample], version: str) -> float:
     return alone["ostiary"].p50_us - alone["direct"].p50_us
 
 
+def _reference_added(each: Round, version: str) -> float:
+    # Syncing takes what it takes; the rest is work.
+    own = next(
+        s for load, s in each.samples.items() if (load.door, load.version, load.connections) == ("ostiary", version, 1)
+    )
+    synced = 2 * each.fdatasync_us
+    return synced + (_added(each.samples, version) - synced) / own.slowness
+
+
 def _ratio(loads: Sequence[Mapping[str, Any]], version: str) -> float:
     many = [load for load in loads if load["version"] == version and load["connections"] > 1]
-    own = max(load["cpu_tree_us"]["median"] for load in many if load["door"] == "ostiary")
-    peer = next(load["cpu_tree_us"]["median"] for load in many if load["door"] == "fastmcp-shared")
+    own = max(load["reference_tree_us"]["median"] for load in many if load["door"] == "ostiary")
+    peer = next(load["reference_tree_us"]["median"] for load in many if load["door"] == "fastmcp-shared")
     return float(peer / own)
 
 
 def _row(load: Mapping[str, Any]) -> str:
     cells = [load["door"], load["version"], load["connections"], load["runs"]]
-    cells += [_milli(load[name]) for name in ("cpu_process_us", "cpu_tree_us", "p50_us", "p99_us")]
+    cells += [_milli(load[name]) for name in ("cpu_process_us", "cpu_tree_us")]
+    cells.append(
+        " / ".join(f"{load[name]['median'] / 1e3:.2f}" for name in ("reference_process_us", "reference_tree_us"))
+    )
+    cells += [_milli(load[name]) for name in ("p50_us", "p99_us")]
     return "| " + " | ".join(map(str, [*cells, f"{load['per_second']['median']:,.0f}"])) + " |"
 
 

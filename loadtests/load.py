@@ -18,6 +18,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 STATELESS: Final = "2026-07-28"
 HANDSHAKE: Final = "2025-11-25"
 _DEADLINE_S: Final = 180.0
+# What ``probe_ms`` says on an undisturbed core of the machine the limits are for.
+REFERENCE_PROBE_MS: Final = 28.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One load's figures; times in microseconds, CPU per call."""
+    """One load's figures; times in microseconds, CPU per call.
+
+    Attributes:
+        probe_ms: how fast a core was, just before and just after.
+    """
 
     calls: int
     seconds: float
@@ -71,6 +77,22 @@ class Sample:
     p99_us: float
     cpu_process_us: float
     cpu_tree_us: float
+    probe_ms: float
+
+    @property
+    def slowness(self) -> float:
+        """How much longer a core took than the reference does."""
+        return self.probe_ms / REFERENCE_PROBE_MS
+
+    @property
+    def reference_process_us(self) -> float:
+        """CPU of the process at the reference's speed."""
+        return self.cpu_process_us / self.slowness
+
+    @property
+    def reference_tree_us(self) -> float:
+        """CPU of the whole tree at the reference's speed."""
+        return self.cpu_tree_us / self.slowness
 
 
 def measure(door: Door, load: Load, seconds: float, seed: int) -> Sample:
@@ -92,6 +114,7 @@ def measure(door: Door, load: Load, seconds: float, seed: int) -> Sample:
     if load.calls:
         job["calls"] = load.calls
     command = [sys.executable, "-m", "loadtests.client"]
+    earlier = probe_ms()
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as client:
         assert client.stdin is not None
         assert client.stdout is not None
@@ -113,6 +136,7 @@ def measure(door: Door, load: Load, seconds: float, seed: int) -> Sample:
         p99_us=said["p99_us"],
         cpu_process_us=(after.process - before.process) / calls * 1e6,
         cpu_tree_us=(after.tree - before.tree) / calls * 1e6,
+        probe_ms=(earlier + probe_ms()) / 2,
     )
 
 

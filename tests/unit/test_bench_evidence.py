@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from loadtests.evidence import MARK_END, MARK_START, Round, Run, document, sources_digest, table, write_table
-from loadtests.load import Sample
+from loadtests.load import REFERENCE_PROBE_MS, Sample
 from loadtests.one_door import LOADS
 from loadtests.processes import Memory
 
 PROMISED = 6
 
 
-def run(**worse: float) -> Run:
+def run(slowness: float = 1.0, **worse: float) -> Run:
     """A run of three rounds in which every target is met, but for what ``worse`` says of one of Ostiary's loads."""
     samples = {}
     for load in LOADS:
@@ -23,7 +23,8 @@ def run(**worse: float) -> Run:
         if load.door == "ostiary":
             figures |= {"p50_us": 2000.0, "cpu_process_us": 900.0, "cpu_tree_us": 1500.0}
             figures |= worse if load.runs > 1 or load.connections == 1 else {}
-        samples[load] = Sample(calls=100, seconds=1.0, per_second=100.0, p99_us=9000.0, **figures)
+        slow = {"probe_ms": REFERENCE_PROBE_MS * slowness}
+        samples[load] = Sample(calls=100, seconds=1.0, per_second=100.0, p99_us=9000.0, **figures, **slow)
     rounds = [Round(samples, fdatasync_us=500.0, probe_ms=(40.0, 50.0), load_average=(1.0, 1.0, 1.0))] * 3
     memory = [Memory("gateway", 100.0, 80.0), Memory("policy worker", 50.0, 40.0)]
     about = {"cores": 2, "processor": "p", "kernel": "k", "python": "3", "file_system": "ext4", "versions": {"a": "1"}}
@@ -57,6 +58,16 @@ def test_the_worst_load_of_a_figure_is_judged(worse: dict[str, float], figure: s
     found = document(run(**worse))
     assert found["verdict"] == "failed"
     assert figure in missed(found)
+
+
+def test_a_slow_machine_is_taken_into_account() -> None:
+    """Times are judged as they would be at the reference's speed; syncing, and ratios, are not stretched."""
+    late = {"cpu_process_us": 1799.0, "cpu_tree_us": 1799.0, "p50_us": 4200.0}
+    assert missed(document(run(slowness=1.5, **late))) == []
+    assert "added p50, c = 1" in missed(document(run(slowness=1.5, **late | {"p50_us": 4400.0})))
+    assert missed(document(run(slowness=1.5, **late | {"cpu_tree_us": 2001.0}))) == [
+        "CPU a call, c = 16, FastMCP shared client / Ostiary's tree"
+    ]
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
