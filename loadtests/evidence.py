@@ -211,8 +211,7 @@ def table(evidence: Mapping[str, Any]) -> str:
         "",
         _circumstances(evidence),
         "",
-        "| door | revision | c | runs | CPU a call, process, ms | tree, ms | both at reference speed | p50, ms | p99, ms"
-        + " | calls/s |",
+        "| door | revision | c | runs | CPU, ms: process | tree | at reference speed | p50, ms | p99, ms | calls/s |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(load) for load in found["loads"]),
         "",
