@@ -173,6 +173,11 @@ def in_mode(decision: Decision, tool: Tool, *, observe: bool) -> Decision:
     return decision
 
 
+def as_listing(decision: Decision) -> Decision:
+    """The decision, marked as the answer to whether the caller may know of the tool."""
+    return replace(decision, phase=Phase.LIST)
+
+
 # What the packages export, strictly: a member too many, too few or of another type is a fault. ``\\Z``, as ``$`` lets a
 # newline pass. Ids of the fold itself are reserved, or a package could pass its word off as a fault of the engine.
 _RESERVED = ("engine.", "default.", "obligation.", "requirement.")

@@ -6,14 +6,14 @@ dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
 
 from anyio import CancelScope
 
 from gateway.core import policy_input
 from gateway.core.call import Answer, Call, Intent, Permit, Resolved
-from gateway.core.decision import Decision, Effect, Evaluation, Phase, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, as_listing, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
@@ -140,7 +140,7 @@ async def _decide(target: Resolved, usage: Usage, ports: Ports) -> _Verdict:
     decisions = fold(decision_id, inputs, evaluation)
     listed, decision = (in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions)
     if fault is not None or not listed.passes:
-        decision = replace(listed, phase=Phase.LIST)
+        decision = as_listing(listed)
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
     return _Verdict(listed, decision, fault)
 
