@@ -63,6 +63,7 @@ clean:  ## remove what make made
 
 .venv/.deps: requirements/base.txt requirements/dev.txt
 	@echo "== .venv: the gateway's dependencies and tools"
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv is here (Debian: apt install python3-venv)'; exit 1; }
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip $(PIP) $(PINNED) -r requirements/base.txt -r requirements/dev.txt
 	@touch $@
