@@ -51,8 +51,11 @@ bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and
 	$(BIN)/python -m loadtests.one_door $(ARGS)
 
 lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
-	cd requirements && for name in base dev audit lock mcp1 mcp2 servers peers; do \
-	  source=$$name.in; test $$name = base && source=../pyproject.toml; \
+	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers; do \
+	  source=$$name.in; case $$name in \
+	    base) source=../pyproject.toml;; \
+	    demo) source='--extra demo -c base.txt ../pyproject.toml';; \
+	  esac; \
 	  ../.venvs/lock/bin/uv pip compile $$source -o $$name.txt --upgrade --universal --python-version 3.11 --quiet \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras \
 	    --custom-compile-command 'make lock' || exit 1; \
@@ -61,11 +64,11 @@ lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and wit
 clean:  ## remove what make made
 	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build *.egg-info
 
-.venv/.deps: requirements/base.txt requirements/dev.txt
+.venv/.deps: requirements/demo.txt requirements/dev.txt
 	@echo "== .venv: the gateway's dependencies and tools"
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv is here (Debian: apt install python3-venv)'; exit 1; }
 	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip $(PIP) $(PINNED) -r requirements/base.txt -r requirements/dev.txt
+	@.venv/bin/python -m pip $(PIP) $(PINNED) -r requirements/demo.txt -r requirements/dev.txt
 	@touch $@
 
 .venv/.stamp: .venv/.deps pyproject.toml
