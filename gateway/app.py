@@ -154,29 +154,26 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         redactor=redactor,
         audit=record.log,
         meter=meter,
-        settings=PipelineSettings(
-            environment=settings.environment,
-            region=settings.region,
-            observe=settings.policy.mode == "observe",
-            hold_s=settings.approvals.hold_s,
-        ),
+        settings=_pipeline_settings(settings),
     )
-    pings = {name: part.ping for name, part in _parts(ports).items()}
-    reach = {name: connector.ping for name, connector in connected.all.items()}
-    issuer = LocalIssuer(clock, trust, key)
     desk = Desk(
         runs=record.runs,
-        issuer=issuer,
+        issuer=LocalIssuer(clock, trust, key),
         reader=record.reader,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
-        pings=pings,
-        upstreams=reach,
+        pings={name: part.ping for name, part in _parts(ports).items()},
+        upstreams={name: connector.ping for name, connector in connected.all.items()},
         metrics=meter.page,
         external_url=url,
     )
     return ports, desk, stock
+
+
+def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
+    observe = settings.policy.mode == "observe"
+    return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
 
 
 def _bundle(settings: GatewaySettings) -> bundle.Bundle:

@@ -82,6 +82,7 @@ def requested_body(action: Action, mark: str) -> dict[str, Any]:
         "action_hash": action_hash(action.statement(), Verdict.APPROVE).hex(),
         "definition": action.definition,
         "expires_us": action.expires_us,
+        "persons": max((need.quorum for need in action.requirements), default=1),
         "requirements": [identifier(need.id) for need in action.requirements[:MAX_REASONS]],
         "revision": identifier(action.revision),
         "tool": action.tool[:256],
