@@ -95,7 +95,7 @@ def enrolled(gateway: Gateway, person: str, *words: str) -> str:
     return key
 
 
-@pytest.mark.requirement("GATE-1", "GATE-5")
+@pytest.mark.requirement("GATE-1")
 def test_a_transfer_from_both_sides(tmp_path: Path, api: Api) -> None:
     """Parked, shown whole, refused to its requester, signed by another person, made once under twenty calls at once."""
     with started(tmp_path, api) as gateway:
