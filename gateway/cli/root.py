@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
     "tool": ("tools", "tool", "List and call tools."),
     "run": ("runs", "run", "Open, show and end runs."),
+    "watch": ("watch.command", "watch", "Follow the calls that pass the door, live."),
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
     "audit": ("audit", "audit", "Search and verify the signed log."),
     "policy": ("policy", "policy", "Check and test Rego policies."),
