@@ -44,7 +44,7 @@ class Masks:
     def _instead(self, text: str, found: str) -> str:
         if text != "(id)":
             return text
-        return f"(id {self._ids.setdefault(found, len(self._ids) + 1)})"
+        return f"(id-{self._ids.setdefault(found, len(self._ids) + 1)})"
 
 
 def essence(text: str) -> str:

@@ -32,6 +32,7 @@ _THEME = TerminalTheme(
     [parse_rgb_hex(colour[1:]) for colour in _DULL],
     [parse_rgb_hex(colour[1:]) for colour in _BRIGHT],
 )
+_FIRM = "\u00a0"
 _DESC = re.compile(r"<desc>\n(.*?)\n</desc>", re.DOTALL)
 
 
@@ -56,7 +57,7 @@ def draw(lines: Sequence[Line], size: tuple[int, int], title: str) -> str:
 {escape(chr(10).join(map(text_of, lines)))}
 </desc>
 <style>
-text{{font:{_FONT}px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;white-space:pre;fill:{_hex(None)}}}
+text{{font:{_FONT}px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:{_hex(None)}}}
 {"".join(f".{name}{{{css}}}" for css, name in styles.items())}
 {_motion(times, len(lines), size[1])}
 </style>
@@ -136,22 +137,24 @@ def _steps(times: Sequence[float], first: int) -> Iterator[tuple[float, int]]:
 
 
 def _drawn(line: Line, at: int, styles: dict[str, str]) -> str:
-    parts, column = [], 0
+    parts, column, y = [], 0, at * _LINE
     for text, style in runs(line):
         width = cell_len(text)
-        x, y = round(column * _CELL, 1), at * _LINE
         if style.bgcolor is not None or style.reverse:
-            parts.append(
-                f'<rect x="{x:g}" y="{y}" width="{width * _CELL:g}" height="{_LINE}" fill="{_behind(style)}"/>'
-            )
-        if text.strip():
-            name = _class(style, styles)
-            # The length is said, so that every font keeps the columns.
-            parts.append(
-                f'<text x="{x:g}" y="{y + _FONT}" textLength="{round(width * _CELL, 1):g}"{name}>{escape(text)}</text>'
-            )
+            box = f'x="{_x(column)}" y="{y}" width="{_x(width)}" height="{_LINE}"'
+            parts.append(f'<rect {box} fill="{_behind(style)}"/>')
+        words = text.strip()
+        if words:
+            x = column + len(text) - len(text.lstrip())
+            # The length is said, so that every font keeps the columns; blanks that collapse would spoil it.
+            place = f'x="{_x(x)}" y="{y + _FONT}" textLength="{_x(cell_len(words))}"{_class(style, styles)}'
+            parts.append(f"<text {place}>{escape(words.replace(' ', _FIRM))}</text>")
         column += width
     return "".join(parts)
+
+
+def _x(columns: int) -> str:
+    return f"{round(columns * _CELL, 1):g}"
 
 
 def _class(style: Style, styles: dict[str, str]) -> str:

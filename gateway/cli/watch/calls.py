@@ -113,11 +113,16 @@ def _decided(body: _Body, row: CallRow) -> _Changes:
         "tool": _text(body, "tool") or row.tool,
         "decision": _text(body, "effect"),
         "enforced": body.get("enforced") is not False,
-        "reason": str(reasons[0]) if isinstance(reasons, list) and reasons else _text(body, "cause"),
+        "reason": _telling(reasons) if isinstance(reasons, list) and reasons else _text(body, "cause"),
         "code": code,
         "state": ended,
         "took_us": _number(body, "took_us"),
     }
+
+
+def _telling(reasons: list[Any]) -> str:
+    # That nothing allows a call is the consequence; the rule beside it says why.
+    return next((str(reason) for reason in reasons if not str(reason).startswith("default.")), str(reasons[0]))
 
 
 def _requested(body: _Body, row: CallRow) -> _Changes:

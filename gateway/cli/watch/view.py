@@ -51,6 +51,7 @@ completed, failed, not sent, refused: how it ended. outcome unknown: an effect m
 
 Characters that hide, reorder or imitate are shown by their codes, as in \\u202e."""
 _SECOND = 1_000_000
+_WIDE = 96
 _CONTENT = {Mode.PAGE, Mode.SIGN}
 
 
@@ -120,7 +121,7 @@ def _list(watch: Watch, now_us: int) -> Iterator[RenderableType]:
     rows = watch.rows()
     if rows:
         shown = list(_window(rows, max(0, at - pinned), room))
-        yield _table(shown, at - pinned)
+        yield _table(shown, at - pinned, narrow=watch.size[0] < _WIDE)
     else:
         yield _line("no call passed yet" if not watch.filter else "no call like that", "dim")
 
@@ -145,31 +146,33 @@ def _pinned(view: PendingView | CallRow, now_us: int, style: str) -> Text:
     return text
 
 
-def _table(rows: Sequence[tuple[int, PendingView | CallRow]], at: int) -> Table:
+def _table(rows: Sequence[tuple[int, PendingView | CallRow]], at: int, *, narrow: bool) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("TIME", width=12, no_wrap=True)
+    table.add_column("TIME", width=8 if narrow else 12, no_wrap=True, overflow="crop")
     table.add_column("AGENT", ratio=2, no_wrap=True, overflow="ellipsis")
     table.add_column("TOOL", ratio=3, no_wrap=True, overflow="ellipsis")
     table.add_column("DECISION", width=14, no_wrap=True)
-    table.add_column("ENDED", ratio=2, min_width=15, no_wrap=True, overflow="ellipsis")
+    table.add_column("ENDED", width=15, no_wrap=True, overflow="ellipsis")
     table.add_column("REASON", ratio=3, no_wrap=True, overflow="ellipsis")
-    table.add_column("RED", width=3, justify="right", no_wrap=True)
-    table.add_column("TOOK", width=8, justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("RED", width=3, justify="right", no_wrap=True)
+        table.add_column("TOOK", width=8, justify="right", no_wrap=True)
     for place, row in rows:
         assert isinstance(row, CallRow)
-        table.add_row(*_cells(row), style="reverse" if place == at else "")
+        table.add_row(*_cells(row, narrow=narrow), style="reverse" if place == at else "")
     return table
 
 
-def _cells(row: CallRow) -> Iterator[Text]:
+def _cells(row: CallRow, *, narrow: bool) -> Iterator[Text]:
     yield Text(datetime.fromtimestamp(row.at_us / _SECOND).astimezone().strftime("%H:%M:%S.%f")[:12], "dim")
     yield Text(plain(row.agent or "(person)"))
     yield Text(plain(row.tool or "?"), "bold")
     yield _decision(row)
     yield Text(*ending(row))
     yield Text(plain(row.reason or ""), "dim")
-    yield Text(str(row.redactions) if row.redactions else "", "yellow")
-    yield Text("" if row.took_us is None else span(row.took_us), "dim")
+    if not narrow:
+        yield Text(str(row.redactions) if row.redactions else "", "yellow")
+        yield Text("" if row.took_us is None else span(row.took_us), "dim")
 
 
 def _decision(row: CallRow) -> Text:
