@@ -125,6 +125,7 @@ class Line:
         self._reach = reach
         self._timeout = httpx.Timeout(timeout_s)
         self._client: httpx.Client | None = None
+        self._stream: Any = None
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """GET ``path``; the decoded JSON answer.
@@ -152,16 +153,22 @@ class Line:
         """Close the connection; the next question opens one."""
         if self._client is not None:
             self._client.close()
-            self._client = None
+        self._client = self._stream = None
 
     def _sent(self, path: str, **request: Any) -> httpx.Response:
+        # Whether the other end has closed is looked at here: the client would open a new connection by itself, and
+        # leave its socket open where nobody is there any more.
+        if self._stream is None or self._stream.get_extra_info("is_readable"):
+            self.hang_up()
         if self._client is None:
             self._client = self._reach.client(self._timeout)
         try:
-            return self._reach.send(self._client, "GET", path, **request)
+            response = self._reach.send(self._client, "GET", path, **request)
         except Unreached:
             self.hang_up()
             raise
+        self._stream = response.extensions.get("network_stream")
+        return response
 
 
 def reaching(command: Callable[..., None]) -> Callable[..., None]:

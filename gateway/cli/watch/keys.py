@@ -68,11 +68,18 @@ def _one(held: bytes) -> tuple[int, str]:
         return _escaped(held)
     if held[0] < 0x20 or held[0] == 0x7F:  # noqa: PLR2004 - the control characters of ASCII
         return 1, _CONTROLS.get(held[0], "")
-    size = _length(held[0])
+    return _character(held)
+
+
+def _character(held: bytes) -> tuple[int, str]:
+    size = 4 if held[0] >= 0xF0 else 3 if held[0] >= 0xE0 else 2 if held[0] >= 0xC0 else 1  # noqa: PLR2004 - UTF-8
     if len(held) < size:
         return 0, ""
-    char = held[:size].decode("utf-8", "replace")
-    return (size, char) if char.isprintable() and len(char) == 1 else (size, "")
+    try:
+        char = held[:size].decode()
+    except UnicodeDecodeError:
+        return 1, ""  # one byte is dropped, so that what follows it is not swallowed
+    return size, char if char.isprintable() else ""
 
 
 def _pasted(held: bytes) -> tuple[int, str]:
@@ -94,7 +101,3 @@ def _escaped(held: bytes) -> tuple[int, str]:
         if 0x40 <= held[at] <= 0x7E:  # noqa: PLR2004 - ECMA-48, final bytes
             return at + 1, _SEQUENCES.get(held[: at + 1], "")
     return 0, ""
-
-
-def _length(lead: int) -> int:
-    return 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC0 else 1  # noqa: PLR2004 - UTF-8

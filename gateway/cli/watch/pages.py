@@ -45,6 +45,8 @@ def to_sign(view: PendingView) -> list[str]:
         f"expires    {moment(view.expires_us)}",
         f"needs      {view.needed} more signature{'s' if view.needed != 1 else ''}",
     ]
+    if view.action is not None:
+        lines += [f"digest     {guarded(view.action)}"]
     for rule, message in view.reasons:
         lines += [f"because    {guarded(rule)}: {guarded(message)}"]
     return [*lines, "", "arguments, complete", *(_INDENT + line for line in _arguments(view.arguments or ""))]
