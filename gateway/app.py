@@ -8,15 +8,9 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import hardening, listening, logs, upstreams
+from gateway import books, hardening, listening, logs, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
-from gateway.adapters.ledger.changes import ChangeLog
-from gateway.adapters.ledger.entry import SignedLog
-from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
@@ -33,6 +27,7 @@ from gateway.core.redact import Redactor
 from gateway.core.tool import Tool
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
+from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.stock import Stock
@@ -87,6 +82,7 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
             operator_socket=operator_socket,
             open_metrics=settings.listen.open_metrics,
         )
+        await stack.enter_async_context(Resumption(ports))
         yield Gateway(asgi.build(ports, desk, options), ports, desk, stock)
 
 
@@ -131,7 +127,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
     redactor = Redactor(known)
     logs.configure(redactor.text)
-    record = await _record(settings, clock, meter, stack)
+    record = await books.opened(settings, url, (clock, meter), stack)
     policy = await stack.enter_async_context(_engine(settings))
     trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
     key = load_key(settings.state / "keys" / "issuer.pem")
@@ -151,40 +147,33 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         runs=record.runs,
         catalog=catalog,
         policy=policy,
+        approvals=record.approvals,
         limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
         broker=broker,
         verifier=verifier,
         redactor=redactor,
         audit=record.log,
         meter=meter,
-        settings=PipelineSettings(settings.environment, settings.region, settings.policy.mode == "observe"),
+        settings=_pipeline_settings(settings),
     )
-    pings = {name: part.ping for name, part in _parts(ports).items()}
-    reach = {name: connector.ping for name, connector in connected.all.items()}
-    issuer = LocalIssuer(clock, trust, key)
-    desk = Desk(record.runs, issuer, record.reader, record.changes, pings, reach, meter.page, url)
+    desk = Desk(
+        runs=record.runs,
+        issuer=LocalIssuer(clock, trust, key),
+        reader=record.reader,
+        changes=record.changes,
+        approvals=record.approvals,
+        reviewers=record.reviewers,
+        pings={name: part.ping for name, part in _parts(ports).items()},
+        upstreams={name: connector.ping for name, connector in connected.all.items()},
+        metrics=meter.page,
+        external_url=url,
+    )
     return ports, desk, stock
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """The parts that share the log."""
-
-    log: SignedLog
-    runs: RunRegistry
-    reader: LogReader
-    changes: ChangeLog
-
-
-async def _record(
-    settings: GatewaySettings, clock: SystemClock, meter: PrometheusMeter, stack: AsyncExitStack
-) -> _Record:
-    keys = create_or_load(settings.state / "keys", settings.audit.origin)
-    reserve = settings.audit.reserve_mb * 1024 * 1024
-    ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
-    reader = await stack.enter_async_context(LogReader(settings.state, keys))
-    runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
-    return _Record(SignedLog(ledger, runs, keys, meter, clock), runs, reader, ChangeLog(ledger, keys, clock))
+def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
+    observe = settings.policy.mode == "observe"
+    return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
 
 
 def _bundle(settings: GatewaySettings) -> bundle.Bundle:
@@ -225,6 +214,7 @@ def _parts(ports: Ports) -> dict[str, Pingable]:
         "audit": ports.audit,
         "runs": ports.runs,
         "policy": ports.policy,
+        "approvals": ports.approvals,
         "catalogue": ports.catalog,
         "credentials": ports.broker,
     }
@@ -265,6 +255,7 @@ _FIXES = {
     "catalogue": 'declare tools in a catalogue file, or pin an MCP upstream with trust = "first_use"',
     "policy": "`ostiary policy check DIR` names the rule",
     "audit": "free disk space and check the state folder's permissions",
+    "approvals": "free disk space and check the state folder's permissions",
     "runs": "free disk space and check the state folder's permissions",
 }
 

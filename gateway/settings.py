@@ -103,6 +103,18 @@ class AuditSection(Section):
     reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
 
 
+class ApprovalsSection(Section):
+    """Calls that wait for people."""
+
+    ttl_s: int = Field(3600, ge=1, le=30 * 86_400, description="Longest a call waits for approval, seconds.")
+    replay_s: int = Field(
+        600, ge=1, le=86_400, description="How long an identical call is told what came of the first one, seconds."
+    )
+    hold_s: float = Field(
+        3.0, ge=0, le=60, description="Longest an agent's request is held before it is told to ask again, seconds."
+    )
+
+
 class DiscoverySection(Section):
     """When MCP upstreams are asked for their tools."""
 
@@ -194,6 +206,7 @@ class GatewaySettings(BaseSettings):
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     audit: AuditSection = AuditSection()
+    approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
@@ -209,6 +222,12 @@ class GatewaySettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file: ``OSTIARY_SETTING_LISTEN__PORT=9000`` wins over ``[listen] port``."""
         return (env_settings, init_settings)
+
+    @model_validator(mode="after")
+    def _own_name_kept(self) -> Self:
+        if "gateway" in self.upstreams:
+            raise ValueError("upstreams.gateway: the name is the gateway's own")
+        return self
 
     @model_validator(mode="after")
     def _credentials_exist(self) -> Self:

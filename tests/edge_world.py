@@ -14,7 +14,7 @@ from gateway.core.desk import Desk, Ping
 from gateway.edge.asgi import Options, build
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
-from tests.fakes.desk import FakeChanges, FakeReader, FakeRunDesk
+from tests.fakes.desk import FakeApprovalDesk, FakeChanges, FakeReader, FakeReviewerDesk, FakeRunDesk
 
 URL = "http://gateway.test"
 NEWEST = "2026-07-28"
@@ -81,6 +81,8 @@ class Edge:
             issuer=HexIssuer(self.world.identity),
             reader=self.reader,
             changes=self.changes,
+            approvals=FakeApprovalDesk(),
+            reviewers=FakeReviewerDesk(),
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,
             metrics=lambda: ("text/plain; version=1.0.0", b"ostiary_calls_total 0\n"),

@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.entry import SignedLog
 from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
@@ -26,6 +28,7 @@ from gateway.core.usage import Usage
 from tests.clock import StepClock
 from tests.evidence import make_call, make_decision, make_principal, make_tool
 
+TERMS = Terms(url="http://gateway.test")
 ORIGIN = "gateway.test/log"
 Act = Callable[[Intent], Awaitable[None]]
 Rule = Callable[[Usage], Awaitable[Decision]]
@@ -60,6 +63,8 @@ class Books:
     runs: RunRegistry
     log: SignedLog
     meter: Tally
+    reviewers: ReviewerRegistry
+    approvals: ApprovalRegistry
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All records, or those of one type."""
@@ -84,7 +89,12 @@ async def open_books(folder: Path, clock: Clock | None = None, reserve_bytes: in
         ledger = await stack.enter_async_context(Ledger(folder, keys, ticking, reserve_bytes))
         reader = await stack.enter_async_context(LogReader(folder, keys))
         runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking))
-        yield Books(folder, keys, ticking, ledger, reader, runs, SignedLog(ledger, runs, keys, meter, ticking), meter)
+        reviewers = ReviewerRegistry(ledger, reader, keys, ticking)
+        await reviewers.load()
+        archive = Archive(ledger, reader, runs, reviewers, keys, ticking)
+        approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
+        log = SignedLog(ledger, runs, keys, meter, ticking)
+        yield Books(folder, keys, ticking, ledger, reader, runs, log, meter, reviewers, approvals)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

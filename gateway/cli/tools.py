@@ -40,6 +40,13 @@ def call(reach: Reach, name: str, pairs: tuple[str, ...], arguments: str | None,
     headers = {} if run_id is None else {"ostiary-run": run_id}
     path = f"/v1/tools/{quote(name, safe='')}/call"
     found = reach.post_raw(path, b'{"arguments": ' + text.encode("utf-8", "surrogatepass") + b"}", headers)
+    if found.get("status") == "pending":
+        approval_id = shown(found.get("approval_id"))
+        raise Failed(
+            f"waiting for approval {approval_id}: {shown(found.get('message'))}",
+            f"`ostiary approve {approval_id}`",
+            found,
+        )
     result = found.get("result", found)
     if result.get("isError"):
         raise Failed("\n".join(["the tool says that it failed", *_lines(result)]), document=found)

@@ -42,13 +42,20 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """A parked call whose approval was given. Who calls and what comes from what was parked, never from a request."""
+
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request for a tool, as it arrived; nothing in it is trusted.
 
     Attributes:
         id: UUIDv7 made by the gateway.
         at_us: arrival, microseconds since the epoch.
-        origin: the credential it came with.
+        origin: the credential it came with, or the approval it was parked under.
         channel: the surface.
         tool: ``server.tool`` as asked for.
         arguments: parsed strictly, not yet checked against any schema.
@@ -59,7 +66,7 @@ class Call:
 
     id: str
     at_us: int
-    origin: Live
+    origin: Live | Resumed
     channel: Channel
     tool: str
     arguments: Arguments
@@ -199,6 +206,11 @@ class Intent:
         return self.quota.permit.target.caller.call
 
     @property
+    def approval_id(self) -> str | None:
+        """The approval this call uses up, or None where it needs none."""
+        return self.call.origin.approval_id if isinstance(self.call.origin, Resumed) else None
+
+    @property
     def decision(self) -> Decision:
         """The decision that allows it."""
         return self.quota.permit.decision
@@ -277,6 +289,7 @@ class Answer:
         body: JSON text of the result object.
         is_error: whether the tool itself said that it failed.
         redactions: how many values were taken out.
+        replayed: whether this is the recorded outcome of an earlier execution, told again: nothing was executed now.
     """
 
     call_id: str
@@ -284,3 +297,4 @@ class Answer:
     body: bytes
     is_error: bool
     redactions: int
+    replayed: bool = False

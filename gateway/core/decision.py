@@ -178,6 +178,11 @@ def as_listing(decision: Decision) -> Decision:
     return replace(decision, phase=Phase.LIST)
 
 
+def as_approved(decision: Decision) -> Decision:
+    """The decision, once every approval it asks for is given (``core/approval.py`` says when)."""
+    return replace(decision, effect=Effect.ALLOW)
+
+
 # What the packages export, strictly: a member too many, too few or of another type is a fault. ``\\Z``, as ``$`` lets a
 # newline pass. Ids of the fold itself are reserved, or a package could pass its word off as a fault of the engine.
 _RESERVED = ("engine.", "default.", "obligation.", "requirement.")

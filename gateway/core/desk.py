@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.call import Principal, Run
 
 
@@ -140,6 +141,111 @@ class AuditReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Dossier:
+    """An approval as people see it.
+
+    Attributes:
+        signatures: who has signed so far.
+        missing: how many persons' signatures each requirement lacks, by its id.
+        why: why it was rejected, lapsed or could not be used.
+        call_id: the call it was used for, or None.
+    """
+
+    action: Action
+    state: State
+    signatures: tuple[Signature, ...]
+    missing: Mapping[str, int]
+    why: str | None
+    call_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """A reviewer's signed word on an approval.
+
+    Attributes:
+        key_id: the enrolled key.
+        signature: Ed25519, over ``approval.approval_message`` of ``approval.action_hash``.
+        reason: for the agent, where the word is a rejection.
+    """
+
+    verdict: Verdict
+    key_id: str
+    signature: bytes
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A key to be enrolled.
+
+    Attributes:
+        public: raw Ed25519 public key, 32 bytes.
+        person: who holds it.
+        accounts: (issuer, user) of the person; they approve no call made in their own name.
+        nonce: hex, chosen by who asks.
+        signed_by: id of an enrolled key.
+        signature: that key's, over ``approval.enrolment_message`` of the hash of ``approval.enrolment(...)``.
+    """
+
+    public: bytes
+    person: str
+    roles: tuple[str, ...]
+    accounts: tuple[tuple[str, str], ...]
+    nonce: str
+    signed_by: str | None = None
+    signature: bytes | None = None
+
+
+class ApprovalDesk(Protocol):
+    """What people do with parked calls. Closed: a word that cannot be recorded was not said."""
+
+    async def waiting(self) -> tuple[Dossier, ...]:
+        """The approvals that wait for people, oldest first."""
+
+    async def dossier(self, approval_id: str) -> Dossier:
+        """One approval.
+
+        Raises:
+            NotFound: no such approval, or it ended too long ago.
+        """
+
+    async def decide(self, approval_id: str, ballot: Ballot) -> Dossier:
+        """Record a reviewer's word; the last signature needed lets the call be carried out.
+
+        Raises:
+            NotFound: no such approval.
+            Conflict: it does not wait any more, or the person has said so already.
+            Forbidden: the key is not enrolled, the signature is of something else, the person has no role that counts,
+                or they would approve their own call.
+        """
+
+
+class ReviewerDesk(Protocol):
+    """The keys that may approve."""
+
+    def all(self) -> tuple[Reviewer, ...]:
+        """Every key that was ever enrolled, revoked ones too."""
+
+    async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:
+        """Enrol a key, durably. The first needs no signature.
+
+        Raises:
+            Conflict: this key was enrolled before.
+            Forbidden: no enrolled key has signed exactly this.
+            InvalidArguments: not a key.
+        """
+
+    async def revoke(self, by: Principal, name: str) -> Reviewer:
+        """Let a key count no more, from now on.
+
+        Raises:
+            NotFound: it was never enrolled.
+            Conflict: it is revoked.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Desk:
     """Everything the surfaces may use besides the pipeline.
 
@@ -154,6 +260,8 @@ class Desk:
     issuer: TokenIssuer
     reader: AuditReader
     changes: Changes
+    approvals: ApprovalDesk
+    reviewers: ReviewerDesk
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]

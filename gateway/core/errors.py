@@ -90,6 +90,31 @@ class NotFound(GatewayError):
     code, title, status = "not_found", "Not found", 404
 
 
+class Pending(GatewayError):
+    """Policy asks for people's approval of this call. Nothing was executed; the same call again asks after it.
+
+    Attributes:
+        approval_id: what a person approves, and what to ask after.
+        url: where to look at it.
+    """
+
+    code, title, status = "pending", "Waiting for approval", 202
+
+    def __init__(
+        self, detail: str, approval_id: str, *, url: str, retry_after: float, reasons: tuple[Reason, ...] = ()
+    ) -> None:
+        """Keep which approval it is."""
+        super().__init__(detail, retry_after=retry_after, reasons=reasons, cause_code="approval_pending")
+        self.approval_id = approval_id
+        self.url = url
+
+
+class Conflict(GatewayError):
+    """What is asked for does not fit what there is: decided already, enrolled already."""
+
+    code, title, status = "conflict", "Conflict", 409
+
+
 class Denied(GatewayError):
     """Policy says no to this call of a tool the caller may see."""
 
@@ -163,3 +188,10 @@ class OutcomeUnknown(GatewayError):
 
     code, title, status = "outcome_unknown", "Outcome unknown", 504
     ending = Ending.UNKNOWN
+
+
+def recalled(code: str, detail: str, cause_code: str) -> GatewayError:
+    """The error that was recorded with ``code``, made anew to be told again; an unknown code is ``OutcomeUnknown``."""
+    kinds: tuple[type[GatewayError], ...] = (ToolFailed, NotSent, Tainted, Unavailable, OutcomeUnknown)
+    kind = next((kind for kind in kinds if kind.code == code), OutcomeUnknown)
+    return kind(detail, cause_code=cause_code)

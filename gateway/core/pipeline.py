@@ -12,7 +12,8 @@ from typing import NoReturn
 from anyio import CancelScope
 
 from gateway.core import policy_input
-from gateway.core.call import Answer, Call, Intent, Permit, Resolved
+from gateway.core.approval import Grant, with_approval
+from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
@@ -27,21 +28,28 @@ async def handle(call: Call, ports: Ports) -> Answer:
         GatewayError: every refusal and failure. Only ``OutcomeUnknown``, ``Tainted`` and ``ToolFailed`` (but not
             ``NotSent``) mean that an effect may have happened.
     """
-    principal = await ports.identity.authenticate(call)  # failing here is counted, not logged
+    principal = await _principal(call, ports)  # failing here is counted, not logged
     async with ports.audit.open(call, principal) as entry:  # record: every path ends here
         caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
         target = ports.catalog.resolve(caller)  # pinned definition, schema-checked arguments
         async with (
-            permit_for(target, entry, ports) as permit,  # decide and reserve
+            permit_for(target, entry, ports) as permit,  # decide, ask people, reserve
             ports.limits.spend(permit) as quota,  # rate, concurrency
         ):
-            intent = await entry.commit(quota)  # durable BEFORE any effect
+            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
             with _carried_out(intent):  # a committed effect finishes though its caller has gone
                 async with ports.broker.lease(intent) as lease:  # credential for this call
                     raw = await ports.catalog.invoke(lease)
                 verified = ports.verifier.verify(raw)  # output contract first ...
                 output = ports.redactor.redact(verified)  # ... then secrets
                 return await entry.complete(output)  # durable BEFORE the answer
+
+
+async def _principal(call: Call, ports: Ports) -> Principal:
+    # A parked call is resumed as who it was parked for: the credential was checked then and may have expired since.
+    if isinstance(call.origin, Resumed):
+        return await ports.approvals.principal(call.origin)
+    return await ports.identity.authenticate(call)
 
 
 @contextmanager
@@ -94,18 +102,31 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
     Raises:
         UnknownTool: no such tool, or policy hides it from this caller.
         GatewayError: the arguments' own fault, once the caller is known to see the tool.
-        Denied: policy says no, or asks for an approval.
+        Denied: policy says no.
+        Pending: policy asks for people, and the call now waits for them.
         Unavailable: policy cannot be asked or its answer cannot be used.
     """
+    grant = await ports.approvals.grant(target.call)
     async with ports.runs.section(target.caller) as section:
-        verdict = await _decide(target, section.usage, ports)
+        verdict = await _decide(_Question(target, section.usage, grant), ports)
         entry.decided(target, verdict.decision)
         _judge(target, verdict)
-        reservation = section.reserve(target)
+        reservation = section.reserve(target) if verdict.decision.passes else None
+    if reservation is None:
+        raise await ports.approvals.park(target, verdict.decision)
     try:
         yield Permit(target, verdict.decision, reservation)
     finally:
         reservation.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a decision is made of: the call, what its run has done, and what people have signed."""
+
+    target: Resolved
+    usage: Usage
+    grant: Grant | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +145,23 @@ class _Verdict:
     fault: GatewayError | None
 
 
-async def _decide(target: Resolved, usage: Usage, ports: Ports) -> _Verdict:
+async def _decide(question: _Question, ports: Ports) -> _Verdict:
     # Both phases go to the engine as one question of two documents, for tools that exist and tools that do not: hidden
     # and unknown take the same way. Arguments that break the schema never reach policy; listing is asked twice instead.
+    target, signatures = question.target, () if question.grant is None else question.grant.signatures
     started, at_us = ports.clock.monotonic(), ports.clock.now_us()
     listing_input = policy_input.listing(target, ports.settings, at_us)
     call_input, fault = listing_input, target.fault
     if fault is None:
         try:
-            call_input = policy_input.calling(target, usage, ports.settings, at_us)
+            call_input = policy_input.calling(target, question.usage, ports.settings, at_us, signatures)
         except GatewayError as error:  # kept: raised here it would tell a hidden tool from an unknown one
             fault = error
     inputs, decision_id = [listing_input, call_input], ports.clock.uuid()
     evaluation = await _evaluated(decision_id, inputs, ports)
     decisions = fold(decision_id, inputs, evaluation)
     listed, decision = (in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions)
+    decision = with_approval(decision, question.grant, target)
     if fault is not None or not listed.passes:
         decision = as_listing(listed)
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
@@ -165,13 +188,8 @@ def _judge(target: Resolved, verdict: _Verdict) -> None:
         raise verdict.fault
     decision = verdict.decision
     _usable(decision)
-    if decision.passes:
-        return
-    if decision.effect is Effect.NEEDS_APPROVAL:
-        raise Denied(
-            "needs an approval that cannot be given here", reasons=decision.reasons, cause_code="approval_required"
-        )
-    raise Denied("policy does not allow this call", reasons=decision.reasons)
+    if not decision.passes and decision.effect is not Effect.NEEDS_APPROVAL:
+        raise Denied("policy does not allow this call", reasons=decision.reasons)
 
 
 def _usable(decision: Decision) -> None:

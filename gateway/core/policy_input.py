@@ -6,13 +6,14 @@ recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from gateway.core.approval import Signature
 from gateway.core.call import Principal, Resolved, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
 from gateway.core.errors import TooLarge
@@ -38,10 +39,13 @@ def listing(target: Resolved, settings: PipelineSettings, at_us: int) -> bytes:
     return _sized(_facts(target, settings, at_us, "list"))
 
 
-def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: int) -> bytes:
+def calling(
+    target: Resolved, usage: Usage, settings: PipelineSettings, at_us: int, signatures: Sequence[Signature] = ()
+) -> bytes:
     """The input of a phase=call decision: these arguments, and what the run has done (calls in flight included).
 
-    ``run.amounts`` holds what the tool's declared measures find in the arguments.
+    ``run.amounts`` holds what the tool's declared measures find in the arguments, ``approvals`` what people have signed
+    of this call.
 
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
@@ -58,7 +62,14 @@ def calling(target: Resolved, usage: Usage, settings: PipelineSettings, at_us: i
     run["amounts"] = dict(target.amounts)
     if target.caller.run.budget:
         document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
+    if signatures:
+        document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
     return _sized(document)
+
+
+def _approval(said: Signature, args_digest: str) -> dict[str, Any]:
+    facts = {"by": said.person, "roles": sorted(said.roles), "verdict": said.verdict, "at_us": said.at_us}
+    return facts | {"args_digest": args_digest}
 
 
 def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.approval import Action, Grant
 from gateway.core.call import (
     Answer,
     Call,
@@ -20,9 +21,11 @@ from gateway.core.call import (
     Raw,
     Redacted,
     Resolved,
+    Resumed,
     Verified,
 )
 from gateway.core.decision import Decision, Evaluation
+from gateway.core.errors import GatewayError
 from gateway.core.tool import Tool
 from gateway.core.usage import Reservation, Usage
 
@@ -119,6 +122,61 @@ class PolicyEngine(Pingable, Protocol):
         """
 
 
+class Approvals(Pingable, Protocol):
+    """Calls that wait for people. Closed: what cannot be kept durably is not parked, and nothing is executed."""
+
+    async def principal(self, origin: Resumed) -> Principal:
+        """Who called, of a parked call that is being resumed.
+
+        Raises:
+            NotFound: no such approval, or it is not approved any more.
+        """
+
+    async def grant(self, call: Call) -> Grant | None:
+        """The action a resumed call carries out, with its signatures; None for a live call.
+
+        Raises:
+            NotFound: as ``principal`` does.
+        """
+
+    async def park(self, target: Resolved, decision: Decision) -> GatewayError:
+        """What is said to a call that needs approval: an identical call waits already, or this one is parked durably.
+
+        Returns:
+            ``Pending``, or ``Denied`` where people or time have said no, or where a resumed call's approval no longer
+            covers what policy asks for.
+
+        Raises:
+            Unavailable: the log cannot be written.
+            Throttled: too many of the caller's calls wait already.
+        """
+
+    async def outcome(self, approval_id: str, patience_s: float) -> Answer:
+        """What became of a parked call, told again (``Answer.replayed``); waits for it up to ``patience_s`` seconds.
+
+        Raises:
+            Pending: nothing yet.
+            GatewayError: how it failed, was rejected or lapsed.
+        """
+
+    async def check_own(self, principal: Principal, approval_id: str) -> None:
+        """Return where the parked call is ``principal``'s own.
+
+        Raises:
+            NotFound: it is not, or there is no such approval: the two cannot be told apart.
+        """
+
+    async def approved(self) -> Action:
+        """Wait for the next action that may be carried out; each is given once until ``settle``."""
+
+    async def settle(self, approval_id: str, error: GatewayError | None) -> bool:
+        """Note how an attempt to carry it out ended.
+
+        Returns:
+            Whether it may be tried again: nothing left the gateway, and what stood in the way passes.
+        """
+
+
 class Limits(Protocol):
     """Rate and concurrency. Closed: no room raises ``Throttled``."""
 
@@ -211,11 +269,13 @@ class PipelineSettings:
         environment: deployment name policy sees, e.g. ``production``.
         region: region policy sees.
         observe: record decisions without enforcing them (reads and writes only, never money or destructive).
+        hold_s: longest a surface holds a call that waits for approval before it says to ask again, seconds.
     """
 
     environment: str = "development"
     region: str = "unspecified"
     observe: bool = False
+    hold_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +287,7 @@ class Ports:
     runs: Runs
     catalog: Catalog
     policy: PolicyEngine
+    approvals: Approvals
     limits: Limits
     broker: Broker
     verifier: Verifier

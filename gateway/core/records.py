@@ -41,6 +41,12 @@ class EventType(StrEnum):
     TOOL_NOT_SENT = "tool.not_sent"
     TOOL_OUTCOME_UNKNOWN = "tool.outcome_unknown"
     REDACTION = "redaction"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
+    APPROVAL_EXPIRED = "approval.expired"
+    APPROVAL_VOID = "approval.void"
+    REVIEWER_ENROLLED = "reviewer.enrolled"
+    REVIEWER_REVOKED = "reviewer.revoked"
     ADMIN_CHANGE = "admin.change"
 
 
@@ -66,6 +72,7 @@ class Role(StrEnum):
     ERROR = "error"
     RESULT = "result"
     CHANGE = "change"
+    ACTION = "action"
 
 
 class RecordError(ValueError):

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import re2
 
-from gateway.core.call import Redacted, Verified
+from gateway.core.call import Call, Live, Redacted, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import MIN_LENGTH, PLACEHOLDERS, WIDE_GAPS, KnownValues, Needles, Span, UnfitSecret, squeeze
 from gateway.core.secret_names import is_secret_name
@@ -82,7 +82,7 @@ class Redactor:
         """
         raw = verified.raw
         intent = raw.lease.intent
-        needles = _wanted(raw.body, (self._known.needles, self._token(intent.call.origin.token)))
+        needles = _wanted(raw.body, (self._known.needles, self._caller(intent.call)))
         if needles is None:
             return Redacted(intent, raw.body, raw.value, {})
         if len(raw.body) > self._bounds.bytes:
@@ -102,6 +102,10 @@ class Redactor:
             return _Pass(needles, self._bounds).text(text)
         except (Tainted, RecursionError):  # nested beyond any use
             return UNREADABLE
+
+    def _caller(self, call: Call) -> Needles:
+        # A resumed call has no token: it was not kept.
+        return self._token(call.origin.token if isinstance(call.origin, Live) else "")
 
     def _token(self, token: str) -> Needles:
         found = self._tokens.get(token)

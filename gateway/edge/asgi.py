@@ -21,8 +21,10 @@ from gateway.edge.mcp import McpEndpoint
 from gateway.edge.ops import Readiness
 from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
+from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_reviewers import ReviewerRest
 from gateway.edge.rest_runs import RunRest
 from gateway.edge.rest_tools import ToolRest
 from gateway.edge.throttle import EdgeThrottle
@@ -78,6 +80,8 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ToolRest(ports).operations(),
         *RunRest(desk, ports.clock, options.issuer, options.run_max_s).operations(),
         *CallRest(desk).operations(),
+        *ApprovalRest(ports, desk).operations(),
+        *ReviewerRest(desk).operations(),
         *AuditRest(desk).operations(),
     )
 

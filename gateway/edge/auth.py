@@ -16,7 +16,7 @@ from gateway.edge.hosts import came_by
 from gateway.edge.reply import headers
 from gateway.edge.throttle import STRANGER, EdgeThrottle
 
-SCOPES = frozenset({"tools", "runs", "audit", "admin"})
+SCOPES = frozenset({"tools", "runs", "review", "audit", "admin"})
 _MAX_TOKEN = 8192
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")  # RFC 6750
 _MAX_RUN = 128

@@ -4,19 +4,28 @@ from starlette.types import Receive
 
 from gateway.core import pipeline
 from gateway.core.call import Answer, Call
-from gateway.core.errors import GatewayError, OutcomeUnknown, Unavailable
+from gateway.core.errors import GatewayError, OutcomeUnknown, Pending, Unavailable
 from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
 
 
 async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:
-    """The answer to ``call``. The request's body must have been read.
+    """The answer to ``call``; for one that was parked and carried out since, what came of it.
+
+    The request's body must have been read.
 
     Raises:
-        GatewayError: as ``pipeline.handle`` does.
+        GatewayError: as ``pipeline.handle`` does, or as the parked call ended.
         ClientGone: the client left, and nothing had been committed that must finish.
     """
-    return await unless_gone(receive, pipeline.handle(call, ports))
+    return await unless_gone(receive, _answer(call, ports))
+
+
+async def _answer(call: Call, ports: Ports) -> Answer:
+    try:
+        return await pipeline.handle(call, ports)
+    except Pending as parked:
+        return await ports.approvals.outcome(parked.approval_id, ports.settings.hold_s)
 
 
 def broken_off(*, may_have_acted: bool) -> GatewayError:

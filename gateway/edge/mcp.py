@@ -21,7 +21,7 @@ from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Tool
-from gateway.edge import mcp_eras, mcp_tools, problems
+from gateway.edge import mcp_eras, mcp_tools, mcp_waiting, problems
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off, carry_out
@@ -207,9 +207,16 @@ class McpEndpoint:
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
     async def _call(self, exchange: _Exchange, request_id: Id) -> Reply:
-        exchange.acting = True
-        answer = await carry_out(exchange.call, self._ports, exchange.receive)
+        call, receive = exchange.call, exchange.receive
+        if exchange.server is None and call.tool == mcp_waiting.FQN:
+            own = mcp_waiting.wait(call, exchange.visit.principal, self._ports)
+            answer = await unless_gone(receive, own)
+        else:
+            exchange.acting = True
+            answer = await carry_out(call, self._ports, receive)
         result = mcp_tools.result_for(answer.body, exchange.era)
+        if answer.replayed:
+            result = mcp_tools.told_again(result)
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
         return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
 

@@ -13,7 +13,9 @@ from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
 from gateway.core.ports import Catalog
 from gateway.core.tool import Tool
+from gateway.edge import mcp_waiting
 
+REPLAYED_META = "ostiary/replayed"
 _MAX_NAME = 256
 
 
@@ -105,6 +107,14 @@ def result_for(body: bytes, era: Era) -> bytes:
     return msgspec.json.encode({**_PLAIN.decode(body), "resultType": "complete"})
 
 
+def told_again(result: bytes) -> bytes:
+    """A tool result with the mark that it is the recorded outcome of an earlier execution."""
+    members: dict[str, Any] = dict(_PLAIN.decode(result))
+    meta = msgspec.json.decode(members["_meta"]) if "_meta" in members else {}
+    members["_meta"] = {**(meta if isinstance(meta, dict) else {}), REPLAYED_META: True}
+    return msgspec.json.encode(members)
+
+
 def header_fault(names: Headers, arguments: Mapping[str, Any], fields: Mapping[str, str | None]) -> str | None:
     """Which ``Mcp-Param-*`` header says something else than the body, or None.
 
@@ -140,8 +150,9 @@ def _without_structure(body: bytes) -> bytes:
 
 
 def listed(tools: Sequence[Tool], server: str | None, era: Era) -> dict[str, Any]:
-    """The result of ``tools/list``: one page, in catalogue order."""
-    page: dict[str, Any] = {"tools": [served(tool, server, era) for tool in tools]}
+    """The result of ``tools/list``: one page, in catalogue order; on the aggregate the gateway's own tool last."""
+    own = [mcp_waiting.served()] if server is None else []
+    page: dict[str, Any] = {"tools": [*(served(tool, server, era) for tool in tools), *own]}
     if era is Era.STATELESS:
         page |= stateless_head(0)
     return page

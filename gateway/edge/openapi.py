@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, Throttled, Unauthenticated
+from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, Pending, Throttled, Unauthenticated
 from gateway.edge.problems import URN
 from gateway.edge.rest import Operation
 
+_JSON = "application/json"
 _REF = "#/components/schemas/{model}"
 _ALWAYS: tuple[type[GatewayError], ...] = (MalformedRequest, Unauthenticated, Forbidden, Throttled)
 _PROBLEM: dict[str, Any] = {
@@ -36,6 +37,21 @@ _PROBLEM: dict[str, Any] = {
                 },
             },
         },
+    },
+}
+_PENDING: dict[str, Any] = {
+    "type": "object",
+    "description": "The call waits for people. Nothing was executed.",
+    "required": ["status", "approval_id", "approval_url", "retry_after", "instruction"],
+    "properties": {
+        "status": {"const": "pending"},
+        "approval_id": {"type": "string"},
+        "approval_url": {"type": "string"},
+        "message": {"type": "string"},
+        "retry_after": {"type": "number", "description": "Seconds."},
+        "instruction": {"type": "string", "description": "What to do, for a model."},
+        "reasons": _PROBLEM["properties"]["reasons"],
+        "call_id": {"type": "string"},
     },
 }
 _RUN_HEADER = {
@@ -74,7 +90,7 @@ def document(operations: Sequence[Operation], external_url: str, version: str) -
         "security": [{"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Problem": _PROBLEM},
+            "schemas": {**schemas, "Problem": _PROBLEM, "Pending": _PENDING},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -92,7 +108,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.needs:
         said["x-ostiary-scopes-besides"] = list(operation.needs)
     if operation.body is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(operation.body)}}}
+        said["requestBody"] = {"required": True, "content": {_JSON: {"schema": _ref(operation.body)}}}
     return said
 
 
@@ -119,13 +135,14 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if isinstance(operation.answer, str):
         good: dict[str, Any] = {operation.answer: {"schema": {"type": "string"}}}
     else:
-        good = {"application/json": {"schema": _ref(operation.answer)}}
+        good = {_JSON: {"schema": _ref(operation.answer)}}
     said: dict[str, Any] = {str(operation.status): {"description": "Done.", "content": good}}
     by_status: dict[int, list[str]] = {}
     for kind in dict.fromkeys((*_ALWAYS, *operation.refusals)):
         by_status.setdefault(kind.status, []).append(f"`{kind.code}`: {kind.title}")
     for status, words in sorted(by_status.items()):
-        content = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
+        media, model = (_JSON, "Pending") if status == Pending.status else ("application/problem+json", "Problem")
+        content = {media: {"schema": {"$ref": _REF.format(model=model)}}}
         said[str(status)] = {"description": "; ".join(words), "content": content}
     return said
 

@@ -16,6 +16,7 @@ from gateway.core.errors import (
     MalformedRequest,
     NotFound,
     OutcomeUnknown,
+    Pending,
     Quarantined,
     Tainted,
     Throttled,
@@ -36,6 +37,7 @@ INTERNAL = GatewayError("the gateway failed; its operator has the details")
 
 # What a model can act on: change the arguments, wait, take another way, tell the person.
 ACTIONABLE = (
+    Pending,
     Denied,
     InvalidArguments,
     Throttled,
@@ -65,7 +67,9 @@ _NOT_JSON = frozenset({"json", "duplicate_key", "number", "nul", "surrogate"})
 
 
 def problem(error: GatewayError, call_id: str | None) -> Reply:
-    """``error`` as problem+json."""
+    """``error`` as problem+json. A call that waits for people is no problem: it is said as plain JSON."""
+    if isinstance(error, Pending):
+        return Reply(error.status, jsonrpc.encode(waiting(error, call_id)), headers=headers_of(error, call_id))
     body: dict[str, Any] = {
         "type": URN + error.code,
         "title": error.title,
@@ -99,6 +103,8 @@ def rpc_failure(error: GatewayError, request_id: jsonrpc.Id | None, era: Era | N
 
 def tool_error(error: GatewayError, call_id: str) -> bytes:
     """``error`` as the JSON text of an MCP tool result, for the model to read."""
+    if isinstance(error, Pending):
+        return _text_result(waiting(error, call_id))
     words = {
         "error": error.code,
         "message": error.detail,
@@ -108,8 +114,28 @@ def tool_error(error: GatewayError, call_id: str) -> bytes:
         "retry_after": error.retry_after,
         "explain": f"ostiary explain {call_id}",
     }
-    text = jsonrpc.encode(_given(words)).decode()
+    return _text_result(_given(words))
+
+
+def _text_result(words: dict[str, Any]) -> bytes:
+    text = jsonrpc.encode(words).decode()
     return jsonrpc.encode({"content": [{"type": "text", "text": text}], "isError": True})
+
+
+def waiting(error: Pending, call_id: str | None) -> dict[str, Any]:
+    """What an agent is told whose call waits for people, as JSON values."""
+    return {
+        "status": "pending",
+        "approval_id": error.approval_id,
+        "approval_url": error.url,
+        "message": error.detail,
+        "retry_after": error.retry_after,
+        "instruction": "Nothing was executed yet. A person must approve this exact call. Do not change its arguments; "
+        f"make the same call again after {ceil(error.retry_after or 1)} seconds, or wait with gateway__wait_approval. "
+        "It is executed at most once.",
+        "reasons": _reasons(error),
+        "call_id": call_id,
+    }
 
 
 def rpc_code(error: GatewayError) -> int:

@@ -10,6 +10,7 @@ from gateway.core.errors import (
     BudgetExhausted,
     InvalidArguments,
     OutcomeUnknown,
+    Pending,
     Quarantined,
     Throttled,
     TooLarge,
@@ -42,6 +43,10 @@ class ToolAnswer(Model):
     run_id: str
     result: dict[str, Any] = Field(description="MCP tool result: content, structuredContent, isError.")
     redactions: int = Field(description="How many values were taken out of the result.")
+    replayed: bool = Field(
+        default=False,
+        description="Whether this is what came of an earlier, approved execution: nothing was executed now.",
+    )
 
 
 class ToolShown(Model):
@@ -81,6 +86,7 @@ class ToolRest:
                 calls=True,
                 body=ToolCall,
                 refusals=(
+                    Pending,
                     UnknownTool,
                     Quarantined,
                     TooLarge,
@@ -111,11 +117,12 @@ class ToolRest:
         given = canonical.arguments(asked.document.member("arguments"))
         call = asked.visit.named(asked.path["tool"], given, asked.run)
         answer = await carry_out(call, self._ports, asked.receive)
-        body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d}' % (
+        body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d%b}' % (
             jsonrpc.encode(answer.call_id),
             jsonrpc.encode(answer.run_id),
             answer.body,
             answer.redactions,
+            b',"replayed":true' if answer.replayed else b"",
         )
         return Reply(200, body, headers=((CALL_HEADER, answer.call_id.encode()),))
 

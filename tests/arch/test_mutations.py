@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "gateway" / "core" / "pipeline.py"
-IMPORTS = "from gateway.core.call import Answer, Call, Intent, Permit, Resolved"
-COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect\n"
+IMPORTS = "from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed"
+COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
 LEASE = "                async with ports.broker.lease(intent) as lease:  # credential for this call\n"
 INVOKE = "                    raw = await ports.catalog.invoke(lease)\n"
 VERIFY = "                verified = ports.verifier.verify(raw)  # output contract first ...\n"
@@ -32,16 +32,14 @@ class Mutation:
 
 
 MUTATIONS = (
-    Mutation("identity_dropped", (("principal = await ports.identity.authenticate(call)", "principal = call.origin"),)),
-    Mutation(
-        "identity_not_awaited", (("await ports.identity.authenticate(call)", "ports.identity.authenticate(call)"),)
-    ),
+    Mutation("identity_dropped", (("principal = await _principal(call, ports)", "principal = call.origin"),)),
+    Mutation("identity_not_awaited", (("await _principal(call, ports)", "_principal(call, ports)"),)),
     Mutation("run_dropped", (("entry.entered(await ports.runs.enter(call, principal))", "principal"),)),
     Mutation("resolve_dropped", (("ports.catalog.resolve(caller)", "caller"),)),
     Mutation(
         "policy_dropped",
         (
-            ("            permit_for(target, entry, ports) as permit,  # decide and reserve\n", ""),
+            ("            permit_for(target, entry, ports) as permit,  # decide, ask people, reserve\n", ""),
             ("limits.spend(permit)", "limits.spend(target)"),
         ),
     ),
@@ -95,7 +93,7 @@ MUTATIONS = (
 
 def mutated(mutation: Mutation, source: str) -> str:
     """``source`` with every edit of the mutation applied to ``handle``, exactly once."""
-    handle, mark, rest = source.partition("@contextmanager")
+    handle, mark, rest = source.partition("async def _principal")
     for old, new in mutation.edits:
         assert handle.count(old) == 1, f"{mutation.name}: the pipeline no longer reads {old!r}"
         handle = handle.replace(old, new)

@@ -107,6 +107,7 @@ async def real(folder: Path) -> AsyncIterator[Side]:
             runs=books.runs,
             catalog=catalog,
             policy=await stack.enter_async_context(policy),
+            approvals=books.approvals,
             limits=MemoryLimits(clock, OverallLimits(concurrency=1)),
             broker=StaticBroker({}, known),
             verifier=Verifier(),

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from gateway.cli.reach import Reach, Unreached
 from gateway.cli.root import ostiary
 from gateway.cli.screen import Failed
-from gateway.cli.watch.approvals import Approvals, NoApprovals, PendingView
+from gateway.cli.watch.approvals import Approvals, PendingView, SignedApprovals
 from gateway.cli.watch.events import (
     Approve,
     Arrived,
@@ -34,7 +34,7 @@ from gateway.cli.watch.talker import Talker
 from gateway.core.desk import LogRecord
 from gateway.edge.asgi import Options
 from tests.edge_world import Edge
-from tests.fakes.approvals import FakeApprovals, pending
+from tests.fakes.reviewing import FakeReviewing, pending
 from tests.log_lines import START_US, completed, denied, entry
 from tests.served_edge import DEADLINE_S, served
 
@@ -175,11 +175,11 @@ class Ear:
 def talking(reach: Reach, approvals: Approvals | None = None) -> Iterator[tuple[Talker, Ear]]:
     """A talker at work."""
     ear = Ear()
-    with Talker(reach, None, approvals or NoApprovals(), ear.heard.put) as talker:
+    with Talker(reach, None, approvals or SignedApprovals(reach, None), ear.heard.put) as talker:
         yield talker, ear
 
 
-class Stubborn(FakeApprovals):
+class Stubborn(FakeReviewing):
     """Cannot say what waits."""
 
     def pending(self) -> Sequence[PendingView]:
@@ -209,12 +209,12 @@ class TestTalker:
             talker.ask(Explain("../x"))
             assert ear.await_(Said).bad
             talker.ask(Show("ap-1"))
-            assert "approvals are not available" in ear.await_(Said).text
+            assert ear.await_(Said).bad
 
     def test_signing_and_rejecting_reach_the_approvals(self, state: Path, edge: Edge) -> None:
         """What was shown is signed; what is not that any more is not; what is left is told."""
         write(edge, entry(0, "decision", "c", effect="needs_approval", code="pending"))
-        approvals = FakeApprovals({name: pending(name) for name in ("ap-1", "ap-2", "ap-3")})
+        approvals = FakeReviewing({name: pending(name) for name in ("ap-1", "ap-2", "ap-3")})
         with talking(Reach(state), approvals) as (talker, ear):
             assert [view.id for view in ear.await_(Waiting).pending] == ["ap-1", "ap-2", "ap-3"]
             talker.ask(Show("ap-1"))
@@ -255,12 +255,12 @@ class TestTalker:
         """No gateway at the start, or a bad credential: the failure is handed over."""
         heard = Ear()
         if token is None:
-            with Talker(Reach(tmp_path), None, NoApprovals(), heard.heard.put):
+            with Talker(Reach(tmp_path), None, FakeReviewing(), heard.heard.put):
                 assert isinstance(heard.heard.get(timeout=DEADLINE_S), Broken)
             return
         with (
             served(edge, tmp_path / "admin.sock") as url,
-            Talker(Reach(tmp_path, url, token), None, NoApprovals(), heard.heard.put),
+            Talker(Reach(tmp_path, url, token), None, FakeReviewing(), heard.heard.put),
         ):
             assert isinstance(heard.heard.get(timeout=DEADLINE_S), Broken)
 

@@ -10,6 +10,7 @@ from gateway.core import canonical
 from gateway.core.call import Call, Channel, Live
 from gateway.core.ports import PipelineSettings, Ports
 from tests.clock import StepClock
+from tests.fakes.approvals import FakeApprovals
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.callers import FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
@@ -56,6 +57,7 @@ class World:
     connector: FakeConnector = field(init=False)
     catalog: FakeCatalog = field(init=False)
     policy: FakePolicy = field(init=False)
+    approvals: FakeApprovals = field(init=False)
     limits: FakeLimits = field(init=False)
     broker: FakeBroker = field(init=False)
     verifier: FakeVerifier = field(init=False)
@@ -66,6 +68,7 @@ class World:
         """Build the parts that share the journal."""
         journal = self.journal
         self.identity, self.runs, self.policy = FakeIdentity(journal), FakeRuns(journal), FakePolicy(journal)
+        self.approvals = FakeApprovals(journal)
         self.connector = FakeConnector(journal)
         self.catalog, self.broker = FakeCatalog(journal, self.connector), FakeBroker(journal)
         self.limits, self.verifier, self.redactor = FakeLimits(journal), FakeVerifier(journal), FakeRedactor(journal)
@@ -79,6 +82,7 @@ class World:
             runs=self.runs,
             catalog=self.catalog,
             policy=self.policy,
+            approvals=self.approvals,
             limits=self.limits,
             broker=self.broker,
             verifier=self.verifier,

@@ -1,68 +1,96 @@
-"""Approvals in a list: what waits, what was signed, what was refused and why."""
+"""The Approvals port in memory: a call that needs people is parked; tests say what people said."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
-from gateway.cli.screen import Failed
-from gateway.cli.watch.approvals import PendingView
+from anyio import sleep_forever
 
-ASKED_US = 1_750_000_000_000_000
-
-
-def pending(approval_id: str = "ap-1", arguments: Any = None, **more: Any) -> PendingView:
-    """An action that waits, complete."""
-    view = PendingView(
-        id=approval_id,
-        tool="pay.transfer",
-        agent="ap-agent",
-        requester="clerk",
-        requested_us=ASKED_US,
-        expires_us=ASKED_US + 900_000_000,
-        needed=1,
-        reasons=(("money.second_person", "a person signs what moves money"),),
-        arguments=json.dumps({"iban": "AT61", "amount": 5} if arguments is None else arguments, ensure_ascii=False),
-        action="c0ffee",
-    )
-    return replace(view, **more)
+from gateway.core.approval import Action, Grant, Signature
+from gateway.core.call import Answer, Call, Principal, Resolved, Resumed
+from gateway.core.decision import Decision
+from gateway.core.errors import Denied, GatewayError, NotFound, Pending
+from tests.fakes.journal import Journal
 
 
-@dataclass
+@dataclass(slots=True)
 class FakeApprovals:
-    """Implements ``gateway.cli.watch.approvals.Approvals``.
+    """Parks calls by their digest; ``sign`` approves one, ``outcomes`` is what came of one."""
 
-    Attributes:
-        waiting: complete views by id.
-        signed: ids.
-        refused: reasons by id.
-    """
+    journal: Journal
+    actions: dict[str, Action] = field(default_factory=dict)
+    signatures: dict[str, tuple[Signature, ...]] = field(default_factory=dict)
+    outcomes: dict[str, Answer | GatewayError] = field(default_factory=dict)
+    settled: list[tuple[str, GatewayError | None]] = field(default_factory=list)
 
-    waiting: dict[str, PendingView] = field(default_factory=dict)
-    signed: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    def sign(self, approval_id: str, *words: Signature) -> Resumed:
+        """People have signed: the origin of a call that carries it out."""
+        self.signatures[approval_id] = words
+        return Resumed(approval_id)
 
-    def pending(self) -> Sequence[PendingView]:
-        """What waits, without arguments."""
-        return tuple(replace(view, arguments=None, action=None) for view in self.waiting.values())
+    async def principal(self, origin: Resumed) -> Principal:
+        """Who was parked."""
+        await self.journal.reach("approvals.principal")
+        return self._signed(origin.approval_id).action.principal
 
-    def show(self, approval_id: str) -> PendingView:
-        """One of them, complete."""
-        return self._known(approval_id)
+    async def grant(self, call: Call) -> Grant | None:
+        """The action of a resumed call."""
+        return self._signed(call.origin.approval_id) if isinstance(call.origin, Resumed) else None
 
-    def approve(self, seen: PendingView) -> None:
-        """Sign it if it still is what was seen."""
-        if self._known(seen.id) != seen:
-            raise Failed("the action is not the one that was shown")
-        self.signed.append(seen.id)
-        del self.waiting[seen.id]
+    async def park(self, target: Resolved, decision: Decision) -> GatewayError:
+        """Keep the call, or find it kept."""
+        await self.journal.reach("approvals.park")
+        if isinstance(target.call.origin, Resumed):
+            return Denied("stale", cause_code="approval_stale")
+        found = next((action for action in self.actions.values() if action.is_of(target)), None)
+        action = found or _action(f"approval-{len(self.actions)}", target, decision)
+        self.actions[action.id] = action
+        return Pending("waiting", action.id, url="http://gateway.test", retry_after=5, reasons=decision.reasons)
 
-    def reject(self, approval_id: str, reason: str) -> None:
-        """Refuse it."""
-        self.refused[self._known(approval_id).id] = reason
-        del self.waiting[approval_id]
+    async def outcome(self, approval_id: str, patience_s: float) -> Answer:
+        """What a test put there."""
+        found = self.outcomes.get(approval_id)
+        if isinstance(found, Answer):
+            return found
+        raise found or Pending("waiting", approval_id, url="http://gateway.test", retry_after=5)
 
-    def _known(self, approval_id: str) -> PendingView:
-        if approval_id not in self.waiting:
-            raise Failed("no such approval is pending")
-        return self.waiting[approval_id]
+    async def check_own(self, principal: Principal, approval_id: str) -> None:
+        """Only who was parked."""
+        if approval_id not in self.actions or self.actions[approval_id].principal.key != principal.key:
+            raise NotFound("no such approval")
+
+    async def approved(self) -> Action:
+        """Nothing by itself: tests resume calls."""
+        await sleep_forever()
+        raise AssertionError
+
+    async def settle(self, approval_id: str, error: GatewayError | None) -> bool:
+        """Keep it."""
+        self.settled.append((approval_id, error))
+        return False
+
+    async def ping(self) -> None:
+        """Reach the step ``approvals.ping``."""
+        await self.journal.reach("approvals.ping")
+
+    def _signed(self, approval_id: str) -> Grant:
+        if approval_id not in self.signatures:
+            raise NotFound("the approval cannot be used")
+        return Grant(self.actions[approval_id], self.signatures[approval_id])
+
+
+def _action(name: str, target: Resolved, decision: Decision) -> Action:
+    return Action(
+        id=name,
+        nonce="00",
+        call_id=target.call.id,
+        principal=target.caller.principal,
+        run=target.caller.run.id,
+        channel=target.call.channel,
+        tool=target.tool.fqn,
+        definition=target.tool.digest,
+        arguments=target.call.arguments,
+        requirements=decision.requirements,
+        reasons=decision.reasons,
+        revision=decision.revision,
+        requested_us=target.call.at_us,
+        expires_us=target.call.at_us + 3_600_000_000,
+    )

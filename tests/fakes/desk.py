@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from gateway.core.approval import Reviewer
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.desk import Desk, LogRecord, Query, RunRequest
-from gateway.core.errors import NotFound
+from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LogRecord, Query, RunRequest
+from gateway.core.errors import Forbidden, NotFound
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
@@ -108,6 +109,38 @@ class FakeChanges:
         self.recorded.append((by.user, action, dict(details)))
 
 
+class FakeApprovalDesk:
+    """Nothing waits."""
+
+    async def waiting(self) -> tuple[Dossier, ...]:
+        """Nothing."""
+        return ()
+
+    async def dossier(self, approval_id: str) -> Dossier:
+        """None."""
+        raise NotFound("no such approval")
+
+    async def decide(self, approval_id: str, ballot: Ballot) -> Dossier:
+        """None."""
+        raise NotFound("no such approval")
+
+
+class FakeReviewerDesk:
+    """Nobody reviews."""
+
+    def all(self) -> tuple[Reviewer, ...]:
+        """Nobody."""
+        return ()
+
+    async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:
+        """Never."""
+        raise Forbidden("nobody is enrolled here")
+
+    async def revoke(self, by: Principal, name: str) -> Reviewer:
+        """Nobody."""
+        raise NotFound("no such key was enrolled")
+
+
 def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> Desk:
     """A desk whose parts are all well."""
     journal = Journal()
@@ -117,6 +150,8 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         issuer=FakeIssuer(identity),
         reader=FakeReader(),
         changes=FakeChanges(),
+        approvals=FakeApprovalDesk(),
+        reviewers=FakeReviewerDesk(),
         pings={"identity": identity.ping},
         upstreams={},
         metrics=lambda: ("text/plain", b""),

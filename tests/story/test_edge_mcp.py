@@ -33,7 +33,13 @@ async def test_a_handshake_conversation() -> None:
         assert (noted.status_code, noted.content) == (202, b"")
         assert (await client.post("/mcp", json=rpc("ping"), headers=session)).json()["result"] == {}
         page = (await client.post("/mcp", json=rpc("tools/list"), headers=session)).json()["result"]
-        assert [tool["name"] for tool in page["tools"]] == ["erp__stock", "erp__order", "bank__pay", "erp__wipe"]
+        assert [tool["name"] for tool in page["tools"]] == [
+            "erp__stock",
+            "erp__order",
+            "bank__pay",
+            "erp__wipe",
+            "gateway__wait_approval",
+        ]
         assert page.keys() == {"tools"}
         answer = await client.post("/mcp", json=rpc("tools/call", {"name": "erp__stock"}, "a"), headers=session)
         assert answer.json()["id"] == "a"

@@ -12,13 +12,30 @@ from gateway.edge import problems
 from gateway.edge.asgi import operations
 from tests.edge_world import Edge
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, GatewayError) and kind is not errors.Pending
+]
 REASON = Reason("scope.x", "authz", "not granted", "data.x")
 
 
 def made(kind: type[GatewayError]) -> GatewayError:
     """One of each."""
     return kind("words", reasons=(REASON,), retry_after=1.5, cause_code="finer")
+
+
+def test_a_call_that_waits_is_no_problem() -> None:
+    """Plain JSON with what to ask after and what to do, on REST and in a result for models alike."""
+    parked = errors.Pending("waiting for one person", "a-1", url="http://g/v1/approvals/a-1", retry_after=5.0)
+    reply = problems.problem(parked, "c-1")
+    said = json.loads(reply.body)
+    assert (reply.status, reply.media, dict(reply.headers)[b"retry-after"]) == (202, b"application/json", b"5")
+    assert (said["status"], said["approval_id"], said["retry_after"]) == ("pending", "a-1", 5.0)
+    assert (said["approval_url"], said["call_id"]) == ("http://g/v1/approvals/a-1", "c-1")
+    assert "Do not change its arguments" in said["instruction"]
+    result = json.loads(problems.tool_error(parked, "c-1"))
+    assert (result["isError"], json.loads(result["content"][0]["text"])) == (True, said)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)

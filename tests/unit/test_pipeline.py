@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.core import pipeline
-from gateway.core.call import Call
+from gateway.core.approval import Signature, Verdict
+from gateway.core.call import Call, Resumed
 from gateway.core.errors import (
     BudgetExhausted,
     Denied,
@@ -15,6 +16,7 @@ from gateway.core.errors import (
     MalformedRequest,
     NotFound,
     OutcomeUnknown,
+    Pending,
     Throttled,
     TooLarge,
     Unauthenticated,
@@ -198,11 +200,69 @@ async def test_nothing_said_is_denied(world: World) -> None:
     assert error.reasons[0].id == "default.no_allow"
 
 
-async def test_an_approval_that_cannot_be_given_is_a_denial(world: World) -> None:
-    """A requirement nobody can meet here stops the call."""
+@pytest.mark.requirement("GATE-1")
+async def test_a_call_that_needs_people_is_parked(world: World) -> None:
+    """Nothing goes out and nothing is reserved; the same call again waits for the same approval."""
     world.policy.words[("call", "bank.pay")] = APPROVAL
-    error = await refused(world, world.call("bank.pay"), Denied)
-    assert error.cause_code == "approval_required"
+    first = await refused(world, world.call("bank.pay"), Pending)
+    again = await refused(world, world.call("bank.pay"), Pending)
+    other = await refused(world, world.call("bank.pay", b'{"amount": 2}'), Pending)
+    waits = [error.approval_id for error in (first, again, other) if isinstance(error, Pending)]
+    assert waits == ["approval-0", "approval-0", "approval-1"]
+
+
+def signature(person: str = "vera") -> Signature:
+    """A reviewer's word for it."""
+    return Signature("k-1", person, frozenset(), Verdict.APPROVE, 1)
+
+
+async def parked(world: World) -> str:
+    """Id of the approval a payment waits for."""
+    world.policy.words[("call", "bank.pay")] = APPROVAL
+    with pytest.raises(Pending) as caught:
+        await pipeline.handle(world.call("bank.pay"), world.ports())
+    return caught.value.approval_id
+
+
+def resumed(world: World, origin: Resumed, arguments: bytes = b"{}") -> Call:
+    """The parked call, as it is taken up again."""
+    return replace(world.call("bank.pay", arguments), origin=origin, run=None)
+
+
+@pytest.mark.requirement("GATE-1")
+async def test_what_people_signed_is_carried_out(world: World) -> None:
+    """A resumed call takes the same way as any other, as who it was parked for; policy reads the signatures."""
+    origin = world.approvals.sign(await parked(world), signature())
+    world.identity.tokens.clear()  # the token has expired meanwhile
+    call = resumed(world, origin)
+    answer = await pipeline.handle(call, world.ports())
+    assert (answer.call_id, world.audit.types(call.id)) == (call.id, [INTENT, COMPLETED])
+    assert world.connector.sent[0].intent.approval_id == origin.approval_id
+    said = world.policy.asked[-1]["approvals"]
+    assert [(word["by"], word["verdict"]) for word in said] == [("vera", "approve")]
+    assert said[0]["args_digest"] == call.arguments.digest
+
+
+@pytest.mark.requirement("GATE-1")
+@pytest.mark.parametrize("spoilt", ["arguments", "quorum", "denied", "unsigned"])
+async def test_an_approval_is_good_for_what_was_signed_only(world: World, spoilt: str) -> None:
+    """Other arguments, too few persons, a policy that now denies, no signature at all: nothing goes out."""
+    approval_id = await parked(world)
+    origin = world.approvals.sign(approval_id, *([] if spoilt == "unsigned" else [signature()]))
+    need = {"id": "test.two", "msg": "two persons must agree", "quorum": 2}
+    words = {"denied": DENY, "quorum": APPROVAL | {"require": {"test": [need]}}}
+    world.policy.words[("call", "bank.pay")] = words.get(spoilt, APPROVAL)
+    arguments = b'{"amount": 2}' if spoilt == "arguments" else b"{}"
+    error = await refused(world, resumed(world, origin, arguments), Denied)
+    assert error.cause_code == ("denied" if spoilt == "denied" else "approval_stale")
+
+
+async def test_an_approval_that_is_not_given_opens_nothing(world: World) -> None:
+    """A call that says it is resumed, and is not, gets no further than a stranger."""
+    approval_id = await parked(world)
+    with pytest.raises(NotFound):
+        await pipeline.handle(resumed(world, Resumed(approval_id)), world.ports())
+    assert world.connector.sent == []
 
 
 @pytest.mark.parametrize("phase", ["list", "call"])

@@ -22,7 +22,7 @@ from gateway.cli.watch.events import (
 )
 from gateway.cli.watch.keys import PASTE, Decoder
 from gateway.cli.watch.state import KEEP, Mode, Watch
-from tests.fakes.approvals import ASKED_US, pending
+from tests.fakes.reviewing import ASKED_US, pending
 from tests.log_lines import completed, denied, entry
 
 CODES = re.compile(r"\x1b\[[0-9;]*m")

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.core.call import Principal
 from gateway.core.errors import Unauthenticated
 
-SCOPES = frozenset({"tools", "runs", "audit", "admin"})
+SCOPES = frozenset({"tools", "runs", "review", "audit", "admin"})
 AUTH_METHOD = "local"
 MAX_SKEW_S = 30
 _MAX_GROUPS = 64

@@ -25,7 +25,7 @@ from gateway.adapters.identity.claims import (
     refused,
 )
 from gateway.core import canonical
-from gateway.core.call import Call, Principal
+from gateway.core.call import Call, Live, Principal
 from gateway.core.errors import GatewayError, InvalidArguments, Unavailable
 from gateway.core.ports import Clock
 
@@ -128,6 +128,8 @@ class LocalIdentity:
         Raises:
             Unauthenticated: anything wrong with it; ``cause_code`` is a ``Cause``.
         """
+        if not isinstance(call.origin, Live):
+            raise refused(Cause.MISSING, "a bearer token is required")
         return self.verify(call.origin.token)
 
     def verify(self, token: str) -> Principal:

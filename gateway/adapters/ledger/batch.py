@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger import claims
+from gateway.adapters.ledger.claims import Claims, Stand
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
@@ -69,6 +71,7 @@ class _Rows:
     started: list[tuple[str, str | None]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
+    approvals: dict[str, Stand] = field(default_factory=dict)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -79,6 +82,7 @@ class _Rows:
         self.closed += other.closed
         self.started += other.started
         self.ended += other.ended
+        self.approvals |= other.approvals
 
 
 @dataclass(slots=True)
@@ -107,8 +111,10 @@ class Batch:
             SealBroken: the run's data key cannot be opened.
         """
         rows = _Rows()
+        moves = Claims(self.db, self._rows.approvals, rows.approvals)
         for draft in drafts:
             head = self._admit(draft, rows)
+            moves.take(draft, self._next_index(rows))
             self._place(draft, head, rows)
         self._rows.take(rows)
         self.heads.put(rows.heads)
@@ -126,6 +132,8 @@ class Batch:
         db.executemany("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed])
         db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
         db.executemany("insert into open_runs values (?, ?)", rows.started)
+        if rows.approvals:
+            claims.store(db, rows.approvals)
         size = self.frontier.size
         note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
         db.execute(
@@ -159,8 +167,11 @@ class Batch:
             return None
         return rows.heads.get(draft.run_id) or self.heads.of(draft.run_id, self.db)
 
+    def _next_index(self, rows: _Rows) -> int:
+        return self.frontier.size + len(self._rows.records) + len(rows.records)
+
     def _place(self, draft: Draft, head: Head | None, rows: _Rows) -> None:
-        index = self.frontier.size + len(self._rows.records) + len(rows.records)
+        index = self._next_index(rows)
         place = _next_place(draft, head)
         entry = leaf(draft, place, self._seal(draft, index, rows))
         digest = leaf_hash(entry)

@@ -207,7 +207,8 @@ class CallEntry:
 
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
-        drafts = [self._draft(kind, self._ending(_outcome(error), _cause(error)), wording.error_payload(error))]
+        body = wording.approval_used(self._call) | self._ending(_outcome(error), _cause(error))
+        drafts = [self._draft(kind, body, wording.error_payload(error))]
         durable = self._desk.ledger.submit(drafts)
         try:
             with CancelScope(shield=True):

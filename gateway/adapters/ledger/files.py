@@ -14,7 +14,7 @@ from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoin
 DATABASE = "log.db"
 GUARD = "log.guard"
 LOCK = "log.lock"
-_FORMAT = 3
+_FORMAT = 4
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
 # Pages of the write-ahead log before they move into the database: the same few pages are written by every commit, and
@@ -60,6 +60,15 @@ create table checkpoints (
 ) strict;
 create table intents (call_id text primary key, idx integer not null) strict, without rowid;
 create table open_runs (run_id text primary key, binding text unique) strict, without rowid;
+create table approvals (
+  id text primary key,
+  action text not null,
+  state text not null,
+  idx integer not null,
+  at_us integer not null,
+  call_id text
+) strict, without rowid;
+create unique index approvals_open on approvals (action) where state in ('pending', 'approved', 'executing');
 pragma application_id = {_APPLICATION_ID};
 pragma user_version = {_FORMAT};
 commit;

@@ -1,7 +1,7 @@
 """Reading the log: its own connection that cannot write, used off the event loop, one query at a time."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +124,7 @@ class LogReader:
             rows = db.execute(statement, values).fetchall()
             return tuple(LogRecord(index, entry, msgspec.json.decode(entry)) for index, entry in rows)
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     async def checkpoint(self) -> str:
         """The newest signed checkpoint; see ``core.desk.AuditReader``."""
@@ -133,18 +133,18 @@ class LogReader:
             row = db.execute("select note from checkpoints order by win desc limit 1").fetchone()
             return None if row is None else str(row[0])
 
-        note = await self._ask(run)
+        note = await self.ask(run)
         if note is None:
             raise NotFound("nothing was logged yet")
         return note
 
     async def payload(self, call_id: str, role: str) -> Any:
         """A sealed payload, opened and decoded; see ``core.desk.AuditReader``."""
-        return await self._ask(lambda db: self._payload(db, "call_id", call_id, role))
+        return await self.ask(lambda db: self._payload(db, "call_id", call_id, role))
 
     async def run(self, run_id: str) -> StoredRun | None:
         """What the log knows of a run, or None where there is no such run."""
-        return await self._ask(lambda db: self._run(db, run_id))
+        return await self.ask(lambda db: self._run(db, run_id))
 
     async def bound_run(self, binding: str) -> str | None:
         """Id of the open implicit run of a session, by its keyed name."""
@@ -153,7 +153,7 @@ class LogReader:
             row = db.execute("select run_id from open_runs where binding = ?", (binding,)).fetchone()
             return None if row is None else str(row[0])
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     async def due_runs(self, after: str, now_us: int, idle_us: int) -> tuple[tuple[str, str], ...]:
         """Open runs with ids greater than ``after`` that are over by ``now_us``, at most 500: (id, why).
@@ -165,7 +165,7 @@ class LogReader:
             rows = db.execute(_DUE, {"after": after, "now": now_us, "idle": now_us - idle_us, "limit": _DUE_BATCH})
             return tuple((str(run_id), "expired" if is_expired else "idle") for run_id, is_expired in rows)
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     async def recent_requests(self, agent: str | None, user: str | None, since_us: int) -> tuple[Requested, ...]:
         """The intents of an actor (as leaves name it) in implicit runs since then, in the order of time."""
@@ -176,9 +176,16 @@ class LogReader:
             implicit = {run_id: _is_implicit(db, run_id) for run_id in {request.run_id for request in found}}
             return tuple(request for request in found if implicit[request.run_id])
 
-        return await self._ask(run)
+        return await self.ask(run)
 
-    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``question`` finds; it runs off the event loop, on a connection that cannot write.
+
+        Raises:
+            Unavailable: the log cannot be read.
+            NotFound: no record can have what was asked for.
+        """
+
         def run() -> T:
             if self._db is None:
                 self._db = connect_readonly(self._path)
@@ -207,23 +214,31 @@ class LogReader:
         requested = () if document is not None and document["kind"] == RunKind.IMPLICIT else _requested(db, run_id)
         return StoredRun(document, is_open, int(last[0]), requested)
 
+    def sealed(self, db: sqlite3.Connection, index: int, record: Mapping[str, Any], role: str) -> bytes | None:
+        """The opened payload ``role`` of a record, as bytes; None where there is none or its key was destroyed."""
+        for slot, ref in enumerate(record["payloads"]):
+            if ref["role"] == role:
+                return self._opened(db, index * PAYLOAD_SLOTS + slot, record["id"], ref)
+        return None
+
     def _payload(self, db: sqlite3.Connection, column: str, value: str, role: str) -> Any:
         order = "seq_run limit 1" if column == "run_id" else "idx"
         rows = db.execute(f"select idx, leaf from records where {column} = ? order by {order}", (value,))  # noqa: S608 - column is one of two literals
         for index, entry in rows.fetchall():
             record = msgspec.json.decode(entry)
-            for slot, ref in enumerate(record["payloads"]):
+            for ref in record["payloads"]:
                 if ref["role"] == role:
-                    return self._opened(db, index * PAYLOAD_SLOTS + slot, record["id"], ref)
+                    content = self.sealed(db, index, record, role)
+                    is_json = ref["mime"] == "application/json"
+                    return content and (msgspec.json.decode(content) if is_json else content.decode())
         return None
 
-    def _opened(self, db: sqlite3.Connection, pid: int, record_id: str, ref: dict[str, Any]) -> Any:
+    def _opened(self, db: sqlite3.Connection, pid: int, record_id: str, ref: Mapping[str, Any]) -> bytes | None:
         key_row = db.execute("select wrapped from deks where id = ?", (ref["dek"],)).fetchone()
         row = db.execute("select sealed from payloads where pid = ?", (pid,)).fetchone()
         if key_row is None or row is None:
             return None
-        content = unseal(unwrap(self._kek, ref["dek"], key_row[0]), record_id, ref["role"], row[0])
-        return msgspec.json.decode(content) if ref["mime"] == "application/json" else content.decode()
+        return unseal(unwrap(self._kek, ref["dek"], key_row[0]), record_id, ref["role"], row[0])
 
 
 _REQUESTED = msgspec.json.Decoder(Requested)

@@ -116,6 +116,15 @@ class RunRegistry:
         finally:
             live.holders -= 1
 
+    async def keep(self, run_id: str) -> Callable[[], None] | None:
+        """``hold`` for a run that may not be in memory; None where it has ended or cannot be read any more.
+
+        Raises:
+            Unavailable: the log cannot be read.
+        """
+        live = await self._load(run_id)
+        return self.hold(run_id) if live is not None and live.is_open else None
+
     def hold(self, run_id: str) -> Callable[[], None]:
         """A call of the run is in progress: the run stays until the returned function is called."""
         live = self._live[run_id]

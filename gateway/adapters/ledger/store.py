@@ -163,6 +163,8 @@ class Store:
         intent = msgspec.json.decode(row[0])
         subject = Subject(Actor(**intent["actor"]), intent["run_id"], call_id)
         said = {"cause": cause, "code": kind.removeprefix("tool."), "tool": intent["body"]["tool"]}
+        if "approval" in intent["body"]:
+            said["approval"] = intent["body"]["approval"]
         return [self._scribe.draft(kind, subject, said)]
 
     def _note_guard(self, *, force: bool) -> None:

@@ -26,6 +26,7 @@ from gateway.adapters.ledger.files import (
 )
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.verify_approvals import Signatures
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
@@ -171,6 +172,7 @@ class _Verification:
         self._frontier = Frontier()
         self._chains: dict[str, _Chain] = {}
         self._open_calls: dict[str, int] = {}
+        self._signatures = Signatures(report)
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
         self._payload = next(self._payloads, None)
         self._checkpoints: Iterator[tuple[int, int, str, bytes]] = iter(
@@ -210,6 +212,7 @@ class _Verification:
             self._check_chain(leaf, index, digest)
         if leaf.type in ENDINGS or leaf.type is EventType.TOOL_REQUESTED:
             self._check_call(leaf, index)
+        self._signatures.record(leaf.type, index, entry)
         if leaf.payloads:
             self._check_payloads(leaf, index)
 
@@ -288,6 +291,7 @@ class _Verification:
         elif self._covered != report.size:
             report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
         self._landmarks.finish()
+        self._signatures.finish(self._db)
         report.open_calls = tuple(self._open_calls)
         if dict(self._db.execute("select call_id, idx from intents")) != self._open_calls:
             report.add(None, None, "the list of open calls is not what the records say")

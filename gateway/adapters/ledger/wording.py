@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.call import Call, Intent, Permit, Redacted, Resolved
+from gateway.core.call import Call, Intent, Permit, Redacted, Resolved, Resumed
 from gateway.core.canonical import encode
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError, Reason
@@ -44,10 +44,15 @@ def decision_body(target: Resolved, decision: Decision, commitment: str, took_us
     }
 
 
+def approval_used(call: Call) -> dict[str, Any]:
+    """What the records of a resumed call say of the approval they use up."""
+    return {"approval": call.origin.approval_id} if isinstance(call.origin, Resumed) else {}
+
+
 def requested_body(permit: Permit) -> dict[str, Any]:
     """Leaf of a ``tool.requested``: the intent, and what the run's ledger is rebuilt from."""
     tool = permit.target.tool
-    return {
+    return approval_used(permit.target.call) | {
         "class": tool.effect,
         "connector": tool.connector,
         "decision_id": permit.decision.id,
@@ -59,7 +64,7 @@ def requested_body(permit: Permit) -> dict[str, Any]:
 
 def completed_body(output: Redacted, upstream_us: int, total_us: int) -> dict[str, Any]:
     """Leaf of a ``tool.completed``."""
-    return {
+    return approval_used(output.intent.call) | {
         "is_error": is_error(output),
         "redactions": sum(output.counts.values()),
         "tool": _intent_tool(output.intent),

@@ -1,11 +1,17 @@
-"""What the watch needs of approvals: a seam, and what stands in it where this gateway has none."""
+"""What the watch needs of approvals: a seam, and the reviewer's desk behind it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
+from gateway.cli import reviewer_key
+from gateway.cli.approving import Reviewing
 from gateway.cli.reach import Reach
 from gateway.cli.screen import Failed
+from gateway.core.approval import Verdict, action_hash
+
+_FACTS = ("issuer", "run", "revision", "definition", "arguments_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class PendingView:
         requested_us: since when it waits, microseconds.
         expires_us: until when, microseconds.
         needed: signatures still missing.
+        facts: what else is signed or known of it: (name, value).
         reasons: why policy asks for a person: (rule, message).
         arguments: the complete canonical JSON text; None in a list, never None from ``show``.
         action: digest of what a signature covers; None in a list.
@@ -32,6 +39,7 @@ class PendingView:
     requested_us: int
     expires_us: int
     needed: int
+    facts: tuple[tuple[str, str], ...] = ()
     reasons: tuple[tuple[str, str], ...] = ()
     arguments: str | None = None
     action: str | None = None
@@ -69,30 +77,62 @@ class Approvals(Protocol):
         """
 
 
-class NoApprovals:
-    """A gateway without approvals: nothing ever waits, and nothing can be signed."""
+class SignedApprovals:
+    """The approvals of a gateway, signed with the reviewer's own key, which is opened when it is needed."""
+
+    def __init__(self, reach: Reach, key_file: Path | None) -> None:
+        self._desk = Reviewing(reach, None)
+        self._key_file = key_file
 
     def pending(self) -> Sequence[PendingView]:
-        """Nothing."""
-        return ()
+        """What waits; see ``Approvals``."""
+        return tuple(_listed(found) for found in self._desk.waiting())
 
-    def show(self, approval_id: str) -> PendingView:  # noqa: ARG002 - the seam's signature
-        """Refuse."""
-        _none()
+    def show(self, approval_id: str) -> PendingView:
+        """One of them, whole; see ``Approvals``."""
+        return _whole(self._desk.show(approval_id))
 
-    def approve(self, seen: PendingView) -> None:  # noqa: ARG002 - the seam's signature
-        """Refuse."""
-        _none()
+    def approve(self, seen: PendingView) -> None:
+        """Sign what was seen; see ``Approvals``."""
+        found = self._desk.show(seen.id)
+        if _whole(found).action != seen.action:
+            raise Failed("the action is not the one that was shown", "do not approve; tell the gateway's operator")
+        self._signing().decide(found, Verdict.APPROVE)
 
-    def reject(self, approval_id: str, reason: str) -> None:  # noqa: ARG002 - the seam's signature
-        """Refuse."""
-        _none()
+    def reject(self, approval_id: str, reason: str) -> None:
+        """Refuse it; see ``Approvals``."""
+        self._signing().decide(self._desk.show(approval_id), Verdict.REJECT, reason)
+
+    def _signing(self) -> Reviewing:
+        return replace(self._desk, key=reviewer_key.load(self._key_file))
 
 
-def _none() -> NoReturn:
-    raise Failed("approvals are not available on this gateway")
+def _listed(found: dict[str, Any]) -> PendingView:
+    statement = found["statement"]
+    return PendingView(
+        id=found["id"],
+        tool=found["tool"],
+        agent=statement.get("agent") or "(person)",
+        requester=statement["user"],
+        requested_us=statement["requested_us"],
+        expires_us=found["expires_us"],
+        needed=max((need["missing"] for need in found["requirements"]), default=0),
+    )
 
 
-def approvals_of(reach: Reach) -> Approvals:  # noqa: ARG001 - what stands behind the seam asks by it
-    """The approvals of the gateway at ``reach``."""
-    return NoApprovals()
+def _whole(found: dict[str, Any]) -> PendingView:
+    statement = found["statement"]
+    facts = [(name, str(statement[name])) for name in _FACTS if statement.get(name) is not None]
+    if found.get("goal"):
+        facts.insert(0, ("goal", found["goal"]))
+    needs = [
+        ("needs", f"{need['quorum']} signed {' or '.join(need['roles'])}: {need['msg']}")
+        for need in found["requirements"]
+    ]
+    return replace(
+        _listed(found),
+        facts=(*facts, *needs, *(("signed", f"{one['person']}: {one['verdict']}") for one in found["signatures"])),
+        reasons=tuple((reason["id"], reason["msg"]) for reason in found["reasons"]),
+        arguments=found["arguments_json"],
+        action=action_hash(statement, Verdict.APPROVE).hex(),
+    )

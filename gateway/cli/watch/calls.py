@@ -76,7 +76,7 @@ class Calls:
         """Read one record; the row it changed, or None where it says nothing of a call."""
         reader = _READERS.get(str(record.get("type")))
         call_id = _text(record, "call_id")
-        if reader is None or call_id is None:
+        if reader is None or call_id is None or (reader in _FOLLOWING and call_id not in self._rows):
             return None
         row = self._rows.get(call_id) or _first(call_id, index, record)
         body = record.get("body")
@@ -158,6 +158,21 @@ def _broken(state: State) -> Callable[[_Body, CallRow], _Changes]:
     return read
 
 
+def _voted(body: _Body, _row: CallRow) -> _Changes:
+    said = _text(body, "state")
+    if said in {None, _PENDING_CODE}:
+        return {}  # more signatures are needed
+    # An approved call is carried out as a call of its own.
+    return {"state": State.PENDING if said == "approved" else State.REFUSED, "code": said}
+
+
+def _lapsed(code: str) -> Callable[[_Body, CallRow], _Changes]:
+    return lambda _body, _row: {"state": State.REFUSED, "code": code}
+
+
+_EXPIRED, _VOID = _lapsed("expired"), _lapsed("void")
+# What they say matters where the call itself is known; alone they are no call.
+_FOLLOWING = (_voted, _EXPIRED, _VOID)
 _READERS: dict[str, Callable[[_Body, CallRow], _Changes]] = {
     "decision": _decided,
     "tool.requested": _requested,
@@ -167,6 +182,9 @@ _READERS: dict[str, Callable[[_Body, CallRow], _Changes]] = {
     "tool.not_sent": _broken(State.NOT_SENT),
     "tool.outcome_unknown": _broken(State.UNKNOWN),
     "request.refused": _broken(State.REFUSED),
+    "approval.decided": _voted,
+    "approval.expired": _EXPIRED,
+    "approval.void": _VOID,
 }
 
 

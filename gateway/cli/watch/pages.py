@@ -45,6 +45,7 @@ def to_sign(view: PendingView) -> list[str]:
         f"expires    {moment(view.expires_us)}",
         f"needs      {view.needed} more signature{'s' if view.needed != 1 else ''}",
     ]
+    lines += [f"{guarded(name).ljust(10)} {guarded(value)}" for name, value in view.facts]
     if view.action is not None:
         lines += [f"digest     {guarded(view.action)}"]
     for rule, message in view.reasons:

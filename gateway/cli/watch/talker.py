@@ -64,6 +64,7 @@ class Talker:
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         self._interval = FIRST_S
         self._pending_due = 0.0
+        self._pending_problem: Said | None = None
         self._is_well: bool | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -127,7 +128,12 @@ class Talker:
         try:
             self._tell(Waiting(tuple(self._approvals.pending())))
         except Failed as problem:
-            self._tell(_failure(problem))
+            said = _failure(problem)
+            if said != self._pending_problem:  # once is enough: whoever may not review watches all the same
+                self._tell(said)
+            self._pending_problem = said
+        else:
+            self._pending_problem = None
 
     def _link(self, problem: str | None) -> None:
         if self._is_well is not (problem is None):

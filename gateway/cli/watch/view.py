@@ -185,7 +185,7 @@ def ending(row: CallRow) -> tuple[str, str]:
     words, style = _STATES[row.state]
     if row.is_error:
         return "tool error", "yellow"
-    return (plain(row.code), style) if row.state is State.REFUSED and row.code else (words, style)
+    return (plain(row.code), style) if row.state in {State.REFUSED, State.PENDING} and row.code else (words, style)
 
 
 def span(took_us: int) -> str:

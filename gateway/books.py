@@ -1,0 +1,49 @@
+"""The parts that share the log: the ledger and all that is kept in it, opened together."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
+from gateway.adapters.ledger.changes import ChangeLog
+from gateway.adapters.ledger.entry import SignedLog
+from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.runs import RunRegistry
+from gateway.core.ports import Clock, Meter
+from gateway.settings import GatewaySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The open parts."""
+
+    log: SignedLog
+    runs: RunRegistry
+    reader: LogReader
+    changes: ChangeLog
+    reviewers: ReviewerRegistry
+    approvals: ApprovalRegistry
+
+
+async def opened(settings: GatewaySettings, url: str, ports: tuple[Clock, Meter], stack: AsyncExitStack) -> Books:
+    """Open the log in the state folder and what stands on it; ``stack`` closes them.
+
+    Raises:
+        StateRefused: the log cannot be used.
+        Unavailable: it cannot be read.
+    """
+    clock, meter = ports
+    keys = create_or_load(settings.state / "keys", settings.audit.origin)
+    reserve = settings.audit.reserve_mb * 1024 * 1024
+    ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
+    reader = await stack.enter_async_context(LogReader(settings.state, keys))
+    runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
+    reviewers = ReviewerRegistry(ledger, reader, keys, clock)
+    await reviewers.load()
+    archive = Archive(ledger, reader, runs, reviewers, keys, clock)
+    terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, url)
+    approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
+    log, changes = SignedLog(ledger, runs, keys, meter, clock), ChangeLog(ledger, keys, clock)
+    return Books(log, runs, reader, changes, reviewers, approvals)

@@ -1,0 +1,229 @@
+"""Approvals as agents and reviewers meet them: MCP and REST over real books, with real signatures."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from anyio import create_task_group
+
+from gateway.core.approval import State, Verdict
+from gateway.core.call import Principal
+from gateway.edge.asgi import Options, build
+from tests.approval_world import Door, Person, open_door
+from tests.edge_world import modern, rpc
+from tests.fakes.callers import AGENT
+from tests.fakes.desk import fake_desk
+
+VERA = Person("vera")
+URL = "http://gateway.test"
+PAY = {"name": "bank__pay", "arguments": {"amount": 7}}
+
+
+def someone(user: str, agent: str | None, *scopes: str) -> Principal:
+    """A principal with a token of the same name as the user."""
+    return replace(AGENT, user=user, agent=agent, scopes=frozenset(scopes), expires_us=10**16)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The application over a door with real books."""
+
+    door: Door
+    app: Any
+
+    @asynccontextmanager
+    async def client(self, token: str) -> AsyncIterator[httpx.AsyncClient]:
+        """An HTTP client that brings ``token``."""
+        transport = httpx.ASGITransport(self.app)
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(transport=transport, base_url=URL, headers=headers) as client:
+            yield client
+
+    async def agent(self, method: str, params: dict[str, Any], token: str = "good") -> dict[str, Any]:
+        """One MCP exchange of an agent on the aggregate."""
+        async with self.client(token) as client:
+            said: dict[str, Any] = (await client.post("/mcp", json=rpc(method, params))).json()
+        return said
+
+    async def pending(self) -> dict[str, Any]:
+        """What an agent is told whose payment waits."""
+        result = (await self.agent("tools/call", PAY))["result"]
+        assert result["isError"]
+        said: dict[str, Any] = json.loads(result["content"][0]["text"])
+        return said
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """Vera may approve; Rita has a reviewer's token, Adam an administrator's, Eve an agent of her own."""
+    async with open_door(tmp_path) as door:
+        await door.enrol(VERA)
+        door.world.identity.tokens |= {
+            "rita": someone("rita", None, "review"),
+            "adam": someone("adam", None, "admin"),
+            "eve": someone("eve", "bot", "tools"),
+            "mallory": someone("mallory", "bot", "tools", "review", "admin"),
+        }
+        books = door.books
+        desk = replace(
+            fake_desk(), approvals=books.approvals, reviewers=books.reviewers, runs=books.runs, reader=books.reader
+        )
+        yield House(door, build(door.ports, desk, Options(version="1")))
+
+
+def signed(action: Any, verdict: Verdict = Verdict.APPROVE, reason: str | None = None) -> dict[str, Any]:
+    """Vera's word as the body of a request."""
+    ballot = VERA.ballot(action, verdict, reason)
+    body = {"verdict": verdict.value, "key_id": ballot.key_id, "signature": ballot.signature.hex()}
+    return body if reason is None else body | {"reason": reason}
+
+
+@pytest.mark.requirement("GATE-1")
+async def test_a_payment_from_the_agents_side(house: House) -> None:
+    """Pending text a model can read; the wait tool; then the result, marked as told again."""
+    said = await house.pending()
+    assert (said["status"], said["approval_url"]) == ("pending", f"{URL}/v1/approvals/{said['approval_id']}")
+    assert {"retry_after", "instruction", "reasons", "call_id"} <= said.keys()
+    waits = {"name": "gateway__wait_approval", "arguments": {"approval_id": said["approval_id"], "timeout_s": 0}}
+    still = (await house.agent("tools/call", waits))["result"]
+    assert json.loads(still["content"][0]["text"])["status"] == "pending"
+    action = (await house.door.books.approvals.dossier(said["approval_id"])).action
+    waits["arguments"]["timeout_s"] = 60  # type: ignore[index]
+    results: list[dict[str, Any]] = []
+
+    async def wait() -> None:
+        results.append((await house.agent("tools/call", waits))["result"])
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(wait)
+        async with house.client("rita") as rita:
+            answer = await rita.post(f"/v1/approvals/{action.id}/decision", json=signed(action))
+    assert (answer.status_code, answer.json()["state"]) in {(200, state.value) for state in State}
+    results.append((await house.agent("tools/call", PAY))["result"])
+    assert [result["content"][0]["text"] for result in results] == ["42 in stock"] * 2
+    assert [result["_meta"] for result in results] == [{"ostiary/replayed": True}] * 2
+    assert house.door.paid() == 1
+
+
+async def test_a_payment_over_rest(house: House) -> None:
+    """202 and when to come back; then 200 with the outcome, marked as told again."""
+    async with house.client("good") as agent:
+        waiting = await agent.post("/v1/tools/bank.pay/call", json={"arguments": {"amount": 7}})
+        assert (waiting.status_code, waiting.headers["retry-after"]) == (202, "5")
+        place = f"/v1/approvals/{waiting.json()['approval_id']}"
+        mine = (await agent.get(place)).json()
+        assert (mine.keys(), mine["state"]) == ({"id", "state", "expires_us"}, "pending")
+        action = (await house.door.books.approvals.dossier(mine["id"])).action
+        await house.door.approve(action, VERA)
+        await house.door.reaches(action, State.ENDED)
+        done = await agent.post("/v1/tools/bank.pay/call", json={"arguments": {"amount": 7}})
+        assert (done.status_code, done.json()["replayed"]) == (200, True)
+        assert (await agent.get(place)).json()["call_id"] == done.json()["call_id"]
+
+
+async def test_a_reviewer_sees_all_of_what_is_signed(house: House) -> None:
+    """Whole arguments, who for, why; a rejection's reason reaches the agent."""
+    said = await house.pending()
+    async with house.client("rita") as rita:
+        (shown,) = (await rita.get("/v1/approvals")).json()["approvals"]
+        assert shown == (await rita.get(f"/v1/approvals/{said['approval_id']}")).json()
+        assert (shown["tool"], shown["arguments_json"], shown["state"]) == ("bank.pay", '{"amount":7}', "pending")
+        assert (shown["statement"]["user"], shown["statement"]["agent"]) == ("ada", "ap-agent")
+        assert shown["requirements"][0] | {"msg": ""} == {
+            "id": "test.approval",
+            "msg": "",
+            "quorum": 1,
+            "roles": [],
+            "missing": 1,
+        }
+        action = (await house.door.books.approvals.dossier(shown["id"])).action
+        body = signed(action, Verdict.REJECT, "not this vendor")
+        answer = await rita.post(f"/v1/approvals/{action.id}/decision", json=body)
+        assert (answer.json()["state"], answer.json()["signatures"][0]["person"]) == ("rejected", "vera")
+        assert (await rita.get("/v1/approvals")).json() == {"approvals": []}
+        assert (await rita.post(f"/v1/approvals/{action.id}/decision", json=body)).status_code == 409
+    result = (await house.agent("tools/call", PAY))["result"]
+    denied = json.loads(result["content"][0]["text"])
+    assert (denied["error"], denied["cause"]) == ("denied", "approval_rejected")
+    assert "not this vendor" in denied["message"]
+
+
+async def test_no_agent_reviews_and_no_stranger_looks(house: House) -> None:
+    """An agent's credential decides nothing, whatever scopes it has; another's approval is none."""
+    said = await house.pending()
+    place = f"/v1/approvals/{said['approval_id']}"
+    action = (await house.door.books.approvals.dossier(said["approval_id"])).action
+    async with house.client("mallory") as mallory:
+        assert (await mallory.get("/v1/approvals")).status_code == 403
+        assert (await mallory.post(f"{place}/decision", json=signed(action))).status_code == 403
+        assert (await mallory.get(place)).status_code == 404
+        assert (await mallory.post("/v1/reviewers", json={})).status_code == 403
+    async with house.client("good") as agent:
+        assert (await agent.post(f"{place}/decision", json=signed(action))).status_code == 403
+    waits = {"name": "gateway__wait_approval", "arguments": {"approval_id": said["approval_id"]}}
+    foreign = (await house.agent("tools/call", waits, "eve"))["result"]
+    missing = (await house.agent("tools/call", waits | {"arguments": {"approval_id": "x"}}, "eve"))["result"]
+    words = [json.loads(result["content"][0]["text"])["message"] for result in (foreign, missing)]
+    assert words == ["no such approval of yours"] * 2
+    assert house.door.paid() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"approval_id": 7},
+        {"approval_id": "a" * 65},
+        {"approval_id": "a", "timeout_s": -1},
+        {"approval_id": "a", "timeout_s": 61},
+        {"approval_id": "a", "timeout_s": True},
+        {"approval_id": "a", "timeout_s": "1"},
+        {"approval_id": "a", "more": 1},
+    ],
+)
+async def test_the_wait_tool_is_told_what_it_takes(house: House, arguments: dict[str, Any]) -> None:
+    """Arguments it does not know are an answer a model can act on."""
+    result = (await house.agent("tools/call", {"name": "gateway__wait_approval", "arguments": arguments}))["result"]
+    assert json.loads(result["content"][0]["text"])["error"] == "invalid_arguments"
+
+
+async def test_the_wait_tool_is_on_the_aggregate_only(house: House) -> None:
+    """It stands in the list of ``/mcp``; a server's own endpoint has no such tool."""
+    async with house.client("good") as client:
+        everywhere = (await client.post("/mcp", **modern("tools/list"))).json()["result"]["tools"]
+        there = (await client.post("/servers/bank/mcp", **modern("tools/list"))).json()["result"]["tools"]
+        call = rpc("tools/call", {"name": "gateway__wait_approval", "arguments": {"approval_id": "x"}})
+        refused = (await client.post("/servers/bank/mcp", json=call)).json()
+    assert [tool["name"] for tool in everywhere][-1] == "gateway__wait_approval"
+    assert [tool["name"] for tool in there] == ["pay"]
+    assert refused["error"]["data"]["code"] == "unknown_tool"
+
+
+async def test_reviewers_are_enrolled_listed_and_revoked(house: House) -> None:
+    """By an administrator, with an enrolled key's signature; malformed wishes are told."""
+    paul = Person("paul")
+    wish = paul.enrolment(VERA, roles=["treasurer"], accounts=[("urn:test", "p")])
+    body = {
+        "public": wish.public.hex(),
+        "person": "paul",
+        "roles": ["treasurer"],
+        "accounts": [{"issuer": "urn:test", "user": "p"}],
+        "nonce": wish.nonce,
+        "signed_by": wish.signed_by,
+        "signature": (wish.signature or b"").hex(),
+    }
+    async with house.client("adam") as adam:
+        assert (await adam.post("/v1/reviewers", json=body | {"roles": ["Treasurer!"]})).status_code == 400
+        assert (await adam.post("/v1/reviewers", json=body | {"roles": []})).status_code == 403
+        made = await adam.post("/v1/reviewers", json=body)
+        assert (made.status_code, made.json()["key_id"]) == (201, paul.key_id)
+        assert (await adam.post("/v1/reviewers", json=body)).status_code == 409
+        assert (await adam.post(f"/v1/reviewers/{paul.key_id}/revoke")).json()["revoked"]
+        assert (await adam.post("/v1/reviewers/none/revoke")).status_code == 404
+        listed = (await adam.get("/v1/reviewers")).json()["reviewers"]
+    assert [(one["person"], one["revoked"]) for one in listed] == [("vera", False), ("paul", True)]
