@@ -76,6 +76,26 @@ def test_a_call_that_waits_for_a_person_is_pending_and_goes_on_when_signed() -> 
     assert (row.state, row.decision, row.code) == (State.COMPLETED, "allow", None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "state", "code"),
+    [
+        ("approval.decided", {"state": "pending"}, State.PENDING, "pending"),
+        ("approval.decided", {"state": "approved"}, State.PENDING, "approved"),
+        ("approval.decided", {"state": "rejected"}, State.REFUSED, "rejected"),
+        ("approval.expired", {}, State.REFUSED, "expired"),
+        ("approval.void", {}, State.REFUSED, "void"),
+    ],
+)
+def test_what_people_say_is_seen_at_the_call_that_waits(
+    kind: str, said: dict[str, str], state: State, code: str
+) -> None:
+    """And where the call itself is not known any more, it makes no row of its own."""
+    parked = entry(0, "decision", "c", tool="pay.transfer", effect="needs_approval", code="pending")
+    (row,) = rows_of(parked, entry(1, kind, "c", **said)).newest_first()
+    assert (row.state, row.code, row.agent) == (state, code, "ap-agent")
+    assert rows_of(entry(1, kind, "c", **said)).newest_first() == ()
+
+
 def test_what_is_no_call_makes_no_row() -> None:
     """Runs, keys, and record types of a later version are passed over, also those that name a call."""
     calls = rows_of(

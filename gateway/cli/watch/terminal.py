@@ -155,13 +155,13 @@ class _Screen:
         if not self._is_dirty or now < self._painted_at + _PAINT_EVERY_S:
             return
         lines = view.frame(self._watch, time.time_ns() // 1000)
+        if self._drain:
+            self._drain = False
+            termios.tcflush(self._stdin, termios.TCIFLUSH)  # what is typed before it can be seen signs nothing
         sys.stdout.write("".join(_changes(self._lines, lines)))
         sys.stdout.flush()
         self._lines, self._painted_at, self._is_dirty = lines, now, False
         self._watch.painted()
-        if self._drain:
-            self._drain = False
-            termios.tcflush(self._stdin, termios.TCIFLUSH)  # what was typed before it was seen signs nothing
 
 
 def _changes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
