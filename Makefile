@@ -16,7 +16,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check format demo campaign bench lock clean
+.PHONY: help setup test check format demo recording campaign bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: .venv/.stamp  ## format the code and mend what the linter can mend
 
 demo: setup  ## three minutes: an agent at the door, then the log verified (CI=true for CI)
 	$(BIN)/python deploy/demo/run.py
+
+recording: setup  ## the demo as the animated picture of the README (ARGS=--check only compares)
+	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' $(ARGS) -- $(BIN)/python deploy/demo/run.py
 
 campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }

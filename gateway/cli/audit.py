@@ -1,33 +1,15 @@
 """``ostiary audit``: asking and checking the signed log."""
 
-import re
-import time
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import click
 
+from gateway.cli.moments import ago_or_moment
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import answer, columns
 from gateway.cli.verifying import verify
-
-_AGO = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _moment(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """Microseconds since the epoch of ``90s``, ``15m``, ``24h``, ``7d`` (ago) or an ISO 8601 time."""
-    if value is None:
-        return None
-    ago = _AGO.fullmatch(value)
-    if ago:
-        return time.time_ns() // 1000 - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000
-    try:
-        stamp = datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is neither like 24h nor like 2026-03-02T10:00:00Z") from None
-    return round(stamp.timestamp() * 1_000_000)
 
 
 @click.group()
@@ -45,8 +27,8 @@ audit.add_command(verify)
 @click.option("--agent", help="Agent.")
 @click.option("--run", "run_id", help="Run.")
 @click.option("--call", "call_id", help="Call.")
-@click.option("--since", callback=_moment, help="Not before: 24h, 7d, or ISO 8601.")
-@click.option("--until", callback=_moment, help="Not after.")
+@click.option("--since", callback=ago_or_moment, help="Not before: 24h, 7d, or ISO 8601.")
+@click.option("--until", callback=ago_or_moment, help="Not after.")
 @click.option("--after", type=click.IntRange(0), help="Go on after the record of this index.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @reaching

@@ -18,10 +18,11 @@ def explain(reach: Reach, call_id: str) -> None:
     Each rule that spoke is shown with its message and the fact it looked at.
     """
     found = reach.get(f"/v1/calls/{quote(call_id, safe='')}/explain")
-    answer(found, _lines(found))
+    answer(found, told(found))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def told(found: dict[str, Any]) -> list[str]:
+    """An explanation as lines for people."""
     lines = [
         f"{key.ljust(12)}  {shown(value)}"
         for key, value in found.items()

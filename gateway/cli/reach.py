@@ -3,7 +3,8 @@
 import functools
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,36 +61,114 @@ class Reach:
         """
         return self._ask("POST", path, content=body, headers=headers)
 
-    def _ask(self, method: str, path: str, **request: Any) -> Any:
-        headers = {"content-type": "application/json", **request.get("headers", {})}
-        if self.token:
-            headers["authorization"] = f"Bearer {self.token}"
+    @contextmanager
+    def line(self, timeout_s: float) -> Iterator["Line"]:
+        """For asking again and again: one connection, kept while the bracket is open; no answer takes longer."""
+        line = Line(self, timeout_s)
         try:
-            with self._client() as client:
-                response = client.request(
-                    method,
-                    path,
-                    params=request.get("query"),
-                    json=request.get("body"),
-                    content=request.get("content"),
-                    headers=headers,
-                )
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise _absent(self.url or str(self.state / ADMIN_SOCKET)) from None
-        except httpx.HTTPError as error:
-            raise Failed(
-                f"the gateway broke off ({type(error).__name__})", "look at the gateway's own output"
-            ) from None
-        return _decoded(response)
+            yield line
+        finally:
+            line.hang_up()
 
-    def _client(self) -> httpx.Client:
+    def client(self, timeout: httpx.Timeout) -> httpx.Client:
+        """A new connection, to be closed by the caller; nothing is sent yet.
+
+        Raises:
+            Failed: nobody opens.
+        """
         if self.url is None:
             path = self.state / ADMIN_SOCKET
             _knock(path)
             transport = httpx.HTTPTransport(uds=os.fspath(path))
-            return httpx.Client(transport=transport, base_url="http://localhost", timeout=_TIMEOUT, trust_env=False)
+            return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout, trust_env=False)
         _guard(self.url, self.token)
-        return httpx.Client(base_url=self.url, timeout=_TIMEOUT, follow_redirects=False)
+        return httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)
+
+    def send(self, client: httpx.Client, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send one request with the credential; the answer as it came.
+
+        Raises:
+            Unreached: none came.
+        """
+        headers = {"content-type": "application/json", **request.get("headers", {})}
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        try:
+            return client.request(
+                method,
+                path,
+                params=request.get("query"),
+                json=request.get("body"),
+                content=request.get("content"),
+                headers=headers,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise _absent(self.url or str(self.state / ADMIN_SOCKET)) from None
+        except httpx.HTTPError as error:
+            raise Unreached(
+                f"the gateway broke off ({type(error).__name__})", "look at the gateway's own output"
+            ) from None
+
+    def _ask(self, method: str, path: str, **request: Any) -> Any:
+        with self.client(_TIMEOUT) as client:
+            return _decoded(self.send(client, method, path, **request))
+
+
+class Unreached(Failed):
+    """No gateway answered. Asking again later may help."""
+
+
+class Line:
+    """A gateway asked again and again over one connection, which is opened anew after it broke."""
+
+    def __init__(self, reach: Reach, timeout_s: float) -> None:
+        self._reach = reach
+        self._timeout = httpx.Timeout(timeout_s)
+        self._client: httpx.Client | None = None
+        self._stream: Any = None
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """GET ``path``; the decoded JSON answer.
+
+        Raises:
+            Unreached: no gateway there.
+            Failed: it refused.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return _decoded(self._sent(path, query=given))
+
+    def text(self, path: str) -> str:
+        """GET ``path``; the answer as plain text.
+
+        Raises:
+            Unreached: no gateway there.
+            Failed: it refused.
+        """
+        response = self._sent(path)
+        if response.status_code >= _HTTP_ERROR:
+            _decoded(response)
+        return response.text
+
+    def hang_up(self) -> None:
+        """Close the connection; the next question opens one."""
+        if self._client is not None:
+            self._client.close()
+        self._client = self._stream = None
+
+    def _sent(self, path: str, **request: Any) -> httpx.Response:
+        # Whether the other end has closed is looked at here: the client would open a new connection by itself, and
+        # leave its socket open where nobody is there any more.
+        if self._stream is None or self._stream.get_extra_info("is_readable"):
+            self.hang_up()
+        if self._client is None:
+            self._client = self._reach.client(self._timeout)
+        try:
+            response = self._reach.send(self._client, "GET", path, **request)
+        except Unreached:
+            self.hang_up()
+            raise
+        self._stream = response.extensions.get("network_stream")
+        return response
 
 
 def reaching(command: Callable[..., None]) -> Callable[..., None]:
@@ -130,8 +209,8 @@ def _knock(path: Path) -> None:
             raise _absent(str(path)) from None
 
 
-def _absent(place: str) -> Failed:
-    return Failed(
+def _absent(place: str) -> Unreached:
+    return Unreached(
         f"no gateway answers at {shown(place)}",
         "start one with `ostiary up` or `ostiary serve`, or name it with --state or --url",
     )
@@ -152,7 +231,7 @@ def _decoded(response: httpx.Response) -> Any:
     try:
         document = response.json()
     except ValueError:
-        raise Failed(
+        raise Unreached(
             f"what answers there is no gateway (status {response.status_code}, no JSON)", "correct --state or --url"
         ) from None
     if response.status_code >= _HTTP_ERROR:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
     "tool": ("tools", "tool", "List and call tools."),
     "run": ("runs", "run", "Open, show and end runs."),
+    "watch": ("watch.command", "watch", "Follow the calls that pass the door, live."),
     "approval": ("approving", "approval", "List and show calls that wait for people."),
     "approve": ("approving", "approve", "Approve the call ID: it is shown whole, then signed with your key."),
     "reject": ("approving", "reject", "Reject the call ID; the agent is told the reason."),

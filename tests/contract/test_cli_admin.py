@@ -1,10 +1,7 @@
 """The command line against the real admin API, by its Unix socket and by its URL."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +14,16 @@ from gateway.core.desk import LogRecord
 from gateway.core.errors import Denied, Reason
 from gateway.edge.asgi import Options
 from tests.edge_world import Edge
+from tests.served_edge import running, served
 
 CALL = "0197a000-0000-7000-8000-00000000c0de"
 RUN = "0197a000-0000-7000-8000-00000000000a"
-DEADLINE_S = 10
 
 
 def record(index: int, kind: str, **body: Any) -> LogRecord:
     """A record of the log."""
     leaf = {"type": kind, "ts": 1_750_000_000_000_000 + index, "call_id": CALL, "run_id": RUN, "body": body}
     return LogRecord(index, b"", leaf)
-
-
-@contextmanager
-def served(edge: Edge, socket: Path) -> Iterator[str]:
-    """Serve ``edge`` by a Unix socket and on loopback; yields the URL."""
-    config = uvicorn.Config(edge.app, uds=str(socket), lifespan="off", log_level="error", ws="none")
-    with (
-        _running(config),
-        _running(uvicorn.Config(edge.app, port=0, lifespan="off", log_level="error", ws="none")) as server,
-    ):
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def _running(config: uvicorn.Config) -> Iterator[uvicorn.Server]:
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    end = time.monotonic() + DEADLINE_S
-    while not server.started and time.monotonic() < end:
-        thread.join(0.01)
-    try:
-        assert server.started
-        yield server
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +172,7 @@ def test_what_is_no_gateway_is_said_to_be_none(tmp_path: Path) -> None:
         await send({"type": "http.response.body", "body": b"<html>hello</html>"})
 
     config = uvicorn.Config(stranger, uds=str(tmp_path / "admin.sock"), lifespan="off", log_level="error", ws="none")
-    with _running(config):
+    with running(config):
         done = ask((tmp_path, ""), "run", "show", "x")
     assert done.exit_code == 1
     assert "no gateway" in done.stderr
