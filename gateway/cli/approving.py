@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli import reviewer_key
+from gateway.cli.lookalikes import guarded
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.reviewer_key import ReviewerKey
 from gateway.cli.screen import Failed, answer, columns, shown, wants_json
@@ -125,18 +126,18 @@ def reject(reach: Reach, approval_id: str, key_file: Path | None, reason: str) -
 def lines(found: dict[str, Any]) -> list[str]:
     """An approval for a reviewer's eyes: everything, nothing cut short, nothing that can move the cursor."""
     statement = found["statement"]
-    said = [f"approval   {shown(found['id'])}  ({shown(found['state'])})", f"tool       {shown(found['tool'])}"]
-    said += [f"{name.ljust(10)} {shown(statement[name])}" for name in _SHOWN if statement.get(name) is not None]
+    said = [f"approval   {guarded(found['id'])}  ({guarded(found['state'])})", f"tool       {guarded(found['tool'])}"]
+    said += [f"{name.ljust(10)} {guarded(statement[name])}" for name in _SHOWN if statement.get(name) is not None]
     if found.get("goal"):
-        said.append(f"goal       {shown(found['goal'])}")
+        said.append(f"goal       {guarded(found['goal'])}")
     said.append(f"expires    {datetime.fromtimestamp(found['expires_us'] / _MICRO, UTC):%Y-%m-%d %H:%M:%S} UTC")
-    said += ["arguments", *(f"  {shown(line)}" for line in _pretty(found["arguments_json"]))]
+    said += ["arguments", *(f"  {guarded(line)}" for line in _pretty(found["arguments_json"]))]
     for need in found["requirements"]:
-        roles = f" as {', '.join(map(shown, need['roles']))}" if need["roles"] else ""
-        said.append(f"needs      {need['quorum']} signed{roles}, {need['missing']} missing: {shown(need['msg'])}")
-    said += [f"because    {shown(reason['id'])}: {shown(reason['msg'])}" for reason in found["reasons"]]
-    said += [f"signed     {shown(one['person'])}: {shown(one['verdict'])}" for one in found["signatures"]]
-    return said if not found.get("why") else [*said, f"why        {shown(found['why'])}"]
+        roles = f" as {', '.join(map(guarded, need['roles']))}" if need["roles"] else ""
+        said.append(f"needs      {need['quorum']} signed{roles}, {need['missing']} missing: {guarded(need['msg'])}")
+    said += [f"because    {guarded(reason['id'])}: {guarded(reason['msg'])}" for reason in found["reasons"]]
+    said += [f"signed     {guarded(one['person'])}: {guarded(one['verdict'])}" for one in found["signatures"]]
+    return said if not found.get("why") else [*said, f"why        {guarded(found['why'])}"]
 
 
 def _pretty(text: str) -> list[str]:
