@@ -27,5 +27,5 @@ test_denials_and_hints_are_gathered if {
 test_every_part_is_there_though_no_package_exports_it if {
 	decision := main.decision with input as request with data.gateway.scope as {}
 	decision.require == {}
-	decision.oblige == {}
+	decision.oblige == {"sandbox": set()}
 }

@@ -3,7 +3,6 @@
 Standard library only: the supervisor imports it.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,14 @@ class Sizes:
 
 
 def _namespaces() -> Iterator[str]:
-    yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup")
+    yield from (
+        "--unshare-user",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup",
+    )
     yield from ("--disable-userns", "--die-with-parent", "--new-session", "--hostname", "box")
     yield from ("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv")
     for name, value in ENVIRONMENT.items():
