@@ -185,7 +185,7 @@ class Box:
         while not self._outer.over:
             _killed(self._outer)
             await self._next()
-        _, status = os.waitpid(self._outer.pid, 0)
+        _, status = os.waitpid(self._outer.pid, 0)  # noqa: ASYNC222 - it is over, so this returns at once
         return os.waitstatus_to_exitcode(status)
 
     def _all_over(self) -> bool:

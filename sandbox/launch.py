@@ -52,8 +52,8 @@ def launched(launch: Launch) -> int:
 def _enter(launch: Launch, parent: int) -> None:
     os.setsid()
     os.umask(0o077)
-    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    for ignored in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
     for member in launch.members:
         with open(member, "wb") as file:  # noqa: PTH123 - between fork and exec the least machinery is the best
             file.write(b"0")

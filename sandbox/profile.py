@@ -83,14 +83,8 @@ class Sizes:
 
 
 def _namespaces() -> Iterator[str]:
-    yield from (
-        "--unshare-user",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-uts",
-        "--unshare-cgroup",
-    )
+    for name in ("user", "ipc", "pid", "net", "uts", "cgroup"):
+        yield f"--unshare-{name}"
     yield from ("--disable-userns", "--die-with-parent", "--new-session", "--hostname", "box")
     yield from ("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv")
     for name, value in ENVIRONMENT.items():
@@ -118,7 +112,7 @@ def _files(profile: Profile, work_bytes: int) -> Iterator[str]:
 def _top(path: Path) -> Iterator[str]:
     # Where /usr is not merged, /bin and /lib are folders of their own.
     if path.is_symlink():
-        yield from ("--symlink", os.readlink(path), str(path))
+        yield from ("--symlink", str(path.readlink()), str(path))
     elif path.is_dir():
         yield from ("--ro-bind", str(path), str(path))
 

@@ -4,8 +4,8 @@ It is small, so that forking is quick and safe, and keeps root where it has it, 
 long as the gateway: when the other end is gone, all boxes are killed and it ends. When it is killed itself, the kernel
 kills the boxes. Standard library only.
 
-Messages (``frames``): first ``{"op": "start", ...}``, answered ``ready``; then ``run`` with two blobs, answered ``done``
-or ``broken`` by id, and ``kill``.
+Messages (``frames``): first ``{"op": "start", ...}``, answered ``ready``; then ``run`` with two blobs, answered
+``done`` or ``broken`` by id, and ``kill``.
 """
 
 import asyncio
@@ -84,8 +84,12 @@ class Supervisor:
             Garbage: it is none of those the gateway sends.
         """
         match message.head:
-            case {"op": "run", "id": int(number), "limits": dict(limits)} if len(message.blobs) == len(("code", "in")):
-                task = asyncio.create_task(self._run(number, Task(*message.blobs, limits)))
+            case {"op": "run", "id": int(number), "limits": dict(limits)}:
+                try:
+                    code, stdin = message.blobs
+                except ValueError:
+                    raise Garbage from None
+                task = asyncio.create_task(self._run(number, Task(code, stdin, limits)))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case {"op": "kill", "id": int(number)}:
