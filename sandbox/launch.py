@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 _PR_SET_PDEATHSIG = 1
@@ -64,8 +65,10 @@ def _enter(launch: Launch, parent: int) -> None:
         os.setresuid(launch.uid, launch.uid, launch.uid)
     if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
         raise OSError(ctypes.get_errno(), "the supervisor is gone")
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - between fork and exec the least machinery
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's signature
     high = {number: fcntl.fcntl(here, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for number, here in launch.descriptors.items()}
-    os.closerange(0, _ABOVE)
     for number, here in high.items():
         os.dup2(here, number, inheritable=True)
     os.execve(launch.argv[0], list(launch.argv), {})  # noqa: S606 - no shell is wanted

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from anyio import CancelScope
+
 from sandbox.frames import Garbage, Message, packed, received
 
 _START_S = 20.0
@@ -74,7 +76,8 @@ class Link:
         except BaseException:
             writer.close()
             _killed(process)
-            await process.wait()
+            with CancelScope(shield=True):
+                await process.wait()
             raise
         link._listener = asyncio.create_task(link._listen(reader))
         return link
@@ -87,14 +90,15 @@ class Link:
     async def close(self) -> None:
         """Hang up and wait for its end; it kills its boxes first."""
         self._writer.close()
-        try:
-            async with asyncio.timeout(_END_S):
+        with CancelScope(shield=True):
+            try:
+                async with asyncio.timeout(_END_S):
+                    await self.process.wait()
+            except TimeoutError:
+                _killed(self.process)
                 await self.process.wait()
-        except TimeoutError:
-            _killed(self.process)
-            await self.process.wait()
-        if self._listener is not None:
-            await self._listener
+            if self._listener is not None:
+                await self._listener
 
     async def run(self, code: bytes, stdin: bytes, limits: Mapping[str, int]) -> Message:
         """One box; where the caller is cancelled it is killed, and gone before this returns.
@@ -125,7 +129,8 @@ class Link:
             # Nothing may go on behind the back of a caller who was told that it ended.
             if self.alive:
                 self._writer.write(packed({"op": "kill", "id": number}))
-            with suppress(Lost, TimeoutError):
+            # Shielded: a cancelled scope cancels every wait inside it again and again.
+            with CancelScope(shield=True), suppress(Lost, TimeoutError):
                 async with asyncio.timeout(_END_S):
                     await asyncio.shield(answer)
             raise

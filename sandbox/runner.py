@@ -15,7 +15,6 @@ from sandbox.frames import Message
 from sandbox.host import NoSandbox
 from sandbox.link import Link, Lost, Refused
 
-_QUEUE_S = 5.0
 _GROUPS_FIX = (
     "run the gateway as root, or where it may divide its control group: a unit with Delegate=yes, or "
     "`systemd-run --user --scope -p Delegate=yes ostiary ...`"
@@ -39,6 +38,7 @@ class Options:
         first_uid: as root, first of the host's user ids for boxes; 64 from there on must be nobody else's.
         hidden: folders that must not be seen where they lie below ``/usr``, above all the state folder.
         groups: use control groups where they can be made.
+        queue_s: longest a run waits for a slot, seconds.
     """
 
     bwrap: Path | None = None
@@ -48,6 +48,7 @@ class Options:
     first_uid: int = 60600
     hidden: tuple[Path, ...] = ()
     groups: bool = True
+    queue_s: float = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -67,11 +68,9 @@ class BwrapRunner:
         """Start the supervisor and try what it holds."""
         self._room = asyncio.Semaphore(self.options.slots)
         try:
-            self._seen = await self._tried(await self._alive())
+            self._link, self._seen = await self._started()
         except (NoSandbox, Refused, Lost, OSError) as error:
             self._seen = _none(error)
-        if not self._seen.usable:
-            await self._close()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -87,7 +86,7 @@ class BwrapRunner:
         if not self._seen.usable:
             raise Unavailable("this host has no sandbox", cause_code="sandbox_degraded")
         try:
-            async with asyncio.timeout(_QUEUE_S):
+            async with asyncio.timeout(self.options.queue_s):
                 await self._room.acquire()
         except TimeoutError:
             raise Unavailable("all boxes are in use", cause_code="sandbox_busy", retry_after=1) from None
@@ -105,11 +104,23 @@ class BwrapRunner:
         return _outcome(await link.run(code, stdin, asdict(limits)))
 
     async def _alive(self) -> Link:
+        # A supervisor that ended is replaced; its caller was admitted by what the one before could hold.
         async with self._starting:
             if self._link is None or not self._link.alive:
                 await self._close()
-                self._link = await Link.started(self._start())
+                before = self._seen
+                self._link, self._seen = await self._started()
+                if lost := set(self._seen.missing) - set(before.missing):
+                    raise NoSandbox(f"the host no longer holds {', '.join(sorted(lost))}", "see `ostiary check`")
             return self._link
+
+    async def _started(self) -> tuple[Link, Capabilities]:
+        link = await Link.started(self._start())
+        try:
+            return link, await self._tried(link)
+        except BaseException:
+            await link.close()
+            raise
 
     async def _close(self) -> None:
         link, self._link = self._link, None
