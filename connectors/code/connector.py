@@ -2,8 +2,8 @@
 
 A result is ``{"ended", "exit_code", "stdout", "stderr", "usage", "box"}``, and the same as text. ``ended`` is
 ``exited`` or the cap that killed the box: a cap ends the code, it never shortens its output unsaid. What did not exit
-with 0 is marked ``isError``, for the model to act on. ``box`` says what held the code: backend, system call filter, digest of
-the code, caps, and what this host could not hold.
+with 0 is marked ``isError``, for the model to act on. ``box`` says what held the code: backend, system call filter,
+digest of the code, caps, and what this host could not hold.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ class CodeConnector:
     """Runs the code of leased calls. See ``core.connector.Connector``.
 
     Failure mode: a host whose sandbox lacks what no policy accepts runs nothing (``Unavailable``, cause
-    ``sandbox_degraded``); so does one where no box can be had. A box reaches nothing outside itself, so a lost one has simply failed.
+    ``sandbox_degraded``); so does one where no box can be had. A box reaches nothing outside itself, so a lost one has
+    simply failed.
     """
 
     sandbox: SandboxRunner
@@ -97,10 +98,7 @@ def _program(tool: Tool, arguments: Mapping[str, Any]) -> tuple[bytes, bytes]:
         raise NotSent("the arguments hold no code", cause_code="binding")
     name = tool.binding["input"]
     stdin = encode(arguments[name]) if name is not None and name in arguments else b""
-    try:
-        return text.encode(), stdin
-    except UnicodeEncodeError:
-        raise NotSent("the code is not Unicode text", cause_code="binding") from None
+    return text.encode(), stdin
 
 
 def _limits(binding: Mapping[str, Any], timeout_s: float) -> BoxLimits:

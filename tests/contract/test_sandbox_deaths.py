@@ -23,10 +23,10 @@ if os.fork() == 0:
     if os.fork() == 0:
         for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)
         {marking}
-        open("/work/there", "w").close()
+        open("there", "w").close()
         time.sleep(60)
     os._exit(0)
-while not os.path.exists("/work/there"): time.sleep(0.01)
+while not os.path.exists("there"): time.sleep(0.01)
 """
 HOLDER = """
 import asyncio
