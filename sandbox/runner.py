@@ -48,7 +48,7 @@ class Options:
     first_uid: int = 60600
     hidden: tuple[Path, ...] = ()
     groups: bool = True
-    queue_s: float = 5.0
+    queue_s: float = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +115,7 @@ class BwrapRunner:
             return self._link
 
     async def _started(self) -> tuple[Link, Capabilities]:
-        link = await Link.started(self._start())
+        link = await Link.started(await asyncio.to_thread(self._start))
         try:
             return link, await self._tried(link)
         except BaseException:
@@ -151,7 +151,7 @@ class BwrapRunner:
                 seen[one.capability] = _mechanism(one.capability, link)
         missing = tuple(str(name) for name in Capability if name not in seen)
         return Capabilities(
-            backend=f"bwrap {await _version(host.bwrap(self.options.bwrap))}",
+            backend=await asyncio.to_thread(_backend, self.options.bwrap),
             held=seen,
             missing=missing,
             fixes={name: _FIXES[Capability(name)] for name in missing},
@@ -192,7 +192,5 @@ def _below_usr(folders: tuple[Path, ...]) -> Iterator[str]:
                 yield str(real)
 
 
-async def _version(path: str) -> str:
-    process = await asyncio.create_subprocess_exec(path, "--version", stdout=asyncio.subprocess.PIPE, env={})
-    said, _ = await process.communicate()
-    return said.decode("ascii", "replace").split()[-1] if said.split() else "of unknown version"
+def _backend(named: Path | None) -> str:
+    return f"bwrap {'.'.join(map(str, host.version(host.bwrap(named))))}"

