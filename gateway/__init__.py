@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-_SIBLINGS = ("connectors", "policies")
+_SIBLINGS = ("connectors", "policies", "sandbox")
 
 
 def _refuse_strangers(home: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, hardening, listening, logs, upstreams
+from gateway import books, boxes, hardening, listening, logs, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
@@ -113,7 +113,8 @@ async def check(settings: GatewaySettings) -> list[Finding]:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
             findings = [*[await _finding(part, ping) for part, ping in parts.items()], *gateway.stock.strays()]
-            return [*findings, *_odd_entries(settings, gateway.ports.catalog.tools())]
+            findings += _odd_entries(settings, gateway.ports.catalog.tools())
+        return [*findings, *await boxes.findings(settings, _accepted(settings))]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
@@ -188,6 +189,12 @@ def _engine(settings: GatewaySettings) -> RegoEngine:
     return RegoEngine(_bundle(settings), EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000))
 
 
+def _accepted(settings: GatewaySettings) -> list[str]:
+    # What the shipped package hands to the gateway; another package may accept less, never more.
+    sandbox = json.loads(_bundle(settings).data).get("gateway", {}).get("sandbox", {})
+    return list(sandbox.get("accept_missing", ())) if settings.policy.shipped else []
+
+
 def _odd_entries(settings: GatewaySettings, tools: Iterable[Tool]) -> list[Finding]:
     # A deny list or a limit that names a tool wrongly binds nothing, and looks as if it did.
     data = json.loads(_bundle(settings).data) if settings.policy.shipped else {}
@@ -250,7 +257,7 @@ async def _finding(part: str, ping: Callable[[], Awaitable[None]]) -> Finding:
 
 
 _FIXES = {
-    "upstream": "start the upstream, or correct its url, command or credential",
+    "upstream": "start the upstream, or correct its url, command or credential (of kind code: see sandbox)",
     "credentials": "set the environment variable or file named in [credentials.*]",
     "catalogue": 'declare tools in a catalogue file, or pin an MCP upstream with trust = "first_use"',
     "policy": "`ostiary policy check DIR` names the rule",

@@ -1,7 +1,7 @@
 """Catalogue files: what operators declare about tools, as pydantic models, and the pinned tools made from them.
 
-A SQL or HTTP tool is declared whole. An MCP tool is described by its upstream and pinned; an entry of the same name
-adds what the gateway must not take from an upstream: effect class, labels, measures, limits, vendor data.
+A SQL, HTTP or code tool is declared whole. An MCP tool is described by its upstream and pinned; an entry of the same
+name adds what the gateway must not take from an upstream: effect class, labels, measures, limits, vendor data.
 """
 
 import json
@@ -69,6 +69,26 @@ class HttpBinding(Section):
     idempotency_header: str | None = Field(None, description="Header field that carries the call id.")
 
 
+class BoxEntry(Section):
+    """Caps of the box that a code tool runs in."""
+
+    memory_mb: int = Field(256, ge=32, le=65_536, description="Memory of all its processes and files, MiB.")
+    pids: int = Field(32, ge=1, le=4096, description="Processes and threads at a time.")
+    cpu_s: float = Field(10.0, gt=0, le=600, description="Processor time of all its processes.")
+    wall_s: float = Field(20.0, gt=0, le=600, description="Time from start to end.")
+    output_bytes: int = Field(256 * 1024, ge=64, le=4 * 1024 * 1024, description="Both outputs together; no more.")
+    work_mb: int = Field(32, ge=1, le=4096, description="Files below /work, and as much below /tmp, MiB.")
+
+
+class CodeBinding(Section):
+    """Code the caller sends, run in a sandbox box of its own."""
+
+    language: Literal["python"] = "python"
+    code: str = Field("code", description="The argument that holds the program text.")
+    input: str | None = Field(None, description="The argument whose JSON text the program reads on its input.")
+    limits: BoxEntry = BoxEntry()
+
+
 class ToolEntry(Section):
     """What the operator says about one tool."""
 
@@ -90,14 +110,26 @@ class ToolEntry(Section):
     big_integers: bool = Field(default=False, description="Admit integers beyond 2^53 (policy reads them as strings).")
     sql: SqlBinding | None = None
     http: HttpBinding | None = None
+    code: CodeBinding | None = None
+
+    @property
+    def bindings(self) -> dict[ConnectorKind, Section]:
+        """What it is bound to, by connector; a tool of an MCP server has nothing here."""
+        said = {ConnectorKind.SQL: self.sql, ConnectorKind.HTTP: self.http, ConnectorKind.CODE: self.code}
+        return {kind: binding for kind, binding in said.items() if binding is not None}
+
+    @property
+    def kind(self) -> ConnectorKind:
+        """Which connector carries it out."""
+        return next(iter(self.bindings), ConnectorKind.MCP)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.sql is not None and self.http is not None:
-            raise ValueError("a tool is bound to sql or http, not both")
-        declared = self.sql is not None or self.http is not None
+        if len(self.bindings) > 1:
+            raise ValueError("a tool is bound to one of sql, http and code")
+        declared = bool(self.bindings)
         if declared and (self.description is None or self.input_schema is None):
-            raise ValueError("a sql or http tool needs description and input_schema")
+            raise ValueError("a sql, http or code tool needs description and input_schema")
         if not declared and (self.input_schema or self.output_schema or self.description):
             raise ValueError("an MCP tool's description and schemas come from its upstream and are pinned")
         return self
@@ -124,7 +156,7 @@ def load(paths: Iterable[Path]) -> tuple[ToolEntry, ...]:
 
 
 def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[Tool]:
-    """The SQL and HTTP tools, pinned by their own declaration.
+    """The SQL, HTTP and code tools, pinned by their own declaration.
 
     Raises:
         SettingsError: an entry's server does not exist or is of another kind.
@@ -135,7 +167,7 @@ def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[To
     return [
         _tool(entry, _definition(entry), _endpoint(entry, settings), _credential(entry, settings))
         for entry in entries
-        if entry.sql or entry.http
+        if entry.bindings
     ]
 
 
@@ -172,7 +204,7 @@ def _file(path: Path) -> CatalogueFile:
 
 
 def _mismatch(entry: ToolEntry, settings: GatewaySettings) -> str | None:
-    kind = "sql" if entry.sql else "http" if entry.http else "mcp"
+    kind = entry.kind
     upstream = settings.upstreams.get(entry.server)
     if upstream is None:
         return f"catalogue: {entry.server}.{entry.name}: no [upstreams.{entry.server}]"
@@ -207,9 +239,8 @@ def _credential(entry: ToolEntry, settings: GatewaySettings) -> str | None:
 
 
 def _tool(entry: ToolEntry, definition: Mapping[str, Any], endpoint: str, credential: str | None) -> Tool:
-    kind = ConnectorKind.SQL if entry.sql else ConnectorKind.HTTP if entry.http else ConnectorKind.MCP
-    binding = entry.sql or entry.http
-    bound = binding.model_dump() if binding else {}
+    kind = entry.kind
+    bound = entry.bindings[kind].model_dump() if entry.bindings else {}
     return Tool(
         server=entry.server,
         name=entry.name,

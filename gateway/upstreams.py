@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from connectors import http, sql
+from connectors import code, http, sql
+from connectors.code import CodeConnector
 from connectors.http import HttpApi, HttpApiOptions
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.pool import Pool
@@ -22,10 +23,20 @@ from gateway.core.catalog import Shelf
 from gateway.core.connector import Connector, Discovering
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues, UnfitSecret
+from gateway.core.sandbox import SandboxRunner
 from gateway.core.tool import Tool
-from gateway.settings import GatewaySettings, HttpUpstream, McpUpstream, SettingsError, SqlUpstream, Upstream
+from gateway.settings import (
+    CodeUpstream,
+    GatewaySettings,
+    HttpUpstream,
+    McpUpstream,
+    SettingsError,
+    SqlUpstream,
+    Upstream,
+)
 from gateway.shelving import Source, declared_shelf
 from gateway.stock import Rhythm, Stock
+from sandbox.runner import BwrapRunner, Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +46,12 @@ class Upstreams:
     Attributes:
         all: by server name.
         discovering: those whose upstream describes its own tools.
+        sandbox: what runs code, where there is an upstream of kind code.
     """
 
     all: Mapping[str, Connector]
     discovering: Mapping[str, Discovering]
+    sandbox: SandboxRunner | None = None
 
 
 async def connect(
@@ -55,13 +68,35 @@ async def connect(
     means = _Means(pool, broker, known)
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
+    sandbox = await stack.enter_async_context(runner(settings)) if _runs_code(settings) else None
     for name, upstream in settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
             discovering[name] = await stack.enter_async_context(_mcp(name, upstream, means))
             found[name] = discovering[name]
+        elif isinstance(upstream, CodeUpstream):
+            assert sandbox is not None
+            found[name] = CodeConnector(sandbox)
         else:
             found[name] = await stack.enter_async_context(_declared(name, upstream))
-    return Upstreams(found, discovering)
+    return Upstreams(found, discovering, sandbox)
+
+
+def runner(settings: GatewaySettings) -> BwrapRunner:
+    """The sandbox as configured; not started."""
+    wanted = settings.sandbox
+    options = Options(
+        bwrap=wanted.bwrap,
+        python=wanted.python,
+        slots=wanted.slots,
+        first_uid=wanted.first_uid,
+        hidden=(settings.state,),
+        groups=wanted.groups,
+    )
+    return BwrapRunner(options)
+
+
+def _runs_code(settings: GatewaySettings) -> bool:
+    return any(isinstance(upstream, CodeUpstream) for upstream in settings.upstreams.values())
 
 
 def stocked(
@@ -129,6 +164,8 @@ def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict
 def _misbound(tool: Tool, upstream: Upstream) -> list[str]:
     if isinstance(upstream, SqlUpstream):
         return sql.check(tool, upstream.database)
+    if isinstance(upstream, CodeUpstream):
+        return code.check(tool)
     return http.check(tool) if isinstance(upstream, HttpUpstream) else []
 
 

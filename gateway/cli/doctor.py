@@ -17,11 +17,14 @@ from typing import Any
 import anyio
 import click
 
+from gateway.boxes import summary
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option
+from gateway.core.sandbox import Capabilities
 from gateway.findings import Finding
+from sandbox.runner import BwrapRunner
 
 _PYTHON = (3, 11)
 _SQLITE = (3, 37)  # strict tables
@@ -46,6 +49,7 @@ def doctor(port: int, state: Path) -> None:
         _glibc(),
         *_packages(),
         _worker(),
+        _sandbox(),
         _port(port),
         _descriptors(),
         *_disk(state),
@@ -99,6 +103,18 @@ def _worker() -> Finding:
 async def _ask_worker(engine: Any) -> None:
     async with engine:
         await engine.ping()
+
+
+def _sandbox() -> Finding:
+    # Only code tools need one, so whatever it lacks is told and is no failure of the machine.
+    seen = anyio.run(_ask_sandbox)
+    more = "".join(f"; {name}: {fix}" for name, fix in seen.fixes.items()) if seen.usable else ""
+    return Finding("sandbox", ok=True, text=f"{summary(seen)}{more}")
+
+
+async def _ask_sandbox() -> Capabilities:
+    async with BwrapRunner() as runner:
+        return await runner.probe()
 
 
 def _port(port: int) -> Finding:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
     "audit": ("audit", "audit", "Search and verify the signed log."),
     "policy": ("policy", "policy", "Check and test Rego policies."),
+    "sandbox": ("sandbox", "sandbox", "Try this host's sandbox, and run code in it."),
     "schema": ("schema", "schema", "Print the JSON Schema of a configuration file."),
 }
 

@@ -60,6 +60,10 @@ mode = "enforce"                    # observe: record decisions on reads and wri
 # [upstreams.vendors]
 # kind = "http"
 # origin = "https://vendors.example.org"
+
+# Code that agents send, each program in a sandbox box of its own (docs/sandbox.md; try `ostiary sandbox probe`).
+# [upstreams.code]
+# kind = "code"
 """
 
 CATALOGUE = """\
@@ -85,6 +89,17 @@ additionalProperties = false }
 # parameters = ["number"]
 # [tool.limits]
 # per_minute = 60
+
+# A tool that runs Python in the sandbox.
+# [[tool]]
+# server = "code"
+# name = "run"
+# effect = "write"
+# description = "Runs a Python program."
+# input_schema = { type = "object", required = ["code"], properties = { code = { type = "string" } }, \
+additionalProperties = false }
+# [tool.code.limits]
+# memory_mb = 256
 """
 
 DATA = """\

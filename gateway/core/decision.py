@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gateway.core.errors import Reason
+from gateway.core.sandbox import Capability
 from gateway.core.tool import EffectClass, Tool
 
 _OBSERVABLE = frozenset({EffectClass.READ, EffectClass.WRITE})
@@ -66,10 +67,12 @@ class Obligations:
     Attributes:
         timeout_s: longest the connector may take.
         per_minute: calls a minute of this tool by this principal.
+        accept_missing: what the sandbox of a code tool may lack (``memory``, ``pids`` ...); nothing unless it is said.
     """
 
     timeout_s: float | None = None
     per_minute: int | None = None
+    accept_missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,13 @@ class _RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     msg: _Text | None = None
 
 
+class _Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: _Id
+    kind: Literal["sandbox"]
+    accept_missing: tuple[Capability, ...] = ()
+    msg: _Text | None = None
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: dict[str, tuple[_Said, ...]]
     deny: dict[str, tuple[_Said, ...]]
@@ -237,11 +247,12 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 # Obligations of the contract that this gateway cannot carry out yet: a call that is bound to one is refused.
-_UNSUPPORTED = frozenset({"redact", "sandbox", "credential", "verify", "idempotency", "label_output", "cache"})
+_UNSUPPORTED = frozenset({"redact", "credential", "verify", "idempotency", "label_output", "cache"})
 _document = msgspec.json.Decoder(_Document)
 _obliged = msgspec.json.Decoder(_Obliged)
 _timeout = msgspec.json.Decoder(_Timeout)
 _rate_limit = msgspec.json.Decoder(_RateLimit)
+_sandbox = msgspec.json.Decoder(_Sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +342,10 @@ def _unknown_requirements(document: _Document) -> Iterator[Reason]:
 
 
 def _merge(document: _Document) -> tuple[Obligations, tuple[Reason, ...]]:
-    # Most restrictive wins: the least of the timeouts and of the rates.
+    # Most restrictive wins: the least of the timeouts and of the rates, and what every word on the sandbox accepts.
     timeouts: list[float] = []
     rates: list[int] = []
+    accepted: list[frozenset[str]] = []
     unmet: list[Reason] = []
     for package, items in document.oblige.items():
         for raw in items:
@@ -342,9 +354,12 @@ def _merge(document: _Document) -> tuple[Obligations, tuple[Reason, ...]]:
                 timeouts.append(_timeout.decode(raw).timeout_s)
             elif item.kind == "rate_limit":
                 rates.append(_rate_limit.decode(raw).per_minute)
+            elif item.kind == "sandbox":
+                accepted.append(frozenset(_sandbox.decode(raw).accept_missing))
             else:
                 unmet.append(_unmet(package, item))
-    return Obligations(min(timeouts, default=None), min(rates, default=None)), tuple(unmet)
+    missing = tuple(sorted(frozenset.intersection(*accepted))) if accepted else ()
+    return Obligations(min(timeouts, default=None), min(rates, default=None), missing), tuple(unmet)
 
 
 def _unmet(package: str, item: _Obliged) -> Reason:

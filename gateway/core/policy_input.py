@@ -127,6 +127,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "server": tool.server,
         "name": tool.name,
         "fqn": tool.fqn,
+        "connector": tool.connector,
         "digest": tool.digest,
         "effect": tool.effect,
         "reversible": tool.reversible,

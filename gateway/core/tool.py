@@ -24,6 +24,7 @@ class ConnectorKind(StrEnum):
     MCP = "mcp"
     SQL = "sql"
     HTTP = "http"
+    CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,9 @@ CORE_IMPORTS = re.compile(
     |urllib\.parse|anyio|cryptography|jsonschema_rs|msgspec|re2|gateway\.core)(\.|$)""",
     re.VERBOSE,
 )
-CONNECTOR_IMPORTS = re.compile(r"gateway\.core\.(call|connector|errors|canonical|tool|pointer|mcpwire|netguard)(\.|$)")
+CONNECTOR_IMPORTS = re.compile(
+    r"gateway\.core\.(call|connector|errors|canonical|tool|pointer|mcpwire|netguard|sandbox)(\.|$)"
+)
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
 MOST_LINES = 400

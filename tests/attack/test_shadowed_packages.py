@@ -22,7 +22,7 @@ def test_the_gateway_starts_among_its_own(tmp_path: Path) -> None:
     assert start(tmp_path, ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["connectors", "policies"])
+@pytest.mark.parametrize("name", ["connectors", "policies", "sandbox"])
 @pytest.mark.parametrize("file", ["{name}/__init__.py", "{name}.py"])
 def test_a_stranger_of_our_name_stops_the_start(tmp_path: Path, name: str, file: str) -> None:
     """A package or module of the name, found first, is refused by path and name, and none of its code runs."""

@@ -110,9 +110,9 @@ class TestInit:
         """Every example in the two files is accepted once its comment signs are taken off."""
         whole = home_folder / "whole.toml"
         whole.write_text(_uncommented(home_folder / "gateway.toml"), "utf-8")
-        assert set(load(whole).upstreams) == {"time", "wiki", "erp", "vendors"}
+        assert set(load(whole).upstreams) == {"time", "wiki", "erp", "vendors", "code"}
         catalogue = tomllib.loads(_uncommented(home_folder / "catalogue.toml"))
-        assert len(CatalogueFile.model_validate(catalogue).tool) == 2
+        assert len(CatalogueFile.model_validate(catalogue).tool) == 3
 
     def test_init_overwrites_nothing(self, home_folder: Path) -> None:
         """A second init is refused with exit code 2 and changes no byte."""

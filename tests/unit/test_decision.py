@@ -106,7 +106,37 @@ def test_obligations_merge_most_restrictive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("sandbox", "obligation.unsupported"), ("teleport", "obligation.unknown")]
+    ("said_by", "accepted"),
+    [
+        ({}, ()),
+        ({"a": [[]]}, ()),
+        ({"a": [["pids", "memory"]]}, ("memory", "pids")),
+        ({"a": [["pids", "memory"]], "b": [["memory", "cpu"]]}, ("memory",)),
+        ({"a": [["pids"], ["memory"]]}, ()),
+        ({"a": [["pids"]], "b": [[]]}, ()),
+    ],
+)
+def test_a_sandbox_may_lack_what_every_package_accepts(
+    said_by: dict[str, list[list[str]]], accepted: tuple[str, ...]
+) -> None:
+    """Nothing may be missing unless it is said, and what one package says another can only take back."""
+    obliged = {
+        package: [{"id": "p.s", "kind": "sandbox", "accept_missing": names} for names in said]
+        for package, said in said_by.items()
+    }
+    decision = decide(said(allow=ALLOW, oblige=obliged))
+    assert (decision.effect, decision.obligations.accept_missing) == (Effect.ALLOW, accepted)
+
+
+@pytest.mark.parametrize("names", ["memory", ["sandbox"], ["everything"], [1], None])
+def test_a_sandbox_obligation_of_another_shape_denies(names: Any) -> None:
+    """A capability that does not exist, the sandbox itself included, is no word of policy."""
+    obliged = {"a": [{"id": "a.s", "kind": "sandbox", "accept_missing": names}]}
+    assert ids(decide(said(allow=ALLOW, oblige=obliged))) == ["engine.bad_shape"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("redact", "obligation.unsupported"), ("teleport", "obligation.unknown")]
 )
 def test_obligation_that_cannot_be_kept_denies(kind: str, expected: str) -> None:
     """A call bound to something the gateway cannot do is refused."""

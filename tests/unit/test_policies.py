@@ -194,6 +194,8 @@ def test_unreadable_bundles_are_refused(tmp_path: Path) -> None:
         ({"scope": {"agent": {"a": {"deny": ["erp.x"]}}}}, "scope.agent"),
         ({"scope": []}, "scope"),
         ({"scopes": {}}, "scopes"),
+        ({"sandbox": {"accept": ["memory"]}}, "sandbox.accept"),
+        ({"sandbox": {"accept_missing": ["sandbox"]}}, "sandbox.accept_missing.0"),
         ({"limit": {}}, "limit"),
         ({"limits": {"erp.pay": False}}, "limits.erp.pay"),
         ({"limits": {"erp.*": {"calls_per_run": 1}}}, "limits.erp.*"),
@@ -235,7 +237,8 @@ def test_well_typed_data_loads() -> None:
         "erp.pay": {"calls_per_run": 0, "sums_per_run": {"amount.EUR": 1, "lines": 9}},
         "a-b_c.Find.x": {"calls_per_run": 1},
     }
-    data = {"gateway": {"scope": scope, "limits": limits}, "house": {"anything": [1]}}
+    sandbox = {"accept_missing": ["memory", "pids", "cpu", "seccomp"]}
+    data = {"gateway": {"scope": scope, "limits": limits, "sandbox": sandbox}, "house": {"anything": [1]}}
     assert json.loads(load([shipped()], data).data) == data
 
 

@@ -1,11 +1,12 @@
 """The data the shipped packages read, as a closed model: what is mistyped there would otherwise silently allow.
 
-``data.gateway`` holds ``scope`` and ``limits`` and nothing else; other packages' data stands elsewhere under ``data``.
+``data.gateway`` holds ``scope``, ``limits``, ``sandbox`` and nothing else; other packages' data stands elsewhere under
+``data``.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -52,8 +53,13 @@ class _Limit(_Closed):
         return self
 
 
+class _Sandbox(_Closed):
+    accept_missing: list[Literal["memory", "pids", "cpu", "seccomp"]] = []
+
+
 class _Gateway(_Closed):
     scope: _Scope = _Scope()
+    sandbox: _Sandbox = _Sandbox()
     limits: dict[_Tool, _Limit] = {}
 
 

@@ -16,6 +16,7 @@ _LISTING = {
         "server": "probe",
         "name": "probe",
         "fqn": "probe.probe",
+        "connector": "mcp",
         "digest": "0" * 64,
         "effect": "read",
         "reversible": False,

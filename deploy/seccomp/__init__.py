@@ -1,0 +1,1 @@
+"""Makes the sandbox's system call filters from their policy; run when the policy changes."""
