@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, boxes, hardening, listening, logs, upstreams
+from gateway import books, boxes, hardening, listening, logs, minting, upstreams
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
@@ -17,11 +18,12 @@ from gateway.adapters.pins import Pins
 from gateway.adapters.rego import bundle
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
 from gateway.adapters.rego.lists import idle, unmatched
-from gateway.adapters.static_broker import StaticBroker, StaticCredential
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
-from gateway.core.known import KnownValues, UnfitSecret
+from gateway.core.known import KnownValues
+from gateway.core.leasing import VaultFault
+from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Redactor
 from gateway.core.tool import Tool
@@ -53,12 +55,14 @@ class Gateway:
         ports: what the pipeline works with.
         desk: what the surfaces work with besides.
         stock: keeps the catalogue up to date.
+        trials: mints a login of each lease template and plans the statements that use it.
     """
 
     app: ASGIApp
     ports: Ports
     desk: Desk
     stock: Stock
+    trials: Callable[[], Awaitable[list[Finding]]]
 
 
 @asynccontextmanager
@@ -73,7 +77,7 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
         GatewayError: a part is not there.
     """
     async with AsyncExitStack() as stack:
-        ports, desk, stock = await _assembled(settings, url, stack)
+        ports, desk, stock, trials = await _assembled(settings, url, stack)
         options = asgi.Options(
             issuer=settings.identity.issuer,
             run_max_s=settings.identity.run_max_s,
@@ -83,7 +87,7 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
             open_metrics=settings.listen.open_metrics,
         )
         await stack.enter_async_context(Resumption(ports))
-        yield Gateway(asgi.build(ports, desk, options), ports, desk, stock)
+        yield Gateway(asgi.build(ports, desk, options), ports, desk, stock, trials)
 
 
 async def serve(
@@ -113,7 +117,7 @@ async def check(settings: GatewaySettings) -> list[Finding]:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
             findings = [*[await _finding(part, ping) for part, ping in parts.items()], *gateway.stock.strays()]
-            findings += _odd_entries(settings, gateway.ports.catalog.tools())
+            findings += [*await gateway.trials(), *_odd_entries(settings, gateway.ports.catalog.tools())]
         return [*findings, *await boxes.findings(settings, _accepted(settings))]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
@@ -124,19 +128,22 @@ def build(settings: GatewaySettings) -> ASGIApp:
     return _Hosted(settings)
 
 
-async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> tuple[Ports, Desk, Stock]:
+async def _assembled(
+    settings: GatewaySettings, url: str, stack: AsyncExitStack
+) -> tuple[Ports, Desk, Stock, Callable[[], Awaitable[list[Finding]]]]:
     clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
     redactor = Redactor(known)
     logs.configure(redactor.text)
-    record = await books.opened(settings, url, (clock, meter), stack)
+    record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
     policy = await stack.enter_async_context(_engine(settings))
     trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
     key = load_key(settings.state / "keys" / "issuer.pem")
     identity = LocalIdentity(clock, trust, [key.public_key()])
-    broker = StaticBroker(_credentials(settings), known)
-    broker.acquaint()
+    static = StaticCredentials(_credentials(settings), known)
+    static.acquaint()
+    leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     verifier = Verifier()
-    connected = await upstreams.connect(settings, broker, known, stack)
+    connected = await upstreams.connect(settings, static, known, stack)
     catalog = Catalog(connected.all)
     pins = Pins(settings.state / "pins.json")
     pins.load()
@@ -150,7 +157,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         policy=policy,
         approvals=record.approvals,
         limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
-        broker=broker,
+        broker=CredentialBroker(static, leases),
         verifier=verifier,
         redactor=redactor,
         audit=record.log,
@@ -165,11 +172,11 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         approvals=record.approvals,
         reviewers=record.reviewers,
         pings={name: part.ping for name, part in _parts(ports).items()},
-        upstreams={name: connector.ping for name, connector in connected.all.items()},
+        upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},
         metrics=meter.page,
         external_url=url,
     )
-    return ports, desk, stock
+    return ports, desk, stock, lambda: minting.trials(settings, leases, connected.all, catalog.tools())
 
 
 def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
@@ -251,6 +258,8 @@ def _credentials(settings: GatewaySettings) -> dict[str, StaticCredential]:
 async def _finding(part: str, ping: Callable[[], Awaitable[None]]) -> Finding:
     try:
         await ping()
+    except VaultFault as fault:
+        return Finding(part, ok=False, text=fault.detail, fix=fault.fix)
     except GatewayError as error:
         return Finding(part, ok=False, text=error.detail, fix=_FIXES.get(part.partition(":")[0], "see the log"))
     return Finding(part, ok=True, text="ready")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
-from gateway.adapters.ledger.entry import SignedLog
+from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
@@ -25,16 +27,32 @@ class Books:
     changes: ChangeLog
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
+    leases: SignedLeaseJournal
 
 
-async def opened(settings: GatewaySettings, url: str, ports: tuple[Clock, Meter], stack: AsyncExitStack) -> Books:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the log needs of the other parts.
+
+    Attributes:
+        clean: takes known secrets out of texts.
+        url: where the gateway is reached.
+    """
+
+    clock: Clock
+    meter: Meter
+    clean: Clean
+    url: str
+
+
+async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Books:
     """Open the log in the state folder and what stands on it; ``stack`` closes them.
 
     Raises:
         StateRefused: the log cannot be used.
         Unavailable: it cannot be read.
     """
-    clock, meter = ports
+    clock = means.clock
     keys = create_or_load(settings.state / "keys", settings.audit.origin)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
@@ -43,7 +61,8 @@ async def opened(settings: GatewaySettings, url: str, ports: tuple[Clock, Meter]
     reviewers = ReviewerRegistry(ledger, reader, keys, clock)
     await reviewers.load()
     archive = Archive(ledger, reader, runs, reviewers, keys, clock)
-    terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, url)
+    terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, means.url)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
-    log, changes = SignedLog(ledger, runs, keys, meter, clock), ChangeLog(ledger, keys, clock)
-    return Books(log, runs, reader, changes, reviewers, approvals)
+    log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
+    leases = SignedLeaseJournal(ledger, reader, keys, clock)
+    return Books(log, runs, reader, ChangeLog(ledger, keys, clock), reviewers, approvals, leases)

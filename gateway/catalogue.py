@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
-from gateway.settings import GatewaySettings, HttpUpstream, McpUpstream, Section, ServerName, SettingsError
+from gateway.settings import (
+    GatewaySettings,
+    HttpUpstream,
+    McpUpstream,
+    Section,
+    ServerName,
+    SettingsError,
+    SqlUpstream,
+)
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
@@ -215,7 +223,8 @@ def _mismatch(entry: ToolEntry, settings: GatewaySettings) -> str | None:
 
 def _endpoint(entry: ToolEntry, settings: GatewaySettings) -> str:
     # Digested into the pin, so that the same words at another place are another tool.
-    return settings.upstreams[entry.server].model_dump_json(include={"kind", "origin", "database"})
+    place = {"kind", "origin", "database", "url"}
+    return settings.upstreams[entry.server].model_dump_json(include=place, exclude_none=True)
 
 
 def _definition(entry: ToolEntry) -> dict[str, Any]:
@@ -235,6 +244,9 @@ def _definition(entry: ToolEntry) -> dict[str, Any]:
 
 def _credential(entry: ToolEntry, settings: GatewaySettings) -> str | None:
     upstream = settings.upstreams[entry.server]
+    if isinstance(upstream, SqlUpstream):
+        is_write = entry.sql is not None and entry.sql.mode == "write"
+        return upstream.write_lease if is_write else upstream.read_lease
     return upstream.credential if isinstance(upstream, HttpUpstream) else None
 
 

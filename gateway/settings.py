@@ -142,6 +142,51 @@ class CredentialSection(SecretReference):
     prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
 
 
+class VaultSection(Section):
+    """OpenBao or HashiCorp Vault, where logins are minted. The gateway is let in by AppRole, or by a token."""
+
+    address: str = Field(
+        pattern=r"^(https://|unix:///|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$))",
+        description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
+    )
+    role_id: str | None = Field(None, min_length=1, description="Role id of the gateway's AppRole.")
+    secret_id: SecretReference | None = Field(None, description="Its secret id.")
+    token: SecretReference | None = Field(None, description="A token instead; somebody else keeps it renewed.")
+    approle_mount: str = Field("approle", pattern=r"^[A-Za-z0-9_/-]+$", description="Where AppRole is mounted.")
+    namespace: str | None = Field(None, description="Namespace of all paths.")
+    ca_certificate: Path | None = Field(None, description="PEM file the vault's certificate is checked against.")
+    timeout_s: float = Field(2.0, gt=0, le=30, description="Longest an answer may take.")
+    connections: int = Field(12, ge=1, le=64, description="Requests at a time.")
+
+    @model_validator(mode="after")
+    def _one_entry(self) -> Self:
+        if (self.role_id is None) != (self.secret_id is None):
+            raise ValueError("role_id and secret_id go together")
+        if (self.role_id is None) == (self.token is None):
+            raise ValueError("set role_id and secret_id, or token")
+        return self
+
+
+class LeaseSection(Section):
+    """A template of logins that are minted for one call each and end with it."""
+
+    mount: str = Field("database", pattern=r"^[A-Za-z0-9_/-]+$", description="Where the database engine is mounted.")
+    role: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its role that logins are minted by.")
+    token_role: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]+$", description="Token role of the minting tokens; none given = `role`."
+    )
+    policy: str | None = Field(None, description="Policy the minting tokens must have, and no other.")
+    scope: Literal["call"] = Field("call", description="How long a login is used.")
+    header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, for one call.",
+    )
+    ttl_s: int = Field(
+        120, ge=5, le=86_400, description="Longest life of a login and longest period of a minting token, seconds."
+    )
+
+
 class McpUpstream(Section):
     """An MCP server, by URL or as a child process."""
 
@@ -174,7 +219,31 @@ class SqlUpstream(Section):
     """A database; its tools are the statements the catalogue declares."""
 
     kind: Literal["sql"]
-    database: Path = Field(description="SQLite file.")
+    database: Path | None = Field(None, description="SQLite file.")
+    url: str | None = Field(
+        None,
+        pattern=r"^postgresql://[^@]*$",
+        description="PostgreSQL: postgresql://HOST:PORT/DATABASE or postgresql:///DATABASE?host=FOLDER; no user.",
+    )
+    read_lease: str | None = Field(None, description="Name of a [leases.*] section; statements of mode read use it.")
+    write_lease: str | None = Field(None, description="The same for statements of mode write.")
+    ca_certificate: Path | None = Field(None, description="PEM file PostgreSQL's certificate is checked against.")
+    insecure: bool = Field(default=False, description="Reach PostgreSQL beyond loopback without TLS.")
+
+    @model_validator(mode="after")
+    def _one_database(self) -> Self:
+        if (self.database is None) == (self.url is None):
+            raise ValueError("set exactly one of database and url")
+        if self.url is not None and self.read_lease is None and self.write_lease is None:
+            raise ValueError("url: set read_lease or write_lease, as users of PostgreSQL are minted")
+        if self.database is not None and (self.read_lease is not None or self.write_lease is not None):
+            raise ValueError("read_lease, write_lease: a SQLite file has no users")
+        return self
+
+    @property
+    def leases(self) -> tuple[str, ...]:
+        """The lease templates it uses."""
+        return tuple(name for name in (self.read_lease, self.write_lease) if name is not None)
 
 
 class HttpUpstream(Section):
@@ -182,7 +251,9 @@ class HttpUpstream(Section):
 
     kind: Literal["http"]
     origin: str = Field(pattern=r"^https?://[^/?#@]+$", description="scheme://host[:port]; no path.")
-    credential: str | None = Field(None, description="Name of a [credentials.*] section.")
+    credential: str | None = Field(
+        None, description="Name of a [credentials.*] section, or of a [leases.*] section with a `header`."
+    )
     allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
 
 
@@ -228,6 +299,8 @@ class GatewaySettings(BaseSettings):
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
+    vault: VaultSection | None = Field(None, description="Where logins are minted.")
+    leases: Mapping[str, LeaseSection] = Field(default_factory=dict)
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
 
     @classmethod
@@ -251,10 +324,34 @@ class GatewaySettings(BaseSettings):
     @model_validator(mode="after")
     def _credentials_exist(self) -> Self:
         for name, upstream in self.upstreams.items():
-            credential = getattr(upstream, "credential", None)
-            if credential is not None and credential not in self.credentials:
+            credential: str | None = getattr(upstream, "credential", None)
+            if credential is not None and isinstance(upstream, HttpUpstream) and credential in self.leases:
+                if self.leases[credential].header is None:
+                    raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
+            elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
         return self
+
+    @model_validator(mode="after")
+    def _leases_exist(self) -> Self:
+        if self.leases and self.vault is None:
+            raise ValueError("leases: no [vault] section says where they are minted")
+        both = sorted(self.leases.keys() & self.credentials.keys())
+        if both:
+            raise ValueError(f"leases.{both[0]}: a credential has this name, too")
+        for name in self.upstreams:
+            missing = [lease for lease in self.leases_of(name) if lease not in self.leases]
+            if missing:
+                raise ValueError(f"upstreams.{name}: no [leases.{missing[0]}]")
+        return self
+
+    def leases_of(self, upstream: str) -> tuple[str, ...]:
+        """The lease templates that the upstream of that name uses."""
+        found = self.upstreams.get(upstream)
+        if isinstance(found, SqlUpstream):
+            return found.leases
+        credential: str | None = getattr(found, "credential", None)
+        return (credential,) if credential is not None and credential in self.leases else ()
 
     def redacted(self) -> dict[str, Any]:
         """The effective settings for people. Secrets are never in them: only where they are read from."""

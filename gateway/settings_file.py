@@ -96,9 +96,13 @@ _PATHS = (
     ("upstreams", "*", "database"),
     ("upstreams", "*", "cwd"),
     ("upstreams", "*", "env", "*", "file"),
+    ("upstreams", "*", "ca_certificate"),
     ("credentials", "*", "file"),
     ("sandbox", "bwrap"),
     ("sandbox", "python"),
+    ("vault", "ca_certificate"),
+    ("vault", "secret_id", "file"),
+    ("vault", "token", "file"),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from connectors import code, http, sql
 from connectors.code import CodeConnector
@@ -16,13 +17,14 @@ from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
 from connectors.sql import SqliteConnector
-from gateway import catalogue
+from gateway import catalogue, minting
+from gateway.adapters.credentials import SecretSource, StaticCredentials, read_secret
 from gateway.adapters.pins import Pins
-from gateway.adapters.static_broker import SecretSource, StaticBroker, read_secret
 from gateway.core.catalog import Shelf
 from gateway.core.connector import Connector, Discovering
 from gateway.core.errors import Unavailable
-from gateway.core.known import KnownValues, UnfitSecret
+from gateway.core.known import KnownValues
+from gateway.core.needles import UnfitSecret
 from gateway.core.sandbox import SandboxRunner
 from gateway.core.tool import Tool
 from gateway.settings import (
@@ -55,17 +57,17 @@ class Upstreams:
 
 
 async def connect(
-    settings: GatewaySettings, broker: StaticBroker, known: KnownValues, stack: AsyncExitStack
+    settings: GatewaySettings, static: StaticCredentials, known: KnownValues, stack: AsyncExitStack
 ) -> Upstreams:
     """Open every configured connector; ``stack`` closes them. An upstream that is down does not stop the others.
 
-    Secrets of child processes are added to ``known``; ``broker`` gives the credentials of discovery and pings.
+    Secrets of child processes are added to ``known``; ``static`` gives the credentials of discovery and pings.
 
     Raises:
         SettingsError: an upstream cannot be used as it is configured.
     """
     pool = await stack.enter_async_context(Pool())
-    means = _Means(pool, broker, known)
+    means = _Means(pool, static, known)
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     sandbox = await stack.enter_async_context(runner(settings)) if _runs_code(settings) else None
@@ -128,14 +130,14 @@ class _Means:
     """What MCP connectors are made with."""
 
     pool: Pool
-    broker: StaticBroker
+    static: StaticCredentials
     known: KnownValues
 
 
 def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | StdioConnector:
     if upstream.url is not None:
         # Read at each use, as for a call: a rotated credential counts at once.
-        options = HttpOptions(credential=partial(means.broker.headers, upstream.credential))
+        options = HttpOptions(credential=partial(means.static.headers, upstream.credential))
         try:
             return HttpConnector(upstream.url, means.pool, options)
         except ValueError as error:
@@ -163,15 +165,17 @@ def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict
 
 def _misbound(tool: Tool, upstream: Upstream) -> list[str]:
     if isinstance(upstream, SqlUpstream):
+        if upstream.database is None:
+            return minting.misbound(tool)
         return sql.check(tool, upstream.database)
     if isinstance(upstream, CodeUpstream):
         return code.check(tool)
     return http.check(tool) if isinstance(upstream, HttpUpstream) else []
 
 
-def _declared(name: str, upstream: SqlUpstream | HttpUpstream) -> HttpApi | SqliteConnector:
+def _declared(name: str, upstream: SqlUpstream | HttpUpstream) -> Any:
     if isinstance(upstream, SqlUpstream):
-        return SqliteConnector(upstream.database)
+        return minting.postgres(name, upstream) if upstream.database is None else SqliteConnector(upstream.database)
     try:
         return HttpApi(upstream.origin, HttpApiOptions(allow_networks=upstream.allow_networks))
     except ValueError as error:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import settings
 
 from tests.e2e.house import house
+from tests.servers import real_erp
 
-__all__ = ["anyio_backend", "house"]
+__all__ = ["anyio_backend", "house", "real_erp"]
 
 settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ostiary")

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
-from gateway.adapters.ledger.entry import SignedLog
+from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
@@ -80,8 +81,10 @@ class Books:
 
 
 @asynccontextmanager
-async def open_books(folder: Path, clock: Clock | None = None, reserve_bytes: int = 0) -> AsyncIterator[Books]:
-    """Open (or make) the ledger in ``folder``."""
+async def open_books(
+    folder: Path, clock: Clock | None = None, reserve_bytes: int = 0, clean: Clean = str
+) -> AsyncIterator[Books]:
+    """Open (or make) the ledger in ``folder``; ``clean`` redacts what upstreams say."""
     ticking = clock or StepClock()
     keys = create_or_load(folder / "keys", ORIGIN)
     meter = Tally()
@@ -93,7 +96,7 @@ async def open_books(folder: Path, clock: Clock | None = None, reserve_bytes: in
         await reviewers.load()
         archive = Archive(ledger, reader, runs, reviewers, keys, ticking)
         approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
-        log = SignedLog(ledger, runs, keys, meter, ticking)
+        log = SignedLog(ledger, runs, Scribe(ticking, keys), meter, clean)
         yield Books(folder, keys, ticking, ledger, reader, runs, log, meter, reviewers, approvals)
 
 
@@ -104,6 +107,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         return [msgspec.json.decode(entry) for (entry,) in db.execute("select leaf from records order by idx")]
     finally:
         db.close()
+
+
+def content(folder: Path) -> bytes:
+    """All bytes of all files in a folder."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def check(folder: Path) -> Report:

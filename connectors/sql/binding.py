@@ -18,6 +18,7 @@ from gateway.core.tool import EffectClass, Tool
 _MEMBERS = frozenset({"statement", "parameters", "mode", "max_rows", "columns"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z]+")
 _STARTS = {"read": ("select", "with", "values"), "write": ("insert", "update", "delete", "replace", "with")}
 _MAX_INTEGER = 2**63
 _DEFAULT_MAX_ROWS = 1_000
@@ -64,6 +65,27 @@ class Statement:
     columns: tuple[str, ...] | None = None
 
 
+class Statements:
+    """The statements of tools, each read once as long as the very same catalogue entry is in force."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Mapping[str, Any], Statement]] = {}
+
+    def of(self, tool: Tool) -> Statement:
+        """The tool's statement.
+
+        Raises:
+            NotSent: it declares none (``cause_code`` is ``binding``).
+        """
+        kept = self._kept.get(tool.fqn)
+        if kept is None or kept[0] is not tool.binding:
+            try:
+                kept = self._kept[tool.fqn] = (tool.binding, statement(tool.binding))
+            except (LookupError, TypeError, ValueError) as error:
+                raise NotSent(f"the tool's binding cannot be used: {error}", cause_code="binding") from None
+        return kept[1]
+
+
 def statement(binding: Mapping[str, Any]) -> Statement:
     """The statement a binding declares.
 
@@ -89,6 +111,12 @@ def statement(binding: Mapping[str, Any]) -> Statement:
     if found.max_rows < 1:
         raise ValueError("max_rows must be at least 1")
     return found
+
+
+def first_word(text: str) -> str:
+    """The word a statement begins with, in small letters, comments left out."""
+    found = _WORD.match(_COMMENTS.sub("", text, count=1))
+    return found.group().lower() if found else ""
 
 
 def problems(tool: Tool, found: Statement) -> list[str]:

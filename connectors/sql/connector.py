@@ -1,29 +1,24 @@
-"""The connector for SQL databases.
+"""The connector for SQLite files. What a result is like, ``result`` says.
 
-A result is ``{"rows": [{column: value}], "row_count": n}``, for writes with ``changed``, and the same as text. NULL is
-null; an integer beyond 2^53 is a string, as clients would round it; floats are floats. Bytes and infinite numbers are
-refused: the statement says ``hex(column)`` or ``CAST``. More rows or bytes than allowed is a failure, never a shortened
-result. A violated constraint is a result the model can act on (``isError``), everything was rolled back.
+Bytes and infinite numbers are refused: the statement says ``hex(column)`` or ``CAST``. ``changed`` counts the rows of
+triggers and cascades, too.
 """
 
 import asyncio
-import math
 import sqlite3
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import msgspec
 from anyio import CancelScope
 
 from connectors.sql import binding, sqlite
 from connectors.sql.binding import Mode, Statement
-from connectors.sql.sqlite import Fault, FaultKind, Job, Rendered, Stop, Table
+from connectors.sql.result import Fault, FaultKind, Rendered, answered, rendered
+from connectors.sql.sqlite import Job, Stop
 from gateway.core.call import Lease, Raw
-from gateway.core.canonical import MAX_SAFE_INTEGER
-from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
+from gateway.core.errors import Unavailable
 from gateway.core.tool import Tool
 
 _READERS = 4
@@ -31,7 +26,6 @@ _BUSY_S = 1.0
 _PING_S = 2.0
 # The statement ends before the caller's patience does, so that how it ended is known.
 _SHARE_OF_TIMEOUT = 0.9
-_ENCODER = msgspec.json.Encoder()
 
 
 class SqliteConnector:
@@ -47,7 +41,7 @@ class SqliteConnector:
         self._busy_s = busy_s
         self._idle: dict[Mode, list[sqlite3.Connection]] = {Mode.READ: [], Mode.WRITE: []}
         self._threads: dict[Mode, ThreadPoolExecutor] = {}
-        self._statements: dict[str, tuple[Mapping[str, Any], Statement]] = {}
+        self._statements = binding.Statements()
 
     async def __aenter__(self) -> Self:
         """Provide threads: several for reads, one for writes, as SQLite takes one writer at a time."""
@@ -74,21 +68,18 @@ class SqliteConnector:
             OutcomeUnknown: the commit failed.
         """
         intent = lease.intent
-        found = self._statement(intent.tool)
+        found = self._statements.of(intent.tool)
         job = Job(
             statement=found,
             values=binding.values(found, intent.call.arguments),
             max_bytes=intent.tool.limits.max_output_bytes,
             stop=Stop(intent.timeout_s * _SHARE_OF_TIMEOUT),
-            render=partial(_rendered, found, intent.tool.limits.max_output_bytes),
+            render=partial(rendered, found, intent.tool.limits.max_output_bytes),
         )
         try:
             body, value = await self._in_thread(job)
         except Fault as fault:
-            if fault.kind is not FaultKind.CONSTRAINT:
-                raise _failure(fault) from None
-            refused = _ENCODER.encode({"error": "constraint", "message": fault.detail})
-            body, value = _result({"content": [_text(refused)], "isError": True})
+            body, value = answered(fault)
         return Raw(lease, body, value)
 
     async def ping(self) -> None:
@@ -99,19 +90,9 @@ class SqliteConnector:
         """
         look = Statement("SELECT count(*) AS tables FROM sqlite_schema", (), Mode.READ)
         try:
-            await self._in_thread(Job(look, {}, 1_024, Stop(_PING_S), partial(_rendered, look, 1_024)))
+            await self._in_thread(Job(look, {}, 1_024, Stop(_PING_S), partial(rendered, look, 1_024)))
         except Fault as fault:
             raise Unavailable("the database cannot be read", cause_code=fault.kind) from None
-
-    def _statement(self, tool: Tool) -> Statement:
-        # Kept by name, and only as long as the very same catalogue entry is in force.
-        kept = self._statements.get(tool.fqn)
-        if kept is None or kept[0] is not tool.binding:
-            try:
-                kept = self._statements[tool.fqn] = (tool.binding, binding.statement(tool.binding))
-            except (LookupError, TypeError, ValueError) as error:
-                raise NotSent(f"the tool's binding cannot be used: {error}", cause_code="binding") from None
-        return kept[1]
 
     async def _in_thread(self, job: Job) -> Rendered:
         running = self._threads[job.statement.mode].submit(self._run, job)
@@ -168,48 +149,3 @@ def check(tool: Tool, database: Path) -> list[str]:
     finally:
         connection.close()
     return [f"{tool.fqn}: {problem}" for problem in wrong]
-
-
-def _rendered(found: Statement, max_bytes: int, table: Table) -> Rendered:
-    if len(set(table.columns)) != len(table.columns):
-        raise Fault(FaultKind.FAILED, "two columns have the same name")
-    if found.columns is not None and table.columns != found.columns:
-        raise Fault(FaultKind.FAILED, "the columns are not the declared ones")
-    rows = [{name: _value(name, value) for name, value in zip(table.columns, row, strict=True)} for row in table.rows]
-    shown: dict[str, Any] = {"rows": rows, "row_count": len(rows)}
-    if found.mode is Mode.WRITE:
-        shown["changed"] = table.changed
-    text = _ENCODER.encode(shown)
-    body, value = _result({"content": [_text(text)], "structuredContent": msgspec.Raw(text)})
-    if len(body) > max_bytes:
-        raise Fault(FaultKind.OVERSIZE, f"more than {max_bytes} bytes")
-    return body, value
-
-
-def _value(name: str, value: Any) -> Any:
-    if isinstance(value, int):
-        return value if abs(value) <= MAX_SAFE_INTEGER else str(value)
-    if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
-        raise Fault(FaultKind.FAILED, f"column {name!r} holds bytes or an infinite number")
-    return value
-
-
-def _failure(fault: Fault) -> GatewayError:
-    match fault.kind:
-        case FaultKind.BUSY | FaultKind.UNREACHABLE:
-            return NotSent("the database could not be reached", cause_code=fault.kind)
-        case FaultKind.UNKNOWN:
-            return OutcomeUnknown("the commit failed", cause_code=fault.kind)
-        case FaultKind.OVERSIZE:
-            return ToolFailed(f"the result has {fault.detail}; nothing was changed", cause_code=fault.kind)
-        case _:
-            return ToolFailed("the statement failed; nothing was changed", cause_code=fault.kind)
-
-
-def _text(text: bytes) -> dict[str, str]:
-    return {"type": "text", "text": text.decode()}
-
-
-def _result(result: dict[str, Any]) -> Rendered:
-    body = _ENCODER.encode(result)
-    return body, msgspec.json.decode(body)

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from connectors.sql.binding import Mode, SqlValue, Statement
+from connectors.sql.result import Fault, FaultKind, Rendered, Room, Table
 
 _SELECTING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
 _CHANGING = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_TRANSACTION})
@@ -22,32 +22,6 @@ _PRIMARY = 0xFF  # extended result codes keep the primary one in the low byte
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _MAX_VALUE_BYTES = 16 * 1024 * 1024
 _STEPS_BETWEEN_LOOKS = 1_000
-
-
-class FaultKind(StrEnum):
-    """How a statement can fail. Only ``UNKNOWN`` leaves open whether anything changed; the others changed nothing."""
-
-    UNREACHABLE = "upstream_down"
-    BUSY = "busy"
-    CONSTRAINT = "constraint"
-    STOPPED = "timeout"
-    OVERSIZE = "output_size"
-    FAILED = "sql_error"
-    UNKNOWN = "commit"
-
-
-class Fault(Exception):
-    """A statement failed.
-
-    Attributes:
-        kind: how.
-        detail: for a constraint, the database's words for it (names of tables and columns); otherwise the error's name.
-    """
-
-    def __init__(self, kind: FaultKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
 
 
 class Stop:
@@ -84,25 +58,7 @@ class Job:
     values: Mapping[str, SqlValue]
     max_bytes: int
     stop: Stop
-    render: "Callable[[Table], Rendered]"
-
-
-Rendered = tuple[bytes, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """What a statement brought.
-
-    Attributes:
-        columns: names, in order.
-        rows: values as the database has them, bytes included.
-        changed: rows changed, those of triggers and cascades included.
-    """
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    changed: int
+    render: Callable[[Table], Rendered]
 
 
 def connect(path: Path, mode: Mode, busy_s: float) -> sqlite3.Connection:
@@ -173,13 +129,11 @@ class _Asked(dict[str, SqlValue]):
 def _fetched(connection: sqlite3.Connection, job: Job) -> Table:
     before = connection.total_changes
     rows: list[tuple[Any, ...]] = []
-    left = job.max_bytes
+    room = Room(job.statement, job.max_bytes)
     try:
         cursor = connection.execute(job.statement.text, job.values)
         for row in cursor:
-            left -= sum(len(value) if isinstance(value, str | bytes) else 8 for value in row) + 8
-            if len(rows) >= job.statement.max_rows or left < 0:
-                raise Fault(FaultKind.OVERSIZE, f"more than {job.statement.max_rows} rows or {job.max_bytes} bytes")
+            room.take(row)
             rows.append(row)
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _fault(error) from None

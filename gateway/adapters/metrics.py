@@ -6,7 +6,7 @@ enumeration only the first values get a series of their own, the rest share ``ot
 
 from collections.abc import Collection
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.core.decision import Effect
@@ -40,8 +40,8 @@ class PrometheusMeter:
     """The Meter port on prometheus-client, with a registry of its own. Belongs to one event loop.
 
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
-    ``ostiary_decisions_total{effect,reason}`` and ``ostiary_unauthenticated_total{code}``. Looking a labelled child up
-    costs more than incrementing it, so each is bound once.
+    ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}`` and ``ostiary_leases{state}``.
+    Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,8 @@ class PrometheusMeter:
         self._refused = Counter(
             "ostiary_unauthenticated", "Requests without a good credential.", ["code"], registry=registry
         )
+        leases = Gauge("ostiary_leases", "Minted logins: in use, or waiting to be ended.", ["state"], registry=registry)
+        self._leases = (leases.labels("live"), leases.labels("pending"))
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
 
@@ -83,6 +85,11 @@ class PrometheusMeter:
     def unauthenticated(self, code: str) -> None:
         """A request without a good credential."""
         self._refused.labels(self._codes.name(code)).inc()
+
+    def leases(self, live: int, pending: int) -> None:
+        """How many minted logins there are: used by a call, and waiting to be ended."""
+        self._leases[0].set(live)
+        self._leases[1].set(pending)
 
     def page(self) -> tuple[str, bytes]:
         """(content type, text) of the metrics page."""

@@ -229,16 +229,26 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """A user of an upstream that exists for one call; the password is known to the redactor."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """An intent with the credential for this one call. Made by the broker only.
 
     Attributes:
         intent: what it was minted for.
         headers: header fields to send upstream; the values are known to the redactor.
+        login: user minted for this call, where the tool's credential is a lease template.
     """
 
     intent: Intent
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    login: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)

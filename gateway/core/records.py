@@ -47,6 +47,9 @@ class EventType(StrEnum):
     APPROVAL_VOID = "approval.void"
     REVIEWER_ENROLLED = "reviewer.enrolled"
     REVIEWER_REVOKED = "reviewer.revoked"
+    CREDENTIAL_LEASED = "credential.leased"
+    CREDENTIAL_REVOKE_PENDING = "credential.revoke_pending"
+    CREDENTIAL_REVOKED = "credential.revoked"
     ADMIN_CHANGE = "admin.change"
 
 
@@ -60,7 +63,13 @@ ENDINGS = frozenset(
     }
 )
 # What must still be written when the disk is nearly full, so that what was begun is ended.
-CLOSINGS = ENDINGS | {EventType.REDACTION, EventType.RUN_ENDED}
+CLOSINGS = ENDINGS | {
+    EventType.REDACTION,
+    EventType.RUN_ENDED,
+    EventType.CREDENTIAL_LEASED,
+    EventType.CREDENTIAL_REVOKE_PENDING,
+    EventType.CREDENTIAL_REVOKED,
+}
 
 
 class Role(StrEnum):
@@ -73,6 +82,7 @@ class Role(StrEnum):
     RESULT = "result"
     CHANGE = "change"
     ACTION = "action"
+    LEASE = "lease"
 
 
 class RecordError(ValueError):

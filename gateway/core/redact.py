@@ -1,8 +1,8 @@
 """Secrets out of results and log lines.
 
-Layer 1 takes out every known value in all its encodings (``core/known.py``), layer 2 every value under a key that names
-a secret (``core/secret_names.py``), also inside texts that are JSON themselves. The result stays valid JSON, and one
-that holds nothing keeps the upstream's bytes: a few scans over the body tell, without parsing it.
+Layer 1 takes out every known value in all its encodings (``core/needles.py``), layer 2 every value under a key that
+names a secret (``core/secret_names.py``), also inside texts that are JSON themselves. The result stays valid JSON, and
+one that holds nothing keeps the upstream's bytes: a few scans over the body tell, without parsing it.
 
 What this does not find: a value encrypted, compressed or encoded twice, one spread over several members, and secrets
 nobody told the gateway of under keys that do not say so.
@@ -20,7 +20,8 @@ import re2
 
 from gateway.core.call import Call, Live, Redacted, Verified
 from gateway.core.errors import Tainted
-from gateway.core.known import MIN_LENGTH, PLACEHOLDERS, WIDE_GAPS, KnownValues, Needles, Span, UnfitSecret, squeeze
+from gateway.core.known import KnownValues
+from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, WIDE_GAPS, Needles, Span, UnfitSecret, squeeze
 from gateway.core.secret_names import is_secret_name
 
 KNOWN_VALUE, SECRET_KEY = PLACEHOLDERS
@@ -82,7 +83,7 @@ class Redactor:
         """
         raw = verified.raw
         intent = raw.lease.intent
-        needles = _wanted(raw.body, (self._known.needles, self._caller(intent.call)))
+        needles = _wanted(raw.body, (*self._known.segments, self._caller(intent.call)))
         if needles is None:
             return Redacted(intent, raw.body, raw.value, {})
         if len(raw.body) > self._bounds.bytes:
@@ -93,7 +94,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """A log line without secrets; never raises. A line that cannot be handled is replaced whole."""
         data = text.encode("utf-8", "surrogatepass")
-        needles = _wanted(data, (self._known.needles,))
+        needles = _wanted(data, self._known.segments)
         if needles is None:
             return text
         if len(data) > self._bounds.bytes:

@@ -16,7 +16,7 @@ MAKERS = {
     "Permit": ("gateway.core.pipeline",),
     "Quota": ("gateway.adapters.limiter",),
     "Intent": ("gateway.adapters.ledger",),
-    "Lease": ("gateway.adapters.static_broker",),
+    "Lease": ("gateway.adapters.credentials.broker",),
     "Raw": ("connectors",),
     "Verified": ("gateway.core.verify",),
     "Redacted": ("gateway.core.redact",),

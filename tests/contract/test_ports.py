@@ -12,12 +12,12 @@ from anyio.lowlevel import checkpoint
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.credentials import CredentialBroker, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.rego import bundle
 from gateway.adapters.rego.engine import RegoEngine
-from gateway.adapters.static_broker import StaticBroker
 from gateway.core import canonical, pipeline, policy_input, schema
 from gateway.core.call import Call, Channel, Intent, Lease, Live, Permit, Principal, Quota, Raw, Resolved
 from gateway.core.catalog import Catalog, Shelf
@@ -109,7 +109,7 @@ async def real(folder: Path) -> AsyncIterator[Side]:
             policy=await stack.enter_async_context(policy),
             approvals=books.approvals,
             limits=MemoryLimits(clock, OverallLimits(concurrency=1)),
-            broker=StaticBroker({}, known),
+            broker=CredentialBroker(StaticCredentials({}, known)),
             verifier=Verifier(),
             redactor=Redactor(known),
             audit=books.log,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.static_broker import StaticBroker, StaticCredential
+from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.core.call import Intent, Resolved
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
@@ -20,14 +20,21 @@ def intent(credential: str | None) -> Intent:
     return make_intent(make_permit(Resolved(make_caller(make_call(tool.fqn)), tool, None)))
 
 
+def static(
+    known: KnownValues, environment: dict[str, str] | None = None, **credentials: StaticCredential
+) -> StaticCredentials:
+    """Made-up credentials."""
+    return StaticCredentials(credentials, known, environment if environment is not None else {"ERP_KEY": VALUE})
+
+
 def broker(
     known: KnownValues, environment: dict[str, str] | None = None, **credentials: StaticCredential
-) -> StaticBroker:
+) -> CredentialBroker:
     """A broker over made-up credentials."""
-    return StaticBroker(credentials, known, environment if environment is not None else {"ERP_KEY": VALUE})
+    return CredentialBroker(static(known, environment, **credentials))
 
 
-async def unavailable(subject: StaticBroker, name: str = "erp") -> Unavailable:
+async def unavailable(subject: CredentialBroker, name: str = "erp") -> Unavailable:
     """Why there is no lease."""
     with pytest.raises(Unavailable) as caught:
         async with subject.lease(intent(name)):
@@ -108,5 +115,5 @@ async def test_ping_reads_every_credential(tmp_path: Path) -> None:
 def test_credentials_are_known_before_their_first_use() -> None:
     """What one upstream is called with must not come back from another before the first call."""
     known = KnownValues()
-    broker(known, erp=StaticCredential(env="ERP_KEY"), gone=StaticCredential(env="NOT_SET")).acquaint()
+    static(known, erp=StaticCredential(env="ERP_KEY"), gone=StaticCredential(env="NOT_SET")).acquaint()
     assert known.needles.values == {VALUE}

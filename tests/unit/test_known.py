@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.known import MAX_LENGTH, MAX_VALUES, KnownValues, Needles, UnfitSecret, squeeze
+from gateway.core.known import MAX_VALUES, KnownValues
+from gateway.core.needles import MAX_LENGTH, Needles, UnfitSecret, squeeze
 
 SECRET = 'tr4nt/n"r+\\ é=Zz9'
 SECRETS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=8, max_size=40)

@@ -27,7 +27,7 @@ class Scribe:
 
     def __init__(self, clock: Clock, keys: LogKeys) -> None:
         self.clock = clock
-        self._keys = keys
+        self.keys = keys
         self._pool = Pool(clock)
         self._actors: dict[tuple[str, str], Actor] = {}
 
@@ -39,7 +39,7 @@ class Scribe:
             if len(self._actors) >= _KNOWN_ACTORS:
                 self._actors.clear()
             agent = None if principal.agent is None else identifier(principal.agent)
-            user = self._keys.mark("user", f"{principal.issuer}|{principal.user}")
+            user = self.keys.mark("user", f"{principal.issuer}|{principal.user}")
             actor = self._actors[known] = Actor(agent, identifier(principal.auth_method), user)
         return actor
 

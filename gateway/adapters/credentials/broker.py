@@ -1,0 +1,44 @@
+"""The ``Broker`` port: the one maker of ``Lease``. The tool's credential decides: header fields, or a minted login."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.adapters.credentials.leases import Leases
+from gateway.adapters.credentials.static import StaticCredentials
+from gateway.core.call import Intent, Lease
+from gateway.core.leasing import holder_of
+
+
+class CredentialBroker:
+    """Credentials for one call each.
+
+    Failure mode, closed: a credential that is unknown, cannot be read, minted, journalled or kept out of outputs is
+    ``Unavailable``, before anything is sent. A revocation that fails never loses the answer.
+    """
+
+    def __init__(self, static: StaticCredentials, leases: Leases | None = None) -> None:
+        """``leases``: None where no lease template is configured."""
+        self._static = static
+        self._leases = leases
+
+    @asynccontextmanager
+    async def lease(self, intent: Intent) -> AsyncIterator[Lease]:
+        """The credential the tool names; see ``core.ports.Broker``.
+
+        Raises:
+            Unavailable: ``cause_code`` is ``credential``, or one of ``core.leasing.VaultCause``.
+        """
+        name = intent.tool.credential
+        if name is None or self._leases is None or name not in self._leases:
+            yield Lease(intent, self._static.headers(name))
+            return
+        async with self._leases.login(name, holder_of(intent), intent.timeout_s) as login:
+            yield Lease(intent, self._leases.headers(name, login), login)
+
+    async def ping(self) -> None:
+        """All static credentials can be read. The vault is the business of the upstreams that need it.
+
+        Raises:
+            Unavailable: naming the first that cannot.
+        """
+        self._static.check()

@@ -1,0 +1,223 @@
+"""Logins minted for one call each, and ended with it.
+
+``core/leasing.py`` says in which order. Minting and ending run in tasks of their own: a caller who is cancelled, in
+whatever way, leaves nothing behind, as the task goes on and ends what it began.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from anyio import CancelScope
+
+from gateway.adapters.credentials.reconciler import Reconciler
+from gateway.adapters.credentials.sweeper import Sweeper
+from gateway.adapters.credentials.tokens import HeldToken, Tokens
+from gateway.core.call import Login
+from gateway.core.errors import Unavailable
+from gateway.core.known import KnownValues
+from gateway.core.leasing import (
+    Holder,
+    LeaseJournal,
+    LeaseMeter,
+    MintedLogin,
+    Template,
+    Vault,
+    VaultCause,
+    VaultFault,
+)
+from gateway.core.needles import UnfitSecret
+from gateway.core.ports import Clock
+
+_LOG = logging.getLogger("ostiary.credentials")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseParts:
+    """What leases are made with."""
+
+    vault: Vault
+    journal: LeaseJournal
+    known: KnownValues
+    clock: Clock
+    meter: LeaseMeter
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A login in use."""
+
+    holder: Holder
+    template: Template
+    token: HeldToken
+    minted: MintedLogin
+
+
+class Leases:
+    """Minted logins by template; an async context manager that ends all of them on exit.
+
+    Failure mode, closed: what cannot be minted, journalled or kept out of outputs is ``Unavailable``. At 1,024 minted
+    secrets in use there are no more until one is given back.
+    """
+
+    def __init__(self, templates: Mapping[str, Template], parts: LeaseParts) -> None:
+        """``templates`` by the name that tools and upstreams use."""
+        self._templates = dict(templates)
+        self._parts = parts
+        self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
+        self._reconciler = Reconciler(parts.vault, parts.journal, parts.known, lambda: self._count(0))
+        self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._live = 0
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._templates
+
+    async def __aenter__(self) -> Self:
+        """Start ending what an earlier process left open; calls do not wait for it, as it cannot be used by anyone."""
+        for work in (self._sweeper.run(), self._reconciler.run(), self._tokens.keep()):
+            self._start(work)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with CancelScope(shield=True):
+            self._sweeper.stop()
+            self._reconciler.stop()
+            self._tokens.stop()
+            while self._tasks:
+                await asyncio.wait(set(self._tasks))
+            await self._tokens.close_all()
+            # Logins hang off their tokens: what waited to be ended is gone with them.
+            await self._reconciler.settle()
+
+    @asynccontextmanager
+    async def login(self, name: str, holder: Holder, lasting_s: float) -> AsyncIterator[Login]:
+        """A login of the template ``name``, ended on every exit, that lives at least ``lasting_s`` seconds.
+
+        Raises:
+            Unavailable: there is none, and none was used.
+        """
+        template = self._templates[name]
+        minting = self._start(self._minted(template, holder, lasting_s))
+        try:
+            held = await asyncio.shield(minting)
+        except asyncio.CancelledError:
+            minting.add_done_callback(self._give_up)
+            raise
+        try:
+            yield held.minted.login
+        finally:
+            with CancelScope(shield=True):
+                await asyncio.shield(self._start(self._given_back(held)))
+
+    def headers(self, name: str, login: Login) -> dict[str, str]:
+        """What an HTTP upstream gets of a login of the template ``name``."""
+        header = self._templates[name].header
+        return {} if header is None else {header: f"{login.user}:{login.password}"}
+
+    async def ping(self, name: str) -> None:
+        """A login of this template could be minted, as far as can be told without minting one.
+
+        Raises:
+            VaultFault: it could not.
+        """
+        await self._parts.vault.ping()
+        if self._sweeper.waiting:
+            raise VaultFault(
+                VaultCause.LEFTOVERS,
+                f"credentials of an earlier process are not ended yet ({name})",
+                fix="they end by themselves after the token period; the vault's log says why it does not end them now",
+            )
+
+    async def _minted(self, template: Template, holder: Holder, lasting_s: float) -> Held:
+        try:
+            held = await self._mint(template, holder)
+        except VaultFault as fault:
+            if fault.cause_code != VaultCause.DENIED:
+                raise
+            # A token that has ended meanwhile (the machine slept) looks like a refusal: once more, with a new one.
+            held = await self._mint(template, holder)
+        self._count(1)
+        try:
+            self._check(held, lasting_s)
+        except BaseException:
+            await self._given_back(held)
+            raise
+        return held
+
+    async def _mint(self, template: Template, holder: Holder) -> Held:
+        token = await self._tokens.hold(template, holder)
+        try:
+            minted = await self._parts.vault.mint(template, token.token)
+        except BaseException as error:
+            # Unanswered: a login may exist whose id nobody knows. It ends with its token, which is used no more.
+            if not isinstance(error, VaultFault) or error.unanswered or error.cause_code == VaultCause.DENIED:
+                token.retire()
+            self._release(token)
+            raise
+        self._parts.journal.leased(holder, template, token.token, minted)
+        return Held(holder, template, token, minted)
+
+    def _check(self, held: Held, lasting_s: float) -> None:
+        minted, template = held.minted, held.template
+        try:
+            # Before the value leaves this module, so that whatever shows it is redacted.
+            self._parts.known.lend(minted.login.password)
+        except UnfitSecret as error:
+            fix = "give the database connection of the vault a password policy of 20 or more letters and digits"
+            detail = f"the password cannot be kept out of outputs: {error}"
+            raise VaultFault(VaultCause.UNFIT, detail, fix=fix) from None
+        if not lasting_s <= minted.ttl_s <= template.longest_s:
+            fix = (
+                f"{template.mount}/roles/{template.role}: default_ttl must be between {lasting_s:.0f} s (the tool's "
+                f"timeout) and {template.longest_s} s (ttl_s of [leases.{template.name}])"
+            )
+            detail = f"logins of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
+            raise VaultFault(VaultCause.UNFIT, detail, fix=fix)
+
+    async def _given_back(self, held: Held) -> None:
+        parts, minted = self._parts, held.minted
+        try:
+            await parts.vault.revoke_login(minted.lease_id, wait=True)
+            if await parts.vault.login_exists(minted.lease_id):
+                raise VaultFault(VaultCause.FAILED, "the vault still has the lease", fix="see the vault's log")
+        # Whatever it is: the call was made, and its answer is not lost over this.
+        except Exception as error:  # noqa: BLE001
+            cause = error.cause_code if isinstance(error, Unavailable) else "internal"
+            parts.journal.pending(held.holder, held.template, minted, cause)
+            # Ended when its last user is gone, and this login with it, should the vault not hear of it before.
+            held.token.retire()
+            self._reconciler.take(held.holder, held.template, minted)
+            _LOG.warning("a credential of %s could not be ended with its call: %s", held.template.name, cause)
+        else:
+            parts.known.retire(minted.login.password)
+            parts.journal.revoked(held.holder, held.template, minted, "ended")
+        finally:
+            self._count(-1)
+            self._release(held.token)
+
+    def _release(self, token: HeldToken) -> None:
+        if token.release(self._parts.clock.monotonic()):
+            self._start(self._tokens.close(token, "retired"))
+
+    def _give_up(self, minting: "asyncio.Task[Held]") -> None:
+        # The caller left while it was being minted: nobody gets to see it.
+        if not minting.cancelled() and minting.exception() is None:
+            self._start(self._given_back(minting.result()))
+
+    def _count(self, change: int) -> None:
+        self._live += change
+        self._parts.meter.leases(self._live, self._reconciler.waiting)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

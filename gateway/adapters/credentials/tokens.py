@@ -1,0 +1,208 @@
+"""The minting tokens of a gateway: one for each run and template in use, renewed while it is, ended when it is not.
+
+A token that nobody renews ends by itself after its period, and all its logins with it. So nothing here needs to happen
+for what was minted to end; it only ends sooner.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from gateway.core.errors import Unavailable
+from gateway.core.known import KnownValues
+from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, VaultFault
+from gateway.core.needles import UnfitSecret
+from gateway.core.ports import Clock
+
+_LOG = logging.getLogger("ostiary.credentials")
+_LOOKS_A_PERIOD = 6
+_LONGEST_LOOK_S = 5.0
+_SHORTEST_LOOK_S = 0.1
+# Younger than any explicit max ttl an operator would set; a run that goes on gets a new one.
+_MAX_AGE_S = 900.0
+
+
+@dataclass(slots=True, eq=False)
+class HeldToken:
+    """A minting token and who uses it.
+
+    Attributes:
+        users: logins of it in use.
+        is_retired: gets no new users.
+        is_closing: is ended, or about to be.
+        is_reported: the operator was told that it could not be ended.
+    """
+
+    template: Template
+    holder: Holder
+    token: MintingToken
+    opened_at: float
+    renewed_at: float
+    used_at: float
+    users: int = 0
+    is_retired: bool = False
+    is_closing: bool = False
+    is_reported: bool = False
+
+    def retire(self) -> None:
+        """No new users from now on; it is ended when the last one is gone."""
+        self.is_retired = True
+
+    def release(self, now: float) -> bool:
+        """One user fewer; whether it is to be ended now."""
+        self.users -= 1
+        self.used_at = now
+        return self.is_retired and self.users == 0
+
+
+@dataclass(slots=True)
+class Tokens:
+    """The minting tokens by run and template."""
+
+    vault: Vault
+    journal: LeaseJournal
+    known: KnownValues
+    clock: Clock
+    _held: dict[tuple[str | None, str], HeldToken] = field(default_factory=dict)
+    _open: set[HeldToken] = field(default_factory=set)
+    _turns: dict[tuple[str | None, str], asyncio.Lock] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_stopped: bool = False
+
+    async def hold(self, template: Template, holder: Holder) -> HeldToken:
+        """The token of the holder's run for this template, with one user more.
+
+        Raises:
+            Unavailable: there is none and none can be had.
+        """
+        key = (holder.run_id, template.name)
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            found = self._held.get(key)
+            if found is None or found.is_retired or self._is_stale(found):
+                if found is not None and self._drop(found):
+                    await self.close(found, "retired")
+                found = await self._opened(template, holder)
+                self._held[key] = found
+        found.users += 1
+        found.used_at = self.clock.monotonic()
+        return found
+
+    async def keep(self) -> None:
+        """Renew what is used and end what is not, until ``stop``."""
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time()
+        while not self._is_stopped:
+            self._wake.clear()
+            left = looked_at + self._pause_s() - loop.time()
+            if left <= 0:
+                await self._look_on()
+                looked_at = loop.time()
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left)
+
+    def _pause_s(self) -> float:
+        # A new token may have a shorter period than all others: whoever opens one wakes the keeper.
+        shortest = min((held.token.period_s / _LOOKS_A_PERIOD for held in self._open), default=_LONGEST_LOOK_S)
+        return max(_SHORTEST_LOOK_S, min(shortest, _LONGEST_LOOK_S))
+
+    async def _look_on(self) -> None:
+        try:
+            await self.look()
+        # Whatever it is: without these rounds no token would be renewed or ended any more.
+        except Exception:  # noqa: BLE001
+            _LOG.exception("a round over the minting tokens failed")
+
+    async def look(self) -> None:
+        """One round of ``keep``."""
+        now = self.clock.monotonic()
+        for held in list(self._open):
+            period = held.token.period_s
+            if held.users == 0 and (held.is_retired or now - held.used_at >= period / 2):
+                self._drop(held)
+                await self.close(held, "idle")
+            elif now - held.renewed_at >= period / 3:
+                await self._renew(held)  # one that is retired, too, while a call still uses it
+        self._turns = {key: turn for key, turn in self._turns.items() if key in self._held or turn.locked()}
+
+    def stop(self) -> None:
+        """End ``keep``."""
+        self._is_stopped = True
+        self._wake.set()
+
+    async def close(self, held: HeldToken, cause: str) -> None:
+        """End a token and all its logins; where the vault cannot be asked, the next round tries again."""
+        if held.is_closing:
+            return
+        held.retire()
+        held.is_closing = True
+        try:
+            await self.vault.revoke_token(held.token.accessor)
+        # Whatever it is: it stays open here and is tried again.
+        except Exception as error:  # noqa: BLE001
+            cause = error.cause_code if isinstance(error, Unavailable) else type(error).__name__
+            if not held.is_reported:
+                _LOG.warning("a minting token of %s could not be ended yet: %s", held.template.name, cause)
+            held.is_reported, held.is_closing = True, False
+            return
+        self._open.discard(held)
+        self.known.retire(held.token.secret)
+        self.journal.closed(held.holder, held.template.name, held.token.accessor, cause)
+
+    async def close_all(self) -> None:
+        """End all tokens: the gateway stops. What cannot be ended is left to the period and the next start."""
+        await asyncio.gather(*(self.close(held, "stopped") for held in list(self._open)))
+
+    async def _opened(self, template: Template, holder: Holder) -> HeldToken:
+        token = await self.vault.open_token(template)
+        now = self.clock.monotonic()
+        run = Holder(holder.run_id)
+        held = HeldToken(template, run, token, now, now, now)
+        try:
+            self.known.lend(token.secret)
+            await self.journal.opened(run, template, token)
+        except UnfitSecret as error:
+            await self._unused(held)
+            fix = "wait until calls have ended"
+            raise VaultFault(VaultCause.BUSY, f"no more credentials at a time: {error}", fix=fix) from None
+        except BaseException:
+            await self._unused(held)
+            raise
+        self._open.add(held)
+        self._wake.set()
+        return held
+
+    async def _unused(self, held: HeldToken) -> None:
+        # Never journalled, never minted with: its end needs no record.
+        try:
+            await self.vault.revoke_token(held.token.accessor)
+        except Unavailable:
+            return  # it ends by itself
+        finally:
+            self.known.retire(held.token.secret)
+
+    async def _renew(self, held: HeldToken) -> None:
+        try:
+            lasts_s = await self.vault.renew_token(held.token.accessor)
+        except Unavailable as error:
+            _LOG.warning("a minting token of %s could not be renewed: %s", held.template.name, error.cause_code)
+            if error.cause_code in {VaultCause.NO_ROLE, VaultCause.DENIED}:
+                held.retire()
+            return
+        held.renewed_at = self.clock.monotonic()
+        if lasts_s < held.token.period_s:  # its longest life is nearly over
+            held.retire()
+
+    def _is_stale(self, held: HeldToken) -> bool:
+        now = self.clock.monotonic()
+        return now - held.opened_at >= _MAX_AGE_S or now - held.renewed_at >= held.token.period_s * 0.8
+
+    def _drop(self, held: HeldToken) -> bool:
+        # Whether it has no users, so that it can be ended at once; otherwise its last user ends it.
+        held.retire()
+        key = (held.holder.run_id, held.template.name)
+        if self._held.get(key) is held:
+            del self._held[key]
+        return held.users == 0

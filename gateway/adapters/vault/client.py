@@ -1,0 +1,248 @@
+"""Implements ``core.leasing.Vault`` on OpenBao or HashiCorp Vault.
+
+hvac blocks, so it works in threads of its own, no more of them than connections. A vault that does not answer is left
+alone for a while (``core/breaker.py``). A request that was sent is never abandoned by its caller: its end is known.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+from anyio import CancelScope, fail_after
+
+from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
+from gateway.core.breaker import Breaker
+from gateway.core.call import Login
+from gateway.core.errors import Unavailable
+from gateway.core.known import KnownValues
+from gateway.core.leasing import MintedLogin, MintingToken, Template, VaultCause, VaultFault
+from gateway.core.needles import UnfitSecret
+from gateway.core.ports import Clock
+
+__all__ = ["Access", "Address", "VaultClient"]
+
+_BAD_REQUEST = 400
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+_LAST_OK = 299
+_UPDATE = ("update",)
+_TOO_MUCH = frozenset({"root", "default"})
+_MARGIN_S = 5
+_SERVICE = "service"
+_SILENT = frozenset({VaultCause.UNREACHABLE, VaultCause.SLOW, VaultCause.SEALED})
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the gateway says who it is: by AppRole, or by a token.
+
+    Attributes:
+        secret: reads the secret id, or the token where there is no role id; asked at each login, so it may be rotated.
+        role_id: of the AppRole; None = ``secret`` is a token.
+        mount: where AppRole is mounted.
+    """
+
+    secret: Callable[[], str] = field(repr=False)
+    role_id: str | None = None
+    mount: str = "approle"
+
+
+class VaultClient:
+    """One vault; an async context manager.
+
+    Failure mode, closed: whatever is no clear yes raises ``VaultFault``.
+    """
+
+    def __init__(self, address: Address, access: Access, known: KnownValues, clock: Clock) -> None:
+        self._address = address
+        self._access = access
+        self._known = known
+        self._clock = clock
+        self._wire = Wire(address)
+        self._threads = ThreadPoolExecutor(address.connections, "vault")
+        self._places = asyncio.Semaphore(address.connections)
+        self._breaker = Breaker()
+        self._login = asyncio.Lock()
+        self._token: str | None = None
+        self._token_until = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with CancelScope(shield=True):
+            if self._token is not None and self._access.role_id is not None:
+                await self._forget_token()
+        self._threads.shutdown(wait=False)
+        self._wire.close()
+
+    async def open_token(self, template: Template) -> MintingToken:
+        """A new minting token; see ``core.leasing.Vault``."""
+        ask = Ask(f"auth/token/create/{template.token_role}", _creation(template), ("create", "update"))
+        reply = await self._as_gateway(ask)
+        auth = reply.auth
+        if auth is None:
+            raise _unfit(template, "the vault gave no token")
+        problem = _misfit(auth, template)
+        if problem is not None:
+            await self._as_gateway(Ask("auth/token/revoke-accessor", {"accessor": auth.accessor}, _UPDATE))
+            raise _unfit(template, problem)
+        return MintingToken(auth.accessor, auth.client_token, auth.lease_duration, reply.request_id)
+
+    async def renew_token(self, accessor: str) -> int:
+        """Renew a minting token; see ``core.leasing.Vault``."""
+        reply = await self._as_gateway(Ask("auth/token/renew-accessor", {"accessor": accessor}, _UPDATE))
+        return 0 if reply.auth is None else reply.auth.lease_duration
+
+    async def revoke_token(self, accessor: str) -> None:
+        """End a minting token and its logins; see ``core.leasing.Vault``."""
+        ask = Ask("auth/token/revoke-accessor", {"accessor": accessor}, _UPDATE)
+        await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))
+
+    async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
+        """A new login; see ``core.leasing.Vault``."""
+        ask = Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
+        reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
+        user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
+        if not reply.lease_id or not isinstance(user, str) or not isinstance(password, str):
+            fix = f"bao read {template.mount}/roles/{template.role} must show a database role"
+            raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
+        return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
+
+    async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
+        """End a login; see ``core.leasing.Vault``."""
+        await self._as_gateway(Ask("sys/leases/revoke", {"lease_id": lease_id, "sync": wait}, _UPDATE))
+
+    async def login_exists(self, lease_id: str) -> bool:
+        """Whether the lease is there; see ``core.leasing.Vault``."""
+        ask = Ask("sys/leases/lookup", {"lease_id": lease_id}, _UPDATE)
+        return bool((await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))).data)
+
+    async def ping(self) -> None:
+        """The vault is well and lets the gateway in; see ``core.leasing.Vault``."""
+        await self._guarded(self._wire.health)
+        await self._own_token()
+
+    async def _as_gateway(self, ask: Ask, fine: tuple[int, ...] = ()) -> Reply:
+        # An expired token and a policy that says no look alike: log in anew once, then it is the policy.
+        token = await self._own_token()
+        try:
+            return await self._answered(ask, token, fine)
+        except VaultFault as fault:
+            if fault.cause_code != VaultCause.DENIED or self._access.role_id is None:
+                raise
+        self._token_until = 0.0 if self._token == token else self._token_until
+        return await self._answered(ask, await self._own_token(), fine)
+
+    async def _answered(self, ask: Ask, token: str | None, fine: tuple[int, ...]) -> Reply:
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token))
+        if status <= _LAST_OK or status in fine:
+            return reply
+        if status == _FORBIDDEN:
+            raise VaultFault(VaultCause.DENIED, "the vault refuses the gateway", fix=f"allow it: {ask.policy_line}")
+        if status in {_BAD_REQUEST, _NOT_FOUND}:
+            fix = f"the vault has no such path or role: {ask.path}"
+            raise VaultFault(VaultCause.NO_ROLE, "the vault does not know what it is asked for", fix=fix)
+        fix = f"the vault answered {status} to {ask.path}; its log says why (is the database behind it up?)"
+        raise VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix, unanswered=True)
+
+    async def _own_token(self) -> str:
+        async with self._login:
+            if self._token is not None and self._clock.monotonic() < self._token_until:
+                return self._token
+            token, lasts_s = await self._logged_in()
+            self._learn(token)
+            if self._token is not None and self._token != token:
+                self._known.retire(self._token)
+            self._token, self._token_until = token, self._clock.monotonic() + lasts_s
+            return token
+
+    async def _logged_in(self) -> tuple[str, float]:
+        try:
+            secret = self._access.secret()
+        except Unavailable as error:
+            fix = "set [vault] secret_id or token to an environment variable or a file that can be read"
+            raise VaultFault(VaultCause.DENIED, error.detail, fix=fix) from None
+        self._learn(secret)
+        if self._access.role_id is None:
+            return secret, float("inf")
+        ask = Ask(f"auth/{self._access.mount}/login", {"role_id": self._access.role_id, "secret_id": secret}, _UPDATE)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, None))
+        if status > _LAST_OK or reply.auth is None:
+            fix = f"check role_id and secret_id of [vault]: the login at auth/{self._access.mount} was refused"
+            raise VaultFault(VaultCause.DENIED, "the vault does not let the gateway in", fix=fix)
+        return reply.auth.client_token, max(1, reply.auth.lease_duration - _MARGIN_S)
+
+    def _learn(self, secret: str) -> None:
+        try:
+            self._known.lend(secret)
+        except UnfitSecret as error:
+            fix = "use a longer one"
+            raise VaultFault(VaultCause.UNFIT, f"the vault's secret cannot be kept secret: {error}", fix=fix) from None
+
+    async def _guarded(self, question: Callable[[], T]) -> T:
+        if self._breaker.wait(self._clock.monotonic()) > 0:
+            fix = f"start it, or correct [vault] address ({self._address.url})"
+            raise VaultFault(VaultCause.UNREACHABLE, "the vault did not answer a moment ago", fix=fix)
+        try:
+            answer = await self._in_thread(question)
+        except VaultFault as fault:
+            if fault.cause_code in _SILENT:
+                self._breaker.failed(self._clock.monotonic())
+            else:
+                self._breaker.gave_up()
+            raise
+        except BaseException:
+            self._breaker.gave_up()
+            raise
+        self._breaker.succeeded()
+        return answer
+
+    async def _in_thread(self, question: Callable[[], T]) -> T:
+        try:
+            with fail_after(self._address.timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            fix = "raise [vault] connections"
+            raise VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix) from None
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, question)
+        finally:
+            self._places.release()
+
+    async def _forget_token(self) -> None:
+        token, self._token = self._token, None
+        ask = Ask("auth/token/revoke-self", {}, _UPDATE)
+        try:
+            await self._in_thread(lambda: self._wire.ask(ask, token))
+        except VaultFault:
+            return  # it ends by itself
+
+
+def _creation(template: Template) -> dict[str, object]:
+    named = {} if template.policy is None else {"policies": [template.policy]}
+    return {"display_name": f"ostiary-{template.name}", **named}
+
+
+def _misfit(auth: Auth, template: Template) -> str | None:
+    # A token that can do more, or lives on without the gateway, is not what the operator meant.
+    if auth.token_type != _SERVICE or not auth.orphan:
+        return "its tokens must be of type service, and orphans"
+    if _TOO_MUCH & set(auth.token_policies):
+        return "its tokens may not have the policies root or default"
+    if template.policy is not None and set(auth.token_policies) != {template.policy}:
+        return f"its tokens must have the policy {template.policy} and no other"
+    if not 0 < auth.lease_duration <= template.longest_s:
+        return f"its tokens must be periodic, with a period of at most {template.longest_s} s"
+    return None
+
+
+def _unfit(template: Template, problem: str) -> VaultFault:
+    fix = f"auth/token/roles/{template.token_role}: {problem}"
+    return VaultFault(VaultCause.UNFIT, f"the vault's token role for {template.name!r} is not fit for use", fix=fix)

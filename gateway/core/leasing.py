@@ -1,0 +1,194 @@
+"""Minted credentials: what a vault, a journal and the broker say to each other.
+
+The order for one call, each step needing the one before: the intent is durable; a minting token of this run and
+template exists and its accessor is durable; the login is minted; its lease id is handed to the journal and its password
+is known to the redactor; only then does it leave the minting function. Whatever is revoked hangs off an accessor that
+the journal holds, so a gateway that dies at any point can end it all at its next start, and the vault ends it after the
+token's period even if there is no next start.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.core.call import Intent, Login
+from gateway.core.errors import Unavailable
+
+
+class VaultCause(StrEnum):
+    """Why there is no minted credential: the ``cause_code`` of the ``Unavailable`` that says so."""
+
+    UNREACHABLE = "vault_unreachable"
+    SLOW = "vault_slow"
+    SEALED = "vault_sealed"
+    DENIED = "vault_denied"
+    NO_ROLE = "vault_no_role"
+    FAILED = "vault_failed"
+    UNFIT = "vault_unfit"
+    BUSY = "vault_busy"
+    LEFTOVERS = "vault_leftovers"
+
+
+class VaultFault(Unavailable):
+    """The vault cannot be used for this.
+
+    Attributes:
+        fix: what the operator does about it; may name paths and roles of the vault, so callers do not see it.
+        unanswered: whether the vault gave no answer at all, so that what was asked may have been done.
+    """
+
+    def __init__(self, cause: VaultCause, detail: str, *, fix: str, unanswered: bool = False) -> None:
+        """``detail`` is safe to show to callers."""
+        super().__init__(detail, retry_after=1, cause_code=cause)
+        self.fix = fix
+        self.unanswered = unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One kind of minted credential; nobody can use a template for more than its own role.
+
+    Attributes:
+        name: as tools and upstreams name it.
+        mount: where the vault has its database engine.
+        role: database role that logins are minted by.
+        token_role: token role that minting tokens are made by.
+        longest_s: a login or token that would outlive the gateway by more is refused.
+        policy: the one policy of its minting tokens; None = the token role says.
+        header: header field that an HTTP upstream gets the login in, as ``user:password``; None = it gets none.
+    """
+
+    name: str
+    mount: str
+    role: str
+    token_role: str
+    longest_s: int
+    policy: str | None = None
+    header: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MintingToken:
+    """What logins of one template are minted with.
+
+    Attributes:
+        accessor: ends the token and all its logins; no secret.
+        secret: the token itself.
+        period_s: it ends by itself when it is not renewed for so long.
+        request_id: the vault's own id of the request, as in the vault's audit log.
+    """
+
+    accessor: str
+    secret: str = field(repr=False)
+    period_s: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MintedLogin:
+    """A database user that exists because one call needs it.
+
+    Attributes:
+        lease_id: ends it; no secret.
+        login: user and password.
+        ttl_s: it ends by itself after so long.
+        request_id: the vault's own id of the request.
+    """
+
+    lease_id: str
+    login: Login
+    ttl_s: int
+    request_id: str
+
+
+class Vault(Protocol):
+    """OpenBao or HashiCorp Vault. Closed: everything that is no clear yes raises ``VaultFault``."""
+
+    async def open_token(self, template: Template) -> MintingToken:
+        """A new orphan periodic token that can mint logins of this template and nothing else."""
+
+    async def renew_token(self, accessor: str) -> int:
+        """Seconds until the token ends by itself, counted anew; less than its period near its end."""
+
+    async def revoke_token(self, accessor: str) -> None:
+        """End a token, and the vault its logins with it, at once but by itself; one that has ended already is fine."""
+
+    async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
+        """A new login."""
+
+    async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
+        """End a login. ``wait``: return when its user is gone; otherwise the vault goes on by itself."""
+
+    async def login_exists(self, lease_id: str) -> bool:
+        """Whether the vault still has the lease."""
+
+    async def ping(self) -> None:
+        """The vault answers, is unsealed and knows the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A minting token that the journal has opened and not closed.
+
+    Attributes:
+        accessor: None where the sealed payload cannot be opened any more.
+    """
+
+    run_id: str | None
+    mark: str
+    accessor: str | None
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """For whom something was minted: a call of a run, or the gateway itself (both None)."""
+
+    run_id: str | None = None
+    call_id: str | None = None
+
+
+class LeaseJournal(Protocol):
+    """What was minted and what was ended, in the signed log. Closed: what cannot be journalled is not minted."""
+
+    async def opened(self, holder: Holder, template: Template, token: MintingToken) -> None:
+        """A minting token exists; returns when that is durable.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+
+    def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """A login was minted; handed to the log, which keeps the order: it is durable before the call's ending is."""
+
+    def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
+        """A login could not be ended with its call; it will be."""
+
+    def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
+        """A login is gone, by the vault's word."""
+
+    def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+        """A minting token is gone, by the vault's word; the vault ends its logins."""
+
+    async def leftovers(self, since_us: int) -> Sequence[Leftover]:
+        """Minting tokens opened since then and never closed.
+
+        Raises:
+            Unavailable: the log cannot be read.
+        """
+
+    def swept(self, leftover: Leftover) -> None:
+        """A leftover is gone; the vault ends its logins."""
+
+
+class LeaseMeter(Protocol):
+    """Counts for operators. Cannot fail."""
+
+    def leases(self, live: int, pending: int) -> None:
+        """How many logins there are now: used by a call, and waiting to be ended."""
+
+
+def holder_of(intent: Intent) -> Holder:
+    """Whom a call's credential is minted for."""
+    return Holder(intent.quota.permit.target.caller.run.id, intent.call.id)

@@ -1,0 +1,169 @@
+"""Logins minted for calls, as configured: the vault, the templates, and the databases that are reached with them."""
+
+import importlib
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from gateway.adapters.credentials import Leases, SecretSource, read_secret
+from gateway.adapters.credentials.leases import LeaseParts
+from gateway.core.call import Login
+from gateway.core.connector import Connector
+from gateway.core.desk import Ping
+from gateway.core.errors import GatewayError
+from gateway.core.known import KnownValues
+from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Template, Vault, VaultFault
+from gateway.core.ports import Clock
+from gateway.core.tool import Tool
+from gateway.findings import Finding
+from gateway.settings import GatewaySettings, SettingsError, SqlUpstream, VaultSection
+
+_SEE_LOG = "see the gateway's log"
+_EXTRA = "pip install 'ostiary[postgres]'"
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A connector that can say what is wrong with a statement without running it."""
+
+    async def plan(self, login: Login, tool: Tool) -> str | None:
+        """What is wrong, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What minting needs of the other parts."""
+
+    journal: LeaseJournal
+    known: KnownValues
+    clock: Clock
+    meter: LeaseMeter
+
+
+async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Leases | None:
+    """The leases, if any are configured; ``stack`` ends them. A vault that is down keeps nobody from starting."""
+    if settings.vault is None or not settings.leases:
+        return None
+    client: Vault = await stack.enter_async_context(_client(settings.vault, means))
+    parts = LeaseParts(client, means.journal, means.known, means.clock, means.meter)
+    return await stack.enter_async_context(Leases(_templates(settings), parts))
+
+
+def postgres(name: str, upstream: SqlUpstream) -> Any:
+    """The connector of a PostgreSQL upstream.
+
+    Raises:
+        SettingsError: the extra is not installed, or the URL cannot be used.
+    """
+    module = _module(name)
+    try:
+        place = module.target(upstream.url, upstream.ca_certificate, insecure=upstream.insecure)
+    except (ValueError, OSError) as error:
+        raise SettingsError([f"upstreams.{name}.url: {error}"]) from None
+    return module.PostgresConnector(place)
+
+
+def misbound(tool: Tool) -> list[str]:
+    """What is wrong with a statement for PostgreSQL, without asking it."""
+    found: list[str] = _module(tool.server).check(tool)
+    if tool.credential is None:
+        lease = "write_lease" if tool.binding.get("mode") == "write" else "read_lease"
+        found.append(f"{tool.fqn}: upstreams.{tool.server} has no {lease}")
+    return found
+
+
+def reach(name: str, connector: Connector, settings: GatewaySettings, leases: Leases | None) -> Ping:
+    """The readiness check of one upstream: itself, and the vault where its users are minted there."""
+    templates = settings.leases_of(name)
+    if leases is None or not templates:
+        return connector.ping
+
+    async def both() -> None:
+        for template in templates:
+            await leases.ping(template)
+        await connector.ping()
+
+    return both
+
+
+async def trials(
+    settings: GatewaySettings, leases: Leases | None, connectors: Mapping[str, Connector], tools: Iterable[Tool]
+) -> list[Finding]:
+    """Mint one login of each template in use, and plan each of its tools' statements with it; all are ended again."""
+    if leases is None:
+        return []
+    by_template: dict[str, list[Tool]] = {name: [] for name in settings.leases}
+    for tool in tools:
+        if tool.credential in by_template:
+            by_template[tool.credential].append(tool)
+    return [
+        finding
+        for template, mine in by_template.items()
+        for finding in await _trial(template, mine, leases, connectors)
+    ]
+
+
+async def _trial(
+    template: str, tools: list[Tool], leases: Leases, connectors: Mapping[str, Connector]
+) -> list[Finding]:
+    part = f"lease:{template}"
+    lasting_s = max((tool.limits.timeout_s for tool in tools), default=0.0)
+    try:
+        async with leases.login(template, Holder(), lasting_s) as login:
+            wrong = [(tool, await _planned(connectors[tool.server], login, tool)) for tool in tools]
+    except VaultFault as fault:
+        return [Finding(part, ok=False, text=fault.detail, fix=fault.fix)]
+    except GatewayError as error:
+        return [Finding(part, ok=False, text=error.detail, fix=_SEE_LOG)]
+    fix = f"grant it to the group role of {template}, or correct the statement"
+    bad = [Finding(f"tool:{tool.fqn}", ok=False, text=said, fix=fix) for tool, said in wrong if said is not None]
+    text = f"a login was minted and ended; {len(tools)} statements were planned with it"
+    return [Finding(part, ok=True, text=text), *bad]
+
+
+async def _planned(connector: Connector, login: Login, tool: Tool) -> str | None:
+    return await connector.plan(login, tool) if isinstance(connector, Planner) else None
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module("connectors.sql.postgres")
+    except ModuleNotFoundError:
+        raise SettingsError([f"upstreams.{name}.url: PostgreSQL needs the extra `postgres`: {_EXTRA}"]) from None
+
+
+def _client(vault: VaultSection, means: Means) -> Any:
+    # Loaded here: whoever has no vault does not pay for its libraries.
+    module = importlib.import_module("gateway.adapters.vault")
+    address = module.Address(
+        url=vault.address,
+        ca_certificate=vault.ca_certificate,
+        namespace=vault.namespace,
+        timeout_s=vault.timeout_s,
+        connections=vault.connections,
+    )
+    given = vault.secret_id if vault.secret_id is not None else vault.token
+    assert given is not None  # the settings say so
+    what = "vault.secret_id" if vault.secret_id is not None else "vault.token"
+    source = SecretSource(env=given.env, file=given.file)
+    access = module.Access(
+        secret=lambda: read_secret(what, source, os.environ), role_id=vault.role_id, mount=vault.approle_mount
+    )
+    return module.VaultClient(address, access, means.known, means.clock)
+
+
+def _templates(settings: GatewaySettings) -> dict[str, Template]:
+    return {
+        name: Template(
+            name=name,
+            mount=given.mount,
+            role=given.role,
+            token_role=given.token_role or given.role,
+            longest_s=given.ttl_s,
+            policy=given.policy,
+            header=given.header,
+        )
+        for name, given in settings.leases.items()
+    }

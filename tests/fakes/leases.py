@@ -1,0 +1,181 @@
+"""A vault, a lease journal and a lease meter in memory, and the leases that stand on them."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.adapters.credentials.leases import LeaseParts, Leases
+from gateway.core.call import Login
+from gateway.core.known import KnownValues
+from gateway.core.leasing import (
+    Holder,
+    Leftover,
+    MintedLogin,
+    MintingToken,
+    Template,
+    VaultCause,
+    VaultFault,
+)
+from tests.clock import StepClock
+from tests.fakes.journal import Journal
+
+READ = Template("erp-read", "database", "erp-read", "erp-read", 120)
+WRITE = Template("erp-write", "database", "erp-write", "erp-write", 120)
+
+
+def fault(cause: VaultCause, *, unanswered: bool = False) -> VaultFault:
+    """What a vault in trouble raises."""
+    return VaultFault(cause, "the vault is in trouble", fix="mend it", unanswered=unanswered)
+
+
+@dataclass(slots=True)
+class FakeVault:
+    """The Vault port: tokens and logins in dictionaries; each step can be trapped by the journal.
+
+    Attributes:
+        tokens: the template of each live token, by accessor.
+        logins: the accessor and login of each live lease, by lease id.
+        ttl_s: how long logins last.
+        keeps: whether a revoked login stays, as where the database behind the vault is down.
+    """
+
+    journal: Journal = field(default_factory=Journal)
+    tokens: dict[str, str] = field(default_factory=dict)
+    logins: dict[str, tuple[str, Login]] = field(default_factory=dict)
+    period_s: int = 30
+    left_s: int = 30
+    ttl_s: int = 60
+    keeps: bool = False
+    password: str | None = None
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    async def open_token(self, template: Template) -> MintingToken:
+        """A token that can mint by this template."""
+        await self.journal.reach("vault.open_token")
+        if template.name not in {READ.name, WRITE.name}:
+            raise fault(VaultCause.DENIED)
+        number = next(self._numbers)
+        self.tokens[f"accessor-{number}"] = template.name
+        return MintingToken(f"accessor-{number}", f"s.token-secret-{number}", self.period_s, f"request-{number}")
+
+    async def renew_token(self, accessor: str) -> int:
+        """``left_s``, while the token lives."""
+        await self.journal.reach("vault.renew_token")
+        if accessor not in self.tokens:
+            raise fault(VaultCause.NO_ROLE)
+        return self.left_s
+
+    async def revoke_token(self, accessor: str) -> None:
+        """The token and its logins are gone."""
+        await self.journal.reach("vault.revoke_token")
+        self.tokens.pop(accessor, None)
+        self.logins = {lease: held for lease, held in self.logins.items() if held[0] != accessor}
+
+    async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
+        """A login; a fault at ``vault.minted`` strikes when it exists."""
+        await self.journal.reach("vault.mint")
+        if self.tokens.get(token.accessor) != template.name:
+            raise fault(VaultCause.DENIED)
+        number = next(self._numbers)
+        login = Login(f"v-{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
+        lease_id = f"{template.mount}/creds/{template.role}/{number}"
+        self.logins[lease_id] = (token.accessor, login)
+        await self.journal.reach("vault.minted")
+        return MintedLogin(lease_id, login, self.ttl_s, f"request-{number}")
+
+    async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
+        """The login is gone; not waiting is another step."""
+        await self.journal.reach("vault.revoke_login" if wait else "vault.revoke_later")
+        if not self.keeps:
+            self.logins.pop(lease_id, None)
+
+    async def login_exists(self, lease_id: str) -> bool:
+        """Whether it is there."""
+        await self.journal.reach("vault.login_exists")
+        return lease_id in self.logins
+
+    async def ping(self) -> None:
+        """Reach the step ``vault.ping``."""
+        await self.journal.reach("vault.ping")
+
+
+@dataclass(slots=True)
+class FakeLeaseJournal:
+    """The LeaseJournal port: ``lines`` is what was journalled, in order."""
+
+    journal: Journal
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
+    left: list[Leftover] = field(default_factory=list)
+
+    async def opened(self, holder: Holder, template: Template, token: MintingToken) -> None:
+        """Note it."""
+        await self.journal.reach("journal.opened")
+        self.lines.append(("opened", template.name, token.accessor))
+
+    def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """Note it."""
+        self.journal.note("journal.leased")
+        self.lines.append(("leased", template.name, minted.lease_id))
+
+    def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
+        """Note it."""
+        self.lines.append(("pending", cause, minted.lease_id))
+
+    def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
+        """Note it."""
+        self.lines.append(("revoked", cause, minted.lease_id))
+
+    def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+        """Note it."""
+        self.lines.append(("closed", cause, accessor))
+
+    async def leftovers(self, since_us: int) -> Sequence[Leftover]:
+        """What the test left."""
+        await self.journal.reach("journal.leftovers")
+        return tuple(self.left)
+
+    def swept(self, leftover: Leftover) -> None:
+        """Note it."""
+        self.left.remove(leftover)
+        self.lines.append(("swept", leftover.template, leftover.mark))
+
+    def words(self) -> list[str]:
+        """What happened, without whom it happened to."""
+        return [line[0] for line in self.lines]
+
+
+@dataclass(slots=True)
+class FakeLeaseMeter:
+    """Keeps the last numbers."""
+
+    live: int = 0
+    pending: int = 0
+
+    def leases(self, live: int, pending: int) -> None:
+        """Keep them."""
+        self.live, self.pending = live, pending
+
+
+@dataclass(slots=True)
+class Mint:
+    """Leases on fakes, and all that stands around them."""
+
+    journal: Journal = field(default_factory=Journal)
+    clock: StepClock = field(default_factory=StepClock)
+    known: KnownValues = field(default_factory=KnownValues)
+    meter: FakeLeaseMeter = field(default_factory=FakeLeaseMeter)
+    vault: FakeVault = field(init=False)
+    lines: FakeLeaseJournal = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the parts that share the journal."""
+        self.vault, self.lines = FakeVault(self.journal), FakeLeaseJournal(self.journal)
+
+    def leases(self) -> Leases:
+        """The leases; to be entered."""
+        parts = LeaseParts(self.vault, self.lines, self.known, self.clock, self.meter)
+        return Leases({READ.name: READ, WRITE.name: WRITE}, parts)
+
+    def knows(self, value: str) -> bool:
+        """Whether the redactor would take it out."""
+        return any(part.spans(value.encode()) for part in self.known.segments)

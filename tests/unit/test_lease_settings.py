@@ -1,0 +1,92 @@
+"""Settings of vault, leases and PostgreSQL upstreams: what goes together, and what is missing said by its key."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway import minting, settings_file
+from gateway.settings import SettingsError, SqlUpstream
+from tests.gateways import ROOT
+
+VAULT = '[vault]\naddress = "https://vault.example.org"\nrole_id = "r"\nsecret_id = { env = "S" }\n'
+LEASE = '[leases.read]\nrole = "reader"\n'
+URL = 'url = "postgresql://db.example.org/erp"\n'
+UPSTREAM = f'[upstreams.erp]\nkind = "sql"\n{URL}read_lease = "read"\n'
+
+
+def load(folder: Path, text: str) -> str:
+    """The problems of a settings file, or nothing."""
+    (folder / "gateway.toml").write_text('state = "state"\n' + text)
+    try:
+        settings_file.load(folder / "gateway.toml")
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (VAULT + LEASE + UPSTREAM, ""),
+        (VAULT.replace("https://vault.example.org", "unix:///run/bao.sock"), ""),
+        (VAULT.replace("https://vault.example.org", "http://127.0.0.1:8200"), ""),
+        (VAULT.replace("https://vault.example.org", "http://vault.example.org"), "vault.address"),
+        (VAULT.replace('role_id = "r"\n', ""), "role_id and secret_id go together"),
+        (VAULT + 'token = { env = "T" }\n', "or token"),
+        ('[vault]\naddress = "https://v"\ntoken = { file = "token" }\n', ""),
+        ('[vault]\naddress = "https://v"\n', "or token"),
+        (LEASE, "no [vault] section"),
+        (VAULT + LEASE + 'scope = "run"\n', "leases.read.scope"),
+        (VAULT + LEASE + '[credentials.read]\nenv = "X"\n', "a credential has this name"),
+        (VAULT + UPSTREAM, "no [leases.read]"),
+        (VAULT + LEASE + UPSTREAM + 'database = "x.db"\n', "exactly one of database and url"),
+        (VAULT + LEASE + UPSTREAM.replace('read_lease = "read"\n', ""), "set read_lease or write_lease"),
+        (VAULT + LEASE + UPSTREAM.replace(URL, 'database = "x.db"\n'), "a SQLite file has no users"),
+        (VAULT + LEASE + UPSTREAM.replace("//db", "//user:secret@db"), "upstreams.erp"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, words: str) -> None:
+    """One line that names the key."""
+    found = load(tmp_path, text)
+    assert words in found if words else found == ""
+    assert "secret@" not in found
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """Certificates and secret files."""
+    text = VAULT.replace('{ env = "S" }', '{ file = "secret" }\nca_certificate = "ca.pem"')
+    assert load(tmp_path, text + LEASE + UPSTREAM + 'ca_certificate = "db.pem"\n') == ""
+    found = settings_file.load(tmp_path / "gateway.toml")
+    assert found.vault is not None
+    assert found.vault.secret_id is not None
+    assert found.vault.secret_id.file == tmp_path / "secret"
+    assert found.vault.ca_certificate == tmp_path / "ca.pem"
+    upstream = found.upstreams["erp"]
+    assert isinstance(upstream, SqlUpstream)
+    assert upstream.ca_certificate == tmp_path / "db.pem"
+
+
+def test_a_database_url_that_cannot_be_used_names_its_key() -> None:
+    """Also a certificate file that is not there."""
+    for change in ({"url": "postgresql:///erp"}, {"url": "postgresql://far/erp", "ca_certificate": Path("/none.pem")}):
+        fields = {"kind": "sql", "read_lease": "read", **change}
+        with pytest.raises(SettingsError, match=r"upstreams\.erp\.url"):
+            minting.postgres("erp", SqlUpstream.model_validate(fields))
+
+
+def test_without_the_extra_the_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway installed without asyncpg and told to use PostgreSQL."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    monkeypatch.delitem(sys.modules, "connectors.sql.postgres", raising=False)
+    fields = {"kind": "sql", "read_lease": "read", "url": "postgresql://far/erp"}
+    with pytest.raises(SettingsError, match=r"needs the extra `postgres`: pip install 'ostiary\[postgres\]'"):
+        minting.postgres("erp", SqlUpstream.model_validate(fields))
+
+
+def test_whoever_has_no_vault_does_not_load_its_libraries() -> None:
+    """Neither hvac nor asyncpg are imported by the gateway itself."""
+    code = "import sys, gateway.app; print([name for name in ('hvac', 'requests', 'asyncpg') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
