@@ -1,7 +1,7 @@
 """The data the shipped packages read, as a closed model: what is mistyped there would otherwise silently allow.
 
-``data.gateway`` holds ``scope``, ``limits``, ``sandbox`` and nothing else; other packages' data stands elsewhere under
-``data``.
+``data.gateway`` holds ``scope``, ``limits``, ``approval``, ``sandbox`` and nothing else; other packages' data stands
+elsewhere under ``data``.
 """
 
 import re
@@ -57,10 +57,23 @@ class _Sandbox(_Closed):
     accept_missing: list[Literal["memory", "pids", "cpu", "seccomp"]] = []
 
 
+class _People(_Closed):
+    quorum: Annotated[int, Field(ge=1, le=100)] = 1
+    roles: list[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]] = []
+    ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 86_400
+
+
+class _Approval(_Closed):
+    tools: dict[_Tool, _People] = {}
+    effects: dict[Literal["read", "write", "destructive", "money"], _People] = {}
+    unattended: list[_Tool] = []
+
+
 class _Gateway(_Closed):
     scope: _Scope = _Scope()
     sandbox: _Sandbox = _Sandbox()
     limits: dict[_Tool, _Limit] = {}
+    approval: _Approval = _Approval()
 
 
 class _Data(BaseModel):
@@ -103,6 +116,9 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for which, patterns in lists.items():
                 yield from ((f"data.gateway.scope.{kind}.{name}.{which}", pattern) for pattern in patterns)
     yield from (("data.gateway.limits", tool) for tool in gateway.get("limits", {}))
+    approval = gateway.get("approval", {})
+    yield from (("data.gateway.approval.tools", tool) for tool in approval.get("tools", {}))
+    yield from (("data.gateway.approval.unattended", tool) for tool in approval.get("unattended", ()))
 
 
 def _matcher(pattern: str) -> Callable[[str], object]:
