@@ -63,6 +63,7 @@ def command(profile: Profile, caps: "Sizes", rlimits: Rlimits) -> list[str]:
         "--",
         profile.python,
         "-I",
+        "-S",  # the standard library alone: what else the host has installed is no promise, and costs each start
         "-c",
         profile.stage,
         *_rlimits(caps, rlimits),

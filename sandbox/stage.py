@@ -1,10 +1,11 @@
-"""The first thing that runs inside a box, as ``python3 -I -c``: gives up more, then becomes the code.
+"""The first thing that runs inside a box, as ``python3 -I -S -c``: gives up more, then becomes the code.
 
 By then namespaces, mounts and the system call filter stand. Resource limits are set here, inside the box's own user
 namespace, where processes of the same user outside do not count. Arguments: ``RESOURCE=SOFT:HARD``. Descriptor 3
 says that the code is about to run, 4 holds its text. Standard library only, and little of it: each box pays for it.
 """
 
+import builtins
 import os
 import resource
 import sys
@@ -46,6 +47,7 @@ def _become() -> None:
     module = ModuleType("__main__")
     module.__dict__["__file__"] = _NAME
     sys.modules["__main__"] = module
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
     text = _text()
     os.write(_READY, b"R")
     os.close(_READY)

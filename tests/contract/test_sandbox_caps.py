@@ -64,6 +64,8 @@ async def test_code_gives_back_output_exit_code_and_use(runner: BwrapRunner) -> 
         ("x = '\0'", 1, b"null bytes"),
         ("assert __name__ == '__main__'; import __main__; __main__.x = 1; print(x)", 0, b""),
         ("import sys; sys.exit('words')", 1, b"words"),
+        ("exit(5)", 5, b""),
+        ("import sys; print([path for path in sys.path if 'packages' in path], file=sys.stderr)", 0, b"[]"),
     ],
 )
 async def test_code_that_fails_says_how(runner: BwrapRunner, code: str, exit_code: int, words: bytes) -> None:

@@ -62,7 +62,7 @@ def test_the_command_line_holds_the_whole_profile() -> None:
         if word == "--tmpfs" and argv[at + 1] not in {"/dev", "/usr/state"}:
             assert argv[at - 4] == "--size"
     inside = argv[argv.index("--") + 1 :]
-    assert inside[:4] == ["/usr/bin/python3", "-I", "-c", "stage"]
+    assert inside[:5] == ["/usr/bin/python3", "-I", "-S", "-c", "stage"]
     assert {"RLIMIT_CORE=0", "RLIMIT_NPROC=9", "RLIMIT_CPU=3:4", f"RLIMIT_FSIZE={1 << 20}"} <= set(inside)
     assert not [word for word in inside if word.startswith("RLIMIT_AS")]
     bare = command(replace(PROFILE, filter=None), SIZES, Rlimits(None, 1))
