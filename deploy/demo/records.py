@@ -14,14 +14,15 @@ from deploy.demo.story import Play
 
 _MOST = 40
 _MICRO = 1_000_000
-_SHOWN = {
-    "decision": ("effect", "reasons"),
-    "approval.requested": ("approval",),
-    "approval.decided": ("verdict", "key"),
-    "credential.leased": ("lease",),
-    "credential.revoked": ("lease",),
-    "tool.completed": ("redactions",),
-    "redaction": ("rules",),
+_SHORT, _HASH = 8, 32
+_WORDS = {
+    "decision": "{effect} by policy {revision}: {reasons[0]}",
+    "approval.requested": "action {action_hash} waits for {persons} person",
+    "approval.decided": "{verdict} of action {action_hash}, signature {signature}",
+    "tool.requested": "the intent: {tool}, pin {definition}; uses the approval up",
+    "credential.leased": "{kind} for {template}, lease {mark}, {ttl_s} s at most",
+    "credential.revoked": "lease {mark}: {cause}",
+    "tool.completed": "result {result}, {redactions} values taken out",
 }
 
 
@@ -36,7 +37,7 @@ def timeline(play: Play) -> None:
     chain = _chain(records)
     start = chain[0]["ts"] if chain else 0
     rows = [_row(record, start) for record in chain[:_MOST]]
-    play.screen.table(("INDEX", "AFTER", "RECORD", "SAYS"), rows)
+    play.screen.table(("after", "record", "what it says"), rows)
 
 
 def _chain(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -52,20 +53,21 @@ def _chain(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [one for one in records if one["call_id"] in calls]
 
 
-def _row(record: Mapping[str, Any], start_us: int) -> tuple[str, str, str, str]:
-    body = record["body"]
-    said = {name: body[name] for name in _SHOWN.get(record["type"], ()) if body.get(name)}
-    words = "  ".join(f"{name} {_value(value)}" for name, value in said.items()) or str(body.get("tool") or "")
+def _row(record: Mapping[str, Any], start_us: int) -> tuple[str, str, str]:
     after = f"{(record['ts'] - start_us) / _MICRO:.3f} s"
-    return str(record["index"]), after, str(record["type"]), words
+    return after, str(record["type"]), _says(str(record["type"]), record)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {count}" for name, count in value.items())
-    return str(value)
+def _says(kind: str, record: Mapping[str, Any]) -> str:
+    """What a leaf says, in ids and hashes: it holds nothing else."""
+    body = {name: _cut(value) for name, value in record["body"].items()}
+    result = record["payloads"][0]["commit"] if record["payloads"] else ""
+    return _WORDS.get(kind, "{tool}").format_map({"tool": "", "result": _cut(result), **body})
+
+
+def _cut(value: Any) -> Any:
+    is_hash = isinstance(value, str) and len(value) >= _HASH and set(value) <= set("0123456789abcdef")
+    return f"{value[:_SHORT]}…" if is_hash else value
 
 
 def verified(play: Play) -> None:
