@@ -123,8 +123,12 @@ def _reachable(home: Path, folder: Path, owner: Owner) -> Path:
     # An ordinary user cannot enter /root: what lies there is copied, 20 MB.
     if owner.uid is None or all(path.stat().st_mode & 0o001 for path in home.parents):
         return home
-    copy = folder / "server"
+    package = home.parent
+    copy = folder / "server" / package.name / home.name
     shutil.copytree(home, copy, symlinks=True, ignore=shutil.ignore_patterns("*.a", "include", "pkgconfig"))
+    libraries = package.with_name(f"{package.name}.libs")  # where a wheel keeps them, found by relative path
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "server" / libraries.name, symlinks=True)
     return copy
 
 

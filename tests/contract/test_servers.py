@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,22 @@ def test_debians_postgres_serves_where_the_wheel_is_absent(monkeypatch: pytest.M
     if not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         pytest.skip("Debian's PostgreSQL is not installed here")
     monkeypatch.setattr(pg, "_WHEEL", "no_such_wheel_is_installed")
+    with postgres() as server:
+        assert server.run("SELECT 1 AS a") == [[(1,)]]
+
+
+def test_binaries_an_ordinary_user_cannot_reach_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone under /root: root may read it, the user PostgreSQL runs as may not."""
+    if os.geteuid() != 0:
+        pytest.skip("only root runs PostgreSQL as somebody else")
+    home = pg.installation()
+    there = tmp_path / "closed" / home.parent.name / home.name
+    shutil.copytree(home, there, symlinks=True)
+    libraries = home.parent.with_name(f"{home.parent.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, tmp_path / "closed" / libraries.name)
+    (tmp_path / "closed").chmod(0o700)
+    monkeypatch.setattr(pg, "installation", lambda: there)
     with postgres() as server:
         assert server.run("SELECT 1 AS a") == [[(1,)]]
 
