@@ -56,6 +56,21 @@ mode = "enforce"                    # observe: record decisions on reads and wri
 # kind = "sql"
 # database = "erp.sqlite"
 
+# PostgreSQL: each call gets a user of its own, minted by your OpenBao or Vault and gone after it. It needs
+# pip install 'ostiary[postgres]'; what the vault must allow, docs/credentials.md says and `ostiary check` tries.
+# [vault]
+# address = "https://vault.example.org:8200"
+# role_id = "ostiary-gateway"
+# secret_id = { env = "VAULT_SECRET_ID" }
+
+# [leases.erp-read]
+# role = "erp-read"
+
+# [upstreams.orders]
+# kind = "sql"
+# url = "postgresql://db.example.org/erp"
+# read_lease = "erp-read"
+
 # An HTTP API with one origin.
 # [upstreams.vendors]
 # kind = "http"
