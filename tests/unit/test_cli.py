@@ -110,7 +110,7 @@ class TestInit:
         """Every example in the two files is accepted once its comment signs are taken off."""
         whole = home_folder / "whole.toml"
         whole.write_text(_uncommented(home_folder / "gateway.toml"), "utf-8")
-        assert set(load(whole).upstreams) == {"time", "wiki", "erp", "vendors", "code"}
+        assert set(load(whole).upstreams) == {"time", "wiki", "erp", "orders", "vendors", "code"}
         catalogue = tomllib.loads(_uncommented(home_folder / "catalogue.toml"))
         assert len(CatalogueFile.model_validate(catalogue).tool) == 3
 
