@@ -203,7 +203,7 @@ def test_a_killed_gateway_leaves_nothing_after_the_token_period(real_erp: Erp, t
         began = monotonic()
         until(lambda: desk.erp.minted() == [], seconds=PERIOD_S * 4)
         took = monotonic() - began
-        assert took < PERIOD_S + 2, took
+        assert took < PERIOD_S + 3, took  # the vault needs a moment, a busy machine some more
         assert isinstance(pending.exception(), httpx.HTTPError)
 
 
