@@ -40,11 +40,13 @@ format: .venv/.stamp  ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: setup  ## three minutes: an agent at the door, then the log verified (CI=true for CI)
-	$(BIN)/python deploy/demo/run.py
+demo: setup  ## real servers, an agent, attacks, a log that proves it (ARGS=--json, ARGS=--require-all)
+	$(BIN)/python -m deploy.demo $(ARGS)
 
 recording: setup  ## the demo as the animated picture of the README (ARGS=--check only compares)
-	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' $(ARGS) -- $(BIN)/python deploy/demo/run.py
+	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' --size 110x32 --seconds 300 \
+	  --mask '(?:no network, no files|degraded: no cap).*=what this machine can hold is tried out first' \
+	  $(ARGS) -- $(BIN)/python -m deploy.demo --require-all
 
 campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }

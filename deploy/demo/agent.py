@@ -19,6 +19,7 @@ URL = os.environ["OSTIARY_URL"]
 HEADERS = {"Authorization": f"Bearer {os.environ['OSTIARY_TOKEN']}"}
 NORDWIND = "DE02120300000000202051"
 _PATIENCE_S = 60
+_WAIT = "gateway__wait_approval"
 _OK, _ACCEPTED = 200, 202
 TOTALS = """
 import json, sys
@@ -62,7 +63,8 @@ async def by_mcp(client: Client, name: str, tool: str, arguments: dict[str, Any]
         step.tell(str(said.get("error") or said.get("status") or "tool_error"), said or text, said.get("call_id"))
         return said
     again = bool((result.meta or {}).get("ostiary/replayed"))
-    step.tell("told again" if again else "completed", result.structured_content or text)
+    word = "carried out" if tool == _WAIT else "told again" if again else "completed"
+    step.tell(word, result.structured_content or text)
     return result.structured_content
 
 
@@ -88,7 +90,7 @@ async def paid(client: Client, name: str, arguments: dict[str, Any]) -> None:
     said = await by_mcp(client, name, "pay__transfer", arguments)
     if isinstance(said, dict) and said.get("status") == "pending":
         waits = {"approval_id": said["approval_id"], "timeout_s": _PATIENCE_S}
-        await by_mcp(client, f"{name}: what came of it", "gateway__wait_approval", waits)
+        await by_mcp(client, f"{name}: what came of it", _WAIT, waits)
 
 
 def transfer(amount: int, reference: str, iban: str = NORDWIND) -> dict[str, Any]:

@@ -15,7 +15,7 @@ EXPECTED = {
     "add them up in a sandbox": "completed",
     "a report that blurts its login": "completed",
     "pay the order": "pending",
-    "pay the order: what came of it": "told again",
+    "pay the order: what came of it": "carried out",
     "pay a gift": "pending",
     "pay a gift: what came of it": "denied",
     "go over 5,000.00 in the run": "denied",

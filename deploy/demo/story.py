@@ -185,7 +185,7 @@ class Play:
         return []
 
 
-_GOOD = frozenset({"completed", "listed", "told again"})
+_GOOD = frozenset({"completed", "listed", "carried out", "told again"})
 
 
 def _refused(house: House, role: str) -> str:

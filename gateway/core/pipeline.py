@@ -15,7 +15,7 @@ from gateway.core import policy_input
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, fold, in_mode
-from gateway.core.errors import Denied, GatewayError, Unavailable, UnknownTool
+from gateway.core.errors import Denied, GatewayError, InvalidArguments, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
 from gateway.core.usage import Usage
@@ -151,7 +151,7 @@ async def _decide(question: _Question, ports: Ports) -> _Verdict:
     target, signatures = question.target, () if question.grant is None else question.grant.signatures
     started, at_us = ports.clock.monotonic(), ports.clock.now_us()
     listing_input = policy_input.listing(target, ports.settings, at_us)
-    call_input, fault = listing_input, target.fault
+    call_input, fault = listing_input, target.fault or _smuggled(target, ports)
     if fault is None:
         try:
             call_input = policy_input.calling(target, question.usage, ports.settings, at_us, signatures)
@@ -166,6 +166,13 @@ async def _decide(question: _Question, ports: Ports) -> _Verdict:
         decision = as_listing(listed)
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
     return _Verdict(listed, decision, fault)
+
+
+def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:
+    # An agent is never given a secret: one that has one is on its way out with it, or finds out whether it is one.
+    if ports.redactor.holds(target.call.arguments.canonical):
+        return InvalidArguments("an argument holds a value that this gateway keeps secret", cause_code="known_secret")
+    return None
 
 
 async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) -> Evaluation:

@@ -209,6 +209,9 @@ class Verifier(Protocol):
 class Redactor(Protocol):
     """Takes secrets out. Closed: what cannot be redacted is withheld."""
 
+    def holds(self, body: bytes) -> bool:
+        """Whether a JSON text holds a value the gateway keeps secret, or that cannot be told."""
+
     def redact(self, verified: Verified) -> Redacted:
         """The result without known secret values and without values under secret-named keys.
 

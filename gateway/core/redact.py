@@ -91,6 +91,17 @@ class Redactor:
         body, counts = _rewrite(raw.body, _Pass(needles, self._bounds))
         return Redacted(intent, body, raw.value if body is raw.body else _decoded(body), counts)
 
+    def holds(self, body: bytes) -> bool:
+        """Whether a JSON text holds a value the gateway keeps secret, in any encoding, or that cannot be told."""
+        needles = _wanted(body, self._known.segments)
+        if needles is None:
+            return False
+        try:
+            _, counts = _rewrite(body, _Pass(needles, self._bounds))
+        except Tainted:
+            return True
+        return "known_value" in counts
+
     def text(self, text: str) -> str:
         """A log line without secrets; never raises. A line that cannot be handled is replaced whole."""
         data = text.encode("utf-8", "surrogatepass")

@@ -130,6 +130,10 @@ class FakeRedactor:
     journal: Journal
     secrets: tuple[str, ...] = ()
 
+    def holds(self, body: bytes) -> bool:
+        """Whether one of the words is in it."""
+        return any(secret.encode() in body for secret in self.secrets)
+
     def redact(self, verified: Verified) -> Redacted:
         """The result without the words."""
         self.journal.note("redactor.redact")

@@ -171,6 +171,17 @@ async def test_no_fault_tells_a_hidden_tool_from_a_missing_one(  # noqa: PLR0913
     assert ends[0] == ends[1]
 
 
+@pytest.mark.requirement("REDACT-2")
+async def test_a_secret_in_an_argument_goes_nowhere(world: World) -> None:
+    """A value the gateway keeps secret is refused before policy reads it; a hidden tool stays hidden."""
+    world.redactor.secrets = ("s3cret-value",)
+    error = await refused(world, world.call(arguments=b'{"note": "s3cret-value"}'), InvalidArguments)
+    assert error.cause_code == "known_secret"
+    assert "s3cret" not in str(world.policy.asked)
+    world.policy.words[("list", "erp.wipe")] = SILENT
+    await refused(world, world.call("erp.wipe", arguments=b'{"note": "s3cret-value"}'), UnknownTool)
+
+
 async def test_what_rules_over_a_hidden_tool_is_the_listing(world: World) -> None:
     """Where a package would allow the call of a tool that listing hides, the refusal is what is decided and counted."""
     world.policy.words |= {("list", "erp.stock"): SILENT, ("call", "erp.stock"): ALLOW}

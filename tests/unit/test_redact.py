@@ -318,3 +318,19 @@ def _names(value: Any) -> set[str]:
 
 def _strings(value: dict[str, Any]) -> set[str]:
     return {item for item in value.values() if isinstance(item, str)}
+
+
+@pytest.mark.requirement("REDACT-2")
+@pytest.mark.parametrize("held", [SECRET, SECRET.encode().hex(), SECRET[::-1], json.dumps({"deep": SECRET})])
+def test_a_text_that_holds_a_known_value_is_told(held: str) -> None:
+    """In any encoding and at any depth; a secret-named member alone is no known value."""
+    redactor = Redactor(KnownValues([SECRET]))
+    assert redactor.holds(json.dumps({"note": [held]}).encode())
+    assert not redactor.holds(b'{"password": "hunter-2-something"}')
+    assert not redactor.holds(b'{"note": "nothing"}')
+
+
+def test_what_cannot_be_told_counts_as_held() -> None:
+    """A text that is too large to be walked and looks as if it held one is not let through."""
+    redactor = Redactor(KnownValues([SECRET]), Bounds(nodes=1))
+    assert redactor.holds(json.dumps([SECRET, "a", "b"]).encode())

@@ -186,7 +186,7 @@ class CallEntry:
             body = self._ending(_outcome(error), _cause(error))
             payloads = [wording.error_payload(error, self._desk.clean)]
             if not drafts:
-                payloads.append(wording.refused_request_payload(self._call))
+                payloads.append(wording.refused_request_payload(self._call, self._desk.clean))
             drafts.append(self._draft(EventType.REQUEST_REFUSED, body, *payloads))
         return drafts
 
@@ -243,7 +243,7 @@ class CallEntry:
         body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
         payloads = [wording.reasons_payload(decision, refused=error is not None)]
         if error is not None:
-            payloads.append(wording.refused_request_payload(self._call))
+            payloads.append(wording.refused_request_payload(self._call, self._desk.clean))
         if error is not None and ends:  # the one record of a call that policy refuses says how it ended, too
             body |= {"cause": identifier(_cause(error)), "code": _outcome(error)}
         return self._draft(EventType.DECISION, body, *payloads)

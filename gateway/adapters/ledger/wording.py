@@ -98,8 +98,18 @@ def request_payload(call: Call) -> Payload:
     return Payload(Role.REQUEST, encode(_request(call) | {"arguments": arguments}))
 
 
-def refused_request_payload(call: Call) -> Payload:
-    """The request of a refused call, cut short where it is long."""
+def refused_request_payload(call: Call, clean: Callable[[str], str]) -> Payload:
+    """The request of a refused call, cut short where it is long, without secrets: it may be refused for holding one."""
+    payload = _refused_request(call)
+    text = payload.content.decode()
+    cleaned = clean(text)
+    if cleaned == text:
+        return payload
+    # What cannot be read for cleaning is no JSON any more; that it was asked for is all that is kept of it.
+    return Payload(payload.role, cleaned.encode() if cleaned.startswith("{") else encode({"redacted": True}))
+
+
+def _refused_request(call: Call) -> Payload:
     canonical = call.arguments.canonical
     if len(canonical) <= _MAX_REFUSED_ARGUMENTS:
         return request_payload(call)
