@@ -101,8 +101,10 @@ class Terminal:
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Something to look at."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for head in heads:
-            table.add_column(head, no_wrap=True, overflow="ellipsis")
+        for at, head in enumerate(heads):
+            # Only the last column gives way where the terminal is narrow.
+            width = None if at == len(heads) - 1 else max(map(len, (head, *(row[at] for row in rows))))
+            table.add_column(head, no_wrap=True, overflow="ellipsis", min_width=width)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)

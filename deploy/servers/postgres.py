@@ -158,7 +158,9 @@ def _make_cluster(home: Path, folder: Path, owner: Owner, password: str) -> None
         secret.unlink()
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise ServerError(f"initdb failed ({words[-1]})", "make room in TMPDIR, or set it to another folder")
+        nameless = "user does not exist" in words[-1]
+        fix = "run as a user that has a name" if nameless else "make room in TMPDIR, or set it to another folder"
+        raise ServerError(f"initdb failed ({words[-1]})", fix)
 
 
 def _server(home: Path, folder: Path, owner: Owner) -> Server:
