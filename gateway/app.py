@@ -26,7 +26,7 @@ from gateway.core.leasing import VaultFault
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Redactor
-from gateway.core.tool import Tool
+from gateway.core.tool import EffectClass, Tool
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
@@ -117,7 +117,8 @@ async def check(settings: GatewaySettings) -> list[Finding]:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
             findings = [*[await _finding(part, ping) for part, ping in parts.items()], *gateway.stock.strays()]
-            findings += [*await gateway.trials(), *_odd_entries(settings, gateway.ports.catalog.tools())]
+            tools = gateway.ports.catalog.tools()
+            findings += [*await gateway.trials(), *_odd_entries(settings, tools), *_unsigned(gateway.desk, tools)]
         return [*findings, *await boxes.findings(settings, _accepted(settings))]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
@@ -209,6 +210,18 @@ def _odd_entries(settings: GatewaySettings, tools: Iterable[Tool]) -> list[Findi
     fix = "correct the name, or declare the tool in the catalogue"
     wrong = [Finding("policy data", ok=False, text=f"no such tool: {odd}", fix=fix) for odd in unmatched(data, names)]
     return [*wrong, *(Finding("policy data", ok=True, text=f"matches no tool yet: {odd}") for odd in idle(data, names))]
+
+
+def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:
+    # A tool that waits for people waits for ever where nobody may sign.
+    money = [tool.fqn for tool in tools if tool.effect is EffectClass.MONEY]
+    if not money or any(not reviewer.revoked for reviewer in desk.reviewers.all()):
+        return []
+    line = f"[policy.data.gateway.approval] unattended = {json.dumps(money)}"
+    fix = f"`ostiary reviewer enrol --person NAME`, or let them go alone: {line}"
+    return [
+        Finding("reviewers", ok=False, text=f"nobody may sign, and these wait for people: {', '.join(money)}", fix=fix)
+    ]
 
 
 def _publisher(catalog: Catalog, verifier: Verifier, meter: PrometheusMeter) -> Callable[[Sequence[Shelf]], None]:

@@ -10,21 +10,12 @@ from anyio import fail_after, sleep
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.core.approval import (
-    Action,
-    State,
-    Verdict,
-    action_hash,
-    approval_message,
-    enrolment,
-    enrolment_message,
-    key_id,
-    signed_hash,
-)
+from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Answer, Call
 from gateway.core.desk import Ballot, Dossier, Enrolment
 from gateway.core.errors import Pending
 from gateway.core.ports import Ports
+from gateway.core.signing import approval_message, document_hash, enrolment, enrolment_message, key_id
 from gateway.edge.calling import carry_out
 from gateway.edge.resuming import Resumption
 from tests.clock import StepClock
@@ -57,18 +48,24 @@ class Person:
 
     def ballot(self, action: Action, verdict: Verdict = Verdict.APPROVE, reason: str | None = None) -> Ballot:
         """Their signed word on ``action``."""
-        message = approval_message(action_hash(action.statement(), verdict, reason))
+        message = approval_message(action.statement(), verdict, reason)
         return Ballot(verdict, self.key_id, self.private.sign(message), reason)
 
     def enrolment(
-        self, by: "Person | None" = None, roles: Sequence[str] = (), accounts: Sequence[tuple[str, str]] = ()
+        self,
+        by: "Person | None" = None,
+        *,
+        origin: str = "",
+        roles: Sequence[str] = (),
+        accounts: Sequence[tuple[str, str]] = (),
     ) -> Enrolment:
-        """The wish to be enrolled, signed by ``by``."""
+        """The wish to be enrolled in the log ``origin``, signed by ``by``."""
         document = enrolment(self.public, self.name, roles, accounts, "00" * 32)
         wish = Enrolment(self.public, self.name, tuple(roles), tuple(accounts), "00" * 32)
         if by is None:
             return wish
-        signature = by.private.sign(enrolment_message(signed_hash(document)))
+        message = enrolment_message(origin, self.public.hex(), roles, document_hash(document))
+        signature = by.private.sign(message)
         return replace(wish, signed_by=by.key_id, signature=signature)
 
 
@@ -98,8 +95,10 @@ class Door:
 
     async def enrol(self, *persons: Person) -> None:
         """Enrol reviewers, each by the first."""
+        origin = self.books.reviewers.origin
         for person in persons:
-            await self.books.reviewers.enrol(OPERATOR, person.enrolment(None if person is persons[0] else persons[0]))
+            by = None if person is persons[0] else persons[0]
+            await self.books.reviewers.enrol(OPERATOR, person.enrolment(by, origin=origin))
 
     async def approve(self, action: Action, *persons: Person) -> Dossier:
         """Let each of them approve; the approval after the last."""

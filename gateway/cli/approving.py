@@ -19,11 +19,12 @@ from gateway.cli.lookalikes import guarded
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.reviewer_key import ReviewerKey
 from gateway.cli.screen import Failed, answer, columns, shown, wants_json
-from gateway.core.approval import Verdict, action_hash, approval_message
+from gateway.core.approval import Verdict
+from gateway.core.signing import approval_message
 
 _MICRO = 1_000_000
-# Fields that stand in both the answer and the statement, or are shown from the statement alone.
-_SHOWN = ("user", "agent", "issuer", "run", "revision")
+# What is shown of the statement, besides arguments, needs and expiry.
+_SHOWN = ("user", "agent", "issuer", "run", "definition", "revision", "origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Reviewing:
     key: ReviewerKey | None
 
     def waiting(self) -> list[dict[str, Any]]:
-        """What waits for people, oldest first."""
+        """The oldest that wait for people, in short."""
         found: list[dict[str, Any]] = self.reach.get("/v1/approvals")["approvals"]
         return found
 
@@ -45,12 +46,9 @@ class Reviewing:
             Failed: there is none, or the gateway shows something else than it wants signed.
         """
         found: dict[str, Any] = self.reach.get(_path(approval_id))
-        statement = found.get("statement", {})
-        digest = hashlib.sha256(found.get("arguments_json", "").encode()).hexdigest()
-        said = (statement.get("approval"), statement.get("tool"), statement.get("arguments_sha256"))
-        if said != (found.get("id"), found.get("tool"), digest):
-            raise Failed("what the gateway shows is not what it wants signed", "do not approve; tell its operator")
-        return found
+        if _shown_and_signed(found, approval_id):
+            return found
+        raise Failed("what the gateway shows is not what it wants signed", "do not approve; tell its operator")
 
     def decide(self, found: dict[str, Any], verdict: Verdict, reason: str | None = None) -> dict[str, Any]:
         """Sign a verdict on what ``show`` gave, and hand it in.
@@ -62,7 +60,7 @@ class Reviewing:
         body: dict[str, Any] = {
             "verdict": verdict.value,
             "key_id": key.id,
-            "signature": key.sign(approval_message(action_hash(found["statement"], verdict, reason))),
+            "signature": key.sign(approval_message(found["statement"], verdict, reason)),
         }
         if reason is not None:
             body["reason"] = reason
@@ -80,7 +78,7 @@ def approval() -> None:
 def list_(reach: Reach) -> None:
     """List what waits, oldest first."""
     found = Reviewing(reach, None).waiting()
-    rows = [(one["id"], one["tool"], _who(one), one["arguments_json"][:60], _missing(one)) for one in found]
+    rows = [(one["id"], one["tool"], _who(one), one["arguments_head"][:60], one["missing"]) for one in found]
     answer({"approvals": found}, columns(("APPROVAL", "TOOL", "FOR", "ARGUMENTS", "MISSING"), rows))
 
 
@@ -148,9 +146,18 @@ def _pretty(text: str) -> list[str]:
     return pretty.split("\n") if same else text.split("\n")
 
 
+def _shown_and_signed(found: dict[str, Any], approval_id: str) -> bool:
+    # Everything on the screen comes from the statement, or is held against it here.
+    statement = found.get("statement") or {}
+    digest = hashlib.sha256(str(found.get("arguments_json")).encode()).hexdigest()
+    needs = [{name: need.get(name) for name in ("id", "quorum", "roles")} for need in found.get("requirements", ())]
+    said = {"approval": approval_id, "tool": found.get("tool"), "expires_us": found.get("expires_us")}
+    said |= {"arguments_sha256": digest, "requirements": needs}
+    return found.get("id") == approval_id and all(statement.get(name) == value for name, value in said.items())
+
+
 def _who(found: dict[str, Any]) -> str:
-    statement = found["statement"]
-    return f"{statement.get('agent') or '-'} for {statement.get('user')}"
+    return f"{found.get('agent') or '-'} for {found.get('user')}"
 
 
 def _missing(found: dict[str, Any]) -> int:

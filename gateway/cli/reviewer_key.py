@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.cli.screen import Failed, Misconfigured
-from gateway.core.approval import key_id
+from gateway.core.signing import key_id
 
 _PLACE = Path("ostiary") / "reviewer.pem"
 

@@ -3,13 +3,14 @@
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from gateway.cli import reviewer_key
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import answer, columns, json_option, shown
-from gateway.core.approval import enrolment, enrolment_message, signed_hash
+from gateway.core.signing import document_hash, enrolment, enrolment_message
 
 _LOCAL_ISSUER = "urn:ostiary:local"
 
@@ -42,7 +43,7 @@ def keygen(key_file: Path | None) -> None:
 @reaching
 def enrol(reach: Reach, key_file: Path | None, **given: Any) -> None:
     """Enrol a key. Once one is enrolled, an enrolled key must sign the next (--signed-by)."""
-    public = bytes.fromhex(given["public"]) if given["public"] else reviewer_key.load(key_file).public
+    public = _public(given["public"]) if given["public"] else reviewer_key.load(key_file).public
     accounts = [_account(text) for text in given["account"] or (given["person"],)]
     nonce = secrets.token_hex(32)
     body: dict[str, Any] = {
@@ -54,8 +55,11 @@ def enrol(reach: Reach, key_file: Path | None, **given: Any) -> None:
     }
     if given["signed_by"] is not None:
         signer = reviewer_key.load(given["signed_by"])
-        document = enrolment(public, given["person"], given["role"], accounts, nonce)
-        body |= {"signed_by": signer.id, "signature": signer.sign(enrolment_message(signed_hash(document)))}
+        hashed = document_hash(enrolment(public, given["person"], given["role"], accounts, nonce))
+        # The signature is good at this gateway's log only.
+        origin = reach.get("/v1/reviewers")["origin"]
+        message = enrolment_message(origin, public.hex(), given["role"], hashed)
+        body |= {"signed_by": signer.id, "signature": signer.sign(message)}
     found = reach.post("/v1/reviewers", body)
     answer(found, [f"enrolled  {shown(found['key_id'])}  {shown(found['person'])}  {', '.join(found['roles'])}"])
 
@@ -77,10 +81,17 @@ def list_(reach: Reach) -> None:
 @reaching
 def revoke(reach: Reach, key_id: str) -> None:
     """Let the key KEY_ID count no more, from now on."""
-    found = reach.post(f"/v1/reviewers/{key_id}/revoke", {})
+    found = reach.post(f"/v1/reviewers/{quote(key_id, safe='')}/revoke", {})
     answer(found, [f"revoked  {shown(found['key_id'])}  {shown(found['person'])}"])
 
 
 def _account(text: str) -> tuple[str, str]:
     user, _, issuer = text.partition("@")
     return issuer or _LOCAL_ISSUER, user
+
+
+def _public(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no key in hex", param_hint="--public") from None

@@ -74,6 +74,7 @@ def _document(report: Report) -> dict[str, Any]:
         "findings": [asdict(found) for found in report.findings],
         "open_calls": list(report.open_calls),
         "unchecked": report.unchecked,
+        "notices": report.notices,
     }
 
 
@@ -91,6 +92,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"signed by {shown(report.checkpoint.origin)}, root {base64.b64encode(report.checkpoint.root).decode()}"
     if report.open_calls:
         yield f"{len(report.open_calls)} calls have no ending yet: normal while a gateway runs or after it was killed"
+    for notice in report.notices:
+        yield f"notice: {shown(notice)}"
     for part in report.unchecked:
         yield f"not checked: {part}"
 

@@ -1,29 +1,20 @@
 """Approvals: what a person signs, when the signatures are enough, and the states an approval goes through.
 
-An approval binds one action: the exact arguments, the pinned tool, the caller and the run. What is signed is the hash
-of a document that holds all of it and a nonce, so that the signature can stand in the log and tells nothing to who has
-only the log. Whether a call may go on is never the approval's word: policy is asked again, with the signatures.
+An approval binds one action: the exact arguments, the pinned tool, the caller and the run. Whether a call may go on is
+never the approval's word: policy is asked again, with the signatures.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from gateway.core.call import Channel, Principal, Resolved
-from gateway.core.canonical import Arguments, encode
+from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision, Effect, Requirement, as_approved
 from gateway.core.errors import Reason
 from gateway.core.records import ENDINGS, EventType, RecordError
-
-VERSION = 1
-_APPROVAL_CONTEXT = b"ostiary.approval/v1\n"
-_ENROLMENT_CONTEXT = b"ostiary.enrolment/v1\n"
-KEY_ID_SIZE = 16
+from gateway.core.signing import VERSION
 
 
 class State(StrEnum):
@@ -113,6 +104,7 @@ class Action:
 
     Attributes:
         id: UUIDv7 of the approval.
+        origin: the log it is kept in; a signature is good for no other one.
         nonce: random hex, so that the hash of the action tells nothing of it.
         call_id: the call that was parked.
         principal: who called; their credential is not kept.
@@ -127,6 +119,7 @@ class Action:
     """
 
     id: str
+    origin: str
     nonce: str
     call_id: str
     principal: Principal
@@ -142,10 +135,11 @@ class Action:
     expires_us: int
 
     def statement(self) -> dict[str, Any]:
-        """What the action is, as JSON values: all of a verdict's document but the verdict."""
+        """What the action is, as JSON values: what reviewers are shown and sign (``core/signing.py``)."""
         who = self.principal
         return {
             "v": VERSION,
+            "origin": self.origin,
             "approval": self.id,
             "nonce": self.nonce,
             "tool": self.tool,
@@ -183,7 +177,7 @@ class Reviewer:
     """An enrolled key.
 
     Attributes:
-        key_id: see ``key_id``.
+        key_id: see ``signing.key_id``.
         public: raw Ed25519 public key, 32 bytes.
         person: who holds it.
         roles: what the person may approve as.
@@ -199,55 +193,6 @@ class Reviewer:
     accounts: frozenset[tuple[str, str]]
     enrolled_by: str | None = None
     revoked: bool = False
-
-
-def key_id(public: bytes) -> str:
-    """Id of a reviewer's key: the first 16 bytes of the SHA-256 of its raw public half, hex."""
-    return hashlib.sha256(public).digest()[:KEY_ID_SIZE].hex()
-
-
-def signed_hash(document: Mapping[str, Any]) -> bytes:
-    """SHA-256 of the document's canonical bytes: what stands in the log."""
-    return hashlib.sha256(encode(document)).digest()
-
-
-def action_hash(statement: Mapping[str, Any], verdict: Verdict, reason: str | None = None) -> bytes:
-    """What a verdict on the action of that statement is signed by: SHA-256 over all of it, the reason included."""
-    said = {**statement, "verdict": verdict}
-    return signed_hash(said if reason is None else said | {"reason": reason})
-
-
-def approval_message(hashed: bytes) -> bytes:
-    """The bytes a reviewer's key signs for an ``action_hash``; the context keeps it from passing for anything else."""
-    return _APPROVAL_CONTEXT + hashed
-
-
-def enrolment_message(document_hash: bytes) -> bytes:
-    """The bytes an enrolled key signs to enrol another one."""
-    return _ENROLMENT_CONTEXT + document_hash
-
-
-def enrolment(
-    public: bytes, person: str, roles: Iterable[str], accounts: Iterable[tuple[str, str]], nonce: str
-) -> dict[str, Any]:
-    """What the enrolment of a key says, as JSON values; an enrolled key signs its ``signed_hash``."""
-    return {
-        "v": VERSION,
-        "nonce": nonce,
-        "public": public.hex(),
-        "person": person,
-        "roles": sorted(roles),
-        "accounts": sorted(list(account) for account in accounts),
-    }
-
-
-def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether ``signature`` is of ``message`` by the raw Ed25519 key ``public``."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 def satisfied(requirements: Iterable[Requirement], signatures: Sequence[Signature]) -> bool:

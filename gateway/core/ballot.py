@@ -8,24 +8,25 @@ from gateway.core.approval import (
     Signature,
     State,
     Verdict,
-    action_hash,
-    approval_message,
-    is_signed,
     satisfied,
 )
 from gateway.core.desk import Ballot
-from gateway.core.errors import Conflict, Forbidden
+from gateway.core.errors import Conflict, Forbidden, InvalidArguments
+from gateway.core.signing import approval_message, is_signed
 
 
 def counted(action: Action, ballot: Ballot, reviewer: Reviewer, at_us: int) -> Signature:
     """The ballot as a signature that counts.
 
     Raises:
+        InvalidArguments: an approval with a reason.
         Forbidden: the signature is of something else, the reviewer's own call, or no role of theirs is asked for.
     """
     if ballot.key_id != reviewer.key_id or reviewer.revoked:
         raise Forbidden("the signing key is not enrolled here", cause_code="reviewer_key")
-    message = approval_message(action_hash(action.statement(), ballot.verdict, ballot.reason))
+    if (ballot.reason is not None) and ballot.verdict is Verdict.APPROVE:
+        raise InvalidArguments("a reason goes with a rejection only", cause_code="reason")
+    message = approval_message(action.statement(), ballot.verdict, ballot.reason)
     if not is_signed(reviewer.public, ballot.signature, message):
         raise Forbidden("the signature is not of this action and verdict", cause_code="signature")
     if is_own(action, reviewer):

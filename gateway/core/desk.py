@@ -146,7 +146,7 @@ class Dossier:
 
     Attributes:
         signatures: who has signed so far.
-        missing: how many persons' signatures each requirement lacks, by its id.
+        missing: how many persons' signatures each requirement lacks, in their order.
         why: why it was rejected, lapsed or could not be used.
         call_id: the call it was used for, or None.
     """
@@ -154,7 +154,7 @@ class Dossier:
     action: Action
     state: State
     signatures: tuple[Signature, ...]
-    missing: Mapping[str, int]
+    missing: tuple[int, ...]
     why: str | None
     call_id: str | None
 
@@ -165,7 +165,7 @@ class Ballot:
 
     Attributes:
         key_id: the enrolled key.
-        signature: Ed25519, over ``approval.approval_message`` of ``approval.action_hash``.
+        signature: Ed25519, over ``signing.approval_message``.
         reason: for the agent, where the word is a rejection.
     """
 
@@ -185,7 +185,7 @@ class Enrolment:
         accounts: (issuer, user) of the person; they approve no call made in their own name.
         nonce: hex, chosen by who asks.
         signed_by: id of an enrolled key.
-        signature: that key's, over ``approval.enrolment_message`` of the hash of ``approval.enrolment(...)``.
+        signature: that key's, over ``signing.enrolment_message``.
     """
 
     public: bytes
@@ -200,8 +200,8 @@ class Enrolment:
 class ApprovalDesk(Protocol):
     """What people do with parked calls. Closed: a word that cannot be recorded was not said."""
 
-    async def waiting(self) -> tuple[Dossier, ...]:
-        """The approvals that wait for people, oldest first."""
+    async def waiting(self, limit: int) -> tuple[tuple[Dossier, ...], int]:
+        """The oldest approvals that wait for people, at most ``limit``, and how many wait altogether."""
 
     async def dossier(self, approval_id: str) -> Dossier:
         """One approval.
@@ -215,6 +215,7 @@ class ApprovalDesk(Protocol):
 
         Raises:
             NotFound: no such approval.
+            InvalidArguments: an approval with a reason.
             Conflict: it does not wait any more, or the person has said so already.
             Forbidden: the key is not enrolled, the signature is of something else, the person has no role that counts,
                 or they would approve their own call.
@@ -222,7 +223,13 @@ class ApprovalDesk(Protocol):
 
 
 class ReviewerDesk(Protocol):
-    """The keys that may approve."""
+    """The keys that may approve.
+
+    Attributes:
+        origin: the log's name in what they sign.
+    """
+
+    origin: str
 
     def all(self) -> tuple[Reviewer, ...]:
         """Every key that was ever enrolled, revoked ones too."""

@@ -111,6 +111,7 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
         verdict = await _decide(_Question(target, section.usage, grant), ports)
         entry.decided(target, verdict.decision)
         _judge(target, verdict)
+        _held_to(grant, target)
         reservation = section.reserve(target) if verdict.decision.passes else None
     if reservation is None:
         raise await ports.approvals.park(target, verdict.decision)
@@ -197,6 +198,12 @@ def _judge(target: Resolved, verdict: _Verdict) -> None:
     _usable(decision)
     if not decision.passes and decision.effect is not Effect.NEEDS_APPROVAL:
         raise Denied("policy does not allow this call", reasons=decision.reasons)
+
+
+def _held_to(grant: Grant | None, target: Resolved) -> None:
+    # What people signed is this action and no other, also where policy would now let another one go alone.
+    if grant is not None and not grant.action.is_of(target):
+        raise Denied("the tool is not the one that was approved any more", cause_code="approval_stale")
 
 
 def _usable(decision: Decision) -> None:

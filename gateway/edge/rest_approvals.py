@@ -11,12 +11,13 @@ from pydantic import Field, StringConstraints
 
 from gateway.core.approval import Signature, State, Verdict
 from gateway.core.desk import Ballot, Desk, Dossier
-from gateway.core.errors import Conflict, Forbidden, NotFound, Unavailable
+from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound, Unavailable
 from gateway.core.ports import Ports
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
 REVIEWING = ("review", "admin")
+_LISTED, _HEAD = 200, 160
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
@@ -65,16 +66,30 @@ class ApprovalShown(ApprovalStatus):
     parked_call_id: str
     goal: str | None = Field(None, description="What the person who opened the run asked for; absent where nobody did.")
     arguments_json: str = Field(description="The whole canonical arguments; their SHA-256 is in the statement.")
-    statement: dict[str, Any] = Field(description="What a verdict signs, but for the verdict and the reason.")
+    statement: dict[str, Any] = Field(description="What a verdict is on: what reviewers sign.")
     requirements: tuple[NeedShown, ...]
     reasons: tuple[RuleShown, ...]
     signatures: tuple[SignatureShown, ...] = ()
 
 
-class ApprovalList(Model):
-    """What waits for people, oldest first."""
+class ApprovalSummary(Model):
+    """A waiting approval in a list; look at it whole before deciding."""
 
-    approvals: tuple[ApprovalShown, ...]
+    id: str
+    tool: str
+    user: str
+    agent: str | None
+    arguments_head: str = Field(description="The beginning of the canonical arguments.")
+    requested_us: int
+    expires_us: int
+    missing: int = Field(description="How many persons' signatures are still lacking, at the least.")
+
+
+class ApprovalList(Model):
+    """The oldest that wait for people."""
+
+    approvals: tuple[ApprovalSummary, ...]
+    waiting: int = Field(description="How many wait altogether.")
 
 
 class BallotGiven(Model):
@@ -82,7 +97,7 @@ class BallotGiven(Model):
 
     verdict: Literal["approve", "reject"]
     key_id: KeyId
-    signature: SignatureText = Field(description="Ed25519, hex, over the approval message of the action hash.")
+    signature: SignatureText = Field(description="Ed25519, hex; see docs/approvals.md for what it is over.")
     reason: str | None = Field(None, min_length=1, max_length=1000, description="For the agent, with a rejection.")
 
 
@@ -126,14 +141,14 @@ class ApprovalRest:
                 scopes=REVIEWING,
                 persons=True,
                 body=BallotGiven,
-                refusals=(NotFound, Conflict, Forbidden, Unavailable),
+                refusals=(NotFound, Conflict, Forbidden, InvalidArguments, Unavailable),
             ),
         )
 
     async def list(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
         """What waits."""
-        waiting = await self._desk.approvals.waiting()
-        return shown(ApprovalList(approvals=tuple([await self._whole(dossier) for dossier in waiting])))
+        oldest, waiting = await self._desk.approvals.waiting(_LISTED)
+        return shown(ApprovalList(approvals=tuple(_summary(dossier) for dossier in oldest), waiting=waiting))
 
     async def show(self, asked: Asked) -> Reply:
         """One approval, as far as the caller may see it."""
@@ -160,14 +175,26 @@ class ApprovalRest:
             arguments_json=action.arguments.canonical.decode(),
             statement=action.statement(),
             requirements=tuple(
-                NeedShown(
-                    id=need.id, msg=need.msg, quorum=need.quorum, roles=need.roles, missing=dossier.missing[need.id]
-                )
-                for need in action.requirements
+                NeedShown(id=need.id, msg=need.msg, quorum=need.quorum, roles=need.roles, missing=lacking)
+                for need, lacking in zip(action.requirements, dossier.missing, strict=True)
             ),
             reasons=tuple(RuleShown(id=reason.id, msg=reason.msg) for reason in action.reasons),
             signatures=tuple(_signature(said) for said in dossier.signatures),
         )
+
+
+def _summary(dossier: Dossier) -> ApprovalSummary:
+    action = dossier.action
+    return ApprovalSummary(
+        id=action.id,
+        tool=action.tool,
+        user=action.principal.user,
+        agent=action.principal.agent,
+        arguments_head=action.arguments.canonical[:_HEAD].decode(errors="ignore"),
+        requested_us=action.requested_us,
+        expires_us=action.expires_us,
+        missing=max(dossier.missing, default=0),
+    )
 
 
 def _status(dossier: Dossier) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class ReviewerList(Model):
     """Every key that was ever enrolled."""
 
     reviewers: tuple[ReviewerShown, ...]
+    origin: str = Field(description="The log's public key: what signatures of enrolments and verdicts name.")
 
 
 class ReviewerRest:
@@ -104,7 +105,8 @@ class ReviewerRest:
 
     async def list(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
         """All keys."""
-        return shown(ReviewerList(reviewers=tuple(_shown(one) for one in self._desk.reviewers.all())))
+        desk = self._desk.reviewers
+        return shown(ReviewerList(reviewers=tuple(_shown(one) for one in desk.all()), origin=desk.origin))
 
     async def enrol(self, asked: Asked) -> Reply:
         """Enrol a key."""

@@ -4,16 +4,17 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from anyio import create_task_group, sleep
+from anyio import Semaphore, create_task_group, sleep
 
 from gateway.core import pipeline
 from gateway.core.approval import Action
 from gateway.core.call import Call, Resumed
-from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.errors import GatewayError
 from gateway.core.ports import Ports
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
+_AT_A_TIME = 16
 _LOG = logging.getLogger("ostiary.resuming")
 
 
@@ -28,6 +29,7 @@ class Resumption:
         self._ports = ports
 
     async def __aenter__(self) -> Self:
+        self._places = Semaphore(_AT_A_TIME)
         # Not tasks of asyncio's own: their cancellation would break through the shield of a committed effect.
         self._tasks = await create_task_group().__aenter__()
         self._tasks.start_soon(self._watch)
@@ -46,9 +48,17 @@ class Resumption:
 
     async def _carry_out(self, action: Action) -> None:
         pause = _FIRST_PAUSE_S
-        while await self._may_be_tried_again(action, await self._attempt(action)):
-            await sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        try:
+            while True:
+                async with self._places:
+                    error = await self._attempt(action)
+                if not await self._may_be_tried_again(action, error):
+                    return
+                await sleep(max(pause, (error and error.retry_after) or 0.0))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        # One action must not take the gateway down with it; the next start takes it up again.
+        except Exception:  # noqa: BLE001
+            _LOG.exception("an approved action could not be carried out")
 
     async def _attempt(self, action: Action) -> GatewayError | None:
         clock = self._ports.clock
@@ -75,5 +85,5 @@ class Resumption:
         while True:
             try:
                 return await self._ports.approvals.settle(action.id, error)
-            except Unavailable:  # the log cannot be read or written now; nobody is told anything until it can
+            except GatewayError:  # the log cannot be read or written now; nobody is told anything until it can
                 await sleep(_FIRST_PAUSE_S)

@@ -116,7 +116,9 @@ async def test_a_rejection_carries_its_reason_to_the_agent(door: Door) -> None:
 async def test_the_requester_cannot_approve(door: Door, accounts: tuple[tuple[str, str], ...], name: str) -> None:
     """Nobody signs for a call made in their own name, whatever their key is called."""
     requester = Person(name)
-    await door.books.reviewers.enrol(OPERATOR, requester.enrolment(VERA, accounts=accounts))
+    await door.books.reviewers.enrol(
+        OPERATOR, requester.enrolment(VERA, origin=door.books.reviewers.origin, accounts=accounts)
+    )
     action = await door.parked()
     with pytest.raises(Forbidden) as caught:
         await door.approve(action, requester)
@@ -124,7 +126,9 @@ async def test_the_requester_cannot_approve(door: Door, accounts: tuple[tuple[st
 
 
 @pytest.mark.requirement("GATE-1")
-@pytest.mark.parametrize("forgery", ["stranger", "revoked", "other action", "other verdict", "changed", "replayed"])
+@pytest.mark.parametrize(
+    "forgery", ["stranger", "revoked", "other action", "other verdict", "changed", "replayed", "another gateway's"]
+)
 async def test_a_word_that_is_not_a_reviewers_on_this_action_counts_for_nothing(door: Door, forgery: str) -> None:
     """Keys that are not enrolled, signatures of something else: refused, and the call waits on."""
     action, other = await door.parked(), await door.parked(door.call(b'{"amount": 9}'))
@@ -136,6 +140,7 @@ async def test_a_word_that_is_not_a_reviewers_on_this_action_counts_for_nothing(
         "other verdict": replace(VERA.ballot(action, Verdict.REJECT, None), verdict=Verdict.APPROVE),
         "changed": replace(good, signature=good.signature[:-1] + bytes([good.signature[-1] ^ 1])),
         "replayed": replace(good, signature=VERA.ballot(replace(action, nonce="11" * 16)).signature),
+        "another gateway's": replace(good, signature=VERA.ballot(replace(action, origin="x")).signature),
     }
     if forgery == "revoked":
         await door.books.reviewers.revoke(OPERATOR, PAUL.key_id)
@@ -150,9 +155,9 @@ async def test_a_quorum_counts_persons(door: Door) -> None:
     """Two keys of one person are one person; the same person twice is told so."""
     door.world.policy.words[("call", "bank.pay")] = asking(quorum=2)
     second_key = Person("vera")
-    await door.books.reviewers.enrol(OPERATOR, second_key.enrolment(VERA))
+    await door.books.reviewers.enrol(OPERATOR, second_key.enrolment(VERA, origin=door.books.reviewers.origin))
     action = await door.parked()
-    assert (await door.approve(action, VERA)).missing == {"test.approval": 1}
+    assert (await door.approve(action, VERA)).missing == (1,)
     for again in (VERA, second_key):
         with pytest.raises(Conflict):
             await door.approve(action, again)
@@ -167,7 +172,9 @@ async def test_a_role_that_is_asked_for_must_be_held(door: Door) -> None:
     """Who has none of the roles cannot sign; who has one can."""
     door.world.policy.words[("call", "bank.pay")] = asking(roles=["treasurer"])
     treasurer = Person("tess")
-    await door.books.reviewers.enrol(OPERATOR, treasurer.enrolment(VERA, roles=["treasurer"]))
+    await door.books.reviewers.enrol(
+        OPERATOR, treasurer.enrolment(VERA, origin=door.books.reviewers.origin, roles=["treasurer"])
+    )
     action = await door.parked()
     with pytest.raises(Forbidden) as caught:
         await door.approve(action, VERA)
@@ -264,7 +271,8 @@ async def test_nobody_fills_the_inbox(door: Door) -> None:
         await door.parked(door.call(b'{"amount": %d}' % amount))
     with pytest.raises(Throttled):
         await door.knock(door.call(b'{"amount": 100}'))
-    assert len(await door.books.approvals.waiting()) == 100
+    listed, waiting = await door.books.approvals.waiting(10)
+    assert (len(listed), waiting) == (10, 100)
 
 
 @pytest.mark.requirement("GATE-1")

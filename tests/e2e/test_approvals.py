@@ -198,3 +198,16 @@ def test_the_wrong_key_is_told(tmp_path: Path, api: Api) -> None:
         again = ostiary("reviewer", "keygen", "--key", str(stranger))
         assert (again.returncode, "there already" in again.stderr) == (1, True)
         assert types(gateway.records(type="approval.decided")) == []
+
+
+def test_check_says_that_nobody_may_sign(tmp_path: Path, api: Api) -> None:
+    """Before a reviewer is enrolled, and with the line that lets the tool go alone; afterwards it is content."""
+    with started(tmp_path, api):
+        pass  # makes keys and log
+    config = ("check", "--config", str(tmp_path / "gateway.toml"))
+    said = ostiary(*config, **SECRETS)
+    assert said.returncode == 1
+    assert 'unattended = ["pay.transfer"]' in said.stdout + said.stderr
+    with started(tmp_path, api) as gateway:
+        enrolled(gateway, "vera")
+    assert ostiary(*config, **SECRETS).returncode == 0

@@ -80,6 +80,7 @@ class FakeApprovals:
 def _action(name: str, target: Resolved, decision: Decision) -> Action:
     return Action(
         id=name,
+        origin="test",
         nonce="00",
         call_id=target.call.id,
         principal=target.caller.principal,

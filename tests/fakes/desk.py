@@ -112,9 +112,9 @@ class FakeChanges:
 class FakeApprovalDesk:
     """Nothing waits."""
 
-    async def waiting(self) -> tuple[Dossier, ...]:
+    async def waiting(self, limit: int) -> tuple[tuple[Dossier, ...], int]:
         """Nothing."""
-        return ()
+        return (), 0
 
     async def dossier(self, approval_id: str) -> Dossier:
         """None."""
@@ -127,6 +127,8 @@ class FakeApprovalDesk:
 
 class FakeReviewerDesk:
     """Nobody reviews."""
+
+    origin = "test"
 
     def all(self) -> tuple[Reviewer, ...]:
         """Nobody."""

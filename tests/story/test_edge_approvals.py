@@ -207,7 +207,9 @@ async def test_the_wait_tool_is_on_the_aggregate_only(house: House) -> None:
 async def test_reviewers_are_enrolled_listed_and_revoked(house: House) -> None:
     """By an administrator, with an enrolled key's signature; malformed wishes are told."""
     paul = Person("paul")
-    wish = paul.enrolment(VERA, roles=["treasurer"], accounts=[("urn:test", "p")])
+    wish = paul.enrolment(
+        VERA, origin=house.door.books.reviewers.origin, roles=["treasurer"], accounts=[("urn:test", "p")]
+    )
     body = {
         "public": wish.public.hex(),
         "person": "paul",

@@ -15,10 +15,6 @@ from gateway.core.approval import (
     Signature,
     State,
     Verdict,
-    action_hash,
-    approval_message,
-    enrolment_message,
-    is_signed,
     missing,
     moved,
     satisfied,
@@ -26,13 +22,15 @@ from gateway.core.approval import (
 from gateway.core.ballot import counted
 from gateway.core.call import Channel
 from gateway.core.decision import Requirement
-from gateway.core.errors import Forbidden
+from gateway.core.errors import Forbidden, InvalidArguments
 from gateway.core.records import EventType, RecordError
+from gateway.core.signing import approval_message, enrolment_message, is_signed, is_sound_key, statement_hash
 from tests.approval_world import Person
 from tests.evidence import make_arguments, make_principal
 
 ACTION = Action(
     id="a-1",
+    origin="log",
     nonce="00",
     call_id="c-1",
     principal=make_principal(),
@@ -103,15 +101,48 @@ def test_a_quorum_counts_persons_in_its_roles() -> None:
 
 
 def test_a_signature_is_of_one_thing_only() -> None:
-    """One key, one message, one purpose: an enrolment's signature is no approval's."""
-    vera, hashed = Person("vera"), action_hash({"tool": "pay"}, Verdict.APPROVE)
-    good = vera.private.sign(approval_message(hashed))
-    assert is_signed(vera.public, good, approval_message(hashed))
-    assert not is_signed(vera.public, good, enrolment_message(hashed))
-    assert not is_signed(Person("eve").public, good, approval_message(hashed))
-    assert not is_signed(b"no key", good, approval_message(hashed))
-    hashes = {hashed, action_hash({"tool": "pay"}, Verdict.REJECT), action_hash({"tool": "pay"}, Verdict.APPROVE, "x")}
-    assert len(hashes) == 3
+    """One key, one verdict on one action at one log, and an enrolment's signature is no verdict's."""
+    vera, statement = Person("vera"), ACTION.statement()
+    message = approval_message(statement, Verdict.APPROVE)
+    good = vera.private.sign(message)
+    assert is_signed(vera.public, good, message)
+    others = [
+        approval_message(statement, Verdict.REJECT),
+        approval_message(statement, Verdict.APPROVE, "x"),
+        enrolment_message("log", vera.public.hex(), [], statement_hash(statement).hex()),
+        *(approval_message(statement | {name: "other"}, Verdict.APPROVE) for name in statement),
+    ]
+    assert not any(is_signed(vera.public, good, other) for other in others)
+    assert not is_signed(Person("eve").public, good, message)
+    assert not is_signed(b"no key", good, message)
+    assert len({message, *others}) == len(others) + 1
+
+
+# Points of small order, some in encodings that are not the shortest: signatures under them need no secret.
+SMALL = (
+    "01" + "00" * 31,
+    "01" + "00" * 30 + "80",
+    "ec" + "ff" * 30 + "7f",
+    "00" * 32,
+    "00" * 31 + "80",
+    "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "7f",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+)
+
+
+@pytest.mark.parametrize("public", [*SMALL, "02" + "00" * 31, "00" * 31])
+def test_a_key_that_nobody_holds_is_no_key(public: str) -> None:
+    """Small order, not on the curve, another size."""
+    assert not is_sound_key(bytes.fromhex(public))
+
+
+def test_keys_that_were_made_are_keys() -> None:
+    """None that a library makes is refused."""
+    assert all(is_sound_key(Person(str(number)).public) for number in range(50))
 
 
 @pytest.mark.parametrize("flaw", [{"revoked": True}, {"key_id": "another"}])
@@ -125,3 +156,5 @@ def test_a_ballot_counts_for_the_key_it_names_while_that_is_enrolled(flaw: dict[
     with pytest.raises(Forbidden) as caught:
         counted(ACTION, vera.ballot(ACTION), replace(reviewer, **flaw), 5)
     assert caught.value.cause_code == "reviewer_key"
+    with pytest.raises(InvalidArguments):
+        counted(ACTION, vera.ballot(ACTION, Verdict.APPROVE, "a reason"), reviewer, 5)

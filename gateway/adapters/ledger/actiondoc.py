@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 
 from gateway.core import canonical
-from gateway.core.approval import Action, Verdict, action_hash
+from gateway.core.approval import Action
 from gateway.core.call import Channel, Principal
 from gateway.core.canonical import encode
 from gateway.core.decision import Requirement
 from gateway.core.errors import Reason
 from gateway.core.records import MAX_REASONS, Payload, Role, identifier
+from gateway.core.signing import statement_hash
 
 
 class _Who(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +28,7 @@ class _Who(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
+    origin: str
     nonce: str
     call_id: str
     principal: _Who
@@ -47,6 +49,7 @@ def action_payload(action: Action) -> Payload:
     who = action.principal
     document = _Document(
         id=action.id,
+        origin=action.origin,
         nonce=action.nonce,
         call_id=action.call_id,
         principal=_Who(
@@ -79,13 +82,13 @@ def requested_body(action: Action, mark: str) -> dict[str, Any]:
     return {
         "approval": action.id,
         "action": mark,
-        "action_hash": action_hash(action.statement(), Verdict.APPROVE).hex(),
         "definition": action.definition,
         "expires_us": action.expires_us,
         "persons": max((need.quorum for need in action.requirements), default=1),
         "requirements": [identifier(need.id) for need in action.requirements[:MAX_REASONS]],
         "revision": identifier(action.revision),
-        "tool": action.tool[:256],
+        "statement": statement_hash(action.statement()).hex(),
+        "tool": action.tool,
     }
 
 
@@ -110,6 +113,7 @@ def read_action(content: bytes) -> Action:
     )
     return Action(
         id=stored.id,
+        origin=stored.origin,
         nonce=stored.nonce,
         call_id=stored.call_id,
         principal=principal,

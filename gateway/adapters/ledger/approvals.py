@@ -2,22 +2,21 @@
 
 An identical call (same caller, run, pinned tool and arguments) never parks twice: it attaches to what waits already,
 and is told what came of it once there is something to tell. What an approval is worth is decided in the transaction
-that writes the intent (``claims.py``); what stands here is a copy for those who wait.
+that writes the intent (``claims.py``); what stands here is a copy for those who wait, and where the two may have come
+apart the log is read again.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from gateway.adapters.ledger import cases
-from gateway.adapters.ledger.actiondoc import action_payload, requested_body
-from gateway.adapters.ledger.claims import Stand
-from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.filing import Filing, OutOfStep
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.parked import Parked, restored
@@ -25,10 +24,9 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.sections import Turns
-from gateway.core.approval import OPEN, Action, Grant, Reviewer, Signature, State, Verdict, action_hash
+from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict
 from gateway.core.ballot import added, counted
 from gateway.core.call import Answer, Call, Principal, Resolved, Resumed
-from gateway.core.canonical import encode
 from gateway.core.decision import Decision
 from gateway.core.desk import Ballot, Dossier
 from gateway.core.errors import (
@@ -42,14 +40,12 @@ from gateway.core.errors import (
     Unavailable,
 )
 from gateway.core.ports import Clock
-from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
+from gateway.core.records import EventType, identifier
 
 _TEND_S = 1.0
-_MOST_EACH = 100
-_MOST = 10_000
-_MOST_ATTEMPTS = 8
-_NONCE_SIZE = 16
-_MAX_NAME = 256
+# Of what one user's agents have waiting, and of all: an inbox nobody can read helps nobody.
+_MOST_EACH, _MOST = 100, 10_000
+_MOST_BYTES_EACH = 4 * 1024 * 1024
 _LOG = logging.getLogger("gateway.approvals")
 
 
@@ -86,10 +82,13 @@ class ApprovalRegistry:
     def __init__(self, archive: Archive, terms: Terms) -> None:
         self._files = archive
         self._terms = terms
-        self._scribe = Scribe(archive.clock, archive.keys)
+        scribe = Scribe(archive.clock, archive.keys)
+        origin = archive.reviewers.origin
+        self._filing = Filing(archive.ledger, archive.keys, archive.clock, scribe, origin, terms.ttl_s)
         self._parked: dict[str, Parked] = {}
         self._by_mark: dict[str, Parked] = {}
         self._waiting: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._turns = Turns()
         self._ready: asyncio.Queue[Parked] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -100,10 +99,7 @@ class ApprovalRegistry:
         Raises:
             Unavailable: the log cannot be read.
         """
-        since = self._files.clock.now_us() - self._terms.replay_s * 1_000_000
-        for case in await cases.cases(self._files.reader, since):
-            if case.action is not None:
-                await self._restore(restored(case, case.action, self._holder))
+        await self._take_up()
         self._task = asyncio.create_task(self._keep_tending())
         return self
 
@@ -127,11 +123,11 @@ class ApprovalRegistry:
 
     async def principal(self, origin: Resumed) -> Principal:
         """Who was parked; see ``core.ports.Approvals``."""
-        return self._found(origin.approval_id).grant().action.principal
+        return self._granted(origin.approval_id).action.principal
 
     async def grant(self, call: Call) -> Grant | None:
         """What a resumed call is carried out with; see ``core.ports.Approvals``."""
-        return self._found(call.origin.approval_id).grant() if isinstance(call.origin, Resumed) else None
+        return self._granted(call.origin.approval_id) if isinstance(call.origin, Resumed) else None
 
     async def park(self, target: Resolved, decision: Decision) -> GatewayError:
         """Park a call; see ``core.ports.Approvals``."""
@@ -139,11 +135,9 @@ class ApprovalRegistry:
             return Denied(
                 "policy now asks for more than was approved", reasons=decision.reasons, cause_code="approval_stale"
             )
-        mark = self._mark(target)
+        mark = self._filing.mark(target)
         async with self._turns.hold(mark):
-            known = self._by_mark.get(mark)
-            if known is None:
-                known = await self._park(mark, target, decision)
+            known = self._by_mark.get(mark) or await self._park(mark, target, decision)
         return known.word(self._terms.url) or known.told(self._terms.url)
 
     async def outcome(self, approval_id: str, patience_s: float) -> Answer:
@@ -169,143 +163,161 @@ class ApprovalRegistry:
         while True:
             parked = await self._ready.get()
             if parked.state is State.APPROVED:
+                parked.in_hand = True
                 return parked.action
 
     async def settle(self, approval_id: str, error: GatewayError | None) -> bool:
         """Note how an attempt ended; see ``core.ports.Approvals``."""
-        parked = self._found(approval_id)
-        stand = await cases.stand(self._files.reader, approval_id)
-        if stand is None or stand.state is not State.APPROVED:
-            await self._used(parked, stand)
+        parked = self._parked.get(approval_id)
+        if parked is None:
             return False
-        parked.move(State.APPROVED, stand.at_us)
-        parked.attempts += 1
-        in_time = self._files.clock.now_us() < parked.action.expires_us
-        if isinstance(error, Throttled | Unavailable | NotSent) and in_time and parked.attempts < _MOST_ATTEMPTS:
-            return True
-        why = "the attempt was broken off" if error is None else error.detail
-        cause = "internal" if error is None else error.cause_code
-        await self._end(parked, EventType.APPROVAL_VOID, {"cause": identifier(cause)}, why)
-        return False
+        async with parked.turn:
+            # Its end is still owed to the log, or was when the attempt was made: nothing is known of this one.
+            was_executing = parked.state is State.EXECUTING
+            await self._look_up(parked)
+            again = parked.state is State.EXECUTING or (
+                parked.state is State.APPROVED and (was_executing or self._passes(parked, error))
+            )
+            if not again and parked.state is State.APPROVED:
+                await self._give_up(parked, error)
+            parked.in_hand = again
+        return again
 
     # people's side
 
-    async def waiting(self) -> tuple[Dossier, ...]:
+    async def waiting(self, limit: int) -> tuple[tuple[Dossier, ...], int]:
         """What waits; see ``core.desk.ApprovalDesk``."""
         found = [parked for parked in self._parked.values() if parked.state is State.PENDING]
-        return tuple(parked.dossier() for parked in sorted(found, key=lambda one: one.action.requested_us))
+        oldest = sorted(found, key=lambda one: one.action.requested_us)[:limit]
+        return tuple(parked.dossier() for parked in oldest), len(found)
 
     async def dossier(self, approval_id: str) -> Dossier:
         """One approval; see ``core.desk.ApprovalDesk``."""
-        return self._found(approval_id).dossier()
+        parked = self._found(approval_id)
+        if parked.state is State.APPROVED:
+            await self._look_up(parked)
+        return parked.dossier()
 
     async def decide(self, approval_id: str, ballot: Ballot) -> Dossier:
         """Take a reviewer's word; see ``core.desk.ApprovalDesk``."""
         parked = self._found(approval_id)
-        async with parked.turn:
-            if parked.state is State.PENDING and self._files.clock.now_us() >= parked.action.expires_us:
-                await self._end(parked, EventType.APPROVAL_EXPIRED, {})
+        async with parked.turn, self._files.reviewers.steady():
+            await self._lapse(parked)
             may_still = {State.PENDING} if ballot.verdict is Verdict.APPROVE else {State.PENDING, State.APPROVED}
             if parked.state not in may_still:
                 raise Conflict(f"the approval is {parked.state} already", cause_code="approval_state")
             reviewer = self._files.reviewers.active(ballot.key_id)
             word = counted(parked.action, ballot, reviewer, self._files.clock.now_us())
-            signatures, state = added(parked.action, parked.signatures, word)
-            draft = self._decided(parked, ballot, word, state)
-            await self._files.ledger.append([draft])
+            signatures, state = added(parked.action, self._good(parked), word)
+            try:
+                at_us = await self._filing.decide(parked.action, ballot, word, state)
+            except OutOfStep:
+                await self._look_up(parked)
+                raise
             parked.signatures, parked.why = signatures, ballot.reason or parked.why
-            self._moved(parked, state, draft.at_us)
+            self._move(parked, state, at_us)
         return parked.dossier()
+
+    async def tend(self) -> None:
+        """Let lapse what was not used in time, and forget what ended long ago; a task calls this now and then."""
+        now = self._files.clock.now_us()
+        for parked in list(self._parked.values()):
+            if parked.state not in OPEN and not parked.in_hand:
+                if now >= parked.at_us + self._terms.replay_s * 1_000_000:
+                    self._forget(parked)
+            elif now >= parked.action.expires_us:
+                async with parked.turn:
+                    await self._lapse(parked)
 
     # within
 
     async def _park(self, mark: str, target: Resolved, decision: Decision) -> Parked:
-        key = target.caller.principal.key
-        if self._waiting[key] >= _MOST_EACH or self._waiting.total() >= _MOST:
+        who = _user(target.caller.principal)
+        size = self._bytes[who] + len(target.call.arguments.canonical)
+        if self._waiting[who] >= _MOST_EACH or size > _MOST_BYTES_EACH or self._waiting.total() >= _MOST:
             raise Throttled("too many calls wait for approval", retry_after=60, cause_code="approvals_waiting")
-        action = self._action(target, decision)
-        subject = Subject(self._scribe.actor(action.principal), action.run, action.call_id)
-        body = requested_body(action, mark)
-        draft = self._scribe.draft(EventType.APPROVAL_REQUESTED, subject, body, action_payload(action))
-        await self._files.ledger.append([draft])
-        parked = Parked(action, mark, State.PENDING, draft.at_us, release=self._files.runs.hold(action.run))
-        self._keep(parked)
-        return parked
+        try:
+            action = await self._filing.request(mark, target, decision)
+        except OutOfStep:
+            # A commit that was reported to have failed is there: what it wrote waits.
+            await self._take_up()
+            if mark not in self._by_mark:
+                raise Unavailable("the approval cannot be read", retry_after=1, cause_code="ledger_record") from None
+            return self._by_mark[mark]
+        release = self._files.runs.hold(action.run)
+        return self._keep(Parked(action, mark, State.PENDING, action.requested_us, release=release))
 
-    def _action(self, target: Resolved, decision: Decision) -> Action:
-        now = self._files.clock.now_us()
-        asked = [need.ttl_s for need in decision.requirements if need.ttl_s is not None]
-        ends = now + min([self._terms.ttl_s, *asked]) * 1_000_000
-        return Action(
-            id=self._files.clock.uuid(),
-            nonce=self._files.clock.random(_NONCE_SIZE).hex(),
-            call_id=target.call.id,
-            principal=target.caller.principal,
-            run=target.caller.run.id,
-            channel=target.call.channel,
-            tool=target.tool.fqn,
-            definition=target.tool.digest,
-            arguments=target.call.arguments,
-            requirements=decision.requirements,
-            reasons=decision.reasons,
-            revision=decision.revision,
-            requested_us=now,
-            expires_us=min(ends, target.caller.run.expires_us),
-        )
+    def _granted(self, approval_id: str) -> Grant:
+        parked = self._found(approval_id)
+        # Also where the log was not asked yet: what has lapsed is used for nothing.
+        if parked.state is not State.APPROVED or self._files.clock.now_us() >= parked.action.expires_us:
+            raise NotFound("the approval cannot be used", cause_code="approval_state")
+        return Grant(parked.action, self._good(parked))
 
-    def _mark(self, target: Resolved) -> str:
-        who, run = target.caller.principal.key, target.caller.run.id
-        parts = [who, run, target.tool.fqn, target.tool.digest, target.call.arguments.digest]
-        return self._files.keys.mark("action", encode(parts).decode())
+    def _good(self, parked: Parked) -> tuple[Signature, ...]:
+        """The signatures by keys that are not revoked."""
+        active = {known.key_id for known in self._files.reviewers.all() if not known.revoked}
+        return tuple(word for word in parked.signatures if word.key_id in active)
 
-    def _decided(self, parked: Parked, ballot: Ballot, word: Signature, state: State) -> Draft:
-        action = parked.action
-        body = {
-            "approval": action.id,
-            "action_hash": action_hash(action.statement(), ballot.verdict, ballot.reason).hex(),
-            "key": word.key_id,
-            "person": self._files.keys.mark("person", word.person),
-            "signature": ballot.signature.hex(),
-            "state": state,
-            "tool": action.tool[:_MAX_NAME],
-            "verdict": word.verdict,
-        }
-        return self._said(parked, EventType.APPROVAL_DECIDED, body, ballot.reason)
+    def _passes(self, parked: Parked, error: GatewayError | None) -> bool:
+        in_time = self._files.clock.now_us() < parked.action.expires_us
+        return in_time and isinstance(error, Throttled | Unavailable | NotSent)
 
-    def _said(self, parked: Parked, kind: EventType, body: Mapping[str, Any], reason: str | None) -> Draft:
-        payloads = [] if reason is None else [Payload(Role.REASONS, encode({"reason": reason}))]
-        # The person behind a word is in its body; they are nobody the pseudonyms of callers know.
-        return self._scribe.draft(kind, Subject(SYSTEM, parked.action.run, parked.action.call_id), body, *payloads)
+    async def _give_up(self, parked: Parked, error: GatewayError | None) -> None:
+        if await self._lapse(parked):
+            return
+        why = "the attempt was broken off" if error is None else error.detail
+        cause = "internal" if error is None else error.cause_code
+        await self._end(parked, EventType.APPROVAL_VOID, cause, why)
 
-    async def _end(self, parked: Parked, kind: EventType, body: Mapping[str, Any], why: str | None = None) -> None:
+    async def _lapse(self, parked: Parked) -> bool:
+        is_over = self._files.clock.now_us() >= parked.action.expires_us
+        if is_over and parked.state in {State.PENDING, State.APPROVED}:
+            await self._end(parked, EventType.APPROVAL_EXPIRED, "time", None)
+            return True
+        return False
+
+    async def _end(self, parked: Parked, kind: EventType, cause: str, why: str | None) -> None:
         state = State.VOID if kind is EventType.APPROVAL_VOID else State.EXPIRED
-        said = {"approval": parked.action.id, "tool": parked.action.tool[:_MAX_NAME], **body}
-        draft = self._said(parked, kind, said, why)
-        await self._files.ledger.append([draft])
+        try:
+            at_us = await self._filing.end(parked.action, kind, {"cause": identifier(cause)}, why)
+        except OutOfStep:
+            await self._look_up(parked)
+            return
         parked.why = why or parked.why
-        self._moved(parked, state, draft.at_us)
+        self._move(parked, state, at_us)
 
-    async def _used(self, parked: Parked, stand: Stand | None) -> None:
-        if stand is None or stand.state in OPEN:
-            _LOG.error("approval %s was tried and is still %s", parked.action.id, stand and stand.state)
+    async def _look_up(self, parked: Parked) -> None:
+        """Read where it stands."""
+        stand = await cases.stand(self._files.reader, parked.action.id)
+        if stand is None or stand.state is parked.state:
             return
         parked.call_id = stand.call_id
-        if stand.call_id is not None:
+        if stand.state is State.ENDED and stand.call_id is not None:
             parked.outcome = await cases.outcome(self._files.reader, stand.call_id)
-        self._moved(parked, stand.state, stand.at_us)
+        self._move(parked, stand.state, stand.at_us, by_log=True)
 
-    def _moved(self, parked: Parked, state: State, at_us: int) -> None:
-        if state not in OPEN:
-            parked.let_go()
-            self._waiting[parked.action.principal.key] -= 1
+    def _move(self, parked: Parked, state: State, at_us: int, *, by_log: bool = False) -> None:
+        was_open = parked.state in OPEN
         parked.move(state, at_us)
-        if state is State.APPROVED:
+        if was_open and state not in OPEN:
+            parked.let_go()
+            self._count(parked, -1)
+        if state is State.APPROVED and not by_log and not parked.in_hand:
             self._ready.put_nowait(parked)
 
-    def _keep(self, parked: Parked) -> None:
+    def _keep(self, parked: Parked) -> Parked:
         self._parked[parked.action.id] = self._by_mark[parked.mark] = parked
         if parked.state in OPEN:
-            self._waiting[parked.action.principal.key] += 1
+            self._count(parked, 1)
+        return parked
+
+    def _count(self, parked: Parked, times: int) -> None:
+        who = _user(parked.action.principal)
+        self._waiting[who] += times
+        self._bytes[who] += times * len(parked.action.arguments.canonical)
+        if not self._waiting[who]:
+            del self._waiting[who], self._bytes[who]
 
     def _found(self, approval_id: str) -> Parked:
         parked = self._parked.get(approval_id)
@@ -313,28 +325,19 @@ class ApprovalRegistry:
             raise NotFound("no such approval", cause_code="approval")
         return parked
 
-    def _holder(self, key_id: str) -> Reviewer | None:
-        return next((known for known in self._files.reviewers.all() if known.key_id == key_id), None)
-
-    async def _restore(self, parked: Parked) -> None:
-        self._keep(parked)
-        if parked.state in OPEN:
-            parked.release = await self._files.runs.keep(parked.action.run)
-        if parked.state is State.APPROVED:
-            self._ready.put_nowait(parked)
-        if parked.state is State.ENDED and parked.call_id is not None:
-            parked.outcome = await cases.outcome(self._files.reader, parked.call_id)
-
-    async def tend(self) -> None:
-        """Let lapse what nobody decided in time, and forget what ended long ago; a task calls this now and then."""
-        now = self._files.clock.now_us()
-        for parked in list(self._parked.values()):
-            if parked.state is State.PENDING and now >= parked.action.expires_us:
-                async with parked.turn:
-                    if parked.state is State.PENDING:
-                        await self._end(parked, EventType.APPROVAL_EXPIRED, {})
-            elif parked.state not in OPEN and now >= parked.at_us + self._terms.replay_s * 1_000_000:
-                self._forget(parked)
+    async def _take_up(self) -> None:
+        since = self._files.clock.now_us() - self._terms.replay_s * 1_000_000
+        holders = {known.key_id: known for known in self._files.reviewers.all()}
+        for case in await cases.cases(self._files.reader, since):
+            if case.action is None or case.id in self._parked:
+                continue
+            parked = self._keep(restored(case, case.action, holders.get))
+            if parked.state in OPEN:
+                parked.release = await self._files.runs.keep(parked.action.run)
+            if parked.state is State.APPROVED:
+                self._ready.put_nowait(parked)
+            if parked.state is State.ENDED and parked.call_id is not None:
+                parked.outcome = await cases.outcome(self._files.reader, parked.call_id)
 
     def _forget(self, parked: Parked) -> None:
         del self._parked[parked.action.id]
@@ -346,5 +349,13 @@ class ApprovalRegistry:
             await asyncio.sleep(_TEND_S)
             try:
                 await self.tend()
-            except Unavailable:
-                _LOG.warning("approvals could not be let lapse: the log is unavailable")
+            except GatewayError as error:
+                _LOG.warning("approvals could not be let lapse: %s", error.detail)
+            # Whatever it is: who waits must not wait for ever because of it.
+            except Exception:  # noqa: BLE001
+                _LOG.exception("approvals could not be tended")
+
+
+def _user(principal: Principal) -> str:
+    # Not by agent: how many agents a person has is up to that person.
+    return f"{principal.issuer}|{principal.user}"

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.core.approval import EVENTS, OPEN, State, moved
 from gateway.core.records import Draft, EventType, RecordError
 
-COLUMNS = "action, state, idx, at_us, call_id"
+COLUMNS = "action, state, idx, at_us, expires_us, call_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Stand:
         action: keyed mark of what it is for; one open approval each.
         index: record that requested it.
         at_us: when it was last moved.
+        expires_us: from when on no intent may use it.
         call_id: the call that claimed it last, or None.
     """
 
@@ -29,7 +30,12 @@ class Stand:
     state: State
     index: int
     at_us: int
+    expires_us: int
     call_id: str | None = None
+
+    def after(self, state: State, at_us: int, call_id: str | None) -> "Stand":
+        """Where it stands after a move; ``call_id`` is the call that claims it, None for any other move."""
+        return Stand(self.action, state, self.index, at_us, self.expires_us, call_id or self.call_id)
 
 
 @dataclass(slots=True)
@@ -57,10 +63,13 @@ class Claims:
         stand = self._stand(approval_id)
         state = moved(None if stand is None else stand.state, draft.type, draft.body.get("state"))
         if stand is None:
-            self._open(approval_id, Stand(str(draft.body["action"]), state, index, draft.at_us))
-        else:
-            call_id = draft.call_id if draft.type is EventType.TOOL_REQUESTED else stand.call_id
-            self.moved[approval_id] = Stand(stand.action, state, stand.index, draft.at_us, call_id)
+            said = Stand(str(draft.body["action"]), state, index, draft.at_us, int(draft.body["expires_us"]))
+            self._open(approval_id, said)
+            return
+        claims = draft.type is EventType.TOOL_REQUESTED
+        if claims and draft.at_us >= stand.expires_us:
+            raise RecordError("the approval has lapsed")
+        self.moved[approval_id] = stand.after(state, draft.at_us, draft.call_id if claims else None)
 
     def _open(self, approval_id: str, stand: Stand) -> None:
         here = {**self.before, **self.moved}
@@ -84,7 +93,7 @@ class Claims:
 
 def stand_of(row: tuple[Any, ...]) -> Stand:
     """A row of ``COLUMNS``."""
-    return Stand(row[0], State(row[1]), row[2], row[3], row[4])
+    return Stand(row[0], State(row[1]), row[2], row[3], row[4], row[5])
 
 
 def store(db: sqlite3.Connection, stands: dict[str, Stand]) -> None:
@@ -92,10 +101,10 @@ def store(db: sqlite3.Connection, stands: dict[str, Stand]) -> None:
     # What closes first: in one transaction an approval may end and another of the same action be opened.
     for is_open in (False, True):
         db.executemany(
-            f"insert or replace into approvals (id, {COLUMNS}) values (?, ?, ?, ?, ?, ?)",  # noqa: S608 - a literal
+            f"insert or replace into approvals (id, {COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a literal
             [_row(name, stand) for name, stand in stands.items() if (stand.state in OPEN) is is_open],
         )
 
 
 def _row(name: str, stand: Stand) -> tuple[Any, ...]:
-    return (name, stand.action, str(stand.state), stand.index, stand.at_us, stand.call_id)
+    return (name, stand.action, str(stand.state), stand.index, stand.at_us, stand.expires_us, stand.call_id)

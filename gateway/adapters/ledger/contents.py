@@ -38,19 +38,24 @@ class Contents:
         if dek not in self._seen:
             self._seen[dek] = self._key(dek, index, record_id)
 
-    def check_payload(self, ref: SealedRef, index: int, record_id: str, sealed: bytes) -> None:
-        """Open the payload, if that was asked for, and note a finding where it is not what its leaf commits to."""
+    def check_payload(self, ref: SealedRef, index: int, record_id: str, sealed: bytes) -> bytes | None:
+        """Open the payload, if that was asked for, and note a finding where it is not what its leaf commits to.
+
+        Returns:
+            Its content, or None where it was not opened.
+        """
         key = self._seen.get(ref.dek)
         if not self._is_deep or key is None:
-            return
+            return None
         self._report.opened += 1
         try:
             content = unseal(key, record_id, ref.role, sealed)
         except SealBroken as error:
             self._report.add(index, record_id, str(error))
-            return
+            return None
         if len(content) != ref.length or not hmac.compare_digest(key.commit.digest(content).hex(), ref.commit):
             self._report.add(index, record_id, f"the {ref.role} payload is not the one the record commits to")
+        return content
 
     def _key(self, dek: str, index: int, record_id: str) -> DataKey | None:
         wrapped = self._wrapped.get(dek)

@@ -66,6 +66,7 @@ create table approvals (
   state text not null,
   idx integer not null,
   at_us integer not null,
+  expires_us integer not null,
   call_id text
 ) strict, without rowid;
 create unique index approvals_open on approvals (action) where state in ('pending', 'approved', 'executing');

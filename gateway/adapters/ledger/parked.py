@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.adapters.ledger.cases import Case
-from gateway.core.approval import Action, Grant, Reviewer, Signature, State, Verdict, missing
+from gateway.core.approval import Action, Reviewer, Signature, State, Verdict, missing
 from gateway.core.call import Answer
 from gateway.core.desk import Dossier
-from gateway.core.errors import Denied, GatewayError, NotFound, Pending, Reason
+from gateway.core.errors import Denied, GatewayError, Pending, Reason
 
 _PENDING_RETRY_S = 5.0
 _RUNNING_RETRY_S = 1.0
@@ -23,7 +23,7 @@ class Parked:
         why: why it was rejected or could not be used, for the agent.
         outcome: what came of it, once it was used.
         at_us: when it moved last.
-        attempts: how often carrying it out was tried.
+        in_hand: somebody is carrying it out, or will try again.
         release: lets its run go; None where nothing holds it.
         turn: held while a reviewer's word is taken.
         moved: set when it moves; then there is another one.
@@ -37,7 +37,7 @@ class Parked:
     why: str | None = None
     call_id: str | None = None
     outcome: Answer | GatewayError | None = None
-    attempts: int = 0
+    in_hand: bool = False
     release: Callable[[], None] | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,16 +53,6 @@ class Parked:
         if self.release is not None:
             self.release()
             self.release = None
-
-    def grant(self) -> Grant:
-        """What it may be carried out with.
-
-        Raises:
-            NotFound: it is not approved, or not any more.
-        """
-        if self.state is not State.APPROVED:
-            raise NotFound("the approval cannot be used", cause_code="approval_state")
-        return Grant(self.action, self.signatures)
 
     def word(self, url: str) -> Pending | Denied | None:
         """What a call is told that waits for this; None where there is an outcome to tell. ``url``: the gateway's."""
@@ -87,7 +77,7 @@ class Parked:
 
     def dossier(self) -> Dossier:
         """As people see it."""
-        lacking = {need.id: missing(need, self.signatures) for need in self.action.requirements}
+        lacking = tuple(missing(need, self.signatures) for need in self.action.requirements)
         return Dossier(self.action, self.state, self.signatures, lacking, self.why, self.call_id)
 
     def _pending(self, detail: str, url: str, retry_after: float) -> Pending:

@@ -34,6 +34,7 @@ class Report:
         findings: what is wrong, at most 1000.
         open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
         unchecked: what was not looked at, one sentence each.
+        notices: what is as it was written and worth knowing, one sentence each.
     """
 
     size: int = 0
@@ -43,6 +44,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     open_calls: tuple[str, ...] = ()
     unchecked: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

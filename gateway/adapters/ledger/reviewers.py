@@ -5,7 +5,8 @@ is enrolled already, so that whoever runs the gateway cannot add an approver unn
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -16,15 +17,15 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.sections import Turns
-from gateway.core.approval import Reviewer, enrolment, enrolment_message, is_signed, key_id, signed_hash
+from gateway.core.approval import Reviewer
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
 from gateway.core.desk import Enrolment
 from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound
 from gateway.core.ports import Clock
-from gateway.core.records import EventType, Payload, Role, identifier
+from gateway.core.records import EventType, Payload, Role
+from gateway.core.signing import document_hash, enrolment, enrolment_message, is_signed, is_sound_key, key_id
 
-_KEY_SIZE = 32
 _MAX_REVIEWERS = 1000
 _TURN = "reviewers"
 
@@ -39,6 +40,7 @@ class ReviewerRegistry:
         self._scribe = Scribe(clock, keys)
         self._known: dict[str, Reviewer] = {}
         self._turns = Turns()
+        self.origin = keys.signer.key.text
 
     async def load(self) -> None:
         """Read all keys from the log.
@@ -63,19 +65,26 @@ class ReviewerRegistry:
             raise Forbidden("the signing key is not enrolled here", cause_code="reviewer_key")
         return found
 
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[None]:
+        """Nobody is enrolled or revoked meanwhile."""
+        async with self._turns.hold(_TURN):
+            yield
+
     async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:
         """Enrol a key; see ``core.desk.ReviewerDesk``."""
         async with self._turns.hold(_TURN):
             document = enrolment(wish.public, wish.person, wish.roles, wish.accounts, wish.nonce)
-            reviewer = self._checked(wish, signed_hash(document))
+            hashed = document_hash(document)
+            reviewer = self._checked(wish, hashed)
             body = {
                 "algorithm": "ed25519",
-                "document": signed_hash(document).hex(),
+                "document": hashed,
                 "enrolled_by": reviewer.enrolled_by,
                 "key": reviewer.key_id,
                 "person": self._keys.mark("person", reviewer.person),
                 "public": wish.public.hex(),
-                "roles": [identifier(role) for role in sorted(reviewer.roles)],
+                "roles": sorted(reviewer.roles),
                 "signature": None if wish.signature is None else wish.signature.hex(),
             }
             await self._write(by, EventType.REVIEWER_ENROLLED, body, Payload(Role.CHANGE, encode(document)))
@@ -94,10 +103,10 @@ class ReviewerRegistry:
             self._known[name] = _revoked(known)
             return self._known[name]
 
-    def _checked(self, wish: Enrolment, document_hash: bytes) -> Reviewer:
+    def _checked(self, wish: Enrolment, hashed: str) -> Reviewer:
         name = key_id(wish.public)
-        if len(wish.public) != _KEY_SIZE or not wish.person or not wish.nonce:
-            raise InvalidArguments("an enrolment needs an Ed25519 key of 32 bytes, a person and a nonce")
+        if not is_sound_key(wish.public) or not wish.person or not wish.nonce:
+            raise InvalidArguments("an enrolment needs a sound Ed25519 key, a person and a nonce")
         if name in self._known:
             raise Conflict("this key was enrolled before; a revoked key does not come back")
         if len(self._known) >= _MAX_REVIEWERS:
@@ -109,7 +118,8 @@ class ReviewerRegistry:
         if wish.signed_by is None or wish.signature is None:
             raise Forbidden("a key that is enrolled already must sign this enrolment", cause_code="unsigned")
         signer = self.active(wish.signed_by)
-        if not is_signed(signer.public, wish.signature, enrolment_message(document_hash)):
+        message = enrolment_message(self.origin, wish.public.hex(), wish.roles, hashed)
+        if not is_signed(signer.public, wish.signature, message):
             raise Forbidden("the signature is not of this enrolment", cause_code="signature")
         return _reviewer(wish)
 

@@ -172,7 +172,8 @@ class _Verification:
         self._frontier = Frontier()
         self._chains: dict[str, _Chain] = {}
         self._open_calls: dict[str, int] = {}
-        self._signatures = Signatures(report)
+        self._signatures = Signatures(report, key.text)
+        self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
         self._payload = next(self._payloads, None)
         self._checkpoints: Iterator[tuple[int, int, str, bytes]] = iter(
@@ -212,9 +213,10 @@ class _Verification:
             self._check_chain(leaf, index, digest)
         if leaf.type in ENDINGS or leaf.type is EventType.TOOL_REQUESTED:
             self._check_call(leaf, index)
-        self._signatures.record(leaf.type, index, entry)
+        self._opened.clear()
         if leaf.payloads:
             self._check_payloads(leaf, index)
+        self._signatures.record(leaf.type, index, entry, self._opened)
 
     def _check_columns(self, leaf: _Leaf, row: tuple[Any, ...]) -> None:
         effect = leaf.body.effect if leaf.type is EventType.DECISION else None
@@ -252,7 +254,9 @@ class _Verification:
             if hashlib.sha256(self._payload[1]).hexdigest() != ref.ct_sha256:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload was altered")
             else:
-                self._contents.check_payload(ref, index, leaf.id, self._payload[1])
+                content = self._contents.check_payload(ref, index, leaf.id, self._payload[1])
+                if content is not None:
+                    self._opened[ref.role] = content
             self._report.payloads += 1
             self._payload = next(self._payloads, None)
 

@@ -9,7 +9,8 @@ from gateway.cli import reviewer_key
 from gateway.cli.approving import Reviewing
 from gateway.cli.reach import Reach
 from gateway.cli.screen import Failed
-from gateway.core.approval import Verdict, action_hash
+from gateway.core.approval import Verdict
+from gateway.core.signing import statement_hash
 
 _FACTS = ("issuer", "run", "revision", "definition", "arguments_sha256")
 
@@ -108,15 +109,14 @@ class SignedApprovals:
 
 
 def _listed(found: dict[str, Any]) -> PendingView:
-    statement = found["statement"]
     return PendingView(
         id=found["id"],
         tool=found["tool"],
-        agent=statement.get("agent") or "(person)",
-        requester=statement["user"],
-        requested_us=statement["requested_us"],
+        agent=found.get("agent") or "(person)",
+        requester=found["user"],
+        requested_us=found["requested_us"],
         expires_us=found["expires_us"],
-        needed=max((need["missing"] for need in found["requirements"]), default=0),
+        needed=found["missing"],
     )
 
 
@@ -129,10 +129,11 @@ def _whole(found: dict[str, Any]) -> PendingView:
         ("needs", f"{need['quorum']} signed {' or '.join(need['roles'])}: {need['msg']}")
         for need in found["requirements"]
     ]
+    lacking = max((need["missing"] for need in found["requirements"]), default=0)
     return replace(
-        _listed(found),
+        _listed({**statement, "id": found["id"], "missing": lacking}),
         facts=(*facts, *needs, *(("signed", f"{one['person']}: {one['verdict']}") for one in found["signatures"])),
         reasons=tuple((reason["id"], reason["msg"]) for reason in found["reasons"]),
         arguments=found["arguments_json"],
-        action=action_hash(statement, Verdict.APPROVE).hex(),
+        action=statement_hash(statement).hex(),
     )
