@@ -86,7 +86,8 @@ class Sizes:
 def _namespaces() -> Iterator[str]:
     for name in ("user", "ipc", "pid", "net", "uts", "cgroup"):
         yield f"--unshare-{name}"
-    yield from ("--disable-userns", "--die-with-parent", "--new-session", "--hostname", "box")
+    yield from ("--disable-userns", "--as-pid-1", "--die-with-parent", "--new-session")
+    yield from ("--hostname", "box")
     yield from ("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv")
     for name, value in ENVIRONMENT.items():
         yield from ("--setenv", name, value)

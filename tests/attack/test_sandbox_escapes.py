@@ -44,6 +44,8 @@ async def test_nothing_is_open_in_a_box(tmp_path: Path) -> None:
         ("filter", {"call ptrace", "call mount", "call bpf", "call keyctl", "call unshare", "socket family 2"}),
         ("filter", {"call io_uring_setup", "call clone into a new user namespace", "socket family 16"}),
         ("processes", {f"process {os.getppid()}"}),
+        ("filter", {"call prctl to outlive the supervisor"}),
+        ("first process", {"the memory of process 1"}),
         ("environment", {"variable SECRET"}),
         ("files", {"sees /etc/passwd", "sees /etc/hostname"}),
         ("devices", {"device pts", "device tty", "a terminal of its own"}),
@@ -131,6 +133,35 @@ def test_an_ordinary_user_has_the_same_walls_and_says_what_it_lacks(tmp_path: Pa
     done = as_ordinary(*words, *accepted, stdin=given(tmp_path / "again"))
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert (outcome["stderr"], outcome["stdout"]) == ("", "[]\n")
+
+
+# Writes a fork bomb over the instructions at which process 1 waits, x86-64: fork 300 times, then pause for ever.
+TAKEOVER = """
+import os, re, time
+limits = open("/proc/1/limits").read()
+print(re.search(r"Max processes +([0-9]+)", limits)[1], re.search(r"Max address space +([a-z0-9]+)", limits)[1])
+try:
+    place = int(open("/proc/1/syscall").read().split()[-1], 16)
+    memory = open("/proc/1/mem", "r+b", buffering=0)
+    memory.seek(place)
+    memory.write(bytes.fromhex("bb2c010000b8390000000f0585c07404ffcb75f1b8220000000f05ebf7"))
+except OSError as error:
+    print(error.strerror)
+if os.fork() == 0:
+    if os.fork() == 0: os._exit(0)  # an orphan, which process 1 wakes up for
+    os._exit(0)
+os.wait()
+time.sleep(0.5)
+print(len([name for name in os.listdir("/proc") if name.isdigit()]))
+"""
+
+
+async def test_no_process_of_a_box_is_without_its_limits() -> None:
+    """Without control groups: process 1 has the code's own limits, and the code cannot take it over."""
+    async with running(Options(groups=False)) as runner:
+        outcome = await ran(runner, TAKEOVER, BoxLimits(pids=8, memory_mb=128, wall_ms=5_000))
+    assert outcome.stderr == b""
+    assert outcome.stdout.decode().splitlines() == ["9 134217728", "Permission denied", "2"]
 
 
 @pytest.mark.parametrize("held", ["rlimit"])

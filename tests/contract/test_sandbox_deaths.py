@@ -28,6 +28,23 @@ if os.fork() == 0:
     os._exit(0)
 while not os.path.exists("there"): time.sleep(0.01)
 """
+# Tries to make the box's first process forget its bond to the supervisor (x86-64: prctl(PR_SET_PDEATHSIG, 0), pause).
+CLINGING = """
+import ctypes, os, time
+print(ctypes.CDLL(None).prctl(1, 0, 0, 0, 0))
+try:
+    place = int(open("/proc/1/syscall").read().split()[-1], 16)
+    memory = open("/proc/1/mem", "r+b", buffering=0)
+    memory.seek(place)
+    memory.write(bytes.fromhex("b89d000000bf0100000031f60f05b8220000000f05ebf7"))
+except OSError:
+    pass
+if os.fork() == 0:
+    if os.fork() == 0: os._exit(0)
+    os._exit(0)
+os.wait()
+time.sleep(0.3)
+"""
 HOLDER = """
 import asyncio
 from sandbox.runner import BwrapRunner
@@ -99,11 +116,12 @@ async def test_leaving_the_runner_kills_its_boxes() -> None:
         assert not marked("box-leaving")
 
 
-async def test_a_killed_supervisor_takes_its_boxes_along() -> None:
+@pytest.mark.parametrize("first", ["", CLINGING], ids=["meek", "clinging"])
+async def test_a_killed_supervisor_takes_its_boxes_along(first: str) -> None:
     """Kill -9 of the supervisor: the box dies, its caller is told, the next call gets a new supervisor."""
     async with running() as runner:
         async with anyio.create_task_group() as group:
-            group.start_soon(_failing, runner, "box-orphan")
+            group.start_soon(_failing, runner, "box-orphan", first)
             await seen("box-orphan")
             assert runner._link is not None
             os.kill(runner._link.process.pid, signal.SIGKILL)
@@ -114,9 +132,9 @@ async def test_a_killed_supervisor_takes_its_boxes_along() -> None:
     assert not left_groups()
 
 
-async def _failing(runner: BwrapRunner, mark: str) -> None:
+async def _failing(runner: BwrapRunner, mark: str, first: str = "") -> None:
     with pytest.raises(ToolFailed) as lost:
-        await ran(runner, code(mark), LIMITS)
+        await ran(runner, first + code(mark), LIMITS)
     assert lost.value.cause_code == "sandbox_lost"
 
 

@@ -75,6 +75,7 @@ def test_arguments_are_judged_by_what_the_kernel_reads(arch: str) -> None:
     for bit in (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
         assert asked(arch, "clone", bit | 17) == refusal(errno.EPERM)
     assert asked(arch, "prctl", 22) == refusal(errno.EPERM)  # another filter
+    assert asked(arch, "prctl", 1) == refusal(errno.EPERM)  # no longer die with the supervisor
     assert asked(arch, "prctl", 15) == ALLOW
 
 
