@@ -24,7 +24,7 @@ _LOOK_S = 0.02
 _END_S = 5.0
 _MIB = 1024 * 1024
 _SIGNALLED = 128
-_CPU_SIGNALLED = _SIGNALLED + signal.SIGXCPU
+_OUT_OF_CPU = b"C"  # what the stage says where the limit of processor time ended the code
 _WORDS = 400
 
 
@@ -78,9 +78,9 @@ class Box:
         self._changed.set()
         if self._inner is not None:
             _killed(self._inner)
-        elif self._group is not None:
+        else:
             self._kill_group()
-        # Otherwise its first process is killed when it is known: bubblewrap killed before that could leave it behind.
+        # Without a group the first process is killed once it is known: bubblewrap killed before could leave it behind.
 
     async def run(self) -> tuple[dict[str, Any], list[bytes]]:
         """The outcome and the two outputs; everything in the box is dead and its group is gone.
@@ -193,9 +193,8 @@ class Box:
         return all(process.over for process in known) and all(stream.closed for stream in self._streams.values())
 
     def _kill_group(self) -> None:
-        for pid in [] if self._group is None else self._group.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if self._group is not None:
+            self._group.kill()
 
     async def _tidy(self) -> None:
         end = time.monotonic() + _END_S
@@ -207,7 +206,7 @@ class Box:
         wall = time.monotonic() - self._began
         if self.why is None:
             self._judge()  # what was passed between the last look and the end
-        why = self.why or ("cpu" if code == _CPU_SIGNALLED and self._group is None else "exited")
+        why = self.why or ("cpu" if _OUT_OF_CPU in self._streams[READY_FD].text else "exited")
         stdout, stderr = bytes(self._streams[1].text), bytes(self._streams[2].text)
         if self.why is None and not self._streams[READY_FD].text:
             raise Broken(stderr.decode("utf-8", "replace").strip()[:_WORDS] or f"ended with {code}")

@@ -6,6 +6,8 @@ only: the supervisor imports it.
 
 import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ _PERIOD_US = 100_000
 _PREFIX = "ostiary-box-"
 _CONTROLLERS = ("memory", "pids", "cpu")
 _V1 = ("memory", "pids", "cpu", "cpuacct")
+_SWEEP_S = 2.0
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,12 @@ class Group:
             out_of_memory=bool(self._keyed("memory", "memory.events", "oom_kill")),
             out_of_pids=bool(self._keyed("pids", "pids.events", "max")),
         )
+
+    def kill(self) -> None:
+        """Kill whoever is in it."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> bool:
         """Take it away; False while a process is in it."""
@@ -165,12 +175,13 @@ class Tree:
         return Group(folders, self.version)
 
     def sweep(self) -> None:
-        """Take away empty groups that a killed supervisor left."""
+        """Take away groups that a killed supervisor left, and whoever is in them. Blocks, two seconds at most."""
+        end = time.monotonic() + _SWEEP_S
         for parent in set(self.parents.values()):
             for folder in parent.glob(f"{_PREFIX}*"):
                 pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
                 if not Path("/proc", pid).exists():
-                    _removed(folder)
+                    _emptied(Group({"all": folder}, self.version), end)
 
 
 def found(gateway: int) -> Tree:
@@ -184,6 +195,13 @@ def found(gateway: int) -> Tree:
             works.sweep()
             return works
     return Tree()
+
+
+def _emptied(group: Group, end: float) -> None:
+    # Again and again: who forks is killed with the first process of its namespace, but not at once.
+    while not group.remove() and time.monotonic() < end:
+        group.kill()
+        time.sleep(_LOOK_S)
 
 
 def _tried(tree: Tree) -> Tree:

@@ -8,7 +8,6 @@ Arguments: ``RESOURCE=SOFT:HARD``. Descriptor 3 says ``R`` when the code is abou
 processor time ended it; 4 holds its text. Standard library only, and little of it: each box pays for it.
 """
 
-import _signal  # signal itself takes a tenth of a box's time to import
 import builtins
 import ctypes
 import os
@@ -18,6 +17,8 @@ from types import ModuleType, TracebackType
 
 _READY, _CODE = 3, 4
 _PR_SET_DUMPABLE = 4
+# By number: the module of signals takes a tenth of a box's time to import.
+_SIGINT, _SIG_IGN, _SIGXCPU = 2, 1, 24
 _NAME = "main.py"
 
 
@@ -54,14 +55,14 @@ def _open_to_others(dumpable: int) -> None:
 
 def _attend(code: int) -> None:
     # As the first process, this reaps everybody; its own end is the end of all others.
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the others' signals do not reach a first process without handlers
+    ctypes.CDLL(None).signal(_SIGINT, _SIG_IGN)  # no signal of the others reaches a first process without handlers
     for descriptor in (0, 1, 2, _CODE):
         os.close(descriptor)
     pid = status = 0
     while pid != code:
         pid, status = os.wait()
     ended = os.waitstatus_to_exitcode(status)
-    if ended == -_signal.SIGXCPU:
+    if ended == -_SIGXCPU:
         os.write(_READY, b"C")
     os._exit(ended if ended >= 0 else 128 - ended)
 
