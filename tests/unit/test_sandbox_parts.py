@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,27 @@ def test_a_bwrap_that_others_cannot_reach_is_copied(tmp_path: Path) -> None:
     assert not copy.parents[2].exists()
     with staging.staged(str(program), needed=False) as path:
         assert path == str(program)
+
+
+def test_names_that_others_plant_do_not_hinder_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links to nowhere, files, folders of users without a name stay as they are; one's own leftover is swept."""
+    program = tmp_path / "closed" / "bwrap"
+    program.parent.mkdir()
+    program.write_text("program")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    link, file, stranger, own = (tmp_path / f"ostiary-bwrap-999999999-{name}" for name in "abcd")
+    link.symlink_to("/nowhere")
+    file.write_text("")
+    own.mkdir()
+    planted = {link, file}
+    if os.geteuid() == 0:
+        stranger.mkdir()
+        os.chown(stranger, 61_234, 61_234)
+        planted.add(stranger)
+    with staging.staged(str(program), needed=True) as path:
+        assert Path(path).read_text() == "program"
+        assert not own.exists()
+    assert set(tmp_path.glob("ostiary-bwrap-*")) == planted
 
 
 def test_a_python_outside_usr_is_refused(tmp_path: Path) -> None:
