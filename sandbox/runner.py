@@ -39,6 +39,7 @@ class Options:
         hidden: folders that must not be seen where they lie below ``/usr``, above all the state folder.
         groups: use control groups where they can be made.
         queue_s: longest a run waits for a slot, seconds.
+        retry_s: after a supervisor could not be had, how long none is tried, seconds.
     """
 
     bwrap: Path | None = None
@@ -49,13 +50,15 @@ class Options:
     hidden: tuple[Path, ...] = ()
     groups: bool = True
     queue_s: float = 2.0
+    retry_s: float = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class BwrapRunner:
     """Boxes by a supervisor process; an async context manager. See ``gateway.core.sandbox.SandboxRunner``.
 
-    A host that has no sandbox is no reason not to start: ``probe`` says so and ``run`` refuses.
+    A host that has no sandbox is no reason not to start: ``probe`` says so and ``run`` refuses. A supervisor that
+    ended is replaced, and what the new one holds is tried anew.
     """
 
     options: Options = field(default_factory=Options)
@@ -63,56 +66,70 @@ class BwrapRunner:
     _seen: Capabilities = field(default_factory=lambda: Capabilities(None, missing=(NO_SANDBOX,)))
     _room: asyncio.Semaphore = field(default_factory=asyncio.Semaphore)
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_open: bool = False
+    _retry_at: float = 0.0
 
     async def __aenter__(self) -> Self:
         """Start the supervisor and try what it holds."""
         self._room = asyncio.Semaphore(self.options.slots)
-        try:
-            self._link, self._seen = await self._started()
-        except (NoSandbox, Refused, Lost, OSError) as error:
-            self._seen = _none(error)
+        self._is_open = True
+        await self._current()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Kill every box and the supervisor."""
-        await self._close()
+        async with self._starting:
+            self._is_open = False
+            await self._close()
 
     async def probe(self) -> Capabilities:
-        """What was seen at the start."""
-        return self._seen
+        """What was seen when the supervisor that works now was tried."""
+        return (await self._current())[1]
 
-    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits) -> Outcome:
+    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits, admitted: Capabilities) -> Outcome:
         """One box; see the Protocol."""
-        if not self._seen.usable:
-            raise Unavailable("this host has no sandbox", cause_code="sandbox_degraded")
         try:
             async with asyncio.timeout(self.options.queue_s):
                 await self._room.acquire()
         except TimeoutError:
             raise Unavailable("all boxes are in use", cause_code="sandbox_busy", retry_after=1) from None
         try:
-            return await self._boxed(code, stdin, limits)
-        except (Refused, NoSandbox, OSError) as error:
+            link = await self._as_admitted(admitted)
+            return _outcome(await link.run(code, stdin, asdict(limits)))
+        except (Refused, OSError) as error:
             raise Unavailable("the sandbox could not make a box", cause_code="sandbox_failed", retry_after=1) from error
         except Lost as error:
             raise ToolFailed("the sandbox ended before the code did", cause_code="sandbox_lost") from error
         finally:
             self._room.release()
 
-    async def _boxed(self, code: bytes, stdin: bytes, limits: BoxLimits) -> Outcome:
-        link = await self._alive()
-        return _outcome(await link.run(code, stdin, asdict(limits)))
+    async def _as_admitted(self, admitted: Capabilities) -> Link:
+        # Whoever waits here may find another supervisor than the one its caller was admitted by.
+        link, seen = await self._current()
+        if link is None or not admitted.usable:
+            raise Unavailable("this host has no sandbox to run code in", cause_code="sandbox_degraded")
+        if lost := [name for name in seen.missing if name not in admitted.missing]:
+            words = f"this host's sandbox can no longer cap: {', '.join(lost)}"
+            raise Unavailable(words, cause_code="sandbox_degraded")
+        return link
 
-    async def _alive(self) -> Link:
-        # A supervisor that ended is replaced; its caller was admitted by what the one before could hold.
+    async def _current(self) -> tuple[Link | None, Capabilities]:
+        # Both at a time: a supervisor is never judged by what another one was seen to hold.
         async with self._starting:
-            if self._link is None or not self._link.alive:
+            if self._is_open and (self._link is None or not self._link.alive):
                 await self._close()
-                before = self._seen
-                self._link, self._seen = await self._started()
-                if lost := set(self._seen.missing) - set(before.missing):
-                    raise NoSandbox(f"the host no longer holds {', '.join(sorted(lost))}", "see `ostiary check`")
-            return self._link
+                await self._restart()
+            return self._link, self._seen
+
+    async def _restart(self) -> None:
+        clock = asyncio.get_running_loop().time
+        if clock() < self._retry_at:
+            return
+        try:
+            self._link, self._seen = await self._started()
+        except (NoSandbox, Refused, Lost, OSError) as error:
+            self._seen = _none(error)
+            self._retry_at = clock() + self.options.retry_s
 
     async def _started(self) -> tuple[Link, Capabilities]:
         link = await Link.started(await asyncio.to_thread(self._start))
@@ -170,10 +187,20 @@ def _none(error: Exception) -> Capabilities:
     match error:
         case NoSandbox(fix=fix):
             why = str(error)
+        case Refused(fix=str(fix)):
+            why = str(error)
         case Refused():
             why, fix = f"bubblewrap cannot make a box: {error}", host.namespaces_fix(str(error))
+        case Lost() if not str(error):
+            why, fix = (
+                "the sandbox's supervisor was killed at its start",
+                "see the kernel's log for who did it, and why",
+            )
+        case TimeoutError():
+            why, fix = "the sandbox's supervisor was not ready in time", "is the machine overloaded?"
         case _:
-            why, fix = "the sandbox's supervisor cannot be started", "see the log of the gateway"
+            why = f"the sandbox's supervisor cannot be started: {str(error) or type(error).__name__}"
+            fix = "make that possible for the user that runs the gateway"
     return Capabilities(None, missing=(NO_SANDBOX,), fixes={NO_SANDBOX: f"{why}: {fix}"})
 
 

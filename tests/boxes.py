@@ -33,7 +33,7 @@ def require(seen: Capabilities) -> None:
 
 async def ran(runner: BwrapRunner, code: str, limits: BoxLimits = LIMITS, stdin: bytes = b"") -> Outcome:
     """How ``code`` ended."""
-    return await runner.run(code.encode(), stdin, limits)
+    return await runner.run(code.encode(), stdin, limits, await runner.probe())
 
 
 def marking(mark: str) -> str:

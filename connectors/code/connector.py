@@ -48,7 +48,7 @@ class CodeConnector:
         _require(seen, intent.decision.obligations.accept_missing)
         text, stdin = _program(intent.tool, intent.call.arguments.value)
         limits = _limits(intent.tool.binding["limits"], intent.timeout_s)
-        outcome = await self.sandbox.run(text, stdin, limits)
+        outcome = await self.sandbox.run(text, stdin, limits, seen)
         return _raw(lease, outcome, _box(seen, text, limits))
 
     async def ping(self) -> None:

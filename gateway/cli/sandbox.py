@@ -98,7 +98,7 @@ async def _outcome(
             flags = " ".join(f"--accept-missing {name}" for name in lacking)
             raise Failed(f"this host cannot cap: {', '.join(lacking)}", f"{seen.fixes[lacking[0]]}; or give {flags}")
         try:
-            return seen, await runner.run(*task)
+            return seen, await runner.run(*task, seen)
         except GatewayError as error:
             raise Failed(error.detail, "`ostiary sandbox probe` says what this host holds") from error
 

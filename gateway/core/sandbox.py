@@ -122,12 +122,14 @@ class SandboxRunner(Protocol):
     """
 
     async def probe(self) -> Capabilities:
-        """What the sandbox holds on this host, as tried at its start."""
+        """What the sandbox holds on this host now, as it was tried at its start; a broken one is not ``usable``."""
 
-    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits) -> Outcome:
+    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits, admitted: Capabilities) -> Outcome:
         """Run Python source text in a box of its own and wait until everything in it is dead.
 
+        ``admitted``: what the caller found good enough; a sandbox that by now lacks more runs nothing.
+
         Raises:
-            Unavailable: no box could be had; the code did not run.
+            Unavailable: no such box could be had; the code did not run.
             ToolFailed: the box was lost while the code ran.
         """

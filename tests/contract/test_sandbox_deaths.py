@@ -51,7 +51,7 @@ from sandbox.runner import BwrapRunner
 from gateway.core.sandbox import BoxLimits
 async def main():
     async with BwrapRunner() as runner:
-        await runner.run({code!r}.encode(), b"", BoxLimits(wall_ms=60_000))
+        await runner.run({code!r}.encode(), b"", BoxLimits(wall_ms=60_000), await runner.probe())
 asyncio.run(main())
 """
 

@@ -32,8 +32,9 @@ class FakeSandbox:
         """What the test said."""
         return self.seen
 
-    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits) -> Outcome:
+    async def run(self, code: bytes, stdin: bytes, limits: BoxLimits, admitted: Capabilities) -> Outcome:
         """Note it, and answer what the test said."""
+        assert admitted == self.seen
         self.ran.append((code, stdin, limits))
         if isinstance(self.outcome, GatewayError):
             raise self.outcome
