@@ -44,7 +44,7 @@ async def test_nothing_is_open_in_a_box(tmp_path: Path) -> None:
         ("filter", {"call ptrace", "call mount", "call bpf", "call keyctl", "call unshare", "socket family 2"}),
         ("filter", {"call io_uring_setup", "call clone into a new user namespace", "socket family 16"}),
         ("processes", {f"process {os.getppid()}"}),
-        ("filter", {"call prctl to outlive the supervisor"}),
+        ("filter", {"call prctl to outlive the supervisor", "call inotify_init1"}),
         ("first process", {"the memory of process 1"}),
         ("environment", {"variable SECRET"}),
         ("files", {"sees /etc/passwd", "sees /etc/hostname"}),
