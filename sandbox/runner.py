@@ -22,6 +22,7 @@ _GROUPS_FIX = (
 _FIXES = {
     Capability.MEMORY: _GROUPS_FIX,
     Capability.CPU: _GROUPS_FIX,
+    Capability.INODES: _GROUPS_FIX,
     Capability.PIDS: f"{_GROUPS_FIX}; or Linux 5.14 or newer",
     Capability.SECCOMP: "run on x86_64 or aarch64 with a kernel that filters system calls",
 }
@@ -180,7 +181,8 @@ class BwrapRunner:
 def _mechanism(capability: Capability, link: Link) -> str:
     if capability is Capability.SECCOMP:
         return "bpf"
-    return f"cgroup{link.groups}" if capability in link.held else "rlimit"
+    group = Capability.MEMORY if capability is Capability.INODES else capability
+    return f"cgroup{link.groups}" if group in link.held else "rlimit"
 
 
 def _none(error: Exception) -> Capabilities:

@@ -63,6 +63,8 @@ for made in range(64):
         break
 """
 _CPU = "while True: pass"
+# More than the memory of its box holds, were they counted; some 60 MB of the machine's where they are not.
+_INODES = "import os\nfor number in range(60_000): os.mknod(str(number))"
 _REFUSED_FAMILY = b"97"  # EAFNOSUPPORT
 
 
@@ -86,12 +88,14 @@ def trials(groups: frozenset[str], *, filtered: bool) -> list[Trial]:
 
     Without a group for it, processes are still capped for each box by a resource limit in its own user namespace.
     Memory and processor time are capped for each process only then, which is no cap of the box: not tried, not claimed.
+    How many files there are is capped by the memory they take, and by nothing where that is not counted.
     """
     wanted = [Trial(None, _ISOLATION, LIMITS), Trial(Capability.PIDS, _PIDS, LIMITS)]
     if filtered:
         wanted.append(Trial(Capability.SECCOMP, _FILTER, LIMITS))
     if Capability.MEMORY in groups:
         wanted.append(Trial(Capability.MEMORY, _MEMORY, LIMITS))
+        wanted.append(Trial(Capability.INODES, _INODES, replace(LIMITS, memory_mb=32, cpu_ms=6_000)))
     if Capability.CPU in groups:
         wanted.append(Trial(Capability.CPU, _CPU, replace(LIMITS, cpu_ms=100)))
     return wanted
@@ -100,7 +104,7 @@ def trials(groups: frozenset[str], *, filtered: bool) -> list[Trial]:
 def held(trial: Trial, outcome: Outcome) -> bool:
     """Whether the cap was seen to bite."""
     match trial.capability:
-        case Capability.MEMORY:
+        case Capability.MEMORY | Capability.INODES:
             return outcome.ended is Ended.MEMORY
         case Capability.CPU:
             return outcome.ended is Ended.CPU

@@ -15,6 +15,8 @@ class Capability(StrEnum):
     MEMORY = "memory"
     PIDS = "pids"
     CPU = "cpu"
+    # Files without content: each takes the kernel's memory, and no size of a folder bounds how many there are.
+    INODES = "inodes"
     SECCOMP = "seccomp"
 
 

@@ -2,7 +2,7 @@
 # title: What a sandbox may lack
 # description: >-
 #   data.gateway.sandbox.accept_missing lists the caps that the sandbox of a code tool may be without on this host, of
-#   memory, pids, cpu, seccomp. It is empty unless an operator writes it: code is refused on a host that cannot cap it.
+#   memory, pids, cpu, inodes, seccomp. It is empty unless an operator writes it: code is refused where one is missing.
 package gateway.policies.sandbox
 
 default accept_missing := []

@@ -121,7 +121,7 @@ def test_an_ordinary_user_has_the_same_walls_and_says_what_it_lacks(tmp_path: Pa
     if probe.returncode:
         pytest.skip(reason=f"no sandbox for ordinary users here: {probe.stdout.decode()}")
     seen: dict[str, Any] = json.loads(probe.stdout.splitlines()[-1])
-    assert {"memory", "cpu"} <= set(seen["missing"])
+    assert {"memory", "cpu", "inodes"} <= set(seen["missing"])
     assert seen["held"]["seccomp"] == "bpf"
     assert seen["own_uid"] is False
     assert '[policy.data.gateway.sandbox] accept_missing = ["memory"' in seen["accept"]
@@ -169,7 +169,7 @@ async def test_without_control_groups_processes_are_still_capped(held: str) -> N
     """A resource limit inside the box's own user namespace stops a fork bomb; memory is capped by process only."""
     async with running(Options(groups=False)) as runner:
         seen = await runner.probe()
-        assert seen.missing == ("memory", "cpu")
+        assert seen.missing == ("memory", "cpu", "inodes")
         assert seen.held["pids"] == held
         bomb = "import os\nmade = 0\ntry:\n  while os.fork(): made += 1\n  import time; time.sleep(9)\n"
         outcome = await ran(runner, bomb + "except OSError: print(made)", BoxLimits(pids=8, wall_ms=5_000))

@@ -52,7 +52,7 @@ input = "data"
 memory_mb = 128
 wall_s = 15
 """
-ACCEPTING = '[policy.data.gateway.sandbox]\naccept_missing = ["memory", "cpu"]'
+ACCEPTING = '[policy.data.gateway.sandbox]\naccept_missing = ["memory", "cpu", "inodes"]'
 
 
 def furnish(folder: Path, *, policy: str = "", sandbox: str = "") -> Path:
@@ -148,21 +148,21 @@ def test_a_degraded_host_refuses_until_policy_accepts_it(tmp_path: Path) -> None
         answer = strict.call(strict.token(agent="coder"), "code.run", {"code": "print(1)"})
         assert answer.status_code == 503
         problem = answer.json()
-        assert (problem["cause"], "memory, cpu" in problem["detail"]) == ("sandbox_degraded", True)
+        assert (problem["cause"], "memory, cpu, inodes" in problem["detail"]) == ("sandbox_degraded", True)
         ended = strict.records()[-1]
         assert (ended["type"], "sandbox_degraded" in json.dumps(ended["body"])) == ("tool.not_sent", True)
     done = ostiary("check", "--config", str(folder / "gateway.toml"), "--json")
     assert done.returncode == 1
     found = {one["part"]: one for one in json.loads(done.stdout.splitlines()[-1])["findings"]}
-    for name in ("memory", "cpu"):
+    for name in ("memory", "cpu", "inodes"):
         assert found[f"sandbox:{name}"]["ok"] is False
         assert "Delegate=yes" in found[f"sandbox:{name}"]["fix"]
         line = found[f"sandbox:{name}"]["fix"].rpartition("gateway.toml: ")[2]
-        assert line == '[policy.data.gateway.sandbox] accept_missing = ["memory", "cpu"]'
+        assert line == '[policy.data.gateway.sandbox] accept_missing = ["memory", "cpu", "inodes"]'
     accepting = furnish(tmp_path / "accepting", policy=ACCEPTING, sandbox="groups = false")
     with serving(accepting) as open_:
         shown = run(open_, "print(1)")["structuredContent"]
-        assert (shown["stdout"], shown["box"]["missing"]) == ("1\n", ["memory", "cpu"])
+        assert (shown["stdout"], shown["box"]["missing"]) == ("1\n", ["memory", "cpu", "inodes"])
 
 
 def test_no_sandbox_is_one_clear_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from gateway.core.sandbox import BoxLimits, Capabilities, Ended, Outcome, Spent
 
 FULL = Capabilities(
     backend="fake 1.0",
-    held={"memory": "cgroup2", "pids": "cgroup2", "cpu": "cgroup2", "seccomp": "bpf"},
+    held={"memory": "cgroup2", "pids": "cgroup2", "cpu": "cgroup2", "inodes": "cgroup2", "seccomp": "bpf"},
     seccomp="5" * 64,
     own_uid=True,
 )

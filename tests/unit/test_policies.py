@@ -237,7 +237,7 @@ def test_well_typed_data_loads() -> None:
         "erp.pay": {"calls_per_run": 0, "sums_per_run": {"amount.EUR": 1, "lines": 9}},
         "a-b_c.Find.x": {"calls_per_run": 1},
     }
-    sandbox = {"accept_missing": ["memory", "pids", "cpu", "seccomp"]}
+    sandbox = {"accept_missing": ["memory", "pids", "cpu", "inodes", "seccomp"]}
     data = {"gateway": {"scope": scope, "limits": limits, "sandbox": sandbox}, "house": {"anything": [1]}}
     assert json.loads(load([shipped()], data).data) == data
 

@@ -150,6 +150,8 @@ def test_a_delegated_group_is_divided(groups: Path) -> None:
     [
         (Capability.MEMORY, replace(OUTCOME, ended=Ended.MEMORY), True),
         (Capability.MEMORY, replace(OUTCOME, exit_code=1, stderr=b"MemoryError"), False),
+        (Capability.INODES, replace(OUTCOME, ended=Ended.MEMORY), True),
+        (Capability.INODES, OUTCOME, False),
         (Capability.PIDS, replace(OUTCOME, ended=Ended.PIDS), True),
         (Capability.PIDS, replace(OUTCOME, stdout=b"refused 8\n"), True),
         (Capability.PIDS, replace(OUTCOME, stdout=b"refused 40\n"), False),

@@ -54,7 +54,7 @@ class _Limit(_Closed):
 
 
 class _Sandbox(_Closed):
-    accept_missing: list[Literal["memory", "pids", "cpu", "seccomp"]] = []
+    accept_missing: list[Literal["memory", "pids", "cpu", "inodes", "seccomp"]] = []
 
 
 class _People(_Closed):
