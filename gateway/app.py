@@ -172,6 +172,7 @@ async def _assembled(
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
+        leases=leases or minting.NoLeases(),
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},
         metrics=meter.page,

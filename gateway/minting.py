@@ -11,7 +11,7 @@ from gateway.adapters.credentials import Leases, SecretSource, read_secret
 from gateway.adapters.credentials.leases import LeaseParts
 from gateway.core.call import Login
 from gateway.core.connector import Connector
-from gateway.core.desk import Ping
+from gateway.core.desk import LiveLease, Ping, Whose
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
 from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Template, Vault, VaultFault
@@ -22,6 +22,18 @@ from gateway.settings import GatewaySettings, SettingsError, SqlUpstream, VaultS
 
 _SEE_LOG = "see the gateway's log"
 _EXTRA = "pip install 'ostiary[postgres]'"
+
+
+class NoLeases:
+    """Implements ``core.desk.LeaseDesk`` where nothing is minted."""
+
+    def live(self) -> tuple[LiveLease, ...]:
+        """None."""
+        return ()
+
+    async def revoke(self, whose: Whose) -> tuple[int, int]:  # noqa: ARG002 - the signature is the desk's
+        """There are none."""
+        return 0, 0
 
 
 @runtime_checkable

@@ -1,5 +1,7 @@
 """JSON values as PostgreSQL's types want them, and back."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -12,6 +14,16 @@ from connectors.sql.result import Fault, FaultKind
 from gateway.core.errors import NotSent
 
 _PLAIN = (str, int, float, bytes)  # bool is an int
+# What policy read is what is sent: texts that Python or PostgreSQL would read as something else are no values. ASCII
+# digits, no signs but minus, no separators, no blanks, no NaN, no infinity, one form of dates and times.
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,130})(?:\.[0-9]{1,130})?")
+_TIME = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_OF_DAY = re.compile(_TIME)
+_MOMENT = re.compile(_DAY.pattern + "[T ]" + _TIME + r"(?:Z|[+-][0-9]{2}:[0-9]{2})?")
+# How the driver shows infinity: it cannot be told from the day itself.
+_ENDLESS = frozenset({date.max, date.min, datetime.max, datetime.min})  # noqa: DTZ901 - as the driver gives them
 _AS_TEXT = (UUID, IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 
 
@@ -41,6 +53,8 @@ def shown(name: str, value: Any) -> Any:
     if isinstance(value, Decimal):
         return format(value, "f") if value.is_finite() else str(value)
     if isinstance(value, date | time):  # a datetime is a date
+        if value in _ENDLESS or (isinstance(value, datetime) and value.replace(tzinfo=None) in _ENDLESS):
+            raise Fault(FaultKind.FAILED, f"column {name!r} holds a day without end: cast it to text")
         return value.isoformat()
     if isinstance(value, list):
         return [shown(name, item) for item in value]
@@ -58,7 +72,7 @@ def _flag(value: SqlValue) -> bool:
 def _integer(value: SqlValue) -> int:
     if isinstance(value, float):
         raise TypeError
-    return int(str(value))
+    return int(_text(value, _INTEGER))
 
 
 def _number(value: SqlValue) -> float:
@@ -67,15 +81,28 @@ def _number(value: SqlValue) -> float:
     return float(value or 0)
 
 
+def _decimal(value: SqlValue) -> Decimal:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError
+    return Decimal(_text(value, _DECIMAL) if isinstance(value, str) else str(value))
+
+
+def _text(value: SqlValue, form: re.Pattern[str]) -> str:
+    text = str(value)
+    if not form.fullmatch(text):
+        raise ValueError
+    return text
+
+
 def _moment(value: SqlValue) -> datetime:
-    moment = datetime.fromisoformat(str(value))
+    moment = datetime.fromisoformat(_text(value, _MOMENT))
     if moment.tzinfo is None:
         raise ValueError
     return moment
 
 
 def _local(value: SqlValue) -> datetime:
-    moment = datetime.fromisoformat(str(value))
+    moment = datetime.fromisoformat(_text(value, _MOMENT))
     if moment.tzinfo is not None:
         raise ValueError
     return moment
@@ -88,12 +115,12 @@ _BINDERS: Mapping[str, Callable[[SqlValue], Any]] = {
     "int8": _integer,
     "float4": _number,
     "float8": _number,
-    "numeric": lambda value: Decimal(str(value)),
+    "numeric": _decimal,
     "text": str,
     "varchar": str,
     "bpchar": str,
-    "date": lambda value: date.fromisoformat(str(value)),
+    "date": lambda value: date.fromisoformat(_text(value, _DAY)),
     "timestamp": _local,
     "timestamptz": _moment,
-    "time": lambda value: time.fromisoformat(str(value)),
+    "time": lambda value: time.fromisoformat(_text(value, _OF_DAY)),
 }

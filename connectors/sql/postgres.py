@@ -242,6 +242,9 @@ async def _executed(connection: asyncpg.Connection, work: _Work) -> tuple[Any, R
         return transaction, rendered(work.found, work.max_bytes, await _fetched(prepared, values, work))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise _fault(error, lost=connection.is_closed()) from None
+    # The driver's, where a value is beyond what Python's own types hold: a day before Christ, 24:00.
+    except (ValueError, OverflowError):
+        raise Fault(FaultKind.FAILED, "a value has no form here: cast it to text") from None
 
 
 async def _fetched(prepared: Any, values: list[Any], work: _Work) -> Table:
@@ -252,7 +255,10 @@ async def _fetched(prepared: Any, values: list[Any], work: _Work) -> Table:
     cursor = await prepared.cursor(*values)
     rows: list[tuple[Any, ...]] = []
     room = Room(work.found, work.max_bytes)
-    while batch := await cursor.fetch(_BATCH):
+    # A few at first: how much a row weighs is known once it is here, and too many heavy ones are too much.
+    size = 1
+    while batch := await cursor.fetch(size):
+        size = min(2 * size, _BATCH)
         for record in batch:
             row = tuple(shown(name, value) for name, value in zip(columns, record.values(), strict=True))
             room.take(row)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "approve": ("approving", "approve", "Approve the call ID: it is shown whole, then signed with your key."),
     "reject": ("approving", "reject", "Reject the call ID; the agent is told the reason."),
     "reviewer": ("reviewers", "reviewer", "Make, enrol and revoke reviewers' signing keys."),
+    "lease": ("leases", "lease", "List and revoke the credentials that are minted for calls."),
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
     "audit": ("audit", "audit", "Search and verify the signed log."),
     "policy": ("policy", "policy", "Check and test Rego policies."),

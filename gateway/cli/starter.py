@@ -35,6 +35,11 @@ mode = "enforce"                    # observe: record decisions on reads and wri
 # [limits]
 # principal_per_minute = 6000
 
+# Calls that wait for people. Tools of effect class money need one person where policies/data.json says nothing else
+# (docs/approvals.md); `ostiary reviewer keygen` and `enrol` make somebody a reviewer.
+# [approvals]
+# ttl_s = 3600                      # longest a call waits
+
 # An MCP server as a child process. It is pinned: a tool that changes its words is quarantined.
 # [upstreams.time]
 # kind = "mcp"
@@ -129,7 +134,8 @@ DATA = """\
       },
       "groups": {}
     },
-    "limits": {}
+    "limits": {},
+    "approval": { "tools": {}, "effects": {}, "unattended": [] }
   }
 }
 """

@@ -222,6 +222,57 @@ class ApprovalDesk(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class LiveLease:
+    """A credential that was minted for a call and is in use.
+
+    Attributes:
+        template: lease template.
+        since_us: when it was minted.
+    """
+
+    template: str
+    run: str | None
+    call: str | None
+    agent: str | None
+    user: str | None
+    tool: str | None
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which credentials are meant: all given members must match; none given = every one."""
+
+    agent: str | None = None
+    user: str | None = None
+    tool: str | None = None
+    run: str | None = None
+
+    def covers(self, lease: LiveLease) -> bool:
+        """Whether ``lease`` is meant."""
+        pairs = (
+            (self.agent, lease.agent),
+            (self.user, lease.user),
+            (self.tool, lease.tool),
+            (self.run, lease.run),
+        )
+        return all(wanted is None or wanted == given for wanted, given in pairs)
+
+
+class LeaseDesk(Protocol):
+    """The minted credentials in use."""
+
+    def live(self) -> tuple[LiveLease, ...]:
+        """Those in use at this moment, oldest first."""
+
+    async def revoke(self, whose: Whose) -> tuple[int, int]:
+        """End those that are meant, now, whatever their calls are doing: (ended, could not be ended yet).
+
+        What could not be ended yet is tried again until it is.
+        """
+
+
 class ReviewerDesk(Protocol):
     """The keys that may approve.
 
@@ -269,6 +320,7 @@ class Desk:
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
+    leases: LeaseDesk
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]

@@ -147,6 +147,9 @@ class Holder:
 
     run_id: str | None = None
     call_id: str | None = None
+    agent: str | None = None
+    user: str | None = None
+    tool: str | None = None
 
 
 class LeaseJournal(Protocol):
@@ -191,4 +194,11 @@ class LeaseMeter(Protocol):
 
 def holder_of(intent: Intent) -> Holder:
     """Whom a call's credential is minted for."""
-    return Holder(intent.quota.permit.target.caller.run.id, intent.call.id)
+    caller = intent.quota.permit.target.caller
+    return Holder(
+        run_id=caller.run.id,
+        call_id=intent.call.id,
+        agent=caller.principal.agent,
+        user=caller.principal.user,
+        tool=intent.tool.fqn,
+    )

@@ -24,6 +24,7 @@ from gateway.edge.rest import Operation, RestApi
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_reviewers import ReviewerRest
 from gateway.edge.rest_runs import RunRest
 from gateway.edge.rest_tools import ToolRest
@@ -82,6 +83,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *CallRest(desk).operations(),
         *ApprovalRest(ports, desk).operations(),
         *ReviewerRest(desk).operations(),
+        *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
     )
 

@@ -30,6 +30,7 @@ from tests.fakes.callers import AGENT
 from tests.fakes.rules import ALLOW, APPROVAL, DENY
 
 VERA, PAUL = Person("vera"), Person("paul")
+FORGERIES = ("stranger", "revoked", "other action", "other verdict", "changed", "replayed", "another gateway's")
 
 
 def asking(**need: Any) -> dict[str, Any]:

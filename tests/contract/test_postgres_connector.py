@@ -1,6 +1,7 @@
 """The PostgreSQL connector on a real server: logins, types, and every way a session can end."""
 
 import logging
+import resource
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -319,3 +320,52 @@ async def test_a_broken_statement_of_a_tool_is_not_sent(shop: Shop) -> None:
     """Whatever the catalogue let through."""
     error = await failure(shop, sql_tool("SELECT $1 AS a", limits=ToolLimits(timeout_s=5)))
     assert (type(error), error.cause_code) == (NotSent, "binding")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("int4", "1_000"),
+        ("int4", "\u0661\u0662"),
+        ("int8", " 7 "),
+        ("int8", "+7"),
+        ("int8", "007"),
+        ("numeric", "NaN"),
+        ("numeric", "Infinity"),
+        ("numeric", "1_0.5"),
+        ("numeric", "1e3"),
+        ("numeric", " 1.5"),
+        ("numeric", "\u0661.5"),
+        ("date", "2026-W53-4"),
+        ("date", "20260131"),
+        ("date", "infinity"),
+        ("timestamp", "20260131T120000"),
+        ("timestamptz", "2026-01-31T12:00:00.123456789Z"),
+        ("time", "T12:00"),
+    ],
+)
+async def test_what_reads_as_something_else_is_no_value(shop: Shop, kind: str, text: str) -> None:
+    """What policy read is what is sent: no second spelling of a number or a day gets through."""
+    tool = sql_tool(f"SELECT (:a::{kind})::text AS a", "a")
+    error = await failure(shop, tool, {"a": text})
+    assert (type(error), error.cause_code) == (NotSent, "argument")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["'infinity'::date", "'-infinity'::timestamptz", "'0044-03-15 BC'::date", "'10000-01-01'::date", "'24:00'::time"],
+)
+async def test_a_day_beyond_what_there_is_here_is_a_failure(shop: Shop, value: str) -> None:
+    """Said as such, with nothing changed; as text the statement can give it."""
+    assert isinstance(await failure(shop, sql_tool(f"SELECT {value} AS a")), ToolFailed)
+    assert (await shop.call(sql_tool(f"SELECT ({value})::text AS a"))).value["structuredContent"]["row_count"] == 1
+
+
+async def test_heavy_rows_are_refused_before_they_fill_the_memory(shop: Shop) -> None:
+    """One row over the cap is one row in memory, not sixty-four."""
+    limits = ToolLimits(max_output_bytes=1024 * 1024)
+    tool = replace(sql_tool("SELECT repeat('x', 4000000) AS a FROM generate_series(1, 100)"), limits=limits)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    error = await failure(shop, tool)
+    assert (type(error), error.cause_code) == (ToolFailed, "output_size")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000

@@ -77,8 +77,8 @@ async def test_what_was_not_signed_is_not_enrolled(books: Books, kind: str) -> N
     "flaw",
     [
         {"public": b"short"},
-        {"public": bytes([1]).ljust(32, b"\\0")},
-        {"public": b"\\2" * 32},
+        {"public": bytes([1]).ljust(32, b"\0")},
+        {"public": b"\2" * 32},
         {"person": ""},
         {"nonce": ""},
     ],

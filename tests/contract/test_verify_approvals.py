@@ -6,13 +6,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.files import DATABASE
-from gateway.core.approval import Action, State, Verdict, action_hash, approval_message
+from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.verify_approvals import Signatures
+from gateway.core.approval import Action, State, Verdict
+from gateway.core.errors import Unavailable
 from gateway.core.records import SYSTEM, EventType
-from tests.approval_world import Door, Person, open_door
+from gateway.core.signing import key_id, statement_hash, verdict_message
+from tests.approval_world import OPERATOR, Door, Person, open_door
 
 VERA, PAUL, EVE = Person("vera"), Person("paul"), Person("eve")
 Body = dict[str, Any]
@@ -34,14 +39,13 @@ async def write(door: Door, kind: EventType, body: Mapping[str, Any], run: str |
 
 def honest(door: Door, action: Action, person: Person) -> Body:
     """What an approval by ``person`` says."""
-    ballot = person.ballot(action)
     return {
         "approval": action.id,
-        "action_hash": action_hash(action.statement(), Verdict.APPROVE).hex(),
         "key": person.key_id,
         "person": door.books.keys.mark("person", person.name),
-        "signature": ballot.signature.hex(),
+        "signature": person.ballot(action).signature.hex(),
         "state": State.APPROVED,
+        "statement": statement_hash(action.statement()).hex(),
         "verdict": Verdict.APPROVE,
     }
 
@@ -64,13 +68,17 @@ def _by_another_person(body: Body, door: Door, action: Action) -> Body:
 
 def _a_rejection_that_approves(body: Body, door: Door, action: Action) -> Body:
     word = VERA.ballot(action, Verdict.REJECT)
-    hashed = action_hash(action.statement(), Verdict.REJECT).hex()
-    return body | {"verdict": Verdict.REJECT, "signature": word.signature.hex(), "action_hash": hashed}
+    return body | {"verdict": Verdict.REJECT, "signature": word.signature.hex()}
+
+
+def _a_rejection_from_an_approval(body: Body, door: Door, action: Action) -> Body:
+    return body | {"verdict": Verdict.REJECT, "state": State.REJECTED}
 
 
 def _of_something_else(body: Body, door: Door, action: Action) -> Body:
-    signature = VERA.private.sign(approval_message(b"\1" * 32))
-    return body | {"action_hash": "01" * 32, "signature": signature.hex()}
+    face, other = action.statement(), "01" * 32
+    signature = VERA.private.sign(verdict_message(face, Verdict.APPROVE, other))
+    return body | {"statement": other, "signature": signature.hex()}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,7 @@ def _of_something_else(body: Body, door: Door, action: Action) -> Body:
         (_with_junk, "signature is not good"),
         (_by_another_person, "not that of the person"),
         (_a_rejection_that_approves, "do not fit"),
+        (_a_rejection_from_an_approval, "signature is not good"),
         (_of_something_else, "not the action that was asked for"),
     ],
 )
@@ -105,34 +114,114 @@ async def test_too_few_persons_are_found(door: Door) -> None:
     assert ["fewer persons" in found.problem for found in door.books.verify().findings] == [True]
 
 
-async def test_an_enrolment_nobody_signed_is_found(door: Door) -> None:
-    """An operator who writes themselves into the log is seen in it."""
-    body: Body = {
+async def test_a_signature_is_not_carried_over_to_another_action(door: Door) -> None:
+    """A request that copies the hash of one that was signed is not signed: tool and pin are in what was signed."""
+    action = await door.parked()
+    await door.approve(action, VERA)
+    other = {"approval": "forged", "action": "00", "definition": action.definition, "expires_us": action.expires_us}
+    other |= {"persons": 1, "requirements": [], "revision": "0", "tool": "bank.close"}
+    statement = {"statement": statement_hash(action.statement()).hex()}
+    await write(door, EventType.APPROVAL_REQUESTED, other | statement, action.run)
+    await write(door, EventType.APPROVAL_DECIDED, honest(door, action, VERA) | {"approval": "forged"}, action.run)
+    assert ["signature is not good" in found.problem for found in door.books.verify().findings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"tool": "bank.close"}, "another tool"),
+        ({"definition": "another pin"}, "another tool"),
+    ],
+)
+async def test_an_approval_that_was_used_for_something_else_is_found(door: Door, change: Body, finding: str) -> None:
+    """An intent of another tool or pin, or after the approval's time, does not pass for the approved one."""
+    action = await door.parked()
+    await door.approve(action, VERA)
+    body: Body = {"approval": action.id, "tool": action.tool, "definition": action.definition}
+    scribe = Scribe(door.world.clock, door.books.keys)
+    subject = Subject(SYSTEM, action.run, "call-forged")
+    await door.books.ledger.append([scribe.draft(EventType.TOOL_REQUESTED, subject, body | change)])
+    assert [finding in found.problem for found in door.books.verify().findings] == [True]
+
+
+async def test_an_intent_after_the_approvals_time_is_found(door: Door) -> None:
+    """The writer refuses it; a forger's own writer does not, and the verifier does."""
+    action = await door.parked()
+    await door.approve(action, VERA)
+    report = Report()
+    book = Signatures(report, door.books.reviewers.origin)
+    for index, record in enumerate(door.books.records()):
+        book.record(EventType(record["type"]), index, msgspec.json.encode(record), {})
+    body = {"approval": action.id, "tool": action.tool, "definition": action.definition}
+    late = {
+        "id": "x",
+        "type": "tool.requested",
+        "ts": action.expires_us,
+        "run_id": action.run,
+        "call_id": "c",
+        "body": body,
+    }
+    book.record(EventType.TOOL_REQUESTED, 99, msgspec.json.encode(late), {})
+    assert ["after it had lapsed" in found.problem for found in report.findings] == [True]
+    door.world.clock.us = action.expires_us
+    with pytest.raises(Unavailable):
+        await write(door, EventType.TOOL_REQUESTED, body, action.run)
+
+
+def enrolment_of(door: Door, person: Person, **other: Any) -> Body:
+    """What an enrolment says that nobody signed."""
+    return {
         "algorithm": "ed25519",
-        "document": "00" * 32,
+        "document": person.public.hex(),
         "enrolled_by": None,
-        "key": EVE.key_id,
-        "person": door.books.keys.mark("person", "eve"),
-        "public": EVE.public.hex(),
+        "key": person.key_id,
+        "person": door.books.keys.mark("person", person.name),
+        "public": person.public.hex(),
         "roles": [],
         "signature": None,
-    }
-    await write(door, EventType.REVIEWER_ENROLLED, body, None)
-    await write(door, EventType.REVIEWER_ENROLLED, body | {"enrolled_by": VERA.key_id, "signature": "00" * 64}, None)
-    await write(door, EventType.REVIEWER_ENROLLED, body | {"enrolled_by": "77" * 16}, None)
-    await write(door, EventType.REVIEWER_ENROLLED, body | {"public": PAUL.public.hex()}, None)
-    await write(door, EventType.REVIEWER_REVOKED, {"key": "77" * 16}, None)
+    } | other
+
+
+async def test_an_enrolment_nobody_signed_is_found(door: Door) -> None:
+    """An operator who writes an approver into the log is seen in it, whatever signatures are copied."""
+    vera = next(record for record in door.books.records("reviewer.enrolled"))["body"]
+    paul = door.books.records("reviewer.enrolled")[1]["body"]
+    copied = {"enrolled_by": VERA.key_id, "signature": paul["signature"]}
+    weak = bytes([1]).ljust(32, b"\0").hex()
+    weak_id = key_id(bytes.fromhex(weak))
+    lies: list[tuple[EventType, Body, str]] = [
+        (EventType.REVIEWER_ENROLLED, enrolment_of(door, Person("a")), "no enrolled key has signed"),
+        (EventType.REVIEWER_ENROLLED, enrolment_of(door, Person("b"), **copied), "signature of this enrolment"),
+        (
+            EventType.REVIEWER_ENROLLED,
+            enrolment_of(door, Person("c"), **copied, document=paul["document"]),
+            "enrolled before",
+        ),
+        (EventType.REVIEWER_ENROLLED, enrolment_of(door, Person("d"), enrolled_by="77" * 16), "key that signed"),
+        (EventType.REVIEWER_ENROLLED, enrolment_of(door, EVE, public=PAUL.public.hex()), "not the one its id names"),
+        (
+            EventType.REVIEWER_ENROLLED,
+            enrolment_of(door, EVE, public=weak, key=weak_id),
+            "no sound",
+        ),
+        (EventType.REVIEWER_ENROLLED, vera, "enrolled before"),
+        (EventType.REVIEWER_REVOKED, {"key": "77" * 16}, "never enrolled"),
+    ]
+    for kind, body, _ in lies:
+        await write(door, kind, body, None)
     said = [found.problem for found in door.books.verify().findings]
-    assert [part in text for part, text in zip(_ENROLMENT_FINDINGS, said, strict=True)] == [True] * len(said)
+    assert [part in text for (_, _, part), text in zip(lies, said, strict=True)] == [True] * len(lies)
 
 
-_ENROLMENT_FINDINGS = (
-    "no enrolled key has signed",
-    "signature of this enrolment",
-    "key that signed this enrolment",
-    "not the one its id names",
-    "never enrolled",
-)
+async def test_beginning_anew_is_no_lie_and_is_told(door: Door) -> None:
+    """Whoever revokes every key and enrols another one alone is named, though nothing is wrong with the log."""
+    for person in (VERA, PAUL):
+        await door.books.reviewers.revoke(OPERATOR, person.key_id)
+    assert door.books.verify().notices == []
+    await door.books.reviewers.enrol(OPERATOR, EVE.enrolment())
+    report = door.books.verify()
+    assert (report.findings, len(report.notices)) == ([], 1)
+    assert EVE.key_id in report.notices[0]
 
 
 async def test_the_list_of_approvals_is_held_against_the_records(door: Door) -> None:

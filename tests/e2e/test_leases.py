@@ -126,6 +126,28 @@ def own_desk(tmp_path: Path) -> Iterator[Desk]:
         yield found
 
 
+@pytest.mark.requirement("INC-1")
+def test_one_command_ends_an_agents_credentials(desk: Desk) -> None:
+    """In the middle of its statement the user is gone and the session thrown out; another agent's goes on."""
+    pending = desk.begin("erp.wait", seconds=20)
+    (user,) = until(desk.erp.minted)
+    until(desk.waiting)
+    listed = desk.gateway.ask("lease", "list")["leases"]
+    assert [(one["agent"], one["tool"]) for one in listed] == [(_AGENT, "erp.wait")]
+    assert desk.gateway.ask("lease", "revoke", "--agent", "somebody-else") == {"revoked": 0, "pending": 0}
+    assert desk.erp.minted() == [user]
+    started = monotonic()
+    assert desk.gateway.ask("lease", "revoke", "--agent", _AGENT) == {"revoked": 1, "pending": 0}
+    assert desk.erp.minted() == []
+    answer = pending.result()
+    assert (answer.status_code, answer.json()["type"]) == (502, "urn:ostiary:problem:tool_failed")
+    assert monotonic() - started < 10
+    assert desk.gateway.ask("lease", "list")["leases"] == []
+    (change,) = desk.records(type="admin.change")[-1:]
+    assert change["body"]["action"] == "leases.revoked"
+    assert desk.call("erp.find_order", number="PO-1001").status_code == 200
+
+
 @pytest.mark.requirement("CRED-1")
 def test_a_user_exists_for_the_call_and_is_gone_after_it(desk: Desk) -> None:
     """While the statement runs its user is in pg_roles; with the answer it is gone, and the log says both."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.core.approval import Reviewer
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LogRecord, Query, RunRequest
+from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, RunRequest, Whose
 from gateway.core.errors import Forbidden, NotFound
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
@@ -143,6 +143,25 @@ class FakeReviewerDesk:
         raise NotFound("no such key was enrolled")
 
 
+@dataclass(slots=True)
+class FakeLeaseDesk:
+    """Leases as given; what is revoked is gone, but for the templates that are stuck."""
+
+    leases: list[LiveLease] = field(default_factory=list)
+    stuck: frozenset[str] = frozenset()
+
+    def live(self) -> tuple[LiveLease, ...]:
+        """Those given."""
+        return tuple(self.leases)
+
+    async def revoke(self, whose: Whose) -> tuple[int, int]:
+        """Drop those that are meant."""
+        meant = [one for one in self.leases if whose.covers(one)]
+        self.leases = [one for one in self.leases if not whose.covers(one)]
+        pending = sum(one.template in self.stuck for one in meant)
+        return len(meant) - pending, pending
+
+
 def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> Desk:
     """A desk whose parts are all well."""
     journal = Journal()
@@ -154,6 +173,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),
+        leases=FakeLeaseDesk(),
         pings={"identity": identity.ping},
         upstreams={},
         metrics=lambda: ("text/plain", b""),

@@ -130,8 +130,13 @@ async def test_a_reviewer_sees_all_of_what_is_signed(house: House) -> None:
     """Whole arguments, who for, why; a rejection's reason reaches the agent."""
     said = await house.pending()
     async with house.client("rita") as rita:
-        (shown,) = (await rita.get("/v1/approvals")).json()["approvals"]
-        assert shown == (await rita.get(f"/v1/approvals/{said['approval_id']}")).json()
+        page = (await rita.get("/v1/approvals")).json()
+        assert (page["waiting"], page["approvals"][0]["arguments_head"]) == (1, '{"amount":7}')
+        assert page["approvals"][0].keys() <= {"id", "tool", "user", "agent", "arguments_head", "missing"} | {
+            "requested_us",
+            "expires_us",
+        }
+        shown = (await rita.get(f"/v1/approvals/{said['approval_id']}")).json()
         assert (shown["tool"], shown["arguments_json"], shown["state"]) == ("bank.pay", '{"amount":7}', "pending")
         assert (shown["statement"]["user"], shown["statement"]["agent"]) == ("ada", "ap-agent")
         assert shown["requirements"][0] | {"msg": ""} == {
@@ -142,10 +147,12 @@ async def test_a_reviewer_sees_all_of_what_is_signed(house: House) -> None:
             "missing": 1,
         }
         action = (await house.door.books.approvals.dossier(shown["id"])).action
+        reasoned = await rita.post(f"/v1/approvals/{action.id}/decision", json=signed(action, reason="fine"))
+        assert (reasoned.status_code, reasoned.json()["cause"]) == (422, "reason")
         body = signed(action, Verdict.REJECT, "not this vendor")
         answer = await rita.post(f"/v1/approvals/{action.id}/decision", json=body)
         assert (answer.json()["state"], answer.json()["signatures"][0]["person"]) == ("rejected", "vera")
-        assert (await rita.get("/v1/approvals")).json() == {"approvals": []}
+        assert (await rita.get("/v1/approvals")).json() == {"approvals": [], "waiting": 0}
         assert (await rita.post(f"/v1/approvals/{action.id}/decision", json=body)).status_code == 409
     result = (await house.agent("tools/call", PAY))["result"]
     denied = json.loads(result["content"][0]["text"])

@@ -7,7 +7,7 @@ whatever way, leaves nothing behind, as the task goes on and ends what it began.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from gateway.adapters.credentials.reconciler import Reconciler
 from gateway.adapters.credentials.sweeper import Sweeper
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
 from gateway.core.call import Login
+from gateway.core.desk import LiveLease, Whose
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.leasing import (
@@ -33,6 +34,7 @@ from gateway.core.leasing import (
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Clock
 
+_CUT_AGAIN_S = 0.5
 _LOG = logging.getLogger("ostiary.credentials")
 T = TypeVar("T")
 
@@ -56,6 +58,21 @@ class Held:
     template: Template
     token: HeldToken
     minted: MintedLogin
+    since_us: int
+
+    @property
+    def shown(self) -> LiveLease:
+        """As operators see it."""
+        holder = self.holder
+        return LiveLease(
+            template=self.template.name,
+            run=holder.run_id,
+            call=holder.call_id,
+            agent=holder.agent,
+            user=holder.user,
+            tool=holder.tool,
+            since_us=self.since_us,
+        )
 
 
 class Leases:
@@ -70,10 +87,10 @@ class Leases:
         self._templates = dict(templates)
         self._parts = parts
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
-        self._reconciler = Reconciler(parts.vault, parts.journal, parts.known, lambda: self._count(0))
+        self._reconciler = Reconciler(parts.vault, parts.journal, parts.known, self._count)
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._live = 0
+        self._in_use: dict[str, Held] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._templates
@@ -122,6 +139,35 @@ class Leases:
         header = self._templates[name].header
         return {} if header is None else {header: f"{login.user}:{login.password}"}
 
+    def live(self) -> tuple[LiveLease, ...]:
+        """Those in use; see ``core.desk.LeaseDesk``."""
+        return tuple(held.shown for held in self._in_use.values())
+
+    async def revoke(self, whose: Whose) -> tuple[int, int]:
+        """End those that are meant; see ``core.desk.LeaseDesk``."""
+        meant = [held for held in self._in_use.values() if whose.covers(held.shown)]
+        ended = await asyncio.gather(*(self._start(self._cut(held)) for held in meant))
+        return sum(ended), len(ended) - sum(ended)
+
+    async def _cut(self, held: Held) -> bool:
+        # The call goes on until its upstream throws it out; when it ends, the login is looked for once more.
+        held.token.retire()
+        try:
+            await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+        except Unavailable as error:
+            _LOG.warning("a credential of %s cannot be revoked yet: %s", held.template.name, error.cause_code)
+            self._start(self._keep_cutting(held))
+            return False
+        return True
+
+    async def _keep_cutting(self, held: Held) -> None:
+        # Only while its call lasts: from then on it is ended as every login is.
+        while held.minted.lease_id in self._in_use:
+            await asyncio.sleep(_CUT_AGAIN_S)
+            with suppress(Unavailable):
+                await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+                return
+
     async def ping(self, name: str) -> None:
         """A login of this template could be minted, as far as can be told without minting one.
 
@@ -144,7 +190,6 @@ class Leases:
                 raise
             # A token that has ended meanwhile (the machine slept) looks like a refusal: once more, with a new one.
             held = await self._mint(template, holder)
-        self._count(1)
         try:
             self._check(held, lasting_s)
         except BaseException:
@@ -163,7 +208,9 @@ class Leases:
             self._release(token)
             raise
         self._parts.journal.leased(holder, template, token.token, minted)
-        return Held(holder, template, token, minted)
+        held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, self._parts.clock.now_us())
+        self._count()
+        return held
 
     def _check(self, held: Held, lasting_s: float) -> None:
         minted, template = held.minted, held.template
@@ -200,7 +247,8 @@ class Leases:
             parts.known.retire(minted.login.password)
             parts.journal.revoked(held.holder, held.template, minted, "ended")
         finally:
-            self._count(-1)
+            del self._in_use[minted.lease_id]
+            self._count()
             self._release(held.token)
 
     def _release(self, token: HeldToken) -> None:
@@ -212,9 +260,8 @@ class Leases:
         if not minting.cancelled() and minting.exception() is None:
             self._start(self._given_back(minting.result()))
 
-    def _count(self, change: int) -> None:
-        self._live += change
-        self._parts.meter.leases(self._live, self._reconciler.waiting)
+    def _count(self) -> None:
+        self._parts.meter.leases(len(self._in_use), self._reconciler.waiting)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.create_task(work)

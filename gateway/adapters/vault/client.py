@@ -7,6 +7,7 @@ alone for a while (``core/breaker.py``). A request that was sent is never abando
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -111,8 +112,13 @@ class VaultClient:
         reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
         if not reply.lease_id or not isinstance(user, str) or not isinstance(password, str):
+            if reply.lease_id:
+                # Something was minted that is no login: it ends now, or with its token, which the caller retires.
+                with suppress(VaultFault):
+                    await self.revoke_login(reply.lease_id, wait=False)
             fix = f"bao read {template.mount}/roles/{template.role} must show a database role"
-            raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
+            detail = f"the vault mints no login for {template.name!r}"
+            raise VaultFault(VaultCause.NO_ROLE, detail, fix=fix, unanswered=bool(reply.lease_id))
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:

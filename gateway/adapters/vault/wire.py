@@ -140,7 +140,9 @@ class Wire:
                 VaultCause.UNREACHABLE, "cannot be reached", unanswered=not _never_connected(error)
             ) from None
         if status in _SEALED and ask.path != "sys/health":
-            raise VaultFault(VaultCause.SEALED, "the vault is sealed", fix="unseal it: `bao operator unseal`")
+            # It may have been sealed in the middle of what was asked.
+            fix = "unseal it: `bao operator unseal`"
+            raise VaultFault(VaultCause.SEALED, "the vault is sealed", fix=fix, unanswered=True)
         # A revocation is answered 204, or 202 where the vault goes on by itself: neither has a body.
         return status, _read(content) if _OK <= status <= _LAST_OK and content else _EMPTY
 
