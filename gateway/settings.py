@@ -1,12 +1,31 @@
 """``gateway.toml``: nested frozen sections, unknown keys refused; secrets come from the environment or files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+# Fields that frame a message or address the next hop: a call that sets one of them is never sent.
+FRAMING = frozenset(
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
+        "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)"
+
+
+def _no_framing(name: str) -> str:
+    if name.lower() in FRAMING:
+        raise ValueError(f"{name} frames the message; a credential needs a field of its own")
+    return name
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$"), AfterValidator(_no_framing)]
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 
 
@@ -138,7 +157,7 @@ class SecretReference(Section):
 class CredentialSection(SecretReference):
     """A static upstream credential, sent as a header field; the value is read at each call."""
 
-    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$", description="Header field.")
+    header: HeaderName = Field("Authorization", description="Header field.")
     prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
 
 
@@ -146,7 +165,7 @@ class VaultSection(Section):
     """OpenBao or HashiCorp Vault, where logins are minted. The gateway is let in by AppRole, or by a token."""
 
     address: str = Field(
-        pattern=r"^(https://|unix:///|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$))",
+        pattern=f"^({NEAR_OR_TLS}|unix:///)",
         description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
     )
     role_id: str | None = Field(None, min_length=1, description="Role id of the gateway's AppRole.")
@@ -175,12 +194,12 @@ class LeaseSection(Section):
     token_role: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.-]+$", description="Token role of the minting tokens; none given = `role`."
     )
-    policy: str | None = Field(None, description="Policy the minting tokens must have, and no other.")
+    policy: str | None = Field(
+        None, min_length=1, description="Policy the minting tokens must have, and no other; none given = `token_role`."
+    )
     scope: Literal["call"] = Field("call", description="How long a login is used.")
-    header: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9-]+$",
-        description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, for one call.",
+    header: HeaderName | None = Field(
+        None, description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, for one call."
     )
     ttl_s: int = Field(
         120, ge=5, le=86_400, description="Longest life of a login and longest period of a minting token, seconds."
@@ -328,6 +347,10 @@ class GatewaySettings(BaseSettings):
             if credential is not None and isinstance(upstream, HttpUpstream) and credential in self.leases:
                 if self.leases[credential].header is None:
                     raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
+                if not re.match(NEAR_OR_TLS, upstream.origin):
+                    raise ValueError(
+                        f"upstreams.{name}.origin: a minted login goes over https://, or http:// on loopback"
+                    )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
         return self

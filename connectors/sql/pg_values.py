@@ -1,10 +1,16 @@
-"""JSON values as PostgreSQL's types want them, and back."""
+"""JSON values as PostgreSQL's types want them, and back.
+
+What policy read is what is sent: texts that stand for numbers, times and ids have one form each, in ASCII digits
+(``-12.50``, ``2026-01-31``, ``2026-01-31T10:00:00Z``, ids in small letters), so no parser, Python's or PostgreSQL's,
+reads one as something that policy did not see. NaN and infinite values are never sent. Times go as text both ways: then
+those Python has no value for (``infinity``, BC, the year 10000, 24:00) stay what they are.
+"""
 
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 from uuid import UUID
@@ -14,16 +20,6 @@ from connectors.sql.result import Fault, FaultKind
 from gateway.core.errors import NotSent
 
 _PLAIN = (str, int, float, bytes)  # bool is an int
-# What policy read is what is sent: texts that Python or PostgreSQL would read as something else are no values. ASCII
-# digits, no signs but minus, no separators, no blanks, no NaN, no infinity, one form of dates and times.
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
-_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,130})(?:\.[0-9]{1,130})?")
-_TIME = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_OF_DAY = re.compile(_TIME)
-_MOMENT = re.compile(_DAY.pattern + "[T ]" + _TIME + r"(?:Z|[+-][0-9]{2}:[0-9]{2})?")
-# How the driver shows infinity: it cannot be told from the day itself.
-_ENDLESS = frozenset({date.max, date.min, datetime.max, datetime.min})  # noqa: DTZ901 - as the driver gives them
 _AS_TEXT = (UUID, IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 
 
@@ -38,12 +34,12 @@ def bound(name: str, value: SqlValue, kind: str) -> Any:
         return value
     try:
         return convert(value)
-    except (ValueError, TypeError, InvalidOperation, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         raise NotSent(f"{name!r} is no value of the type {kind}", cause_code="argument") from None
 
 
 def shown(name: str, value: Any) -> Any:
-    """A value of the column ``name`` as JSON has it; numerics and times are text, bytes stay bytes.
+    """A value of the column ``name`` as JSON has it; numerics are text, bytes stay bytes.
 
     Raises:
         Fault: its type has no such form; the statement casts it to text.
@@ -52,10 +48,6 @@ def shown(name: str, value: Any) -> Any:
         return value
     if isinstance(value, Decimal):
         return format(value, "f") if value.is_finite() else str(value)
-    if isinstance(value, date | time):  # a datetime is a date
-        if value in _ENDLESS or (isinstance(value, datetime) and value.replace(tzinfo=None) in _ENDLESS):
-            raise Fault(FaultKind.FAILED, f"column {name!r} holds a day without end: cast it to text")
-        return value.isoformat()
     if isinstance(value, list):
         return [shown(name, item) for item in value]
     if isinstance(value, _AS_TEXT):
@@ -69,43 +61,57 @@ def _flag(value: SqlValue) -> bool:
     return bool(value)
 
 
+def _formed(form: re.Pattern[str], value: SqlValue) -> str:
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise ValueError
+    return value
+
+
 def _integer(value: SqlValue) -> int:
     if isinstance(value, float):
         raise TypeError
-    return int(_text(value, _INTEGER))
+    return int(_formed(_INTEGER, str(value)))
 
 
 def _number(value: SqlValue) -> float:
-    if isinstance(value, str):
+    if not isinstance(value, int | float):
         raise TypeError
-    return float(value or 0)
+    number = float(value)
+    if not math.isfinite(number) or number != value:  # an integer that would be rounded
+        raise ValueError
+    return number
 
 
 def _decimal(value: SqlValue) -> Decimal:
-    if isinstance(value, float) and not math.isfinite(value):
+    number = Decimal(_formed(_DECIMAL, value) if isinstance(value, str) else str(value))
+    if not number.is_finite():
         raise ValueError
-    return Decimal(_text(value, _DECIMAL) if isinstance(value, str) else str(value))
+    return number
 
 
-def _text(value: SqlValue, form: re.Pattern[str]) -> str:
-    text = str(value)
-    if not form.fullmatch(text):
-        raise ValueError
-    return text
+def _day(value: SqlValue) -> str:
+    return date.fromisoformat(_formed(_DAY, value)).isoformat()
 
 
-def _moment(value: SqlValue) -> datetime:
-    moment = datetime.fromisoformat(_text(value, _MOMENT))
-    if moment.tzinfo is None:
-        raise ValueError
-    return moment
+def _clock(value: SqlValue) -> str:
+    return time.fromisoformat(_formed(_CLOCK, value)).isoformat()
 
 
-def _local(value: SqlValue) -> datetime:
-    moment = datetime.fromisoformat(_text(value, _MOMENT))
-    if moment.tzinfo is not None:
-        raise ValueError
-    return moment
+def _moment(value: SqlValue) -> str:
+    return datetime.fromisoformat(_formed(_MOMENT, value)).isoformat()
+
+
+def _local(value: SqlValue) -> str:
+    return datetime.fromisoformat(_formed(_LOCAL, value)).isoformat()
+
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,499})(?:\.[0-9]{1,500})?")
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_DAY, _CLOCK, _LOCAL = re.compile(_DATE), re.compile(_TIME), re.compile(f"{_DATE}[T ]{_TIME}")
+_MOMENT = re.compile(f"{_DATE}[T ]{_TIME}(?:Z|[+-][0-9]{{2}}:[0-9]{{2}})")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 _BINDERS: Mapping[str, Callable[[SqlValue], Any]] = {
@@ -116,11 +122,36 @@ _BINDERS: Mapping[str, Callable[[SqlValue], Any]] = {
     "float4": _number,
     "float8": _number,
     "numeric": _decimal,
+    "money": lambda value: str(_decimal(value)),
     "text": str,
     "varchar": str,
     "bpchar": str,
-    "date": lambda value: date.fromisoformat(_text(value, _DAY)),
+    "date": _day,
     "timestamp": _local,
     "timestamptz": _moment,
-    "time": lambda value: time.fromisoformat(_text(value, _OF_DAY)),
+    "time": _clock,
+    "uuid": lambda value: _formed(_UUID, value),
+}
+
+
+def _isoformat(parse: Callable[[str], date | time]) -> Callable[[str], str]:
+    def shown_as(text: str) -> str:
+        try:
+            moment = parse(text)
+            if isinstance(moment, datetime) and moment.tzinfo is not None:
+                moment = moment.astimezone(UTC)  # the session's zone is the database's business
+            return moment.isoformat()
+        except (ValueError, OverflowError):
+            return text  # no value of Python's: as PostgreSQL says it
+
+    return shown_as
+
+
+# What PostgreSQL says of each type of time, in DateStyle ISO, as JSON has it.
+TIMES: Mapping[str, Callable[[str], str]] = {
+    "date": _isoformat(date.fromisoformat),
+    "time": _isoformat(time.fromisoformat),
+    "timetz": _isoformat(time.fromisoformat),
+    "timestamp": _isoformat(datetime.fromisoformat),
+    "timestamptz": _isoformat(datetime.fromisoformat),
 }

@@ -20,11 +20,12 @@ from anyio import CancelScope
 
 from connectors.sql import binding
 from connectors.sql.binding import Mode, Statement
-from connectors.sql.pg_values import bound, shown
+from connectors.sql.pg_values import TIMES, bound, shown
 from connectors.sql.placeholders import Numbered, numbered
 from connectors.sql.result import Fault, FaultKind, Rendered, Room, Table, answered, rendered
+from connectors.sql.session import Session
 from gateway.core.call import Lease, Login, Raw
-from gateway.core.errors import NotSent, Unavailable
+from gateway.core.errors import GatewayError, NotSent, Unavailable
 from gateway.core.tool import Tool
 
 _PORT = 5432
@@ -34,6 +35,9 @@ _SHARE_OF_TIMEOUT = 0.9
 _PING_S = 2.0
 _CLOSE_S = 1.0
 _BATCH = 64
+# No value is more than three times as long on the wire as in a result, where it stands twice.
+_WIRE_SHARE = 4
+_WIRE_MORE = 64 * 1024
 # What a client sends to ask for TLS: any PostgreSQL answers with one letter, before any login.
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 _COUNTING = re.compile(r"(?:INSERT 0|UPDATE|DELETE|MERGE) (\d+)")
@@ -171,6 +175,7 @@ class PostgresConnector:
             async with asyncio.timeout(seconds):
                 connection = await self._connected(login, work.found.mode, seconds)
                 transaction, result = await _executed(connection, work)
+            connection.gauge.room = None  # the answer to COMMIT must not be what is too many
             await _committed(transaction)
             in_order = True
         except TimeoutError:
@@ -184,9 +189,10 @@ class PostgresConnector:
                 await _closed(connection, in_order=in_order)
         return result
 
-    async def _connected(self, login: Login, mode: Mode, seconds: float) -> asyncpg.Connection:
+    async def _connected(self, login: Login, mode: Mode, seconds: float) -> Session:
         place = self._target
         settings = {
+            "DateStyle": "ISO",
             "application_name": "ostiary",
             "client_connection_check_interval": "1000",
             "default_transaction_read_only": "on" if mode is Mode.READ else "off",
@@ -194,7 +200,7 @@ class PostgresConnector:
             "statement_timeout": str(max(1, round(seconds * 1000))),
         }
         try:
-            return await asyncpg.connect(
+            session: Session = await asyncpg.connect(
                 host=place.host,
                 port=place.port,
                 database=place.database,
@@ -206,7 +212,9 @@ class PostgresConnector:
                 statement_cache_size=0,
                 server_settings=settings,
                 target_session_attrs="any",
+                connection_class=Session,
             )
+            return session  # noqa: TRY300
         except TimeoutError:
             raise
         except asyncpg.PostgresError as error:
@@ -231,20 +239,25 @@ def _numbered(found: Statement) -> Numbered:
         raise NotSent(f"the tool's binding cannot be used: {error}", cause_code="binding") from None
 
 
-async def _executed(connection: asyncpg.Connection, work: _Work) -> tuple[Any, Rendered]:
+async def _executed(connection: Session, work: _Work) -> tuple[Any, Rendered]:
+    connection.gauge.room = work.max_bytes * _WIRE_SHARE + _WIRE_MORE
     try:
         transaction = connection.transaction(readonly=work.found.mode is Mode.READ)
         await transaction.start()
+        for kind, decoder in TIMES.items():
+            await connection.set_type_codec(kind, schema="pg_catalog", encoder=str, decoder=decoder, format="text")
         prepared = await connection.prepare(work.numbered.text)
         kinds = [kind.name for kind in prepared.get_parameters()]
         names = work.numbered.names
         values = [bound(name, work.values.get(name), kind) for name, kind in zip(names, kinds, strict=True)]
         return transaction, rendered(work.found, work.max_bytes, await _fetched(prepared, values, work))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (Fault, GatewayError):
+        raise
+    # Whatever it is, such as a value the library cannot read: COMMIT was not sent, so nothing was changed.
+    except Exception as error:  # noqa: BLE001
+        if connection.gauge.is_over:
+            raise Fault(FaultKind.OVERSIZE, f"more than {work.max_bytes} bytes") from None
         raise _fault(error, lost=connection.is_closed()) from None
-    # The driver's, where a value is beyond what Python's own types hold: a day before Christ, 24:00.
-    except (ValueError, OverflowError):
-        raise Fault(FaultKind.FAILED, "a value has no form here: cast it to text") from None
 
 
 async def _fetched(prepared: Any, values: list[Any], work: _Work) -> Table:
@@ -255,10 +268,7 @@ async def _fetched(prepared: Any, values: list[Any], work: _Work) -> Table:
     cursor = await prepared.cursor(*values)
     rows: list[tuple[Any, ...]] = []
     room = Room(work.found, work.max_bytes)
-    # A few at first: how much a row weighs is known once it is here, and too many heavy ones are too much.
-    size = 1
-    while batch := await cursor.fetch(size):
-        size = min(2 * size, _BATCH)
+    while batch := await cursor.fetch(min(_BATCH, work.found.max_rows + 1)):
         for record in batch:
             row = tuple(shown(name, value) for name, value in zip(columns, record.values(), strict=True))
             room.take(row)

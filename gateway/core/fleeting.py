@@ -9,7 +9,7 @@ it opens nothing any more, but a late output that shows it would still look like
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
-from gateway.core.needles import Needles, UnfitSecret, encodings
+from gateway.core.needles import Needles, TooManySecrets, encodings
 
 MAX_LIVE = 1024
 MAX_LATE = 512
@@ -31,14 +31,20 @@ class Fleeting:
     def __contains__(self, value: str) -> bool:
         return value in self._forms
 
+    @property
+    def room(self) -> int:
+        """How many more values could be in use."""
+        return MAX_LIVE - len(self._live)
+
     def add(self, value: str) -> None:
         """Know a value that is about to be used.
 
         Raises:
-            UnfitSecret: it cannot be kept out of outputs, or 1024 are in use: it must not be used.
+            UnfitSecret: it cannot be kept out of outputs: it must not be used.
+            TooManySecrets: 1024 are in use.
         """
-        if value not in self._live and len(self._live) >= MAX_LIVE:
-            raise UnfitSecret(f"more than {MAX_LIVE} minted secrets at a time")
+        if value not in self._live and self.room <= 0:
+            raise TooManySecrets(f"more than {MAX_LIVE} minted secrets at a time")
         if value in self._forms:
             self._late.pop(value, None)
             self._live.add(value)

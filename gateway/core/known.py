@@ -42,11 +42,17 @@ class KnownValues:
         """All values as of now, minted ones included, in several compiled parts."""
         return (self._needles, *self._fleeting.segments)
 
+    @property
+    def room(self) -> int:
+        """How many more minted values could be in use."""
+        return self._fleeting.room
+
     def lend(self, value: str) -> None:
         """Know a minted value before it is used.
 
         Raises:
-            UnfitSecret: too short, too long, or too many are in use: it must not be used.
+            UnfitSecret: too short or too long: it must not be used.
+            TooManySecrets: ``room`` is 0.
         """
         self._fleeting.add(value)
 

@@ -35,14 +35,14 @@ class VaultFault(Unavailable):
 
     Attributes:
         fix: what the operator does about it; may name paths and roles of the vault, so callers do not see it.
-        unanswered: whether the vault gave no answer at all, so that what was asked may have been done.
+        undone: whether it is certain that the vault did nothing; where it is not, something may have been minted.
     """
 
-    def __init__(self, cause: VaultCause, detail: str, *, fix: str, unanswered: bool = False) -> None:
+    def __init__(self, cause: VaultCause, detail: str, *, fix: str, undone: bool = False) -> None:
         """``detail`` is safe to show to callers."""
         super().__init__(detail, retry_after=1, cause_code=cause)
         self.fix = fix
-        self.unanswered = unanswered
+        self.undone = undone
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Template:
         role: database role that logins are minted by.
         token_role: token role that minting tokens are made by.
         longest_s: a login or token that would outlive the gateway by more is refused.
-        policy: the one policy of its minting tokens; None = the token role says.
+        policy: the one policy of its minting tokens; None = it is named like the token role.
         header: header field that an HTTP upstream gets the login in, as ``user:password``; None = it gets none.
     """
 
@@ -66,6 +66,11 @@ class Template:
     longest_s: int
     policy: str | None = None
     header: str | None = None
+
+    @property
+    def token_policy(self) -> str:
+        """The policy its minting tokens have, and no other."""
+        return self.policy or self.token_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,12 @@ class LeaseMeter(Protocol):
 
     def leases(self, live: int, pending: int) -> None:
         """How many logins there are now: used by a call, and waiting to be ended."""
+
+
+def crowded() -> VaultFault:
+    """No more minted secrets can be kept out of outputs at a time; raised before anything is minted."""
+    fix = "wait until calls have ended"
+    return VaultFault(VaultCause.BUSY, "there are too many credentials at a time", fix=fix, undone=True)
 
 
 def holder_of(intent: Intent) -> Holder:

@@ -1,11 +1,13 @@
 r"""Secrets the gateway knows, found again in every encoding a tool is likely to give them back in.
 
-Each value becomes a dozen needles: as it is, JSON-escaped, URL-encoded, hex, base64 at the three alignments (so also in
-the middle of something longer), reversed; each also split by white space or zero-width characters. Two passes over
+Each value becomes a dozen needles: as it is, JSON-escaped, hex in any case, base64 at the three alignments (so also in
+the middle of something longer), reversed; each also with any of its characters written as ``%41``, ``\x41`` or
+``\u0041``, and split by white space (also written ``\n``), controls or characters that show as nothing. Two passes over
 bytes find them:
 
-1. ``may_hold`` on squeezed bytes: white space, backslashes and the letters of ``\n \r \t \f`` are deleted on both
-   sides, so that escaped and broken-up occurrences collapse into one literal search. May say yes wrongly, never no.
+1. ``may_hold`` on squeezed bytes: white space, controls, backslashes and the letters of ``\b \f \n \r \t`` are deleted
+   on both sides, so that escaped and broken-up occurrences collapse into one search. May say yes wrongly; never no,
+   but for what ``VEILS`` match.
 2. ``spans`` on decoded text: exact places, overlapping ones merged.
 
 Both search a fixed-size piece out of each needle by one RE2 alternation, so the cost hardly depends on how many secrets
@@ -18,7 +20,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote_to_bytes
 
 import re2
 
@@ -28,22 +30,49 @@ PLACEHOLDERS = ("[redacted:known_value]", "[redacted:secret_key]")
 
 _PIECE = 8  # every needle has at least as many bytes, white space not counted
 _SQUEEZED_PIECE = 12
-_SQUEEZED_OUT = b" \t\r\n\f\\nrtf"
-# White space and what shows as nothing: U+00A0, U+00AD, U+2000-200F, U+2028-202F, U+205F-2064, U+3000, U+FEFF.
-WIDE_GAPS = rb"\xc2[\xa0\xad]|\xe2\x80[\x80-\x8f\xa8-\xaf]|\xe2\x81[\x9f-\xa4]|\xe3\x80\x80|\xef\xbb\xbf"
-_ASCII_GAPS = b" \t\r\n\v\f"
-_GAPS = re.compile(rb"(?:[" + _ASCII_GAPS + rb"]|" + WIDE_GAPS + rb")+")
+_ASCII_GAPS = bytes([*range(0x21), 0x7F])
+_LETTERS_OUT = b"bf"  # of those deleted from squeezed bytes, the ones that are hexadecimal digits
+_SQUEEZED_OUT = _ASCII_GAPS + b"\\nrt" + _LETTERS_OUT
+# Beyond ASCII: controls, white space, and all that Unicode lets a reader see nothing of (also fillers and Braille's
+# blank): U+0080-00A0 00AD 034F 061C 115F-1160 1680 17B4-17B5 180B-180F 2000-200F 2028-202F 205F-206F 2800 3000 3164
+# FE00-FE0F FEFF FFA0 FFF0-FFFB 1BCA0-1BCA3 1D173-1D17A E0000-E0FFF, in UTF-8.
+_WIDE_GAPS = (
+    rb"\xc2[\x80-\xa0\xad]|\xcd\x8f|\xd8\x9c|\xe1(?:\x85[\x9f\xa0]|\x9a\x80|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])"
+    rb"|\xe2(?:\x80[\x80-\x8f\xa8-\xaf]|\x81[\x9f-\xaf]|\xa0\x80)|\xe3(?:\x80\x80|\x85\xa4)"
+    rb"|\xef(?:\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0|\xbf[\xb0-\xbb])"
+    rb"|\xf0(?:\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])|\xf3\xa0[\x80-\xbf][\x80-\xbf]"
+)
+_GAPS = re.compile(rb"(?:[\x00-\x20\x7f]|" + _WIDE_GAPS + rb")+")
+_BYTE = rb"[0-9a-fA-F]{2}"
+# What squeezed bytes still hide: a pattern for RE2.
+VEILS = rb"\\u" + _BYTE + _BYTE + rb"|\\x" + _BYTE + rb"|" + _WIDE_GAPS
+# A character written as its number, or white space as its letter; backslashes are doubled in texts inside texts.
+_WRITTEN = re.compile(
+    rb"%(?P<percent>" + _BYTE + rb")|(?<!\\)\\++(?:x(?P<x>" + _BYTE + rb")"
+    rb"|u(?P<high>[dD][89abAB]" + _BYTE + rb")\\++u(?P<low>[dD][c-fC-F]" + _BYTE + rb")"
+    rb"|u(?P<u>" + _BYTE + _BYTE + rb")|(?P<gap>[bfnrt\n]))"
+)
+_IN_HEX = re.compile(rb"[0-9a-f]{16,}")
 
 Span = tuple[int, int]
+Edit = tuple[int, int, bytes]
 
 
 class UnfitSecret(ValueError):
     """The value cannot be kept out of outputs, so it must not be used as a secret: too short, too long, too many."""
 
 
+class TooManySecrets(UnfitSecret):
+    """Nothing is wrong with the value, but no more can be kept out of outputs at a time."""
+
+
 def squeeze(body: bytes) -> bytes:
-    """``body`` as ``Needles.may_hold`` takes it."""
-    return body.translate(None, _SQUEEZED_OUT)
+    """``body`` as ``Needles.may_hold`` takes it: squeezed, and once more without percent-encoding if it has any."""
+    squeezed = body.translate(None, _SQUEEZED_OUT)
+    if b"%" not in body:
+        return squeezed
+    # Nothing that is searched holds a zero, so nothing is found across it.
+    return squeezed + b"\0" + unquote_to_bytes(body).translate(None, _SQUEEZED_OUT)
 
 
 class Needles:
@@ -60,59 +89,99 @@ class Needles:
         """
         self.values = frozenset(values)
         wanted = {needle for value in self.values for needle in encodings(value)} if needles is None else set(needles)
-        self._by_piece: dict[bytes, list[tuple[int, bytes]]] = {}
+        # By their pieces in small letters: hex digits may be written in either case.
+        self._by_piece: dict[bytes, list[tuple[int, bytes, bool]]] = {}
+        pieces, squeezed = set(), set()
         for needle in wanted:
             at = (len(needle) - _PIECE) // 2
-            self._by_piece.setdefault(needle[at : at + _PIECE], []).append((at, needle))
-        self._exact = _alternation(self._by_piece)
-        squeezed = {_middle(squeeze(needle)) for needle in wanted}
-        self._everywhere = any(len(piece) < _PIECE // 2 for piece in squeezed)  # too little left to tell
+            piece, is_hex = needle[at : at + _PIECE], _IN_HEX.fullmatch(needle) is not None
+            self._by_piece.setdefault(piece.lower(), []).append((at, needle, is_hex))
+            pieces.add(_in_any_case(piece) if is_hex else re2.escape(piece))
+            squeezed.add(_squeezed_pattern(needle, is_hex=is_hex))
+        self._exact = _alternation(pieces)
+        self._everywhere = b"" in squeezed
         self._squeezed = None if self._everywhere else _alternation(squeezed)
 
     def may_hold(self, squeezed: bytes) -> bool:
-        r"""Whether a body, squeezed, may hold a value: False is certain unless it uses ``\u`` escapes or wide gaps."""
+        """Whether a body, squeezed, may hold a value: False is certain unless ``VEILS`` match in the body."""
         return self._everywhere or (self._squeezed is not None and self._squeezed.search(squeezed) is not None)
 
     def spans(self, data: bytes) -> list[Span]:
         """The places of all values in UTF-8 text, in order, not overlapping, white space inside included."""
         if len(data) < MIN_LENGTH:
             return []
+        found = self._in_plain(data)
+        edits = _written(data) if b"%" in data or b"\\" in data else []
+        if edits:
+            places = _Places((start, end, len(char)) for start, end, char in edits)
+            found += [(places.first(start), places.last(end)) for start, end in self._in_plain(_edited(data, edits))]
+        return _merged(found)
+
+    def _in_plain(self, data: bytes) -> list[Span]:
         solid = data.translate(None, _ASCII_GAPS)
         found = list(self._found(solid if data.isascii() else _GAPS.sub(b"", solid)))
         if not found:
             return []
-        shift = _Shift([match.span() for match in _GAPS.finditer(data)])
-        return _merged((shift.first(start), shift.last(end)) for start, end in found)
+        places = _Places((*match.span(), 0) for match in _GAPS.finditer(data))
+        return [(places.first(start), places.last(end)) for start, end in found]
 
     def _found(self, data: bytes) -> Iterator[Span]:
         start = 0
         while self._exact is not None and (match := self._exact.search(data, start)) is not None:
             start = match.start() + 1  # the next needle may overlap this one
-            for at, needle in self._by_piece[match.group()]:
+            for at, needle, is_hex in self._by_piece[match.group().lower()]:
                 first = match.start() - at
-                if first >= 0 and data.startswith(needle, first):
-                    yield first, first + len(needle)
+                last = first + len(needle)
+                if first >= 0 and (data[first:last].lower() if is_hex else data[first:last]) == needle:
+                    yield first, last
 
 
-class _Shift:
-    """Maps places in text without gaps to places in the text with them."""
+class _Places:
+    """Maps places in an edited text to places in the text as it was."""
 
-    __slots__ = ("_removed", "_solid")
+    __slots__ = ("_news", "_olds")
 
-    def __init__(self, gaps: list[Span]) -> None:
-        self._solid: list[int] = []  # where each gap was, in the text without gaps
-        self._removed = [0]
-        for start, end in gaps:
-            self._solid.append(start - self._removed[-1])
-            self._removed.append(self._removed[-1] + end - start)
+    def __init__(self, edits: Iterable[tuple[int, int, int]]) -> None:
+        """``edits``: start and end of what was replaced, and the length of what stands there now."""
+        self._news: list[int] = [0]  # where an edit begins and where it ends, in turns, in the edited text ...
+        self._olds: list[int] = [0]  # ... and in the old one
+        for start, end, length in edits:
+            new = self._news[-1] + start - self._olds[-1]
+            self._news += (new, new + length)
+            self._olds += (start, end)
 
     def first(self, place: int) -> int:
-        """Place of the byte at ``place``."""
-        return place + self._removed[bisect_right(self._solid, place)]
+        """Place of the byte at ``place``; where that is in an edit, of the edit's beginning."""
+        at = bisect_right(self._news, place) - 1
+        return self._olds[at] if at % 2 else self._olds[at] + place - self._news[at]
 
     def last(self, end: int) -> int:
-        """Place just after the byte before ``end``."""
-        return self.first(end - 1) + 1
+        """Place just after the byte before ``end``; where that is in an edit, of the edit's end."""
+        at = bisect_right(self._news, end - 1) - 1
+        return self._olds[at + 1] if at % 2 else self._olds[at] + end - self._news[at]
+
+
+def _written(data: bytes) -> list[Edit]:
+    # All characters that are written as something else, and what they are.
+    return [(*match.span(), _character(match)) for match in _WRITTEN.finditer(data)]
+
+
+def _character(match: re.Match[bytes]) -> bytes:
+    byte = match["percent"] or match["x"]
+    if match["gap"]:
+        return b" "
+    if byte:
+        return bytes.fromhex(byte.decode())
+    units = (match["u"] or match["high"] + match["low"]).decode()
+    return bytes.fromhex(units).decode("utf-16-be", "surrogatepass").encode("utf-8", "surrogatepass")
+
+
+def _edited(data: bytes, edits: list[Edit]) -> bytes:
+    parts, end = [], 0
+    for start, stop, char in edits:
+        parts += [data[end:start], char]
+        end = stop
+    return b"".join([*parts, data[end:]])
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
@@ -125,19 +194,31 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _middle(needle: bytes) -> bytes:
-    # The middle tells secrets apart; tokens and PEM blocks begin and end alike.
-    at = max(0, (len(needle) - _SQUEEZED_PIECE) // 2)
-    return needle[at : at + _SQUEEZED_PIECE]
+def _squeezed_pattern(needle: bytes, *, is_hex: bool) -> bytes:
+    # Of a piece of the squeezed needle; empty where too little is left to tell. The middle tells secrets apart: tokens
+    # and PEM blocks begin and end alike.
+    places = [place for place, byte in enumerate(needle) if byte not in _SQUEEZED_OUT]
+    if len(places) < _PIECE // 2:
+        return b""
+    at = max(0, (len(places) - _SQUEEZED_PIECE) // 2)
+    piece = needle[places[at] : places[min(at + _SQUEEZED_PIECE, len(places)) - 1] + 1]
+    if not is_hex:
+        return bytes(re2.escape(piece.translate(None, _SQUEEZED_OUT)))
+    # Only small letters are deleted; as capitals they may stand there.
+    return _in_any_case(re.sub(b"([" + _LETTERS_OUT + b"])", rb"\1?", piece))
 
 
-def _alternation(literals: Iterable[bytes]) -> "re2._Regexp | None":
+def _in_any_case(pattern: bytes) -> bytes:
+    return b"(?i:" + pattern + b")"
+
+
+def _alternation(patterns: Iterable[bytes]) -> "re2._Regexp | None":
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # bytes are bytes
     options.never_capture = True
     options.log_errors = False
     options.max_mem = 64 * 1024 * 1024
-    pattern = b"|".join(re2.escape(literal) for literal in sorted(literals))
+    pattern = b"|".join(sorted(patterns))
     return re2.compile(pattern, options) if pattern else None
 
 
@@ -154,30 +235,16 @@ def encodings(value: str) -> frozenset[bytes]:
     if any(solid in placeholder.encode() for placeholder in PLACEHOLDERS):
         raise UnfitSecret("a secret must not be a word of the placeholder that replaces it")
     backwards = value[::-1].encode("utf-8", "surrogatepass")
-    forms = {raw, backwards, *_escaped(value), *_percent(value, raw), *_hex(raw), *_base64(raw)}
+    forms = {raw, backwards, *_escaped(value), raw.replace(b" ", b"+"), binascii.hexlify(raw), *_base64(raw)}
     if solid != raw:
-        forms |= {*_hex(solid), *_base64(solid)}
+        forms |= {binascii.hexlify(solid), *_base64(solid)}
     return frozenset(_GAPS.sub(b"", form) for form in forms)
 
 
 def _escaped(value: str) -> Iterator[bytes]:
-    for ascii_only in (True, False):
-        text = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        for form in (text, text.replace("/", "\\/")):
-            yield form.encode("utf-8", "surrogatepass")
-
-
-def _percent(value: str, raw: bytes) -> Iterator[bytes]:
-    for form in (quote(raw), quote(raw, safe=""), quote_plus(raw), "".join(f"%{byte:02X}" for byte in raw)):
-        yield form.encode()
-        yield re.sub("%[0-9A-F]{2}", lambda match: match.group().lower(), form).encode()
-    yield "".join(f"\\u{ord(char):04x}" for char in value).encode()
-
-
-def _hex(raw: bytes) -> Iterator[bytes]:
-    digits = binascii.hexlify(raw)
-    yield digits
-    yield digits.upper()
+    text = json.dumps(value, ensure_ascii=False)[1:-1]
+    for form in (text, text.replace("/", "\\/")):
+        yield form.encode("utf-8", "surrogatepass")
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:

@@ -4,8 +4,10 @@ Layer 1 takes out every known value in all its encodings (``core/needles.py``), 
 names a secret (``core/secret_names.py``), also inside texts that are JSON themselves. The result stays valid JSON, and
 one that holds nothing keeps the upstream's bytes: a few scans over the body tell, without parsing it.
 
-What this does not find: a value encrypted, compressed or encoded twice, one spread over several members, and secrets
-nobody told the gateway of under keys that do not say so.
+What this does not find: a value encrypted, compressed, encoded twice (hex of the reversed value, base64 of UTF-16) or
+in an encoding that ``core/needles.py`` does not name (HTML entities, base32, hex with separators), with visible
+characters in between, spread over several members, and secrets nobody told the gateway of under keys that do not say
+so.
 """
 
 import json
@@ -21,7 +23,7 @@ import re2
 from gateway.core.call import Call, Live, Redacted, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
-from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, WIDE_GAPS, Needles, Span, UnfitSecret, squeeze
+from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, VEILS, Needles, Span, UnfitSecret, squeeze
 from gateway.core.secret_names import is_secret_name
 
 KNOWN_VALUE, SECRET_KEY = PLACEHOLDERS
@@ -37,7 +39,7 @@ _NAME_MEMBERS = ("name", "key", "Name", "Key")
 
 def _suspects() -> Any:
     # A superset of the names layer 2 knows, at the end of a JSON string (inside a text the quote is escaped); and
-    # whatever the squeezed scan cannot see through: \u escapes, wide or invisible white space.
+    # whatever the squeezed scan cannot see through.
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
@@ -45,7 +47,7 @@ def _suspects() -> Any:
         rb"passw(?:or)?ds?|pwd|pass[-_ .]?(?:phrase|code|word)|secrets?(?:[-_ .]?id)?|token|jwt|keys?"
         rb"|authorization|auth[-_ .]?header|credentials?|cookie"
     )
-    return re2.compile(rb"(?i:" + names + rb')[^a-zA-Z"\\]{0,16}\\*"|\\u[0-9a-fA-F]{4}|' + WIDE_GAPS, options)
+    return re2.compile(rb"(?i:" + names + rb')[^a-zA-Z"\\]{0,16}\\*"|' + VEILS, options)
 
 
 _SUSPECTS = _suspects()

@@ -58,6 +58,46 @@ async def test_a_token_that_has_ended_is_replaced() -> None:
         assert mint.journal.steps.count("vault.mint") == 5
 
 
+async def test_a_token_that_may_have_ended_is_not_used_again() -> None:
+    """Not renewed for most of its period, as when the machine slept: another one is made before anything is minted."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        async with leases.login("erp-read", RUN, 10):
+            pass
+        mint.clock.advance(mint.vault.period_s * 0.9)
+        async with leases.login("erp-read", RUN, 10):
+            assert mint.journal.steps.count("vault.open_token") == 2
+            assert list(mint.vault.tokens) == [mint.lines.lines[-2][2]]
+        assert mint.journal.steps.count("vault.mint") == 2
+
+
+async def test_no_token_is_used_for_longer_than_a_quarter_of_an_hour() -> None:
+    """However well it is renewed: its longest life, which nobody here knows, must not end in the middle of a call."""
+    mint = Mint()
+    async with mint.leases() as leases, leases.login("erp-read", RUN, 10):
+        for seconds in range(10, 900, 10):
+            mint.clock.advance(10)
+            await leases._tokens.look()
+            if seconds % 100 == 0:
+                async with leases.login("erp-read", RUN, 10):
+                    pass
+        assert mint.journal.steps.count("vault.open_token") == 1
+        mint.clock.advance(10)
+        await leases._tokens.look()
+        async with leases.login("erp-read", RUN, 10):
+            assert mint.journal.steps.count("vault.open_token") == 2
+
+
+async def test_a_token_is_renewed_once_in_a_third_of_its_period() -> None:
+    """Not in each round: the vault is asked no more than it must be."""
+    mint = Mint()
+    async with mint.leases() as leases, leases.login("erp-read", RUN, 10):
+        for _ in range(30):
+            mint.clock.advance(1)
+            await leases._tokens.look()
+        assert mint.journal.steps.count("vault.renew_token") == 3
+
+
 async def test_a_vault_that_is_down_at_renewal_is_asked_again() -> None:
     """The token stays until it ends by itself."""
     mint = Mint()
@@ -77,7 +117,7 @@ async def test_what_an_earlier_process_left_is_ended_at_the_start() -> None:
     mint = Mint()
     mint.lines.left = [
         Leftover("run-0", "mark-a", "accessor-old", "erp-read"),
-        Leftover(None, "mark-b", None, "erp-write"),
+        Leftover(None, "mark-b", "accessor-gone", "erp-write"),
     ]
     mint.vault.tokens["accessor-old"] = "erp-read"
     mint.journal.fail("vault.revoke_token", fault(VaultCause.SEALED))
@@ -90,6 +130,79 @@ async def test_what_an_earlier_process_left_is_ended_at_the_start() -> None:
         await until(lambda: mint.lines.words() == ["swept", "swept"])
         await leases.ping("erp-read")
     assert mint.vault.tokens == {}
+
+
+async def test_a_leftover_that_cannot_be_ended_keeps_no_other_alive() -> None:
+    """The others are ended and journalled as such; readiness goes on to say that something is left."""
+    mint = Mint()
+    mint.lines.left = [Leftover("run-0", f"mark-{name}", name, "erp-read") for name in ("a", "b", "c")]
+    mint.vault.tokens = dict.fromkeys(("a", "b", "c"), "erp-read")
+    mint.vault.stuck = {"a"}
+    async with mint.leases() as leases:
+        await until(lambda: list(mint.vault.tokens) == ["a"])
+        await until(lambda: [line[2] for line in mint.lines.lines] == ["mark-b", "mark-c"])
+        with pytest.raises(Unavailable):
+            await leases.ping("erp-read")
+        mint.vault.stuck.clear()
+        await until(lambda: mint.lines.left == [])
+        await leases.ping("erp-read")
+
+
+async def test_a_leftover_nobody_can_read_is_never_said_to_have_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """The vault was not asked, so the signed log does not say that it answered; the operator is told, and can go on."""
+    mint = Mint()
+    mint.lines.left = [Leftover(None, "mark-a", None, "erp-read"), Leftover(None, "mark-b", "old", "erp-read")]
+    async with mint.leases() as leases:
+        await until(lambda: mint.lines.words() == ["swept"])
+        await leases.ping("erp-read")
+    assert [leftover.mark for leftover in mint.lines.left] == ["mark-a"]
+    assert "the log cannot tell 1 minting tokens any more" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["journal.leftovers", "vault.revoke_token"])
+@pytest.mark.parametrize("trouble", [fault(VaultCause.FAILED), RuntimeError("a bug")])
+async def test_the_sweep_is_tried_again_whatever_it_met(step: str, trouble: Exception) -> None:
+    """A bug must not leave the gateway unready, and what was minted alive, until somebody restarts it."""
+    mint = Mint()
+    mint.lines.left = [Leftover("run-0", "mark-a", "accessor-old", "erp-read")]
+    mint.vault.tokens["accessor-old"] = "erp-read"
+    mint.journal.fail(step, trouble)
+    async with mint.leases() as leases:
+        await until(lambda: mint.journal.steps.count(step) >= 2)
+        mint.journal.traps.clear()
+        await until(lambda: mint.vault.tokens == {})
+        await leases.ping("erp-read")
+
+
+async def test_a_login_that_cannot_be_ended_keeps_no_other_alive() -> None:
+    """While a call keeps their token: the others are ended and said to be."""
+    mint = Mint()
+    async with mint.leases() as leases, leases.login("erp-read", RUN, 10):
+        mint.journal.fail("vault.revoke_login", fault(VaultCause.FAILED))
+        ids = list[str]()
+        for _ in range(3):
+            async with leases.login("erp-read", RUN, 10):
+                ids.append(list(mint.vault.logins)[-1])
+                mint.vault.stuck.add(ids[0])
+        await until(lambda: mint.lines.words().count("revoked") == 2)
+        assert ids[0] in mint.vault.logins
+        assert not {ids[1], ids[2]} & mint.vault.logins.keys()
+        del mint.journal.traps["vault.revoke_login"]
+
+
+async def test_stopping_notes_each_login_that_went_with_its_token() -> None:
+    """One that stays, or that the vault does not answer for, keeps the others from no record."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.journal.fail("vault.revoke_login", fault(VaultCause.FAILED))
+        mint.journal.fail("vault.revoke_later", fault(VaultCause.FAILED))
+        async with leases.login("erp-read", RUN, 10):
+            mint.vault.stuck.add(next(iter(mint.vault.tokens)))
+        async with leases.login("erp-write", RUN, 10):
+            pass
+        assert mint.lines.words().count("pending") == 2
+    assert mint.lines.words().count("revoked") == 1
+    assert len(mint.vault.logins) == 1
 
 
 async def test_stopping_while_the_vault_is_away_leaves_it_to_the_next_start() -> None:

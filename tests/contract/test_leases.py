@@ -13,7 +13,7 @@ from gateway.core.call import Intent, Resolved
 from gateway.core.errors import Unavailable
 from gateway.core.fleeting import MAX_LIVE
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, VaultCause
+from gateway.core.leasing import Holder, VaultCause, VaultFault
 from tests.evidence import make_call, make_caller, make_intent, make_permit, make_tool
 from tests.fakes.leases import Mint, fault
 from tests.waiting import until
@@ -175,13 +175,16 @@ async def test_what_cannot_be_minted_or_journalled_is_not_used(step: str) -> Non
     assert mint.vault.tokens == {}
 
 
-async def test_a_login_nobody_heard_of_ends_with_its_token() -> None:
-    """The vault minted and its answer was lost: the token is ended as soon as no other call uses it."""
+@pytest.mark.parametrize(
+    "trouble", [*(fault(cause) for cause in VaultCause if cause != VaultCause.DENIED), RuntimeError("a bug")]
+)
+async def test_a_login_nobody_heard_of_ends_with_its_token(trouble: Exception) -> None:
+    """The vault may have minted, whatever the fault is called: the token is ended once no other call uses it."""
     mint = Mint()
     async with mint.leases() as leases:
         async with leases.login("erp-read", RUN, 10):
-            mint.journal.fail("vault.minted", fault(VaultCause.SLOW, unanswered=True))
-            with pytest.raises(Unavailable):
+            mint.journal.fail("vault.minted", trouble)
+            with pytest.raises(type(trouble)):
                 async with leases.login("erp-read", RUN, 10):
                     raise AssertionError("the call was carried out")
             assert len(mint.vault.logins) == 2
@@ -189,6 +192,19 @@ async def test_a_login_nobody_heard_of_ends_with_its_token() -> None:
         del mint.journal.traps["vault.minted"]
         async with leases.login("erp-read", RUN, 10):
             assert len(mint.vault.tokens) == 1
+
+
+async def test_a_vault_that_certainly_did_nothing_keeps_its_token() -> None:
+    """A refusal of one minting is no reason to make another token for the next."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.journal.fail("vault.mint", fault(VaultCause.NO_ROLE, undone=True))
+        with pytest.raises(Unavailable):
+            async with leases.login("erp-read", RUN, 10):
+                raise AssertionError("the call was carried out")
+        del mint.journal.traps["vault.mint"]
+        async with leases.login("erp-read", RUN, 10):
+            assert mint.journal.steps.count("vault.open_token") == 1
 
 
 @pytest.mark.parametrize("trouble", [fault(VaultCause.SLOW), RuntimeError("a bug")])
@@ -225,6 +241,34 @@ async def test_a_login_is_ended_when_the_vault_says_so_and_not_before() -> None:
         del mint.journal.traps["vault.revoke_token"]
 
 
+async def test_a_login_that_could_not_be_ended_takes_its_token_with_it() -> None:
+    """No other login is minted by that token, so nothing keeps it, and the login with it, from being ended."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        async with leases.login("erp-read", RUN, 10):
+            mint.journal.fail("vault.revoke_login", fault(VaultCause.SLOW))
+            mint.journal.fail("vault.revoke_later", fault(VaultCause.SLOW))
+        del mint.journal.traps["vault.revoke_login"]
+        async with leases.login("erp-read", RUN, 10):
+            assert mint.journal.steps.count("vault.open_token") == 2
+            await until(lambda: len(mint.vault.tokens) == 1)
+            assert len(mint.vault.logins) == 1
+    assert mint.lines.words().count("revoked") == 2
+
+
+async def test_the_vault_is_asked_once_and_then_looked_at() -> None:
+    """It goes on by itself: each further request would start another attempt."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        async with leases.login("erp-read", RUN, 10):
+            mint.vault.keeps = True
+            mint.journal.fail("vault.revoke_token", fault(VaultCause.FAILED))
+        await until(lambda: mint.journal.steps.count("vault.login_exists") >= 4)
+        assert mint.journal.steps.count("vault.revoke_later") == 1
+        mint.vault.logins.clear()
+        mint.journal.traps.clear()
+
+
 @pytest.mark.parametrize(("ttl_s", "lasting_s"), [(5, 10), (121, 10)])
 async def test_a_login_that_does_not_fit_the_tool_is_not_used(ttl_s: int, lasting_s: int) -> None:
     """One that would end in the middle of the call, or outlive what the operator allows."""
@@ -258,16 +302,66 @@ async def test_at_the_bound_of_known_values_nothing_is_minted_for_a_call() -> No
         values = [f"filler-{number:012}" for number in range(MAX_LIVE - 2)]
         for value in values:
             mint.known.lend(value)
-        with pytest.raises(Unavailable) as caught:
-            async with leases.login("erp-read", RUN, 10):
-                raise AssertionError("the call was carried out")
-        assert "more than" in caught.value.detail
-        with pytest.raises(Unavailable):
-            async with leases.login("erp-write", RUN, 10):
-                raise AssertionError("the call was carried out")
+        del mint.journal.steps[:]
+        for name in ("erp-read", "erp-write"):
+            with pytest.raises(VaultFault) as caught:
+                async with leases.login(name, RUN, 10):
+                    raise AssertionError("the call was carried out")
+            assert (caught.value.cause_code, caught.value.fix) == (VaultCause.BUSY, "wait until calls have ended")
+        assert mint.journal.steps == []
         mint.known.retire(values[0])
         async with leases.login("erp-read", RUN, 10):
             pass
+
+
+@pytest.mark.parametrize(("step", "cause"), [("vault.open_token", "the token"), ("vault.minted", "the login")])
+async def test_a_bound_reached_while_it_is_minted_is_no_fault_of_its_own(step: str, cause: str) -> None:
+    """Other secrets took the last places meanwhile: busy, not a wrong password policy; what was made is ended."""
+    mint = Mint()
+
+    def fill() -> None:
+        for number in range(mint.known.room):
+            mint.known.lend(f"{cause}-{number:012}")
+
+    async with mint.leases() as leases:
+        for number in range(MAX_LIVE - 2):
+            mint.known.lend(f"filler-{number:012}")
+        mint.journal.traps[step] = fill
+        with pytest.raises(VaultFault) as caught:
+            async with leases.login("erp-read", RUN, 10):
+                raise AssertionError("the call was carried out")
+        assert caught.value.cause_code == VaultCause.BUSY
+        assert mint.vault.logins == {}
+        assert mint.journal.steps.count(step) == 1
+    assert mint.vault.tokens == {}
+
+
+async def test_as_many_are_minted_at_a_time_as_there_is_room_for() -> None:
+    """Of ten calls at once with room for four, four are carried out and for the others nothing is minted."""
+    mint, done = Mint(), list[str]()
+    async with mint.leases() as leases:
+        async with leases.login("erp-read", RUN, 10):
+            pass
+        for number in range(mint.known.room - 4):
+            mint.known.lend(f"filler-{number:012}")
+        del mint.journal.steps[:]
+        leave = anyio.Event()
+
+        async def call() -> None:
+            try:
+                async with leases.login("erp-read", RUN, 10):
+                    done.append("carried out")
+                    await leave.wait()
+            except VaultFault as fault:
+                done.append(str(fault.cause_code))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(call)
+            await until(lambda: len(done) == 10)
+            leave.set()
+    assert sorted(done) == ["carried out"] * 4 + ["vault_busy"] * 6
+    assert mint.journal.steps.count("vault.mint") == 4
 
 
 async def test_the_tool_decides_which_credential_it_gets() -> None:

@@ -23,9 +23,9 @@ READ = Template("erp-read", "database", "erp-read", "erp-read", 120)
 WRITE = Template("erp-write", "database", "erp-write", "erp-write", 120)
 
 
-def fault(cause: VaultCause, *, unanswered: bool = False) -> VaultFault:
+def fault(cause: VaultCause, *, undone: bool = False) -> VaultFault:
     """What a vault in trouble raises."""
-    return VaultFault(cause, "the vault is in trouble", fix="mend it", unanswered=unanswered)
+    return VaultFault(cause, "the vault is in trouble", fix="mend it", undone=undone)
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class FakeVault:
         logins: the accessor and login of each live lease, by lease id.
         ttl_s: how long logins last.
         keeps: whether a revoked login stays, as where the database behind the vault is down.
+        stuck: accessors and lease ids that cannot be ended, whatever else can.
     """
 
     journal: Journal = field(default_factory=Journal)
@@ -47,6 +48,7 @@ class FakeVault:
     ttl_s: int = 60
     keeps: bool = False
     password: str | None = None
+    stuck: set[str] = field(default_factory=set)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def open_token(self, template: Template) -> MintingToken:
@@ -68,6 +70,8 @@ class FakeVault:
     async def revoke_token(self, accessor: str) -> None:
         """The token and its logins are gone."""
         await self.journal.reach("vault.revoke_token")
+        if accessor in self.stuck:
+            raise fault(VaultCause.FAILED)
         self.tokens.pop(accessor, None)
         self.logins = {lease: held for lease, held in self.logins.items() if held[0] != accessor}
 
@@ -86,6 +90,8 @@ class FakeVault:
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """The login is gone; not waiting is another step."""
         await self.journal.reach("vault.revoke_login" if wait else "vault.revoke_later")
+        if lease_id in self.stuck:
+            raise fault(VaultCause.FAILED)
         if not self.keeps:
             self.logins.pop(lease_id, None)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.http.api import _OWN_FIELDS
 from gateway import minting, settings_file
 from gateway.settings import SettingsError, SqlUpstream
 from tests.gateways import ROOT
@@ -13,6 +14,7 @@ from tests.gateways import ROOT
 VAULT = '[vault]\naddress = "https://vault.example.org"\nrole_id = "r"\nsecret_id = { env = "S" }\n'
 LEASE = '[leases.read]\nrole = "reader"\n'
 URL = 'url = "postgresql://db.example.org/erp"\n'
+API = VAULT + LEASE + 'header = "X-Login"\n[upstreams.api]\nkind = "http"\ncredential = "read"\norigin = '
 UPSTREAM = f'[upstreams.erp]\nkind = "sql"\n{URL}read_lease = "read"\n'
 
 
@@ -45,6 +47,13 @@ def load(folder: Path, text: str) -> str:
         (VAULT + LEASE + UPSTREAM.replace('read_lease = "read"\n', ""), "set read_lease or write_lease"),
         (VAULT + LEASE + UPSTREAM.replace(URL, 'database = "x.db"\n'), "a SQLite file has no users"),
         (VAULT + LEASE + UPSTREAM.replace("//db", "//user:secret@db"), "upstreams.erp"),
+        (API + '"https://api.example.org"', ""),
+        (API + '"http://127.0.0.1:8080"', ""),
+        (API + '"http://[::1]"', ""),
+        (API + '"http://api.example.org"', "upstreams.api.origin: a minted login goes over https"),
+        (API + '"http://127.0.0.1.example.org"', "upstreams.api.origin: a minted login goes over https"),
+        (API.replace("X-Login", "Host") + '"https://api.example.org"', "leases.read.header"),
+        (VAULT + LEASE + 'policy = ""\n', "leases.read.policy"),
     ],
 )
 def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, words: str) -> None:
@@ -52,6 +61,15 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, words: str
     found = load(tmp_path, text)
     assert words in found if words else found == ""
     assert "secret@" not in found
+
+
+@pytest.mark.parametrize("name", sorted(_OWN_FIELDS))
+def test_a_credential_goes_in_no_field_that_frames_the_message(tmp_path: Path, name: str) -> None:
+    """The connector would refuse each call, after a login was minted for it: the settings say so, in any case."""
+    for spelt in (name, name.title(), name.upper()):
+        found = load(tmp_path, VAULT + LEASE + f'header = "{spelt}"\n')
+        assert f"leases.read.header: {spelt} frames the message" in found.replace("Value error, ", "")
+    assert "credentials.a.header" in load(tmp_path, f'[credentials.a]\nenv = "A"\nheader = "{name}"\n')
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:

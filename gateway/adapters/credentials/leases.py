@@ -30,8 +30,9 @@ from gateway.core.leasing import (
     Vault,
     VaultCause,
     VaultFault,
+    crowded,
 )
-from gateway.core.needles import UnfitSecret
+from gateway.core.needles import TooManySecrets, UnfitSecret
 from gateway.core.ports import Clock
 
 _CUT_AGAIN_S = 0.5
@@ -91,6 +92,7 @@ class Leases:
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
+        self._minting = 0
 
     def __contains__(self, name: object) -> bool:
         return name in self._templates
@@ -199,14 +201,19 @@ class Leases:
 
     async def _mint(self, template: Template, holder: Holder) -> Held:
         token = await self._tokens.hold(template, holder)
+        self._minting += 1
         try:
+            if self._parts.known.room < self._minting:
+                raise crowded()
             minted = await self._parts.vault.mint(template, token.token)
         except BaseException as error:
-            # Unanswered: a login may exist whose id nobody knows. It ends with its token, which is used no more.
-            if not isinstance(error, VaultFault) or error.unanswered or error.cause_code == VaultCause.DENIED:
+            # A login may exist whose id nobody knows. It ends with its token, which is used no more.
+            if not isinstance(error, VaultFault) or not error.undone or error.cause_code == VaultCause.DENIED:
                 token.retire()
             self._release(token)
             raise
+        finally:
+            self._minting -= 1
         self._parts.journal.leased(holder, template, token.token, minted)
         held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, self._parts.clock.now_us())
         self._count()
@@ -217,6 +224,8 @@ class Leases:
         try:
             # Before the value leaves this module, so that whatever shows it is redacted.
             self._parts.known.lend(minted.login.password)
+        except TooManySecrets:  # tokens came in between
+            raise crowded() from None
         except UnfitSecret as error:
             fix = "give the database connection of the vault a password policy of 20 or more letters and digits"
             detail = f"the password cannot be kept out of outputs: {error}"

@@ -70,35 +70,40 @@ class Reconciler:
 
     async def settle(self) -> None:
         """All tokens were ended, as far as the vault answers: note which logins went with them."""
-        for pending in list(self._pending):
-            try:
-                if not await self._is_gone_soon(pending):
-                    return  # the vault goes on by itself
-            except Unavailable:
-                return  # left to the tokens' period and to the next start, which ends them by the journal
-            self._done(pending, "stopped")
-
-    async def _is_gone_soon(self, pending: _Pending) -> bool:
+        waiting = list(self._pending)
         for _ in range(_LAST_LOOKS):
-            if not await self.vault.login_exists(pending.minted.lease_id):
+            waiting = [pending for pending in waiting if await self._is_left(pending)]
+            if not waiting:
+                return
+            await asyncio.sleep(_LAST_PAUSE_S)  # the vault goes on by itself
+
+    async def _is_left(self, pending: _Pending) -> bool:
+        try:
+            if await self.vault.login_exists(pending.minted.lease_id):
                 return True
-            await asyncio.sleep(_LAST_PAUSE_S)
+        except Unavailable:
+            return False  # left to its token's period and to the next start, which ends it by the journal
+        self._done(pending, "stopped")
         return False
 
     async def _round(self) -> None:
+        causes = set[str]()
         for pending in list(self._pending):
             try:
-                if not pending.is_asked:
-                    # Not waiting for it: the vault takes it over and tries for itself.
-                    await self.vault.revoke_login(pending.minted.lease_id, wait=False)
-                    pending.is_asked = True
-                if not await self.vault.login_exists(pending.minted.lease_id):
-                    self._done(pending, "reconciled")
-            # Whatever it is: what waits here must be tried again.
+                await self._try(pending)
+            # Whatever it is: it must be tried again, and must not keep the others waiting.
             except Exception as error:  # noqa: BLE001
-                cause = error.cause_code if isinstance(error, Unavailable) else type(error).__name__
-                _LOG.warning("%d credentials cannot be ended yet: %s", len(self._pending), cause)
-                return  # the others would fare no better now
+                causes.add(str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__))
+        if causes:
+            _LOG.warning("%d credentials cannot be ended yet: %s", len(self._pending), ", ".join(sorted(causes)))
+
+    async def _try(self, pending: _Pending) -> None:
+        if not pending.is_asked:
+            # Not waiting for it: the vault takes it over and tries for itself.
+            await self.vault.revoke_login(pending.minted.lease_id, wait=False)
+            pending.is_asked = True
+        if not await self.vault.login_exists(pending.minted.lease_id):
+            self._done(pending, "reconciled")
 
     def _done(self, pending: _Pending, cause: str) -> None:
         self._pending.remove(pending)

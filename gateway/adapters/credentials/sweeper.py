@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.core.errors import Unavailable
-from gateway.core.leasing import LeaseJournal, Template, Vault
+from gateway.core.leasing import LeaseJournal, Leftover, Template, Vault
 from gateway.core.ports import Clock
 
 _LOG = logging.getLogger("ostiary.credentials")
@@ -37,10 +37,11 @@ class Sweeper:
         pause = _FIRST_PAUSE_S
         while self.waiting and not self._stopped.is_set():
             try:
-                await self._sweep()
-                self.waiting = False
-            except Unavailable as error:
-                _LOG.warning("credentials of an earlier process cannot be ended yet: %s", error.cause_code)
+                self.waiting = not await self._sweep()
+            # Whatever it is: what is left must be tried again.
+            except Exception as error:  # noqa: BLE001
+                _LOG.warning("what an earlier process left cannot be looked up yet: %s", _cause(error))
+            if self.waiting:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), pause)
                 pause = min(pause * 2, _MOST_PAUSE_S)
@@ -49,11 +50,30 @@ class Sweeper:
         """End ``run``."""
         self._stopped.set()
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> bool:
+        # Whether nothing is left that can be ended. One that cannot must not keep the others alive.
         found = await self.journal.leftovers(self.clock.now_us() - _LOOK_BACK_US)
-        for leftover in found:
-            if leftover.accessor is not None:
-                await self.vault.revoke_token(leftover.accessor)
+        ends = [
+            await self._is_ended(leftover, leftover.accessor) for leftover in found if leftover.accessor is not None
+        ]
+        lost = len(found) - len(ends)
+        if any(ends):
+            _LOG.warning("ended %d minting tokens of an earlier process, and all their logins", sum(ends))
+        if lost and all(ends):
+            # Nobody can ask for their end, so nobody says that they have ended.
+            _LOG.warning("the log cannot tell %d minting tokens any more: each ends after its period by itself", lost)
+        return all(ends)
+
+    async def _is_ended(self, leftover: Leftover, accessor: str) -> bool:
+        try:
+            await self.vault.revoke_token(accessor)
             self.journal.swept(leftover)
-        if found:
-            _LOG.warning("ended %d minting tokens of an earlier process, and all their logins", len(found))
+        # Whatever it is: it must be tried again, and must not keep the others alive.
+        except Exception as error:  # noqa: BLE001
+            _LOG.warning("a credential of an earlier process cannot be ended yet: %s", _cause(error))
+            return False
+        return True
+
+
+def _cause(error: Exception) -> str:
+    return str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__)

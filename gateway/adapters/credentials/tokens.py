@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, VaultFault
-from gateway.core.needles import UnfitSecret
+from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, crowded
+from gateway.core.needles import TooManySecrets
 from gateway.core.ports import Clock
 
 _LOG = logging.getLogger("ostiary.credentials")
@@ -156,6 +156,8 @@ class Tokens:
         await asyncio.gather(*(self.close(held, "stopped") for held in list(self._open)))
 
     async def _opened(self, template: Template, holder: Holder) -> HeldToken:
+        if self.known.room <= 0:
+            raise crowded()
         token = await self.vault.open_token(template)
         now = self.clock.monotonic()
         run = Holder(holder.run_id)
@@ -163,10 +165,9 @@ class Tokens:
         try:
             self.known.lend(token.secret)
             await self.journal.opened(run, template, token)
-        except UnfitSecret as error:
+        except TooManySecrets:  # others came first while it was opened
             await self._unused(held)
-            fix = "wait until calls have ended"
-            raise VaultFault(VaultCause.BUSY, f"no more credentials at a time: {error}", fix=fix) from None
+            raise crowded() from None
         except BaseException:
             await self._unused(held)
             raise

@@ -7,7 +7,6 @@ alone for a while (``core/breaker.py``). A request that was sent is never abando
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -28,6 +27,7 @@ __all__ = ["Access", "Address", "VaultClient"]
 _BAD_REQUEST = 400
 _FORBIDDEN = 403
 _NOT_FOUND = 404
+_LAST_REFUSAL = 499
 _LAST_OK = 299
 _UPDATE = ("update",)
 _TOO_MUCH = frozenset({"root", "default"})
@@ -42,7 +42,8 @@ class Access:
     """How the gateway says who it is: by AppRole, or by a token.
 
     Attributes:
-        secret: reads the secret id, or the token where there is no role id; asked at each login, so it may be rotated.
+        secret: reads the secret id at each login, or the token, where there is no role id, at each request: either may
+            be rotated.
         role_id: of the AppRole; None = ``secret`` is a token.
         mount: where AppRole is mounted.
     """
@@ -68,6 +69,7 @@ class VaultClient:
         self._places = asyncio.Semaphore(address.connections)
         self._breaker = Breaker()
         self._login = asyncio.Lock()
+        self._secret: str | None = None
         self._token: str | None = None
         self._token_until = 0.0
 
@@ -112,13 +114,10 @@ class VaultClient:
         reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
         if not reply.lease_id or not isinstance(user, str) or not isinstance(password, str):
-            if reply.lease_id:
-                # Something was minted that is no login: it ends now, or with its token, which the caller retires.
-                with suppress(VaultFault):
-                    await self.revoke_login(reply.lease_id, wait=False)
-            fix = f"bao read {template.mount}/roles/{template.role} must show a database role"
-            detail = f"the vault mints no login for {template.name!r}"
-            raise VaultFault(VaultCause.NO_ROLE, detail, fix=fix, unanswered=bool(reply.lease_id))
+            if reply.lease_id:  # a key or certificate, and it works: nobody else knows of it
+                await self.revoke_login(reply.lease_id, wait=True)
+            fix = f"bao read {template.mount}/roles/{template.role} must show a database role with passwords"
+            raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
@@ -150,22 +149,14 @@ class VaultClient:
         status, reply = await self._guarded(lambda: self._wire.ask(ask, token))
         if status <= _LAST_OK or status in fine:
             return reply
-        if status == _FORBIDDEN:
-            raise VaultFault(VaultCause.DENIED, "the vault refuses the gateway", fix=f"allow it: {ask.policy_line}")
-        if status in {_BAD_REQUEST, _NOT_FOUND}:
-            fix = f"the vault has no such path or role: {ask.path}"
-            raise VaultFault(VaultCause.NO_ROLE, "the vault does not know what it is asked for", fix=fix)
-        fix = f"the vault answered {status} to {ask.path}; its log says why (is the database behind it up?)"
-        raise VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix, unanswered=True)
+        raise _refused(ask, status)
 
     async def _own_token(self) -> str:
         async with self._login:
             if self._token is not None and self._clock.monotonic() < self._token_until:
                 return self._token
             token, lasts_s = await self._logged_in()
-            self._learn(token)
-            if self._token is not None and self._token != token:
-                self._known.retire(self._token)
+            self._learn(token, instead_of=self._token)
             self._token, self._token_until = token, self._clock.monotonic() + lasts_s
             return token
 
@@ -175,9 +166,10 @@ class VaultClient:
         except Unavailable as error:
             fix = "set [vault] secret_id or token to an environment variable or a file that can be read"
             raise VaultFault(VaultCause.DENIED, error.detail, fix=fix) from None
-        self._learn(secret)
+        self._learn(secret, instead_of=self._secret)
+        self._secret = secret
         if self._access.role_id is None:
-            return secret, float("inf")
+            return secret, 0.0
         ask = Ask(f"auth/{self._access.mount}/login", {"role_id": self._access.role_id, "secret_id": secret}, _UPDATE)
         status, reply = await self._guarded(lambda: self._wire.ask(ask, None))
         if status > _LAST_OK or reply.auth is None:
@@ -185,17 +177,19 @@ class VaultClient:
             raise VaultFault(VaultCause.DENIED, "the vault does not let the gateway in", fix=fix)
         return reply.auth.client_token, max(1, reply.auth.lease_duration - _MARGIN_S)
 
-    def _learn(self, secret: str) -> None:
+    def _learn(self, secret: str, *, instead_of: str | None) -> None:
         try:
             self._known.lend(secret)
         except UnfitSecret as error:
             fix = "use a longer one"
             raise VaultFault(VaultCause.UNFIT, f"the vault's secret cannot be kept secret: {error}", fix=fix) from None
+        if instead_of is not None and instead_of != secret:
+            self._known.retire(instead_of)
 
     async def _guarded(self, question: Callable[[], T]) -> T:
         if self._breaker.wait(self._clock.monotonic()) > 0:
             fix = f"start it, or correct [vault] address ({self._address.url})"
-            raise VaultFault(VaultCause.UNREACHABLE, "the vault did not answer a moment ago", fix=fix)
+            raise VaultFault(VaultCause.UNREACHABLE, "the vault did not answer a moment ago", fix=fix, undone=True)
         try:
             answer = await self._in_thread(question)
         except VaultFault as fault:
@@ -216,7 +210,7 @@ class VaultClient:
                 await self._places.acquire()
         except TimeoutError:
             fix = "raise [vault] connections"
-            raise VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix) from None
+            raise VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True) from None
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, question)
         finally:
@@ -231,9 +225,22 @@ class VaultClient:
             return  # it ends by itself
 
 
+def _refused(ask: Ask, status: int) -> VaultFault:
+    # A refusal did nothing. After anything else something may exist: a server error can come after the minting.
+    undone = status <= _LAST_REFUSAL
+    if status == _FORBIDDEN:
+        return VaultFault(
+            VaultCause.DENIED, "the vault refuses the gateway", fix=f"allow it: {ask.policy_line}", undone=undone
+        )
+    if status in {_BAD_REQUEST, _NOT_FOUND}:
+        fix = f"the vault has no such path or role: {ask.path}"
+        return VaultFault(VaultCause.NO_ROLE, "the vault does not know what it is asked for", fix=fix, undone=undone)
+    fix = f"the vault answered {status} to {ask.path}; its log says why (is the database behind it up?)"
+    return VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix, undone=undone)
+
+
 def _creation(template: Template) -> dict[str, object]:
-    named = {} if template.policy is None else {"policies": [template.policy]}
-    return {"display_name": f"ostiary-{template.name}", **named}
+    return {"display_name": f"ostiary-{template.name}", "policies": [template.token_policy]}
 
 
 def _misfit(auth: Auth, template: Template) -> str | None:
@@ -242,10 +249,11 @@ def _misfit(auth: Auth, template: Template) -> str | None:
         return "its tokens must be of type service, and orphans"
     if _TOO_MUCH & set(auth.token_policies):
         return "its tokens may not have the policies root or default"
-    if template.policy is not None and set(auth.token_policies) != {template.policy}:
-        return f"its tokens must have the policy {template.policy} and no other"
-    if not 0 < auth.lease_duration <= template.longest_s:
-        return f"its tokens must be periodic, with a period of at most {template.longest_s} s"
+    if set(auth.token_policies) != {template.token_policy}:
+        return f"its tokens must have the policy {template.token_policy} and no other (`policy` of the lease names it)"
+    # What is not renewed must end by itself, and what is used must live on.
+    if not auth.renewable or not 0 < auth.lease_duration <= template.longest_s:
+        return f"its tokens must be renewable, with a period of at most {template.longest_s} s"
     return None
 
 

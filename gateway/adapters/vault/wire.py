@@ -133,16 +133,15 @@ class Wire:
             )
             status, content = int(response.status_code), bytes(response.content)
         except requests.Timeout as error:
-            slow = not isinstance(error, requests.ConnectTimeout)
-            raise self._silent(VaultCause.SLOW, "does not answer in time", unanswered=slow) from None
+            undone = isinstance(error, requests.ConnectTimeout)
+            raise self._silent(VaultCause.SLOW, "does not answer in time", undone=undone) from None
         except (requests.RequestException, OSError) as error:
-            raise self._silent(
-                VaultCause.UNREACHABLE, "cannot be reached", unanswered=not _never_connected(error)
-            ) from None
+            undone = _never_connected(error)
+            raise self._silent(VaultCause.UNREACHABLE, "cannot be reached", undone=undone) from None
         if status in _SEALED and ask.path != "sys/health":
             # It may have been sealed in the middle of what was asked.
             fix = "unseal it: `bao operator unseal`"
-            raise VaultFault(VaultCause.SEALED, "the vault is sealed", fix=fix, unanswered=True)
+            raise VaultFault(VaultCause.SEALED, "the vault is sealed", fix=fix)
         # A revocation is answered 204, or 202 where the vault goes on by itself: neither has a body.
         return status, _read(content) if _OK <= status <= _LAST_OK and content else _EMPTY
 
@@ -162,9 +161,9 @@ class Wire:
         """Close all connections."""
         self._session.close()
 
-    def _silent(self, cause: VaultCause, words: str, *, unanswered: bool) -> VaultFault:
+    def _silent(self, cause: VaultCause, words: str, *, undone: bool) -> VaultFault:
         fix = f"start it, or correct [vault] address ({self._address.url})"
-        return VaultFault(cause, f"the vault {words}", fix=fix, unanswered=unanswered)
+        return VaultFault(cause, f"the vault {words}", fix=fix, undone=undone)
 
 
 def _read(content: bytes) -> Reply:
@@ -172,7 +171,7 @@ def _read(content: bytes) -> Reply:
         return _REPLY.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         fix = "correct [vault] address: something else answers there"
-        raise VaultFault(VaultCause.FAILED, "the vault's answer cannot be read", fix=fix, unanswered=True) from None
+        raise VaultFault(VaultCause.FAILED, "the vault's answer cannot be read", fix=fix) from None
 
 
 def _never_connected(error: Exception) -> bool:
