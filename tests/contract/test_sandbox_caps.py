@@ -190,6 +190,8 @@ except OSError as error:
 async def test_a_bomb_of_empty_files_is_ended(runner: BwrapRunner) -> None:
     """Names take memory, too: files without content are counted to the box."""
     await require(runner, Capability.MEMORY)
+    held = (await runner.probe()).held
+    assert held[Capability.INODES] == held[Capability.MEMORY]
     code = "import os\nfor number in range(10**7): os.close(os.open(f'{number}', os.O_CREAT))"
     outcome = await ran(runner, code, replace(LIMITS, memory_mb=32, cpu_ms=20_000, wall_ms=30_000))
     assert outcome.ended is Ended.MEMORY

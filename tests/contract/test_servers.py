@@ -70,7 +70,10 @@ async def test_postgres_asks_for_passwords_and_listens_on_its_socket_only(real_e
 
 def test_openbao_has_no_root_token_and_forgets_how_it_was_set_up(real_erp: Erp) -> None:
     """The set-up's own token was revoked by its last request; the file with first credentials is gone."""
-    assert not (real_erp.openbao.folder / "config.json").exists()
+    assert {path.name for path in real_erp.openbao.folder.iterdir()} == {"audit.log", "bao.sock", "log"}
+    open_files = Path(f"/proc/{real_erp.openbao.process.process.pid}/fd").iterdir()
+    nameless = [path for path in open_files if str(path.readlink()).endswith(" (deleted)")]
+    assert [path.stat().st_size for path in nameless] == [0]
     lines = [json.loads(line) for line in real_erp.openbao.audit_log.read_text().splitlines()]
     requests = [line["request"]["path"] for line in lines if line["type"] == "request"]
     set_up = requests[: requests.index("auth/approle/login")] if "auth/approle/login" in requests else requests
