@@ -17,8 +17,8 @@ _MICRO = 1_000_000
 _SHORT, _HASH = 8, 32
 _WORDS = {
     "decision": "{effect} by policy {revision}: {reasons[0]}",
-    "approval.requested": "action {action_hash} waits for {persons} person",
-    "approval.decided": "{verdict} of action {action_hash}, signature {signature}",
+    "approval.requested": "action {action} waits for {persons} person",
+    "approval.decided": "{verdict} of approval {approval}, signature {signature}",
     "tool.requested": "the intent: {tool}, pin {definition}; uses the approval up",
     "credential.leased": "{kind} for {template}, lease {mark}, {ttl_s} s at most",
     "credential.revoked": "lease {mark}: {cause}",
@@ -66,8 +66,10 @@ def _says(kind: str, record: Mapping[str, Any]) -> str:
 
 
 def _cut(value: Any) -> Any:
-    is_hash = isinstance(value, str) and len(value) >= _HASH and set(value) <= set("0123456789abcdef")
-    return f"{value[:_SHORT]}…" if is_hash else value
+    if not isinstance(value, str) or len(value) < _HASH or not set(value) <= set("0123456789abcdef-"):
+        return value
+    # Ids begin with the time, so their ends tell them apart.
+    return f"…{value[-_SHORT:]}" if "-" in value else f"{value[:_SHORT]}…"
 
 
 def verified(play: Play) -> None:

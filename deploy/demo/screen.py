@@ -100,11 +100,12 @@ class Terminal:
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Something to look at."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
         for at, head in enumerate(heads):
             # Only the last column gives way where the terminal is narrow.
-            width = None if at == len(heads) - 1 else max(map(len, (head, *(row[at] for row in rows))))
-            table.add_column(head, no_wrap=True, overflow="ellipsis", min_width=width)
+            is_last = at == len(heads) - 1
+            width = None if is_last else max(map(len, (head, *(row[at] for row in rows))))
+            table.add_column(head, no_wrap=True, overflow="ellipsis", width=width, ratio=1 if is_last else None)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)

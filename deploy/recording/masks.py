@@ -13,7 +13,7 @@ MASKS: tuple[tuple[str, str], ...] = (
     (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "(time)"),
     (r"(?<![\w+/])[A-Za-z0-9+/]{43}=", "(digest)"),
     (r"\b[0-9a-f]{32,128}\b", "(digest)"),
-    (r"\b[0-9a-f]{8}(?=…)", "(hash)"),
+    (r"\b[0-9a-f]{8}(?=…)|(?<=…)[0-9a-f]{8}\b", "(hash)"),
     (r"(?<=\bv-)[a-z-]+-[a-z0-9]{12}\b", "(minted)"),
     (r"\bdi1[A-Za-z0-9+/]{8,}=*|(?<=_value\])[A-Za-z0-9+/]{1,3}=+", "(base64)"),
     (r"\b\d+(?= records?\b)|(?<=\brecord )\d+\b", "#"),

@@ -94,7 +94,8 @@ def furnish(folder: Path, **places: str) -> None:
             """
         )
     with contextlib.closing(sqlite3.connect(folder / "books.sqlite")) as database, database:
-        database.executescript("CREATE TABLE books (title TEXT); INSERT INTO books VALUES ('The Door');")
+        database.execute("CREATE TABLE books (title TEXT)")
+        database.executemany("INSERT INTO books VALUES (?)", [("The Door",), (f"a note: {KNOWN_SECRET}!",)])
 
 
 @pytest.fixture(scope="session")

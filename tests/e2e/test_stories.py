@@ -304,19 +304,23 @@ def test_a_limit_of_a_tool_is_each_callers_own(house: House) -> None:
 
 
 def test_configured_secrets_do_not_come_back(house: House) -> None:
-    """The upstream got its key; no spelling of it is in the answer, in the log's payload or in the operator's words."""
+    """The upstream got its key; nothing known comes back, is in the payload or the operator's words, or is sent on."""
     token = house.gateway.token(agent="clerk")
     answer = house.gateway.call(token, "api.leak")
     said = answer.json()["result"]["structuredContent"]
     assert said["knew_the_key"] is True
     assert answer.json()["redactions"] >= 4
-    echoed = house.gateway.call(token, "old.echo", {"text": f"it is {KNOWN_SECRET}!"})
-    assert echoed.status_code == 200
+    noted = house.gateway.call(
+        token, "books.read_query", {"query": "SELECT title FROM books WHERE title LIKE 'a note%'"}
+    )
+    assert noted.json()["redactions"] >= 1
+    sent = house.gateway.call(token, "old.echo", {"text": f"it is {KNOWN_SECRET}!"})
+    assert (sent.status_code, sent.json()["cause"]) == (422, "known_secret")
     with house.gateway.client(house.gateway.token("ada", scopes=["audit"])) as auditor:
         kept = json.dumps(auditor.get(f"/v1/calls/{answer.json()['call_id']}").json()["payloads"]["result"])
     for secret in (API_KEY, KNOWN_SECRET):
         spellings = (secret, secret.encode().hex())
-        for text in (answer.text, echoed.text, kept, house.gateway.words()):
+        for text in (answer.text, noted.text, sent.text, kept, house.gateway.words()):
             assert not [spelling for spelling in spellings if spelling in text]
     types_of = types(house.gateway.records(call_id=answer.json()["call_id"]))
     assert types_of == ["decision", "tool.requested", "redaction", "tool.completed"]
