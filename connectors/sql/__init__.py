@@ -1,4 +1,4 @@
-"""SQL databases as tools: declared statements with bound parameters. SQLite for now."""
+"""SQL databases as tools: declared statements with bound parameters. SQLite here, PostgreSQL in ``postgres``."""
 
 from connectors.sql.connector import SqliteConnector, check
 

@@ -1,9 +1,10 @@
 """The connector for PostgreSQL. What a result is like, ``result`` says; loaded with the extra ``postgres`` only.
 
 Each call opens a connection as the user that was minted for it, runs its one declared statement in one transaction, and
-closes the connection before the user is ended. Reads run in READ ONLY transactions. ``changed`` counts the rows of the
-statement itself, without triggers and cascades; it is null where PostgreSQL does not say. Numerics, times, UUIDs and
-addresses are text; JSON documents are text, too; arrays are lists.
+closes the connection before the user is ended. Reads run in READ ONLY transactions (notifications and advisory locks
+pass, as PostgreSQL has it). ``changed`` counts the rows of the statement itself, without triggers and cascades; it is
+null where PostgreSQL does not say. Numerics, times, UUIDs and addresses are text; JSON documents are text, too; arrays
+are lists. What arrives is bounded by ``session``.
 """
 
 import asyncio

@@ -129,6 +129,7 @@ async def test_what_an_earlier_process_left_is_ended_at_the_start() -> None:
         del mint.journal.traps["vault.revoke_token"]
         await until(lambda: mint.lines.words() == ["swept", "swept"])
         await leases.ping("erp-read")
+    assert mint.lines.since_us == mint.clock.now_us() - 24 * 3600 * 1_000_000  # no token lives longer
     assert mint.vault.tokens == {}
 
 

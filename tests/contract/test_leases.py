@@ -11,9 +11,8 @@ from anyio.lowlevel import checkpoint
 from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredentials
 from gateway.core.call import Intent, Resolved
 from gateway.core.errors import Unavailable
-from gateway.core.fleeting import MAX_LIVE
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, VaultCause, VaultFault
+from gateway.core.leasing import Holder, VaultCause
 from tests.evidence import make_call, make_caller, make_intent, make_permit, make_tool
 from tests.fakes.leases import Mint, fault
 from tests.waiting import until
@@ -194,6 +193,21 @@ async def test_a_login_nobody_heard_of_ends_with_its_token(trouble: Exception) -
             assert len(mint.vault.tokens) == 1
 
 
+async def test_a_login_that_cannot_be_handed_to_the_log_is_ended() -> None:
+    """Whatever the log met: the call is not carried out, the login is gone and its token is free for the next."""
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.journal.fail("journal.leased", RuntimeError("a bug"))
+        with pytest.raises(RuntimeError):
+            async with leases.login("erp-read", RUN, 10):
+                raise AssertionError("the call was carried out")
+        assert (mint.vault.logins, mint.meter.live) == ({}, 0)
+        del mint.journal.traps["journal.leased"]
+        async with leases.login("erp-read", RUN, 10):
+            assert mint.journal.steps.count("vault.open_token") == 1
+    assert mint.vault.tokens == {}
+
+
 async def test_a_vault_that_certainly_did_nothing_keeps_its_token() -> None:
     """A refusal of one minting is no reason to make another token for the next."""
     mint = Mint()
@@ -293,75 +307,6 @@ async def test_a_password_that_cannot_be_redacted_is_not_used() -> None:
                 raise AssertionError("the call was carried out")
         assert "kept out of outputs" in caught.value.detail
         assert mint.vault.logins == {}
-
-
-async def test_at_the_bound_of_known_values_nothing_is_minted_for_a_call() -> None:
-    """More secrets in use than the redactor may hold: refused rather than used unredacted; then there is room again."""
-    mint = Mint()
-    async with mint.leases() as leases, leases.login("erp-read", RUN, 10):
-        values = [f"filler-{number:012}" for number in range(MAX_LIVE - 2)]
-        for value in values:
-            mint.known.lend(value)
-        del mint.journal.steps[:]
-        for name in ("erp-read", "erp-write"):
-            with pytest.raises(VaultFault) as caught:
-                async with leases.login(name, RUN, 10):
-                    raise AssertionError("the call was carried out")
-            assert (caught.value.cause_code, caught.value.fix) == (VaultCause.BUSY, "wait until calls have ended")
-        assert mint.journal.steps == []
-        mint.known.retire(values[0])
-        async with leases.login("erp-read", RUN, 10):
-            pass
-
-
-@pytest.mark.parametrize(("step", "cause"), [("vault.open_token", "the token"), ("vault.minted", "the login")])
-async def test_a_bound_reached_while_it_is_minted_is_no_fault_of_its_own(step: str, cause: str) -> None:
-    """Other secrets took the last places meanwhile: busy, not a wrong password policy; what was made is ended."""
-    mint = Mint()
-
-    def fill() -> None:
-        for number in range(mint.known.room):
-            mint.known.lend(f"{cause}-{number:012}")
-
-    async with mint.leases() as leases:
-        for number in range(MAX_LIVE - 2):
-            mint.known.lend(f"filler-{number:012}")
-        mint.journal.traps[step] = fill
-        with pytest.raises(VaultFault) as caught:
-            async with leases.login("erp-read", RUN, 10):
-                raise AssertionError("the call was carried out")
-        assert caught.value.cause_code == VaultCause.BUSY
-        assert mint.vault.logins == {}
-        assert mint.journal.steps.count(step) == 1
-    assert mint.vault.tokens == {}
-
-
-async def test_as_many_are_minted_at_a_time_as_there_is_room_for() -> None:
-    """Of ten calls at once with room for four, four are carried out and for the others nothing is minted."""
-    mint, done = Mint(), list[str]()
-    async with mint.leases() as leases:
-        async with leases.login("erp-read", RUN, 10):
-            pass
-        for number in range(mint.known.room - 4):
-            mint.known.lend(f"filler-{number:012}")
-        del mint.journal.steps[:]
-        leave = anyio.Event()
-
-        async def call() -> None:
-            try:
-                async with leases.login("erp-read", RUN, 10):
-                    done.append("carried out")
-                    await leave.wait()
-            except VaultFault as fault:
-                done.append(str(fault.cause_code))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(10):
-                group.start_soon(call)
-            await until(lambda: len(done) == 10)
-            leave.set()
-    assert sorted(done) == ["carried out"] * 4 + ["vault_busy"] * 6
-    assert mint.journal.steps.count("vault.mint") == 4
 
 
 async def test_the_tool_decides_which_credential_it_gets() -> None:

@@ -18,6 +18,7 @@ from gateway.core.leasing import MintingToken, VaultCause, VaultFault
 from tests.clock import StepClock
 from tests.fakes.leases import READ
 from tests.fakes.web import Exchange, Web, serving
+from tests.waiting import until
 
 TOKEN = MintingToken("accessor-1", "s.minting-token", 30, "request-1")
 LOGIN = {"auth": {"client_token": "s.gateways-own-token", "accessor": "own", "lease_duration": 60}}
@@ -197,7 +198,8 @@ async def test_a_vault_is_asked_again_after_an_attempt_that_told_nothing(played:
 
         played.web.play = hold
         leaving = asyncio.create_task(vault.mint(READ, TOKEN))
-        await arrived.wait()
+        await until(lambda: arrived.is_set() or leaving.done())
+        assert not leaving.done(), "it was not let through"
         with pytest.raises(VaultFault, match="a moment ago"):
             await vault.mint(READ, TOKEN)  # one at a time
         leaving.cancel()

@@ -107,11 +107,12 @@ class FakeVault:
 
 @dataclass(slots=True)
 class FakeLeaseJournal:
-    """The LeaseJournal port: ``lines`` is what was journalled, in order."""
+    """The LeaseJournal port: ``lines`` is what was journalled, in order; ``since_us`` how far back it was read."""
 
     journal: Journal
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     left: list[Leftover] = field(default_factory=list)
+    since_us: int | None = None
 
     async def opened(self, holder: Holder, template: Template, token: MintingToken) -> None:
         """Note it."""
@@ -137,6 +138,7 @@ class FakeLeaseJournal:
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """What the test left."""
+        self.since_us = since_us
         await self.journal.reach("journal.leftovers")
         return tuple(self.left)
 

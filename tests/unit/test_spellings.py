@@ -150,3 +150,12 @@ def test_hexadecimal_is_found_in_any_case(secret: bytes, capitals: list[bool], a
         + digits[160:]
     )
     assert mixed not in redactor.text(around + mixed + around).replace(KNOWN_VALUE, "")
+
+
+@pytest.mark.parametrize("value", ["nrtfbnrtfb", "n\\r\\t\\f\\b\\n", "rrrrrrrrrrrr"])
+def test_a_value_of_which_squeezing_leaves_nothing_is_looked_for_everywhere(value: str) -> None:
+    """Its letters are those of escaped white space: no scan could tell, so every text is searched for it."""
+    assert Needles([value]).may_hold(b"")
+    redactor = Redactor(KnownValues([value]))
+    assert redactor.text(f"it is {value}.") == f"it is {KNOWN_VALUE}."
+    assert redactor.text("it is nothing.") == "it is nothing."

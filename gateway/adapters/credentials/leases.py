@@ -193,6 +193,7 @@ class Leases:
             # A token that has ended meanwhile (the machine slept) looks like a refusal: once more, with a new one.
             held = await self._mint(template, holder)
         try:
+            self._parts.journal.leased(holder, template, held.token.token, held.minted)
             self._check(held, lasting_s)
         except BaseException:
             await self._given_back(held)
@@ -214,7 +215,6 @@ class Leases:
             raise
         finally:
             self._minting -= 1
-        self._parts.journal.leased(holder, template, token.token, minted)
         held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, self._parts.clock.now_us())
         self._count()
         return held
