@@ -116,6 +116,41 @@ async def test_a_rotated_secret_id_is_used_at_the_next_login(played: Played) -> 
     assert secrets == [given[0], given[0], given[1], given[2]]
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden"])
+async def test_a_refused_secret_id_is_not_tried_until_the_role_is_locked(played: Played, status: str) -> None:
+    """Vaults lock a role after a few refusals; a new secret id is tried at once, the same one after 15 minutes."""
+    given, clock = ["the-wrong-secret-id"], StepClock()
+    access = Access(lambda: given[-1], "role")
+    played.answers["auth/approle/login"] = (status, {})
+    async with VaultClient(Address(played.web.origin), access, KnownValues(), clock) as vault:
+        for _ in range(3):
+            with pytest.raises(VaultFault) as caught:
+                await vault.open_token(READ)
+            assert caught.value.cause_code == VaultCause.DENIED
+        given.append("the-next-secret-id")
+        for seconds in (0, 899, 1):
+            clock.advance(seconds)
+            with pytest.raises(VaultFault):
+                await vault.open_token(READ)
+        played.answers["auth/approle/login"] = ("200 OK", LOGIN)
+        given.append("the-right-secret-id")
+        await vault.open_token(READ)
+    tried = [body["secret_id"] for body in played.asked("auth/approle/login")]
+    assert tried == ["the-wrong-secret-id", "the-next-secret-id", "the-next-secret-id", "the-right-secret-id"]
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error"])
+async def test_a_login_that_was_not_refused_is_tried_again(played: Played, status: str) -> None:
+    """It says nothing about the secret id."""
+    played.answers["auth/approle/login"] = (status, {})
+    async with played.client() as vault:
+        with pytest.raises(VaultFault) as caught:
+            await vault.open_token(READ)
+        assert caught.value.cause_code == VaultCause.FAILED
+        played.answers["auth/approle/login"] = ("200 OK", LOGIN)
+        await vault.open_token(READ)
+
+
 async def mint_fault(played: Played) -> VaultFault:
     """How minting fails."""
     async with played.client() as vault:

@@ -26,12 +26,15 @@ __all__ = ["Access", "Address", "VaultClient"]
 
 _BAD_REQUEST = 400
 _FORBIDDEN = 403
+_TOO_MANY = 429
 _NOT_FOUND = 404
 _LAST_REFUSAL = 499
 _LAST_OK = 299
 _UPDATE = ("update",)
 _TOO_MUCH = frozenset({"root", "default"})
 _MARGIN_S = 5
+# Vaults lock a role for 15 minutes after five refused logins in as many minutes, also for those who then do it right.
+_REFUSED_S = 900
 _SERVICE = "service"
 _SILENT = frozenset({VaultCause.UNREACHABLE, VaultCause.SLOW, VaultCause.SEALED})
 T = TypeVar("T")
@@ -72,6 +75,7 @@ class VaultClient:
         self._secret: str | None = None
         self._token: str | None = None
         self._token_until = 0.0
+        self._refused: tuple[str, float] = ("", 0.0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,12 +174,23 @@ class VaultClient:
         self._secret = secret
         if self._access.role_id is None:
             return secret, 0.0
+        if secret == self._refused[0] and self._clock.monotonic() < self._refused[1]:
+            raise self._locked_out()
         ask = Ask(f"auth/{self._access.mount}/login", {"role_id": self._access.role_id, "secret_id": secret}, _UPDATE)
         status, reply = await self._guarded(lambda: self._wire.ask(ask, None))
+        if _BAD_REQUEST <= status <= _LAST_REFUSAL and status != _TOO_MANY:
+            self._refused = (secret, self._clock.monotonic() + _REFUSED_S)
+            raise self._locked_out()
         if status > _LAST_OK or reply.auth is None:
-            fix = f"check role_id and secret_id of [vault]: the login at auth/{self._access.mount} was refused"
-            raise VaultFault(VaultCause.DENIED, "the vault does not let the gateway in", fix=fix)
+            raise _refused(ask, status)
         return reply.auth.client_token, max(1, reply.auth.lease_duration - _MARGIN_S)
+
+    def _locked_out(self) -> VaultFault:
+        fix = (
+            f"check role_id and secret_id of [vault]: the login at auth/{self._access.mount} was refused; "
+            "a new secret id is tried at once, the same one after 15 minutes or a restart"
+        )
+        return VaultFault(VaultCause.DENIED, "the vault does not let the gateway in", fix=fix, undone=True)
 
     def _learn(self, secret: str, *, instead_of: str | None) -> None:
         try:
