@@ -11,7 +11,7 @@ deny contains {
 	"msg": sprintf("%v calls of %s a run are allowed; %v were made or are under way", [limit, input.tool.fqn, calls]),
 	"fact": sprintf("data.gateway.limits.%s.calls_per_run", [input.tool.fqn]),
 } if {
-	input.phase == "call"
+	limited
 	limit := data.gateway.limits[input.tool.fqn].calls_per_run
 	calls := data.gateway.lib.ledger.calls_so_far
 	calls + 1 > limit

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,18 @@ from gateway.core.errors import InvalidArguments, UnknownTool
 from gateway.core.ports import Ports
 from tests.fakes import World
 from tests.fakes.callers import AGENT
-from tests.fakes.upstream import ORDER
+from tests.fakes.upstream import ORDER, STOCK
 from tests.rego_demo import SETTINGS, serving
 
 # The order tool exists and a deny list hides it; of what does not exist, one name is within the lists and one is not.
+ALL = {"allow": ["erp.*"]}
 LISTS = {"allow": ["erp.*"], "deny": [ORDER.fqn]}
 DATA = {"gateway": {"scope": {"agents": {AGENT.agent: LISTS}, "users": {AGENT.user: {"allow": ["erp.*"]}}}}}
+SEEN = {"gateway": {"scope": {"agents": {AGENT.agent: ALL}, "users": {AGENT.user: ALL}}}}
+HIDING = """package gateway.policies.hiding
+
+deny contains {"id": "hiding.hidden", "msg": "hidden"} if input.phase == "list"
+"""
 UNKNOWN, BEYOND = "erp.nothing", "crm.nothing"
 
 
@@ -58,12 +65,28 @@ async def test_hidden_and_unknown_tools_take_the_same_work(asked: list[int], *, 
                 assert await work(world, ports, asked, name, bad=bad) == [2]
 
 
-async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(asked: list[int]) -> None:
-    """What is remembered is that the caller may know of it."""
+@pytest.mark.parametrize(("limits", "work"), [({}, [2]), ({STOCK.fqn: {"calls_per_run": 9}}, [2, 1, 1])])
+async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(
+    asked: list[int], limits: dict[str, Any], work: list[int]
+) -> None:
+    """What is remembered is that the caller may know of it, and the call's answer where nothing else can change it."""
     world = World()
-    async with serving(bundle.load([bundle.shipped()], DATA), SETTINGS) as engine:
+    data = {"gateway": {**SEEN["gateway"], "limits": limits}}
+    async with serving(bundle.load([bundle.shipped()], data), SETTINGS) as engine:
         ports = replace(world.ports(), policy=engine)
         asked.clear()
         for _ in range(3):
             await pipeline.handle(world.call(), ports)
-        assert asked == [2, 1, 1]
+        assert asked == work
+
+
+async def test_a_call_that_is_remembered_says_nothing_of_a_hidden_tool(asked: list[int]) -> None:
+    """Policy lets it be called, though not be known of: its calls take the same work as those of no tool."""
+    world = World()
+    rules = [bundle.Module("hidden.rego", HIDING)]
+    both = bundle.bundle([*bundle.load([bundle.shipped()]).modules, *rules], SEEN)
+    async with serving(both, SETTINGS) as engine:
+        ports = replace(world.ports(), policy=engine)
+        for _ in range(3):
+            for name in (ORDER.fqn, UNKNOWN):
+                assert await work(world, ports, asked, name) == [2]

@@ -109,14 +109,14 @@ while True:
     question = frame()
     asked += 1
     count = 2 if b"preflight" in question[:40] else 1
-    good = question[:8] + hashlib.sha256(question).digest() + (struct.pack(">BI", 0, len(answer)) + answer) * count
+    good = question[:8] + hashlib.sha256(question).digest() + (struct.pack(">BII", 0, 0, len(answer)) + answer) * count
     if count == 2:
         send(good)
         last = good
     elif mode == "noise":
         os.write(1, b"\\xff" * 64)
     elif mode == "other":
-        send(question[:8] + b"\\0" * 32 + struct.pack(">BI", 0, len(answer)) + answer)
+        send(question[:8] + b"\\0" * 32 + struct.pack(">BII", 0, 0, len(answer)) + answer)
     elif mode == "short":
         send(good[:-3])
     elif mode == "extra":

@@ -1,4 +1,4 @@
-"""What the engine remembers: that a tool may be known of, by everything that can matter, and no more than has room."""
+"""What the engine remembers: answers, by every fact that can matter to them, and no more than there is room for."""
 
 import json
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.memory import Memory
+from gateway.adapters.rego.routing import NOWHERE, Routes, routes
 
 EMPTY: dict[str, Any] = {"allow": {}, "deny": {}, "hint": {}, "oblige": {}, "require": {}}
 SAID = {"demo": [{"id": "demo.said", "msg": "said"}]}
@@ -18,6 +19,7 @@ def verdict(**parts: Any) -> Verdict:
 
 
 ALLOWED = verdict(allow=SAID)
+EVERYWHERE: Routes = routes([], plain=True)
 
 
 def tool(fqn: str, digest: str = "d") -> dict[str, str]:
@@ -44,7 +46,7 @@ def known(memory: Memory, asked: bytes) -> Verdict | None:
 
 def test_the_same_question_at_another_time() -> None:
     """Time alone makes no other question."""
-    memory = Memory(timeless=True)
+    memory = Memory(EVERYWHERE)
     kept(memory, document(us=1))
     assert known(memory, document(us=2)) is ALLOWED
 
@@ -52,14 +54,63 @@ def test_the_same_question_at_another_time() -> None:
 @pytest.mark.parametrize("other", [{"tool": tool("a.c")}, {"run": {"id": "s"}}, {"agent": {"id": "x"}}])
 def test_any_other_fact_is_another_question(other: dict[str, Any]) -> None:
     """Whatever else differs is asked anew."""
-    memory = Memory(timeless=True)
+    memory = Memory(EVERYWHERE)
     kept(memory, document())
     assert known(memory, document(**other)) is None
 
 
+CALL: dict[str, Any] = {
+    "phase": "call",
+    "args": {"n": 1},
+    "args_digest": "d1",
+    "run": {"id": "r", "calls": {}, "sums": {}},
+}
+LATER: dict[str, Any] = {
+    "args": {"n": 2},
+    "args_digest": "d2",
+    "run": {"id": "r", "calls": {"a.b": 3}, "sums": {"a.b": {"eur": 5}}},
+}
+
+
+def test_another_call_of_the_same_tool() -> None:
+    """Arguments, signatures, what is left and what the run has done may differ; a refusal is kept, too."""
+    memory = Memory(EVERYWHERE)
+    refused = verdict(deny=SAID)
+    kept(memory, document(**CALL), refused)
+    assert known(memory, document(us=2, **CALL | LATER, approvals=[{"by": "x"}], budget={"run": 1})) is refused
+    assert known(memory, document()) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"run": {"id": "s"}},
+        {"run": {"id": "r", "kind": "opened"}},
+        {"run": {"id": "r", "goal": {"sha256": "0"}}},
+        {"context": {"channel": "rest"}},
+        {"principal": {"kind": "person"}},
+        {"on_behalf_of": {"id": "y"}},
+        {"agent": {"id": "y"}},
+        {"tool": tool("a.b", "e")},
+    ],
+)
+def test_a_call_with_any_other_fact(other: dict[str, Any]) -> None:
+    """Whoever calls what, on whose behalf and in which run, must be the same."""
+    memory = Memory(EVERYWHERE)
+    kept(memory, document(**CALL))
+    assert known(memory, document(**CALL | other)) is None
+
+
+def test_facts_do_not_run_into_each_other() -> None:
+    """What one member lacks another cannot stand in for."""
+    memory = Memory(EVERYWHERE)
+    kept(memory, document(**CALL, agent={"id": "x"}))
+    assert known(memory, document(**CALL, on_behalf_of={"id": "x"})) is None
+
+
 def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
     """The clock may change its answer."""
-    memory = Memory(timeless=False)
+    memory = Memory(NOWHERE)
     kept(memory, document())
     assert known(memory, document()) is None
 
@@ -68,18 +119,20 @@ def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
     "asked",
     [
         document(tool=tool("a.b", "")),
-        document(phase="call"),
-        document(phase="call", args={"phase": "list", "time": {"us": 1}}),
+        document(phase="result"),
+        document(phase="call", tool=tool("a.b", "")),
+        document(session={"labels": []}),
+        document(run={"id": "r", "step": 3}),
         b"",
         b"{}",
         b'{"phase":"list"}',
         b"\xff",
-        document(more="x" * 5000),
+        document(agent={"id": "x" * 5000}),
     ],
 )
 def test_documents_that_are_not_kept(asked: bytes) -> None:
-    """Calls, names of no tool, what is no document and what is too long are evaluated each time."""
-    memory = Memory(timeless=True)
+    """Names of no tool, what is no document, what is too long and what has members nobody knows are evaluated anew."""
+    memory = Memory(EVERYWHERE)
     assert memory.key(asked) is None
     kept(memory, asked)
     assert known(memory, asked) is None
@@ -100,14 +153,14 @@ def test_documents_that_are_not_kept(asked: bytes) -> None:
 )
 def test_answers_that_are_not_kept(said: Verdict) -> None:
     """A hidden tool is asked about each time, a fault may pass, and a memory of long answers would grow."""
-    memory = Memory(timeless=True)
+    memory = Memory(EVERYWHERE)
     kept(memory, document(), said)
     assert known(memory, document()) is None
 
 
 def test_the_answer_used_longest_ago_goes_first() -> None:
     """Whoever asks about names that do not exist pushes out no more than there is room for."""
-    memory = Memory(timeless=True, most=3)
+    memory = Memory(EVERYWHERE, most=3)
     for name in "abc":
         kept(memory, document(tool=tool(name)))
     assert known(memory, document(tool=tool("a"))) is ALLOWED

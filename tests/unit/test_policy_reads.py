@@ -1,11 +1,20 @@
-"""What a bundle can read of the input: everything it does read is found, in whatever way it is written."""
+"""What rules can read of the input: everything they do read is found, in whatever way it is written."""
 
 import pytest
 
 from gateway.adapters.rego.bundle import Module, load, shipped
-from gateway.adapters.rego.preflight import examine
+from gateway.adapters.rego.preflight import parse
+from gateway.adapters.rego.reads import Path, Reads, overlaps
 
 HEAD = "package gateway.policies.demo\n\n"
+DEMO = ("data", "gateway", "policies", "demo")
+
+
+async def facts(root: Path, **modules: str) -> frozenset[Path]:
+    """What the rules at ``root`` can read."""
+    parsed = await parse([Module(f"{name}.rego", text) for name, text in modules.items()])
+    assert parsed.findings == []
+    return Reads(parsed.sources).of(root)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +29,7 @@ HEAD = "package gateway.policies.demo\n\n"
         ("a := {x | some x in input.args.list; x.input}", {"args"}),
         ("a if data.input.time", set()),
         ("import input.time\n\na if time.us > 1", {"time"}),
+        ("import input as facts\n\na if facts.time.us > 1", {"time"}),
         ("import input.time as clock\n\na if clock.us > 1", {"time"}),
         ('a := sprintf("%v", [{"k": [input.kind]}])', {"kind"}),
         ("a if every x in input.args.list { x < input.time.us }", {"args", "time"}),
@@ -29,8 +39,7 @@ HEAD = "package gateway.policies.demo\n\n"
 )
 async def test_members_that_are_named(rules: str, found: set[str]) -> None:
     """Each form of a reference is understood."""
-    examined = await examine([Module("demo.rego", HEAD + rules)])
-    assert (examined.findings, examined.reads) == ([], frozenset(found))
+    assert {path[0] for path in await facts(DEMO, demo=HEAD + rules)} == found
 
 
 @pytest.mark.parametrize(
@@ -44,19 +53,58 @@ async def test_members_that_are_named(rules: str, found: set[str]) -> None:
         "a if object.get(input, data.which, 0) == 1",
         "a if walk(input, [_, 3])",
         "a if some name, _ in input",
-        "import input as facts\n\na if facts.time.us > 1",
+        "import input as facts\n\na if count(facts) > 1",
         'a if b with input as {"time": 1}\n\nb if input.phase',
     ],
 )
 async def test_the_whole_input(rules: str) -> None:
     """Where the member is not written down, any may be read."""
-    examined = await examine([Module("demo.rego", HEAD + rules)])
-    assert (examined.findings, examined.reads) == ([], None)
+    assert () in await facts(DEMO, demo=HEAD + rules)
 
 
-async def test_the_shipped_policies_do_not_read_time() -> None:
-    """So what they say of a listing may be kept."""
-    examined = await examine(load([shipped()]).modules)
-    assert examined.reads is not None
-    assert "time" not in examined.reads
-    assert {"phase", "principal", "tool", "run", "agent", "on_behalf_of"} <= examined.reads
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ("a if input.run.calls[input.tool.fqn] > 1", {("run", "calls"), ("tool", "fqn")}),
+        ("a if input.run[input.kind].fqn", {("run",), ("kind",)}),
+        ('a if input.run["sums"].x.y', {("run", "sums", "x", "y")}),
+        ("import input.run as r\n\na if r.calls", {("run", "calls")}),
+    ],
+)
+async def test_how_deep_a_reference_goes(rules: str, found: set[Path]) -> None:
+    """To the first step that is not written down."""
+    assert await facts(DEMO, demo=HEAD + rules) == found
+
+
+LIB = "package gateway.lib.facts\n\na := input.args.n\n\nb := a if c\n\nc if input.kind\n\nf(x) := input.agent[x]\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ("x if data.gateway.lib.facts.a", {"args"}),
+        ("x if data.gateway.lib.facts.b", {"args", "kind"}),
+        ("x if data.gateway.lib.facts.f(1)", {"agent"}),
+        ('x if data.gateway.lib["facts"].c', {"kind"}),
+        ("x if data.gateway.lib[input.phase].c", {"args", "kind", "agent", "phase"}),
+        ("x if data.gateway.lib.facts", {"args", "kind", "agent"}),
+        ("x if count(data) > 1", {"args", "kind", "agent"}),
+        ("import data.gateway.lib.facts\n\nx if facts.a", {"args"}),
+        ("import data.gateway.lib.facts as other\n\nx if other.c", {"kind"}),
+        ("import data.gateway.lib\n\nx if lib.facts.f(2)", {"agent"}),
+        ("x if y\n\ny if z\n\nz if data.gateway.lib.facts.c", {"kind"}),
+        ("x if data.gateway.limits.erp", set()),
+    ],
+)
+async def test_what_other_rules_read_is_read(rules: str, found: set[str]) -> None:
+    """A reference leads on, however far, and to nothing beside it."""
+    assert {path[0] for path in await facts((*DEMO, "x"), demo=HEAD + rules, lib=LIB)} == found
+
+
+async def test_the_shipped_policies_read_what_they_need() -> None:
+    """None reads the time or the arguments; what a run has done is read by its limits only."""
+    reads = Reads((await parse(load([shipped()]).modules)).sources)
+    used = {path[:2] for path in reads.of(("data", "gateway"))}
+    assert {path[0] for path in used} == {"phase", "principal", "tool", "run", "agent", "on_behalf_of"}
+    packages = [(name, reads.of(("data", "gateway", "policies", name))) for name in ("authz", "approval", "sandbox")]
+    assert [name for name, paths in packages if any(overlaps(path, ("run",)) for path in paths)] == []

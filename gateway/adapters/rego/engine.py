@@ -9,12 +9,13 @@ from typing import Self
 from gateway.adapters.rego.bundle import Bundle, BundleError
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.link import Question
-from gateway.adapters.rego.memory import Memory
+from gateway.adapters.rego.memory import Key, Memory
 from gateway.adapters.rego.pool import Pool, unavailable
 from gateway.adapters.rego.preflight import examine, preflight
 from gateway.adapters.rego.probe import PROBES
+from gateway.adapters.rego.routing import NOWHERE
 from gateway.adapters.rego.settings import EngineSettings
-from gateway.core.decision import Evaluation
+from gateway.core.decision import Evaluation, Phase
 from gateway.core.errors import TooLarge
 from gateway.core.policy_input import MAX_BYTES
 
@@ -40,7 +41,7 @@ class RegoEngine:
         self._settings = settings or EngineSettings()
         self._event = meter or _ignore
         self._pool: Pool | None = None
-        self._memory = Memory(timeless=False)
+        self._memory = Memory(NOWHERE)
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -94,13 +95,21 @@ class RegoEngine:
     async def _answered(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
         memory = self._memory
         keys = [memory.key(document) for document in inputs]
-        known = [memory.recall(key) for key in keys]
+        known = self._recalled(pool, keys)
         asked = [number for number, verdict in enumerate(known) if verdict is None]
         answers = await self._ask(pool, decision_id, [inputs[number] for number in asked]) if asked else ()
         for number, verdict in zip(asked, answers, strict=True):
             known[number] = verdict
             memory.keep(keys[number], verdict)
         return [verdict for verdict in known if verdict is not None]
+
+    def _recalled(self, pool: Pool, keys: Sequence[Key | None]) -> list[Verdict | None]:
+        known = [self._memory.recall(key) for key in keys]
+        # Calls: only while there is somebody to ask, and only together with the word that the tool may be known of, or
+        # calls of a hidden tool would be cheaper than those of a name of no tool.
+        if pool.ready and None not in known:
+            return known
+        return [None if key is None or key.phase is Phase.CALL else said for key, said in zip(keys, known, strict=True)]
 
     async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
         if 0 < len(inputs) <= CHUNK:
@@ -117,9 +126,9 @@ class RegoEngine:
         examined = await examine(bundle.modules)
         if examined.findings:
             raise BundleError(*(str(finding) for finding in examined.findings))
-        self._memory = Memory(timeless=examined.reads is not None and "time" not in examined.reads)
+        self._memory = Memory(examined.routes)
         await preflight(bundle, self._settings.pool())
-        pool = Pool(bundle, self._settings.pool(), self._event)
+        pool = Pool(bundle, self._settings.pool(), self._event, examined.routes.guards)
         try:
             await pool.start()
         except OSError as error:

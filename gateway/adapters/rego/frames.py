@@ -10,6 +10,7 @@ from gateway.adapters.rego.bundle import Bundle
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _ANSWERED, _UNDEFINED, _FAULTED = 0, 1, 2
+_HEAD = struct.Struct(">BII")
 
 
 class Garbage(Exception):
@@ -24,17 +25,19 @@ class Verdict:
         result: JSON text of the decision, or None.
         fault: id of the fault, or None.
         place: ``file:line:column`` of a fault in the policy, or empty.
+        idle: the guards of the bundle (``routing.py``) that do not hold for this input, by bit.
     """
 
     result: bytes | None
     fault: str | None
     place: str = ""
+    idle: int = 0
 
 
-def bundle_frame(bundle: Bundle) -> bytes:
-    """The first frame of a worker's life."""
+def bundle_frame(bundle: Bundle, guards: Sequence[str] = ()) -> bytes:
+    """The first frame of a worker's life; ``guards`` are rules whose value is told with each answer."""
     modules = [[module.name, module.text] for module in bundle.modules]
-    return _framed(json.dumps({"modules": modules, "data": bundle.data}).encode())
+    return _framed(json.dumps({"modules": modules, "data": bundle.data, "guards": list(guards)}).encode())
 
 
 def load_reply(payload: bytes) -> tuple[str, str]:
@@ -71,19 +74,20 @@ def reply(payload: bytes, number: int, digest: bytes, count: int) -> list[Verdic
     verdicts: list[Verdict] = []
     at = 40
     for _ in range(count):
-        if at + 5 > len(payload):
+        if at + _HEAD.size > len(payload):
             raise Garbage
-        status, size = struct.unpack_from(">BI", payload, at)
-        verdicts.append(_verdict(status, payload[at + 5 : at + 5 + size]))
-        at += 5 + size
+        status, idle, size = _HEAD.unpack_from(payload, at)
+        at += _HEAD.size
+        verdicts.append(_verdict(status, idle, payload[at : at + size]))
+        at += size
     if at != len(payload):
         raise Garbage
     return verdicts
 
 
-def _verdict(status: int, value: bytes) -> Verdict:
+def _verdict(status: int, idle: int, value: bytes) -> Verdict:
     if status == _ANSWERED:
-        return Verdict(value, None)
+        return Verdict(value, None, idle=idle)
     if status == _UNDEFINED:
         return Verdict(None, "engine.undefined")
     if status == _FAULTED:

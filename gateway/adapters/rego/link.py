@@ -45,12 +45,14 @@ class Link:
         on_free: called after each reply.
         on_gone: called once with the cause (``timeout`` | ``garbage`` | ``died``) and the questions left without reply.
         engine: engine and version.
+        guards: rules whose value is told with each answer.
     """
 
     deadline_s: float
     on_free: Callable[[], None]
     on_gone: Callable[[str, list[Question]], None]
     engine: str = ""
+    guards: Sequence[str] = ()
     _child: Child | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _flying: deque[Question] = field(default_factory=deque)
@@ -74,7 +76,7 @@ class Link:
         """
         self._loaded = self._loop.create_future()
         self._child = await Child.spawn(command, self._frame, self._gone)
-        self._child.send(bundle_frame(bundle))
+        self._child.send(bundle_frame(bundle, self.guards))
         try:
             async with asyncio.timeout(LOAD_DEADLINE_S):
                 self.engine = await self._loaded

@@ -1,13 +1,14 @@
 """What makes a bundle unsafe though it parses: found in its syntax trees, reported with file and line.
 
-A tree is the engine's own JSON form: each node is an object with one key, its kind. Only checks that are sound stand
-here: what they report is wrong, or reads differently on another engine.
+Only checks that are sound stand here: what they report is wrong, or reads differently on another engine.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from gateway.adapters.rego.trees import Source, nodes, rule_name, static_path
 
 # GW002: answers that depend on the world or on chance cannot be replayed, and some reach out to the network.
 IMPURE = frozenset(
@@ -35,7 +36,8 @@ ALWAYS = (
     ("run", "kind"),
     *(("tool", name) for name in ("server", "name", "fqn", "digest", "effect", "reversible", "open_world", "labels")),
 )
-_PARTS = {
+# The partial sets that packages export, and what each of their objects must have.
+PARTS = {
     "allow": ("id", "msg"),
     "deny": ("id", "msg"),
     "hint": ("id", "msg"),
@@ -70,58 +72,23 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A parsed module.
-
-    Attributes:
-        file: its name.
-        package: ``data.gateway...``.
-        imports: alias to full path.
-        rules: syntax trees of its rules.
-    """
-
-    file: str
-    package: str
-    imports: Mapping[str, str]
-    rules: Sequence[Mapping[str, Any]]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of its rules, each once, in order."""
-        return list(dict.fromkeys(_name(rule) for rule in self.rules))
-
-
-@dataclass(frozen=True, slots=True)
 class _Bundle:
     builtins: frozenset[str]
     rules: frozenset[str] = field(default_factory=frozenset)
     total: frozenset[str] = field(default_factory=frozenset)
 
 
-def source(file: str, text: str, tree: Mapping[str, Any]) -> Source:
-    """The module of a syntax tree and the text it was parsed from (an alias is but a place in the text)."""
-    imports: dict[str, str] = {}
-    content = text.encode()
-    for entry in tree["imports"]:
-        path = ".".join(_path(entry["refr"]))
-        alias = entry.get("as")
-        name = content[alias["start"] : alias["end"]].decode(errors="replace") if alias else path.rpartition(".")[2]
-        imports[name] = path
-    package = ".".join(["data", *_path(tree["package"]["refr"])])
-    return Source(file, package, imports, tree["rules"])
-
-
 def lint(sources: Sequence[Source], builtins: frozenset[str]) -> list[Finding]:
     """All findings, by file and line."""
-    rules = {f"{s.package}.{_name(rule)}" for s in sources for rule in s.rules}
-    total = {f"{s.package}.{_name(rule)}" for s in sources for rule in s.rules if _always_defined(rule)}
+    rules = {f"{s.package}.{rule_name(rule)}" for s in sources for rule in s.rules}
+    total = {f"{s.package}.{rule_name(rule)}" for s in sources for rule in s.rules if _always_defined(rule)}
     known = _Bundle(builtins | {"print"}, frozenset(rules), frozenset(total))
     findings = [finding for s in sources for rule in s.rules for finding in _lint_rule(s, rule, known)]
     return sorted({*findings, *_recursion(sources, known), *_packages(sources)})
 
 
 def _lint_rule(module: Source, rule: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:
-    for node in _nodes(rule):
+    for node in nodes(rule):
         if "NotExpr" in node:
             yield from _negation(module, node["NotExpr"], known)
         if "Call" in node:
@@ -151,8 +118,8 @@ def _call(module: Source, node: Mapping[str, Any], known: _Bundle) -> Iterator[F
 
 def _reason(module: Source, rule: Mapping[str, Any]) -> Iterator[Finding]:
     spec = rule.get("Spec")
-    part = _name(rule)
-    if spec is None or part not in _PARTS:
+    part = rule_name(rule)
+    if spec is None or part not in PARTS:
         return
     line = spec["span"]["line"]
     if "Set" not in spec["head"]:
@@ -162,7 +129,7 @@ def _reason(module: Source, rule: Mapping[str, Any]) -> Iterator[Finding]:
     if "Object" not in key:
         return  # built in the body: its shape shows only when it is evaluated
     members = {entry[1]["String"]["value"]: entry[2] for entry in key["Object"]["fields"] if "String" in entry[1]}
-    for name in _PARTS[part]:
+    for name in PARTS[part]:
         if name not in members:
             yield Finding(module.file, line, "GW005", f"{part} without `{name}`")
     if "id" in members and "String" not in members["id"]:
@@ -173,7 +140,7 @@ def _reason(module: Source, rule: Mapping[str, Any]) -> Iterator[Finding]:
 def _vanishing(module: Source, part: str, members: Mapping[str, Any], line: int) -> Iterator[Finding]:
     for name, value in members.items():
         for node in _operands(value):
-            path = _path(node)
+            path = static_path(node)
             if path[:1] == ["input"] and not any(tuple(path[1 : 1 + len(p)]) == p for p in ALWAYS):
                 where = ".".join(path)
                 yield Finding(
@@ -204,8 +171,8 @@ def _recursion(sources: Sequence[Source], known: _Bundle) -> Iterator[Finding]:
     places: dict[str, tuple[str, int]] = {}
     for module in sources:
         for rule in module.rules:
-            name = f"{module.package}.{_name(rule)}"
-            reached = {_function(module, node["Call"], known) for node in _nodes(rule) if "Call" in node}
+            name = f"{module.package}.{rule_name(rule)}"
+            reached = {_function(module, node["Call"], known) for node in nodes(rule) if "Call" in node}
             calls.setdefault(name, set()).update(reached & known.rules)
             places.setdefault(name, (module.file, _line(rule)))
     for name in calls:
@@ -223,7 +190,7 @@ def _reached(start: str, calls: Mapping[str, set[str]]) -> set[str]:
 
 
 def _function(module: Source, node: Mapping[str, Any], known: _Bundle) -> str:
-    return _resolve(module, _path(node["fcn"]), known)
+    return _resolve(module, static_path(node["fcn"]), known)
 
 
 def _resolve(module: Source, path: Sequence[str], known: _Bundle) -> str:
@@ -234,7 +201,7 @@ def _resolve(module: Source, path: Sequence[str], known: _Bundle) -> str:
 
 
 def _may_be_undefined(module: Source, node: Mapping[str, Any], known: _Bundle) -> bool:
-    path = _path(node)
+    path = static_path(node)
     if not path:
         return True
     full = _resolve(module, path, known)
@@ -260,37 +227,6 @@ def _operands(tree: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(tree, list):
         for item in tree:
             yield from _operands(item)
-
-
-def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
-    level = [tree]
-    while level:
-        node = level.pop()
-        if isinstance(node, dict):
-            yield node
-            level += node.values()
-        elif isinstance(node, list):
-            level += node
-
-
-def _path(node: Mapping[str, Any]) -> list[str]:
-    # The static part of a reference; empty where the reference hangs on something else than a name.
-    if "Var" in node:
-        return [str(node["Var"]["value"])]
-    if "RefDot" in node:
-        inner = _path(node["RefDot"]["refr"])
-        return [*inner, str(node["RefDot"]["field"][1])] if inner else []
-    if "RefBrack" in node:
-        inner, index = _path(node["RefBrack"]["refr"]), node["RefBrack"]["index"]
-        return [*inner, str(index["String"]["value"])] if inner and "String" in index else inner
-    return []
-
-
-def _name(rule: Mapping[str, Any]) -> str:
-    if "Default" in rule:
-        return ".".join(_path(rule["Default"]["refr"])[:1])
-    (head,) = rule["Spec"]["head"].values()
-    return ".".join(_path(head["refr"])[:1])
 
 
 def _line(rule: Mapping[str, Any]) -> int:

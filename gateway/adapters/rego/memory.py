@@ -1,70 +1,126 @@
-"""Answers to listing questions, kept while the bundle that gave them is served.
+"""Answers of the engine, kept while the bundle that gave them is served.
 
-Whether a caller may know of a tool is asked before each call, and depends on the same few facts each time. The same
-document gives the same answer (no bundle is served that reads the world or chance), so the answer is kept by the whole
-document, save its time where no rule can read it.
+Two questions about one caller, run and tool differ in few facts. Where no package that has a say can read those
+(``routing.py``), the answer to the one is the answer to the other: no bundle is served that reads the world or chance.
 
-Only the word that a tool which exists may be known of is kept. Hidden tools, and names of no tool, are asked about each
-time: were either remembered, how fast an answer comes would tell the one from the other.
+Of listing questions only the word that a tool which exists may be known of is kept. Hidden tools, and names of no tool,
+are asked about each time: were either remembered, how fast an answer comes would tell the one from the other.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.adapters.rego.frames import Verdict
-from gateway.core.decision import grants
+from gateway.adapters.rego.routing import Routes
+from gateway.core.decision import Phase, grants
 
 _LONGEST = 4096  # within some tens of megabytes all together, whatever callers send
+_NONE = msgspec.Raw(b"")
+
+
+class Key(NamedTuple):
+    """What an answer is kept by: the facts that two documents must have in common."""
+
+    phase: Phase
+    facts: bytes
 
 
 class _Tool(msgspec.Struct, frozen=True, gc=False):
     digest: str
 
 
-class _Head(msgspec.Struct, frozen=True, gc=False):
-    phase: str
-    time: msgspec.Raw
-    tool: _Tool
+class _Run(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    id: msgspec.Raw = _NONE
+    kind: msgspec.Raw = _NONE
+    opened_by: msgspec.Raw = _NONE
+    scope: msgspec.Raw = _NONE
+    plan: msgspec.Raw = _NONE
+    goal: msgspec.Raw = _NONE
+    calls: msgspec.Raw = _NONE
+    sums: msgspec.Raw = _NONE
+    amounts: msgspec.Raw = _NONE
 
 
-_head = msgspec.json.Decoder(_Head)
+# A member that stands in neither list makes a document unfit: whether it matters is then not known.
+class _Document(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    phase: Phase
+    tool: msgspec.Raw
+    run: _Run = _Run()
+    schema: msgspec.Raw = _NONE
+    kind: msgspec.Raw = _NONE
+    context: msgspec.Raw = _NONE
+    principal: msgspec.Raw = _NONE
+    agent: msgspec.Raw = _NONE
+    on_behalf_of: msgspec.Raw = _NONE
+    time: msgspec.Raw = _NONE
+    args: msgspec.Raw = _NONE
+    args_digest: msgspec.Raw = _NONE
+    approvals: msgspec.Raw = _NONE
+    budget: msgspec.Raw = _NONE
+
+
+_document = msgspec.json.Decoder(_Document)
+_tool = msgspec.json.Decoder(_Tool)
 
 
 class Memory:
     """The latest answers of one bundle."""
 
-    def __init__(self, *, timeless: bool, most: int = 4096) -> None:
-        """``timeless`` says that no rule of the bundle can read the input's time; ``most`` answers are kept."""
-        self._timeless = timeless
+    def __init__(self, routes: Routes, *, most: int = 4096) -> None:
+        """``most`` answers are kept."""
+        self._routes = routes
         self._most = most
-        self._answers: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._answers: OrderedDict[Key, Verdict] = OrderedDict()
 
-    def key(self, document: bytes) -> bytes | None:
+    def key(self, document: bytes) -> Key | None:
         """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
-        if not self._timeless or len(document) > _LONGEST:
-            return None
         try:
-            head = _head.decode(document)
+            found = _document.decode(document)
+            is_tool = bool(_tool.decode(found.tool).digest)  # a name of no tool has no digest
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        if head.phase != "list" or not head.tool.digest:  # a name of no tool has no digest
-            return None
-        return document.replace(bytes(head.time), b"", 1)
+        facts = _facts(found)
+        return Key(found.phase, facts) if is_tool and len(facts) <= _LONGEST else None
 
-    def recall(self, key: bytes | None) -> Verdict | None:
+    def recall(self, key: Key | None) -> Verdict | None:
         """The answer kept by ``key``."""
         found = None if key is None else self._answers.get(key)
         if found is not None and key is not None:
             self._answers.move_to_end(key)
         return found
 
-    def keep(self, key: bytes | None, verdict: Verdict) -> None:
-        """Keep the word that a tool may be known of."""
+    def keep(self, key: Key | None, verdict: Verdict) -> None:
+        """Keep an answer that holds for every document with this key."""
         if key is None or verdict.fault is not None or verdict.result is None:
             return
-        if len(verdict.result) > _LONGEST or not grants(verdict.result):
+        if len(verdict.result) > _LONGEST or not self._routes.holds(key.phase, verdict.idle):
+            return
+        if key.phase is Phase.LIST and not grants(verdict.result):
             return
         self._answers[key] = verdict
         if len(self._answers) > self._most:
             self._answers.popitem(last=False)
+
+
+def _facts(found: _Document) -> bytes:
+    # No value of a JSON document holds the byte that stands between them.
+    run = found.run
+    return b"\0".join(
+        (
+            found.tool,
+            found.principal,
+            found.agent,
+            found.on_behalf_of,
+            found.context,
+            found.schema,
+            found.kind,
+            run.id,
+            run.kind,
+            run.opened_by,
+            run.scope,
+            run.plan,
+            run.goal,
+        )
+    )

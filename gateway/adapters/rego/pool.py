@@ -46,12 +46,14 @@ class Pool:
     has no effect, so those queued behind it are asked again elsewhere.
 
     Attributes:
+        guards: rules whose value is told with each answer.
         event: called with ``timeout`` | ``garbage`` | ``died`` | ``started`` | ``queue_full`` | ``queue_wait``.
     """
 
     bundle: Bundle
     settings: PoolSettings
     event: Callable[[str], None]
+    guards: Sequence[str] = ()
     engine: str = ""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _links: list[Link] = field(default_factory=list)
@@ -146,7 +148,7 @@ class Pool:
             self._left(cause, left)
             gone.set()
 
-        link = Link(self.settings.deadline_s, self._schedule, ended)
+        link = Link(self.settings.deadline_s, self._schedule, ended, guards=self.guards)
         await link.start(self.settings.command, self.bundle)
         self._alive.add(link)
         self.event("started")

@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.adapters.rego.bundle import Bundle, BundleError, Module
+from gateway.adapters.rego.bundle import Bundle, BundleError, Module, shipped
 from gateway.adapters.rego.examination import answers
-from gateway.adapters.rego.lint import Finding, Source, lint, source
+from gateway.adapters.rego.lint import Finding, lint
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
-from gateway.adapters.rego.reads import members
+from gateway.adapters.rego.routing import NOWHERE, Routes, routes
+from gateway.adapters.rego.trees import Source, source
 from gateway.core.decision import Evaluation, fold
 from gateway.core.errors import Unavailable
 
@@ -51,18 +52,20 @@ class Examined:
 
     Attributes:
         findings: what is wrong with it, by file and line.
-        reads: first-level members of the input its rules can read; None = any.
+        routes: which of its packages a document concerns; nothing is known of a bundle with findings.
     """
 
     findings: list[Finding]
-    reads: frozenset[str] | None
+    routes: Routes
 
 
 async def examine(modules: Sequence[Module]) -> Examined:
     """Parse and lint modules in a throw-away child."""
     parsed = await parse(modules)
     findings = sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
-    return Examined(findings, None if findings else members(parsed.sources))
+    main = (shipped() / "main.rego").read_text("utf-8")
+    is_plain = any(module.text == main for module in modules)
+    return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=is_plain))
 
 
 @dataclass(slots=True)

@@ -1,27 +1,75 @@
-"""Which facts of the input a bundle can read: seen in its syntax trees, and never fewer than it does read."""
+"""Which facts of the input the rules of a bundle can read: seen in its syntax trees, and never fewer than they do read.
 
+A rule reads what it names and what every rule it refers to reads, wherever that is. Where a step of a reference is not
+written down (``input[x]``, ``data.a[x]``), everything below the step before it may be meant.
+"""
+
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from gateway.adapters.rego.lint import Source
+from gateway.adapters.rego.trees import Source, rule_name
 
-_INPUT = "input"
+Path = tuple[str, ...]
+"""Names from the input, or from ``data``, downwards; the empty path is all of it."""
 
-
-def members(sources: Sequence[Source]) -> frozenset[str] | None:
-    """First-level members of the input that the modules name; None where they may read any (``x := input``)."""
-    found = {name for source in sources for name in (*_imported(source), *_named(source.rules))}
-    return None if None in found else frozenset(name for name in found if name is not None)
-
-
-def _imported(source: Source) -> Iterator[str | None]:
-    for path in source.imports.values():
-        first, *rest = path.split(".")
-        if first == _INPUT:
-            yield rest[0] if rest else None
+_INPUT: Final = "input"
+_DATA: Final = "data"
 
 
-def _named(tree: Any) -> Iterator[str | None]:
+@dataclass(slots=True)
+class _Rule:
+    """What a rule names itself, in all its definitions."""
+
+    facts: set[Path] = field(default_factory=set)
+    refers: set[Path] = field(default_factory=set)
+
+
+class Reads:
+    """The rules of a bundle, by what they read."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._rules: defaultdict[Path, _Rule] = defaultdict(_Rule)
+        for module in sources:
+            package, own = tuple(module.package.split(".")), frozenset(module.names)
+            for rule in module.rules:
+                entry = self._rules[(*package, rule_name(rule))]
+                for base, names in _references(rule):
+                    full = _resolved(module, own, base, names)
+                    if full[:1] == (_INPUT,):
+                        entry.facts.add(full[1:])
+                    elif full[:1] == (_DATA,):
+                        entry.refers.add(full)
+
+    def of(self, *roots: Path) -> frozenset[Path]:
+        """The facts that the rules at or below ``roots`` (full paths, ``data`` first) can read."""
+        found: set[Path] = set()
+        seen: set[Path] = set()
+        level = set(roots)
+        while level:
+            rules = {name for name in self._rules if any(overlaps(name, path) for path in level)} - seen
+            seen |= rules
+            found.update(*(self._rules[name].facts for name in rules))
+            level = {path for name in rules for path in self._rules[name].refers}
+        return frozenset(found)
+
+
+def overlaps(one: Path, other: Path) -> bool:
+    """Whether one path leads to the other's place or into it."""
+    return all(left == right for left, right in zip(one, other, strict=False))
+
+
+def _resolved(module: Source, own: frozenset[str], base: str, names: Path) -> Path:
+    if base in {_INPUT, _DATA}:
+        return (base, *names)
+    if base in own:
+        return (*module.package.split("."), base, *names)
+    # Not an import: a variable, and what it was bound to is read where it was bound.
+    return (*module.imports[base].split("."), *names) if base in module.imports else ()
+
+
+def _references(tree: Any) -> Iterator[tuple[str, Path]]:
     level = [tree]
     while level:
         node = level.pop()
@@ -29,8 +77,8 @@ def _named(tree: Any) -> Iterator[str | None]:
             base, accessors = _chain(node)
             if "Var" not in base:
                 level += base.values()
-            elif base["Var"]["value"] == _INPUT:
-                yield _member(accessors[-1]) if accessors else None
+            else:
+                yield str(base["Var"]["value"]), _names(accessors)
             # Of a reference its names are part; what its brackets hold is read on its own.
             level += [accessor["index"] for accessor in accessors if "index" in accessor]
         elif isinstance(node, Sequence) and not isinstance(node, str):
@@ -46,8 +94,11 @@ def _chain(node: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str
     return node, accessors
 
 
-def _member(accessor: Mapping[str, Any]) -> str | None:
-    if "field" in accessor:
-        return str(accessor["field"][1])
-    literal = accessor["index"].get("String")
-    return None if literal is None else str(literal["value"])
+def _names(accessors: Sequence[Mapping[str, Any]]) -> Path:
+    names: list[str] = []
+    for accessor in reversed(accessors):
+        name = accessor["field"][1] if "field" in accessor else accessor["index"].get("String", {}).get("value")
+        if name is None:
+            break
+        names.append(str(name))
+    return tuple(names)

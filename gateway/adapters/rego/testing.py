@@ -9,9 +9,10 @@ from typing import Any
 
 from gateway.adapters.rego.bundle import Bundle, BundleError, load, shipped
 from gateway.adapters.rego.examination import answers
-from gateway.adapters.rego.lint import Finding, Source
+from gateway.adapters.rego.lint import Finding
 from gateway.adapters.rego.preflight import examine, parse, preflight
 from gateway.adapters.rego.settings import EngineSettings
+from gateway.adapters.rego.trees import Source
 
 RULE_DEADLINE_S = 5.0
 

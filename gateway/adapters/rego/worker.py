@@ -7,9 +7,11 @@ further one a question; every frame is answered in order.
 Frames, integers big-endian::
 
     frame     u32 length, payload
-    bundle    JSON {"modules": [[name, text], ...], "data": "JSON text"}; answered by JSON {"engine"} or {"error"}
+    bundle    JSON {"modules": [[name, text], ...], "data": "JSON text", "guards": [rule, ...]}; answered by JSON
+              {"engine"} or {"error"}
     question  u64 number, u16 length of decision id, decision id, u16 count, per input: u32 length, JSON
-    reply     u64 number, 32 bytes SHA-256 of the question's payload, per input: u8 status, u32 length, bytes
+    reply     u64 number, 32 bytes SHA-256 of the question's payload, per input: u8 status, u32 guards that do not hold
+              (bit n: the one at n), u32 length, bytes
 
 The digest covers number, decision id and inputs: a reply cannot be taken for that of another question.
 """
@@ -51,13 +53,14 @@ class _Refused(Exception):
 def main() -> None:
     """Serve questions until the other end closes."""
     frames, guard = _Frames(), _Guard(float(sys.argv[2]))
-    engine = None
+    engine: Any = None
+    guards: list[str] = []
     while (payload := frames.next()) is not None:
         guard.rearm()
         if engine is None:
-            engine, answer = _load(payload)
+            engine, guards, answer = _load(payload)
         else:
-            answer = _answer(engine, payload)
+            answer = _answer(engine, guards, payload)
         _send(struct.pack(">I", len(answer)) + answer)
 
 
@@ -100,14 +103,14 @@ def _send(answer: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
-def _load(payload: bytes) -> tuple[Any, bytes]:
+def _load(payload: bytes) -> tuple[Any, list[str], bytes]:
     bundle = json.loads(payload)
     try:
         engine, version = _engine(bundle["modules"], bundle["data"])
     # The engine reports what is wrong with a bundle as RuntimeError; a panic is no Exception and ends the process.
     except (RuntimeError, _Refused) as error:
-        return None, json.dumps({"error": _words(error)}).encode()
-    return engine, json.dumps({"engine": f"regorus {version}"}).encode()
+        return None, [], json.dumps({"error": _words(error)}).encode()
+    return engine, bundle["guards"], json.dumps({"engine": f"regorus {version}"}).encode()
 
 
 def _engine(modules: list[list[str]], data: str) -> tuple[Any, str]:
@@ -143,7 +146,7 @@ def _check_data(data: Any, owners: dict[str, str]) -> None:
             raise _Refused(f"{owner}: data files hold values at the path of package {package[5:]}")
 
 
-def _answer(engine: Any, payload: bytes) -> bytes:
+def _answer(engine: Any, guards: list[str], payload: bytes) -> bytes:
     number, size = struct.unpack_from(">QH", payload)
     at = 10 + size
     (count,) = struct.unpack_from(">H", payload, at)
@@ -154,7 +157,8 @@ def _answer(engine: Any, payload: bytes) -> bytes:
         at += 4
         status, value = _evaluate(engine, payload[at : at + length].decode())
         at += length
-        parts += [struct.pack(">BI", status, len(value)), value]
+        idle = _idle(engine, guards) if status == ANSWERED else 0
+        parts += [struct.pack(">BII", status, idle, len(value)), value]
     return b"".join(parts)
 
 
@@ -167,6 +171,17 @@ def _evaluate(engine: Any, document: str) -> tuple[int, bytes]:
     except BaseException:  # noqa: BLE001  a panic of the engine is a BaseException; its state cannot be trusted after it
         os._exit(_PANICKED)
     return (UNDEFINED, b"") if answer == _UNDEFINED else (ANSWERED, answer.encode())
+
+
+def _idle(engine: Any, guards: list[str]) -> int:
+    """The guards that do not hold for the input at hand; one that cannot be told counts as holding."""
+    found = 0
+    for number, guard in enumerate(guards):
+        try:
+            found |= (engine.eval_rule_as_json(guard) == _UNDEFINED) << number
+        except RuntimeError:
+            continue
+    return found
 
 
 def _place(error: Exception) -> str:

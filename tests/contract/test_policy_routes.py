@@ -1,0 +1,106 @@
+"""What the engine remembers is what it would say again: held against an engine that is asked each time."""
+
+import json
+import random
+from typing import Any
+
+from gateway.adapters.rego.bundle import Bundle, Module, bundle, load, shipped
+from gateway.core.decision import fold
+from tests.rego_demo import SETTINGS, serving
+
+QUESTIONS = 1500
+# Of each kind of package: guarded, free of what differs, and one that reads arguments behind a guard of its own.
+OWN = """package gateway.policies.own
+
+allow contains {"id": "own.small", "msg": "small"} if {
+	small
+	input.args.n < 5
+}
+
+deny contains {"id": "own.tired", "msg": "tired"} if {
+	small
+	input.run.calls["s.a"] > 2
+}
+
+require contains {"id": "own.ask", "msg": "ask"} if {
+	small
+	data.gateway.lib.own.often
+}
+
+small if input.tool.effect == "write"
+"""
+LIB = """package gateway.lib.own
+
+often if input.run.amounts.eur > 3
+"""
+SCOPE = {
+    "agents": {"a": {"allow": ["s.*"]}, "b": {"allow": ["*"], "deny": ["s.b"]}},
+    "users": {"*": {"allow": ["s.a", "s.b"]}},
+    "groups": {"g": {"allow": ["*"]}},
+}
+LIMITS = {"s.a": {"calls_per_run": 3}, "s.c": {"sums_per_run": {"eur": 9}}}
+
+
+def served() -> Bundle:
+    """The shipped packages and one of a user."""
+    own = [Module("own/own.rego", OWN), Module("own/lib.rego", LIB)]
+    data = {"gateway": {"scope": SCOPE, "limits": LIMITS, "approval": {"effects": {"destructive": {"quorum": 2}}}}}
+    return bundle([*load([shipped()]).modules, *own], data)
+
+
+def document(chance: random.Random) -> bytes:
+    """A question of a small world, in which most facts come up again."""
+    name, agent, phase = chance.choice("abc"), chance.choice("ab"), chance.choice(["list", "call", "call"])
+    effect = chance.choice(["read", "write", "destructive", "money"])
+    facts: dict[str, Any] = {
+        "schema": "gateway.input/v1",
+        "phase": phase,
+        "time": {"us": chance.randrange(1000)},
+        "principal": {"kind": "agent", "id": agent},
+        "agent": {"id": agent},
+        "on_behalf_of": {"id": "u", "groups": chance.choice([[], ["g"]])},
+        "run": {"id": chance.choice(["r1", "r2"]), "kind": "implicit"},
+        "tool": {"server": "s", "name": name, "fqn": f"s.{name}", "effect": effect, "connector": "mcp", "digest": "d"},
+    }
+    if phase == "call":
+        facts["args"] = {"n": chance.randrange(10)}
+        facts["run"]["calls"] = {"s.a": chance.randrange(5)} if chance.random() < 0.8 else {}
+        facts["run"]["sums"] = {"s.c": {"eur": chance.randrange(10)}} if chance.random() < 0.8 else {}
+        facts["run"]["amounts"] = {"eur": chance.randrange(6)} if chance.random() < 0.8 else {}
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
+
+
+async def test_what_is_remembered_is_what_would_be_said() -> None:
+    """Over many questions in any order: the same effects, reasons, requirements and obligations."""
+    chance = random.Random(7)
+    async with serving(served(), SETTINGS) as engine:
+        pool = engine._pool
+        assert pool is not None
+        assert len(pool.guards) == 2
+        recalled = 0
+        for number in range(QUESTIONS):
+            asked = [document(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
+            known = engine._recalled(pool, [engine._memory.key(one) for one in asked])
+            recalled += sum(1 for one in known if one is not None)
+            remembering = await engine.evaluate(str(number), asked)
+            fresh = await pool.ask(str(number), asked).answer
+            assert remembering.results == tuple(verdict.result for verdict in fresh)
+            assert remembering.faults == tuple(verdict.fault for verdict in fresh)
+            assert not any(decision.faulty for decision in fold("d", asked, remembering))
+    assert recalled > QUESTIONS // 4  # or nothing would have been tried
+
+
+async def test_calls_are_not_remembered_while_no_worker_serves() -> None:
+    """Policy that cannot be asked allows nothing, whatever it said before."""
+    asked = [json.dumps({"phase": phase, "tool": {"fqn": "s.a", "digest": "d"}}).encode() for phase in ("list", "call")]
+    rules = Module("all.rego", 'package gateway.policies.all\n\nallow contains {"id": "all", "msg": "all"} if true\n')
+    async with serving(bundle([*load([shipped()]).modules, rules], {}), SETTINGS) as engine:
+        await engine.evaluate("d", asked)
+        pool = engine._pool
+        assert pool is not None
+        keys = [engine._memory.key(one) for one in asked]
+        assert None not in engine._recalled(pool, keys)
+        await pool.close()
+        for link in list(pool._links):
+            pool._links.remove(link)
+        assert [one is None for one in engine._recalled(pool, keys)] == [False, True]
