@@ -15,9 +15,10 @@ from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_ke
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
-from gateway.adapters.rego import bundle
+from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
 from gateway.adapters.rego.lists import idle, unmatched
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
@@ -186,11 +187,11 @@ def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
     return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
 
 
-def _bundle(settings: GatewaySettings) -> bundle.Bundle:
-    layers = [*([bundle.shipped()] if settings.policy.shipped else []), *settings.policy.bundles]
+def _bundle(settings: GatewaySettings) -> Bundle:
+    folders = [*([layers.shipped()] if settings.policy.shipped else []), *settings.policy.bundles]
     try:
-        return bundle.load(layers, settings.policy.data)
-    except bundle.BundleError as error:
+        return layers.load(folders, settings.policy.data)
+    except BundleError as error:
         raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
 
 

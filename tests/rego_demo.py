@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.rego.bundle import Bundle, Module, bundle, shipped
 from gateway.adapters.rego.engine import RegoEngine
+from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.pool import Pool
 from gateway.adapters.rego.settings import EngineSettings
+from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.decision import Decision, fold
 from gateway.core.errors import Unavailable
 
@@ -60,7 +61,7 @@ deny contains {"id": "demo.deep", "msg": "deep"} if {
 
 def demo(rules: str = RULES) -> Bundle:
     """A bundle of the shipped main and these rules."""
-    return bundle([MAIN, Module("demo.rego", rules)], {})
+    return bundled([MAIN, Module("demo.rego", rules)], {})
 
 
 def saying(word: str, **more: Any) -> bytes:

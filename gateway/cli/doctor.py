@@ -93,7 +93,7 @@ def _worker() -> Finding:
     began = time.monotonic()
     try:
         rego = importlib.import_module("gateway.adapters.rego.engine")
-        bundles = importlib.import_module("gateway.adapters.rego.bundle")
+        bundles = importlib.import_module("gateway.adapters.rego.layers")
         anyio.run(_ask_worker, rego.RegoEngine(bundles.load([bundles.shipped()])))
     except Exception as error:  # noqa: BLE001 - a diagnosis reports whatever stands in the way, and goes on
         return Finding("policy worker", ok=False, text=str(error) or type(error).__name__, fix="see the lines above")

@@ -12,11 +12,11 @@ import click
 from gateway import app
 from gateway.adapters.identity import KeyFileError
 from gateway.adapters.ledger.keys import StateRefused
-from gateway.adapters.rego.bundle import BundleError
 from gateway.cli import home
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
+from gateway.core.bundle import BundleError
 from gateway.core.errors import GatewayError
 from gateway.hardening import allow_files, hide_memory
 from gateway.settings import GatewaySettings, SettingsError

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.rego import bundle
+from gateway.adapters.rego import layers
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.pool import Pool
 from gateway.core import pipeline
+from gateway.core.bundle import Module, bundled
 from gateway.core.errors import InvalidArguments, UnknownTool
 from gateway.core.ports import Ports
 from tests.fakes import World
@@ -56,7 +57,7 @@ async def work(world: World, ports: Ports, asked: list[int], name: str, *, bad: 
 async def test_hidden_and_unknown_tools_take_the_same_work(asked: list[int], *, lists_first: bool) -> None:
     """However often one asks, with whatever arguments, and whether or not one has listed the tools before."""
     world = World()
-    async with serving(bundle.load([bundle.shipped()], DATA), SETTINGS) as engine:
+    async with serving(layers.load([layers.shipped()], DATA), SETTINGS) as engine:
         ports = replace(world.ports(), policy=engine)
         if lists_first:
             assert ORDER not in await pipeline.listing(world.call(), ports)
@@ -72,7 +73,7 @@ async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(
     """What is remembered is that the caller may know of it, and the call's answer where nothing else can change it."""
     world = World()
     data = {"gateway": {**SEEN["gateway"], "limits": limits}}
-    async with serving(bundle.load([bundle.shipped()], data), SETTINGS) as engine:
+    async with serving(layers.load([layers.shipped()], data), SETTINGS) as engine:
         ports = replace(world.ports(), policy=engine)
         asked.clear()
         for _ in range(3):
@@ -83,8 +84,8 @@ async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(
 async def test_a_call_that_is_remembered_says_nothing_of_a_hidden_tool(asked: list[int]) -> None:
     """Policy lets it be called, though not be known of: its calls take the same work as those of no tool."""
     world = World()
-    rules = [bundle.Module("hidden.rego", HIDING)]
-    both = bundle.bundle([*bundle.load([bundle.shipped()]).modules, *rules], SEEN)
+    rules = [Module("hidden.rego", HIDING)]
+    both = bundled([*layers.load([layers.shipped()]).modules, *rules], SEEN)
     async with serving(both, SETTINGS) as engine:
         ports = replace(world.ports(), policy=engine)
         for _ in range(3):

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.adapters.rego.bundle import BundleError, Module, bundle, load, shipped
 from gateway.adapters.rego.engine import RegoEngine
+from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.probe import PROBES
+from gateway.core.bundle import BundleError, Module, bundled
 from gateway.core.decision import Effect
 from gateway.core.errors import TooLarge, Unavailable
 from gateway.core.policy_input import MAX_BYTES
@@ -116,7 +117,7 @@ async def test_input_over_the_cap_is_refused() -> None:
 async def test_bundles_that_cannot_answer_are_refused(modules: Sequence[Module], words: str) -> None:
     """A bundle is tried before it decides anything."""
     with pytest.raises(BundleError, match=words):
-        async with serving(bundle(modules, {})):
+        async with serving(bundled(modules, {})):
             pass
 
 

@@ -4,7 +4,8 @@ import json
 import random
 from typing import Any
 
-from gateway.adapters.rego.bundle import Bundle, Module, bundle, load, shipped
+from gateway.adapters.rego.layers import load, shipped
+from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.decision import fold
 from tests.rego_demo import SETTINGS, serving
 
@@ -45,7 +46,7 @@ def served() -> Bundle:
     """The shipped packages and one of a user."""
     own = [Module("own/own.rego", OWN), Module("own/lib.rego", LIB)]
     data = {"gateway": {"scope": SCOPE, "limits": LIMITS, "approval": {"effects": {"destructive": {"quorum": 2}}}}}
-    return bundle([*load([shipped()]).modules, *own], data)
+    return bundled([*load([shipped()]).modules, *own], data)
 
 
 def document(chance: random.Random) -> bytes:
@@ -94,7 +95,7 @@ async def test_calls_are_not_remembered_while_no_worker_serves() -> None:
     """Policy that cannot be asked allows nothing, whatever it said before."""
     asked = [json.dumps({"phase": phase, "tool": {"fqn": "s.a", "digest": "d"}}).encode() for phase in ("list", "call")]
     rules = Module("all.rego", 'package gateway.policies.all\n\nallow contains {"id": "all", "msg": "all"} if true\n')
-    async with serving(bundle([*load([shipped()]).modules, rules], {}), SETTINGS) as engine:
+    async with serving(bundled([*load([shipped()]).modules, rules], {}), SETTINGS) as engine:
         await engine.evaluate("d", asked)
         pool = engine._pool
         assert pool is not None

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.rego.bundle import BundleError
 from gateway.adapters.rego.frames import bundle_frame, question_frame
 from gateway.adapters.rego.settings import worker_command
+from gateway.core.bundle import BundleError
 from gateway.core.decision import Effect
 from gateway.core.errors import Unavailable
 from tests.rego_demo import (

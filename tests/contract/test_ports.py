@@ -16,7 +16,7 @@ from gateway.adapters.credentials import CredentialBroker, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
-from gateway.adapters.rego import bundle
+from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.core import canonical, pipeline, policy_input, schema
 from gateway.core.call import Call, Channel, Intent, Lease, Live, Permit, Principal, Quota, Raw, Resolved
@@ -100,7 +100,7 @@ async def real(folder: Path) -> AsyncIterator[Side]:
     catalog.replace([Shelf(tool, schema.compile(tool.definition["inputSchema"]).problems) for tool in (STOCK, ORDER)])
     async with AsyncExitStack() as stack:
         books = await stack.enter_async_context(open_books(folder / "state", clock))
-        policy = RegoEngine(bundle.load([bundle.shipped()], OPEN), SETTINGS)
+        policy = RegoEngine(layers.load([layers.shipped()], OPEN), SETTINGS)
         ports = Ports(
             clock=clock,
             identity=LocalIdentity(clock, trust, [key.public_key()]),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.adapters.rego import testing
-from gateway.adapters.rego.bundle import BundleError, load, shipped
+from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.lists import idle, unmatched
+from gateway.core.bundle import BundleError
 
 P = "package gateway.policies.p\n"
 

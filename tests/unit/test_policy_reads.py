@@ -2,9 +2,10 @@
 
 import pytest
 
-from gateway.adapters.rego.bundle import Module, load, shipped
+from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.preflight import parse
 from gateway.adapters.rego.reads import Path, Reads, overlaps
+from gateway.core.bundle import Module
 
 HEAD = "package gateway.policies.demo\n\n"
 DEMO = ("data", "gateway", "policies", "demo")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from gateway.adapters.rego.bundle import Module, load, shipped
+from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.preflight import examine, parse
 from gateway.adapters.rego.routing import MAX_GUARDS, Routes, routes
+from gateway.core.bundle import Module
 from gateway.core.decision import Phase
 
 HEAD = "package gateway.policies.demo\n\n"

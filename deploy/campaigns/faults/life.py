@@ -18,7 +18,7 @@ from deploy.campaigns.faults.probes import Watch, watched
 from deploy.campaigns.faults.strikes import GARBLE, Scene
 from gateway import app, settings_file
 from gateway.adapters.limiter import MemoryLimits
-from gateway.adapters.rego import bundle
+from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
 from gateway.core.call import Call, Principal
 from gateway.core.desk import Desk, RunRequest
@@ -148,9 +148,9 @@ class _Play:
 
 
 def _babbling(stage: Stage, chosen: GatewaySettings) -> RegoEngine:
-    loaded = bundle.load([bundle.shipped()], chosen.policy.data)
+    loaded = layers.load([layers.shipped()], chosen.policy.data)
     script, flag = str(babbler.__file__), str(stage.folder / GARBLE)
-    worker = Path(bundle.__file__).with_name("worker.py")
+    worker = Path(layers.__file__).with_name("worker.py")
     command = (sys.executable, "-I", "-B", script, str(worker), flag, str(stage.plan.seed))
     options = EngineSettings(chosen.policy.workers, chosen.policy.deadline_ms / 1000, command=command)
     return RegoEngine(loaded, options)

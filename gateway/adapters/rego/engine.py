@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from gateway.adapters.rego.bundle import Bundle, BundleError
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.memory import Key, Memory
@@ -15,6 +14,7 @@ from gateway.adapters.rego.preflight import examine, preflight
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE
 from gateway.adapters.rego.settings import EngineSettings
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Evaluation, Phase
 from gateway.core.errors import TooLarge
 from gateway.core.policy_input import MAX_BYTES

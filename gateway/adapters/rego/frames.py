@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.adapters.rego.bundle import Bundle
+from gateway.core.bundle import Bundle
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 _ANSWERED, _UNDEFINED, _FAULTED = 0, 1, 2

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.adapters.rego.bundle import Bundle, BundleError
 from gateway.adapters.rego.child import Child
 from gateway.adapters.rego.frames import Garbage, Verdict, bundle_frame, load_reply, question_frame, reply
+from gateway.core.bundle import Bundle, BundleError
 
 LOAD_DEADLINE_S = 20.0
 

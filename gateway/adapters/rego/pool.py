@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.adapters.rego.bundle import Bundle, BundleError
 from gateway.adapters.rego.link import Link, Question
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.errors import Unavailable
 
 # How many questions a worker holds at a time: enough that it never waits for the gateway's loop.

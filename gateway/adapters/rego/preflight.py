@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.adapters.rego.bundle import Bundle, BundleError, Module, shipped
 from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.lint import Finding, lint
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes
 from gateway.adapters.rego.trees import Source, source
+from gateway.core.bundle import Bundle, BundleError, Module
 from gateway.core.decision import Evaluation, fold
 from gateway.core.errors import Unavailable
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.adapters.rego.bundle import Bundle, BundleError, load, shipped
 from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.lint import Finding
 from gateway.adapters.rego.preflight import examine, parse, preflight
 from gateway.adapters.rego.settings import EngineSettings
 from gateway.adapters.rego.trees import Source
+from gateway.core.bundle import Bundle, BundleError
 
 RULE_DEADLINE_S = 5.0
 

@@ -1,67 +1,22 @@
-"""Policy bundles: Rego modules and JSON data from one or more layers, with one revision over all of it.
+"""Policy layers: directories of Rego and data, read and put together into one bundle.
 
 A layer is a directory of ``*.rego`` and ``*.json`` files. As in OPA, a ``data.json`` stands at the path of its
 directory, so ``gateway/data.json`` and ``{"gateway": ...}`` in the root's ``data.json`` are the same; any other
 ``NAME.json`` is refused rather than silently ignored. ``*_test.rego`` files are no part of what is served.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from gateway.adapters.rego.lists import problems
-from gateway.core.canonical import encode
+from gateway.core.bundle import Bundle, BundleError, Module, bundled
 
 MAX_FILES = 1000
 MAX_BUNDLE_BYTES = 16 * 1024 * 1024
-
-
-class BundleError(Exception):
-    """The bundle cannot be used; each problem names its file, with the line where there is one."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One Rego file.
-
-    Attributes:
-        name: path as shown to people, ``LAYER/relative/path.rego``.
-        text: its source.
-    """
-
-    name: str
-    text: str
-
-    @property
-    def is_test(self) -> bool:
-        """Whether it holds tests and is therefore not served."""
-        return self.name.endswith("_test.rego")
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """All layers together, immutable.
-
-    Attributes:
-        modules: what is served, by name.
-        tests: the ``*_test.rego`` modules.
-        data: JSON text of the merged data documents.
-        revision: SHA-256 over the sorted names and contents of modules and data, hex.
-    """
-
-    modules: tuple[Module, ...]
-    tests: tuple[Module, ...]
-    data: str
-    revision: str
 
 
 def shipped() -> Path:
@@ -89,22 +44,7 @@ def load(layers: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bu
         _merge(data, dict(overlay), owners, "[policy.data]")
     if shipped() in layers:
         _check(data, owners)
-    return bundle(modules, data)
-
-
-def bundle(modules: Sequence[Module], data: Mapping[str, Any]) -> Bundle:
-    """A bundle of what is at hand.
-
-    Raises:
-        BundleError: two modules have the same name.
-    """
-    ordered = sorted(modules, key=lambda module: module.name)
-    if len({module.name for module in ordered}) != len(ordered):
-        raise BundleError("two layers hold a Rego file of the same name")
-    served = tuple(module for module in ordered if not module.is_test)
-    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    revision = hashlib.sha256(encode([[[m.name, m.text] for m in served], text])).hexdigest()
-    return Bundle(served, tuple(module for module in ordered if module.is_test), text, revision)
+    return bundled(modules, data)
 
 
 def _read(layer: Path, label: str) -> list[tuple[str, Path, bytes]]:

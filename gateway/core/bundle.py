@@ -1,0 +1,67 @@
+"""Policy bundles as plain data: Rego modules and one JSON document, with one revision over all of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.canonical import encode
+
+
+class BundleError(Exception):
+    """The bundle cannot be used; each problem names its file, with the line where there is one."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Rego file.
+
+    Attributes:
+        name: path as shown to people, ``LAYER/relative/path.rego``.
+        text: its source.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it holds tests and is therefore not served."""
+        return self.name.endswith("_test.rego")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All layers together, immutable.
+
+    Attributes:
+        modules: what is served, by name.
+        tests: the ``*_test.rego`` modules.
+        data: JSON text of the merged data documents.
+        revision: SHA-256 over the sorted names and contents of modules and data, hex.
+    """
+
+    modules: tuple[Module, ...]
+    tests: tuple[Module, ...]
+    data: str
+    revision: str
+
+
+def bundled(modules: Sequence[Module], data: Mapping[str, Any]) -> Bundle:
+    """A bundle of what is at hand.
+
+    Raises:
+        BundleError: two modules have the same name.
+    """
+    ordered = sorted(modules, key=lambda module: module.name)
+    if len({module.name for module in ordered}) != len(ordered):
+        raise BundleError("two layers hold a Rego file of the same name")
+    served = tuple(module for module in ordered if not module.is_test)
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    revision = hashlib.sha256(encode([[[m.name, m.text] for m in served], text])).hexdigest()
+    return Bundle(served, tuple(module for module in ordered if module.is_test), text, revision)
