@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, boxes, hardening, listening, logs, minting, upstreams
+from gateway import books, boxes, hardening, listening, logs, minting, policies, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
-from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
-from gateway.adapters.rego.lists import idle, unmatched
-from gateway.core.bundle import Bundle, BundleError
+from gateway.core.bundle import Bundle
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
@@ -32,6 +30,7 @@ from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
+from gateway.policies import Policies
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.stock import Stock
 
@@ -48,22 +47,30 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
-    """A composed gateway.
+class Parts:
+    """What a gateway is made of.
 
     Attributes:
-        app: the ASGI application.
         ports: what the pipeline works with.
         desk: what the surfaces work with besides.
         stock: keeps the catalogue up to date.
+        policies: keeps the policy up to date.
         trials: mints a login of each lease template and plans the statements that use it.
     """
 
-    app: ASGIApp
     ports: Ports
     desk: Desk
     stock: Stock
+    policies: Policies
     trials: Callable[[], Awaitable[list[Finding]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A composed gateway."""
+
+    app: ASGIApp
+    parts: Parts
 
 
 @asynccontextmanager
@@ -78,7 +85,7 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
         GatewayError: a part is not there.
     """
     async with AsyncExitStack() as stack:
-        ports, desk, stock, trials = await _assembled(settings, url, stack)
+        parts = await _assembled(settings, url, stack)
         options = asgi.Options(
             issuer=settings.identity.issuer,
             run_max_s=settings.identity.run_max_s,
@@ -87,8 +94,8 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
             operator_socket=operator_socket,
             open_metrics=settings.listen.open_metrics,
         )
-        await stack.enter_async_context(Resumption(ports))
-        yield Gateway(asgi.build(ports, desk, options), ports, desk, stock, trials)
+        await stack.enter_async_context(Resumption(parts.ports))
+        yield Gateway(asgi.build(parts.ports, parts.desk, options), parts)
 
 
 async def serve(
@@ -116,11 +123,14 @@ async def check(settings: GatewaySettings) -> list[Finding]:
     patient = settings.discovery.model_copy(update={"start_s": max(settings.discovery.start_s, _PATIENCE_S)})
     try:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
-            parts = {**gateway.desk.pings, **{f"upstream:{name}": p for name, p in gateway.desk.upstreams.items()}}
-            findings = [*[await _finding(part, ping) for part, ping in parts.items()], *gateway.stock.strays()]
-            tools = gateway.ports.catalog.tools()
-            findings += [*await gateway.trials(), *_odd_entries(settings, tools), *_unsigned(gateway.desk, tools)]
-        return [*findings, *await boxes.findings(settings, _accepted(settings))]
+            parts = gateway.parts
+            pings = {**parts.desk.pings, **{f"upstream:{name}": p for name, p in parts.desk.upstreams.items()}}
+            findings = [*[await _finding(part, ping) for part, ping in pings.items()], *parts.stock.strays()]
+            tools = parts.ports.catalog.tools()
+            odd = parts.policies.odd_entries({tool.fqn for tool in tools})
+            findings += [*await parts.trials(), *odd, *_unsigned(parts.desk, tools)]
+            accepted = parts.policies.accepted
+        return [*findings, *await boxes.findings(settings, accepted)]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
@@ -130,17 +140,14 @@ def build(settings: GatewaySettings) -> ASGIApp:
     return _Hosted(settings)
 
 
-async def _assembled(
-    settings: GatewaySettings, url: str, stack: AsyncExitStack
-) -> tuple[Ports, Desk, Stock, Callable[[], Awaitable[list[Finding]]]]:
+async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
     clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
     redactor = Redactor(known)
     logs.configure(redactor.text)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
-    policy = await stack.enter_async_context(_engine(settings))
-    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
-    key = load_key(settings.state / "keys" / "issuer.pem")
-    identity = LocalIdentity(clock, trust, [key.public_key()])
+    watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
+    watched, engine = await policies.opened(settings, watch, _engine(settings), stack)
+    issuer, identity = _identity(settings, clock)
     static = StaticCredentials(_credentials(settings), known)
     static.acquaint()
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
@@ -156,7 +163,7 @@ async def _assembled(
         identity=identity,
         runs=record.runs,
         catalog=catalog,
-        policy=policy,
+        policy=engine,
         approvals=record.approvals,
         limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
         broker=CredentialBroker(static, leases),
@@ -168,18 +175,29 @@ async def _assembled(
     )
     desk = Desk(
         runs=record.runs,
-        issuer=LocalIssuer(clock, trust, key),
+        issuer=issuer,
         reader=record.reader,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
         leases=leases or minting.NoLeases(),
+        policy=watched,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},
         metrics=meter.page,
         external_url=url,
     )
-    return ports, desk, stock, lambda: minting.trials(settings, leases, connected.all, catalog.tools())
+
+    async def trials() -> list[Finding]:
+        return await minting.trials(settings, leases, connected.all, catalog.tools())
+
+    return Parts(ports, desk, stock, watched, trials)
+
+
+def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssuer, LocalIdentity]:
+    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
+    key = load_key(settings.state / "keys" / "issuer.pem")
+    return LocalIssuer(clock, trust, key), LocalIdentity(clock, trust, [key.public_key()])
 
 
 def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
@@ -187,31 +205,9 @@ def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
     return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
 
 
-def _bundle(settings: GatewaySettings) -> Bundle:
-    folders = [*([layers.shipped()] if settings.policy.shipped else []), *settings.policy.bundles]
-    try:
-        return layers.load(folders, settings.policy.data)
-    except BundleError as error:
-        raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
-
-
-def _engine(settings: GatewaySettings) -> RegoEngine:
-    return RegoEngine(_bundle(settings), EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000))
-
-
-def _accepted(settings: GatewaySettings) -> list[str]:
-    # What the shipped package hands to the gateway; another package may accept less, never more.
-    sandbox = json.loads(_bundle(settings).data).get("gateway", {}).get("sandbox", {})
-    return list(sandbox.get("accept_missing", ())) if settings.policy.shipped else []
-
-
-def _odd_entries(settings: GatewaySettings, tools: Iterable[Tool]) -> list[Finding]:
-    # A deny list or a limit that names a tool wrongly binds nothing, and looks as if it did.
-    data = json.loads(_bundle(settings).data) if settings.policy.shipped else {}
-    names = {tool.fqn for tool in tools}
-    fix = "correct the name, or declare the tool in the catalogue"
-    wrong = [Finding("policy data", ok=False, text=f"no such tool: {odd}", fix=fix) for odd in unmatched(data, names)]
-    return [*wrong, *(Finding("policy data", ok=True, text=f"matches no tool yet: {odd}") for odd in idle(data, names))]
+def _engine(settings: GatewaySettings) -> Callable[[Bundle], RegoEngine]:
+    options = EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000)
+    return lambda bundle: RegoEngine(bundle, options)
 
 
 def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:

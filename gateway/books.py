@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
@@ -28,6 +29,7 @@ class Books:
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
+    activations: Activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +67,5 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
-    return Books(log, runs, reader, ChangeLog(ledger, keys, clock), reviewers, approvals, leases)
+    activations = Activations(ledger, reader, keys, clock)
+    return Books(log, runs, reader, ChangeLog(ledger, keys, clock), reviewers, approvals, leases, activations)

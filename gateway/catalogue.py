@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
+from gateway.sections import Section
 from gateway.settings import (
     GatewaySettings,
     HttpUpstream,
     McpUpstream,
-    Section,
     ServerName,
     SettingsError,
     SqlUpstream,

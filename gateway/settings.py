@@ -5,27 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-# Fields that frame a message or address the next hop: a call that sets one of them is never sent.
-FRAMING = frozenset(
-    {
-        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
-        "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
-NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)"
+from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+from gateway.settings_policy import PolicySection
 
-
-def _no_framing(name: str) -> str:
-    if name.lower() in FRAMING:
-        raise ValueError(f"{name} frames the message; a credential needs a field of its own")
-    return name
-
-
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$"), AfterValidator(_no_framing)]
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 
 
@@ -40,12 +25,6 @@ class SettingsError(Exception):
         """Keep the problems; the message joins them."""
         super().__init__("; ".join(problems))
         self.problems = problems
-
-
-class Section(BaseModel):
-    """A part of the settings: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Listen(Section):
@@ -79,19 +58,6 @@ class IdentitySection(Section):
     run_max_s: int = Field(
         86_400, ge=1, le=30 * 86_400, description="Longest a run and the token of its agent may last, seconds."
     )
-
-
-class PolicySection(Section):
-    """Which Rego decides, and how long it may take."""
-
-    bundles: tuple[Path, ...] = Field((), description="Folders of Rego and data besides the shipped ones.")
-    shipped: bool = Field(default=True, description="Load the shipped packages (scope, session ledger).")
-    data: Mapping[str, Any] = Field(default_factory=dict, description="Data merged under `data`, e.g. gateway.scope.")
-    mode: Literal["enforce", "observe"] = Field(
-        "enforce", description="observe: record, don't enforce (reads, writes)."
-    )
-    workers: int = Field(1, ge=1, le=16, description="Policy worker processes.")
-    deadline_ms: int = Field(50, ge=5, le=5000, description="Longest a decision may take, from dispatch.")
 
 
 class LimitsSection(Section):
@@ -139,19 +105,6 @@ class DiscoverySection(Section):
 
     start_s: float = Field(5.0, gt=0, le=120, description="Longest the start waits for their answers, all together.")
     refresh_s: float = Field(60.0, ge=1, le=86_400, description="Seconds between two looks at an upstream's tools.")
-
-
-class SecretReference(Section):
-    """Where a secret is kept; it never stands in this file, is never logged and is taken out of results."""
-
-    env: str | None = Field(None, description="Environment variable that holds the value.")
-    file: Path | None = Field(None, description="File that holds the value.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("set exactly one of env and file")
-        return self
 
 
 class CredentialSection(SecretReference):

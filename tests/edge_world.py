@@ -14,7 +14,15 @@ from gateway.core.desk import Desk, Ping
 from gateway.edge.asgi import Options, build
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
-from tests.fakes.desk import FakeApprovalDesk, FakeChanges, FakeLeaseDesk, FakeReader, FakeReviewerDesk, FakeRunDesk
+from tests.fakes.desk import (
+    FakeApprovalDesk,
+    FakeChanges,
+    FakeLeaseDesk,
+    FakePolicyDesk,
+    FakeReader,
+    FakeReviewerDesk,
+    FakeRunDesk,
+)
 
 URL = "http://gateway.test"
 NEWEST = "2026-07-28"
@@ -70,6 +78,7 @@ class Edge:
     reader: FakeReader = field(default_factory=FakeReader)
     changes: FakeChanges = field(default_factory=FakeChanges)
     leases: FakeLeaseDesk = field(default_factory=FakeLeaseDesk)
+    policy: FakePolicyDesk = field(default_factory=FakePolicyDesk)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -85,6 +94,7 @@ class Edge:
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
             leases=self.leases,
+            policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,
             metrics=lambda: ("text/plain; version=1.0.0", b"ostiary_calls_total 0\n"),

@@ -114,6 +114,7 @@ def make_decision(effect: Effect = Effect.ALLOW, **other: Any) -> Decision:
         "revision": "0" * 64,
         "engine": "test",
         "input_digest": "0" * 64,
+        "document": b"{}",
     }
     return Decision(**(fields | other))
 

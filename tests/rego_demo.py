@@ -11,7 +11,6 @@ import pytest
 
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.adapters.rego.layers import shipped
-from gateway.adapters.rego.pool import Pool
 from gateway.adapters.rego.settings import EngineSettings
 from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.decision import Decision, fold
@@ -92,8 +91,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def pids(engine: RegoEngine) -> list[int]:
     """Process ids of the workers."""
-    assert isinstance(engine._pool, Pool)
-    return [link._child.process.pid for link in engine._pool._alive if link._child is not None]
+    return [link._child.process.pid for link in engine._running().pool._alive if link._child is not None]
 
 
 def alive(pid: int) -> bool:

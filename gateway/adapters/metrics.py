@@ -40,7 +40,8 @@ class PrometheusMeter:
     """The Meter port on prometheus-client, with a registry of its own. Belongs to one event loop.
 
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
-    ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}`` and ``ostiary_leases{state}``.
+    ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
+    ``ostiary_leases{state}`` and ``ostiary_policy_stale``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
@@ -62,6 +63,7 @@ class PrometheusMeter:
         )
         leases = Gauge("ostiary_leases", "Minted logins: in use, or waiting to be ended.", ["state"], registry=registry)
         self._leases = (leases.labels("live"), leases.labels("pending"))
+        self._stale = Gauge("ostiary_policy_stale", "1 while newer policy is not in force.", registry=registry)
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
 
@@ -90,6 +92,10 @@ class PrometheusMeter:
         """How many minted logins there are: used by a call, and waiting to be ended."""
         self._leases[0].set(live)
         self._leases[1].set(pending)
+
+    def policy_stale(self, stale: bool) -> None:
+        """Whether what the sources of policy hold is not in force."""
+        self._stale.set(stale)
 
     def page(self) -> tuple[str, bytes]:
         """(content type, text) of the metrics page."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.core.canonical import encode
 
@@ -65,3 +65,38 @@ def bundled(modules: Sequence[Module], data: Mapping[str, Any]) -> Bundle:
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     revision = hashlib.sha256(encode([[[m.name, m.text] for m in served], text])).hexdigest()
     return Bundle(served, tuple(module for module in ordered if module.is_test), text, revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which policy is in force, and why not a newer one.
+
+    Attributes:
+        revision: of the bundle that answers.
+        engine: engine and version.
+        since_us: when it came into force.
+        origin: where its layers come from, in their order.
+        problems: why what the sources hold now is not in force; empty where it is.
+        problems_since_us: when that was first seen, or None.
+    """
+
+    revision: str
+    engine: str
+    since_us: int
+    origin: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    problems_since_us: int | None = None
+
+
+class PolicyDesk(Protocol):
+    """What people may know of the policy in force. Reading never changes it."""
+
+    def standing(self) -> Standing:
+        """What is in force now."""
+
+    async def bundle(self, revision: str) -> Bundle | None:
+        """A bundle that was in force at some time, or None where no such one was.
+
+        Raises:
+            Unavailable: what is kept of it cannot be read or is not what it was.
+        """

@@ -6,7 +6,7 @@ Rego gathers, Python folds, in this order: engine fault -> deny; any deny -> den
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -88,6 +88,7 @@ class Decision:
         revision: digest of the policy bundle that was asked.
         engine: which engine answered.
         input_digest: SHA-256 of the input document, hex.
+        document: the input document itself.
         enforced: False where observe mode lets a call pass that ``effect`` would stop. It is recorded and never set for
             money or destructive tools, nor where the engine failed.
         phase: which question it answers.
@@ -101,6 +102,7 @@ class Decision:
     revision: str
     engine: str
     input_digest: str
+    document: bytes = field(repr=False)
     enforced: bool = True
     phase: Phase = Phase.CALL
 
@@ -154,6 +156,7 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
             revision=evaluation.revision,
             engine=evaluation.engine,
             input_digest=hashlib.sha256(document).hexdigest(),
+            document=document,
         )
         for word, document in zip(words, inputs, strict=True)
     ]

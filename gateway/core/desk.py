@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
+from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
 
 
@@ -117,6 +118,21 @@ class LogRecord:
     body: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded decision, with what was sealed beside it.
+
+    Attributes:
+        record: the ``decision`` record.
+        said: its ``reasons`` payload, or None where its key was destroyed.
+        document: the input that was decided on; None where it was not kept whole or its key was destroyed.
+    """
+
+    record: LogRecord
+    said: Mapping[str, Any] | None
+    document: bytes | None
+
+
 Ping = Callable[[], Awaitable[None]]
 
 
@@ -125,6 +141,9 @@ class AuditReader(Protocol):
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
         """Matching records in log order."""
+
+    async def decisions(self, query: Query) -> tuple[Recorded, ...]:
+        """Matching ``decision`` records in log order, with what policy read and said."""
 
     async def checkpoint(self) -> str:
         """The newest signed checkpoint (C2SP signed note).
@@ -321,6 +340,7 @@ class Desk:
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
     leases: LeaseDesk
+    policy: PolicyDesk
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]

@@ -24,6 +24,7 @@ from gateway.core.usage import Usage
 SCHEMA = "gateway.input/v1"
 MAX_BYTES = 256 * 1024
 MAX_ARGUMENT_BYTES = 192 * 1024
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +66,26 @@ def calling(
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
     return _sized(document)
+
+
+def without_arguments(document: bytes) -> bytes:
+    """What is kept of an input beside the arguments, which the log holds with the request."""
+    facts = _MEMBERS.decode(document)
+    facts.pop("args", None)
+    return encode(facts)
+
+
+def with_arguments(facts: bytes, canonical: bytes | None, digest: str) -> bytes | None:
+    """The input that ``facts`` was made of, from the arguments as the log holds them; None where it cannot be that one.
+
+    ``digest`` is the SHA-256 of the input, hex: what it does not confirm is not given out.
+    """
+    candidates = [facts]
+    if canonical is not None:
+        members = _MEMBERS.decode(facts)
+        # As ``calling`` does: arguments with big integers are rewritten, all others are sent on as they came.
+        candidates = [encode(members | {"args": args}) for args in (msgspec.Raw(canonical), policy_view(canonical))]
+    return next((found for found in candidates if hashlib.sha256(found).hexdigest() == digest), None)
 
 
 def _approval(said: Signature, args_digest: str) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class EventType(StrEnum):
     CREDENTIAL_LEASED = "credential.leased"
     CREDENTIAL_REVOKE_PENDING = "credential.revoke_pending"
     CREDENTIAL_REVOKED = "credential.revoked"
+    POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
 
 

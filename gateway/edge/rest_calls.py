@@ -25,6 +25,8 @@ _PENDING = "pending"
 _ENDINGS = frozenset({*ENDINGS, EventType.REQUEST_REFUSED})
 # Of an error the caller gets what they were told; its cause may be an upstream's words.
 _OWN_ERROR = ("code", "cause", "detail")
+# What policy knew of the person and the run is the auditor's.
+_FACTS = "facts"
 _ROLES = (Role.REQUEST, Role.REASONS, Role.ERROR, Role.RESULT)
 
 
@@ -106,8 +108,8 @@ class CallRest:
             return shown(CallShown(call_id=call_id, run_id=run_id, outcome=outcome))
         events = tuple(Event(type=str(record.body["type"]), at_us=record.body["ts"]) for record in records)
         payloads = {role.value: await self._desk.reader.payload(call_id, role) for role in _ROLES}
-        if not auditor and isinstance(payloads[Role.ERROR], dict):
-            payloads[Role.ERROR] = {key: payloads[Role.ERROR].get(key) for key in _OWN_ERROR}
+        if not auditor:
+            payloads = {role: _own(role, payload) for role, payload in payloads.items()}
         return shown(
             CallShown(
                 call_id=call_id,
@@ -173,6 +175,15 @@ def _outcome(records: Sequence[LogRecord]) -> str:
         if kind in _ENDINGS or code is not None:  # a decision with a code is the whole record of a call policy refused
             return code if isinstance(code, str) else str(kind)
     return _PENDING
+
+
+def _own(role: str, payload: Any) -> Any:
+    """What those see of a payload whom the call concerns."""
+    if role == Role.ERROR and isinstance(payload, dict):
+        return {key: payload.get(key) for key in _OWN_ERROR}
+    if role == Role.REASONS and isinstance(payload, dict):
+        return {key: value for key, value in payload.items() if key != _FACTS}
+    return payload
 
 
 def _said(records: Sequence[LogRecord], member: str) -> str | None:

@@ -162,8 +162,7 @@ async def test_a_remembered_answer_needs_no_worker() -> None:
     async with serving(demo(COUNTING)) as engine:
         effects = [decision.effect for decision in await decide(engine, listing(1), listing(1, "other"))]
         assert effects == [Effect.ALLOW, Effect.DENY]
-        assert engine._pool is not None
-        await engine._pool.close()
+        await engine._running().pool.close()
         assert (await decide(engine, listing(2)))[0].effect is Effect.ALLOW
         with pytest.raises(Unavailable):
             await decide(engine, listing(3), listing(3, "other"))

@@ -4,6 +4,7 @@ import json
 import random
 from typing import Any
 
+from gateway.adapters.rego.engine import _recalled
 from gateway.adapters.rego.layers import load, shipped
 from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.decision import fold
@@ -75,13 +76,12 @@ async def test_what_is_remembered_is_what_would_be_said() -> None:
     """Over many questions in any order: the same effects, reasons, requirements and obligations."""
     chance = random.Random(7)
     async with serving(served(), SETTINGS) as engine:
-        pool = engine._pool
-        assert pool is not None
+        pool = engine._running().pool
         assert len(pool.guards) == 2
         recalled = 0
         for number in range(QUESTIONS):
             asked = [document(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
-            known = engine._recalled(pool, [engine._memory.key(one) for one in asked])
+            known = _recalled(engine._running(), [engine._running().memory.key(one) for one in asked])
             recalled += sum(1 for one in known if one is not None)
             remembering = await engine.evaluate(str(number), asked)
             fresh = await pool.ask(str(number), asked).answer
@@ -97,11 +97,10 @@ async def test_calls_are_not_remembered_while_no_worker_serves() -> None:
     rules = Module("all.rego", 'package gateway.policies.all\n\nallow contains {"id": "all", "msg": "all"} if true\n')
     async with serving(bundled([*load([shipped()]).modules, rules], {}), SETTINGS) as engine:
         await engine.evaluate("d", asked)
-        pool = engine._pool
-        assert pool is not None
-        keys = [engine._memory.key(one) for one in asked]
-        assert None not in engine._recalled(pool, keys)
+        pool = engine._running().pool
+        keys = [engine._running().memory.key(one) for one in asked]
+        assert None not in _recalled(engine._running(), keys)
         await pool.close()
         for link in list(pool._links):
             pool._links.remove(link)
-        assert [one is None for one in engine._recalled(pool, keys)] == [False, True]
+        assert [one is None for one in _recalled(engine._running(), keys)] == [False, True]

@@ -55,7 +55,7 @@ async def test_worker_killed_in_the_middle_of_a_question() -> None:
     async with serving(events=events) as engine:
         (pid,) = pids(engine)
         question = asyncio.create_task(refused(engine, "loop"))
-        await until(lambda: sum(link.load for link in engine._pool._links) == 1 if engine._pool else False)
+        await until(lambda: sum(link.load for link in engine._running().pool._links) == 1)
         os.kill(pid, signal.SIGKILL)
         await question
         assert "died" in events
@@ -177,10 +177,9 @@ async def test_no_worker_in_time_is_unavailable() -> None:
     """A question does not wait for ever for a worker that cannot be started again."""
     settings = replace(SETTINGS, queue_wait_s=0.2)
     async with serving(settings=settings) as engine:
-        assert engine._pool is not None
-        engine._pool.settings = replace(engine._pool.settings, command=("/nonexistent/worker",))
+        engine._running().pool.settings = replace(engine._running().pool.settings, command=("/nonexistent/worker",))
         os.kill(pids(engine)[0], signal.SIGKILL)
-        await until(lambda: engine._pool is not None and not engine._pool.ready)
+        await until(lambda: not engine._running().pool.ready)
         await refused(engine, "yes")
         with pytest.raises(Unavailable):
             await engine.ping()

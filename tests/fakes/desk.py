@@ -1,13 +1,14 @@
 """A desk on fakes: runs in a dictionary, tokens in the clear, a log read from a list."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.core.approval import Reviewer
+from gateway.core.bundle import Bundle, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, RunRequest, Whose
+from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, Recorded, RunRequest, Whose
 from gateway.core.errors import Forbidden, NotFound
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
@@ -70,10 +71,16 @@ class FakeReader:
 
     records: list[LogRecord] = field(default_factory=list)
     payloads: dict[tuple[str, str], Any] = field(default_factory=dict)
+    said: dict[int, tuple[Mapping[str, Any] | None, bytes | None]] = field(default_factory=dict)
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
         """Matching records in log order."""
         return tuple(record for record in self.records if _matches(record, query))[: query.limit]
+
+    async def decisions(self, query: Query) -> tuple[Recorded, ...]:
+        """Matching decisions, with what ``said`` has of them."""
+        found = await self.search(replace(query, type="decision"))
+        return tuple(Recorded(record, *self.said.get(record.index, (None, None))) for record in found)
 
     async def checkpoint(self) -> str:
         """A text in the place of a checkpoint."""
@@ -162,6 +169,23 @@ class FakeLeaseDesk:
         return len(meant) - pending, pending
 
 
+@dataclass(slots=True)
+class FakePolicyDesk:
+    """Bundles as given, the first one in force."""
+
+    bundles: tuple[Bundle, ...] = (bundled([Module("main.rego", "package gateway.main")], {}),)
+    problems: tuple[str, ...] = ()
+
+    def standing(self) -> Standing:
+        """The first bundle, since the epoch."""
+        since = 1 if self.problems else None
+        return Standing(self.bundles[0].revision, "fake 1", 0, ("fake",), self.problems, since)
+
+    async def bundle(self, revision: str) -> Bundle | None:
+        """The bundle of that revision."""
+        return next((bundle for bundle in self.bundles if bundle.revision == revision), None)
+
+
 def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> Desk:
     """A desk whose parts are all well."""
     journal = Journal()
@@ -174,6 +198,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),
         leases=FakeLeaseDesk(),
+        policy=FakePolicyDesk(),
         pings={"identity": identity.ping},
         upstreams={},
         metrics=lambda: ("text/plain", b""),

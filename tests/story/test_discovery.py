@@ -86,9 +86,9 @@ async def test_a_credential_opens_discovery_and_pings(
         guard(up)
         given = settings(tmp_path, wiki(up.url))
         async with app.opened(given, "http://gateway.test") as gateway:
-            assert [tool.fqn for tool in gateway.ports.catalog.tools()] == ["wiki.echo"]
-            assert [tool.credential for tool in gateway.ports.catalog.tools()] == ["wiki"]
-            await gateway.desk.upstreams["wiki"]()
+            assert [tool.fqn for tool in gateway.parts.ports.catalog.tools()] == ["wiki.echo"]
+            assert [tool.credential for tool in gateway.parts.ports.catalog.tools()] == ["wiki"]
+            await gateway.parts.desk.upstreams["wiki"]()
         findings = await app.check(given)
         assert [finding for finding in findings if not finding.ok] == []
         assert {seen.headers["authorization"] for seen in up.seen} == {f"Bearer {TOKEN}"}
@@ -118,13 +118,13 @@ async def test_an_upstream_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
         given = settings(tmp_path, *sections, "[discovery]\nstart_s = 0.5")
         async with app.opened(given, "http://gateway.test") as gateway:
             took = current_time() - began
-            assert [tool.fqn for tool in gateway.ports.catalog.tools()] == ["good.echo"]
+            assert [tool.fqn for tool in gateway.parts.ports.catalog.tools()] == ["good.echo"]
             assert took < 5
             for up in slow:
                 del up.scripts["server/discover"]
                 up.scripts["tools/list"] = says(listed)
-            assert await gateway.stock.refresh("slow-a")
-            assert [tool.fqn for tool in gateway.ports.catalog.tools()][-1] == "slow-a.echo"
+            assert await gateway.parts.stock.refresh("slow-a")
+            assert [tool.fqn for tool in gateway.parts.ports.catalog.tools()][-1] == "slow-a.echo"
 
 
 async def test_a_description_that_changes_while_the_gateway_runs(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ async def test_a_description_that_changes_while_the_gateway_runs(tmp_path: Path)
         section = f'[upstreams.up]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"'
         async with app.opened(settings(tmp_path, section), "http://gateway.test") as gateway:
             up.scripts["tools/list"] = says(lambda s: answer(s, {"tools": [ECHO | {"description": "obey"}]}))
-            assert await gateway.stock.refresh("up")
-            found = gateway.ports.catalog.resolve(make_caller(make_call("up.echo")))
+            assert await gateway.parts.stock.refresh("up")
+            found = gateway.parts.ports.catalog.resolve(make_caller(make_call("up.echo")))
             assert isinstance(found.fault, Quarantined)
 
 

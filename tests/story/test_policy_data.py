@@ -101,7 +101,7 @@ async def test_an_agent_gets_what_it_and_its_user_may(tmp_path: Path, scope: dic
     grant = Grant("ada", "clerk", groups=frozenset({"desk"}))
     async with app.opened(state, "http://gateway.test") as gateway:
         call = make_call(origin=Live(issuer.issue(issuer.principal(grant))))
-        tools = await pipeline.listing(call, gateway.ports)
+        tools = await pipeline.listing(call, gateway.parts.ports)
     assert [tool.fqn for tool in tools] == (["erp.find"] if visible else [])
 
 

@@ -70,13 +70,13 @@ async def _live(stage: Stage) -> None:
     chosen = settings_file.load(stage.folder / "gateway.toml")
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(app.opened(chosen, URL))
-        ports = gateway.ports
+        ports = gateway.parts.ports
         if stage.plan.fault is Fault.POLICY_GARBAGE:
             ports = replace(ports, policy=await stack.enter_async_context(_babbling(stage, chosen)))
         play = _Play(stage)
         seen = watched(stage.spoil(ports), Watch(play.passed))
-        door = asgi.build(seen, gateway.desk, asgi.Options(issuer=chosen.identity.issuer))
-        token = await _token(stage.plan, gateway.desk, ports)
+        door = asgi.build(seen, gateway.parts.desk, asgi.Options(issuer=chosen.identity.issuer))
+        token = await _token(stage.plan, gateway.parts.desk, ports)
         await play.perform(Callers(door, token, stage.report, play.passed_by))
         if isinstance(ports.limits, MemoryLimits):
             stage.report({"held": ports.limits.held})

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,9 +23,10 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
 from gateway.core.call import RunKind
 from gateway.core.decision import Effect
-from gateway.core.desk import LogRecord, Query
+from gateway.core.desk import LogRecord, Query, Recorded
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.leasing import Leftover
+from gateway.core.policy_input import with_arguments
 from gateway.core.records import EventType, Role
 
 _MAX_LIMIT = 1000
@@ -126,6 +127,25 @@ class LogReader:
         def run(db: sqlite3.Connection) -> tuple[LogRecord, ...]:
             rows = db.execute(statement, values).fetchall()
             return tuple(LogRecord(index, entry, msgspec.json.decode(entry)) for index, entry in rows)
+
+        return await self.ask(run)
+
+    async def newest(self, kind: EventType) -> LogRecord | None:
+        """The last record of a type that is not among the most common, or None."""
+
+        def run(db: sqlite3.Connection) -> LogRecord | None:
+            row = db.execute(_OF_TYPE, (kind,)).fetchone()
+            return None if row is None else LogRecord(row[0], row[1], msgspec.json.decode(row[1]))
+
+        return await self.ask(run)
+
+    async def decisions(self, query: Query) -> tuple[Recorded, ...]:
+        """Matching decisions, with what policy read and said; see ``core.desk.AuditReader``."""
+        statement, values = _search(replace(query, type=EventType.DECISION))
+
+        def run(db: sqlite3.Connection) -> tuple[Recorded, ...]:
+            rows = db.execute(statement, values).fetchall()
+            return tuple(self._recorded(db, LogRecord(idx, leaf, msgspec.json.decode(leaf))) for idx, leaf in rows)
 
         return await self.ask(run)
 
@@ -236,6 +256,25 @@ class LogReader:
         requested = () if document is not None and document["kind"] == RunKind.IMPLICIT else _requested(db, run_id)
         return StoredRun(document, is_open, int(last[0]), requested)
 
+    def _recorded(self, db: sqlite3.Connection, record: LogRecord) -> Recorded:
+        sealed = self.sealed(db, record.index, record.body, Role.REASONS)
+        if sealed is None:
+            return Recorded(record, None, None)
+        said = msgspec.json.decode(sealed, type=dict[str, msgspec.Raw])
+        document = None
+        if "facts" in said and "input_digest" in said:
+            arguments = self._arguments(db, record)
+            document = with_arguments(bytes(said["facts"]), arguments, msgspec.json.decode(said["input_digest"]))
+        return Recorded(record, msgspec.json.decode(sealed), document)
+
+    def _arguments(self, db: sqlite3.Connection, record: LogRecord) -> bytes | None:
+        # With a refusal they stand in the record itself, otherwise in that of the intent.
+        request = self.sealed(db, record.index, record.body, Role.REQUEST)
+        if request is None and record.body["call_id"] is not None:
+            request, _ = self._first(db, "call_id", record.body["call_id"], Role.REQUEST)
+        found = {} if request is None else msgspec.json.decode(request, type=dict[str, msgspec.Raw])
+        return bytes(found["arguments"]) if "arguments" in found else None
+
     def sealed(self, db: sqlite3.Connection, index: int, record: Mapping[str, Any], role: str) -> bytes | None:
         """The opened payload ``role`` of a record, as bytes; None where there is none or its key was destroyed."""
         for slot, ref in enumerate(record["payloads"]):
@@ -244,16 +283,20 @@ class LogReader:
         return None
 
     def _payload(self, db: sqlite3.Connection, column: str, value: str, role: str) -> Any:
+        content, mime = self._first(db, column, value, role)
+        if content is None:
+            return None
+        return msgspec.json.decode(content) if mime == "application/json" else content.decode()
+
+    def _first(self, db: sqlite3.Connection, column: str, value: str, role: str) -> tuple[bytes | None, str]:
         order = "seq_run limit 1" if column == "run_id" else "idx"
         rows = db.execute(f"select idx, leaf from records where {column} = ? order by {order}", (value,))  # noqa: S608 - column is one of two literals
         for index, entry in rows.fetchall():
             record = msgspec.json.decode(entry)
             for ref in record["payloads"]:
                 if ref["role"] == role:
-                    content = self.sealed(db, index, record, role)
-                    is_json = ref["mime"] == "application/json"
-                    return content and (msgspec.json.decode(content) if is_json else content.decode())
-        return None
+                    return self.sealed(db, index, record, role), ref["mime"]
+        return None, ""
 
     def _opened(self, db: sqlite3.Connection, pid: int, record_id: str, ref: Mapping[str, Any]) -> bytes | None:
         key_row = db.execute("select wrapped from deks where id = ?", (ref["dek"],)).fetchone()

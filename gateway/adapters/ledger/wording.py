@@ -9,11 +9,13 @@ from gateway.core.call import Call, Intent, Permit, Redacted, Resolved, Resumed
 from gateway.core.canonical import encode
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError, Reason
+from gateway.core.policy_input import without_arguments
 from gateway.core.records import MAX_REASONS, Payload, Role, identifier
 
 # A refused call may not fill the disk: its payloads together stay below 16 KiB.
 _MAX_REFUSED_ARGUMENTS = 8 * 1024
 _MAX_REFUSED_REASONS = 4 * 1024
+_MAX_REFUSED_FACTS = 3 * 1024
 _MAX_NAME = 256
 _MAX_HINT = 64
 _MAX_HINTS = 8
@@ -121,8 +123,8 @@ def _refused_request(call: Call) -> Payload:
 
 
 def reasons_payload(decision: Decision, *, refused: bool) -> Payload:
-    """Why policy decided as it did, in sentences."""
-    document = {
+    """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments."""
+    document: dict[str, Any] = {
         "effect": decision.effect,
         "input_digest": decision.input_digest,
         "reasons": [_reason(reason) for reason in decision.reasons],
@@ -131,11 +133,13 @@ def reasons_payload(decision: Decision, *, refused: bool) -> Payload:
             for need in decision.requirements
         ],
     }
-    content = encode(document)
-    if refused and len(content) > _MAX_REFUSED_REASONS:
+    if refused and len(encode(document)) > _MAX_REFUSED_REASONS:
         ids = [{"id": identifier(reason.id), "msg": ""} for reason in decision.reasons[:MAX_REASONS]]
-        content = encode({"effect": decision.effect, "reasons": ids, "truncated": True})
-    return Payload(Role.REASONS, content)
+        document = {"effect": decision.effect, "reasons": ids, "truncated": True}
+    facts = without_arguments(decision.document)
+    if not refused or len(facts) <= _MAX_REFUSED_FACTS:
+        document["facts"] = msgspec.Raw(facts)
+    return Payload(Role.REASONS, encode(document))
 
 
 def error_payload(error: BaseException, clean: Callable[[str], str]) -> Payload:

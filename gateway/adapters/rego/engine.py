@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,6 @@ from gateway.adapters.rego.memory import Key, Memory
 from gateway.adapters.rego.pool import Pool, unavailable
 from gateway.adapters.rego.preflight import examine, preflight
 from gateway.adapters.rego.probe import PROBES
-from gateway.adapters.rego.routing import NOWHERE
 from gateway.adapters.rego.settings import EngineSettings
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Evaluation, Phase
@@ -25,12 +25,28 @@ __all__ = ["EngineSettings", "RegoEngine"]
 CHUNK = 8
 
 
+@dataclass(slots=True, eq=False)
+class _Generation:
+    """One bundle, the workers that serve it, and what they said before.
+
+    Attributes:
+        asking: evaluations under way.
+        is_over: another generation is in force; the last evaluation that is under way ends the workers.
+    """
+
+    pool: Pool
+    memory: Memory
+    asking: int = 0
+    is_over: bool = False
+
+
 class RegoEngine:
     """Evaluates ``data.gateway.main.decision`` of one bundle; an async context manager.
 
     Failure mode, closed: a hanging, dying or babbling worker is killed and started anew, its question is
     ``Unavailable``; so is a question for which the queue has no room. An error of the policy itself is a fault of its
-    input and folds to deny. Nothing is ever answered from another revision than the one the evaluation names.
+    input and folds to deny. Nothing is ever answered from another revision than the one the evaluation names, and what
+    is asked under one bundle is answered under it, though another comes into force meanwhile.
     """
 
     def __init__(
@@ -40,8 +56,8 @@ class RegoEngine:
         self._bundle = bundle
         self._settings = settings or EngineSettings()
         self._event = meter or _ignore
-        self._pool: Pool | None = None
-        self._memory = Memory(NOWHERE)
+        self._now: _Generation | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(__name__)
 
     async def __aenter__(self) -> Self:
@@ -50,16 +66,39 @@ class RegoEngine:
         Raises:
             BundleError: the bundle cannot be served.
         """
-        self._pool = await self._serve(self._bundle)
+        self._now = await self._made(self._bundle)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the workers."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+        now, self._now = self._now, None
+        if now is not None:
+            await now.pool.close()
+        await asyncio.gather(*self._ending)
+
+    async def serve(self, bundle: Bundle, allow: Callable[[], Awaitable[None]]) -> None:
+        """Put another bundle in force, whole, once it was found good and ``allow`` has returned.
+
+        Raises:
+            BundleError: it cannot be served; the one before stays in force, also where ``allow`` raises.
+        """
+        made = await self._made(bundle)
+        try:
+            await allow()
+        except BaseException:
+            await made.pool.close()
+            raise
+        before, self._now, self._bundle = self._now, made, bundle
+        if before is not None:
+            before.is_over = True
+            self._end_if_idle(before)
+
+    @property
+    def engine(self) -> str:
+        """Engine and version."""
+        return self._running().pool.engine
 
     @property
     def revision(self) -> str:
@@ -68,48 +107,50 @@ class RegoEngine:
 
     async def ping(self) -> None:
         """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
-        pool = self._running()
-        await pool.ask("ping", PROBES[:1]).answer
+        await self._running().pool.ask("ping", PROBES[:1]).answer
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
         if any(len(document) > MAX_BYTES for document in inputs):
             raise TooLarge(f"a policy input is larger than {MAX_BYTES} bytes", cause_code="policy_input")
-        pool = self._running()
-        verdicts = await self._answered(pool, decision_id, inputs)
+        now = self._running()
+        now.asking += 1
+        try:
+            verdicts = await self._answered(now, decision_id, inputs)
+        finally:
+            now.asking -= 1
+            self._end_if_idle(now)
         for verdict in verdicts:
             if verdict.fault is not None:
                 self._log.warning("policy fault %s at %s", verdict.fault, verdict.place or "-")
         return Evaluation(
             tuple(verdict.result for verdict in verdicts),
             tuple(verdict.fault for verdict in verdicts),
-            pool.bundle.revision,
-            pool.engine,
+            now.pool.bundle.revision,
+            now.pool.engine,
         )
 
-    def _running(self) -> Pool:
-        if self._pool is None:
+    def _running(self) -> _Generation:
+        if self._now is None:
             raise unavailable("policy engine is not running")
-        return self._pool
+        return self._now
 
-    async def _answered(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
-        memory = self._memory
+    def _end_if_idle(self, generation: _Generation) -> None:
+        if generation.is_over and not generation.asking:
+            ending = asyncio.create_task(generation.pool.close())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _answered(self, now: _Generation, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
+        memory, pool = now.memory, now.pool
         keys = [memory.key(document) for document in inputs]
-        known = self._recalled(pool, keys)
+        known = _recalled(now, keys)
         asked = [number for number, verdict in enumerate(known) if verdict is None]
         answers = await self._ask(pool, decision_id, [inputs[number] for number in asked]) if asked else ()
         for number, verdict in zip(asked, answers, strict=True):
             known[number] = verdict
             memory.keep(keys[number], verdict)
         return [verdict for verdict in known if verdict is not None]
-
-    def _recalled(self, pool: Pool, keys: Sequence[Key | None]) -> list[Verdict | None]:
-        known = [self._memory.recall(key) for key in keys]
-        # Calls: only while there is somebody to ask, and only together with the word that the tool may be known of, or
-        # calls of a hidden tool would be cheaper than those of a name of no tool.
-        if pool.ready and None not in known:
-            return known
-        return [None if key is None or key.phase is Phase.CALL else said for key, said in zip(keys, known, strict=True)]
 
     async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
         if 0 < len(inputs) <= CHUNK:
@@ -122,18 +163,26 @@ class RegoEngine:
             for question in questions:
                 _forget(question.answer)
 
-    async def _serve(self, bundle: Bundle) -> Pool:
+    async def _made(self, bundle: Bundle) -> _Generation:
         examined = await examine(bundle.modules)
         if examined.findings:
             raise BundleError(*(str(finding) for finding in examined.findings))
-        self._memory = Memory(examined.routes)
         await preflight(bundle, self._settings.pool())
         pool = Pool(bundle, self._settings.pool(), self._event, examined.routes.guards)
         try:
             await pool.start()
         except OSError as error:
             raise BundleError(f"no policy worker could be started: {error}") from None
-        return pool
+        return _Generation(pool, Memory(examined.routes))
+
+
+def _recalled(now: _Generation, keys: Sequence[Key | None]) -> list[Verdict | None]:
+    known = [now.memory.recall(key) for key in keys]
+    # Calls: only while there is somebody to ask, and only together with the word that the tool may be known of, or
+    # calls of a hidden tool would be cheaper than those of a name of no tool.
+    if now.pool.ready and None not in known:
+        return known
+    return [None if key is None or key.phase is Phase.CALL else said for key, said in zip(keys, known, strict=True)]
 
 
 def _ignore(_event: str) -> None:

@@ -1,22 +1,46 @@
-"""Policy layers: directories of Rego and data, read and put together into one bundle.
+"""Policy layers: Rego and data from a folder or an archive, put together into one bundle.
 
-A layer is a directory of ``*.rego`` and ``*.json`` files. As in OPA, a ``data.json`` stands at the path of its
-directory, so ``gateway/data.json`` and ``{"gateway": ...}`` in the root's ``data.json`` are the same; any other
-``NAME.json`` is refused rather than silently ignored. ``*_test.rego`` files are no part of what is served.
+As in OPA, a ``data.json`` stands at the path of its directory, so ``gateway/data.json`` and ``{"gateway": ...}`` in the
+root's ``data.json`` are the same; any other ``NAME.json`` is refused rather than silently ignored. ``*_test.rego``
+files are no part of what is served. A ``.manifest`` says which part of ``data`` a layer owns: it holds
+nothing else, and no other layer holds anything there.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gateway.adapters.rego.bundles import archive, signatures
+from gateway.adapters.rego.bundles.archive import MANIFEST, MAX_BUNDLE_BYTES, MAX_FILES, SIGNATURES
+from gateway.adapters.rego.bundles.manifest import Manifest, overlap, owned, parse, within
 from gateway.adapters.rego.lists import problems
 from gateway.core.bundle import Bundle, BundleError, Module, bundled
 
-MAX_FILES = 1000
-MAX_BUNDLE_BYTES = 16 * 1024 * 1024
+_PACKAGE = re.compile(r"^\s*package\s+(\S+)", re.MULTILINE)
+_SHIPPED = "shipped"
+# Beside the packages that are served; each is taken by copying it.
+_GALLERY = "gallery"
+Steps = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The files of one source.
+
+    Attributes:
+        label: how their names begin.
+        files: content by relative name.
+        manifest: what its ``.manifest`` says, or None where there is none.
+    """
+
+    label: str
+    files: Mapping[str, bytes]
+    manifest: Manifest | None = None
 
 
 def shipped() -> Path:
@@ -24,56 +48,144 @@ def shipped() -> Path:
     return Path(str(files("policies")))
 
 
-def load(layers: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bundle:
-    """Read the layers in order; ``overlay`` is the data that stands in the settings.
+def load(paths: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bundle:
+    """Read layers in order, each a folder or a ``tar.gz``; ``overlay`` is the data that stands in the settings.
 
     Raises:
-        BundleError: unreadable, too large, a link that leaves its layer, malformed JSON, or two documents that set the
-            same data path; with the shipped layer also data its packages could not read as meant.
+        BundleError: as ``read`` and ``joined``.
+    """
+    return joined([read(path) for path in paths], overlay)
+
+
+def read(path: Path, public_key: bytes | None = None) -> Layer:
+    """One layer, held against its signature where there is a key to check it with.
+
+    Raises:
+        BundleError: unreadable, too large, a link that leaves its layer, or not signed with that key.
+    """
+    label = _SHIPPED if path == shipped() else path.name
+    if path.is_file():
+        return unpacked(label, _content(label, path), public_key)
+    return _layer(label, _folder(label, path), public_key)
+
+
+def unpacked(label: str, content: bytes, public_key: bytes | None = None) -> Layer:
+    """The layer in an archive.
+
+    Raises:
+        BundleError: as ``read``.
+    """
+    return _layer(label, archive.read(label, content), public_key)
+
+
+def joined(layers: Sequence[Layer], overlay: Mapping[str, Any] | None = None) -> Bundle:
+    """One bundle of all layers.
+
+    Raises:
+        BundleError: malformed data, two documents that set the same path, something outside its layer's roots or inside
+            another's; with the shipped layer also data its packages could not read as meant.
     """
     modules: list[Module] = []
     data: dict[str, Any] = {}
-    owners: dict[tuple[str, ...], str] = {}
+    owners: dict[Steps, str] = {}
+    places: list[tuple[Layer, str, Steps]] = []
     for layer in layers:
-        for name, path, content in _read(layer, "shipped" if layer == shipped() else layer.name):
-            if path.suffix == ".rego":
-                modules.append(Module(name, _text(name, content)))
+        for name, content in sorted(layer.files.items()):
+            full = f"{layer.label}/{name}"
+            if name.endswith(".rego"):
+                modules.append(Module(full, _text(full, content)))
+                places.append((layer, full, _package(modules[-1])))
             else:
-                _merge(data, _nest(path.parts[:-1], _document(name, content)), owners, name)
+                document = _nest(PurePosixPath(name).parts[:-1], _document(full, content))
+                places += [(layer, full, path) for path in _leaves(document)]
+                _merge(data, document, owners, full)
+    _check_roots(layers, places)
     if overlay:
         _merge(data, dict(overlay), owners, "[policy.data]")
-    if shipped() in layers:
+    if any(layer.label == _SHIPPED for layer in layers):
         _check(data, owners)
     return bundled(modules, data)
 
 
-def _read(layer: Path, label: str) -> list[tuple[str, Path, bytes]]:
-    found: list[tuple[str, Path, bytes]] = []
-    total = 0
-    for path in _paths(layer):
-        relative = path.relative_to(layer)
-        name = f"{label}/{relative.as_posix()}"
-        if not path.resolve().is_relative_to(layer.resolve()):
-            raise BundleError(f"{name}: the link leads out of the bundle")
-        try:
-            total += path.stat().st_size
-            if len(found) >= MAX_FILES or total > MAX_BUNDLE_BYTES:
-                raise BundleError(f"{label}: more than {MAX_FILES} files or {MAX_BUNDLE_BYTES} bytes")
-            found.append((name, relative, path.read_bytes()))
-        except OSError as error:
-            raise BundleError(f"{name}: cannot be read: {error.strerror}") from None
+def _check_roots(layers: Sequence[Layer], places: Sequence[tuple[Layer, str, Steps]]) -> None:
+    for layer in layers:
+        roots = () if layer.manifest is None else owned(layer.manifest)
+        for holder, name, path in places:
+            where = f"data.{'.'.join(path)}"
+            if holder is layer and layer.manifest is not None and not within(path, roots):
+                raise BundleError(f"{name}: {where} stands outside the roots of {layer.label}/.manifest")
+            if holder is not layer and any(overlap(path, root) for root in roots):
+                raise BundleError(f"{name}: {where} stands in what {layer.label}/.manifest says it owns")
+
+
+def _package(module: Module) -> Steps:
+    # Which package it is, the engine says at load; here only whose part of data it is.
+    found = _PACKAGE.search(module.text)
+    return tuple(step.strip('"]') for step in re.split(r"[.\[]", found[1])) if found else ()
+
+
+def _leaves(value: Mapping[str, Any]) -> list[Steps]:
+    found: list[Steps] = []
+    level: list[tuple[Steps, Any]] = [((), value)]
+    while level:
+        path, item = level.pop()
+        if isinstance(item, Mapping) and item:
+            level += [((*path, key), child) for key, child in item.items()]
+        elif path:
+            found.append(path)
     return found
 
 
-def _paths(layer: Path) -> list[Path]:
-    if not layer.is_dir():
-        raise BundleError(f"{layer}: no such directory")
-    paths: list[Path] = []
+def _layer(label: str, found: Mapping[str, bytes], public_key: bytes | None) -> Layer:
+    if public_key is not None:
+        signatures.check(label, found, public_key)
+    elif SIGNATURES in found:
+        raise BundleError(f"{label}: is signed, and no public key is set to check it with")
+    manifest = parse(label, found[MANIFEST]) if MANIFEST in found else None
+    held = {name: content for name, content in found.items() if name.endswith((".rego", ".json")) and name[0] != "."}
+    return Layer(label, held, manifest)
+
+
+def _content(label: str, path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BUNDLE_BYTES:
+            raise BundleError(f"{label}: more than {MAX_BUNDLE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{label}: cannot be read: {error.strerror}") from None
+
+
+def _folder(label: str, folder: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    total = 0
+    for path in paths(folder):
+        name = path.relative_to(folder).as_posix()
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"{label}/{name}: the link leads out of the bundle")
+        content = _content(f"{label}/{name}", path)
+        total += len(content)
+        if len(found) >= MAX_FILES or total > MAX_BUNDLE_BYTES:
+            raise BundleError(f"{label}: more than {MAX_FILES} files or {MAX_BUNDLE_BYTES} bytes")
+        found[name] = content
+    return found
+
+
+def paths(folder: Path) -> list[Path]:
+    """The files of a folder that belong to its layer, in order.
+
+    Raises:
+        BundleError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such directory, nor an archive")
+    left_out = {_GALLERY} if folder == shipped() else set()
+    found: list[Path] = []
     # followlinks stays off: a linked directory could lead anywhere, or round in a circle.
-    for folder, folders, names in os.walk(layer):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        paths += [Path(folder, name) for name in sorted(names) if name.endswith((".rego", ".json"))]
-    return paths
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")) and name not in left_out)
+        own = {MANIFEST, SIGNATURES} if Path(place) == folder else set()
+        found += [Path(place, name) for name in sorted(names) if name.endswith((".rego", ".json")) or name in own]
+    return found
 
 
 def _text(name: str, content: bytes) -> str:
@@ -112,9 +224,9 @@ def _nest(folders: Sequence[str], value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _merge(into: dict[str, Any], value: Mapping[str, Any], owners: dict[tuple[str, ...], str], name: str) -> None:
+def _merge(into: dict[str, Any], value: Mapping[str, Any], owners: dict[Steps, str], name: str) -> None:
     # Objects join, anything else belongs to one file: which of two layers wins must never be a matter of order.
-    level: list[tuple[dict[str, Any], Mapping[str, Any], tuple[str, ...]]] = [(into, value, ())]
+    level: list[tuple[dict[str, Any], Mapping[str, Any], Steps]] = [(into, value, ())]
     while level:
         target, source, path = level.pop()
         for key, item in source.items():
@@ -127,18 +239,18 @@ def _merge(into: dict[str, Any], value: Mapping[str, Any], owners: dict[tuple[st
                 raise BundleError(f"{name}: data.{'.'.join(here)} is already set by {owners[_nearest(here, owners)]}")
 
 
-def _own(item: Any, path: tuple[str, ...], owners: dict[tuple[str, ...], str], name: str) -> Any:
+def _own(item: Any, path: Steps, owners: dict[Steps, str], name: str) -> Any:
     owners[path] = name
     if not isinstance(item, Mapping):
         return item
     return {key: _own(child, (*path, key), owners, name) for key, child in item.items()}
 
 
-def _check(data: Mapping[str, Any], owners: Mapping[tuple[str, ...], str]) -> None:
+def _check(data: Mapping[str, Any], owners: Mapping[Steps, str]) -> None:
     found = [f"{owners[_nearest(path, owners)]}: data.{'.'.join(path)}: {words}" for path, words in problems(data)]
     if found:
         raise BundleError(*found)
 
 
-def _nearest(path: tuple[str, ...], owners: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
+def _nearest(path: Steps, owners: Mapping[Steps, str]) -> Steps:
     return path if path in owners else _nearest(path[:-1], owners)

@@ -1,0 +1,44 @@
+"""What sections of the settings are made of."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+# Fields that frame a message or address the next hop: a call that sets one of them is never sent.
+FRAMING = frozenset(
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
+        "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)"
+
+
+def _no_framing(name: str) -> str:
+    if name.lower() in FRAMING:
+        raise ValueError(f"{name} frames the message; a credential needs a field of its own")
+    return name
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$"), AfterValidator(_no_framing)]
+
+
+class Section(BaseModel):
+    """A part of the settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SecretReference(Section):
+    """Where a secret is kept; it never stands in this file, is never logged and is taken out of results."""
+
+    env: str | None = Field(None, description="Environment variable that holds the value.")
+    file: Path | None = Field(None, description="File that holds the value.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("set exactly one of env and file")
+        return self

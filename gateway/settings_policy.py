@@ -1,0 +1,57 @@
+"""The section ``[policy]``: which Rego decides, where it comes from, and how long it may take."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from gateway.sections import NEAR_OR_TLS, SecretReference, Section
+
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=31)]
+
+
+class PolicySourceSection(Section):
+    """A bundle that is held against a signature, or that is fetched."""
+
+    path: Path | None = Field(None, description="Folder or tar.gz on this machine.")
+    url: str | None = Field(
+        None, pattern=f"^({NEAR_OR_TLS})", description="Where a tar.gz is served; https, or http on loopback."
+    )
+    public_key: Path | None = Field(
+        None, description="PEM key (P-256, Ed25519 or RSA) that .signatures.json must be signed with; a url needs one."
+    )
+    token: SecretReference | None = Field(None, description="Bearer token the url asks for.")
+    ca_certificate: Path | None = Field(None, description="PEM file the url's certificate is checked against.")
+    poll_s: float = Field(30.0, ge=1, le=86_400, description="Pause between two looks at the url.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("set exactly one of path and url")
+        if self.public_key is None:
+            raise ValueError("public_key: policy from here must be signed (what need not be stands in policy.bundles)")
+        if self.url is None and (self.token is not None or self.ca_certificate is not None):
+            raise ValueError("token and ca_certificate go with a url")
+        return self
+
+
+class PolicySection(Section):
+    """Which Rego decides, and how long it may take."""
+
+    bundles: tuple[Path, ...] = Field(
+        (), description="Folders and tar.gz archives of Rego and data besides the shipped ones."
+    )
+    sources: Mapping[SourceName, PolicySourceSection] = Field(
+        default_factory=dict, description="Signed bundles, from this machine or fetched, after `bundles`."
+    )
+    reload_s: float = Field(
+        2.0, ge=0, le=86_400, description="Pause between two looks at folders and archives; 0 = only at the start."
+    )
+    shipped: bool = Field(default=True, description="Load the shipped packages (scope, session ledger).")
+    data: Mapping[str, Any] = Field(default_factory=dict, description="Data merged under `data`, e.g. gateway.scope.")
+    mode: Literal["enforce", "observe"] = Field(
+        "enforce", description="observe: record, don't enforce (reads, writes)."
+    )
+    workers: int = Field(1, ge=1, le=16, description="Policy worker processes.")
+    deadline_ms: int = Field(50, ge=5, le=5000, description="Longest a decision may take, from dispatch.")
