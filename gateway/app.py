@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -62,7 +63,7 @@ class Parts:
     desk: Desk
     stock: Stock
     policies: Policies
-    trials: Callable[[], Awaitable[list[Finding]]]
+    trials: Callable[[Iterable[Tool]], Awaitable[list[Finding]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ async def check(settings: GatewaySettings) -> list[Finding]:
             findings = [*[await _finding(part, ping) for part, ping in pings.items()], *parts.stock.strays()]
             tools = parts.ports.catalog.tools()
             odd = parts.policies.odd_entries({tool.fqn for tool in tools})
-            findings += [*await parts.trials(), *odd, *_unsigned(parts.desk, tools)]
+            findings += [*await parts.trials(tools), *odd, *_unsigned(parts.desk, tools)]
             accepted = parts.policies.accepted
         return [*findings, *await boxes.findings(settings, accepted)]
     except SettingsError as error:
@@ -187,11 +188,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         metrics=meter.page,
         external_url=url,
     )
-
-    async def trials() -> list[Finding]:
-        return await minting.trials(settings, leases, connected.all, catalog.tools())
-
-    return Parts(ports, desk, stock, watched, trials)
+    return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
 
 
 def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssuer, LocalIdentity]:
