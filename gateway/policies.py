@@ -5,35 +5,27 @@ What cannot be used never comes into force: the last good bundle stays, and what
 
 import json
 import logging
-import os
-import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import aiohttp
 from anyio import create_task_group, sleep, to_thread
 from anyio.abc import TaskGroup
 
-from gateway.adapters.credentials import SecretSource, read_secret
-from gateway.adapters.rego import layers
-from gateway.adapters.rego.bundles import signatures
-from gateway.adapters.rego.bundles.sources import HttpSource, PathSource, Source
 from gateway.adapters.rego.bundles.store import Revisions
-from gateway.adapters.rego.layers import Layer
 from gateway.adapters.rego.lists import idle, unmatched
 from gateway.core.bundle import Bundle, BundleError, Standing
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, PolicyEngine
 from gateway.findings import Finding
-from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySourceSection
+from gateway.policy_sources import Sources
+from gateway.settings import GatewaySettings
 
 _LOG = logging.getLogger("ostiary.policy")
-_REVISIONS, _KEPT = "policies", "policy-sources"
+_REVISIONS = "policies"
 
 
 class Servant(Protocol):
@@ -69,17 +61,6 @@ class Means:
     pause: Callable[[float], Awaitable[None]] = sleep
 
 
-@dataclass(slots=True)
-class _Watched:
-    """A source, the layer it had last, and when it is looked at again."""
-
-    source: Source
-    every_s: float
-    layer: Layer | None = None
-    problem: tuple[str, ...] = ()
-    due: float = 0.0
-
-
 class Policies:
     """Implements ``core.bundle.PolicyDesk``; an async context manager that keeps looking while it is open.
 
@@ -87,14 +68,13 @@ class Policies:
     """
 
     def __init__(self, settings: GatewaySettings, means: Means) -> None:
-        self._data: Mapping[str, Any] = settings.policy.data
+        self._sources = Sources(settings, means.known, means.clock)
         self._is_shipped = settings.policy.shipped
-        self._watched = list(_sources(settings, means.known))
         self._store = Revisions(settings.state / _REVISIONS)
         self._means = means
         self._servant: Servant | None = None
         self._bundle: Bundle | None = None
-        self._standing = Standing("", "", 0, tuple(one.source.origin for one in self._watched))
+        self._standing = Standing("", "", 0, self._sources.origin)
         self._looking: TaskGroup | None = None
 
     @property
@@ -123,14 +103,7 @@ class Policies:
         Raises:
             SettingsError: it cannot be used.
         """
-        await self._look(self._watched)
-        problems = [problem for one in self._watched for problem in one.problem]
-        try:
-            if problems:
-                raise BundleError(*problems)
-            self._bundle = self._joined()
-        except BundleError as error:
-            raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
+        self._bundle = await self._sources.first()
         return self._bundle
 
     async def begin(self, servant: Servant) -> None:
@@ -146,9 +119,8 @@ class Policies:
         """Start looking at the sources."""
         self._looking = create_task_group()
         await self._looking.__aenter__()
-        periods = [one.every_s for one in self._watched if one.every_s > 0]
-        if periods:
-            self._looking.start_soon(self._keep_looking, min(periods))
+        if self._sources.every_s is not None:
+            self._looking.start_soon(self._keep_looking, self._sources.every_s)
         return self
 
     async def __aexit__(
@@ -175,16 +147,9 @@ class Policies:
 
     async def look(self) -> None:
         """Look at the sources that are due, and put in force what they hold, if it is good and new."""
-        now = self._means.clock.monotonic()
-        due = [one for one in self._watched if one.every_s > 0 and now >= one.due]
-        before = [(one.layer, one.problem) for one in due]
-        await self._look(due)
-        if [(one.layer, one.problem) for one in due] == before and not self._standing.problems:
+        if not await self._sources.look() and not self._standing.problems:
             return
-        problems = tuple(problem for one in self._watched for problem in one.problem)
-        if not problems:
-            problems = await self._taken()
-        self._say(problems)
+        self._say(self._sources.problems or await self._taken())
 
     async def _keep_looking(self, every_s: float) -> None:
         while True:
@@ -196,22 +161,10 @@ class Policies:
                 _LOG.exception("looking at the sources of policy failed")
                 self._say((f"looking at the sources failed: {type(error).__name__}",))
 
-    async def _look(self, due: Sequence[_Watched]) -> None:
-        for one in due:
-            one.due = self._means.clock.monotonic() + one.every_s
-            try:
-                one.layer = await one.source.look() or one.layer
-                one.problem = ()
-            except BundleError as error:
-                one.problem = error.problems
-
-    def _joined(self) -> Bundle:
-        return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
-
     async def _taken(self) -> tuple[str, ...]:
         """Put what the sources hold in force; what is wrong with it, or nothing."""
         try:
-            bundle = await to_thread.run_sync(self._joined)
+            bundle = await to_thread.run_sync(self._sources.joined)
             if bundle.revision != self.current.revision and self._servant is not None:
                 await self._servant.serve(bundle, lambda: self._activated(bundle))
         except BundleError as error:
@@ -261,54 +214,3 @@ async def opened(
     engine = await stack.enter_async_context(make(await policies.first()))
     await policies.begin(engine)
     return await stack.enter_async_context(policies), engine
-
-
-def _sources(settings: GatewaySettings, known: KnownValues) -> Iterator[_Watched]:
-    every_s = settings.policy.reload_s
-    if settings.policy.shipped:
-        yield _Watched(PathSource(layers.shipped()), 0.0)
-    yield from (_Watched(PathSource(path), every_s) for path in settings.policy.bundles)
-    for name, section in settings.policy.sources.items():
-        key = _public_key(name, section)
-        if section.path is not None:
-            yield _Watched(PathSource(section.path, key), every_s)
-        elif section.url is not None and key is not None:
-            kept = settings.state / _KEPT / f"{name}.tar.gz"
-            token = _token(name, section, known)
-            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
-
-
-def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
-    if section.public_key is None:
-        return None
-    try:
-        pem = section.public_key.read_bytes()
-        signatures.fit_key(f"policy.sources.{name}.public_key", pem)
-    except OSError as error:
-        raise SettingsError([f"policy.sources.{name}.public_key: {error.strerror}"]) from None
-    except BundleError as error:
-        raise SettingsError(list(error.problems)) from None
-    return pem
-
-
-def _token(name: str, section: PolicySourceSection, known: KnownValues) -> Callable[[], str] | None:
-    given = section.token
-    if given is None:
-        return None
-    source = SecretSource(env=given.env, file=given.file)
-
-    def read() -> str:
-        value = read_secret(f"policy.sources.{name}.token", source, os.environ)
-        known.add(value)
-        return value
-
-    return read
-
-
-def _session(section: PolicySourceSection) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
-    tls = None if section.ca_certificate is None else ssl.create_default_context(cafile=str(section.ca_certificate))
-
-    def make() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
-
-    return make

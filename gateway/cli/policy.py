@@ -9,6 +9,7 @@ import click
 
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
+from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -17,6 +18,11 @@ _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path
 @click.group()
 def policy() -> None:
     """Check and test Rego policies."""
+
+
+policy.add_command(build)
+policy.add_command(sign)
+policy.add_command(status)
 
 
 @policy.command()

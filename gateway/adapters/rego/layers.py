@@ -94,10 +94,10 @@ def joined(layers: Sequence[Layer], overlay: Mapping[str, Any] | None = None) ->
             full = f"{layer.label}/{name}"
             if name.endswith(".rego"):
                 modules.append(Module(full, _text(full, content)))
-                places.append((layer, full, _package(modules[-1])))
+                places.append((layer, full, package(modules[-1])))
             else:
                 document = _nest(PurePosixPath(name).parts[:-1], _document(full, content))
-                places += [(layer, full, path) for path in _leaves(document)]
+                places += [(layer, full, path) for path in leaves(document)]
                 _merge(data, document, owners, full)
     _check_roots(layers, places)
     if overlay:
@@ -118,13 +118,14 @@ def _check_roots(layers: Sequence[Layer], places: Sequence[tuple[Layer, str, Ste
                 raise BundleError(f"{name}: {where} stands in what {layer.label}/.manifest says it owns")
 
 
-def _package(module: Module) -> Steps:
-    # Which package it is, the engine says at load; here only whose part of data it is.
+def package(module: Module) -> Steps:
+    """Where the rules of a module stand below ``data``, as its text says; the engine has the last word at load."""
     found = _PACKAGE.search(module.text)
     return tuple(step.strip('"]') for step in re.split(r"[.\[]", found[1])) if found else ()
 
 
-def _leaves(value: Mapping[str, Any]) -> list[Steps]:
+def leaves(value: Mapping[str, Any]) -> list[Steps]:
+    """The paths of all values that are no objects, or empty ones."""
     found: list[Steps] = []
     level: list[tuple[Steps, Any]] = [((), value)]
     while level:

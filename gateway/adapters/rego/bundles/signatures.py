@@ -96,7 +96,7 @@ def _key(name: str, load: Any, pem: bytes) -> tuple[Key, str]:
     if isinstance(found, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) and found.curve.name == "secp256r1":
         return ECKey.import_key(pem), "ES256"
     if isinstance(found, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
-        return OKPKey.import_key(pem), "EdDSA"
+        return OKPKey.import_key(pem), "Ed25519"
     if isinstance(found, rsa.RSAPublicKey | rsa.RSAPrivateKey) and found.key_size >= _MIN_RSA:
         return RSAKey.import_key(pem), "RS256"
     raise BundleError(f"{name}: neither P-256, Ed25519 nor RSA of {_MIN_RSA} bits or more")

@@ -1,0 +1,64 @@
+"""Archives of policy, for a gateway to fetch or for an OPA server to serve."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.adapters.rego import layers
+from gateway.adapters.rego.bundles import archive, signatures
+from gateway.adapters.rego.bundles.archive import MANIFEST, SIGNATURES
+from gateway.adapters.rego.layers import Steps
+from gateway.core.bundle import Bundle, BundleError
+
+# How much of a data path becomes a root: enough to tell teams apart, not a root for each value.
+_ROOT_STEPS = 2
+
+
+def layer_archive(folder: Path) -> bytes:
+    """The Rego and data of a folder, tests left out, with a manifest that says which part of ``data`` it owns.
+
+    Raises:
+        BundleError: the folder is no sound layer.
+    """
+    layer = layers.read(folder)
+    if layer.manifest is not None:
+        raise BundleError(f"{folder}/{MANIFEST}: is written here; take it away")
+    bundle = layers.joined([layer])
+    files = {name: content for name, content in layer.files.items() if not name.endswith("_test.rego")}
+    return archive.write(files | {MANIFEST: _manifest(bundle, bundle.revision)})
+
+
+def bundle_archive(bundle: Bundle) -> bytes:
+    """All that a gateway serves, under its own revision; what an OPA server beside it is given."""
+    files = {module.name: module.text.encode() for module in bundle.modules}
+    files |= {"data.json": bundle.data.encode(), MANIFEST: _manifest(bundle, bundle.revision)}
+    return archive.write(files)
+
+
+def signed(content: bytes, private_key: bytes, key_id: str) -> bytes:
+    """The archive with a signature; an older one is replaced.
+
+    Raises:
+        BundleError: not an archive, or the key is unfit.
+    """
+    files = {name: held for name, held in archive.read("bundle", content).items() if name != SIGNATURES}
+    return archive.write(files | {SIGNATURES: signatures.signed(files, private_key, key_id)})
+
+
+def _manifest(bundle: Bundle, revision: str) -> bytes:
+    roots = _outermost(_roots(bundle))
+    members = {"revision": revision, "roots": ["/".join(root) for root in roots], "rego_version": 1}
+    return json.dumps(members, sort_keys=True).encode()
+
+
+def _roots(bundle: Bundle) -> Iterable[Steps]:
+    yield from (layers.package(module) for module in bundle.modules)
+    yield from (path[:_ROOT_STEPS] for path in layers.leaves(json.loads(bundle.data)))
+
+
+def _outermost(roots: Iterable[Steps]) -> list[Steps]:
+    found: list[Steps] = []
+    for root in sorted(set(roots), key=lambda steps: (len(steps), steps)):
+        if not any(root[: len(outer)] == outer for outer in found):
+            found.append(root)
+    return found

@@ -1,0 +1,152 @@
+"""Where the policy of a gateway comes from: the sources of its settings, looked at together."""
+
+import os
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from gateway.adapters.credentials import SecretSource, read_secret
+from gateway.adapters.rego import layers
+from gateway.adapters.rego.bundles import signatures
+from gateway.adapters.rego.bundles.sources import HttpSource, PathSource, Source
+from gateway.adapters.rego.layers import Layer
+from gateway.core.bundle import Bundle, BundleError
+from gateway.core.known import KnownValues
+from gateway.core.ports import Clock
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings_policy import PolicySourceSection
+
+_KEPT = "policy-sources"
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A source, the layer it had last, and when it is looked at again."""
+
+    source: Source
+    every_s: float
+    layer: Layer | None = None
+    problem: tuple[str, ...] = ()
+    due: float = 0.0
+
+
+class Sources:
+    """All sources of one gateway. What is wrong with one of them makes nothing of what it held before.
+
+    Raises:
+        SettingsError: a key cannot be used.
+    """
+
+    def __init__(self, settings: GatewaySettings, known: KnownValues, clock: Clock) -> None:
+        self._data: Mapping[str, Any] = settings.policy.data
+        self._watched = list(_sources(settings, known))
+        self._clock = clock
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Their places, in their order."""
+        return tuple(one.source.origin for one in self._watched)
+
+    @property
+    def every_s(self) -> float | None:
+        """How often there is something to look at, seconds; None = never."""
+        return min((one.every_s for one in self._watched if one.every_s > 0), default=None)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with any of them now."""
+        return tuple(problem for one in self._watched for problem in one.problem)
+
+    async def first(self) -> Bundle:
+        """What they hold now.
+
+        Raises:
+            SettingsError: it cannot be used.
+        """
+        await self._look(self._watched)
+        try:
+            if self.problems:
+                raise BundleError(*self.problems)
+            return self.joined()
+        except BundleError as error:
+            raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
+
+    async def look(self) -> bool:
+        """Look at those that are due; whether anything is other than it was."""
+        now = self._clock.monotonic()
+        due = [one for one in self._watched if one.every_s > 0 and now >= one.due]
+        before = [(one.layer, one.problem) for one in due]
+        await self._look(due)
+        return [(one.layer, one.problem) for one in due] != before
+
+    def joined(self) -> Bundle:
+        """One bundle of what they held last.
+
+        Raises:
+            BundleError: it does not go together.
+        """
+        return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
+
+    async def _look(self, due: Sequence[_Watched]) -> None:
+        for one in due:
+            one.due = self._clock.monotonic() + one.every_s
+            try:
+                one.layer = await one.source.look() or one.layer
+                one.problem = ()
+            except BundleError as error:
+                one.problem = error.problems
+
+
+def _sources(settings: GatewaySettings, known: KnownValues) -> Iterator[_Watched]:
+    every_s = settings.policy.reload_s
+    if settings.policy.shipped:
+        yield _Watched(PathSource(layers.shipped()), 0.0)
+    yield from (_Watched(PathSource(path), every_s) for path in settings.policy.bundles)
+    for name, section in settings.policy.sources.items():
+        key = _public_key(name, section)
+        if section.path is not None:
+            yield _Watched(PathSource(section.path, key), every_s)
+        elif section.url is not None and key is not None:
+            kept = settings.state / _KEPT / f"{name}.tar.gz"
+            token = _token(name, section, known)
+            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
+
+
+def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
+    if section.public_key is None:
+        return None
+    try:
+        pem = section.public_key.read_bytes()
+        signatures.fit_key(f"policy.sources.{name}.public_key", pem)
+    except OSError as error:
+        raise SettingsError([f"policy.sources.{name}.public_key: {error.strerror}"]) from None
+    except BundleError as error:
+        raise SettingsError(list(error.problems)) from None
+    return pem
+
+
+def _token(name: str, section: PolicySourceSection, known: KnownValues) -> Callable[[], str] | None:
+    given = section.token
+    if given is None:
+        return None
+    source = SecretSource(env=given.env, file=given.file)
+
+    def read() -> str:
+        value = read_secret(f"policy.sources.{name}.token", source, os.environ)
+        known.add(value)
+        return value
+
+    return read
+
+
+def _session(section: PolicySourceSection) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
+    tls = None if section.ca_certificate is None else ssl.create_default_context(cafile=str(section.ca_certificate))
+
+    def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
+
+    return make
