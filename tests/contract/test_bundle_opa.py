@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -17,8 +18,11 @@ DESK = (
     'package gateway.policies.desk\n\ndeny contains {"id": "desk.no", "msg": "no"} if input.args.no == data.house.no\n'
 )
 DATA = '{"house": {"no": 1.50, "\u00e9<\u2028>": [9007199254740993, null, true, "\\u0001\\n/"]}}'
-ALGORITHMS = {"ES256": ec.generate_private_key(ec.SECP256R1()), "RS256": rsa.generate_private_key(65537, 2048)}
-NEW_NAME = {"Ed25519": ed25519.Ed25519PrivateKey.generate()}
+ALGORITHMS: dict[str, Any] = {
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "RS256": rsa.generate_private_key(65537, 2048),
+}
+NEW_NAME: dict[str, Any] = {"Ed25519": ed25519.Ed25519PrivateKey.generate()}
 
 
 @pytest.fixture

@@ -57,6 +57,9 @@ def test_what_was_signed_passes(kind: str) -> None:
     signatures.check("b", files, checked)
     files["a/data.json"] = b" " + files["a/data.json"].replace(b": ", b":") + b"\n"
     signatures.check("b", files, checked)
+    files["main.rego"] += b"#"
+    with pytest.raises(BundleError, match=r"main\.rego is not what was signed"):
+        signatures.check("b", files, checked)
 
 
 @pytest.mark.parametrize(
