@@ -105,7 +105,7 @@ class _Application:
         bench = Workbench()
         self._mcp = McpEndpoint(ports, gate, bench, options.version)
         self._rest = RestApi(table, ports, gate, bench)
-        self._readiness = Readiness(desk.pings, desk.upstreams, ports.clock)
+        self._readiness = Readiness(desk, ports.clock)
         self._metrics = desk.metrics
         self._open_metrics = options.open_metrics
         self._openapi = jsonrpc.encode(openapi.document(table, desk.external_url, options.version))

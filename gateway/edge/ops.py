@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from anyio import Lock, create_task_group, move_on_after
 
-from gateway.core.desk import Ping
+from gateway.core.desk import Desk, Ping
 from gateway.core.errors import GatewayError
 from gateway.core.mcpwire import jsonrpc
 from gateway.core.ports import Clock
@@ -21,23 +21,28 @@ _UPSTREAMS_FRESH_S = 10.0
 class Readiness:
     """Asks every part whether it can serve now."""
 
-    def __init__(self, parts: Mapping[str, Ping], upstreams: Mapping[str, Ping], clock: Clock) -> None:
-        """By name; each ping raises ``GatewayError`` where its part is not well."""
-        named = {f"upstream:{name}": ping for name, ping in upstreams.items()}
-        self._own = _Round(parts, clock, _FRESH_S, _DEADLINE_S)
+    def __init__(self, desk: Desk, clock: Clock) -> None:
+        """Asks the pings of the desk; each raises ``GatewayError`` where its part is not well."""
+        named = {f"upstream:{name}": ping for name, ping in desk.upstreams.items()}
+        self._standing = desk.policy.standing
+        self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
     async def page(self, *, whole: bool) -> Reply:
         """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
 
         An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on. Which upstreams
-        there are is said only where the ``whole`` may be known.
+        there are is said only where the ``whole`` may be known, and which policy is in force, ``stale`` where its sources
+        hold another that is not. Policy that is stale is good all the same, so it changes no status.
         """
         own, upstreams = await self._own.states(), await self._upstreams.states()
         is_able = _are_well(own)
         status = "unavailable" if not is_able else "ready" if _are_well(upstreams) else "degraded"
-        parts = {**own, **upstreams} if whole else own
-        return Reply(200 if is_able else 503, jsonrpc.encode({"status": status, "parts": parts}))
+        page = {"status": status, "parts": {**own, **upstreams} if whole else own}
+        if whole:
+            now = self._standing()
+            page["policy"] = {"revision": now.revision, "stale": bool(now.problems)}
+        return Reply(200 if is_able else 503, jsonrpc.encode(page))
 
 
 class _Round:

@@ -21,6 +21,7 @@ from gateway.edge.throttle import EdgeThrottle
 from tests.clock import StepClock
 from tests.edge_world import Edge, Raw, rpc
 from tests.fakes.callers import AGENT
+from tests.fakes.desk import FakePolicyDesk
 from tests.fakes.upstream import STOCK
 
 
@@ -126,6 +127,18 @@ async def test_readiness_asks_every_part_within_a_deadline() -> None:
         assert "secret" not in answer.text
         assert (await client.get("/livez")).status_code == 200
         assert (await client.post("/livez")).status_code == 405
+
+
+async def test_policy_that_is_stale_is_said_to_be_to_auditors() -> None:
+    """The last good one answers, so the gateway is ready; others are not told which policy there is."""
+    edge = Edge(policy=FakePolicyDesk(problems=("desk.rego:3: broken",)))
+    async with edge.client("auditor") as client:
+        page = (await client.get("/readyz")).json()
+        assert page["status"] == "ready"
+        assert page["policy"] == {"revision": edge.policy.standing().revision, "stale": True}
+        assert "broken" not in json.dumps(page)
+    async with edge.client(None) as client:
+        assert "policy" not in (await client.get("/readyz")).json()
 
 
 async def test_an_upstream_that_is_down_degrades_and_no_more() -> None:
