@@ -1,5 +1,6 @@
 """What holds for every surface: Host and Origin, throttle, headers, faults of our own, clients that leave."""
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
