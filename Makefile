@@ -24,8 +24,7 @@ help:  ## list the targets
 setup: .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinned by hash
 
 test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
-	$(BIN)/coverage run -m pytest $(ARGS)
-	$(if $(ARGS),,$(BIN)/coverage report)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m deploy.checks.suites)
 
 check: .venv/.stamp .venvs/audit/.stamp  ## lint, types, architecture of imports, policies, advisories
 	$(BIN)/ruff check .
@@ -67,7 +66,7 @@ lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and wit
 	done
 
 clean:  ## remove what make made
-	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build *.egg-info
+	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build *.egg-info
 
 .venv/.deps: requirements/demo.txt requirements/dev.txt
 	@echo "== .venv: the gateway's dependencies and tools"
