@@ -10,6 +10,8 @@ import click
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
 from gateway.cli.policy_bundle import build, sign, status
+from gateway.cli.policies.attempt import attempt
+from gateway.cli.policies.replay import replay
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -23,6 +25,8 @@ def policy() -> None:
 policy.add_command(build)
 policy.add_command(sign)
 policy.add_command(status)
+policy.add_command(replay)
+policy.add_command(attempt)
 
 
 @policy.command()

@@ -1,0 +1,1 @@
+"""``ostiary policy``: what works on recorded decisions and on hypothetical questions."""
