@@ -11,7 +11,11 @@ from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
 from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.policies.attempt import attempt
+from gateway.cli.policies.export import export
+from gateway.cli.policies.formatting import fmt
 from gateway.cli.policies.replay import replay
+from gateway.cli.policies.rerun import rerun
+from gateway.cli.policies.suggest import suggest
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -27,6 +31,10 @@ policy.add_command(sign)
 policy.add_command(status)
 policy.add_command(replay)
 policy.add_command(attempt)
+policy.add_command(export)
+policy.add_command(fmt)
+policy.add_command(rerun)
+policy.add_command(suggest)
 
 
 @policy.command()

@@ -39,9 +39,7 @@ def attempt(reach: Reach, wanted: Wanted, folder: Path, *, own_data: bool) -> No
         ok = not (held or done.mismatches or found.more)
         answer({**counts(done), "passed": len(passed), "held": rows, "more": found.more, "ok": ok}, ())
     else:
-        screen = tables.console()
-        for part in (*fidelity(done), *_told(passed, held, more=found.more)):
-            screen.print(part)
+        tables.tell((*fidelity(done), *_told(passed, held, more=found.more)))
     if done.mismatches:
         raise click.exceptions.Exit(_UNFAITHFUL)
     if held:

@@ -18,7 +18,7 @@ from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, shown
 from gateway.core.bundle import Bundle, BundleError, Module, bundled
 
-_PAGE = 200
+_PAGE, _RECORDS = 200, 1000
 _ASKING_S = 60.0
 _NOT_FOUND = 404
 
@@ -74,7 +74,7 @@ def picking(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def lines(reach: Reach, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
-    """The events as JSON texts, each with its place; conditions are the gateway's to check, in a file they are not.
+    """The events as JSON texts, each with its place; those of a file whatever the conditions.
 
     Raises:
         Failed: no gateway there, or it refused, or the file cannot be read.
@@ -100,9 +100,40 @@ def decisions(reach: Reach, wanted: Wanted) -> Found:
         Failed: they cannot be had, or one of them is none.
     """
     every = (recorded(parsed(raw, place)) for place, raw in lines(reach, wanted))
-    meant = (one for one in every if _is_meant(one, wanted))
+    meant = (one for one in every if is_meant(one, wanted))
     found = tuple(itertools.islice(meant, wanted.limit))
     return Found(found, more=next(meant, None) is not None)
+
+
+def of_call(reach: Reach, wanted: Wanted, call_id: str) -> tuple[Recorded, ...]:
+    """The recorded decisions of one call: one, or another one for each time it was decided again.
+
+    Raises:
+        Failed: as ``decisions`` does.
+    """
+    if wanted.file is not None:
+        found = decisions(reach, wanted).decisions
+        return tuple(one for one in found if one.event.ostiary.call_id == call_id)
+    records = reach.get("/v1/audit/records", {"call_id": call_id, "limit": _RECORDS})["records"]
+    if not records:
+        return ()
+    first, last = records[0]["index"], records[-1]["index"]
+    return tuple(_between(reach, first, last, call_id))
+
+
+def _between(reach: Reach, first: int, last: int, call_id: str) -> Iterator[Recorded]:
+    after: int | None = first - 1
+    with reach.line(_ASKING_S) as line:
+        while after is not None and after < last:
+            query = {"limit": _PAGE} if after < 0 else {"after": after, "limit": _PAGE}
+            found = page(line.content("/v1/audit/decisions", query))
+            for raw in found.decisions:
+                one = recorded(parsed(bytes(raw), "the gateway"))
+                if one.event.ostiary.index > last:
+                    return
+                if one.event.ostiary.call_id == call_id:
+                    yield one
+            after = found.next
 
 
 class Revisions:
@@ -134,7 +165,8 @@ class Revisions:
         return found
 
 
-def _is_meant(one: Recorded, wanted: Wanted) -> bool:
+def is_meant(one: Recorded, wanted: Wanted) -> bool:
+    """Whether every condition holds; the gateway looks at them, too, but a file has whatever was put into it."""
     at_us, tool = one.at_us, one.event.ostiary.tool
     if wanted.since_us is not None and at_us < wanted.since_us:
         return False

@@ -63,9 +63,7 @@ def replay(reach: Reach, wanted: Wanted, folder: Path, *, own_data: bool, fail_o
     if wants_json():
         answer(_document(done, shifts, found) | {"ok": not (failed or done.mismatches)}, ())
     else:
-        screen = tables.console()
-        for part in _told(done, shifts, found):
-            screen.print(part)
+        tables.tell(_told(done, shifts, found))
     if done.mismatches:
         raise click.exceptions.Exit(_UNFAITHFUL)
     if failed:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -32,12 +32,13 @@ _WORDS = {
 }
 
 
-def console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a call's id and its reasons."""
-    found = Console(highlight=False, soft_wrap=False)
-    if not found.is_terminal:
-        found.width = max(found.width, _NARROWEST)
-    return found
+def tell(parts: Iterable[RenderableType]) -> None:
+    """Print them; sentences are broken by the terminal only, so that they can be copied and searched."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:  # wide enough for a call's id and its reasons
+        screen.width = max(screen.width, _NARROWEST)
+    for part in parts:
+        screen.print(part, soft_wrap=isinstance(part, Text))
 
 
 @contextmanager
