@@ -16,6 +16,7 @@ from gateway.cli.policies.formatting import fmt
 from gateway.cli.policies.replay import replay
 from gateway.cli.policies.rerun import rerun
 from gateway.cli.policies.suggest import suggest
+from gateway.cli.policies.whynot import why_not
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -31,6 +32,7 @@ policy.add_command(sign)
 policy.add_command(status)
 policy.add_command(replay)
 policy.add_command(attempt)
+policy.add_command(why_not)
 policy.add_command(export)
 policy.add_command(fmt)
 policy.add_command(rerun)
