@@ -50,7 +50,7 @@ class _Facts(msgspec.Struct, frozen=True):
     enforced: bool = True
     run_id: str | None = None
     engine: str = ""
-    input_digest: str = ""
+    input_digest: str | None = None
     outcome: str | None = None
 
 

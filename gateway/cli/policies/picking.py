@@ -3,7 +3,7 @@
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,7 +18,7 @@ from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, shown
 from gateway.core.bundle import Bundle, BundleError, Module, bundled
 
-_PAGE, _RECORDS = 200, 1000
+_PAGE = 200
 _ASKING_S = 60.0
 _NOT_FOUND = 404
 
@@ -83,6 +83,10 @@ def lines(reach: Reach, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
         yield from in_file(wanted.file)
         return
     query = {"since_us": wanted.since_us, "until_us": wanted.until_us, "tool": wanted.tool, "agent": wanted.agent}
+    yield from _asked(reach, query)
+
+
+def _asked(reach: Reach, query: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     after: int | None = None
     with reach.line(_ASKING_S) as line:
         while True:
@@ -113,27 +117,9 @@ def of_call(reach: Reach, wanted: Wanted, call_id: str) -> tuple[Recorded, ...]:
     """
     if wanted.file is not None:
         found = decisions(reach, wanted).decisions
-        return tuple(one for one in found if one.event.ostiary.call_id == call_id)
-    records = reach.get("/v1/audit/records", {"call_id": call_id, "limit": _RECORDS})["records"]
-    if not records:
-        return ()
-    first, last = records[0]["index"], records[-1]["index"]
-    return tuple(_between(reach, first, last, call_id))
-
-
-def _between(reach: Reach, first: int, last: int, call_id: str) -> Iterator[Recorded]:
-    after: int | None = first - 1
-    with reach.line(_ASKING_S) as line:
-        while after is not None and after < last:
-            query = {"limit": _PAGE} if after < 0 else {"after": after, "limit": _PAGE}
-            found = page(line.content("/v1/audit/decisions", query))
-            for raw in found.decisions:
-                one = recorded(parsed(bytes(raw), "the gateway"))
-                if one.event.ostiary.index > last:
-                    return
-                if one.event.ostiary.call_id == call_id:
-                    yield one
-            after = found.next
+    else:
+        found = tuple(recorded(parsed(raw, place)) for place, raw in _asked(reach, {"call_id": call_id}))
+    return tuple(one for one in found if one.event.ostiary.call_id == call_id)
 
 
 class Revisions:
