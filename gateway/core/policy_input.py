@@ -112,11 +112,11 @@ def with_arguments(facts: bytes, canonical: bytes | None, digest: str) -> bytes 
 
     ``digest`` is the SHA-256 of the input, hex: what it does not confirm is not given out.
     """
-    candidates = [facts]
+    candidates = [facts]  # of phase list: whether the tool may be known of does not depend on the arguments
     if canonical is not None:
         members = _MEMBERS.decode(facts)
         # As ``calling`` does: arguments with big integers are rewritten, all others are sent on as they came.
-        candidates = [encode(members | {"args": args}) for args in (msgspec.Raw(canonical), policy_view(canonical))]
+        candidates += [encode(members | {"args": args}) for args in (msgspec.Raw(canonical), policy_view(canonical))]
     return next((found for found in candidates if hashlib.sha256(found).hexdigest() == digest), None)
 
 
