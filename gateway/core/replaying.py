@@ -78,6 +78,11 @@ def word(listed: Decision, called: Decision | None) -> Word:
     if called is None or listed.faulty or listed.effect is not Effect.ALLOW:
         seen = Seen.LISTED if listed.effect is Effect.ALLOW else Seen.HIDDEN
         return Word(seen, listed.reasons, faulty=listed.faulty)
+    return of_call(called)
+
+
+def of_call(called: Decision) -> Word:
+    """The word of phase ``call`` alone, for a tool that may be known of."""
     return Word(Seen(called.effect), called.reasons, called.requirements, called.obligations, called.faulty)
 
 
