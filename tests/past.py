@@ -28,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def called(
-    tool: str, arguments: Mapping[str, Any] | None = None, *, effect: EffectClass = EffectClass.READ, **who: Any
+    tool: str, arguments: Mapping[str, Any] | bytes | None = None, *, effect: EffectClass = EffectClass.READ, **who: Any
 ) -> Resolved:
     """A call of ``server.name``; ``who`` are fields of the principal."""
     server, _, name = tool.partition(".")
