@@ -58,13 +58,14 @@ def _explained(one: Recorded, store: Revisions, *, trace: bool) -> bool:
         raise Failed(f"the policy of the time, {shown(one.revision)}, is not kept any more")
     word, words = same(bundle, one)
     followed = asyncio.run(follow(bundle, one.document))
+    traced = _traced(bundle, one.document) if trace else None
     if wants_json():
         facts = {"call_id": one.event.ostiary.call_id, "revision": one.revision, "same": not words}
-        answer(facts | {"differs": list(words), "effect": word.seen, **asdict(followed)}, ())
+        facts |= {"differs": list(words), "effect": word.seen}
+        answer(facts | asdict(followed) | ({} if traced is None else {"trace": traced}), ())
     else:
         tables.tell((*_heading(one, words), *_told(followed)))
-    if trace:
-        click.echo(_traced(bundle, one.document))
+        click.echo("" if traced is None else traced, nl=traced is not None)
     return not words
 
 

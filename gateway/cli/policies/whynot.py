@@ -103,6 +103,11 @@ def value_at(value: Any, steps: Sequence[str]) -> Any:
     return _ABSENT
 
 
+def is_absent(value: Any) -> bool:
+    """Whether ``value_at`` found nothing."""
+    return value is _ABSENT
+
+
 def _grants(data: Mapping[str, Any], tool: str, reasons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     facts = dict.fromkeys(str(reason.get("fact")) for reason in reasons)
     for found in filter(None, map(_GRANT.fullmatch, facts)):
