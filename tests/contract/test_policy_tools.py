@@ -178,8 +178,13 @@ def test_an_export_is_what_was_recorded(two: Past) -> None:
     assert printed.stdout_bytes == source.splitlines(keepends=True)[0]
     listed = told("policy", "decisions", *two.written())
     assert listed["kinds"][0] == {
-        "tool": "erp.find", "agent": "test-agent", "effect": "deny", "enforced": "yes", "reasons": "two.no, scope.not_granted", "calls": 2,
-    }  # fmt: skip
+        "tool": "erp.find",
+        "agent": "test-agent",
+        "effect": "deny",
+        "enforced": "yes",
+        "reasons": "two.no, scope.not_granted",
+        "calls": 2,
+    }
     assert "recorded decisions: 3" in asked("policy", "decisions", *two.written()).stdout
 
 
