@@ -9,7 +9,6 @@ import click
 
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
-from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.policies.attempt import attempt
 from gateway.cli.policies.export import export
 from gateway.cli.policies.formatting import fmt
@@ -17,6 +16,7 @@ from gateway.cli.policies.replay import replay
 from gateway.cli.policies.rerun import rerun
 from gateway.cli.policies.suggest import suggest
 from gateway.cli.policies.whynot import why_not
+from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
