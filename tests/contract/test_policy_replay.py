@@ -234,3 +234,23 @@ def test_trying_says_plainly_what_would_stop(past: Past) -> None:
     assert "everything observed would pass: 1 of 1 calls" in screen.stdout
     nothing = asked("policy", "try", str(past.folder / "candidate"), *past.written(), "--tool", "none.*")
     assert "so this says nothing" in nothing.stdout
+    assert nothing.exit_code == 1
+
+
+def test_a_configuration_file_is_a_candidate_with_all_it_names(past: Past) -> None:
+    """Its bundles and its own data, and nothing of the past's: what would be served."""
+    lines = ['state = "state"', "[policy.data.gateway.scope.agents.test-agent]", 'allow = ["erp.*"]']
+    lines += ["[policy.data.gateway.scope.users.alice]", 'allow = ["erp.hide"]']
+    config = past.folder / "gateway.toml"
+    config.write_text("\n".join(lines), "utf-8")
+    done = replayed(past, str(config), "--fail-on", "newly-allowed", code=1)
+    assert [row["tool"] for row in done["newly_allowed"]] == ["erp.hide"]
+    assert sorted(row["tool"] for row in done["newly_denied"]) == ["erp.find", "erp.pay"]
+    config.write_text('state = "state"\n[policy]\nbundels = []', "utf-8")
+    assert asked("policy", "replay", "--candidate", str(config), *past.written()).exit_code == 2
+
+
+def test_a_pipeline_is_not_content_with_nothing(past: Past) -> None:
+    """--fail-on with nothing that could be replayed is a failure."""
+    done = replayed(past, candidate(past.folder), "--tool", "none.*", "--fail-on", "newly-allowed", code=1)
+    assert (done["replayed"], done["ok"]) == (0, False)

@@ -11,7 +11,7 @@ from rich.text import Text
 from gateway.cli.policies import tables
 from gateway.cli.policies.evaluating import Replayed
 from gateway.cli.policies.picking import Revisions, Wanted, decisions, picking
-from gateway.cli.policies.replay import carried_out, counts, fidelity, loaded
+from gateway.cli.policies.replay import carried_out, counts, fidelity, loaded, own_data_option
 from gateway.cli.reach import Reach
 from gateway.cli.screen import answer, wants_json
 from gateway.core.decision import Effect, Phase
@@ -21,28 +21,29 @@ _UNFAITHFUL = 2
 
 
 @click.command("try")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--own-data", is_flag=True, help="Only DIR's data counts, nothing of what was in force at the time.")
+@click.argument("place", metavar="DIR", type=click.Path(path_type=Path, exists=True))
+@own_data_option
 @picking
-def attempt(reach: Reach, wanted: Wanted, folder: Path, *, own_data: bool) -> None:
+def attempt(reach: Reach, wanted: Wanted, place: Path, *, own_data: bool) -> None:
     """Say what of the calls that passed the policies in DIR would stop or park.
 
-    For calls that were recorded in observe mode, and for those that were allowed. Exit code 1 where anything would be
-    stopped or would wait for people; 2 where the past does not come out as it was recorded.
+    For calls that were recorded in observe mode, and for those that were allowed. DIR is a folder, an archive, or a
+    gateway.toml with all it names. Exit code 1 where anything would be stopped or would wait for people, or where
+    nothing passed; 2 where the past does not come out as it was recorded.
     """
     found = decisions(reach, wanted)
-    done = carried_out(found, Revisions(reach, wanted.revisions), loaded(folder, own_data=own_data))
+    done = carried_out(found, Revisions(reach, wanted.revisions), loaded(place, own_data=own_data))
     passed = [one for one in done.replayed if _passed(one)]
     held = [one for one in passed if one.after.faulty or one.after.seen is not Seen.ALLOW]
     if wants_json():
         rows = [dict(zip(_HEADS, (*key, number), strict=True)) for key, number in _grouped(held)]
-        ok = not (held or done.mismatches or found.more)
+        ok = bool(passed) and not (held or done.mismatches)
         answer({**counts(done), "passed": len(passed), "held": rows, "more": found.more, "ok": ok}, ())
     else:
         tables.tell((*fidelity(done), *_told(passed, held, more=found.more)))
     if done.mismatches:
         raise click.exceptions.Exit(_UNFAITHFUL)
-    if held:
+    if held or not passed:
         raise click.exceptions.Exit(1)
 
 

@@ -1,7 +1,8 @@
 """``ostiary policy replay``: what a candidate would have said to what happened."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,24 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from gateway.adapters.rego.candidate import Candidate, candidate
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.rego.candidate import candidate
+from gateway.cli import home
 from gateway.cli.policies import tables
 from gateway.cli.policies.evaluating import Mismatch, Replay, Replayed
 from gateway.cli.policies.evaluating import replay as replayed
 from gateway.cli.policies.picking import Found, Revisions, Wanted, decisions, picking
 from gateway.cli.reach import Reach
 from gateway.cli.screen import Misconfigured, answer, shown, wants_json
-from gateway.core.bundle import BundleError
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Phase
+from gateway.core.known import KnownValues
 from gateway.core.replaying import Shift, differences, matrix, shift
+from gateway.policy_sources import Sources
+from gateway.settings import SettingsError
 
+Instead = Callable[[Bundle], Bundle]
+"""What would be in force in the place of a bundle of the past."""
 _UNFAITHFUL = 2
 _TITLES = {
     Shift.FAULT: ("the candidate fails", "bold red"),
@@ -35,31 +43,36 @@ _FAILS = {
 }
 
 
+own_data_option = click.option(
+    "--own-data", is_flag=True, help="Of a folder: its data alone counts, nothing of what was in force at the time."
+)
+
+
 @click.command()
 @click.option(
     "--candidate",
-    "folder",
+    "place",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The policies that might come into force.",
+    type=click.Path(path_type=Path, exists=True),
+    help="The policies that might come into force: a folder, an archive, or a gateway.toml with all it names.",
 )
-@click.option("--own-data", is_flag=True, help="Only DIR's data counts, nothing of what was in force at the time.")
+@own_data_option
 @click.option(
     "--fail-on", type=click.Choice(["newly-allowed", "any-change"]), help="Exit with 1 where this is found; for CI."
 )
 @picking
-def replay(reach: Reach, wanted: Wanted, folder: Path, *, own_data: bool, fail_on: str | None) -> None:
+def replay(reach: Reach, wanted: Wanted, place: Path, *, own_data: bool, fail_on: str | None) -> None:
     """Evaluate recorded decisions with the policies in DIR.
 
     Each is first made again by the policy that made it; where one comes out otherwise than it was recorded, the exit
     code is 2, as a replay that does not reproduce the past says nothing of the future. A hidden tool that would be
-    there counts as newly allowed.
+    there counts as newly allowed. With --fail-on nothing replayed is a failure, too.
     """
     found = decisions(reach, wanted)
-    done = carried_out(found, Revisions(reach, wanted.revisions), loaded(folder, own_data=own_data))
+    done = carried_out(found, Revisions(reach, wanted.revisions), loaded(place, own_data=own_data))
     shifts = {kind: [one for one in done.replayed if shift(one.before, one.after) is kind] for kind in Shift}
-    failed = any(shifts[kind] for kind in _FAILS[fail_on])
+    failed = any(shifts[kind] for kind in _FAILS[fail_on]) or (fail_on is not None and not done.replayed)
     if wants_json():
         answer(_document(done, shifts, found) | {"ok": not (failed or done.mismatches)}, ())
     else:
@@ -70,24 +83,29 @@ def replay(reach: Reach, wanted: Wanted, folder: Path, *, own_data: bool, fail_o
         raise click.exceptions.Exit(1)
 
 
-def loaded(folder: Path, *, own_data: bool = False) -> Candidate:
-    """The candidate in ``folder``.
+def loaded(place: Path, *, own_data: bool = False) -> Instead:
+    """What would be in force instead: the policies at ``place`` over those of the past, or all a gateway.toml names.
 
     Raises:
         Misconfigured: it cannot be read.
     """
     try:
-        return candidate(folder, own_data=own_data)
+        if place.suffix != ".toml":
+            return candidate(place, own_data=own_data).over
+        whole = asyncio.run(Sources(home.read(place), KnownValues(), SystemClock()).first())
     except BundleError as error:
         raise Misconfigured("the candidate cannot be read: " + "; ".join(map(shown, error.problems))) from None
+    except SettingsError as error:
+        raise home.unusable(error) from None
+    return lambda _past: whole
 
 
-def carried_out(found: Found, revisions: Revisions, instead: Candidate) -> Replay:
+def carried_out(found: Found, revisions: Revisions, instead: Instead) -> Replay:
     """All of them evaluated twice, with a bar on a terminal."""
     # Both phases of a call, each by two policies.
     total = sum(2 * (1 if one.event.ostiary.phase is Phase.LIST else 2) for one in found.decisions)
     with tables.progress("evaluating", total) as tick:
-        return replayed(found.decisions, revisions.bundle, instead.over, tick)
+        return replayed(found.decisions, revisions.bundle, instead, tick)
 
 
 def fidelity(done: Replay) -> Iterator[RenderableType]:
@@ -125,6 +143,7 @@ def _told(done: Replay, shifts: dict[Shift, list[Replayed]], found: Found) -> It
     if found.more:
         yield Text("there are more: --limit cut them off", "yellow")
     if not done.replayed:
+        yield Text("nothing could be replayed, so this says nothing", "yellow")
         return
     yield tables.matrix(matrix((one.before, one.after) for one in done.replayed))
     for kind, (title, style) in _TITLES.items():

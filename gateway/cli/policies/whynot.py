@@ -47,7 +47,7 @@ def why_not(reach: Reach, tool: str, groups: tuple[str, ...], arguments: str | N
         question["arguments"] = _object(arguments)
     said = reach.post("/v1/policy/questions", question)
     seen, word = _seen(said)
-    data = _data(reach, said["revision"]) if any(reason.get("fact") for reason in word["reasons"]) else {}
+    data = _data(reach, said["revision"]) if any(reason.get("fact") for reason in word["reasons"]) else None
     facts = [_looked_up(data, reason) for reason in word["reasons"] if reason.get("fact")]
     grants = [] if seen is Seen.ALLOW else list(_grants(data, tool, word["reasons"]))
     if wants_json():
@@ -73,20 +73,22 @@ def _seen(said: Mapping[str, Any]) -> tuple[Seen, Mapping[str, Any]]:
     return (Seen.LISTED, listing) if calling is None else (Seen(calling["effect"]), calling)
 
 
-def _data(reach: Reach, revision: str) -> Mapping[str, Any]:
+def _data(reach: Reach, revision: str) -> Mapping[str, Any] | None:
     try:
         bundle = Revisions(reach, None).bundle(revision)
     except Failed:  # an administrator may ask policy without being let see it
-        return {}
-    found: Mapping[str, Any] = {} if bundle is None else json.loads(bundle.data)
+        return None
+    found: Mapping[str, Any] | None = None if bundle is None else json.loads(bundle.data)
     return found
 
 
-def _looked_up(data: Mapping[str, Any], reason: Mapping[str, Any]) -> dict[str, Any]:
+def _looked_up(data: Mapping[str, Any] | None, reason: Mapping[str, Any]) -> dict[str, Any]:
     path = str(reason["fact"])
+    said = {"id": reason["id"], "fact": path}
+    if data is None or not path.startswith("data."):
+        return said
     found = value_at({"data": data}, path.split("."))
-    value = {} if found is _ABSENT else {"value": found}
-    return {"id": reason["id"], "fact": path, "there": found is not _ABSENT, **value}
+    return said | ({"there": False} if found is _ABSENT else {"there": True, "value": found})
 
 
 def value_at(value: Any, steps: Sequence[str]) -> Any:
@@ -108,13 +110,16 @@ def is_absent(value: Any) -> bool:
     return value is _ABSENT
 
 
-def _grants(data: Mapping[str, Any], tool: str, reasons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _grants(data: Mapping[str, Any] | None, tool: str, reasons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     facts = dict.fromkeys(str(reason.get("fact")) for reason in reasons)
     for found in filter(None, map(_GRANT.fullmatch, facts)):
         kind, name = found[1], found[2]
+        head = f"[policy.data.gateway.scope.{kind}.{_key(name)}]"
+        if data is None:
+            yield f"{head}\n# add to its allow: {json.dumps(tool, ensure_ascii=False)}"
+            continue
         lists = data.get("gateway", {}).get("scope", {}).get(kind, {}).get(name, {})
-        old = list(lists.get("allow", ()))
-        yield f"[policy.data.gateway.scope.{kind}.{_key(name)}]\nallow = {json.dumps([*old, tool], ensure_ascii=False)}"
+        yield f"{head}\nallow = {json.dumps([*lists.get('allow', ()), tool], ensure_ascii=False)}"
 
 
 def _key(name: str) -> str:
@@ -151,7 +156,8 @@ def _people(need: Mapping[str, Any]) -> str:
 
 
 def _state(fact: Mapping[str, Any]) -> str:
-    if not fact["fact"].startswith("data."):
-        return f"{shown(fact['fact'])} is of the call itself"
-    value = f"is now {shown(fact['value'])}" if fact["there"] else "is not set"
-    return f"{shown(fact['fact'])} {value}"
+    path = shown(fact["fact"])
+    if "there" not in fact:
+        what = "its value needs the scope audit" if path.startswith("data.") else "of the call itself"
+        return f"look at: {path} ({what})"
+    return f"{path} is now {shown(fact['value'])}" if fact["there"] else f"{path} is not set"
