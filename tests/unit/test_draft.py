@@ -24,11 +24,12 @@ def seen(**other: Any) -> Recorded:
         "enforced": False, "phase": "call", "reasons": CLOSED, "said": "deny", "digest": "d",
     } | other  # fmt: skip
     person = {"id": given["user"], "groups": given["groups"]}
-    who = {"agent": {"id": given["agent"]}, "on_behalf_of": person} if given["agent"] else {"principal": person}
+    agent = {"id": given["agent"]}
+    who = {"principal": agent, "agent": agent, "on_behalf_of": person} if given["agent"] else {"principal": person}
     tool = {"fqn": given["tool"], "effect": given["effect"], "digest": given["digest"]}
     document = {"phase": given["phase"], "tool": tool, "args": given["args"], **who}
     facts = {"index": 0, "call_id": "c", "tool": given["tool"], "phase": given["phase"], "enforced": given["enforced"]}
-    event = {
+    event: dict[str, Any] = {
         "decision_id": "d",
         "timestamp": datetime(2026, 1, 1, tzinfo=UTC).isoformat(),
         "bundles": {"ostiary": {"revision": "r"}},
@@ -101,6 +102,7 @@ def test_what_is_left_out_is_told(change: dict[str, Any], why: Left) -> None:
         {"enforced": True},
         {"enforced": False, "phase": "list"},
         {"effect": "destructive", "enforced": True, "digest": ""},
+        {"effect": 'read" or true'},
     ],
 )
 def test_what_needs_no_rule_is_not_spoken_of(change: dict[str, Any]) -> None:
@@ -137,6 +139,13 @@ def test_no_name_reaches_a_line_of_its_own() -> None:
     ]
     assert '\tinput.agent.id == "x\\"} if true } allow contains' in text
     assert "package gateway.tests.suggested" in written_tests(found)
+
+
+def test_what_a_file_makes_up_reaches_no_line_of_its_own() -> None:
+    """Reason ids are the gateway's own in a log; in a file they may be anything, and stay in their comment."""
+    text = policy(drafted(seen(), seen(reasons=({"id": "x\nallow := true"},))))
+    assert "\\nallow := true" in text
+    assert "\nallow := true" not in text
 
 
 def test_members_with_names_of_the_language_are_quoted() -> None:

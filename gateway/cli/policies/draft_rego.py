@@ -82,7 +82,7 @@ def _left_out(drafted: Draft) -> Iterator[str]:
     lines = ["# Left out:"]
     for (why, tool, agent, ids), count in sorted(drafted.left.items()):
         who = f" by {_ascii(agent)}" if agent else ""
-        lines.append(f"# - {_ascii(tool)}{who}, {_times(count, 'call')} ({ids}): {why}")
+        lines.append(f"# - {_ascii(tool)}{who}, {_times(count, 'call')} ({_ascii(ids)[1:-1]}): {why}")
     yield "\n".join(lines) + "\n"
 
 

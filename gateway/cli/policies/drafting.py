@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gateway.cli.policies.events import Recorded
+from gateway.cli.policies.events import Input, Recorded
 from gateway.core.decision import Effect, Phase
 from gateway.core.tool import EffectClass
 
@@ -21,6 +21,7 @@ ENUM_CALLS, ENUM_VALUES = 10, 3
 _LONGEST_VALUE = 64
 _CLOSED = "default.no_allow"
 _NEVER = frozenset({EffectClass.MONEY, EffectClass.DESTRUCTIVE})
+_EVER = frozenset({EffectClass.READ, EffectClass.WRITE})
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 Value = str | int | bool
 
@@ -72,22 +73,22 @@ class Draft:
 def draft(decisions: Sequence[Recorded], min_calls: int) -> Draft:
     """The draft for what observe mode let pass."""
     left: Counter[tuple[Left, str, str, str]] = Counter()
-    kinds: dict[tuple[str, str, str], list[Recorded]] = {}
+    kinds: dict[tuple[str, str, str], list[_Call]] = {}
     for one in decisions:
         why = _left(one)
         if why is not None:
             left[why, one.event.ostiary.tool, one.agent, ", ".join(_ids(one))] += 1
-        elif _is_observed(one):
-            tool = one.facts["tool"]
-            kinds.setdefault((tool["fqn"], one.agent, tool["effect"]), []).append(one)
+        elif (call := _observed(one)) is not None:
+            tool = call.input.tool
+            kinds.setdefault((tool.fqn, call.agent, tool.effect), []).append(call)
     rules = []
-    for (tool, agent, _), own in sorted(kinds.items()):
+    for (tool_name, agent, _), own in sorted(kinds.items()):
         rule = _rule(own)
         why = Left.RARE if rule.calls < min_calls else Left.NAME if not _is_plain(rule) else None
         if why is None:
             rules.append(rule)
         else:
-            left[why, tool, agent, _CLOSED] += rule.calls
+            left[why, tool_name, agent, _CLOSED] += rule.calls
     return Draft(tuple(rules), dict(left))
 
 
@@ -96,19 +97,31 @@ def is_plain(text: str) -> bool:
     return bool(text) and not any(unicodedata.category(char) in _UNSEEN for char in text)
 
 
-def _is_observed(one: Recorded) -> bool:
-    # Let pass though policy said no, and only because no package allows it.
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that was let pass though policy said no."""
+
+    input: Input
+    agent: str
+    at_us: int
+
+
+def _observed(one: Recorded) -> _Call | None:
+    # Only because no package allows it, and only reads and writes: what the effect is, is not left to who wrote a file.
     facts = one.event.ostiary
-    return bool(one.facts) and facts.phase is Phase.CALL and not facts.enforced and _CLOSED in _ids(one)
+    if one.input is None or one.event.masked or one.input.tool.effect not in _EVER:
+        return None
+    if facts.phase is not Phase.CALL or facts.enforced or _CLOSED not in _ids(one):
+        return None
+    return _Call(one.input, one.agent, one.at_us)
 
 
 def _left(one: Recorded) -> Left | None:
-    if not one.facts or one.event.result.effect is Effect.ALLOW:
+    if one.input is None or one.event.result.effect is Effect.ALLOW:
         return None
-    tool = one.facts["tool"]
-    if tool["effect"] in _NEVER:
+    if one.input.tool.effect in _NEVER:
         # A name of no tool has no digest; nobody asks for a rule about it.
-        return Left.EFFECT if tool["digest"] and _CLOSED in _ids(one) else None
+        return Left.EFFECT if one.input.tool.digest and _CLOSED in _ids(one) else None
     if one.event.ostiary.enforced:
         return None
     if one.event.result.effect is Effect.NEEDS_APPROVAL:
@@ -120,29 +133,24 @@ def _ids(one: Recorded) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reason.id for reason in one.event.result.reasons))
 
 
-def _rule(own: Sequence[Recorded]) -> Rule:
+def _rule(own: Sequence[_Call]) -> Rule:
     first = own[0]
-    users = {one.person for one in own}
-    shared = frozenset.intersection(*(_groups(one) for one in own))
+    users = {one.input.person.id for one in own}
+    shared = frozenset.intersection(*(frozenset(one.input.person.groups) for one in own))
     by_group = len(users) > 1 and bool(shared)
     moments = [one.at_us for one in own]
     return Rule(
         agent=first.agent or None,
-        tool=first.facts["tool"]["fqn"],
-        effect=first.facts["tool"]["effect"],
+        tool=first.input.tool.fqn,
+        effect=first.input.tool.effect,
         groups=tuple(sorted(shared)) if by_group else (),
         users=() if by_group else tuple(sorted(users)),
-        arguments=_enumerations([one.facts.get("args", {}) for one in own]),
+        arguments=_enumerations([one.input.args for one in own]),
         calls=len(own),
         persons=len(users),
         first_us=min(moments),
         last_us=max(moments),
     )
-
-
-def _groups(one: Recorded) -> frozenset[str]:
-    person = one.facts.get("on_behalf_of") or one.facts["principal"]
-    return frozenset(person.get("groups", ()))
 
 
 def _enumerations(arguments: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Value, ...]]:

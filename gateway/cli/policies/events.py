@@ -1,7 +1,7 @@
 """Recorded decisions as they come: events in OPA's decision-log shape, from the gateway or from an exported file."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -54,6 +54,40 @@ class _Facts(msgspec.Struct, frozen=True):
     outcome: str | None = None
 
 
+class Tool(msgspec.Struct, frozen=True):
+    """The tool of a recorded input; one that does not exist has no digest."""
+
+    fqn: str
+    effect: str
+    digest: str = ""
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Who called, or for whom, in a recorded input."""
+
+    id: str
+    groups: tuple[str, ...] = ()
+
+
+class _Agent(msgspec.Struct, frozen=True):
+    id: str
+
+
+class Input(msgspec.Struct, frozen=True):
+    """What is read here of a recorded ``gateway.input/v1`` document."""
+
+    tool: Tool
+    principal: Person
+    agent: _Agent | None = None
+    on_behalf_of: Person | None = None
+    args: dict[str, Any] = {}
+
+    @property
+    def person(self) -> Person:
+        """The person: who called, or whom the agent works for."""
+        return self.on_behalf_of or self.principal
+
+
 class Event(msgspec.Struct, frozen=True):
     """One recorded decision: an OPA decision-log event with the gateway's own facts in ``ostiary``.
 
@@ -98,30 +132,30 @@ class Recorded:
 
     Attributes:
         event: as it was recorded.
-        document: the policy input, byte for byte; empty where ``lacking`` says why.
-        facts: the same, decoded.
+        document: the policy input, byte for byte; empty where it was not kept.
+        input: the same, read; None where it was not kept.
         lacking: why it cannot be replayed, or None.
     """
 
     event: Event
     document: bytes
-    facts: Mapping[str, Any]
+    input: Input | None
     lacking: Lacking | None = None
 
     @property
     def revision(self) -> str:
-        """The revision that decided."""
+        """The revision that decided; empty where none is named."""
         return next((one.revision for one in self.event.bundles.values()), "")
 
     @property
     def agent(self) -> str:
         """The calling agent; empty where a person called, or where it is not known."""
-        return str(self.facts.get("agent", {}).get("id", ""))
+        return self.input.agent.id if self.input is not None and self.input.agent is not None else ""
 
     @property
     def person(self) -> str:
-        """The person: who called, or whom the agent works for."""
-        return str((self.facts.get("on_behalf_of") or self.facts.get("principal") or {}).get("id", ""))
+        """The person who called or whom the agent works for; empty where it is not known."""
+        return "" if self.input is None else self.input.person.id
 
     @property
     def at_us(self) -> int:
@@ -143,12 +177,13 @@ def recorded(event: Event) -> Recorded:
     document = bytes(event.input)
     lacking = _lacking(event, document)
     if not document:
-        return Recorded(event, document, {}, lacking)
+        return Recorded(event, document, None, lacking)
     try:
-        facts = msgspec.json.decode(document, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise Misconfigured(f"the input of decision {shown(event.decision_id)} is no object") from None
-    return Recorded(event, document, facts, lacking)
+        return Recorded(event, document, msgspec.json.decode(document, type=Input), lacking)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            f"the input of decision {shown(event.decision_id)} is no policy input: {shown(str(error))}"
+        ) from None
 
 
 def in_file(path: Path) -> Iterator[tuple[str, bytes]]:
