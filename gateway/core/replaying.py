@@ -19,6 +19,7 @@ from gateway.core.errors import Reason
 
 # What phase ``call`` adds to a document (``policy_input.calling``); without it the document is that of phase ``list``.
 _OF_CALLS = ("args", "args_digest", "approvals", "budget", "resource", "risk", "evidence")
+_NO_INPUT = "no policy input"
 _OF_RUNS = ("calls", "sums", "amounts")
 
 
@@ -121,17 +122,24 @@ def listing_of(document: bytes) -> bytes:
     if facts.get("phase") == Phase.LIST:
         return document
     listed = {name: value for name, value in facts.items() if name not in _OF_CALLS}
-    run = msgspec.json.decode(facts["run"], type=dict[str, msgspec.Raw])
-    listed["run"] = {name: value for name, value in run.items() if name not in _OF_RUNS}
+    listed["run"] = {name: value for name, value in facts["run"].items() if name not in _OF_RUNS}
     return encode(listed | {"phase": Phase.LIST})
 
 
 def approved(decision: Decision, document: bytes) -> Decision:
-    """The decision with the signatures that stand in its own input: an approval asked for and given is an allow."""
+    """The decision with the signatures that stand in its own input: an approval asked for and given is an allow.
+
+    Raises:
+        ValueError: not a policy input.
+    """
     if decision.effect is not Effect.NEEDS_APPROVAL:
         return decision
-    given = msgspec.json.decode(document).get("approvals", ())
-    return as_approved(decision) if satisfied(decision.requirements, [_signature(said) for said in given]) else decision
+    try:
+        given = msgspec.json.decode(document, type=_Signed).approvals
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ValueError(_NO_INPUT) from None
+    signatures = [Signature("", said.by, frozenset(said.roles), said.verdict, said.at_us) for said in given]
+    return as_approved(decision) if satisfied(decision.requirements, signatures) else decision
 
 
 def unlike(recorded: Mapping[str, Any], decision: Decision) -> tuple[str, ...]:
@@ -147,12 +155,25 @@ def unlike(recorded: Mapping[str, Any], decision: Decision) -> tuple[str, ...]:
     return tuple(f"{name}: recorded {was!r}, now {now!r}" for name, (was, now) in said.items() if was != now)
 
 
+class _Approval(msgspec.Struct, frozen=True):
+    by: str
+    roles: tuple[str, ...]
+    verdict: Verdict
+    at_us: int
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    approvals: tuple[_Approval, ...] = ()
+
+
 def _facts(document: bytes) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = dict(msgspec.json.decode(document, type=dict[str, msgspec.Raw]))
-        return facts | {"phase": msgspec.json.decode(facts["phase"], type=Phase)}
+        phase = msgspec.json.decode(facts["phase"], type=Phase)
+        run = msgspec.json.decode(facts["run"], type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
-        raise ValueError("no policy input") from None
+        raise ValueError(_NO_INPUT) from None
+    return facts | {"phase": phase, "run": run}
 
 
 def _asked(said: Word) -> dict[str, str]:
@@ -176,10 +197,6 @@ def _binding(need: Requirement) -> str:
     if need.ttl_s is not None:
         words.append(f"good for {need.ttl_s} s")
     return ", ".join(words)
-
-
-def _signature(said: Mapping[str, Any]) -> Signature:
-    return Signature("", said["by"], frozenset(said["roles"]), Verdict(said["verdict"]), said["at_us"])
 
 
 def _ids(reasons: Sequence[Mapping[str, Any]]) -> list[str]:

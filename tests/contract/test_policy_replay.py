@@ -221,6 +221,16 @@ def test_a_line_that_is_no_event_is_named(past: Past, line: str) -> None:
     assert "decisions.jsonl:5: no recorded decision" in done.stderr
 
 
+@pytest.mark.parametrize("change", [("phase", "later"), ("run", 7), ("tool", {}), ("principal", None)])
+def test_an_input_that_is_none_is_named(past: Past, change: tuple[str, Any]) -> None:
+    """Exit code 2, by the decision's id."""
+    document = json.loads(past.events[0]["input"])
+    past.events[0]["input"] = json.dumps(document | dict([change]))
+    done = asked("policy", "replay", "--candidate", candidate(past.folder), *past.written())
+    assert done.exit_code == 2
+    assert f"decision {past.events[0]['decision_id']} is no policy input" in done.stderr
+
+
 def test_trying_says_plainly_what_would_stop(past: Past) -> None:
     """What passed and would not, by tool, caller and reason; everything else passes."""
     good = told("policy", "try", candidate(past.folder), *past.written())

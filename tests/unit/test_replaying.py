@@ -151,7 +151,9 @@ def test_the_listing_of_a_call_is_the_one_that_was_asked() -> None:
     assert replaying.listing_of(listed) == listed
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"phase":"later"}', b'{"phase":7}', b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"phase":"later"}', b'{"phase":7}', b'{"phase":"call"}', b"\xff"]
+)
 def test_what_is_no_input_is_refused(text: bytes) -> None:
     """As ValueError, whatever is wrong with it."""
     with pytest.raises(ValueError, match="no policy input"):
@@ -168,6 +170,13 @@ def test_signatures_of_the_input_count_as_they_did(persons: list[str], effect: E
     }
     asked = said(Effect.NEEDS_APPROVAL, requirements=(NEED,))
     assert replaying.approved(asked, json.dumps(document).encode()).effect is effect
+
+
+@pytest.mark.parametrize("text", [b'{"approvals":[{}]}', b'{"approvals":7}', b"\xff"])
+def test_signatures_that_cannot_be_read_are_refused(text: bytes) -> None:
+    """They come from a file, perhaps; an approval is never guessed."""
+    with pytest.raises(ValueError, match="no policy input"):
+        replaying.approved(said(Effect.NEEDS_APPROVAL, requirements=(NEED,)), text)
 
 
 def test_signatures_change_nothing_else() -> None:

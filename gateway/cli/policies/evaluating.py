@@ -161,7 +161,7 @@ def _pair(one: Recorded) -> _Pair:
     try:
         listing = listing_of(one.document)
     except ValueError:
-        raise Misconfigured(f"the input of decision {shown(one.event.decision_id)} is no policy input") from None
+        raise _unreadable(one) from None
     return _Pair(one, listing, None if one.event.ostiary.phase is Phase.LIST else one.document)
 
 
@@ -182,8 +182,17 @@ def _decided(bundle: Bundle, pairs: Sequence[_Pair], tick: Tick, name: str) -> l
 
 def _signed(decision: Decision, pair: _Pair) -> Decision:
     # What people signed counts where it counted at the time: the record then says allow.
-    allowed = pair.recorded.event.result.effect is Effect.ALLOW
-    return approved(decision, pair.recorded.document) if allowed else decision
+    one = pair.recorded
+    if one.event.result.effect is not Effect.ALLOW:
+        return decision
+    try:
+        return approved(decision, one.document)
+    except ValueError:
+        raise _unreadable(one) from None
+
+
+def _unreadable(one: Recorded) -> Misconfigured:
+    return Misconfigured(f"the input of decision {shown(one.event.decision_id)} is no policy input")
 
 
 def _mismatch(one: Recorded, listed: Decision, called: Decision | None) -> Mismatch | None:
