@@ -10,8 +10,9 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from gateway.adapters.rego.engine import EngineSettings, RegoEngine
+from gateway.adapters.rego.engine import EngineSettings
 from gateway.adapters.rego.layers import load, shipped
+from gateway.adapters.rego.past import served
 from gateway.cli.root import ostiary
 from gateway.core import policy_input
 from gateway.core.bundle import Bundle
@@ -141,5 +142,5 @@ def told(*words: str, code: int = 0) -> dict[str, Any]:
 
 
 async def _decided(bundle: Bundle, inputs: Sequence[bytes]) -> list[Decision]:
-    async with RegoEngine(bundle, SETTINGS) as engine:
+    async with served(bundle, SETTINGS) as engine:
         return fold("018f0000-0000-7000-8000-0000000000de", inputs, await engine.evaluate("past", inputs))

@@ -231,6 +231,20 @@ def test_an_input_that_is_none_is_named(past: Past, change: tuple[str, Any]) -> 
     assert f"decision {past.events[0]['decision_id']} is no policy input" in done.stderr
 
 
+def test_the_past_is_not_held_to_what_is_refused_today(past: Past) -> None:
+    """A policy that was in force is evaluated as it was, though the lint would not let it in any more."""
+    rules = 'deny contains {"id": "x.no", "msg": "no"} if {\n\tinput.phase == "call"\n\tnot upper(input.args.name) == "ANN"\n}'
+    folder = candidate(past.folder, rules, name="old")
+    refused = asked("policy", "replay", "--candidate", folder, *past.written())
+    assert (refused.exit_code, "GW001" in refused.stderr) == (2, True)
+    old = Past(past.folder, load([shipped(), past.folder / "old"], {"gateway": {"scope": SCOPE}}))
+    old.happen([called("erp.find", {"name": "ANN"}), called("erp.find", {"name": "bob"})])
+    (past.folder / "old" / "x.rego").write_text("package gateway.policies.x\n", "utf-8")
+    done = told("policy", "replay", "--candidate", folder, *old.written())
+    assert done["fidelity"] == {"reproduced": 2, "mismatches": []}
+    assert [row["before"]["reasons"] for row in done["newly_allowed"]] == [["x.no"]]
+
+
 def test_trying_says_plainly_what_would_stop(past: Past) -> None:
     """What passed and would not, by tool, caller and reason; everything else passes."""
     good = told("policy", "try", candidate(past.folder), *past.written())

@@ -3,11 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from gateway.adapters.rego.engine import CHUNK, EngineSettings, RegoEngine
+from gateway.adapters.rego.past import served
 from gateway.cli.policies.events import Lacking, Recorded
 from gateway.cli.screen import Misconfigured, shown
 from gateway.core.bundle import Bundle, BundleError
@@ -19,6 +22,13 @@ from gateway.core.replaying import Word, approved, listing_of, unlike, word
 _SETTINGS = EngineSettings(workers=1, deadline_s=2.0, queue_wait_s=60.0)
 _BATCH = 8 * CHUNK
 Tick = Callable[[int], None]
+
+
+class _Engine(Protocol):
+    async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation: ...
+
+
+_Running = AbstractAsyncContextManager[_Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ def replay(
 
 def again(bundle: Bundle, pairs: Sequence["_Pair"], tick: Tick) -> tuple[list[Word], list[Mismatch]]:
     """The words of the policy that decided, and where they are not what was recorded."""
-    made = _decided(bundle, pairs, tick, f"revision {bundle.revision[:12]}")
+    made = _decided(served(bundle, _SETTINGS), pairs, tick, f"revision {bundle.revision[:12]}")
     found = [_mismatch(pair.recorded, *decisions) for pair, decisions in zip(pairs, made, strict=True)]
     return [word(*decisions) for decisions in made], [one for one in found if one is not None]
 
@@ -109,23 +119,18 @@ def same(bundle: Bundle, one: Recorded) -> tuple[Word, tuple[str, ...]]:
     return words[0], mismatches[0].words if mismatches else ()
 
 
-def decide(bundle: Bundle, documents: Sequence[bytes], tick: Tick, name: str) -> list[Decision]:
-    """One decision for each document; ``name`` says in failures whose bundle it is.
-
-    Raises:
-        Misconfigured: the bundle cannot be served.
-    """
+def _run(engine: _Running, documents: Sequence[bytes], tick: Tick, name: str) -> list[Decision]:
     try:
-        return asyncio.run(_decide(bundle, documents, tick))
+        return asyncio.run(_decide(engine, documents, tick))
     except BundleError as error:
         words = "\n".join(f"  {shown(problem)}" for problem in error.problems)
         fix = "`ostiary policy check DIR` names the rule"
         raise Misconfigured(f"{name} cannot be evaluated:\n{words}", fix) from None
 
 
-async def _decide(bundle: Bundle, documents: Sequence[bytes], tick: Tick) -> list[Decision]:
+async def _decide(running: _Running, documents: Sequence[bytes], tick: Tick) -> list[Decision]:
     found: list[Decision] = []
-    async with RegoEngine(bundle, _SETTINGS) as engine:
+    async with running as engine:
         for at in range(0, len(documents), _BATCH):
             batch = documents[at : at + _BATCH]
             found += fold("replay", batch, await _evaluated(engine, batch))
@@ -133,7 +138,7 @@ async def _decide(bundle: Bundle, documents: Sequence[bytes], tick: Tick) -> lis
     return found
 
 
-async def _evaluated(engine: RegoEngine, documents: Sequence[bytes]) -> Evaluation:
+async def _evaluated(engine: _Engine, documents: Sequence[bytes]) -> Evaluation:
     try:
         return await engine.evaluate("replay", documents)
     except Unavailable:
@@ -143,11 +148,11 @@ async def _evaluated(engine: RegoEngine, documents: Sequence[bytes]) -> Evaluati
     return Evaluation(results, faults, alone[0].revision, alone[0].engine)
 
 
-async def _alone(engine: RegoEngine, document: bytes) -> Evaluation:
+async def _alone(engine: _Engine, document: bytes) -> Evaluation:
     try:
         return await engine.evaluate("replay", [document])
     except Unavailable:
-        return Evaluation((None,), ("engine.unavailable",), engine.revision, "")
+        return Evaluation((None,), ("engine.unavailable",), "", "")
 
 
 def _served(instead: Callable[[Bundle], Bundle], past: Bundle) -> Bundle:
@@ -166,12 +171,12 @@ def _pair(one: Recorded) -> _Pair:
 
 
 def _words(bundle: Bundle, pairs: Sequence[_Pair], tick: Tick, name: str) -> list[Word]:
-    return [word(*decisions) for decisions in _decided(bundle, pairs, tick, name)]
+    return [word(*decisions) for decisions in _decided(RegoEngine(bundle, _SETTINGS), pairs, tick, name)]
 
 
-def _decided(bundle: Bundle, pairs: Sequence[_Pair], tick: Tick, name: str) -> list[tuple[Decision, Decision | None]]:
+def _decided(engine: _Running, pairs: Sequence[_Pair], tick: Tick, name: str) -> list[tuple[Decision, Decision | None]]:
     documents = [document for pair in pairs for document in (pair.listing, pair.call) if document is not None]
-    answers = iter(decide(bundle, documents, tick, name))
+    answers = iter(_run(engine, documents, tick, name))
     found: list[tuple[Decision, Decision | None]] = []
     for pair in pairs:
         listed = next(answers)
@@ -199,5 +204,8 @@ def _mismatch(one: Recorded, listed: Decision, called: Decision | None) -> Misma
     words: tuple[str, ...] = ()
     if one.event.ostiary.input_digest and not one.is_intact:
         words = ("input: not the one whose digest was recorded",)
-    words += unlike(msgspec.to_builtins(one.event.result), called or listed)
+    ruling = called or listed
+    words += unlike(msgspec.to_builtins(one.event.result), ruling)
+    if words and one.event.ostiary.engine != ruling.engine:
+        words += (f"engine: recorded {one.event.ostiary.engine}, now {ruling.engine}",)
     return Mismatch(one, words) if words else None
