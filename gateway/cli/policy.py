@@ -9,20 +9,14 @@ import click
 
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
-from gateway.cli.policies.attempt import attempt
-from gateway.cli.policies.export import export
-from gateway.cli.policies.formatting import fmt
-from gateway.cli.policies.replay import replay
-from gateway.cli.policies.rerun import rerun
-from gateway.cli.policies.suggest import suggest
-from gateway.cli.policies.whynot import why_not
+from gateway.cli.policies import PolicyGroup
 from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
 
-@click.group()
+@click.group(cls=PolicyGroup)
 def policy() -> None:
     """Check and test Rego policies."""
 
@@ -30,13 +24,6 @@ def policy() -> None:
 policy.add_command(build)
 policy.add_command(sign)
 policy.add_command(status)
-policy.add_command(replay)
-policy.add_command(attempt)
-policy.add_command(why_not)
-policy.add_command(export)
-policy.add_command(fmt)
-policy.add_command(rerun)
-policy.add_command(suggest)
 
 
 @policy.command()

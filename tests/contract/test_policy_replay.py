@@ -233,7 +233,8 @@ def test_an_input_that_is_none_is_named(past: Past, change: tuple[str, Any]) -> 
 
 def test_the_past_is_not_held_to_what_is_refused_today(past: Past) -> None:
     """A policy that was in force is evaluated as it was, though the lint would not let it in any more."""
-    rules = 'deny contains {"id": "x.no", "msg": "no"} if {\n\tinput.phase == "call"\n\tnot upper(input.args.name) == "ANN"\n}'
+    body = '{\n\tinput.phase == "call"\n\tnot upper(input.args.name) == "ANN"\n}'
+    rules = f'deny contains {{"id": "x.no", "msg": "no"}} if {body}'
     folder = candidate(past.folder, rules, name="old")
     refused = asked("policy", "replay", "--candidate", folder, *past.written())
     assert (refused.exit_code, "GW001" in refused.stderr) == (2, True)

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from gateway.adapters.rego.layers import load, shipped
-from gateway.cli.policies import whynot
+from gateway.cli.policies import COMMANDS, whynot
 from gateway.core.tool import EffectClass
 from tests.past import Past, asked, called, scoped, told
 
@@ -186,6 +187,23 @@ def test_an_export_is_what_was_recorded(two: Past) -> None:
         "calls": 2,
     }
     assert "recorded decisions: 3" in asked("policy", "decisions", *two.written()).stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_of_commands_says_what_they_say(name: str) -> None:
+    """Each row's command loads, and its own short help is the row's text."""
+    module, attribute, words = COMMANDS[name]
+    command = getattr(import_module(f"gateway.cli.policies.{module}"), attribute)
+    assert (command.name, command.get_short_help_str(200)) == (name, words)
+
+
+def test_help_lists_every_command_and_imports_none_of_them() -> None:
+    """Those of the table beside the others; an unknown one is wrong usage."""
+    done = asked("policy", "--help")
+    assert done.exit_code == 0
+    for name in (*COMMANDS, "check", "test", "build"):
+        assert f"  {name} " in done.stdout
+    assert asked("policy", "nothing").exit_code == 2
 
 
 def test_facts_are_looked_up_though_their_keys_hold_dots() -> None:

@@ -73,7 +73,8 @@ def candidate(directory: Path, *, own_data: bool = False) -> Candidate:
     Raises:
         BundleError: as ``layers.load``.
     """
-    return Candidate(label(directory), read(directory), own_data)
+    place = directory.resolve()  # "." has no name of its own
+    return Candidate(label(place), read(place), own_data)
 
 
 def _replaced(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,10 +34,10 @@ _NO_OPA = "--trace needs the opa command on PATH: https://www.openpolicyagent.or
 @click.option("--revisions", type=click.Path(path_type=Path), metavar="DIR", help="Read exported revisions.")
 @reaching
 def rerun(reach: Reach, call_id: str, *, trace: bool, file: Path | None, revisions: Path | None) -> None:
-    """Make a recorded decision again, on the policy of the time, and show the rules that spoke.
+    """Make a recorded decision again, and show the rules that spoke.
 
-    Each rule is shown by file and line, with the lines that were evaluated marked. Exit code 2 where the decision comes
-    out otherwise than it was recorded.
+    It is made on the policy of the time. Each rule is shown by file and line, with the lines that were evaluated
+    marked. Exit code 2 where the decision comes out otherwise than it was recorded.
     """
     if trace and shutil.which("opa") is None:
         raise Misconfigured(_NO_OPA)

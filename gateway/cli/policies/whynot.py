@@ -37,7 +37,7 @@ _WORDS = {
 @click.option("--args", "arguments", metavar="JSON", help="Arguments of the call; without, rules see none.")
 @reaching
 def why_not(reach: Reach, tool: str, groups: tuple[str, ...], arguments: str | None, **who: str | None) -> None:
-    """Say what policy would say to a caller of TOOL, and what would have to be true for them to be allowed.
+    """Say what would have to be true for a caller to be allowed TOOL.
 
     A hypothetical answer, at this time: for a caller in a new run, whose token would be as given here.
     """
