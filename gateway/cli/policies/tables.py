@@ -71,7 +71,8 @@ def matrix(counts: Mapping[tuple[Seen, Seen], int]) -> Table:
 def calls(title: str, style: str, rows: Sequence[tuple[Recorded, Word, Word, Sequence[str]]]) -> Table:
     """Calls with what they were and would be, and why; at most ``MOST`` of them."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{title}: {len(rows)}", title_justify="left", title_style=style)
-    for head in ("call", "tool", "who"):
+    table.add_column("call", no_wrap=True)  # to be copied
+    for head in ("tool", "who"):
         table.add_column(head, overflow="fold")
     table.add_column("before → after", overflow="fold", ratio=1)
     for one, before, after, more in rows[:MOST]:
