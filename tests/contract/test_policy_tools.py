@@ -138,6 +138,7 @@ def test_an_explanation_shows_source_and_what_of_it_was_evaluated(two: Past) -> 
     assert screen.exit_code == 0
     assert "deny two.no  team/two.rego:7" in screen.stdout
     assert '     9 ▶     "msg": "the second",' in screen.stdout
+    assert "through data.gateway.policies.two.second  team/two.rego:15" in screen.stdout
     assert "the same effect, reasons and requirements" in screen.stdout
     two.events[0]["result"]["effect"] = "allow"
     other = asked("policy", "explain", CALL, *two.written())

@@ -159,6 +159,9 @@ def test_a_decision_is_made_again_with_its_rules(observed: Gateway) -> None:
     assert [(one["part"], one["id"]) for one in said["spoke"]] == [("allow", "scope.granted")]
     assert said["spoke"][0]["file"] == "shipped/authz/scope.rego"
     assert said["spoke"][0]["lines"][0]["text"].startswith("allow contains")
+    through = [one["name"] for one in said["spoke"][0]["through"]]
+    assert through[0] == "data.gateway.lib.scope.granted"
+    assert {"data.gateway.lib.scope.agent_granted", "data.gateway.lib.scope.person_granted"} < set(through)
 
 
 def test_why_not_names_what_would_have_to_be_true(observed: Gateway) -> None:

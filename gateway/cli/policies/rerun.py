@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from gateway.adapters.rego.following import RULE, Followed, Spoke, follow
+from gateway.adapters.rego.following import RULE, Followed, Line, follow
 from gateway.cli.policies import tables
 from gateway.cli.policies.evaluating import same
 from gateway.cli.policies.events import Recorded
@@ -90,14 +90,17 @@ def _told(followed: Followed) -> Iterator[RenderableType]:
         yield Text(f"it cannot be followed: {shown(followed.fault)}", "red")
     for one in followed.spoke:
         yield Text(f"\n{one.part} {shown(one.id)}  {shown(one.file)}:{one.lines[0].number}", "bold")
-        yield from _source(one)
+        yield from _source(one.lines, "  ")
+        for rule in one.through:
+            yield Text(f"    through {shown(rule.name)}  {shown(rule.file)}:{rule.lines[0].number}", "cyan")
+            yield from _source(rule.lines, "    ")
     yield Text(f"\n{followed.silent} more rules were evaluated and had nothing to say", "dim")
 
 
-def _source(one: Spoke) -> Iterator[Text]:
-    for line in one.lines:
+def _source(lines: Sequence[Line], indent: str) -> Iterator[Text]:
+    for line in lines:
         mark, style = _MARKS[line.evaluated]
-        yield Text(f"  {line.number:4} {mark} {shown(line.text.expandtabs(4))}", style)
+        yield Text(f"{indent}{line.number:4} {mark} {shown(line.text.expandtabs(4))}", style)
 
 
 def _traced(bundle: Bundle, document: bytes) -> str:
