@@ -75,8 +75,8 @@ def work(gateway: Gateway) -> None:
         assert gateway.call(gateway.token(user, agent="clerk"), "erp.add_note", note).status_code == 200
     with gateway.client(clerk) as client:  # a number that parsers write otherwise, in a call that the database refuses
         headers = {"content-type": "application/json"}
-        note = '{"arguments":{"extra":{"weight":1.50},"text":"odd"}}'
-        assert client.post("/v1/tools/erp.add_note/call", content=note, headers=headers).status_code == 502
+        odd = '{"arguments":{"extra":{"weight":1.50},"text":"odd"}}'
+        assert client.post("/v1/tools/erp.add_note/call", content=odd, headers=headers).status_code == 502
     assert gateway.call(clerk, "erp.purge_orders").status_code == 404
     assert gateway.call(clerk, "erp.find_order", {"number": 7}).status_code == 422
 
@@ -191,3 +191,11 @@ def test_agents_may_not_ask(observed: Gateway) -> None:
     for token in (observed.token(agent="clerk", scopes=["audit", "admin"]), observed.token(scopes=["tools"])):
         with observed.client(token) as client:
             assert client.post("/v1/policy/questions", json=question).status_code == 403
+
+
+def test_an_auditor_replays_from_elsewhere(observed: Gateway) -> None:
+    """By URL and token: with the scope audit all of it, without it nothing."""
+    words = ("policy", "replay", "--candidate", str(observed.folder / "policy"), "--url", observed.url)
+    auditor, other = observed.token(scopes=["audit"]), observed.token(scopes=["tools"])
+    assert observed.ask(*words, token=auditor)["replayed"] == 15
+    assert observed.ask(*words, token=other, code=1)["status"] == 403
