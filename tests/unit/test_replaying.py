@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import policy_input, replaying
+from gateway.core.approval import Signature, Verdict
+from gateway.core.call import Resolved, RunKind
 from gateway.core.decision import Decision, Effect, Obligations, Requirement
 from gateway.core.errors import Reason
 from gateway.core.ports import PipelineSettings
 from gateway.core.replaying import Seen, Shift, Word, differences, matrix, shift
 from gateway.core.usage import Usage
-from tests.evidence import AT_US, make_decision
+from tests.evidence import AT_US, make_call, make_caller, make_decision, make_principal, make_run, make_tool
 from tests.past import called
 
 FAULT = (Reason("engine.timeout", "gateway", "policy could not be evaluated"),)
@@ -149,6 +151,35 @@ def test_the_listing_of_a_call_is_the_one_that_was_asked() -> None:
     listed = policy_input.listing(target, settings, AT_US)
     assert replaying.listing_of(call) == listed
     assert replaying.listing_of(listed) == listed
+
+
+NAMES = st.text("abcxyz.-é", min_size=1, max_size=8)
+VALUES = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | NAMES
+
+
+@given(
+    who=st.fixed_dictionaries({"user": NAMES, "agent": st.none() | NAMES, "groups": st.frozensets(NAMES, max_size=3)}),
+    run=st.fixed_dictionaries(
+        {
+            "goal": st.none() | NAMES,
+            "scope": st.lists(NAMES, max_size=2).map(tuple),
+            "plan": st.lists(NAMES, max_size=2).map(tuple),
+            "budget": st.dictionaries(NAMES, st.integers(1, 2**60), max_size=2),
+            "kind": st.sampled_from(RunKind),
+        }
+    ),
+    arguments=st.dictionaries(NAMES, VALUES, max_size=4),
+)
+def test_the_listing_of_any_call_is_the_one_that_was_asked(
+    who: dict[str, Any], run: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """Whoever called, in whatever run, with whatever arguments and signatures."""
+    principal = make_principal(**who)
+    caller = make_caller(make_call("erp.find", arguments), principal, make_run(principal, **run))
+    target, settings = Resolved(caller, make_tool("find", server="erp"), None, {"amount": 7}), PipelineSettings()
+    signed = [Signature("k", "ann", frozenset({"cfo"}), Verdict.APPROVE, AT_US)]
+    call = policy_input.calling(target, Usage(), settings, AT_US, signed)
+    assert replaying.listing_of(call) == policy_input.listing(target, settings, AT_US)
 
 
 @pytest.mark.parametrize(
