@@ -28,7 +28,7 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Caller(Protocol):
+class Who(Protocol):
     """Who asks, and in which run."""
 
     @property
@@ -48,7 +48,7 @@ class Subject(Protocol):
         """The request."""
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> Who:
         """Who makes it."""
 
     @property
