@@ -9,7 +9,7 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, boxes, hardening, listening, logs, minting, policies, upstreams
+from gateway import books, boxes, hardening, listening, logs, minting, policies, shadowing, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
@@ -131,7 +131,7 @@ async def check(settings: GatewaySettings) -> list[Finding]:
             odd = parts.policies.odd_entries({tool.fqn for tool in tools})
             findings += [*await parts.trials(tools), *odd, *_unsigned(parts.desk, tools)]
             accepted = parts.policies.accepted
-        return [*findings, *await boxes.findings(settings, accepted)]
+        return [*findings, *await shadowing.findings(settings), *await boxes.findings(settings, accepted)]
     except SettingsError as error:
         return [Finding("settings", ok=False, text=problem, fix="correct the named key") for problem in error.problems]
 
@@ -147,7 +147,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     logs.configure(redactor.text)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
-    watched, engine = await policies.opened(settings, watch, _engine(settings), stack)
+    watched, active = await policies.opened(settings, watch, _engine(settings), stack)
+    engine = await shadowing.opened(settings, active, meter, stack)
     issuer, identity = _identity(settings, clock)
     static = StaticCredentials(_credentials(settings), known)
     static.acquaint()

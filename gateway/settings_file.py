@@ -93,6 +93,7 @@ _PATHS = (
     ("listen", "tls_certificate"),
     ("listen", "tls_key"),
     ("policy", "bundles"),
+    ("policy", "shadow", "bundles"),
     ("policy", "sources", "*", "path"),
     ("policy", "sources", "*", "public_key"),
     ("policy", "sources", "*", "ca_certificate"),

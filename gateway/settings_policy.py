@@ -36,6 +36,15 @@ class PolicySourceSection(Section):
         return self
 
 
+class ShadowSection(Section):
+    """A candidate that is asked what the policy in force is asked, off the path of every call."""
+
+    bundles: tuple[Path, ...] = Field(
+        min_length=1, description="What would stand in policy.bundles; read once, at the start."
+    )
+    sample_pct: int = Field(10, ge=1, le=100, description="Share of the questions it is asked, in percent.")
+
+
 class PolicySection(Section):
     """Which Rego decides, and how long it may take."""
 
@@ -53,5 +62,6 @@ class PolicySection(Section):
     mode: Literal["enforce", "observe"] = Field(
         "enforce", description="observe: record, don't enforce (reads, writes)."
     )
+    shadow: ShadowSection | None = Field(None, description="A candidate to be compared with what is in force.")
     workers: int = Field(1, ge=1, le=16, description="Policy worker processes.")
     deadline_ms: int = Field(50, ge=5, le=5000, description="Longest a decision may take, from dispatch.")

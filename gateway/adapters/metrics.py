@@ -41,7 +41,8 @@ class PrometheusMeter:
 
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
-    ``ostiary_leases{state}`` and ``ostiary_policy_stale``.
+    ``ostiary_leases{state}``, ``ostiary_policy_stale``, ``ostiary_policy_shadow_total{result}`` and
+    ``ostiary_policy_shadow_watching``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
@@ -64,6 +65,10 @@ class PrometheusMeter:
         leases = Gauge("ostiary_leases", "Minted logins: in use, or waiting to be ended.", ["state"], registry=registry)
         self._leases = (leases.labels("live"), leases.labels("pending"))
         self._stale = Gauge("ostiary_policy_stale", "1 while newer policy is not in force.", registry=registry)
+        self._shadowed = Counter(
+            "ostiary_policy_shadow", "Decisions compared with the candidate's.", ["result"], registry=registry
+        )
+        self._watching = Gauge("ostiary_policy_shadow_watching", "1 while a candidate is asked.", registry=registry)
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
 
@@ -96,6 +101,14 @@ class PrometheusMeter:
     def policy_stale(self, stale: bool) -> None:
         """Whether what the sources of policy hold is not in force."""
         self._stale.set(stale)
+
+    def shadowed(self, result: str) -> None:
+        """What came of one decision and its candidate's: a ``shadow.Result``."""
+        self._shadowed.labels(result).inc()
+
+    def shadow_watching(self, watching: bool) -> None:
+        """Whether the policy in the shadow is there to be asked."""
+        self._watching.set(watching)
 
     def page(self) -> tuple[str, bytes]:
         """(content type, text) of the metrics page."""

@@ -9,13 +9,14 @@ import click
 
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
+from gateway.cli.policies import PolicyGroup
 from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
 
-@click.group()
+@click.group(cls=PolicyGroup)
 def policy() -> None:
     """Check and test Rego policies."""
 

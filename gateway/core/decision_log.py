@@ -19,7 +19,7 @@ _REQUIREMENT = ("id", "msg", "quorum", "roles")
 
 
 def event(recorded: Recorded, labels: Mapping[str, str]) -> dict[str, Any]:
-    """One event. What was erased is said to be; what the log never held is absent."""
+    """One event, for ``canonical.encode``. What was erased is said to be; what the log never held is absent."""
     record = recorded.record.body
     body = record["body"]
     found = {
@@ -42,7 +42,8 @@ def event(recorded: Recorded, labels: Mapping[str, str]) -> dict[str, Any]:
             "outcome": body.get("code"),
         },
     }
-    known = {"erased": ["/input"]} if recorded.document is None else {"input": msgspec.json.decode(recorded.document)}
+    # Byte for byte, or the digest would not be that of what policy read: numbers keep the form they were sent in.
+    known = {"erased": ["/input"]} if recorded.document is None else {"input": msgspec.Raw(recorded.document)}
     return found | known
 
 

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.core.approval import Signature
-from gateway.core.call import Principal, Resolved, Run, RunKind
+from gateway.core.call import Call, Principal, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
 from gateway.core.errors import TooLarge
 from gateway.core.ports import PipelineSettings
@@ -28,7 +28,39 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def listing(target: Resolved, settings: PipelineSettings, at_us: int) -> bytes:
+class Who(Protocol):
+    """Who asks, and in which run."""
+
+    @property
+    def principal(self) -> Principal:
+        """Whose credential it is."""
+
+    @property
+    def run(self) -> Run:
+        """Where they are."""
+
+
+class Subject(Protocol):
+    """What a document is about: a resolved call, or one that is only supposed (``core/questions.py``)."""
+
+    @property
+    def call(self) -> Call:
+        """The request."""
+
+    @property
+    def caller(self) -> Who:
+        """Who makes it."""
+
+    @property
+    def tool(self) -> Tool:
+        """The pinned tool."""
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        """What its measures find in the arguments."""
+
+
+def listing(target: Subject, settings: PipelineSettings, at_us: int) -> bytes:
     """The input of a phase=list decision: may this caller know of this tool? No arguments, nothing of the run's past.
 
     Raises:
@@ -41,7 +73,7 @@ def listing(target: Resolved, settings: PipelineSettings, at_us: int) -> bytes:
 
 
 def calling(
-    target: Resolved, usage: Usage, settings: PipelineSettings, at_us: int, signatures: Sequence[Signature] = ()
+    target: Subject, usage: Usage, settings: PipelineSettings, at_us: int, signatures: Sequence[Signature] = ()
 ) -> bytes:
     """The input of a phase=call decision: these arguments, and what the run has done (calls in flight included).
 
@@ -80,11 +112,11 @@ def with_arguments(facts: bytes, canonical: bytes | None, digest: str) -> bytes 
 
     ``digest`` is the SHA-256 of the input, hex: what it does not confirm is not given out.
     """
-    candidates = [facts]
+    candidates = [facts]  # of phase list: whether the tool may be known of does not depend on the arguments
     if canonical is not None:
         members = _MEMBERS.decode(facts)
         # As ``calling`` does: arguments with big integers are rewritten, all others are sent on as they came.
-        candidates = [encode(members | {"args": args}) for args in (msgspec.Raw(canonical), policy_view(canonical))]
+        candidates += [encode(members | {"args": args}) for args in (msgspec.Raw(canonical), policy_view(canonical))]
     return next((found for found in candidates if hashlib.sha256(found).hexdigest() == digest), None)
 
 
@@ -97,7 +129,7 @@ def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:
     return {name: total if total <= MAX_SAFE_INTEGER else str(total) for name, total in totals.items() if total}
 
 
-def _facts(target: Resolved, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:
+def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:
     call = target.call
     context = {"env": settings.environment, "region": settings.region, "channel": call.channel}
     time = {"us": at_us, "rfc3339": _rfc3339(at_us)}

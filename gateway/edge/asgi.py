@@ -26,6 +26,7 @@ from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_policy import PolicyRest
+from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
 from gateway.edge.rest_runs import RunRest
 from gateway.edge.rest_tools import ToolRest
@@ -87,6 +88,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
         *PolicyRest(desk, ports.settings).operations(),
+        *QuestionRest(ports, options.issuer).operations(),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gateway.core.canonical import encode
 from gateway.core.decision_log import event
 from gateway.core.desk import Desk, Query
 from gateway.core.errors import NotFound
@@ -135,5 +136,7 @@ class PolicyRest:
         """Decisions, as events."""
         query = Query(type="decision", **asked.query.model_dump())
         found = await self._desk.reader.decisions(query)
-        last = found[-1].record.index if len(found) == query.limit else None
-        return shown(DecisionPage(decisions=tuple(event(one, self._labels) for one in found), next=last))
+        page: dict[str, Any] = {"decisions": [event(one, self._labels) for one in found]}
+        if len(found) == query.limit:
+            page["next"] = found[-1].record.index
+        return Reply(200, encode(page))

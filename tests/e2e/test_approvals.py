@@ -132,6 +132,11 @@ def test_a_transfer_from_both_sides(tmp_path: Path, api: Api) -> None:
         assert rejected["state"] == "rejected"
         denied = gateway.call(token, "pay.transfer", transfer("V-8"))
         assert (denied.status_code, "unknown vendor" in denied.json()["detail"]) == (403, True)
+        # What waited, and what was then allowed by signatures, comes out of a replay as it was recorded.
+        words = ("--candidate", str(tmp_path / "gateway.toml"), "--fail-on", "any-change")
+        done = gateway.ask("policy", "replay", *words)
+        assert (done["fidelity"]["mismatches"], done["not_replayable"]) == ([], {})
+        assert {cell["before"] for cell in done["matrix"]} == {"allow", "needs_approval"}
     assert json.loads(ostiary("audit", "verify", "--state", str(tmp_path / "state"), "--json").stdout)["ok"]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.canonical import encode
@@ -33,15 +34,17 @@ SAID = {
 
 
 def test_an_event_has_the_shape_opa_gives_it() -> None:
-    """The document, the result, times and labels; ours in one member."""
-    found = event(Recorded(RECORD, SAID, b'{"phase":"call"}'), {"env": "test", "region": "eu"})
-    assert found == {
+    """The document byte for byte, the result, times and labels; ours in one member."""
+    document = b'{"args":{"n":1.50},"phase":"call"}'
+    text = encode(event(Recorded(RECORD, SAID, document), {"env": "test", "region": "eu"}))
+    assert document in text
+    assert msgspec.json.decode(text) == {
         "labels": {"app": "ostiary", "env": "test", "region": "eu"},
         "decision_id": "d-1",
         "path": "gateway/main/decision",
         "timestamp": "2025-06-15T15:06:40.000001Z",
         "bundles": {"ostiary": {"revision": "ab"}},
-        "input": {"phase": "call"},
+        "input": {"args": {"n": 1.5}, "phase": "call"},
         "result": {
             "effect": "deny",
             "reasons": [{"id": "desk.no", "package": "desk", "msg": "no"}],

@@ -1,8 +1,8 @@
-"""A throw-away child that parses a bundle or runs its tests; started by path like ``worker.py``, one request on stdin.
+"""A throw-away child that parses a bundle, runs its tests or follows one decision; started by path like ``worker.py``.
 
-Request (JSON): ``modules`` [[name, text], ...], ``task`` ``parse`` | ``test``; for tests ``data`` (JSON text) and
-``rules`` [path, ...]. Answers are JSON lines, each written before the next step begins, so that whoever waits knows at
-which step the engine hung or died.
+One request (JSON) on stdin: ``modules`` [[name, text], ...] and ``task`` ``parse`` | ``test`` | ``follow``; for tests
+also ``data`` (JSON text) and ``rules`` [path, ...]; to follow these and ``input`` (JSON text). Answers are JSON lines,
+each written before the next step begins, so that whoever waits knows at which step the engine hung or died.
 """
 
 import json
@@ -24,6 +24,8 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
     if request["task"] == "parse":
         _parse(request["modules"])
+    elif request["task"] == "follow":
+        _follow(request)
     else:
         _test(request)
 
@@ -51,21 +53,40 @@ def _parse(modules: list[list[str]]) -> None:
             _say({"file": name, "error": _words(error)})
 
 
-def _test(request: dict[str, Any]) -> None:
+def _loaded(request: dict[str, Any], document: str) -> Any:
     engine = regorus.Engine()
     for name, text in request["modules"]:
         engine.add_policy(name, text)
     engine.add_data_json(request["data"])
     engine.set_enable_coverage(True)
-    engine.set_input_json("{}")
+    engine.set_input_json(document)
+    return engine
+
+
+def _follow(request: dict[str, Any]) -> None:
+    engine = _loaded(request, request["input"])
+    for rule in request["rules"]:
+        try:
+            _say({"rule": rule, "value": json.loads(engine.eval_rule_as_json(rule))})
+        except RuntimeError as error:
+            _say({"rule": rule, "error": _words(error)})
+    _say({"coverage": _coverage(engine)})
+
+
+def _coverage(engine: Any) -> list[list[Any]]:
+    report = json.loads(engine.get_coverage_report_as_json())["files"]
+    return [[item["path"], item["covered"], item["not_covered"]] for item in report]
+
+
+def _test(request: dict[str, Any]) -> None:
+    engine = _loaded(request, "{}")
     for rule in request["rules"]:
         _say({"begins": rule})
         try:
             _say({"rule": rule, "passed": engine.eval_rule_as_json(rule) == "true"})
         except RuntimeError as error:
             _say({"rule": rule, "passed": False, "error": _words(error)})
-        report = json.loads(engine.get_coverage_report_as_json())["files"]
-        _say({"coverage": [[item["path"], item["covered"], item["not_covered"]] for item in report]})
+        _say({"coverage": _coverage(engine)})
 
 
 if __name__ == "__main__":
