@@ -10,7 +10,6 @@ import click
 from gateway.adapters.rego import testing
 from gateway.adapters.rego.testing import TestReport
 from gateway.cli.policies import PolicyGroup
-from gateway.cli.policy_bundle import build, sign, status
 from gateway.cli.screen import answer, json_option, shown
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -18,12 +17,7 @@ _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path
 
 @click.group(cls=PolicyGroup)
 def policy() -> None:
-    """Check and test Rego policies."""
-
-
-policy.add_command(build)
-policy.add_command(sign)
-policy.add_command(status)
+    """Check, test, replay and draft Rego policies."""
 
 
 @policy.command()

@@ -32,8 +32,8 @@ class Readiness:
         """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
 
         An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on. Which upstreams
-        there are is said only where the ``whole`` may be known, and which policy is in force, ``stale`` where its sources
-        hold another that is not. Policy that is stale is good all the same, so it changes no status.
+        there are is said only where the ``whole`` may be known, and which policy is in force, ``stale`` where its
+        sources hold another that is not. Policy that is stale is good all the same, so it changes no status.
         """
         own, upstreams = await self._own.states(), await self._upstreams.states()
         is_able = _are_well(own)

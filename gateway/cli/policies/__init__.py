@@ -1,4 +1,4 @@
-"""``ostiary policy``: what works on recorded decisions and on hypothetical questions.
+"""``ostiary policy``: what works on bundles, recorded decisions and hypothetical questions.
 
 One closed table of subcommands, each imported when it is called: ``policy check`` needs nothing of them.
 """
@@ -9,6 +9,9 @@ import click
 
 # name: (module, attribute, short help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "build": ("bundle", "build", "Write policy as one archive, for a gateway or an OPA server."),
+    "sign": ("bundle", "sign", "Sign an archive of policy."),
+    "status": ("bundle", "status", "Show which policy is in force, and why not a newer one."),
     "replay": ("replay", "replay", "Evaluate recorded decisions with the policies in DIR."),
     "try": ("attempt", "attempt", "Say what of the calls that passed the policies in DIR would stop or park."),
     "suggest": ("suggest", "suggest", "Draft a package of rules for what observe mode let pass."),
