@@ -1,0 +1,14 @@
+# METADATA
+# title: Confidence, as the agent reports it
+# description: Whether it says how sure it is, and whether that is enough. Where it does not speak of risk, sureness decides.
+package gateway.lib.confidence
+
+told if data.gateway.lib.settings.percent(input.risk.confidence_pct)
+
+sure if {
+	told
+	input.risk.confidence_pct >= data.house.confidence.ask_below
+	not risky
+}
+
+risky if input.risk.score_pct > data.house.confidence.ask_above_risk

@@ -1,0 +1,56 @@
+# METADATA
+# title: Infrastructure change, read from the arguments
+# description: What the settings must look like, and what the arguments say of environment, number and ticket.
+package gateway.lib.infrastructure
+
+sound if {
+	settings := data.house.infrastructure
+	data.gateway.lib.settings.known(settings, {"tools", "arguments", "environments"})
+	data.gateway.lib.settings.patterns(settings.tools)
+	data.gateway.lib.settings.known(settings.arguments, {"environment", "count", "ticket"})
+	data.gateway.lib.settings.names([name | some name in settings.arguments])
+	settings.arguments.environment
+	is_object(settings.environments)
+	every _, bounds in settings.environments {
+		bounded(bounds)
+	}
+}
+
+bounded(bounds) if {
+	data.gateway.lib.settings.known(bounds, {"most", "ticket", "freezes", "destructive", "people"})
+	data.gateway.lib.settings.whole(object.get(bounds, "most", 0))
+	data.gateway.lib.settings.people(object.get(bounds, "people", {}))
+	data.gateway.lib.settings.names([object.get(bounds, "ticket", "none")])
+	is_boolean(object.get(bounds, "destructive", false))
+	is_array(object.get(bounds, "freezes", []))
+	every freeze in object.get(bounds, "freezes", []) {
+		data.gateway.lib.settings.known(freeze, {"from", "until"})
+		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.from)
+		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.until)
+	}
+}
+
+environment := input.args[data.house.infrastructure.arguments.environment]
+
+# What is set about the environment that the arguments name; undefined where it is not listed.
+bounds := data.house.infrastructure.environments[environment] if sound
+
+few_enough if {
+	number := input.args[data.house.infrastructure.arguments.count]
+	data.gateway.lib.settings.whole(number)
+	number <= bounds.most
+}
+
+ticketed if {
+	ticket := input.args[data.house.infrastructure.arguments.ticket]
+	is_string(ticket)
+	startswith(ticket, bounds.ticket)
+	regex.match(`^[0-9]{1,12}$`, substring(ticket, count(bounds.ticket), -1))
+}
+
+# Days are those of UTC; the last one is not frozen any more.
+freezes contains freeze if {
+	some freeze in bounds.freezes
+	input.time.rfc3339 >= freeze.from
+	input.time.rfc3339 < freeze.until
+}
