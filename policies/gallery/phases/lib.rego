@@ -1,0 +1,14 @@
+# METADATA
+# title: Phases, counted
+# description: Which rollouts this run has room in, all their tools together; calls under way are counted.
+package gateway.lib.phases
+
+with_room contains name if {
+	some name, rollout in data.house.phases.rollouts
+	is_object(input.run.calls)
+	made := [calls |
+		some tool, calls in input.run.calls
+		data.gateway.lib.settings.covers(rollout.tools, tool)
+	]
+	sum(made) < rollout.calls_per_run
+}
