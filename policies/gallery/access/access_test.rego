@@ -92,4 +92,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"access.settings"} with input as grant({})
+		with data.house as {}
 }

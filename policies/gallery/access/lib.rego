@@ -11,10 +11,10 @@ sound if {
 	data.gateway.lib.settings.names([settings.arguments[key] | some key in ["user", "role", "days"]])
 	count(settings.arguments) == 3
 	is_object(settings.roles)
-	every _, bounds in settings.roles {
-		data.gateway.lib.settings.known(bounds, {"most_days", "people"})
-		data.gateway.lib.settings.positive(bounds.most_days)
-		data.gateway.lib.settings.people(object.get(bounds, "people", {}))
+	every _, entry in settings.roles {
+		data.gateway.lib.settings.known(entry, {"most_days", "people"})
+		data.gateway.lib.settings.positive(entry.most_days)
+		data.gateway.lib.settings.people(object.get(entry, "people", {}))
 	}
 }
 

@@ -108,4 +108,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"data_guard.settings"} with input as request({})
+		with data.house as {}
 }

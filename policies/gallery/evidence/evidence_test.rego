@@ -51,4 +51,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"evidence.settings"} with input as pay
+		with data.house as {}
 }

@@ -11,19 +11,19 @@ sound if {
 	data.gateway.lib.settings.names([name | some name in settings.arguments])
 	settings.arguments.environment
 	is_object(settings.environments)
-	every _, bounds in settings.environments {
-		bounded(bounds)
+	every _, entry in settings.environments {
+		bounded(entry)
 	}
 }
 
-bounded(bounds) if {
-	data.gateway.lib.settings.known(bounds, {"most", "ticket", "freezes", "destructive", "people"})
-	data.gateway.lib.settings.whole(object.get(bounds, "most", 0))
-	data.gateway.lib.settings.people(object.get(bounds, "people", {}))
-	data.gateway.lib.settings.names([object.get(bounds, "ticket", "none")])
-	is_boolean(object.get(bounds, "destructive", false))
-	is_array(object.get(bounds, "freezes", []))
-	every freeze in object.get(bounds, "freezes", []) {
+bounded(entry) if {
+	data.gateway.lib.settings.known(entry, {"most", "ticket", "freezes", "destructive", "people"})
+	data.gateway.lib.settings.whole(object.get(entry, "most", 0))
+	data.gateway.lib.settings.people(object.get(entry, "people", {}))
+	data.gateway.lib.settings.names([object.get(entry, "ticket", "none")])
+	is_boolean(object.get(entry, "destructive", false))
+	is_array(object.get(entry, "freezes", []))
+	every freeze in object.get(entry, "freezes", []) {
 		data.gateway.lib.settings.known(freeze, {"from", "until"})
 		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.from)
 		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.until)

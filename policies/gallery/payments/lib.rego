@@ -38,6 +38,7 @@ timed if {
 	data.gateway.lib.settings.whole(hours.to)
 	hours.from < hours.to
 	hours.to <= 24
+
 	# A zone that does not exist is an error here, so that the bundle is refused when it is loaded.
 	time.weekday([0, hours.zone])
 }

@@ -118,4 +118,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"payments.settings"} with input as euros(5)
+		with data.house as {}
 }

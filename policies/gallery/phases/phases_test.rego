@@ -85,4 +85,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"phases.settings"} with input as request([], {})
+		with data.house as {}
 }

@@ -56,4 +56,5 @@ test_settings_that_cannot_be_read_deny_every_call if {
 
 test_missing_settings_deny_every_call if {
 	{reason.id | some reason in rules.deny} == {"verify_only.settings"} with input as request("a", "b.c", "read")
+		with data.house as {}
 }
