@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_what_a_package_says_of_itself(name: str) -> None:
     assert [known for known in ids_of(rules) if f"`{known}`" not in page] == []
     assert f"({name}.md)" in (DOCS / "README.md").read_text("utf-8")
     assert f"ostiary policy new {name}" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_of_its_page_are_its_example(name: str) -> None:
+    """What a page shows for the configuration is what is copied as a file."""
+    page = (DOCS / f"{name}.md").read_text("utf-8").partition("## Settings")[2]
+    (block, *_) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    shown = tomllib.loads(block)["policy"]["data"]["house"]
+    assert shown == {name: json.loads(starters()[name].files["data.json"])}
 
 
 @pytest.mark.parametrize("name", NAMES)
