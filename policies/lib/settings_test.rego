@@ -42,10 +42,10 @@ test_patterns if {
 }
 
 test_a_pattern_covers_a_name if {
-	every list in [["erp.pay"], ["erp.*"], ["*"], ["x", "e?p.pay"]] {
+	every list in [["erp.pay"], ["erp.*"], ["*"], ["x", "e?p.pay"], ["*erp_*", "*"], ["*?.*", "erp*", "*y"]] {
 		settings.covers(list, "erp.pay")
 	}
-	every list in [[], ["erp"], ["ERP.*"], ["erp.pay?"], ["crm.*", "x"]] {
+	every list in [[], ["erp"], ["ERP.*"], ["erp.pay?"], ["crm.*", "x"], ["erp?pay."], ["e.p.pay"]] {
 		not settings.covers(list, "erp.pay")
 	}
 	not settings.covers([], "")

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ NAMES = sorted(starters())
 DOCS = Path(__file__).parents[2] / "docs" / "gallery"
 # The packages that look at what differs from call to call, and so must have a guard that takes them out.
 READERS = {"access", "confidence", "data_guard", "evidence", "infrastructure", "payments", "phases"}
+# No text: where a time zone stands, one that is none is a fault, and so refused at load (below).
+ODDITIES: tuple[Any, ...] = (None, False, -1, 1.5, [], [None], {}, {"a": 1})
+ODD_TEST = """package gateway.tests.odd_settings
+
+said(odd) := denials if {
+	denials := data.gateway.main.decision.deny with input as data.request with data.house.NAME as odd
+}
+
+test_odd if {
+	every odd in data.odds {
+		is_object(said(odd))
+	}
+}
+"""
 OPEN = {"agents": {"*": {"allow": ["*"]}}, "users": {"*": {"allow": ["*"]}}}
 
 
@@ -59,6 +74,23 @@ def call(tool: dict[str, Any]) -> bytes:
     }
     whole |= {"labels": [], "open_world": False, "price": {"micros": 0, "currency": "EUR"}, **tool}
     return json.dumps(facts | {"tool": whole}).encode()
+
+
+def odd(settings: Any) -> Iterator[Any]:
+    """The settings with something else in the place of each value, and without each member."""
+    yield from ODDITIES
+    members = (
+        settings.items() if isinstance(settings, dict) else enumerate(settings) if isinstance(settings, list) else ()
+    )
+    for key, value in members:
+        for other in odd(value):
+            yield (
+                {**settings, key: other}
+                if isinstance(settings, dict)
+                else [*settings[:key], other, *settings[key + 1 :]]
+            )
+        if isinstance(settings, dict):
+            yield {name: item for name, item in settings.items() if name != key}
 
 
 def test_the_gallery_is_sound_tested_and_covered() -> None:
@@ -133,6 +165,22 @@ async def test_a_copy_under_another_name_works(name: str, tmp_path: Path) -> Non
     async with serving(bundle, SETTINGS) as engine:
         (decision,) = await decide(engine, call({}))
     assert (decision.effect, [reason.id for reason in decision.reasons][:1]) == ("allow", ["scope.granted"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_settings_are_no_fault_of_the_engine(name: str, tmp_path: Path) -> None:
+    """Whatever stands in the place of a setting, policy has an answer: with an error in it no call could be decided."""
+    ask("policy", "new", name, str(tmp_path))
+    place = tmp_path / "house" / name / "data.json"
+    settings = list(odd(json.loads(place.read_text("utf-8"))))
+    place.unlink()
+    odds = {"odds": settings, "request": json.loads(call({}))}
+    (tmp_path / "data.json").write_text(json.dumps(odds), "utf-8")
+    (tmp_path / "odd_test.rego").write_text(ODD_TEST.replace("NAME", name), "utf-8")
+    report = testing.test(tmp_path, 30.0)
+    assert report.problems == ()
+    (result,) = [result for result in report.results if "odd_settings" in result.rule]
+    assert result.passed, result.detail
 
 
 def test_copies_beside_each_other(tmp_path: Path) -> None:

@@ -25,9 +25,14 @@ bounded(entry) if {
 	is_array(object.get(entry, "freezes", []))
 	every freeze in object.get(entry, "freezes", []) {
 		data.gateway.lib.settings.known(freeze, {"from", "until"})
-		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.from)
-		regex.match(`^\d{4}-\d\d-\d\d$`, freeze.until)
+		day(freeze.from)
+		day(freeze.until)
 	}
+}
+
+day(text) if {
+	is_string(text)
+	regex.match(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`, text)
 }
 
 environment := input.args[data.house.infrastructure.arguments.environment]

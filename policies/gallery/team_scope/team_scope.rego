@@ -63,11 +63,13 @@ teams[name] := team if {
 }
 
 of_caller contains name if {
+	sound
 	input.principal.kind == "person"
 	some name, _ in data.house.team_scope.teams
 }
 
 of_caller contains name if {
+	sound
 	input.principal.kind == "agent"
 	some name, team in data.house.team_scope.teams
 	input.agent.id in team.agents

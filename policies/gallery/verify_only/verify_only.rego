@@ -45,6 +45,7 @@ concerned if {
 harmless if input.tool.effect == "read"
 
 harmless if {
+	sound
 	input.tool.effect == "write"
 	data.gateway.lib.scope.matched(data.house.verify_only.checks)
 }
