@@ -58,7 +58,7 @@ deny contains {
 
 require contains {
 	"id": "confidence.ask",
-	"msg": "the agent is not sure enough of this call, or does not say how sure it is",
+	"msg": doubt,
 	"quorum": object.get(people, "quorum", 1),
 	"roles": object.get(people, "roles", []),
 	"ttl_s": object.get(people, "ttl_s", 86400),
@@ -68,6 +68,7 @@ require contains {
 	sound
 	people := data.house.confidence.people
 	not data.gateway.lib.confidence.sure
+	doubt := data.gateway.lib.confidence.doubt
 }
 
 # The first condition of every rule above: of calls that it does not concern, this package has no say.

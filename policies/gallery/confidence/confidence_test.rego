@@ -48,6 +48,16 @@ test_silence_is_not_being_sure if {
 	}
 }
 
+said(request) := {need.msg | some need in needs} if {
+	needs := rules.require with input as request with data.house.confidence as settings
+}
+
+test_people_are_told_why_they_are_asked if {
+	said(saying({"confidence_pct": 40})) == {"the agent is 40 % sure of this call"}
+	said(saying({"confidence_pct": 90, "score_pct": 60})) == {"the agent puts the risk of this call at 60 of 100"}
+	said(call) == {"the agent does not say how sure it is of this call"}
+}
+
 test_silence_may_be_refused if {
 	denied(call, object.union(settings, {"silent": "deny"})) == {"confidence.silent"}
 	denied(saying({"confidence_pct": 90}), object.union(settings, {"silent": "deny"})) == set()

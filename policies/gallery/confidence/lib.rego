@@ -12,3 +12,10 @@ sure if {
 }
 
 risky if input.risk.score_pct > data.house.confidence.ask_above_risk
+
+# For the people who are asked.
+doubt := sprintf("the agent puts the risk of this call at %v of 100", [input.risk.score_pct]) if {
+	risky
+} else := sprintf("the agent is %v %% sure of this call", [input.risk.confidence_pct]) if {
+	told
+} else := "the agent does not say how sure it is of this call"
