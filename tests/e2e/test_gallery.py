@@ -230,5 +230,6 @@ def test_evidence_and_confidence_from_the_agents_mouth(site: Site) -> None:
     doubt = {"risk": {"confidence_pct": 49}}
     assert "confidence.too_low" in reasons(site.post(token, "iam.revoke", arguments | proof | doubt))
     assert site.rows("eve") == [("reader", 1)]
-    assert site.post(token, "iam.revoke", arguments | proof | sure).is_success
+    words = ("tool", "call", "iam.revoke", "--arg", "user=eve", "--confidence", "50", "--evidence")
+    assert "result" in site.gateway.ask(*words, found, token=token)
     assert site.rows("eve") == []
