@@ -1,15 +1,17 @@
 # METADATA
 # title: Verify only
 # description: >-
-#   Agents that may look and check but never change anything, from data.house.verify_only: for them a tool is there only
-#   if it reads, or if it writes and is listed as a check. Other tools are hidden from them, not merely refused. Tools
-#   that destroy or move money are never checks. Nothing is allowed here.
+#   Agents that may look and check but change nothing by themselves, from data.house.verify_only. A tool that reads, or
+#   that writes and is listed as a check, is theirs to use; with reads "ask" a person looks at these calls, too. Every
+#   other tool is a change: with changes "hide" it is not there for them, with "ask" nothing is executed before a person
+#   has looked. Tools that destroy or move money are never checks. Nothing is allowed here.
 # custom:
 #   data: data.house.verify_only
-#   exports: [deny]
+#   exports: [deny, require]
 #   ids:
 #     - verify_only.settings
 #     - verify_only.change
+#     - verify_only.ask
 package gateway.policies.verify_only
 
 deny contains {
@@ -28,7 +30,22 @@ deny contains {
 } if {
 	concerned
 	sound
+	data.house.verify_only.changes == "hide"
 	not harmless
+}
+
+require contains {
+	"id": "verify_only.ask",
+	"msg": sprintf("a person looks at what this agent wants of %s before it is done", [input.tool.fqn]),
+	"quorum": object.get(people, "quorum", 1),
+	"roles": object.get(people, "roles", []),
+	"ttl_s": object.get(people, "ttl_s", 86400),
+	"exclude": ["requester"],
+} if {
+	concerned
+	input.phase == "call"
+	to_be_seen
+	people := data.house.verify_only.people
 }
 
 # The first condition of every rule above: of calls that it does not concern, this package has no say.
@@ -50,9 +67,24 @@ harmless if {
 	data.gateway.lib.scope.matched(data.house.verify_only.checks)
 }
 
+to_be_seen if {
+	sound
+	data.house.verify_only.changes == "ask"
+	not harmless
+}
+
+to_be_seen if {
+	sound
+	data.house.verify_only.reads == "ask"
+	harmless
+}
+
 sound if {
 	settings := data.house.verify_only
-	data.gateway.lib.settings.known(settings, {"agents", "checks"})
+	data.gateway.lib.settings.known(settings, {"agents", "checks", "changes", "reads", "people"})
+	settings.changes in {"hide", "ask"}
+	settings.reads in {"free", "ask"}
+	data.gateway.lib.settings.people(settings.people)
 	data.gateway.lib.settings.patterns(settings.agents)
 	is_array(settings.checks)
 	data.gateway.lib.settings.patterns(array.concat(settings.checks, ["x"]))
