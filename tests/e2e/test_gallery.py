@@ -1,172 +1,21 @@
 """Packages of the gallery before real tools: reached within bounds, never outside of them, and people are asked."""
 
-import contextlib
-import json
-import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.house import SECRETS, Api, api_server
-from tests.gateways import Gateway, ostiary, serving, until
-
-CONFIG = """
-state = "state"
-catalogue = ["catalogue.toml"]
-region = "eu"
-
-[listen]
-port = 0
-
-[policy]
-deadline_ms = 1000
-bundles = ["policies"]
-
-[approvals]
-hold_s = 0.2
-
-[upstreams.infra]
-kind = "http"
-origin = "{api}"
-credential = "api"
-allow_networks = ["127.0.0.0/8"]
-
-[upstreams.iam]
-kind = "sql"
-database = "iam.sqlite"
-
-[credentials.api]
-prefix = "Bearer "
-env = "API_KEY"
-
-[policy.data.gateway.scope.groups.desk]
-allow = ["infra.*", "iam.*"]
-
-[policy.data.gateway.scope.agents."*"]
-allow = ["infra.*", "iam.*"]
-"""
-CATALOGUE = """\
-
-[[tool]]
-server = "infra"
-name = "scale"
-effect = "write"
-description = "Scale something."
-[tool.input_schema]
-type = "object"
-required = ["what", "environment"]
-additionalProperties = false
-properties.what = { type = "string" }
-properties.environment = { type = "string" }
-properties.count = { type = "integer" }
-properties.ticket = { type = "string" }
-[tool.http]
-method = "POST"
-path = "/tools/things"
-body = "rest"
-
-[[tool]]
-server = "iam"
-name = "grant"
-effect = "write"
-description = "Give somebody a role."
-[tool.input_schema]
-type = "object"
-required = ["user", "role", "days"]
-additionalProperties = false
-properties.user = { type = "string" }
-properties.role = { type = "string" }
-properties.days = { type = "integer" }
-[tool.sql]
-statement = "INSERT INTO grants (user, role, days) VALUES (:user, :role, :days)"
-parameters = ["user", "role", "days"]
-mode = "write"
-
-[[tool]]
-server = "iam"
-name = "find"
-effect = "read"
-description = "The roles of somebody."
-input_schema = { type = "object", required = ["user"], properties = { user = { type = "string" } }, \
-additionalProperties = false }
-[tool.sql]
-statement = "SELECT role, days FROM grants WHERE user = :user"
-parameters = ["user"]
-
-[[tool]]
-server = "iam"
-name = "revoke"
-effect = "write"
-description = "Take all roles from somebody."
-input_schema = { type = "object", required = ["user"], properties = { user = { type = "string" } }, \
-additionalProperties = false }
-[tool.sql]
-statement = "DELETE FROM grants WHERE user = :user"
-parameters = ["user"]
-mode = "write"
-"""
-# The other packages are in force with the settings that are copied along.
-EVIDENCE = {"rules": {"revoking": {"tools": ["iam.revoke"], "needs": {"the roles were looked up": ["iam.find"]}}}}
-DOUBT = {
-    "tools": ["iam.revoke"],
-    "effects": ["write"],
-    "silent": "deny",
-    "people": {},
-    "deny_below": 50,
-    "ask_below": 50,
-    "ask_above_risk": 90,
-    "deny_above_risk": 90,
-}
-
-
-@dataclass(frozen=True)
-class Site:
-    """A gateway with four packages of the gallery, and what stands behind it."""
-
-    gateway: Gateway
-    api: Api
-    key: str
-
-    def rows(self, user: str) -> list[tuple[Any, ...]]:
-        """What the database says of a user, read past the gateway."""
-        with contextlib.closing(sqlite3.connect(self.gateway.folder / "iam.sqlite")) as database:
-            return database.execute("SELECT role, days FROM grants WHERE user = ?", (user,)).fetchall()
-
-    def post(self, token: str, tool: str, body: dict[str, Any]) -> httpx.Response:
-        """A call with whatever stands beside its arguments."""
-        with self.gateway.client(token) as client:
-            return client.post(f"/v1/tools/{tool}/call", json=body)
-
-    def approved(self, token: str, tool: str, arguments: dict[str, Any], answer: httpx.Response) -> httpx.Response:
-        """What became of a parked call once Vera has signed it."""
-        assert answer.status_code == 202, answer.text
-        self.gateway.ask("approve", answer.json()["approval_id"], "--yes", "--key", self.key)
-        (done,) = until(lambda: [one for one in (self.gateway.call(token, tool, arguments),) if one.status_code == 200])
-        return done
+from tests.e2e.gallery_site import OWN, Site, open_site, parked
+from tests.gateways import until
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One gateway for all tests of this file."""
-    folder = tmp_path_factory.mktemp("gallery")
-    for name in ("infrastructure", "access", "evidence", "confidence"):
-        assert ostiary("policy", "new", name, str(folder / "policies")).returncode == 0
-    for name, settings in {"evidence": EVIDENCE, "confidence": DOUBT}.items():
-        (folder / "policies" / "house" / name / "data.json").write_text(json.dumps(settings), "utf-8")
-    with contextlib.closing(sqlite3.connect(folder / "iam.sqlite")) as database, database:
-        database.execute("CREATE TABLE grants (user TEXT, role TEXT, days INT)")
-    (folder / "catalogue.toml").write_text(CATALOGUE, "utf-8")
-    with api_server() as api:
-        (folder / "gateway.toml").write_text(CONFIG.format(api=api.origin), "utf-8")
-        with serving(folder, **SECRETS) as gateway:
-            key = str(folder / "vera.pem")
-            assert ostiary("reviewer", "keygen", "--key", key).returncode == 0
-            roles = ("--role", "operations", "--role", "owner")
-            gateway.ask("reviewer", "enrol", "--person", "vera", "--key", key, *roles)
-            yield Site(gateway, api, key)
+    with open_site(tmp_path_factory.mktemp("gallery")) as opened:
+        yield opened
 
 
 def reasons(answer: httpx.Response) -> list[str]:
@@ -221,7 +70,7 @@ def test_evidence_and_confidence_from_the_agents_mouth(site: Site) -> None:
     assert site.gateway.call(token, "iam.grant", {"user": "eve", "role": "reader", "days": 1}).is_success
     found = site.gateway.call(token, "iam.find", {"user": "eve"}).json()["call_id"]
     elsewhere = site.gateway.call(other, "iam.find", {"user": "eve"}).json()["call_id"]
-    arguments, sure = {"arguments": {"user": "eve"}}, {"risk": {"confidence_pct": 50}}
+    arguments, sure = {"arguments": {"user": "eve"}}, {"risk": {"confidence_pct": 80}}
     no_proof: list[dict[str, Any]] = [{}, {"evidence": []}, {"evidence": [elsewhere]}]
     for named in no_proof:
         assert reasons(site.post(token, "iam.revoke", arguments | sure | named)) == ["evidence.missing"]
@@ -230,6 +79,69 @@ def test_evidence_and_confidence_from_the_agents_mouth(site: Site) -> None:
     doubt = {"risk": {"confidence_pct": 49}}
     assert "confidence.too_low" in reasons(site.post(token, "iam.revoke", arguments | proof | doubt))
     assert site.rows("eve") == [("reader", 1)]
-    words = ("tool", "call", "iam.revoke", "--arg", "user=eve", "--confidence", "50", "--evidence")
+    words = ("tool", "call", "iam.revoke", "--arg", "user=eve", "--confidence", "80", "--evidence")
     assert "result" in site.gateway.ask(*words, found, token=token)
     assert site.rows("eve") == []
+
+
+def test_calls_go_to_people_or_past_them_by_confidence(site: Site) -> None:
+    """The same call: sure enough it is made, not sure enough it waits, and the person is told how sure the agent is."""
+    _, token = site.gateway.run("helpdesk")
+    found = site.gateway.call(token, "iam.find", {"user": "fay"}).json()["call_id"]
+    call: dict[str, Any] = {"arguments": {"user": "fay"}, "evidence": [found]}
+    assert site.post(token, "iam.revoke", call | {"risk": {"confidence_pct": 95}}).is_success
+    waiting = parked(site.post(token, "iam.revoke", call | {"risk": {"confidence_pct": 60}}))
+    (reason, *_) = site.gateway.ask("approval", "show", waiting)["reasons"]
+    assert reason == {"id": "confidence.ask", "msg": "the agent is 60 % sure of this call"}
+
+
+def test_verify_only_nothing_is_done_before_a_person_has_looked(site: Site) -> None:
+    """Neither a read nor a change reaches its tool; the same calls of another agent do."""
+    _, token = site.gateway.run("watcher")
+    parked(site.gateway.call(token, "iam.find", {"user": "gil"}))
+    staging = {"what": "v1", "environment": "staging", "count": 1}
+    waiting = site.gateway.call(token, "infra.scale", staging)
+    assert site.api.journal("v1") == []
+    assert site.approved(token, "infra.scale", staging, waiting).json()["replayed"]
+    assert [line["body"] for line in site.api.journal("v1")] == [staging]
+    _, other = site.gateway.run("helpdesk")
+    assert site.gateway.call(other, "iam.find", {"user": "gil"}).is_success
+
+
+def test_escalation_to_the_named_role(site: Site) -> None:
+    """Cost, personal data and regulation each wait for their own people; who has the role signs, and it is done."""
+    _, token = site.gateway.run("helpdesk")
+    asked = {}
+    for tool in ("crm.call", "crm.update", "crm.report"):
+        waiting = parked(site.gateway.call(token, tool, {"what": f"e-{tool}"}))
+        (need,) = site.gateway.ask("approval", "show", waiting)["requirements"]
+        asked[tool] = (need["id"], need["roles"], need["quorum"])
+    assert asked == {
+        "crm.call": ("escalation.cost", ["budget-owner"], 1),
+        "crm.update": ("escalation.personal", ["privacy"], 1),
+        "crm.report": ("escalation.regulatory", ["compliance"], 2),
+    }
+    for tool, code in {"crm.report": 1, "crm.update": 0}.items():
+        waiting = parked(site.gateway.call(token, tool, {"what": f"e-{tool}"}))
+        site.gateway.ask("approve", waiting, "--yes", "--key", site.key, code=code)
+    until(lambda: site.api.journal("e-crm.update"))
+    assert site.api.journal("e-crm.report") == []
+
+
+def test_from_observed_to_a_small_group_to_everyone(site: Site) -> None:
+    """By one word of the settings, while the gateway runs."""
+    _, token = site.gateway.run("helpdesk")
+    pilot = site.gateway.token("ben", agent="helpdesk", groups=["desk", "crm-pilot"])
+    rollout: dict[str, Any] = OWN["phases"]["rollouts"]["notes"]
+
+    def reach(phase: str) -> list[int]:
+        return [site.gateway.call(who, "crm.note", {"what": phase}).status_code for who in (pilot, token)]
+
+    def reaches(phase: str, ends: list[int]) -> bool:
+        return reach(phase) == ends
+
+    assert reach("observe") == [403, 403]
+    for phase, ends in {"small_group": [200, 403], "widen": [200, 200]}.items():
+        site.set("phases", {"rollouts": {"notes": rollout | {"phase": phase}}})
+        until(partial(reaches, phase, ends))
+    assert site.api.journal("observe") == []
