@@ -6,11 +6,9 @@
 package gateway.lib.settings
 
 # An object that has no other keys than these.
-known(object, keys) if {
-	is_object(object)
-	every key, _ in object {
-		key in keys
-	}
+known(thing, keys) if {
+	is_object(thing)
+	count(object.keys(thing) - keys) == 0
 }
 
 # A number without fraction, from 0 up to where engines still count exactly.
@@ -40,8 +38,12 @@ patterns(list) if {
 	count(list) > 0
 	every pattern in list {
 		is_string(pattern)
-		regex.match(`^[A-Za-z0-9_.*?-]+$`, pattern)
 	}
+
+	# All at once, as this is asked for every call.
+	joined := concat(",", list)
+	regex.match(`^[A-Za-z0-9_.*?-]+(,[A-Za-z0-9_.*?-]+)*$`, joined)
+	count(split(joined, ",")) == count(list)
 }
 
 # Whether one of the patterns covers the name; for the tool of the input there is data.gateway.lib.scope.matched. Not by

@@ -36,7 +36,7 @@ test_lists_of_names if {
 
 test_patterns if {
 	settings.patterns(["erp.*", "a-b_c.d?"])
-	every wrong in [[], [""], ["{a,b}"], ["a", 7], "erp.*", {"a": "erp.*"}, ["a\nb"], ["a b"], null] {
+	every wrong in [[], [""], ["{a,b}"], ["a", 7], "erp.*", {"a": "erp.*"}, ["a\nb"], ["a b"], ["a,b"], ["a,"], null] {
 		not settings.patterns(wrong)
 	}
 }

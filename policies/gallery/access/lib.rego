@@ -3,18 +3,20 @@
 # description: What the settings must look like, and what the arguments say of person, role and days.
 package gateway.lib.access
 
+import data.gateway.lib.settings as checks
+
 sound if {
 	settings := data.house.access
-	data.gateway.lib.settings.known(settings, {"tools", "arguments", "roles"})
-	data.gateway.lib.settings.patterns(settings.tools)
-	data.gateway.lib.settings.known(settings.arguments, {"user", "role", "days"})
-	data.gateway.lib.settings.names([settings.arguments[key] | some key in ["user", "role", "days"]])
+	checks.known(settings, {"tools", "arguments", "roles"})
+	checks.patterns(settings.tools)
+	checks.known(settings.arguments, {"user", "role", "days"})
+	checks.names([settings.arguments[key] | some key in ["user", "role", "days"]])
 	count(settings.arguments) == 3
 	is_object(settings.roles)
 	every _, entry in settings.roles {
-		data.gateway.lib.settings.known(entry, {"most_days", "people"})
-		data.gateway.lib.settings.positive(entry.most_days)
-		data.gateway.lib.settings.people(object.get(entry, "people", {}))
+		checks.known(entry, {"most_days", "people"})
+		checks.positive(entry.most_days)
+		checks.people(object.get(entry, "people", {}))
 	}
 }
 
@@ -32,6 +34,6 @@ bounds := data.house.access.roles[role] if sound
 
 short_enough if {
 	days := input.args[data.house.access.arguments.days]
-	data.gateway.lib.settings.positive(days)
+	checks.positive(days)
 	days <= bounds.most_days
 }

@@ -15,6 +15,8 @@
 #     - confidence.ask
 package gateway.policies.confidence
 
+import data.gateway.lib.settings as checks
+
 deny contains {
 	"id": "confidence.settings",
 	"msg": "data.house.confidence is missing or cannot be read, so no call is allowed until it can",
@@ -87,17 +89,17 @@ concerned if {
 sound if {
 	settings := data.house.confidence
 	keys := {"tools", "effects", "silent", "people", "deny_below", "ask_below", "ask_above_risk", "deny_above_risk"}
-	data.gateway.lib.settings.known(settings, keys)
+	checks.known(settings, keys)
 	count(settings) == count(keys)
-	data.gateway.lib.settings.patterns(settings.tools)
+	checks.patterns(settings.tools)
 	is_array(settings.effects)
 	every effect in settings.effects {
 		effect in {"read", "write", "destructive", "money"}
 	}
 	settings.silent in {"ask", "deny"}
-	data.gateway.lib.settings.people(settings.people)
+	checks.people(settings.people)
 	every key in ["deny_below", "ask_below", "ask_above_risk", "deny_above_risk"] {
-		data.gateway.lib.settings.percent(settings[key])
+		checks.percent(settings[key])
 	}
 	settings.deny_below <= settings.ask_below
 	settings.ask_above_risk <= settings.deny_above_risk

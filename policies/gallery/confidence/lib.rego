@@ -3,7 +3,9 @@
 # description: Whether it says how sure it is, and whether that is enough. Where it does not speak of risk, sureness decides.
 package gateway.lib.confidence
 
-told if data.gateway.lib.settings.percent(input.risk.confidence_pct)
+import data.gateway.lib.settings as checks
+
+told if checks.percent(input.risk.confidence_pct)
 
 sure if {
 	told

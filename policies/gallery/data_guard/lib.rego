@@ -3,23 +3,25 @@
 # description: What the settings must look like, which guarded labels the tool has, and what the run has used before.
 package gateway.lib.data_guard
 
+import data.gateway.lib.settings as checks
+
 sound if {
 	settings := data.house.data_guard
-	data.gateway.lib.settings.known(settings, {"labels", "residency", "egress"})
+	checks.known(settings, {"labels", "residency", "egress"})
 	is_object(settings.labels)
 	every _, label in settings.labels {
-		data.gateway.lib.settings.known(label, {"groups", "most_retention_days"})
-		data.gateway.lib.settings.names(label.groups)
-		data.gateway.lib.settings.whole(object.get(label, "most_retention_days", 0))
+		checks.known(label, {"groups", "most_retention_days"})
+		checks.names(label.groups)
+		checks.whole(object.get(label, "most_retention_days", 0))
 	}
 	is_object(settings.residency)
 	every _, regions in settings.residency {
-		data.gateway.lib.settings.names(regions)
+		checks.names(regions)
 	}
-	data.gateway.lib.settings.known(settings.egress, {"after", "allow"})
-	data.gateway.lib.settings.patterns(settings.egress.after)
+	checks.known(settings.egress, {"after", "allow"})
+	checks.patterns(settings.egress.after)
 	is_array(settings.egress.allow)
-	data.gateway.lib.settings.patterns(array.concat(settings.egress.allow, ["x"]))
+	checks.patterns(array.concat(settings.egress.allow, ["x"]))
 }
 
 guarded contains label if {
@@ -44,7 +46,7 @@ at_home if input.tool.vendor.region in data.house.data_guard.residency[input.con
 
 sensitive contains tool if {
 	some tool, _ in input.run.calls
-	data.gateway.lib.settings.covers(data.house.data_guard.egress.after, tool)
+	checks.covers(data.house.data_guard.egress.after, tool)
 }
 
 clean if {
@@ -52,4 +54,4 @@ clean if {
 	count(sensitive) == 0
 }
 
-excepted if data.gateway.lib.settings.covers(data.house.data_guard.egress.allow, input.tool.fqn)
+excepted if checks.covers(data.house.data_guard.egress.allow, input.tool.fqn)

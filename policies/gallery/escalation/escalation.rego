@@ -14,6 +14,8 @@
 #     - escalation.regulatory
 package gateway.policies.escalation
 
+import data.gateway.lib.settings as checks
+
 deny contains {
 	"id": "escalation.settings",
 	"msg": "data.house.escalation is missing or cannot be read, so no call is allowed until it can",
@@ -81,21 +83,21 @@ touches(area) if {
 
 sound if {
 	settings := data.house.escalation
-	data.gateway.lib.settings.known(settings, {"cost", "personal", "regulatory"})
-	data.gateway.lib.settings.known(settings.cost, {"most_micros", "people"})
-	data.gateway.lib.settings.people(settings.cost.people)
+	checks.known(settings, {"cost", "personal", "regulatory"})
+	checks.known(settings.cost, {"most_micros", "people"})
+	checks.people(settings.cost.people)
 	is_object(settings.cost.most_micros)
 	every _, most in settings.cost.most_micros {
-		data.gateway.lib.settings.whole(most)
+		checks.whole(most)
 	}
 	area_sound(settings.personal)
 	area_sound(settings.regulatory)
 }
 
 area_sound(area) if {
-	data.gateway.lib.settings.known(area, {"labels", "effects", "people"})
-	data.gateway.lib.settings.names(area.labels)
-	data.gateway.lib.settings.people(area.people)
+	checks.known(area, {"labels", "effects", "people"})
+	checks.names(area.labels)
+	checks.people(area.people)
 	is_array(area.effects)
 	every effect in area.effects {
 		effect in {"read", "write", "destructive", "money"}

@@ -12,6 +12,8 @@
 #     - evidence.missing
 package gateway.policies.evidence
 
+import data.gateway.lib.settings as checks
+
 deny contains {
 	"id": "evidence.settings",
 	"msg": "data.house.evidence is missing or cannot be read, so no call is allowed until it can",
@@ -49,14 +51,14 @@ concerned if {
 
 sound if {
 	settings := data.house.evidence
-	data.gateway.lib.settings.known(settings, {"rules"})
+	checks.known(settings, {"rules"})
 	is_object(settings.rules)
 	every _, rule in settings.rules {
-		data.gateway.lib.settings.known(rule, {"tools", "needs"})
-		data.gateway.lib.settings.patterns(rule.tools)
+		checks.known(rule, {"tools", "needs"})
+		checks.patterns(rule.tools)
 		is_object(rule.needs)
 		every _, tools in rule.needs {
-			data.gateway.lib.settings.patterns(tools)
+			checks.patterns(tools)
 		}
 	}
 }

@@ -3,12 +3,14 @@
 # description: What the settings must look like, and what the arguments say of environment, number and ticket.
 package gateway.lib.infrastructure
 
+import data.gateway.lib.settings as checks
+
 sound if {
 	settings := data.house.infrastructure
-	data.gateway.lib.settings.known(settings, {"tools", "arguments", "environments"})
-	data.gateway.lib.settings.patterns(settings.tools)
-	data.gateway.lib.settings.known(settings.arguments, {"environment", "count", "ticket"})
-	data.gateway.lib.settings.names([name | some name in settings.arguments])
+	checks.known(settings, {"tools", "arguments", "environments"})
+	checks.patterns(settings.tools)
+	checks.known(settings.arguments, {"environment", "count", "ticket"})
+	checks.names([name | some name in settings.arguments])
 	settings.arguments.environment
 	is_object(settings.environments)
 	every _, entry in settings.environments {
@@ -17,14 +19,14 @@ sound if {
 }
 
 bounded(entry) if {
-	data.gateway.lib.settings.known(entry, {"most", "ticket", "freezes", "destructive", "people"})
-	data.gateway.lib.settings.whole(object.get(entry, "most", 0))
-	data.gateway.lib.settings.people(object.get(entry, "people", {}))
-	data.gateway.lib.settings.names([object.get(entry, "ticket", "none")])
+	checks.known(entry, {"most", "ticket", "freezes", "destructive", "people"})
+	checks.whole(object.get(entry, "most", 0))
+	checks.people(object.get(entry, "people", {}))
+	checks.names([object.get(entry, "ticket", "none")])
 	is_boolean(object.get(entry, "destructive", false))
 	is_array(object.get(entry, "freezes", []))
 	every freeze in object.get(entry, "freezes", []) {
-		data.gateway.lib.settings.known(freeze, {"from", "until"})
+		checks.known(freeze, {"from", "until"})
 		day(freeze.from)
 		day(freeze.until)
 	}
@@ -42,7 +44,7 @@ bounds := data.house.infrastructure.environments[environment] if sound
 
 few_enough if {
 	number := input.args[data.house.infrastructure.arguments.count]
-	data.gateway.lib.settings.whole(number)
+	checks.whole(number)
 	number <= bounds.most
 }
 

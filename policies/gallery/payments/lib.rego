@@ -3,12 +3,14 @@
 # description: What the settings must look like, and what this call and its run amount to.
 package gateway.lib.payments
 
+import data.gateway.lib.settings as checks
+
 sound if {
 	settings := data.house.payments
-	data.gateway.lib.settings.known(settings, {"tools", "measure", "currencies", "hours", "roles"})
-	data.gateway.lib.settings.patterns(settings.tools)
-	data.gateway.lib.settings.names([settings.measure])
-	data.gateway.lib.settings.names(object.get(settings, "roles", []))
+	checks.known(settings, {"tools", "measure", "currencies", "hours", "roles"})
+	checks.patterns(settings.tools)
+	checks.names([settings.measure])
+	checks.names(object.get(settings, "roles", []))
 	is_object(settings.currencies)
 	every currency, bounds in settings.currencies {
 		regex.match(`^[A-Z]{3}$`, currency)
@@ -18,9 +20,9 @@ sound if {
 }
 
 bounded(bounds) if {
-	data.gateway.lib.settings.known(bounds, {"per_call", "per_run", "autopilot", "second"})
+	checks.known(bounds, {"per_call", "per_run", "autopilot", "second"})
 	every key in ["per_call", "per_run", "autopilot", "second"] {
-		data.gateway.lib.settings.whole(bounds[key])
+		checks.whole(bounds[key])
 	}
 	bounds.autopilot <= bounds.second
 }
@@ -31,11 +33,11 @@ has_hours if "hours" in object.keys(data.house.payments)
 
 timed if {
 	hours := data.house.payments.hours
-	data.gateway.lib.settings.known(hours, {"zone", "days", "from", "to"})
+	checks.known(hours, {"zone", "days", "from", "to"})
 	is_string(hours.zone)
-	data.gateway.lib.settings.names(hours.days)
-	data.gateway.lib.settings.whole(hours.from)
-	data.gateway.lib.settings.whole(hours.to)
+	checks.names(hours.days)
+	checks.whole(hours.from)
+	checks.whole(hours.to)
 	hours.from < hours.to
 	hours.to <= 24
 
@@ -48,7 +50,7 @@ amounts[currency] := amount if {
 	sound
 	some currency, _ in data.house.payments.currencies
 	amount := input.run.amounts[concat(".", [data.house.payments.measure, currency])]
-	data.gateway.lib.settings.whole(amount)
+	checks.whole(amount)
 }
 
 # What the run has paid by all these tools together, payments under way included.
@@ -59,7 +61,7 @@ spent[currency] := sum(paid) if {
 	measure := concat(".", [data.house.payments.measure, currency])
 	paid := [one |
 		some tool, sums in input.run.sums
-		data.gateway.lib.settings.covers(data.house.payments.tools, tool)
+		checks.covers(data.house.payments.tools, tool)
 		one := sums[measure]
 		is_number(one)
 	]

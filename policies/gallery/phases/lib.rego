@@ -3,12 +3,14 @@
 # description: Which rollouts this run has room in, all their tools together; calls under way are counted.
 package gateway.lib.phases
 
+import data.gateway.lib.settings as checks
+
 with_room contains name if {
 	some name, rollout in data.house.phases.rollouts
 	is_object(input.run.calls)
 	made := [calls |
 		some tool, calls in input.run.calls
-		data.gateway.lib.settings.covers(rollout.tools, tool)
+		checks.covers(rollout.tools, tool)
 	]
 	sum(made) < rollout.calls_per_run
 }

@@ -15,6 +15,8 @@
 #     - phases.approval
 package gateway.policies.phases
 
+import data.gateway.lib.settings as checks
+
 deny contains {
 	"id": "phases.settings",
 	"msg": "data.house.phases is missing or cannot be read, so no call is allowed until it can",
@@ -97,14 +99,14 @@ tried_by_person contains name if {
 
 sound if {
 	settings := data.house.phases
-	data.gateway.lib.settings.known(settings, {"rollouts"})
+	checks.known(settings, {"rollouts"})
 	is_object(settings.rollouts)
 	every _, rollout in settings.rollouts {
-		data.gateway.lib.settings.known(rollout, {"tools", "phase", "groups", "calls_per_run", "people"})
-		data.gateway.lib.settings.patterns(rollout.tools)
+		checks.known(rollout, {"tools", "phase", "groups", "calls_per_run", "people"})
+		checks.patterns(rollout.tools)
 		rollout.phase in {"observe", "small_group", "widen"}
-		data.gateway.lib.settings.names(rollout.groups)
-		data.gateway.lib.settings.whole(object.get(rollout, "calls_per_run", 0))
-		data.gateway.lib.settings.people(object.get(rollout, "people", {}))
+		checks.names(rollout.groups)
+		checks.whole(object.get(rollout, "calls_per_run", 0))
+		checks.people(object.get(rollout, "people", {}))
 	}
 }

@@ -14,6 +14,8 @@
 #     - team_scope.outside
 package gateway.policies.team_scope
 
+import data.gateway.lib.settings as checks
+
 allow contains {
 	"id": "team_scope.granted",
 	"msg": sprintf("the team %s allows its members this tool", [name]),
@@ -82,13 +84,13 @@ covering contains name if {
 
 sound if {
 	settings := data.house.team_scope
-	data.gateway.lib.settings.known(settings, {"teams"})
+	checks.known(settings, {"teams"})
 	is_object(settings.teams)
 	every _, team in settings.teams {
-		data.gateway.lib.settings.known(team, {"groups", "agents", "within", "allow"})
-		data.gateway.lib.settings.names(team.groups)
-		data.gateway.lib.settings.names(team.agents)
-		data.gateway.lib.settings.patterns(team.within)
-		data.gateway.lib.settings.patterns(team.allow)
+		checks.known(team, {"groups", "agents", "within", "allow"})
+		checks.names(team.groups)
+		checks.names(team.agents)
+		checks.patterns(team.within)
+		checks.patterns(team.allow)
 	}
 }

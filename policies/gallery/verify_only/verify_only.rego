@@ -14,6 +14,8 @@
 #     - verify_only.ask
 package gateway.policies.verify_only
 
+import data.gateway.lib.settings as checks
+
 deny contains {
 	"id": "verify_only.settings",
 	"msg": "data.house.verify_only is missing or cannot be read, so no call is allowed until it can",
@@ -56,7 +58,7 @@ concerned if {
 
 concerned if {
 	sound
-	data.gateway.lib.settings.covers(data.house.verify_only.agents, input.agent.id)
+	checks.covers(data.house.verify_only.agents, input.agent.id)
 }
 
 harmless if input.tool.effect == "read"
@@ -81,11 +83,11 @@ to_be_seen if {
 
 sound if {
 	settings := data.house.verify_only
-	data.gateway.lib.settings.known(settings, {"agents", "checks", "changes", "reads", "people"})
+	checks.known(settings, {"agents", "checks", "changes", "reads", "people"})
 	settings.changes in {"hide", "ask"}
 	settings.reads in {"free", "ask"}
-	data.gateway.lib.settings.people(settings.people)
-	data.gateway.lib.settings.patterns(settings.agents)
+	checks.people(settings.people)
+	checks.patterns(settings.agents)
 	is_array(settings.checks)
-	data.gateway.lib.settings.patterns(array.concat(settings.checks, ["x"]))
+	checks.patterns(array.concat(settings.checks, ["x"]))
 }
