@@ -62,7 +62,7 @@ def _write(folder: Path, files: Mapping[PurePosixPath, str]) -> list[Path]:
 
 def _next(folder: Path, name: str) -> list[str]:
     return [
-        f"  edit {folder / 'house' / name / 'data.json'}: the settings are an example",
+        f"  edit {folder / 'house' / name / 'data.json'} (an example; in force wherever {folder} is loaded)",
         f"  ostiary policy check {folder}",
         f"  ostiary policy test {folder}",
     ]
