@@ -31,15 +31,15 @@ def list_(reach: Reach) -> None:
 )
 @click.option("--arguments", metavar="JSON", help="All arguments as a JSON object, instead of --arg.")
 @click.option("--run", "run_id", help="Run the call belongs to; a run's own token names it already.")
+@click.option("--confidence", type=click.IntRange(0, 100), help="How sure you are of the call, in per cent.")
+@click.option("--evidence", multiple=True, metavar="CALL_ID", help="An earlier call of the run that supports this one.")
 @reaching
-def call(reach: Reach, name: str, pairs: tuple[str, ...], arguments: str | None, run_id: str | None) -> None:
+def call(reach: Reach, name: str, run_id: str | None, **said: Any) -> None:
     """Call the tool NAME (server.tool)."""
     if not reach.token:
         raise Misconfigured("a tool is always called in somebody's name", "give --token or set OSTIARY_TOKEN")
-    text = _arguments(pairs, arguments)
     headers = {} if run_id is None else {"ostiary-run": run_id}
-    path = f"/v1/tools/{quote(name, safe='')}/call"
-    found = reach.post_raw(path, b'{"arguments": ' + text.encode("utf-8", "surrogatepass") + b"}", headers)
+    found = reach.post_raw(f"/v1/tools/{quote(name, safe='')}/call", _body(**said), headers)
     if found.get("status") == "pending":
         approval_id = shown(found.get("approval_id"))
         raise Failed(
@@ -51,6 +51,13 @@ def call(reach: Reach, name: str, pairs: tuple[str, ...], arguments: str | None,
     if result.get("isError"):
         raise Failed("\n".join(["the tool says that it failed", *_lines(result)]), document=found)
     answer(found, _lines(result))
+
+
+def _body(pairs: tuple[str, ...], arguments: str | None, confidence: int | None, evidence: tuple[str, ...]) -> bytes:
+    members = [f'"arguments": {_arguments(pairs, arguments)}']
+    members += [] if confidence is None else [f'"risk": {{"confidence_pct": {confidence}}}']
+    members += [f'"evidence": {json.dumps(evidence)}'] if evidence else []
+    return f"{{{', '.join(members)}}}".encode("utf-8", "surrogatepass")
 
 
 def _arguments(pairs: tuple[str, ...], arguments: str | None) -> str:

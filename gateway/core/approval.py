@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from gateway.core.call import Channel, Principal, Resolved
+from gateway.core.call import Channel, Principal, Reported, Resolved
 from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision, Effect, Requirement, as_approved
 from gateway.core.errors import Reason
@@ -116,6 +116,7 @@ class Action:
         revision: the policy revision that asked.
         requested_us: when, microseconds.
         expires_us: when it lapses, microseconds.
+        reported: what the agent said of the call: it is decided again with the same.
     """
 
     id: str
@@ -133,6 +134,7 @@ class Action:
     revision: str
     requested_us: int
     expires_us: int
+    reported: Reported = field(default_factory=Reported)
 
     def statement(self) -> dict[str, Any]:
         """What the action is, as JSON values: what reviewers are shown and sign (``core/signing.py``)."""

@@ -49,6 +49,21 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What an agent says of its own call, besides the arguments. Unproven: policy may only ever get stricter by it.
+
+    Attributes:
+        confidence_pct: how sure it is that the call is right, 0..100; None = it did not say.
+        score_pct: how risky it thinks the call is, 0..100; None = it did not say.
+        evidence: ids of earlier calls that are to support this one; which of them do is the gateway's to find out.
+    """
+
+    confidence_pct: int | None = None
+    score_pct: int | None = None
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request for a tool, as it arrived; nothing in it is trusted.
 
@@ -62,6 +77,7 @@ class Call:
         run: run named by header or ``_meta``, if any.
         session: ``Mcp-Session-Id``, if any.
         client: what the client says of itself (name, version, protocol); hints only.
+        reported: what the agent says of this call.
     """
 
     id: str
@@ -73,6 +89,7 @@ class Call:
     run: str | None = None
     session: str | None = None
     client: Mapping[str, str] = field(default_factory=dict)
+    reported: Reported = Reported()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +158,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """An earlier call of the same run that was carried out, and of which the tool did not say that it failed."""
+
+    call_id: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """A call with its verified principal, inside a run. Made by the run registry only."""
+    """A call with its verified principal, inside a run. Made by the run registry only.
+
+    Attributes:
+        proofs: those of the calls it names as evidence that the log bears out.
+    """
 
     call: Call
     principal: Principal
     run: Run
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.approval import Signature
-from gateway.core.call import Call, Principal, Run, RunKind
+from gateway.core.call import Call, Principal, Proof, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
 from gateway.core.errors import TooLarge
 from gateway.core.ports import PipelineSettings
@@ -38,6 +38,10 @@ class Who(Protocol):
     @property
     def run(self) -> Run:
         """Where they are."""
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """Those of the calls that are named as evidence which the log bears out."""
 
 
 class Subject(Protocol):
@@ -78,7 +82,7 @@ def calling(
     """The input of a phase=call decision: these arguments, and what the run has done (calls in flight included).
 
     ``run.amounts`` holds what the tool's declared measures find in the arguments, ``approvals`` what people have signed
-    of this call.
+    of this call, ``risk`` and ``evidence`` what the agent says of it.
 
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
@@ -97,7 +101,18 @@ def calling(
         document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    return _sized(document)
+    return _sized(document | _reported(target))
+
+
+def _reported(target: Subject) -> dict[str, Any]:
+    # The agent's own word: of its evidence only what the log bears out; an id that is none is simply not there.
+    said = target.call.reported
+    marks = {"confidence_pct": said.confidence_pct, "score_pct": said.score_pct}
+    risk = {name: mark for name, mark in marks.items() if mark is not None}
+    facts: dict[str, Any] = {"risk": risk} if risk else {}
+    if said.evidence:
+        facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in target.caller.proofs]
+    return facts
 
 
 def without_arguments(document: bytes) -> bytes:

@@ -83,8 +83,11 @@ class Runs(Pingable, Protocol):
     async def enter(self, call: Call, principal: Principal) -> Caller:
         """The run the call names or its session implies (started durably if new); the only maker of ``Caller``.
 
+        Calls that it names as evidence are looked up: those of the run that succeeded are the caller's ``proofs``.
+
         Raises:
             NotFound: named run does not exist, has ended, or is another principal's.
+            Unavailable: the log cannot be read or written.
         """
 
     def section(self, caller: Caller) -> AbstractAsyncContextManager[Section]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.core import measures, policy_input, schema
-from gateway.core.call import Call, Principal, Run, RunKind
+from gateway.core.call import Call, Principal, Proof, Run, RunKind
 from gateway.core.decision import Decision, fold, in_mode
 from gateway.core.errors import InvalidArguments, NotFound
 from gateway.core.ports import Ports
@@ -24,6 +24,7 @@ class SupposedCaller:
 
     principal: Principal
     run: Run
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 
 from asyncio import CancelledError
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
@@ -21,7 +21,7 @@ from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Tool
-from gateway.edge import mcp_eras, mcp_tools, mcp_waiting, problems
+from gateway.edge import mcp_eras, mcp_tools, mcp_waiting, problems, reported
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off, carry_out
@@ -173,7 +173,9 @@ class McpEndpoint:
             arguments = canonical.arguments(request.params.member("arguments"))
         except InvalidArguments as error:
             raise InvalidParams(error.detail, cause_code="arguments") from None
-        exchange.call = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
+        said = reported.of_meta(request.params.value.get("_meta"))
+        named = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
+        exchange.call = replace(named, reported=said)
         if exchange.era is Era.STATELESS:
             await self._check_params(exchange)
 

@@ -8,7 +8,7 @@ import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from anyio import CancelScope
@@ -31,6 +31,7 @@ from gateway.edge.reply import Reply
 _MAX_QUERY = 4096
 _MAX_PROBLEMS = 5
 _NO_BODY = Json(None, None)
+M = TypeVar("M", bound=BaseModel)
 
 
 class Model(BaseModel):
@@ -188,7 +189,7 @@ class RestApi:
         if operation.body is not None:
             check_media(scope)
             document = await self._bench.work(await read_body(scope, receive), canonical.parse)
-            body = _model(operation.body, document.value)
+            body = modelled(operation.body, document.value)
         return Asked(visit, path, query, body, document, named_run(scope), receive)
 
 
@@ -212,10 +213,15 @@ def _query(operation: Operation, scope: Scope) -> Any:
         if given:
             raise MalformedRequest("this operation takes no query parameters", cause_code="query")
         return None
-    return _model(operation.query, given)
+    return modelled(operation.query, given)
 
 
-def _model(model: type[BaseModel], value: Any) -> BaseModel:
+def modelled(model: type[M], value: Any) -> M:
+    """``value`` as a closed model.
+
+    Raises:
+        MalformedRequest: it is not of that form; the first problems are named by their place.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

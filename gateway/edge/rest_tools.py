@@ -1,6 +1,7 @@
 """REST for tools: list them, call them. Names are ``server.tool``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -27,10 +28,11 @@ from gateway.edge.disconnect import unless_gone
 from gateway.edge.faults import UnsupportedMediaType
 from gateway.edge.problems import CALL_HEADER
 from gateway.edge.reply import Reply
+from gateway.edge.reported import Remarks
 from gateway.edge.rest import Asked, Model, Operation, shown
 
 
-class ToolCall(Model):
+class ToolCall(Remarks):
     """A call of a tool."""
 
     arguments: dict[str, Any] = Field(default_factory=dict, description="Checked against the tool's input schema.")
@@ -115,7 +117,8 @@ class ToolRest:
     async def call(self, asked: Asked) -> Reply:
         """Carry out one call."""
         given = canonical.arguments(asked.document.member("arguments"))
-        call = asked.visit.named(asked.path["tool"], given, asked.run)
+        named = asked.visit.named(asked.path["tool"], given, asked.run)
+        call = replace(named, reported=asked.body.reported())
         answer = await carry_out(call, self._ports, asked.receive)
         body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d%b}' % (
             jsonrpc.encode(answer.call_id),

@@ -70,6 +70,7 @@ class Resumption:
             tool=action.tool,
             arguments=action.arguments,
             run=action.run,
+            reported=action.reported,
         )
         try:
             await pipeline.handle(call, self._ports)

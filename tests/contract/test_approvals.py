@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from anyio import create_task_group, fail_after
 
+from gateway.adapters.ledger.actiondoc import action_payload, read_action
 from gateway.core import pipeline
 from gateway.core.approval import State, Verdict
-from gateway.core.call import Answer, Resumed
+from gateway.core.call import Answer, Reported, Resumed
 from gateway.core.errors import (
     Conflict,
     Denied,
@@ -60,6 +61,19 @@ async def test_a_payment_waits_and_is_made_once_a_person_signed(door: Door) -> N
     }
     assert b"42 in stock" in answers[0].body
     assert door.books.verify().findings == []
+
+
+async def test_an_approved_call_is_decided_with_what_its_agent_said(door: Door) -> None:
+    """Also after the log is read again: the doubt that had it parked is not forgotten when it is carried out."""
+    said = Reported(confidence_pct=20, evidence=("018f0000-0000-7000-8000-0000000000ca",))
+    action = await door.parked(replace(door.call(), reported=said))
+    assert action.reported == said
+    assert read_action(action_payload(action).content) == action
+    await door.approve(action, VERA)
+    await door.reaches(action, State.ENDED)
+    asked = [document for document in door.world.policy.asked if document["phase"] == "call"]
+    assert [document["risk"] for document in asked] == [{"confidence_pct": 20}] * len(asked)
+    assert len(asked) == 2
 
 
 @pytest.mark.requirement("GATE-1")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.call import Intent, Principal, Run
+from gateway.core.call import Intent, Principal, Proof, Reported, Run
 from gateway.core.decision import Decision, Effect
 from gateway.core.desk import RunRequest
 from gateway.core.errors import BudgetExhausted, Denied, Forbidden, NotFound, Throttled, ToolFailed
@@ -84,6 +84,25 @@ async def test_a_goal_is_payload(books: Books) -> None:
     assert (record["body"]["scoped"], record["body"]["max_calls"]) == (1, 3)
     assert GOAL not in str(record)
     assert "erp" not in str(record)
+
+
+async def test_evidence_is_what_the_run_itself_did(books: Books) -> None:
+    """A call counts that was carried out in this run and did not fail; all else that is named is as if it were not."""
+
+    async def fail(_intent: Intent) -> None:
+        raise ToolFailed("the tool failed")
+
+    done = await Walk(books).go()
+    others = [(await Walk(books, more={"session": "another"}).go()).call_id]
+    others.append((await Walk(books, value={"content": [], "isError": True}).go()).call_id)
+    with pytest.raises(ToolFailed):
+        await Walk(books, act=fail).go()
+    others += [record["call_id"] for record in books.records("tool.failed")]
+    assert len(others) == 3
+    named = Reported(evidence=(*others, done.call_id, "no-such-call"))
+    caller = await books.runs.enter(make_call(id=books.clock.uuid(), reported=named), make_principal())
+    assert caller.run.id == done.run_id
+    assert caller.proofs == (Proof(done.call_id, "up.echo"),)
 
 
 async def test_a_session_implies_a_run(books: Books) -> None:

@@ -29,11 +29,25 @@ require contains {"id": "own.ask", "msg": "ask"} if {
 	data.gateway.lib.own.often
 }
 
+deny contains {"id": "own.unsure", "msg": "unsure"} if {
+	small
+	data.gateway.lib.own.unsure
+}
+
+deny contains {"id": "own.unproven", "msg": "unproven"} if {
+	small
+	not data.gateway.lib.own.proven
+}
+
 small if input.tool.effect == "write"
 """
 LIB = """package gateway.lib.own
 
 often if input.run.amounts.eur > 3
+
+unsure if input.risk.confidence_pct < 5
+
+proven if input.evidence[0].tool == "s.a"
 """
 SCOPE = {
     "agents": {"a": {"allow": ["s.*"]}, "b": {"allow": ["*"], "deny": ["s.b"]}},
@@ -69,6 +83,10 @@ def document(chance: random.Random) -> bytes:
         facts["run"]["calls"] = {"s.a": chance.randrange(5)} if chance.random() < 0.8 else {}
         facts["run"]["sums"] = {"s.c": {"eur": chance.randrange(10)}} if chance.random() < 0.8 else {}
         facts["run"]["amounts"] = {"eur": chance.randrange(6)} if chance.random() < 0.8 else {}
+        facts |= {"risk": {"confidence_pct": chance.randrange(10)}} if chance.random() < 0.5 else {}
+        facts |= (
+            {"evidence": [{"call_id": "c", "tool": chance.choice(["s.a", "s.b"])}]} if chance.random() < 0.9 else {}
+        )
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 

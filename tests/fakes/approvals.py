@@ -94,4 +94,5 @@ def _action(name: str, target: Resolved, decision: Decision) -> Action:
         revision=decision.revision,
         requested_us=target.call.at_us,
         expires_us=target.call.at_us + 3_600_000_000,
+        reported=target.call.reported,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from anyio import Lock
 
-from gateway.core.call import Call, Caller, Live, Principal, Resolved, Run, RunKind
+from gateway.core.call import Call, Caller, Live, Principal, Proof, Resolved, Run, RunKind
 from gateway.core.errors import BudgetExhausted, NotFound, Unauthenticated
 from gateway.core.usage import Reservation, Usage
 from tests.fakes.journal import Journal
@@ -81,6 +81,7 @@ class FakeRuns:
     opened: dict[str, Run] = field(default_factory=dict)
     usages: dict[str, Usage] = field(default_factory=dict)
     locks: dict[str, Lock] = field(default_factory=dict)
+    proofs: dict[str, Proof] = field(default_factory=dict)
 
     async def enter(self, call: Call, principal: Principal) -> Caller:
         """The caller, in the run the call names."""
@@ -88,7 +89,8 @@ class FakeRuns:
         run = self.implicit if call.run is None else self.opened.get(call.run)
         if run is None or run.principal_key != principal.key:
             raise NotFound("no such run")
-        return Caller(call, principal, run)
+        known = (self.proofs.get(name) for name in call.reported.evidence)
+        return Caller(call, principal, run, tuple(proof for proof in known if proof is not None))
 
     @asynccontextmanager
     async def section(self, caller: Caller) -> AsyncIterator[FakeSection]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from gateway.adapters.rego.probe import PROBES
 from gateway.core import policy_input
-from gateway.core.call import Resolved, RunKind
+from gateway.core.call import Proof, Reported, Resolved, RunKind
 from gateway.core.errors import TooLarge
 from gateway.core.measures import amounts
 from gateway.core.policy_input import MAX_ARGUMENT_BYTES, MAX_BYTES
@@ -127,6 +128,28 @@ def test_goal_is_told_by_digest_and_trust() -> None:
     assert not called(Resolved(make_caller(run=untrusted), make_tool(), None))["run"]["goal"]["trusted"]
 
 
+def test_what_an_agent_says_of_its_call() -> None:
+    """Only what it said, and of its evidence what the log bears out; a listing knows nothing of it."""
+    proof = Proof("018f0000-0000-7000-8000-0000000000cb", "erp.read")
+    cases: list[tuple[Reported, dict[str, Any]]] = [
+        (Reported(), {}),
+        (Reported(confidence_pct=0), {"risk": {"confidence_pct": 0}}),
+        (Reported(90, 100), {"risk": {"confidence_pct": 90, "score_pct": 100}}),
+        (
+            Reported(evidence=(proof.call_id, "another")),
+            {"evidence": [{"call_id": proof.call_id, "tool": "erp.read"}]},
+        ),
+    ]
+    for said, facts in cases:
+        caller = replace(make_caller(make_call(reported=said)), proofs=(proof,))
+        target = Resolved(caller, make_tool(), None)
+        document = called(target)
+        assert {name: document[name] for name in ("risk", "evidence") if name in document} == facts
+        assert not {"risk", "evidence"} & set(listed(target))
+    unproven = make_caller(make_call(reported=Reported(evidence=("another",))))
+    assert called(Resolved(unproven, make_tool(), None))["evidence"] == []
+
+
 def test_nothing_is_null() -> None:
     """Absent fields are absent: ``input.x == null`` never decides anything."""
     assert b"null" not in policy_input.calling(resolved({}), Usage(), SETTINGS, AT_US)
@@ -169,6 +192,12 @@ def test_schema_refuses_what_policy_never_sees() -> None:
     """The schema tells the phases apart."""
     document = listed(resolved({}))
     assert make_arguments({}).canonical == b"{}"
-    extras: tuple[dict[str, Any], ...] = ({"args": {}}, {"phase": "call"}, {"surprise": 1})
+    extras: tuple[dict[str, Any], ...] = (
+        {"args": {}},
+        {"phase": "call"},
+        {"surprise": 1},
+        {"risk": {"confidence_pct": 1}},
+        {"evidence": []},
+    )
     for extra in extras:
         assert not jsonschema_rs.is_valid(SCHEMA, document | extra)

@@ -21,7 +21,9 @@ async def found(*rules: str) -> Routes:
     return routes(parsed.sources, plain=True)
 
 
-@pytest.mark.parametrize("fact", ["args.n", "args_digest", "run.calls", "run.sums", "run.amounts", "time.us", "budget"])
+@pytest.mark.parametrize(
+    "fact", ["args.n", "args_digest", "run.calls", "run.sums", "run.amounts", "time.us", "budget", "risk", "evidence"]
+)
 async def test_a_package_that_reads_what_differs_has_a_say_each_time(fact: str) -> None:
     """And a listing, which has no arguments and no past, differs in its time only."""
     said = await found(f"{SAYS}input.{fact} == 1")

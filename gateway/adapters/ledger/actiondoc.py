@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.core import canonical
 from gateway.core.approval import Action
-from gateway.core.call import Channel, Principal
+from gateway.core.call import Channel, Principal, Reported
 from gateway.core.canonical import encode
 from gateway.core.decision import Requirement
 from gateway.core.errors import Reason
@@ -26,7 +26,7 @@ class _Who(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: str | None
 
 
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     origin: str
     nonce: str
@@ -42,6 +42,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: str
     requested_us: int
     expires_us: int
+    reported: Reported = Reported()
 
 
 def action_payload(action: Action) -> Payload:
@@ -73,6 +74,7 @@ def action_payload(action: Action) -> Payload:
         revision=action.revision,
         requested_us=action.requested_us,
         expires_us=action.expires_us,
+        reported=action.reported,
     )
     return Payload(Role.ACTION, encode(document))
 
@@ -127,4 +129,5 @@ def read_action(content: bytes) -> Action:
         revision=stored.revision,
         requested_us=stored.requested_us,
         expires_us=stored.expires_us,
+        reported=stored.reported,
     )

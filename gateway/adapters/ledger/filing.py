@@ -122,4 +122,5 @@ class Filing:
             revision=decision.revision,
             requested_us=now,
             expires_us=min(ends, target.caller.run.expires_us),
+            reported=target.call.reported,
         )

@@ -13,6 +13,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.lineage import Lineages
+from gateway.adapters.ledger.proofs import proofs
 from gateway.adapters.ledger.reading import LogReader, StoredRun
 from gateway.adapters.ledger.rundoc import read_run, run_payload, started_body
 from gateway.adapters.ledger.sections import RunSection, Turns
@@ -97,7 +98,9 @@ class RunRegistry:
         live = await (self._implicit(call, principal) if named is None else self._named(named, principal))
         live.last_us = self._clock.now_us()
         self._live.move_to_end(live.run.id)
-        return Caller(call, principal, live.run)
+        evidence = call.reported.evidence
+        known = await proofs(self._reader, live.run.id, evidence) if evidence else ()
+        return Caller(call, principal, live.run, known)
 
     @asynccontextmanager
     async def section(self, caller: Caller) -> AsyncIterator[Section]:

@@ -48,6 +48,11 @@ def shipped() -> Path:
     return Path(str(files("policies")))
 
 
+def gallery() -> Path:
+    """Directory of the starter packages: they come with the gateway too, but none is in force until it is copied."""
+    return shipped() / _GALLERY
+
+
 def load(paths: Sequence[Path], overlay: Mapping[str, Any] | None = None) -> Bundle:
     """Read layers in order, each a folder or a ``tar.gz``; ``overlay`` is the data that stands in the settings.
 

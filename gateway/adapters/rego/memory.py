@@ -59,6 +59,8 @@ class _Document(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     args_digest: msgspec.Raw = _NONE
     approvals: msgspec.Raw = _NONE
     budget: msgspec.Raw = _NONE
+    risk: msgspec.Raw = _NONE
+    evidence: msgspec.Raw = _NONE
 
 
 _document = msgspec.json.Decoder(_Document)

@@ -26,6 +26,8 @@ _DIFFERS: Final[Mapping[Phase, tuple[Path, ...]]] = {
         ("args_digest",),
         ("approvals",),
         ("budget",),
+        ("risk",),
+        ("evidence",),
         *(("run", name) for name in ("calls", "sums", "amounts")),
     ),
 }

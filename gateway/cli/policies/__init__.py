@@ -9,6 +9,7 @@ import click
 
 # name: (module, attribute, short help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "new": ("new", "new", "Copy a package of the gallery into DIR (policies), as NAME."),
     "build": ("bundle", "build", "Write policy as one archive, for a gateway or an OPA server."),
     "sign": ("bundle", "sign", "Sign an archive of policy."),
     "status": ("bundle", "status", "Show which policy is in force, and why not a newer one."),

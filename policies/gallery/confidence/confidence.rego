@@ -1,0 +1,106 @@
+# METADATA
+# title: Confidence routing
+# description: >-
+#   What an agent says of its own call (input.risk: how sure it is, how risky it thinks the call is) may only lower its
+#   autonomy, by data.house.confidence: an agent that is not sure, or says nothing, is sent to people, and one that is
+#   very unsure is refused. However sure it is, nothing is allowed here and no approval of another package is dropped.
+# custom:
+#   data: data.house.confidence
+#   exports: [deny, require]
+#   ids:
+#     - confidence.settings
+#     - confidence.too_low
+#     - confidence.too_risky
+#     - confidence.silent
+#     - confidence.ask
+package gateway.policies.confidence
+
+import data.gateway.lib.settings as checks
+
+deny contains {
+	"id": "confidence.settings",
+	"msg": "data.house.confidence is missing or cannot be read, so no call is allowed until it can",
+	"fact": "data.house.confidence",
+} if {
+	concerned
+	not sound
+}
+
+deny contains {
+	"id": "confidence.too_low",
+	"msg": sprintf("the agent is %v %% sure of this call; below %v %% it is not made", [said, least]),
+	"fact": "input.risk.confidence_pct",
+} if {
+	concerned
+	said := input.risk.confidence_pct
+	least := data.house.confidence.deny_below
+	said < least
+}
+
+deny contains {
+	"id": "confidence.too_risky",
+	"msg": sprintf("the agent puts the risk of this call at %v of 100; above %v it is not made", [said, most]),
+	"fact": "input.risk.score_pct",
+} if {
+	concerned
+	said := input.risk.score_pct
+	most := data.house.confidence.deny_above_risk
+	said > most
+}
+
+deny contains {
+	"id": "confidence.silent",
+	"msg": "the agent must say how sure it is of this call",
+	"fact": "input.risk.confidence_pct",
+} if {
+	concerned
+	data.house.confidence.silent == "deny"
+	not data.gateway.lib.confidence.told
+}
+
+require contains {
+	"id": "confidence.ask",
+	"msg": doubt,
+	"quorum": object.get(people, "quorum", 1),
+	"roles": object.get(people, "roles", []),
+	"ttl_s": object.get(people, "ttl_s", 86400),
+	"exclude": ["requester"],
+} if {
+	concerned
+	sound
+	people := data.house.confidence.people
+	not data.gateway.lib.confidence.sure
+	doubt := data.gateway.lib.confidence.doubt
+}
+
+# The first condition of every rule above: of calls that it does not concern, this package has no say.
+concerned if {
+	input.phase == "call"
+	not sound
+}
+
+concerned if {
+	input.phase == "call"
+	sound
+	input.tool.effect in data.house.confidence.effects
+	data.gateway.lib.scope.matched(data.house.confidence.tools)
+}
+
+sound if {
+	settings := data.house.confidence
+	keys := {"tools", "effects", "silent", "people", "deny_below", "ask_below", "ask_above_risk", "deny_above_risk"}
+	checks.known(settings, keys)
+	count(settings) == count(keys)
+	checks.patterns(settings.tools)
+	is_array(settings.effects)
+	every effect in settings.effects {
+		effect in {"read", "write", "destructive", "money"}
+	}
+	settings.silent in {"ask", "deny"}
+	checks.people(settings.people)
+	every key in ["deny_below", "ask_below", "ask_above_risk", "deny_above_risk"] {
+		checks.percent(settings[key])
+	}
+	settings.deny_below <= settings.ask_below
+	settings.ask_above_risk <= settings.deny_above_risk
+}

@@ -1,0 +1,63 @@
+# METADATA
+# title: Infrastructure change, read from the arguments
+# description: What the settings must look like, and what the arguments say of environment, number and ticket.
+package gateway.lib.infrastructure
+
+import data.gateway.lib.settings as checks
+
+sound if {
+	settings := data.house.infrastructure
+	checks.known(settings, {"tools", "arguments", "environments"})
+	checks.patterns(settings.tools)
+	checks.known(settings.arguments, {"environment", "count", "ticket"})
+	checks.names([name | some name in settings.arguments])
+	settings.arguments.environment
+	is_object(settings.environments)
+	every _, entry in settings.environments {
+		bounded(entry)
+	}
+}
+
+bounded(entry) if {
+	checks.known(entry, {"most", "ticket", "freezes", "destructive", "people"})
+	checks.whole(object.get(entry, "most", 0))
+	checks.people(object.get(entry, "people", {}))
+	checks.names([object.get(entry, "ticket", "none")])
+	is_boolean(object.get(entry, "destructive", false))
+	is_array(object.get(entry, "freezes", []))
+	every freeze in object.get(entry, "freezes", []) {
+		checks.known(freeze, {"from", "until"})
+		day(freeze.from)
+		day(freeze.until)
+	}
+}
+
+day(text) if {
+	is_string(text)
+	regex.match(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`, text)
+}
+
+environment := input.args[data.house.infrastructure.arguments.environment]
+
+# What is set about the environment that the arguments name; undefined where it is not listed.
+bounds := data.house.infrastructure.environments[environment] if sound
+
+few_enough if {
+	number := input.args[data.house.infrastructure.arguments.count]
+	checks.whole(number)
+	number <= bounds.most
+}
+
+ticketed if {
+	ticket := input.args[data.house.infrastructure.arguments.ticket]
+	is_string(ticket)
+	startswith(ticket, bounds.ticket)
+	regex.match(`^[0-9]{1,12}$`, substring(ticket, count(bounds.ticket), -1))
+}
+
+# Days are those of UTC; the last one is not frozen any more.
+freezes contains freeze if {
+	some freeze in bounds.freezes
+	input.time.rfc3339 >= freeze.from
+	input.time.rfc3339 < freeze.until
+}

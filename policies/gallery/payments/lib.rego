@@ -1,0 +1,87 @@
+# METADATA
+# title: Payments, counted
+# description: What the settings must look like, and what this call and its run amount to.
+package gateway.lib.payments
+
+import data.gateway.lib.settings as checks
+
+sound if {
+	settings := data.house.payments
+	checks.known(settings, {"tools", "measure", "currencies", "hours", "roles"})
+	checks.patterns(settings.tools)
+	checks.names([settings.measure])
+	checks.names(object.get(settings, "roles", []))
+	is_object(settings.currencies)
+	every currency, bounds in settings.currencies {
+		regex.match(`^[A-Z]{3}$`, currency)
+		bounded(bounds)
+	}
+	timed
+}
+
+bounded(bounds) if {
+	checks.known(bounds, {"per_call", "per_run", "autopilot", "second"})
+	every key in ["per_call", "per_run", "autopilot", "second"] {
+		checks.whole(bounds[key])
+	}
+	bounds.autopilot <= bounds.second
+}
+
+timed if not has_hours
+
+has_hours if "hours" in object.keys(data.house.payments)
+
+timed if {
+	hours := data.house.payments.hours
+	checks.known(hours, {"zone", "days", "from", "to"})
+	is_string(hours.zone)
+	checks.names(hours.days)
+	checks.whole(hours.from)
+	checks.whole(hours.to)
+	hours.from < hours.to
+	hours.to <= 24
+
+	# A zone that does not exist is an error here, so that the bundle is refused when it is loaded.
+	time.weekday([0, hours.zone])
+}
+
+# What this call pays, by currency; empty where that cannot be counted.
+amounts[currency] := amount if {
+	sound
+	some currency, _ in data.house.payments.currencies
+	amount := input.run.amounts[concat(".", [data.house.payments.measure, currency])]
+	checks.whole(amount)
+}
+
+# What the run has paid by all these tools together, payments under way included.
+spent[currency] := sum(paid) if {
+	sound
+	is_object(input.run.sums)
+	some currency, _ in data.house.payments.currencies
+	measure := concat(".", [data.house.payments.measure, currency])
+	paid := [one |
+		some tool, sums in input.run.sums
+		checks.covers(data.house.payments.tools, tool)
+		one := sums[measure]
+		is_number(one)
+	]
+}
+
+counted if {
+	count(amounts) > 0
+	is_object(input.run.sums)
+	every _, sums in input.run.sums {
+		every _, one in sums {
+			is_number(one)
+		}
+	}
+}
+
+within_hours if {
+	hours := data.house.payments.hours
+	now := [input.time.us * 1000, hours.zone]
+	time.weekday(now) in hours.days
+	[hour, _, _] := time.clock(now)
+	hour >= hours.from
+	hour < hours.to
+}
