@@ -24,6 +24,7 @@ def reasons(answer: httpx.Response) -> list[str]:
     return [reason["id"] for reason in answer.json()["reasons"]]
 
 
+@pytest.mark.requirement("GATE-2")
 def test_infrastructure_change_before_an_http_api(site: Site) -> None:
     """Staging goes alone; production without ticket or for too many is refused; within bounds a person signs it."""
     _, token = site.gateway.run("ops-agent")
@@ -43,6 +44,7 @@ def test_infrastructure_change_before_an_http_api(site: Site) -> None:
     assert [line["body"] for line in site.api.journal("p1")] == [change]
 
 
+@pytest.mark.requirement("GATE-3")
 def test_access_change_before_a_database(site: Site) -> None:
     """A small role goes alone; one's own, an unlisted one or too long is refused; editing needs its owner's word."""
     _, token = site.gateway.run("helpdesk")
@@ -84,6 +86,7 @@ def test_evidence_and_confidence_from_the_agents_mouth(site: Site) -> None:
     assert site.rows("eve") == []
 
 
+@pytest.mark.requirement("HITL-2")
 def test_calls_go_to_people_or_past_them_by_confidence(site: Site) -> None:
     """The same call: sure enough it is made, not sure enough it waits, and the person is told how sure the agent is."""
     _, token = site.gateway.run("helpdesk")
@@ -95,6 +98,7 @@ def test_calls_go_to_people_or_past_them_by_confidence(site: Site) -> None:
     assert reason == {"id": "confidence.ask", "msg": "the agent is 60 % sure of this call"}
 
 
+@pytest.mark.requirement("HITL-1")
 def test_verify_only_nothing_is_done_before_a_person_has_looked(site: Site) -> None:
     """Neither a read nor a change reaches its tool; the same calls of another agent do."""
     _, token = site.gateway.run("watcher")
@@ -108,6 +112,7 @@ def test_verify_only_nothing_is_done_before_a_person_has_looked(site: Site) -> N
     assert site.gateway.call(other, "iam.find", {"user": "gil"}).is_success
 
 
+@pytest.mark.requirement("HITL-4")
 def test_escalation_to_the_named_role(site: Site) -> None:
     """Cost, personal data and regulation each wait for their own people; who has the role signs, and it is done."""
     _, token = site.gateway.run("helpdesk")
@@ -128,6 +133,7 @@ def test_escalation_to_the_named_role(site: Site) -> None:
     assert site.api.journal("e-crm.report") == []
 
 
+@pytest.mark.requirement("GOV-5")
 def test_from_observed_to_a_small_group_to_everyone(site: Site) -> None:
     """By one word of the settings, while the gateway runs."""
     _, token = site.gateway.run("helpdesk")

@@ -10,9 +10,9 @@ import click
 # name: (module, attribute, short help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "new": ("new", "new", "Copy a package of the gallery into DIR (policies), as NAME."),
-    "build": ("bundle", "build", "Write policy as one archive, for a gateway or an OPA server."),
-    "sign": ("bundle", "sign", "Sign an archive of policy."),
-    "status": ("bundle", "status", "Show which policy is in force, and why not a newer one."),
+    "build": ("bundle", "build", "Write policy as one archive, its tests left out."),
+    "sign": ("bundle", "sign", "Sign the archive BUNDLE (P-256, Ed25519 or RSA key), in place."),
+    "status": ("bundle", "status", "Show which policy is in force, where it comes from, and why not a newer one."),
     "replay": ("replay", "replay", "Evaluate recorded decisions with the policies in DIR."),
     "try": ("attempt", "attempt", "Say what of the calls that passed the policies in DIR would stop or park."),
     "suggest": ("suggest", "suggest", "Draft a package of rules for what observe mode let pass."),
