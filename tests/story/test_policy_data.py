@@ -9,9 +9,12 @@ import pytest
 
 from gateway import app
 from gateway.adapters.identity import Grant
+from gateway.adapters.rego.layers import gallery
 from gateway.cli import home
 from gateway.core import pipeline
 from gateway.core.call import Live
+from gateway.core.desk import Query
+from gateway.core.errors import Denied
 from gateway.logs import JsonLines
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings_file import development, load
@@ -111,3 +114,43 @@ def test_a_development_gateway_grants_both_sides(tmp_path: Path) -> None:
     scope = development(tmp_path, 0, {"time": "true"}).policy.data["gateway"]["scope"]
     lists = {"allow": ["time.*"], "deny": []}
     assert scope == {"agents": {"dev-agent": lists}, "users": {"developer": lists}}
+
+
+RESIDENCY = """
+[policy.data.gateway.scope.agents.clerk]
+allow = ["erp.*"]
+[policy.data.gateway.scope.users.ada]
+allow = ["erp.*"]
+[policy.data.house.data_guard.labels.personal]
+groups = ["desk"]
+[policy.data.house.data_guard.residency]
+eu = ["eu", "ch"]
+[policy.data.house.data_guard.egress]
+after = ["hr.*"]
+allow = []
+"""
+
+
+@pytest.mark.requirement("SCOPE-2")
+@pytest.mark.parametrize(("region", "reason"), [("ch", None), ("us", "data_guard.residency")])
+async def test_data_stay_in_their_regions(tmp_path: Path, region: str, reason: str | None) -> None:
+    """A tool with personal data is called where its vendor may keep them; elsewhere nothing is sent."""
+    (tmp_path / "guard").mkdir()
+    for path in (gallery() / "data_guard").glob("*.rego"):
+        (tmp_path / "guard" / path.name).write_text(path.read_text())
+    given = settings(tmp_path, f'bundles = ["guard"]\n{RESIDENCY}')
+    told = f'labels = ["personal"]\nvendor = {{ name = "acme", region = "{region}" }}\n[tool.sql]'
+    (tmp_path / "catalogue.toml").write_text(CATALOGUE.replace("[tool.sql]", told))
+    issuer = home.issuer(given)
+    grant = Grant("ada", "clerk", groups=frozenset({"desk"}))
+    async with app.opened(given.model_copy(update={"region": "eu"}), "http://gateway.test") as gateway:
+        parts = gateway.parts
+        call = make_call("erp.find", origin=Live(issuer.issue(issuer.principal(grant))))
+        if reason is None:
+            assert not (await pipeline.handle(call, parts.ports)).is_error
+        else:
+            with pytest.raises(Denied) as refused:
+                await pipeline.handle(call, parts.ports)
+            assert [one.id for one in refused.value.reasons] == [reason]
+        kinds = [str(record.body["type"]) for record in await parts.desk.reader.search(Query(call_id=call.id))]
+    assert ("tool.requested" in kinds) is (reason is None)
