@@ -3,12 +3,10 @@
 Its binary is on no package index: ``make setup`` builds it with Go, once, into the user's cache.
 """
 
-import io
 import json
 import os
 import shutil
 import socket
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from deploy.servers.process import Running, Server, ServerError, running, short_folder
+from gateway.adapters.rego.bundles import archive
 from gateway.core.bundle import Bundle
 
 VERSION = "1.20.2"
@@ -53,22 +52,14 @@ def binary() -> Path:
     raise ServerError("there is no OPA server", _FIX)
 
 
-def archive(bundle: Bundle, revision: str | None = None) -> bytes:
-    """The bundle as OPA loads it: a tar.gz of its modules, its data and a manifest with its revision.
+def built(bundle: Bundle, revision: str | None = None) -> bytes:
+    """The bundle as OPA loads it: modules, data and a manifest that owns everything and names its revision.
 
     ``revision`` is another one than the bundle's own, for tests.
     """
-    manifest = {"revision": revision if revision is not None else bundle.revision, "roots": [""]}
-    files = {".manifest": json.dumps(manifest), "data.json": bundle.data}
-    files |= {module.name: module.text for module in bundle.modules}
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w:gz") as tar:
-        for name, text in files.items():
-            content = text.encode()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return written.getvalue()
+    manifest = {"revision": bundle.revision if revision is None else revision, "roots": [""]}
+    files = {archive.MANIFEST: json.dumps(manifest).encode(), "data.json": bundle.data.encode()}
+    return archive.write(files | {module.name: module.text.encode() for module in bundle.modules})
 
 
 @contextmanager
