@@ -10,6 +10,7 @@ they were written: no number is read and written again on the way.
 import ctypes
 import json
 import sys
+from typing import Any
 
 from opa_bindings import OpaEngine, OpaError
 
@@ -31,7 +32,7 @@ def main() -> None:
         sys.stdout.buffer.flush()
 
 
-def _load(engine: OpaEngine, bundle: dict[str, object]) -> bytes:
+def _load(engine: OpaEngine, bundle: dict[str, Any]) -> bytes:
     try:
         for name, text in bundle["modules"]:
             engine.add_policy(name, text)
