@@ -52,12 +52,9 @@ def binary() -> Path:
     raise ServerError("there is no OPA server", _FIX)
 
 
-def built(bundle: Bundle, revision: str | None = None) -> bytes:
-    """The bundle as OPA loads it: modules, data and a manifest that owns everything and names its revision.
-
-    ``revision`` is another one than the bundle's own, for tests.
-    """
-    manifest = {"revision": bundle.revision if revision is None else revision, "roots": [""]}
+def built(bundle: Bundle, roots: Sequence[str] = ("",)) -> bytes:
+    """The bundle as OPA loads it: modules, data and a manifest that names its revision and what it owns, everything."""
+    manifest = {"revision": bundle.revision, "roots": list(roots)}
     files = {archive.MANIFEST: json.dumps(manifest).encode(), "data.json": bundle.data.encode()}
     return archive.write(files | {module.name: module.text.encode() for module in bundle.modules})
 
@@ -73,21 +70,12 @@ def opa(bundles: Mapping[str, bytes], *, unix: bool = False, arguments: Sequence
         for name, content in bundles.items():
             (folder / f"{name}.tar.gz").write_bytes(content)
         address = f"unix://{folder}/opa.sock" if unix else f"127.0.0.1:{_free_port()}"
-        config = folder / "config.json"
-        config.write_text(json.dumps(_config(folder, bundles)), "utf-8")
-        command = [str(binary()), "run", "--server", "--addr", address, "--config-file", str(config)]
-        command += ["--log-level", "error", "--disable-telemetry", *arguments]
+        command = [str(binary()), "run", "--server", "--addr", address, "--watch", "--disable-telemetry"]
+        command += ["--log-level", "error", *arguments, "--bundle", *(f"{folder / name}.tar.gz" for name in bundles)]
         environment = {"PATH": os.defpath, "HOME": str(folder)}
         with running(Server("OPA", command, folder / "log", environment=environment)) as process:
             process.wait_until(lambda: _is_ready(address), _READY_S)
             yield Opa(address if unix else f"http://{address}", folder, process)
-
-
-def _config(folder: Path, bundles: Mapping[str, bytes]) -> dict[str, object]:
-    polling = {"min_delay_seconds": 1, "max_delay_seconds": 1}
-    return {
-        "bundles": {name: {"resource": f"file://{folder}/{name}.tar.gz", "polling": polling} for name in bundles},
-    }
 
 
 def _free_port() -> int:

@@ -107,7 +107,12 @@ def _decision(document: bytes, said: Spoken) -> Decision:
 
 
 def _difference(one: Decision, other: Decision, said: Spoken, heard: Spoken) -> str | None:
-    for name, facts in (("effect", _effect), ("reasons", _reasons), ("requirements", _required), ("obligations", _bound)):
+    for name, facts in (
+        ("effect", _effect),
+        ("reasons", _reasons),
+        ("requirements", _required),
+        ("obligations", _bound),
+    ):
         if facts(one) != facts(other):
             return name
     same = said.result is None or heard.result is None or plain(said.result) == plain(heard.result)
@@ -143,9 +148,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _described(
-    name: str, data: Mapping[str, Any], document: bytes, found: tuple[str, Spoken, Spoken]
-) -> str:
+def _described(name: str, data: Mapping[str, Any], document: bytes, found: tuple[str, Spoken, Spoken]) -> str:
     def lines() -> Iterator[str]:
         problem, embedded, oracle = found
         yield f"{name}: {problem} differs"

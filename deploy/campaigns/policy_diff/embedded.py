@@ -1,12 +1,11 @@
 """The embedded engine without its processes: the worker's own code and the memory before it, on one thread."""
 
+from deploy.campaigns.policy_diff.oracle import Spoken
 from gateway.adapters.rego import worker
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.memory import Memory
 from gateway.adapters.rego.routing import Routes
 from gateway.core.bundle import Bundle
-
-from deploy.campaigns.policy_diff.oracle import Spoken
 
 
 class Embedded:

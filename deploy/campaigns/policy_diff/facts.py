@@ -14,7 +14,24 @@ _bound: Final = st.sampled_from((0, 1, 2, 3, 11, 12, 10**6, 2**53))
 _tool: Final = st.sampled_from(TOOLS)
 # Pieces of patterns, as ``lists.py`` lets them pass.
 _piece: Final = st.sampled_from(
-    (*SERVERS, *NAMES, ".", ".", "*", "*", "?", "_", "-", "[a.]", "[!x]", "[pe]", "{erp,crm}", "{a,b.}", "{pay,p*}", "{*}")
+    (
+        *SERVERS,
+        *NAMES,
+        ".",
+        ".",
+        "*",
+        "*",
+        "?",
+        "_",
+        "-",
+        "[a.]",
+        "[!x]",
+        "[pe]",
+        "{erp,crm}",
+        "{a,b.}",
+        "{pay,p*}",
+        "{*}",
+    )
 )
 _pattern: Final = st.one_of(
     _tool,

@@ -45,6 +45,8 @@ def _inside(call: _Node) -> Iterator[_Node]:
 
 
 def _arithmetic(found: _Node, *, is_rounded: bool) -> str | None:
+    if found["op"] == "Mod":
+        return None  # of a fraction it fails on both
     sides = (found["lhs"], found["rhs"])
     if any(_is_fraction(side) for side in sides):
         return f"{_FRACTIONS}: calculate in whole units (cents, basis points)"
