@@ -89,13 +89,15 @@ def _family(words: tuple[str, ...]) -> st.SearchStrategy[list[bytes]]:
         "args": _arguments(known),
         **{name: _of(run[name], known) for name in _IN_RUNS_OF_CALLS},
     }
-    return st.builds(_members, whole, st.lists(st.fixed_dictionaries({}, optional=other), min_size=4, max_size=9))
+    return st.builds(_members, whole, st.lists(st.fixed_dictionaries({}, optional=other), min_size=3, max_size=7))
 
 
 def _members(first: dict[str, Json], others: list[dict[str, Json]]) -> list[bytes]:
     tool = first["tool"]
     named = {**first, "tool": {**tool, "fqn": f"{tool['server']}.{tool['name']}"}}
-    return [encode(_fitting(_other(named, facts))) for facts in others]
+    # As for every call, both phases are asked about.
+    made = [_other(named, facts) for facts in others]
+    return [encode(_fitting({**one, "phase": phase})) for one in made for phase in ("list", "call")]
 
 
 def _other(first: dict[str, Json], facts: dict[str, Json]) -> dict[str, Json]:
