@@ -31,7 +31,7 @@ def maker(
         url=settings.opa.url,
         deadline_s=settings.deadline_ms / 1000,
         connections=settings.opa.connections,
-        token=None if settings.opa.token is None else _Token(settings.opa.token, known),
+        token=None if settings.opa.token is None else Token(settings.opa.token, known),
         ca_certificate=settings.opa.ca_certificate,
     )
     examination = Examination(partial(examined, embedded=embedded), PROBES[0])
@@ -50,8 +50,8 @@ async def examined(bundle: Bundle, embedded: EngineSettings) -> None:
     await preflight(bundle, embedded.pool())
 
 
-class _Token:
-    """Reads the token, so that it may be rotated, and makes it known to the redactor before it is used."""
+class Token:
+    """Reads OPA's token, so that it may be rotated, and makes it known to the redactor before it is used."""
 
     def __init__(self, given: SecretReference, known: KnownValues) -> None:
         self._source = SecretSource(env=given.env, file=given.file)
@@ -59,6 +59,11 @@ class _Token:
         self._last: str | None = None
 
     def __call__(self) -> str:
+        """The token as of now.
+
+        Raises:
+            Unavailable: it cannot be read, or not be kept secret.
+        """
         value = read_secret(_WHAT, self._source, os.environ)
         if value == self._last:
             return value
