@@ -1,4 +1,4 @@
-"""OPA for tests: as a library in a child process (the oracle), and as a server. Without them tests say so and skip."""
+"""OPA as a library in a child process, the oracle of the policy tests; without it they say so and are skipped."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,8 +8,6 @@ import pytest
 
 from deploy.campaigns.policy_diff.embedded import Embedded
 from deploy.campaigns.policy_diff.oracle import Oracle, Spoken, python
-from deploy.servers.opa import binary
-from deploy.servers.process import ServerError
 from gateway.adapters.rego.routing import NOWHERE
 from gateway.core.bundle import Bundle, Module, bundled
 
@@ -23,14 +21,6 @@ def oracle() -> Iterator[Oracle]:
         pytest.skip(NO_ORACLE)
     with Oracle() as found:
         yield found
-
-
-def need_server() -> None:
-    """Skip the test where there is no OPA server to start."""
-    try:
-        binary()
-    except ServerError as error:
-        pytest.skip(str(error))
 
 
 def deciding(rules: str, data: Mapping[str, Any] | None = None) -> Bundle:

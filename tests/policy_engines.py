@@ -10,8 +10,9 @@ from typing import Protocol
 import pytest
 
 from deploy.campaigns.policy_diff.oracle import Oracle, Spoken, python
-from deploy.servers.opa import built, opa
+from deploy.servers.opa import opa
 from gateway.adapters.opa import Examination, OpaEngine, OpaSettings
+from gateway.adapters.rego.bundles.building import bundle_archive
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.adapters.rego.probe import PROBES
 from gateway.core.bundle import Bundle
@@ -20,7 +21,8 @@ from gateway.core.errors import TooLarge, Unavailable
 from gateway.core.policy_input import MAX_BYTES
 from gateway.core.ports import PolicyEngine
 from gateway.engines import examined
-from tests.oracles import NO_ORACLE, need_server
+from tests.opa import required
+from tests.oracles import NO_ORACLE
 from tests.rego_demo import SETTINGS
 
 KINDS = ("embedded", "opa over TCP", "opa over a Unix socket", "oracle")
@@ -83,8 +85,8 @@ class OracleEngine:
 @contextmanager
 def opa_serving(bundle: Bundle, *, unix: bool = False) -> Iterator[OpaEngine]:
     """A real OPA that serves the bundle, and the engine before it, not entered yet."""
-    need_server()
-    with opa({"ostiary": built(bundle)}, unix=unix) as server:
+    required()
+    with opa({"ostiary": bundle_archive(bundle)}, unix=unix) as server:
         yield engine_at(server.url, bundle)
 
 

@@ -1,9 +1,8 @@
-"""A real OPA server with a bundle of its own folder, as operators run it; and the file that ``policy build`` writes.
+"""A real OPA server with bundles in a folder of its own, as operators run it.
 
 Its binary is on no package index: ``make setup`` builds it with Go, once, into the user's cache.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -14,8 +13,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from deploy.servers.process import Running, Server, ServerError, running, short_folder
-from gateway.adapters.rego.bundles import archive
-from gateway.core.bundle import Bundle
 
 VERSION = "1.20.2"
 _READY_S = 20.0
@@ -40,23 +37,16 @@ class Opa:
 
 
 def binary() -> Path:
-    """The server's binary: ``$OSTIARY_OPA``, the one ``make setup`` built, or the one on ``PATH``.
+    """The server's binary: ``$OSTIARY_TEST_OPA``, the one ``make setup`` built, or the one on ``PATH``.
 
     Raises:
         ServerError: there is none.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for path in (os.environ.get("OSTIARY_OPA"), cache / "ostiary" / f"opa-{VERSION}" / "opa", shutil.which("opa")):
+    for path in (os.environ.get("OSTIARY_TEST_OPA"), cache / "ostiary" / f"opa-{VERSION}" / "opa", shutil.which("opa")):
         if path and os.access(path, os.X_OK):
             return Path(path)
     raise ServerError("there is no OPA server", _FIX)
-
-
-def built(bundle: Bundle, roots: Sequence[str] = ("",)) -> bytes:
-    """The bundle as OPA loads it: modules, data and a manifest that names its revision and what it owns, everything."""
-    manifest = {"revision": bundle.revision, "roots": list(roots)}
-    files = {archive.MANIFEST: json.dumps(manifest).encode(), "data.json": bundle.data.encode()}
-    return archive.write(files | {module.name: module.text.encode() for module in bundle.modules})
 
 
 @contextmanager

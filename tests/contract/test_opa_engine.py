@@ -9,18 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from deploy.servers.opa import built, opa
+from deploy.servers.opa import opa
 from gateway.adapters.opa import Examination, OpaEngine
 from gateway.adapters.opa.wire import MAX_ANSWER_BYTES
+from gateway.adapters.rego.bundles import archive
+from gateway.adapters.rego.bundles.building import bundle_archive
 from gateway.adapters.rego.probe import PROBES
-from gateway.core.bundle import Bundle, BundleError, Module
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Effect
 from gateway.core.errors import Unavailable
 from tests.clock import StepClock
 from tests.fakes.opa import FakeOpa, Reply, answer, closing, fake_opa, raw, saying, silence
-from tests.oracles import need_server
+from tests.opa import required
 from tests.policy_engines import PATIENT, decide, engine_at
 from tests.rego_demo import RULES, demo, until
 from tests.rego_demo import saying as asking
@@ -320,8 +323,8 @@ LOOP = asking("loop")
 
 async def test_opa_that_is_killed_in_the_middle_of_a_question() -> None:
     """Its question is unavailable, and so is everything after it."""
-    need_server()
-    with opa({"ostiary": built(BUNDLE)}) as server:
+    required()
+    with opa({"ostiary": bundle_archive(BUNDLE)}) as server:
         async with engine_at(server.url, BUNDLE) as asked:
             question = asyncio.create_task(refused(asked.evaluate("d", [LOOP])))
             await until(lambda: _is_working(server.process.process.pid))
@@ -332,8 +335,8 @@ async def test_opa_that_is_killed_in_the_middle_of_a_question() -> None:
 
 async def test_opa_that_hangs_is_left_at_the_deadline() -> None:
     """A policy that takes too long costs its own question only."""
-    need_server()
-    with opa({"ostiary": built(BUNDLE)}, unix=True) as server:
+    required()
+    with opa({"ostiary": bundle_archive(BUNDLE)}, unix=True) as server:
         async with engine_at(server.url, BUNDLE, BRISK) as asked:
             assert "deadline" in await refused(asked.evaluate("d", [LOOP]))
         async with engine_at(server.url, BUNDLE) as asked:
@@ -343,12 +346,12 @@ async def test_opa_that_hangs_is_left_at_the_deadline() -> None:
 
 async def test_real_opa_takes_up_a_new_bundle() -> None:
     """The gateway is first, OPA follows; whoever is asked in between is decided by one of the two, and named."""
-    need_server()
-    with opa({"ostiary": built(BUNDLE)}) as server:
+    required()
+    with opa({"ostiary": bundle_archive(BUNDLE)}) as server:
         async with engine_at(server.url, BUNDLE) as asked:
             await asked.serve(OTHER, allowed)
             assert (await decide(asked, DOCUMENT))[0].revision == BUNDLE.revision
-            (server.folder / "next").write_bytes(built(OTHER))
+            (server.folder / "next").write_bytes(bundle_archive(OTHER))
             (server.folder / "next").replace(server.folder / "ostiary.tar.gz")
             seen = [BUNDLE.revision]
             async with asyncio.timeout(20):
@@ -359,9 +362,9 @@ async def test_real_opa_takes_up_a_new_bundle() -> None:
 
 async def test_real_opa_with_another_bundle_is_refused() -> None:
     """What it says of itself is compared, not what its bundle is called."""
-    need_server()
+    required()
     with (
-        opa({"ostiary": built(OTHER)}) as server,
+        opa({"ostiary": bundle_archive(OTHER)}) as server,
         pytest.raises(BundleError, match=f"{OTHER.revision}.*{BUNDLE.revision}"),
     ):
         async with engine_at(server.url, BUNDLE):
@@ -370,15 +373,27 @@ async def test_real_opa_with_another_bundle_is_refused() -> None:
 
 async def test_real_opa_with_two_bundles_is_refused() -> None:
     """Another bundle could hold what the gateway never examined."""
-    need_server()
-    other = Module("other.rego", "package other\n\nx := 1\n")
-    manifest = {
-        "ostiary": built(BUNDLE, roots=("gateway",)),
-        "other": built(Bundle((other,), (), "{}", "o"), roots=("other",)),
-    }
-    with opa(manifest) as server, pytest.raises(BundleError, match="2 bundles"):
+    required()
+    files = archive.read("b", bundle_archive(BUNDLE)) | {".manifest": b'{"revision": "r", "roots": ["gateway"]}'}
+    other = {".manifest": b'{"revision": "o", "roots": ["other"]}', "other/data.json": b"{}"}
+    bundles = {"ostiary": archive.write(files), "other": archive.write(other)}
+    with opa(bundles) as server, pytest.raises(BundleError, match="2 bundles"):
         async with engine_at(server.url, BUNDLE):
             pass
+
+
+async def test_nothing_can_be_added_beside_the_bundle() -> None:
+    """A package put into OPA by its REST interface would speak under the bundle's revision: it is refused."""
+    required()
+    rule = 'package gateway.policies.evil\n\nallow contains {"id": "evil.yes", "msg": "m"} if true\n'
+    with opa({"ostiary": bundle_archive(BUNDLE)}) as server:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            for path, body in (("/v1/policies/evil", rule), ("/v1/data/gateway/scope", "{}"), ("/v1/data/house", "{}")):
+                answer = await client.put(path, content=body)
+                assert answer.status_code == 400
+        async with engine_at(server.url, BUNDLE) as asked:
+            (decision,) = await decide(asked, asking("nothing"))
+            assert decision.reasons[0].id == "default.no_allow"
 
 
 def _is_working(pid: int) -> bool:

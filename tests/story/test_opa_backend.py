@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deploy.servers.opa import VERSION, Opa, built, opa
+from deploy.servers.opa import VERSION, Opa, opa
 from gateway import app
 from gateway.adapters.identity import Grant
+from gateway.adapters.rego.bundles.building import bundle_archive
 from gateway.adapters.rego.layers import load as load_bundle
 from gateway.adapters.rego.layers import shipped
 from gateway.cli import home
@@ -27,7 +28,7 @@ from gateway.settings import GatewaySettings
 from gateway.settings_file import load
 from gateway.settings_policy import OpaSection
 from tests.evidence import make_call
-from tests.oracles import need_server
+from tests.opa import required
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = """
@@ -41,7 +42,7 @@ input_schema = { type = "object", additionalProperties = false }
 statement = "SELECT 1"
 parameters = []
 """
-GRANTED = '[policy.data.gateway.scope.users."*"]\nallow = ["erp.*"]\n'
+GRANTED = '[policy.data.gateway.scope.users.ada]\nallow = ["erp.*"]\n'
 AUTHZ = """# METADATA
 # title: Who may ask this OPA
 package system.authz
@@ -52,7 +53,7 @@ allow if input.identity == "opa-token-1"
 
 allow if input.path == ["health"]
 """
-DATA = {"gateway": {"scope": {"users": {"*": {"allow": ["erp.*"]}}}}}
+DATA = {"gateway": {"scope": {"users": {"ada": {"allow": ["erp.*"]}}}}}
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +77,9 @@ def house(tmp_path: Path) -> Path:
 @contextmanager
 def guarded(bundle: Bundle) -> Iterator[Opa]:
     """An OPA with this bundle that asks for a token."""
-    need_server()
+    required()
     arguments = ("--authentication=token", "--authorization=basic")
-    with opa({"ostiary": built(bundle)}, unix=True, arguments=arguments) as running:
+    with opa({"ostiary": bundle_archive(bundle)}, unix=True, arguments=arguments) as running:
         yield running
 
 
