@@ -21,7 +21,7 @@ __all__ = ["oracle"]
 
 INPUTS = 2000
 # About so many documents are in an example.
-EACH = 15
+EACH = 16
 QUICK = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.generate, Phase.shrink],

@@ -37,7 +37,6 @@ _RARE: Final[Mapping[str, Sequence[Json]]] = {
     "goal": [{"sha256": "0" * 64, "trusted": trusted} for trusted in (False, True)],
 }
 _POOLS: Final = {"server": SERVERS, "name": NAMES, "by": PEOPLE, "id": PEOPLE}
-_IN_CALLS: Final = ("args", "args_digest", "budget", "approvals")
 _IN_RUNS_OF_CALLS: Final = ("calls", "sums", "amounts")
 
 word: Final = st.one_of(
@@ -59,6 +58,12 @@ def schema() -> dict[str, Json]:
     """The input's JSON Schema."""
     text = files("gateway").joinpath("schemas", "policy-input.v1.json").read_text("utf-8")
     return dict(json.loads(text))
+
+
+@cache
+def _in_calls() -> frozenset[str]:
+    """Members that the schema keeps out of phase ``list``."""
+    return frozenset(name for part in schema()["else"]["not"]["anyOf"] for name in part["required"])
 
 
 def deep(levels: int) -> Json:
@@ -116,7 +121,7 @@ def _fitting(document: dict[str, Json]) -> dict[str, Json]:
         made.setdefault("on_behalf_of", {"id": "dora", "groups": []})
     run = dict(made["run"])
     if made["phase"] == "list":
-        made = {name: item for name, item in made.items() if name not in _IN_CALLS}
+        made = {name: item for name, item in made.items() if name not in _in_calls()}
         run = {name: item for name, item in run.items() if name not in _IN_RUNS_OF_CALLS}
     else:
         made = {"args": {}, "args_digest": "0" * 64, **made}
@@ -151,7 +156,8 @@ def _objects(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.Sear
         return st.dictionaries(_keys(known), inner, min_size=1, max_size=4)
     parts = {name: _named(name, one, known) for name, one in said["properties"].items() if one is not False}
     needed = {name: part for name, part in parts.items() if name in said.get("required", ())}
-    return st.fixed_dictionaries(needed, optional={name: part for name, part in parts.items() if name not in needed})
+    found = st.fixed_dictionaries(needed, optional={name: part for name, part in parts.items() if name not in needed})
+    return found.filter(bool) if said.get("minProperties") else found
 
 
 def _named(name: str, said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
@@ -172,8 +178,8 @@ def _keys(known: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def _integers(said: Mapping[str, Json]) -> st.SearchStrategy[int]:
-    least = said.get("minimum")
-    return integer if least is None else integer.map(lambda number: max(number, least))
+    least, most = said.get("minimum", -(2**63)), said.get("maximum", 2**63)
+    return integer.map(lambda number: min(max(number, least), most))
 
 
 def _strings(pattern: str, known: st.SearchStrategy[str]) -> st.SearchStrategy[str]:

@@ -66,7 +66,9 @@ _approval: Final = st.fixed_dictionaries(
     {},
     optional={
         "tools": st.dictionaries(_tool, _people, max_size=2),
-        "effects": st.dictionaries(st.sampled_from([str(effect) for effect in EffectClass]), _people, max_size=2),
+        "effects": st.dictionaries(
+            st.sampled_from([str(effect) for effect in EffectClass]), _people, min_size=2, max_size=4
+        ),
         "unattended": st.lists(_tool, max_size=2),
     },
 )
@@ -76,10 +78,9 @@ _open: Final = st.fixed_dictionaries(
     optional={"groups": st.dictionaries(st.sampled_from(GROUPS), _lists, min_size=1, max_size=2)},
 )
 gateway: Final = st.fixed_dictionaries(
-    {"scope": st.one_of(_scope, _open, _open)},
+    {"scope": st.one_of(_scope, _open, _open), "approval": _approval},
     optional={
         "limits": st.dictionaries(_tool, _limit, min_size=3, max_size=6),
-        "approval": _approval,
         "sandbox": st.fixed_dictionaries({"accept_missing": st.lists(st.sampled_from(_MAY_LACK), max_size=3)}),
     },
 )
