@@ -6,7 +6,10 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3.11 python3; do \
   done)
 BIN := .venv/bin
 # Packages that cannot live beside the gateway's own (two major versions of one SDK, servers, tools): one venv each.
-TEST_VENVS := .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stamp
+TEST_VENVS := .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stamp .venvs/opa/.stamp
+# A real OPA server is on no package index. Go builds it once, in one to three minutes; without Go its tests are skipped.
+OPA_VERSION := 1.20.2
+OPA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ostiary/opa-$(OPA_VERSION)/opa
 PIP := --disable-pip-version-check install --quiet --progress-bar off
 # The locks are complete: nothing is resolved again, which old versions of pip get wrong where extras are pinned.
 PINNED := --require-hashes --only-binary :all: --no-deps
@@ -21,7 +24,7 @@ ARGS ?=
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinned by hash
+setup: $(if $(shell command -v go),$(OPA)) .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinned by hash
 
 test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m deploy.checks.suites)
@@ -47,20 +50,21 @@ recording: setup  ## the demo as the animated picture of the README (ARGS=--chec
 	  --mask '(?:no network, no files|degraded: no cap).*=what this machine can hold is tried out first' \
 	  $(ARGS) -- $(BIN)/python -m deploy.demo --require-all
 
-campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
+campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults, NAME=policy-diff)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
-	$(BIN)/python -m deploy.campaigns.$(NAME) $(ARGS)
+	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 
 bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
 	$(BIN)/python -m loadtests.one_door $(ARGS)
 
 lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
-	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers; do \
-	  source=$$name.in; case $$name in \
+	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers opa; do \
+	  source=$$name.in; python=3.11; case $$name in \
 	    base) source=../pyproject.toml;; \
 	    demo) source='--extra demo -c base.txt ../pyproject.toml';; \
+	    opa) python=3.14;; \
 	  esac; \
-	  ../.venvs/lock/bin/uv pip compile $$source -o $$name.txt --upgrade --universal --python-version 3.11 --quiet \
+	  ../.venvs/lock/bin/uv pip compile $$source -o $$name.txt --upgrade --universal --python-version $$python --quiet \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras \
 	    --custom-compile-command 'make lock' || exit 1; \
 	done
@@ -84,5 +88,13 @@ clean:  ## remove what make made
 .venvs/%/.stamp: requirements/%.txt | .venv/.deps
 	@echo "== .venvs/$*"
 	@rm -rf .venvs/$* && $(PYTHON) -m venv --without-pip .venvs/$*
-	@.venv/bin/python -m pip --python .venvs/$*/bin/python $(PIP) --no-compile $(PINNED) -r $<
+	@.venv/bin/python -m pip --python .venvs/$*/bin/python $(PIP) --no-compile $(PINNED) $(PIP_$*) -r $<
 	@touch $@
+
+# The one package in it says that it needs Python 3.14, and does not.
+PIP_opa := --ignore-requires-python
+
+$(OPA):
+	@echo "== an OPA server for the tests, $@"
+	@GOBIN=$(@D) GOFLAGS=-trimpath GOTOOLCHAIN=local CGO_ENABLED=0 nice go install -tags=opa_no_oci -gcflags=all=-l \
+	  -ldflags='-s -w' github.com/open-policy-agent/opa@v$(OPA_VERSION) || echo 'no OPA server: its tests are skipped'

@@ -9,15 +9,13 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, boxes, hardening, listening, logs, minting, policies, shadowing, upstreams
+from gateway import books, boxes, engines, hardening, listening, logs, minting, policies, shadowing, upstreams
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
-from gateway.adapters.rego.engine import EngineSettings, RegoEngine
-from gateway.core.bundle import Bundle
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
@@ -147,7 +145,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     logs.configure(redactor.text)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
-    watched, active = await policies.opened(settings, watch, _engine(settings), stack)
+    watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     engine = await shadowing.opened(settings, active, meter, stack)
     issuer, identity = _identity(settings, clock)
     static = StaticCredentials(_credentials(settings), known)
@@ -201,11 +199,6 @@ def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssue
 def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
     observe = settings.policy.mode == "observe"
     return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
-
-
-def _engine(settings: GatewaySettings) -> Callable[[Bundle], RegoEngine]:
-    options = EngineSettings(settings.policy.workers, settings.policy.deadline_ms / 1000)
-    return lambda bundle: RegoEngine(bundle, options)
 
 
 def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:

@@ -108,6 +108,8 @@ _PATHS = (
     ("vault", "ca_certificate"),
     ("vault", "secret_id", "file"),
     ("vault", "token", "file"),
+    ("policy", "opa", "ca_certificate"),
+    ("policy", "opa", "token", "file"),
 )
 
 

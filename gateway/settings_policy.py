@@ -45,6 +45,19 @@ class ShadowSection(Section):
     sample_pct: int = Field(10, ge=1, le=100, description="Share of the questions it is asked, in percent.")
 
 
+class OpaSection(Section):
+    """A real OPA server that serves the gateway's own bundle; see docs/policy.md."""
+
+    url: str = Field(
+        "http://127.0.0.1:8181",
+        pattern=r"^(https://[^/?#@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?|unix:///.+)$",
+        description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
+    )
+    token: SecretReference | None = Field(None, description="Bearer token OPA asks for.")
+    ca_certificate: Path | None = Field(None, description="PEM file OPA's certificate is checked against.")
+    connections: int = Field(16, ge=1, le=256, description="Requests at a time.")
+
+
 class PolicySection(Section):
     """Which Rego decides, and how long it may take."""
 
@@ -65,3 +78,5 @@ class PolicySection(Section):
     shadow: ShadowSection | None = Field(None, description="A candidate to be compared with what is in force.")
     workers: int = Field(1, ge=1, le=16, description="Policy worker processes.")
     deadline_ms: int = Field(50, ge=5, le=5000, description="Longest a decision may take, from dispatch.")
+    engine: Literal["embedded", "opa"] = Field("embedded", description="Who evaluates: own workers, or an OPA server.")
+    opa: OpaSection = OpaSection()

@@ -39,6 +39,22 @@ test_any_pattern_of_a_list_matches if {
 	not scope.matched(["crm.*", "erp.read.*", "x.y"]) with input as tool("read")
 }
 
+test_each_joker_on_its_own if {
+	every pattern in ["erp.post.invoic[ae]", "erp[.]post.invoice", "erp.post[!x]invoice", "er?.po??.{in,out}voice"] {
+		scope.matched([pattern]) with input as tool("read")
+	}
+	every pattern in ["erp.post.invoic[!e]", "erp[!.]post.invoice", "erp?.post.invoice", "erpxpost.invoice", "erp.{a,b}"] {
+		not scope.matched([pattern]) with input as tool("read")
+	}
+}
+
+# What glob.match of OPA misses.
+test_wildcards_in_alternatives if {
+	every patterns in [["*erp_*", "*"], ["*erp*_.", "*"], ["{erp*,.}*post{*,a}"], ["*?.[bxe]*", "*"]] {
+		scope.matched(patterns) with input as tool("read")
+	}
+}
+
 test_empty_list_matches_nothing if not scope.matched([]) with input as tool("read")
 
 test_wildcard_covers_all_but_money if {

@@ -1,4 +1,4 @@
-"""The policy engine on real workers: what it answers, and which bundles it serves."""
+"""What is the embedded engine's own: its faults in the log, which bundles it serves, what it remembers."""
 
 import asyncio
 import json
@@ -8,12 +8,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.rego.engine import RegoEngine
-from gateway.adapters.rego.layers import load, shipped
-from gateway.adapters.rego.probe import PROBES
 from gateway.core.bundle import BundleError, Module, bundled
 from gateway.core.decision import Effect
-from gateway.core.errors import TooLarge, Unavailable
-from gateway.core.policy_input import MAX_BYTES
+from gateway.core.errors import Unavailable
 from tests.rego_demo import (
     MAIN,
     SETTINGS,
@@ -22,38 +19,6 @@ from tests.rego_demo import (
     saying,
     serving,
 )
-
-
-async def test_allow_deny_require_and_oblige() -> None:
-    """Each part of the contract arrives, with revision and engine named."""
-    async with serving() as engine:
-        words = ("yes", "no", "ask", "bound", "nothing")
-        decisions = await decide(engine, *(saying(word) for word in words))
-        effects = [decision.effect for decision in decisions]
-        assert effects == [Effect.ALLOW, Effect.DENY, Effect.NEEDS_APPROVAL, Effect.ALLOW, Effect.DENY]
-        assert decisions[1].reasons[0].id == "demo.no"
-        assert decisions[1].reasons[0].package == "demo"
-        assert decisions[2].requirements[0].quorum == 2
-        assert (decisions[3].obligations.timeout_s, decisions[3].obligations.per_minute) == (2, 7)
-        assert decisions[4].reasons[0].id == "default.no_allow"
-        assert {decision.revision for decision in decisions} == {engine.revision}
-        assert decisions[0].engine == "regorus 0.13.0"
-        await engine.ping()
-
-
-async def test_shipped_policies_answer() -> None:
-    """The shipped bundle grants what the data grants and hints at each list that is missing."""
-    both = {"probe": {"allow": ["probe.*"]}}
-    granted = {"gateway": {"scope": {"agents": both, "users": both}}}
-    async with serving(load([shipped()], granted)) as engine:
-        assert [decision.effect for decision in await decide(engine, *PROBES)] == [Effect.ALLOW, Effect.ALLOW]
-    async with serving(load([shipped()])) as engine:
-        (listed, _called) = await decide(engine, *PROBES)
-        assert listed.effect is Effect.DENY
-        assert {reason.fact for reason in listed.reasons[1:]} == {
-            "data.gateway.scope.agents.probe.allow",
-            "data.gateway.scope.users.probe.allow",
-        }
 
 
 async def test_error_of_a_policy_is_a_fault_of_its_input_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -67,14 +32,6 @@ async def test_error_of_a_policy_is_a_fault_of_its_input_only(caplog: pytest.Log
     assert "hunter2" not in caplog.text
 
 
-async def test_input_that_is_no_json_is_a_fault() -> None:
-    """Garbage in denies."""
-    async with serving() as engine:
-        for document in (b"", b"{", b"[" * 500):
-            (decision,) = await decide(engine, document)
-            assert decision.reasons[0].id.startswith("engine.")
-
-
 async def test_many_questions_at_once_get_their_own_answers() -> None:
     """200 concurrent questions on two workers: no answer is mixed up."""
     async with serving(settings=replace(SETTINGS, workers=2)) as engine:
@@ -83,23 +40,6 @@ async def test_many_questions_at_once_get_their_own_answers() -> None:
         for word, (first, second) in zip(words, answers, strict=True):
             assert first.effect is (Effect.ALLOW if word == "yes" else Effect.DENY)
             assert second.reasons[0].id == "default.no_allow"
-
-
-async def test_listing_of_500_tools() -> None:
-    """A long question is asked in parts and answered in order."""
-    async with serving() as engine:
-        decisions = await decide(engine, *(saying("yes" if n % 2 else "no") for n in range(500)))
-        assert [d.effect is Effect.ALLOW for d in decisions] == [bool(n % 2) for n in range(500)]
-        assert await decide(engine) == []
-
-
-async def test_input_over_the_cap_is_refused() -> None:
-    """No worker is bothered with it."""
-    async with serving() as engine:
-        with pytest.raises(TooLarge):
-            await engine.evaluate("d", [b" " * (MAX_BYTES + 1)])
-        large = saying("yes", text="x" * (MAX_BYTES - 200))
-        assert [d.effect for d in await decide(engine, *[large] * 8)] == [Effect.ALLOW] * 8
 
 
 @pytest.mark.parametrize(

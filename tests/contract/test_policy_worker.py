@@ -63,12 +63,11 @@ async def test_worker_killed_in_the_middle_of_a_question() -> None:
         assert decision.effect is Effect.ALLOW
 
 
-@pytest.mark.parametrize("word", ["bomb", "deep"])
-async def test_policy_that_eats_memory_or_stack(word: str) -> None:
+async def test_policy_that_eats_memory() -> None:
     """It ends its worker or becomes a fault, never an allow, and the engine goes on."""
     async with serving(settings=replace(SETTINGS, memory_bytes=160 * 1024 * 1024)) as engine:
         try:
-            (decision,) = await decide(engine, saying(word))
+            (decision,) = await decide(engine, saying("bomb"))
             assert decision.faulty
         except Unavailable:
             pass

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.adapters.rego import lint_builtins, lint_forms
+from gateway.adapters.rego.finding import Finding
 from gateway.adapters.rego.trees import Source, nodes, rule_name, static_path
 
 # GW002: answers that depend on the world or on chance cannot be replayed, and some reach out to the network.
@@ -50,27 +52,6 @@ _REFS = ("RefDot", "RefBrack")
 _COMPREHENSIONS = ("ArrayCompr", "SetCompr", "ObjectCompr")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """One thing wrong with a bundle.
-
-    Attributes:
-        file: name of the module, or empty where it concerns the bundle as a whole.
-        line: from 1; 0 where there is none.
-        rule: ``GW001`` ...
-        message: what is wrong and what to write instead.
-    """
-
-    file: str
-    line: int
-    rule: str
-    message: str
-
-    def __str__(self) -> str:
-        """``file:line: rule message``."""
-        return f"{self.file or 'bundle'}:{self.line}: {self.rule} {self.message}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Bundle:
     builtins: frozenset[str]
@@ -84,7 +65,9 @@ def lint(sources: Sequence[Source], builtins: frozenset[str]) -> list[Finding]:
     total = {f"{s.package}.{rule_name(rule)}" for s in sources for rule in s.rules if _always_defined(rule)}
     known = _Bundle(builtins | {"print"}, frozenset(rules), frozenset(total))
     findings = [finding for s in sources for rule in s.rules for finding in _lint_rule(s, rule, known)]
-    return sorted({*findings, *_recursion(sources, known), *_packages(sources)})
+    packages = [source.package for source in sources]
+    dialects = [finding for s in sources for finding in (*lint_builtins.lint(s), *lint_forms.lint(s, packages))]
+    return sorted({*findings, *dialects, *_recursion(sources, known), *_packages(sources)})
 
 
 def _lint_rule(module: Source, rule: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.finding import Finding
 from gateway.adapters.rego.layers import shipped
-from gateway.adapters.rego.lint import Finding, lint
+from gateway.adapters.rego.lint import lint
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.adapters.rego.examination import answers
+from gateway.adapters.rego.finding import Finding
 from gateway.adapters.rego.layers import load, shipped
-from gateway.adapters.rego.lint import Finding
 from gateway.adapters.rego.preflight import examine, parse, preflight
 from gateway.adapters.rego.settings import EngineSettings
 from gateway.adapters.rego.trees import Source

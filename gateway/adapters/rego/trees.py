@@ -71,3 +71,15 @@ def rule_name(rule: Mapping[str, Any]) -> str:
         return ".".join(static_path(rule["Default"]["refr"])[:1])
     (head,) = rule["Spec"]["head"].values()
     return ".".join(static_path(head["refr"])[:1])
+
+
+def stripped(node: Any) -> Any:
+    """The tree without its places in the text: two expressions that are written alike are equal."""
+    if isinstance(node, Mapping):
+        if "field" in node and isinstance(node["field"], list):
+            return {"refr": stripped(node["refr"]), "field": node["field"][1]}
+        return {key: stripped(child) for key, child in node.items() if key not in _PLACES}
+    return [stripped(child) for child in node] if isinstance(node, list) else node
+
+
+_PLACES = frozenset({"span", "eidx", "sidx", "qidx"})

@@ -9,5 +9,5 @@ deny contains {
 } if {
 	input.phase == "call"
 	input.tool.fqn == "erp.add_note"
-	upper(input.args.text) == input.args.text
+	regex.match(`^[^a-z]*$`, input.args.text)
 }

@@ -25,13 +25,16 @@ def layer_archive(folder: Path) -> bytes:
         raise BundleError(f"{folder}/{MANIFEST}: is written here; take it away")
     bundle = layers.joined([layer])
     files = {name: content for name, content in layer.files.items() if not name.endswith("_test.rego")}
-    return archive.write(files | {MANIFEST: _manifest(bundle, bundle.revision)})
+    return archive.write(files | {MANIFEST: _manifest(bundle.revision, _outermost(_roots(bundle)))})
 
 
 def bundle_archive(bundle: Bundle) -> bytes:
-    """All that a gateway serves, under its own revision; what an OPA server beside it is given."""
+    """All that a gateway serves, under its own revision; what an OPA server beside it is given.
+
+    It owns all of ``data``: OPA lets nobody add a package beside it, which would speak under the same revision.
+    """
     files = {module.name: module.text.encode() for module in bundle.modules}
-    files |= {"data.json": bundle.data.encode(), MANIFEST: _manifest(bundle, bundle.revision)}
+    files |= {"data.json": bundle.data.encode(), MANIFEST: _manifest(bundle.revision, [()])}
     return archive.write(files)
 
 
@@ -45,8 +48,7 @@ def signed(content: bytes, private_key: bytes, key_id: str) -> bytes:
     return archive.write(files | {SIGNATURES: signatures.signed(files, private_key, key_id)})
 
 
-def _manifest(bundle: Bundle, revision: str) -> bytes:
-    roots = _outermost(_roots(bundle))
+def _manifest(revision: str, roots: Iterable[Steps]) -> bytes:
     members = {"revision": revision, "roots": ["/".join(root) for root in roots], "rego_version": 1}
     return json.dumps(members, sort_keys=True).encode()
 

@@ -1,0 +1,1 @@
+"""The embedded engine held against OPA itself, over inputs and data of every kind."""

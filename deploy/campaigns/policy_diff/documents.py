@@ -1,0 +1,190 @@
+"""Hypothesis strategies: ``gateway.input/v1`` documents as its JSON Schema has them, and the data the packages read.
+
+Names come from small pools, so that lists, limits and documents meet; strings of any kind stand among them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import jsonschema_rs
+from hypothesis import strategies as st
+
+from gateway.core.canonical import MAX_SAFE_INTEGER, encode
+
+Json = Any
+SERVERS: Final = ("erp", "crm", "e-r")
+NAMES: Final = ("pay", "pay_x", "read.all")
+TOOLS: Final = tuple(f"{server}.{name}" for server in SERVERS for name in NAMES)
+PEOPLE: Final = ("dora", "clerk", "a")
+GROUPS: Final = ("ap", "finance", "crm")
+MEASURES: Final = ("amount.EUR", "amount.USD", "items")
+# What parsers, folds and printers trip over: case mappings, marks, astral characters, formats, huge numbers.
+HOSTILE: Final = (
+    "", " ", "%s", "%d%%", "*", "{a,b}", "[a", "a.b", "..", "Stra\u00dfe", "\u0130", "\u03c2", "e\u0301", "\U0001f600",
+    "\u200b", "\u2028", "\ufffd", "\uffff", "\u202e", "a\nb", "\t", '"', "\\", "${x}", "{{x}}", "null", "true", "1",
+    "9007199254740993", "-170141183460469231731687303715884105728", "1e400", "0x10", " 5", "data.gateway", "__proto__",
+)  # fmt: skip
+_RARE: Final[Mapping[str, Sequence[Json]]] = {
+    "context": [
+        {"env": env, "region": region, "channel": "mcp"} for env in ("production", "") for region in ("eu", "us")
+    ],
+    "vendor": [{"name": "v", "region": "eu"}, {"name": "", "region": "us", "retention_days": 30}],
+    "price": [{"micros": 0, "currency": "EUR"}, {"micros": 2**53, "currency": "%s"}],
+    "auth": [{"method": "local", "issuer": "urn:x"}, {"method": "", "issuer": "\U0001f600"}],
+    "goal": [{"sha256": "0" * 64, "trusted": trusted} for trusted in (False, True)],
+}
+_POOLS: Final = {"server": SERVERS, "name": NAMES, "by": PEOPLE, "id": PEOPLE}
+_IN_RUNS_OF_CALLS: Final = ("calls", "sums", "amounts")
+
+word: Final = st.one_of(
+    st.sampled_from((*PEOPLE, *GROUPS)), st.sampled_from((*PEOPLE, *SERVERS, *HOSTILE)), st.text(max_size=4)
+)
+# As the canonical form has them: integers beyond 2^53 are strings.
+integer: Final = st.one_of(
+    st.integers(-3, 12), st.sampled_from((MAX_SAFE_INTEGER, -MAX_SAFE_INTEGER, 10**15)), st.integers(0, 10**6)
+)
+fraction: Final = st.sampled_from((0.1, 0.5, 2.5, 1e-7, 1e21, -1.25, 3.0))
+scalar: Final = st.one_of(st.none(), st.booleans(), integer, fraction, word)
+value: Final = st.recursive(
+    scalar, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(word, inner, max_size=3)), max_leaves=6
+)
+
+
+@cache
+def schema() -> dict[str, Json]:
+    """The input's JSON Schema."""
+    text = files("gateway").joinpath("schemas", "policy-input.v1.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+@cache
+def _in_calls() -> frozenset[str]:
+    """Members that the schema keeps out of phase ``list``."""
+    return frozenset(name for part in schema()["else"]["not"]["anyOf"] for name in part["required"])
+
+
+def deep(levels: int) -> Json:
+    """A value nested so many levels."""
+    found: Json = "x"
+    for level in range(levels):
+        found = [found] if level % 2 else {"a": found}
+    return found
+
+
+def questions(words: Sequence[str]) -> st.SearchStrategy[list[bytes]]:
+    """Documents that are asked one after the other; some differ only in what may differ between two calls of a run.
+
+    ``words`` are what the packages at hand compare with.
+    """
+    return st.lists(_family(tuple(words)), min_size=2, max_size=2).map(
+        lambda found: [one for all_ in found for one in all_]
+    )
+
+
+@cache
+def _family(words: tuple[str, ...]) -> st.SearchStrategy[list[bytes]]:
+    known = st.one_of(word, st.sampled_from(words)) if words else word
+    whole = _of(schema(), known)
+    run = schema()["properties"]["run"]["properties"]
+    other = {
+        "time": _of(schema()["properties"]["time"], known),
+        "args": _arguments(known),
+        **{name: _of(run[name], known) for name in _IN_RUNS_OF_CALLS},
+    }
+    return st.builds(_members, whole, st.lists(st.fixed_dictionaries({}, optional=other), min_size=3, max_size=7))
+
+
+def _members(first: dict[str, Json], others: list[dict[str, Json]]) -> list[bytes]:
+    tool = first["tool"]
+    named = {**first, "tool": {**tool, "fqn": f"{tool['server']}.{tool['name']}"}}
+    # As for every call, both phases are asked about.
+    made = [_other(named, facts) for facts in others]
+    return [encode(_fitting({**one, "phase": phase})) for one in made for phase in ("list", "call")]
+
+
+def _other(first: dict[str, Json], facts: dict[str, Json]) -> dict[str, Json]:
+    run = {name: item for name, item in facts.items() if name in _IN_RUNS_OF_CALLS}
+    own = {name: item for name, item in facts.items() if name not in run}
+    return {**first, **own, "run": {**first["run"], **run}}
+
+
+def _fitting(document: dict[str, Json]) -> dict[str, Json]:
+    """What the schema says across members: who calls, and what is there in phase ``call`` only."""
+    made = dict(document)
+    if made["principal"]["kind"] == "person":
+        made.pop("agent", None)
+    else:
+        made.setdefault("agent", {"id": made["principal"]["id"]})
+        made.setdefault("on_behalf_of", {"id": "dora", "groups": []})
+    run = dict(made["run"])
+    if made["phase"] == "list":
+        made = {name: item for name, item in made.items() if name not in _in_calls()}
+        run = {name: item for name, item in run.items() if name not in _IN_RUNS_OF_CALLS}
+    else:
+        made = {"args": {}, "args_digest": "0" * 64, **made}
+        run = {"calls": {}, "sums": {}, **run}
+    return {**made, "run": run}
+
+
+def _arguments(known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    return st.one_of(st.dictionaries(known, value, max_size=4), st.integers(1, 60).map(lambda n: {"deep": deep(n)}))
+
+
+def _of(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    if "$ref" in said:
+        return _of(schema()["$defs"][said["$ref"].rpartition("/")[2]], known)
+    if "const" in said or "enum" in said:
+        return st.sampled_from(said.get("enum", [said.get("const")]))
+    if "anyOf" in said:
+        return st.one_of([_of(one, known) for one in said["anyOf"]])
+    kind = said.get("type")
+    if kind == "string":
+        return _strings(said.get("pattern", ""), known)
+    if kind == "array":
+        return st.lists(_of(said["items"], known), min_size=said.get("minItems", 0), max_size=2)
+    simple = {"boolean": st.booleans(), "integer": _integers(said), "number": st.one_of(integer, fraction)}
+    return simple[kind] if kind in simple else _objects(said, known)
+
+
+def _objects(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    if "properties" not in said:
+        further = said.get("additionalProperties")
+        inner = _of(further, known) if isinstance(further, dict) else value
+        return st.dictionaries(_keys(known), inner, min_size=1, max_size=4)
+    parts = {name: _named(name, one, known) for name, one in said["properties"].items() if one is not False}
+    needed = {name: part for name, part in parts.items() if name in said.get("required", ())}
+    found = st.fixed_dictionaries(needed, optional={name: part for name, part in parts.items() if name not in needed})
+    return found.filter(bool) if said.get("minProperties") else found
+
+
+def _named(name: str, said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    # What rules rarely read is drawn in one piece, as every draw takes time; what they match is often a known name.
+    if name in _RARE:
+        return st.sampled_from([item for item in _RARE[name] if _fits(said, item)])
+    if name in _POOLS and said.get("type") == "string":
+        return st.sampled_from((*_POOLS[name] * 40, *HOSTILE))
+    return _of(said, known)
+
+
+def _fits(said: Mapping[str, Json], item: Json) -> bool:
+    return jsonschema_rs.is_valid({"$defs": schema()["$defs"], **said}, item)
+
+
+def _keys(known: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(st.sampled_from((*TOOLS, *MEASURES) * 4), known)
+
+
+def _integers(said: Mapping[str, Json]) -> st.SearchStrategy[int]:
+    least, most = said.get("minimum", -(2**63)), said.get("maximum", 2**63)
+    return integer.map(lambda number: min(max(number, least), most))
+
+
+def _strings(pattern: str, known: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    if "[0-9a-f]{64}" in pattern:
+        return st.sampled_from(("0" * 64, "ab" * 32))
+    if "T" in pattern:
+        return st.sampled_from(("2026-01-01T00:00:00.000000Z", "2026-07-05T13:37:59.999999Z"))
+    return st.integers(10**16, 10**30).map(str) if pattern else known

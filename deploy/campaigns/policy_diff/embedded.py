@@ -1,0 +1,43 @@
+"""The embedded engine without its processes: the worker's own code and the memory before it, on one thread."""
+
+from deploy.campaigns.policy_diff.oracle import Spoken
+from gateway.adapters.rego import worker
+from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.memory import Memory
+from gateway.adapters.rego.routing import Routes
+from gateway.core.bundle import Bundle
+
+
+class Embedded:
+    """Answers from one bundle at a time, and remembers what it may, as ``RegoEngine`` does.
+
+    Attributes:
+        recalled: how many answers came from memory.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        """``routes`` are those of the bundles' modules; their data may differ."""
+        self._routes = routes
+        self._memory = Memory(routes)
+        self._engine: object = None
+        self.recalled = 0
+
+    def load(self, bundle: Bundle) -> None:
+        """Answer from ``bundle``, and forget the one before."""
+        modules = [[module.name, module.text] for module in bundle.modules]
+        self._engine, _version = worker._engine(modules, bundle.data)  # noqa: SLF001  the very code of the worker
+        self._memory = Memory(self._routes)
+
+    def ask(self, document: bytes) -> Spoken:
+        """What ``data.gateway.main.decision`` is for this input."""
+        key = self._memory.key(document)
+        known = self._memory.recall(key)
+        if known is not None:
+            self.recalled += 1
+            return Spoken(known.result)
+        status, value = worker._evaluate(self._engine, document.decode())  # noqa: SLF001
+        if status != worker.ANSWERED:
+            return Spoken(None, "engine.undefined" if status == worker.UNDEFINED else "engine.error", value.decode())
+        idle = worker._idle(self._engine, list(self._routes.guards))  # noqa: SLF001
+        self._memory.keep(key, Verdict(value, None, idle=idle))
+        return Spoken(value)
