@@ -4,6 +4,8 @@
 #   data.gateway.limits[TOOL] = {"calls_per_run": 3, "sums_per_run": {"amount.EUR": 500000}} bounds what one run may do
 #   with one tool. Whatever cannot be counted is denied: a limit that is no number, an amount that is missing, a currency
 #   that is not listed. Limits bind calls; whether a tool may be listed does not depend on what the run has done.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.limits
 
 deny contains {

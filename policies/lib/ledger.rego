@@ -3,6 +3,8 @@
 # description: >-
 #   What the run has done with the tool of the input, and what this call adds. run.calls and run.sums count the calls that
 #   were made or are under way, not this one; run.amounts is this call's. Measures are NAME or NAME.CURRENCY.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.ledger
 
 limits := data.gateway.limits[input.tool.fqn]

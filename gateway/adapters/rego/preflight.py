@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.lint import Finding, lint
+from gateway.adapters.rego.misread import misreads
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes
@@ -63,7 +64,7 @@ class Examined:
 async def examine(modules: Sequence[Module]) -> Examined:
     """Parse and lint modules in a throw-away child."""
     parsed = await parse(modules)
-    findings = sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
+    findings = sorted(parsed.findings) or sorted(lint(parsed.sources, parsed.builtins) + misreads(parsed.sources))
     main = (shipped() / "main.rego").read_text("utf-8")
     is_plain = any(module.text == main for module in modules)
     return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=is_plain))
