@@ -25,7 +25,7 @@ _POLICY = {name.partition(".")[0]: name for name in contract.NAMES}
     help="Write the schemas of the policy contract into DIR, for `opa check --schema DIR`.",
 )
 def schema(file: str | None, folder: Path | None) -> None:
-    """Print the JSON Schema of a configuration file, or of what policy reads and says.
+    """Print the JSON Schema of a configuration file or of policy.
 
     FILE is gateway (gateway.toml), catalogue (a catalogue file), policy-input or policy-decision. Packages name the
     first of the last two in their METADATA, as schema["policy-input.v1"].

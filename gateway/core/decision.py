@@ -17,6 +17,8 @@ from gateway.core.errors import Reason
 from gateway.core.sandbox import Capability
 from gateway.core.tool import EffectClass, Tool
 
+# Longest answer of an engine that is read: five sets of sentences for people. Engines do not hand over more.
+MAX_RESULT_BYTES = 64 * 1024
 _OBSERVABLE = frozenset({EffectClass.READ, EffectClass.WRITE})
 
 
@@ -276,6 +278,8 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
         return _fault(fault)
     if result is None:
         return _fault("engine.undefined")
+    if len(result) > MAX_RESULT_BYTES:
+        return _fault("engine.too_large")
     return _said_before(result) if len(result) <= _USUAL else _said(result)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.frames import CHUNK, Verdict
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.memory import Key, Memory
 from gateway.adapters.rego.pool import Pool, unavailable
@@ -20,9 +20,6 @@ from gateway.core.errors import TooLarge
 from gateway.core.policy_input import MAX_BYTES
 
 __all__ = ["EngineSettings", "RegoEngine"]
-
-# Inputs that one worker gets together: a listing of 500 tools must not hold a worker for long.
-CHUNK = 8
 
 
 @dataclass(slots=True, eq=False)

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.core.bundle import Bundle
+from gateway.core.decision import MAX_RESULT_BYTES
 
-MAX_FRAME_BYTES = 8 * 1024 * 1024
-_ANSWERED, _UNDEFINED, _FAULTED = 0, 1, 2
+# Inputs that one worker gets together: a listing of 500 tools must not hold a worker for long.
+CHUNK = 8
+_ANSWERED, _UNDEFINED, _FAULTED, _TOO_LARGE = 0, 1, 2, 3
 _HEAD = struct.Struct(">BII")
+# Of a worker, in answer to one question; whatever says it is longer is not read.
+MAX_FRAME_BYTES = 40 + CHUNK * (_HEAD.size + MAX_RESULT_BYTES)
 
 
 class Garbage(Exception):
@@ -90,6 +94,8 @@ def _verdict(status: int, idle: int, value: bytes) -> Verdict:
         return Verdict(value, None, idle=idle)
     if status == _UNDEFINED:
         return Verdict(None, "engine.undefined")
+    if status == _TOO_LARGE:
+        return Verdict(None, "engine.too_large")
     if status == _FAULTED:
         return Verdict(None, "engine.error", value.decode(errors="replace"))
     raise Garbage

@@ -206,6 +206,8 @@ def _document(name: str, content: bytes) -> dict[str, Any]:
         raise BundleError(f"{name}: data files are named data.json; this one would be ignored by other engines")
     try:
         value = json.loads(_text(name, content), object_pairs_hook=_members, parse_constant=_constant)
+        # No engine takes a number beyond all doubles, nor half of a surrogate pair.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name}: {error}") from None
     if not isinstance(value, dict):

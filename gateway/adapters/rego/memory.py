@@ -81,7 +81,7 @@ class Memory:
         try:
             found = _document.decode(document)
             is_tool = bool(_tool.decode(found.tool).digest)  # a name of no tool has no digest
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         facts = _facts(found)
         return Key(found.phase, facts) if is_tool and len(facts) <= _LONGEST else None

@@ -8,6 +8,7 @@ from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.lint import Finding, lint
 from gateway.adapters.rego.misread import misreads
+from gateway.adapters.rego.nesting import too_deep
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes
@@ -87,6 +88,8 @@ class Parsed:
 
 async def parse(modules: Sequence[Module]) -> Parsed:
     """Parse modules in a throw-away child."""
+    if deep := [finding for module in modules if (finding := too_deep(module))]:
+        return Parsed(findings=deep)
     request = {"task": "parse", "modules": [[module.name, module.text] for module in modules]}
     texts = {module.name: module.text for module in modules}
     parsed = Parsed()

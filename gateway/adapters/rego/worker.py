@@ -11,7 +11,7 @@ Frames, integers big-endian::
               {"engine"} or {"error"}
     question  u64 number, u16 length of decision id, decision id, u16 count, per input: u32 length, JSON
     reply     u64 number, 32 bytes SHA-256 of the question's payload, per input: u8 status, u32 guards that do not hold
-              (bit n: the one at n), u32 length, bytes
+              (bit n: the one at n), u32 length, bytes (64 KiB at most)
 
 The digest covers number, decision id and inputs: a reply cannot be taken for that of another question.
 """
@@ -35,7 +35,7 @@ from typing import Any
 
 import regorus
 
-ANSWERED, UNDEFINED, FAULTED = 0, 1, 2
+ANSWERED, UNDEFINED, FAULTED, TOO_LARGE = 0, 1, 2, 3
 RULE = "data.gateway.main.decision"
 # What the engine's JSON calls say of an undefined rule; a rule with this very value reads as undefined, too: closed.
 _UNDEFINED = '"<undefined>"'
@@ -44,6 +44,7 @@ _PANICKED = 70
 _PACKAGE = re.compile(r"data\.(gateway\.(main|policies\.[^.]+|lib\..+)|(?!gateway(\.|$)).+)")
 _BLOCK = 1 << 18
 _FAULT_BYTES = 500
+_RESULT_BYTES = 64 * 1024
 
 
 class _Refused(Exception):
@@ -170,7 +171,11 @@ def _evaluate(engine: Any, document: str) -> tuple[int, bytes]:
         return FAULTED, _place(error).encode()
     except BaseException:  # noqa: BLE001  a panic of the engine is a BaseException; its state cannot be trusted after it
         os._exit(_PANICKED)
-    return (UNDEFINED, b"") if answer == _UNDEFINED else (ANSWERED, answer.encode())
+    if answer == _UNDEFINED:
+        return UNDEFINED, b""
+    value = answer.encode() if len(answer) <= _RESULT_BYTES else b""
+    # A policy that floods its answer is stopped here: the gateway never reads it.
+    return (ANSWERED, value) if 0 < len(value) <= _RESULT_BYTES else (TOO_LARGE, b"")
 
 
 def _idle(engine: Any, guards: list[str]) -> int:
