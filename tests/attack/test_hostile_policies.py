@@ -71,7 +71,8 @@ HOSTILE = {
 }
 LONG = f'if {{\n\thurt\n\ts0 := "aaaaaaaaaaaaaaaa"\n{"".join(DOUBLED[:5])}}}\n'
 FLOODS = {
-    "many reasons": f'deny contains {{"id": "demo.x", "msg": sprintf("%d", [n])}} if {{\n\thurt\n\t{over("n", 20000)}\n}}\n',
+    "many reasons": 'deny contains {"id": "demo.x", "msg": sprintf("%d", [n])} '
+    f"if {{\n\thurt\n\t{over('n', 20000)}\n}}\n",
     "a long reason": f'deny contains {{"id": "demo.x", "msg": s5}} {LONG}',
     "a long obligation": f'oblige contains {{"id": "demo.x", "kind": "timeout", "timeout_s": 1, "more": s5}} {LONG}',
 }
