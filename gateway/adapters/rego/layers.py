@@ -68,7 +68,7 @@ def read(path: Path, public_key: bytes | None = None) -> Layer:
     Raises:
         BundleError: unreadable, too large, a link that leaves its layer, or not signed with that key.
     """
-    label = _SHIPPED if path == shipped() else path.name
+    label = _SHIPPED if path == shipped() else path.absolute().name
     if path.is_file():
         return unpacked(label, _content(label, path), public_key)
     return _layer(label, _folder(label, path), public_key)

@@ -137,7 +137,7 @@ def _in_shipped(path: Path) -> str:
 
 def label(directory: Path) -> str:
     """How the files of ``directory`` begin in findings and results."""
-    return "shipped/" if directory == shipped() else f"{directory.name}/"
+    return "shipped/" if directory == shipped() else f"{directory.absolute().name}/"
 
 
 async def _check(bundle: Bundle) -> list[Finding]:
