@@ -95,14 +95,14 @@ async def test_what_is_remembered_is_what_would_be_said() -> None:
     chance = random.Random(7)
     async with serving(served(), SETTINGS) as engine:
         pool = engine._running().pool
-        assert len(pool.guards) == 2
+        assert len(pool.routes.guards) == 2
         recalled = 0
         for number in range(QUESTIONS):
             asked = [document(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
             known = _recalled(engine._running(), [engine._running().memory.key(one) for one in asked])
             recalled += sum(1 for one in known if one is not None)
             remembering = await engine.evaluate(str(number), asked)
-            fresh = await pool.ask(str(number), asked).answer
+            fresh = await pool.ask(str(number), [(b"", one) for one in asked]).answer
             assert remembering.results == tuple(verdict.result for verdict in fresh)
             assert remembering.faults == tuple(verdict.fault for verdict in fresh)
             assert not any(decision.faulty for decision in fold("d", asked, remembering))

@@ -34,7 +34,7 @@ async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
     pool = Pool(bundle, patient, lambda _event: None)
     try:
         await pool.start()
-        verdicts = await pool.ask("preflight", PROBES).answer
+        verdicts = await pool.ask("preflight", [(b"", probe) for probe in PROBES]).answer
     except OSError as error:
         raise BundleError(f"the policy worker fails on this bundle: {error}") from None
     except Unavailable:
