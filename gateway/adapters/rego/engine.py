@@ -102,6 +102,11 @@ class RegoEngine:
         """Digest of the bundle in force."""
         return self._bundle.revision
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, for whoever measures them."""
+        return self._running().pool.pids
+
     async def ping(self) -> None:
         """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
         await self._running().pool.ask("ping", [(b"", PROBES[0])]).answer

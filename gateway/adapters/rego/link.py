@@ -68,6 +68,12 @@ class Link:
         """How many questions are in flight."""
         return len(self._flying)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        assert self._child is not None
+        return self._child.process.pid
+
     async def start(self, command: Sequence[str], bundle: Bundle) -> None:
         """Start the process and have it load ``bundle``.
 

@@ -95,6 +95,11 @@ class Pool:
         """Whether a worker can take a question now."""
         return bool(self._links)
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [link.pid for link in self._alive]
+
     def ask(self, decision_id: str, inputs: Sequence[Asked]) -> Question:
         """Queue a question for the next free worker.
 

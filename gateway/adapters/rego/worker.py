@@ -16,7 +16,7 @@ Frames, integers big-endian::
 
 The digest covers number, decision id and inputs: a reply cannot be taken for that of another question.
 
-A part is what one package has to say: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
+A part is what one package says: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
 "shut": whether all inputs of one key get the same from it, where its guard holds and where it does not}. Such a part is
 evaluated once for each key. Where there are no parts, ``data.gateway.main.decision`` is evaluated; with them the
 answer is made of the same sets, by the same names.
