@@ -37,7 +37,9 @@ deny contains {
 	"fact": sprintf("input.run.amounts.%s", [name]),
 } if {
 	limited
-	some name in data.gateway.lib.ledger.limited_names
+	some measure, _ in data.gateway.lib.ledger.sums
+	not data.gateway.lib.ledger.countable[measure]
+	name := split(measure, ".")[0]
 	not name in data.gateway.lib.ledger.counted_names
 }
 
@@ -48,9 +50,9 @@ deny contains {
 } if {
 	limited
 	some measure, _ in data.gateway.lib.ledger.countable
+	not data.gateway.lib.ledger.listed(measure)
 	name := split(measure, ".")[0]
 	name in data.gateway.lib.ledger.limited_names
-	not data.gateway.lib.ledger.listed(measure)
 }
 
 deny contains {

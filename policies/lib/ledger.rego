@@ -40,7 +40,5 @@ well_formed if {
 		is_number(limit)
 		is_number(sum_so_far(measure))
 	}
-	every key, _ in limits {
-		key in {"calls_per_run", "sums_per_run"}
-	}
+	object.keys(limits) - {"calls_per_run", "sums_per_run"} == set()
 }

@@ -18,7 +18,7 @@ The digest covers number, decision id and inputs: a reply cannot be taken for th
 
 A part is what one package says: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
 "shut": whether all inputs of one key get the same from it, where its guard holds and where it does not}. Such a part is
-evaluated once for each key. Where there are no parts, ``data.gateway.main.decision`` is evaluated; with them the
+evaluated once for each key. Without a key, or without parts, ``data.gateway.main.decision`` is evaluated; with them the
 answer is made of the same sets, by the same names.
 """
 
@@ -49,7 +49,7 @@ _UNDEFINED = '"<undefined>"'
 _PANICKED = 70
 # Rules in any other package below gateway would stand there and never be asked.
 _PACKAGE = re.compile(r"data\.(gateway\.(main|policies\.[^.]+|lib\..+)|(?!gateway(\.|$)).+)")
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 _FAULT_BYTES = 500
 _RESULT_BYTES = 64 * 1024
 # What is kept by key: so many, each within so many characters.
@@ -123,6 +123,10 @@ class _Policy:
         self._engine = engine
         self._guards = guards
         self._parts = sorted(parts, key=lambda part: part["package"])
+        self._rules = [
+            [f"data.gateway.policies.{part['package']}.{name}" for name in part["sets"]] for part in self._parts
+        ]
+        self._names = [json.dumps(part["package"]) + ":" for part in self._parts]
         self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
         # Guards that read nothing in which inputs of one key differ.
         self._steady = sum(1 << part["guard"] for part in parts if part["guard"] >= 0 and part["shut"])
@@ -130,29 +134,29 @@ class _Policy:
     def decide(self, key: bytes, document: str) -> tuple[str, int]:
         """The decision on ``document``, and the guards that do not hold; ``key`` is empty where nothing is kept."""
         self._engine.set_input_json(document)
-        if not self._parts:
+        if not (key and self._parts):
             value = self._value(RULE)
             return value, self._idle(0)
         idle, known = self._kept.get(key, (0, {}))
         idle = self._idle(idle, self._steady if known else 0)
-        said = {at: known[at] if at in known else self._said(part, idle) for at, part in enumerate(self._parts)}
-        if key and not known:
+        said = {at: known.get(at) or self._said(at, idle) for at in range(len(self._parts))}
+        if not known:
             self._keep(key, idle, said)
         return self._joined(said), idle
 
-    def _said(self, part: dict[str, Any], idle: int) -> list[str]:
+    def _said(self, at: int, idle: int) -> list[str]:
         # Where a guard does not hold, none of the sets it guards has a member.
-        if part["guard"] >= 0 and idle >> part["guard"] & 1:
-            return ["[]"] * len(part["sets"])
-        package = f"data.gateway.policies.{part['package']}"
-        return [self._value(f"{package}.{name}") for name in part["sets"]]
+        guard, rules = self._parts[at]["guard"], self._rules[at]
+        if guard >= 0 and idle >> guard & 1:
+            return ["[]"] * len(rules)
+        return [self._value(rule) for rule in rules]
 
     def _joined(self, said: dict[int, list[str]]) -> str:
         members: dict[str, list[str]] = {name: [] for name in SETS}
         for at, part in enumerate(self._parts):
             for name, value in zip(part["sets"], said[at], strict=True):
-                members[name].append(f"{json.dumps(part['package'])}:{value}")
-        return "{" + ",".join(f'"{name}":{{{",".join(members[name])}}}' for name in SETS) + "}"
+                members[name].append(self._names[at] + value)
+        return "{" + ",".join(f'"{name}":{{{",".join(values)}}}' for name, values in members.items()) + "}"
 
     def _keep(self, key: bytes, idle: int, said: dict[int, list[str]]) -> None:
         kept = {}
