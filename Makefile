@@ -49,7 +49,7 @@ recording: setup  ## the demo as the animated picture of the README (ARGS=--chec
 
 campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
-	$(BIN)/python -m deploy.campaigns.$(NAME) $(ARGS)
+	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 
 bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
 	$(BIN)/python -m loadtests.one_door $(ARGS)
