@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gateway.adapters.rego.culprits import culprit
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.lint import Finding, lint
@@ -43,10 +44,11 @@ async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
         await pool.close()
     results, faults = tuple(verdict.result for verdict in verdicts), tuple(verdict.fault for verdict in verdicts)
     places = ", ".join(verdict.place for verdict in verdicts if verdict.place)
-    for decision in fold("preflight", PROBES, Evaluation(results, faults, bundle.revision, pool.engine)):
+    decisions = fold("preflight", PROBES, Evaluation(results, faults, bundle.revision, pool.engine))
+    for decision, result in zip(decisions, results, strict=True):
         if decision.faulty:
-            where = places or "data.gateway.main.decision"
-            raise BundleError(f"{where}: a plain question gives {decision.reasons[0].id}")
+            where, words = culprit(bundle, result or b"")
+            raise BundleError(f"{places or where}: a plain question gives {decision.reasons[0].id}{words}")
 
 
 @dataclass(frozen=True, slots=True)
