@@ -193,11 +193,11 @@ def targets(found: Sequence[dict[str, Any]]) -> list[evidence.Target]:
 
 def table(document: dict[str, Any]) -> str:
     """The evidence as Markdown."""
-    about = document["conditions"]
+    about, counts = document["conditions"], document["counts"]
     lines = [
-        f"{document['counts']['rounds']} rounds, {document['counts']['questions']:,} questions, seed {document['seed']}."
-        f" {about['cores']} cores ({about['processor']}), Python {about['python']}. CPU in microseconds, medians over the"
-        " rounds, [least, most] in brackets.",
+        f"{counts['rounds']} rounds, {counts['questions']:,} questions, seed {document['seed']}.",
+        f"{about['cores']} cores ({about['processor']}), Python {about['python']}.",
+        "CPU in microseconds, medians over the rounds, [least, most] in brackets.",
         "",
         "| a call whose answer is | c | gateway | worker | at reference speed |",
         "|---|---|---|---|---|",
