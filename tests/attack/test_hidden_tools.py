@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.rego import layers
+from gateway.adapters.rego.frames import Asked
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.pool import Pool
 from gateway.core import pipeline
@@ -36,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     inner = Pool.ask
 
-    def ask(pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> Question:
+    def ask(pool: Pool, decision_id: str, inputs: Sequence[Asked]) -> Question:
         seen.append(len(inputs))
         return inner(pool, decision_id, inputs)
 
