@@ -86,7 +86,7 @@ Obligation = Obliged | Timeout | RateLimit | Sandbox
 _Loose = dict[str, dict[str, tuple[msgspec.Raw, ...]]]
 
 _obliged = msgspec.json.Decoder(Obliged)
-_obligations: Mapping[str, Callable[[msgspec.Raw], Obligation]] = {
+_OBLIGATIONS: Mapping[str, Callable[[msgspec.Raw], Obligation]] = {
     "timeout": msgspec.json.Decoder(Timeout).decode,
     "rate_limit": msgspec.json.Decoder(RateLimit).decode,
     "sandbox": msgspec.json.Decoder(Sandbox).decode,
@@ -101,7 +101,7 @@ decoded = msgspec.json.Decoder(Exports).decode
 def obligation(raw: msgspec.Raw) -> Obligation:
     """One obligation; ``Obliged`` where its kind is not known, ``msgspec.DecodeError`` where it is not of its form."""
     item = _obliged.decode(raw)
-    decode = _obligations.get(item.kind)
+    decode = _OBLIGATIONS.get(item.kind)
     return item if decode is None else decode(raw)
 
 

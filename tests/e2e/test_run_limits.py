@@ -130,7 +130,6 @@ def bills(run: str, amounts: Sequence[int]) -> list[dict[str, Any]]:
     return [{"run": run, "amount": amount, "currency": "EUR"} for amount in amounts]
 
 
-@pytest.mark.requirement("TEST-3")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_fifty_small_payments(folder: Path, gateway: Gateway, processes: int) -> None:
     """Exactly three are made, whether one client process asks or two; the other 47 are denied and nothing is paid."""
@@ -141,7 +140,6 @@ def test_fifty_small_payments(folder: Path, gateway: Gateway, processes: int) ->
     assert paid(folder, run) == [10_000] * 3
 
 
-@pytest.mark.requirement("TEST-3")
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("tool", "most"), [("erp.refund", 50), ("erp.pay", 3)])
 def test_fifty_payments_of_all_sizes(folder: Path, gateway: Gateway, processes: int, tool: str, most: int) -> None:
