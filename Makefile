@@ -54,8 +54,8 @@ campaign: setup  ## a long series of runs that leaves evidence in docs/evidence 
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
 	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 
-bench: setup .venvs/peers/.stamp  ## the gateway against the direct upstream and its peers
-	$(BIN)/python -m loadtests.one_door $(ARGS)
+bench: setup .venvs/peers/.stamp  ## the gateway against the upstream and its peers; NAME=policy: policy decisions alone
+	$(BIN)/python -m loadtests.$(or $(subst -,_,$(NAME)),one_door) $(ARGS)
 
 lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
 	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers opa; do \

@@ -188,17 +188,17 @@ def commit(root: Path = ROOT) -> str:
     return found.stdout.strip() or "unknown"
 
 
-def write_table(page: Path, table: str) -> None:
+def write_table(page: Path, table: str, marks: tuple[str, str] = (MARK_START, MARK_END)) -> None:
     """Put ``table`` between the marks of ``page``.
 
     Raises:
         ValueError: the page has no marks.
     """
     text = page.read_text("utf-8")
-    before, start, rest = text.partition(MARK_START)
-    _, stop, after = rest.partition(MARK_END)
+    before, start, rest = text.partition(marks[0])
+    _, stop, after = rest.partition(marks[1])
     if not (start and stop):
-        raise ValueError(f"{page}: no {MARK_START} ... {MARK_END}")
+        raise ValueError(f"{page}: no {marks[0]} ... {marks[1]}")
     page.write_text(f"{before}{start}\n{table}\n{stop}{after}", "utf-8")
 
 

@@ -4,6 +4,8 @@
 #   Gathers the partial sets that the packages below data.gateway.policies export, each under the name of its package,
 #   so that no package can speak in another's name. Nothing is decided here: the gateway folds the answer (fault, deny,
 #   no allow, requirement, allow, in this order), so adding a package can never loosen anything unless it exports allow.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.main
 
 decision := {

@@ -21,14 +21,15 @@ def policy() -> None:
 
 
 @policy.command()
-@_folder
+@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path, exists=True))
 @json_option
-def check(folder: Path) -> None:
-    """Parse and lint the policies in DIR, as they are before they are served.
+def check(path: Path) -> None:
+    """Parse and lint the policies in DIR, or one FILE, as they are before they are served.
 
-    Each finding is one line FILE:LINE: RULE: message. Exit code 1 where there is any.
+    Each finding is one line FILE:LINE: RULE: message. Exit code 1 where there is any. A FILE is read together with the
+    shipped packages alone; what it needs of other files must be checked with them, as DIR.
     """
-    findings = testing.check(folder)
+    findings = testing.check(path)
     lines = [f"{shown(found.file)}:{found.line}: {found.rule}: {shown(found.message)}" for found in findings]
     answer({"ok": not findings, "findings": [asdict(found) for found in findings]}, lines or ["no findings"])
     if findings:

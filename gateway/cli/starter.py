@@ -145,6 +145,8 @@ RULES = """\
 # title: House rules
 # description: >-
 #   A package that only denies can never loosen anything. Each reason has a stable id and a message for people.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.house
 
 deny contains {

@@ -183,11 +183,11 @@ class Caller:
 class Resolved:
     """A caller with the pinned tool it asked for. Made by the catalogue only.
 
-    A tool that does not exist resolves to an unlisted one, and a bad argument is kept as ``fault`` rather than raised:
-    policy first says whether this caller may know of the tool at all, and both cases cost the same.
+    A tool that does not exist resolves to an unlisted one, and nothing of the arguments is looked at before policy has
+    said whether this caller may know of the tool at all: until then all names cost the same.
 
     Attributes:
-        fault: what is wrong with the arguments, or None.
+        fault: what is wrong with the arguments, once they were checked, or None.
         amounts: what the tool's measures find in them, by measure; empty where there is a fault.
     """
 

@@ -63,9 +63,15 @@ class Catalog:
         self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))
 
     def resolve(self, caller: Caller) -> Resolved:
-        """Pinned tool with checked arguments; outside the run's scope a tool does not exist."""
-        shelf = self._shelves.get(caller.call.tool)
-        if shelf is None or not caller.run.covers(shelf.tool.fqn):
+        """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at."""
+        shelf = self._shelf(caller)
+        return Resolved(caller, _unlisted(caller.call.tool) if shelf is None else shelf.tool, None)
+
+    def checked(self, target: Resolved) -> Resolved:
+        """The tool as it is pinned now, with checked arguments; see ``ports.Catalog``."""
+        caller = target.caller
+        shelf = self._shelf(caller)
+        if shelf is None:
             return Resolved(caller, _unlisted(caller.call.tool), None)
         fault = _fault(shelf, caller)
         if fault is not None:
@@ -74,6 +80,10 @@ class Catalog:
             return Resolved(caller, shelf.tool, None, measures.amounts(shelf.tool, caller.call.arguments.value))
         except InvalidArguments as error:
             return Resolved(caller, shelf.tool, error)
+
+    def _shelf(self, caller: Caller) -> Shelf | None:
+        shelf = self._shelves.get(caller.call.tool)
+        return None if shelf is None or not caller.run.covers(shelf.tool.fqn) else shelf
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""

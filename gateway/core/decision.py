@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Literal
 
 import msgspec
 
 from gateway.core.errors import Reason
-from gateway.core.sandbox import Capability
+from gateway.core.exports import Exports, Obliged, RateLimit, Said, Sandbox, Timeout, decoded, misshapen, obligation
 from gateway.core.tool import EffectClass, Tool
 
+# Longest answer of an engine that is read: five sets of sentences for people. Engines do not hand over more.
+MAX_RESULT_BYTES = 64 * 1024
 _OBSERVABLE = frozenset({EffectClass.READ, EffectClass.WRITE})
 
 
@@ -189,73 +190,10 @@ def as_approved(decision: Decision) -> Decision:
     return replace(decision, effect=Effect.ALLOW)
 
 
-# What the packages export, strictly: a member too many, too few or of another type is a fault. ``\\Z``, as ``$`` lets a
-# newline pass. Ids of the fold itself are reserved, or a package could pass its word off as a fault of the engine.
+# Ids of the fold itself are reserved, or a package could pass its word off as a fault of the engine.
 _RESERVED = ("engine.", "default.", "obligation.", "requirement.")
-_Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*\Z", max_length=64)]
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
-_Count = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-
-
-class _Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: _Id
-    msg: _Text
-    fact: _Text | None = None
-
-
-class _Required(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: _Id
-    msg: _Text
-    kind: _Text = "approval"
-    quorum: _Count = 1
-    roles: tuple[str, ...] = ()
-    distinct: bool = True
-    exclude: tuple[str, ...] = ()
-    ttl_s: _Count | None = None
-    binds: Literal["args_digest"] = "args_digest"
-
-
-class _Obliged(msgspec.Struct, frozen=True):
-    id: _Id
-    kind: _Text
-
-
-class _Timeout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: _Id
-    kind: Literal["timeout"]
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)]
-    msg: _Text | None = None
-
-
-class _RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: _Id
-    kind: Literal["rate_limit"]
-    per_minute: _Count
-    msg: _Text | None = None
-
-
-class _Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: _Id
-    kind: Literal["sandbox"]
-    accept_missing: tuple[Capability, ...] = ()
-    msg: _Text | None = None
-
-
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    allow: dict[str, tuple[_Said, ...]]
-    deny: dict[str, tuple[_Said, ...]]
-    hint: dict[str, tuple[_Said, ...]]
-    require: dict[str, tuple[_Required, ...]]
-    oblige: dict[str, tuple[msgspec.Raw, ...]]
-
-
 # Obligations of the contract that this gateway cannot carry out yet: a call that is bound to one is refused.
 _UNSUPPORTED = frozenset({"redact", "credential", "verify", "idempotency", "label_output", "cache"})
-_document = msgspec.json.Decoder(_Document)
-_obliged = msgspec.json.Decoder(_Obliged)
-_timeout = msgspec.json.Decoder(_Timeout)
-_rate_limit = msgspec.json.Decoder(_RateLimit)
-_sandbox = msgspec.json.Decoder(_Sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +204,10 @@ class _Word:
     obligations: Obligations = Obligations()
 
 
-def _fault(fault: str) -> _Word:
+def _fault(fault: str, culprit: str = "") -> _Word:
     fault = fault if fault.startswith("engine.") else "engine.error"
-    return _Word(Effect.DENY, (Reason(fault, "gateway", "policy could not be evaluated"),))
+    words = f"policy could not be evaluated{': ' if culprit else ''}{culprit}"
+    return _Word(Effect.DENY, (Reason(fault, "gateway", words),))
 
 
 def _word(result: bytes | None, fault: str | None) -> _Word:
@@ -276,15 +215,17 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
         return _fault(fault)
     if result is None:
         return _fault("engine.undefined")
+    if len(result) > MAX_RESULT_BYTES:
+        return _fault("engine.too_large")
     return _said_before(result) if len(result) <= _USUAL else _said(result)
 
 
 def _said(result: bytes) -> _Word:
     try:
-        document = _document.decode(result)
+        document = decoded(result)
         obligations, unmet = _merge(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _fault("engine.bad_shape")
+        return _fault("engine.bad_shape", " of package ".join(misshapen(result)[:2]))
     if any(name.startswith(_RESERVED) for name in _ids(document)):
         return _fault("engine.reserved_id")
     return _judge(document, obligations, unmet)
@@ -295,7 +236,7 @@ _USUAL = 4096
 _said_before = lru_cache(maxsize=1024)(_said)
 
 
-def _judge(document: _Document, obligations: Obligations, unmet: tuple[Reason, ...]) -> _Word:
+def _judge(document: Exports, obligations: Obligations, unmet: tuple[Reason, ...]) -> _Word:
     allows, hints = _reasons(document.allow), _reasons(document.hint)
     requirements = tuple(_requirements(document))
     denies = (*_reasons(document.deny), *unmet, *_unknown_requirements(document))
@@ -310,11 +251,11 @@ def _judge(document: _Document, obligations: Obligations, unmet: tuple[Reason, .
     return _Word(Effect.ALLOW, allows, requirements, obligations)
 
 
-def _reasons(said: dict[str, tuple[_Said, ...]]) -> tuple[Reason, ...]:
+def _reasons(said: dict[str, tuple[Said, ...]]) -> tuple[Reason, ...]:
     return tuple(Reason(item.id, package, item.msg, item.fact) for package, items in said.items() for item in items)
 
 
-def _ids(document: _Document) -> Iterator[str]:
+def _ids(document: Exports) -> Iterator[str]:
     for part in (document.allow, document.deny, document.hint):
         for said in part.values():
             yield from (item.id for item in said)
@@ -322,7 +263,7 @@ def _ids(document: _Document) -> Iterator[str]:
         yield from (item.id for item in required)
 
 
-def _requirements(document: _Document) -> Iterator[Requirement]:
+def _requirements(document: Exports) -> Iterator[Requirement]:
     for package, items in document.require.items():
         for item in items:
             yield Requirement(
@@ -337,14 +278,14 @@ def _requirements(document: _Document) -> Iterator[Requirement]:
             )
 
 
-def _unknown_requirements(document: _Document) -> Iterator[Reason]:
+def _unknown_requirements(document: Exports) -> Iterator[Reason]:
     for package, items in document.require.items():
         for item in items:
             if item.kind != "approval":
                 yield Reason("requirement.unknown", package, f"{item.id} asks for something this gateway cannot check")
 
 
-def _merge(document: _Document) -> tuple[Obligations, tuple[Reason, ...]]:
+def _merge(document: Exports) -> tuple[Obligations, tuple[Reason, ...]]:
     # Most restrictive wins: the least of the timeouts and of the rates, and what every word on the sandbox accepts.
     timeouts: list[float] = []
     rates: list[int] = []
@@ -352,20 +293,20 @@ def _merge(document: _Document) -> tuple[Obligations, tuple[Reason, ...]]:
     unmet: list[Reason] = []
     for package, items in document.oblige.items():
         for raw in items:
-            item = _obliged.decode(raw)
-            if item.kind == "timeout":
-                timeouts.append(_timeout.decode(raw).timeout_s)
-            elif item.kind == "rate_limit":
-                rates.append(_rate_limit.decode(raw).per_minute)
-            elif item.kind == "sandbox":
-                accepted.append(frozenset(_sandbox.decode(raw).accept_missing))
+            item = obligation(raw)
+            if isinstance(item, Timeout):
+                timeouts.append(item.timeout_s)
+            elif isinstance(item, RateLimit):
+                rates.append(item.per_minute)
+            elif isinstance(item, Sandbox):
+                accepted.append(frozenset(item.accept_missing))
             else:
                 unmet.append(_unmet(package, item))
     missing = tuple(sorted(frozenset.intersection(*accepted))) if accepted else ()
     return Obligations(min(timeouts, default=None), min(rates, default=None), missing), tuple(unmet)
 
 
-def _unmet(package: str, item: _Obliged) -> Reason:
+def _unmet(package: str, item: Obliged) -> Reason:
     known = item.kind in _UNSUPPORTED
     what = "cannot carry out yet" if known else "does not know"
     name = "obligation.unsupported" if known else "obligation.unknown"

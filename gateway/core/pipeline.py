@@ -15,7 +15,7 @@ from gateway.core import policy_input
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, fold, in_mode
-from gateway.core.errors import Denied, GatewayError, InvalidArguments, Unavailable, UnknownTool
+from gateway.core.errors import Denied, GatewayError, InvalidArguments, TooLarge, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
 from gateway.core.usage import Usage
@@ -31,7 +31,7 @@ async def handle(call: Call, ports: Ports) -> Answer:
     principal = await _principal(call, ports)  # failing here is counted, not logged
     async with ports.audit.open(call, principal) as entry:  # record: every path ends here
         caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
-        target = ports.catalog.resolve(caller)  # pinned definition, schema-checked arguments
+        target = ports.catalog.resolve(caller)  # pinned definition
         async with (
             permit_for(target, entry, ports) as permit,  # decide, ask people, reserve
             ports.limits.spend(permit) as quota,  # rate, concurrency
@@ -109,6 +109,7 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
     grant = await ports.approvals.grant(target.call)
     async with ports.runs.section(target.caller) as section:
         verdict = await _decide(_Question(target, section.usage, grant), ports)
+        target = verdict.target
         entry.decided(target, verdict.decision)
         _judge(target, verdict)
         _held_to(grant, target)
@@ -135,38 +136,58 @@ class _Verdict:
     """What is known before a call is judged.
 
     Attributes:
+        target: the tool, with checked arguments where the caller may know of it.
         listed: the phase=list decision: may the caller know of the tool?
         decision: the one that rules, and is recorded: the phase=call decision where the tool may be known of and its
             arguments have no fault, otherwise ``listed``.
         fault: what is wrong with the arguments; only callers who may know of the tool hear of it.
     """
 
+    target: Resolved
     listed: Decision
     decision: Decision
     fault: GatewayError | None
 
 
 async def _decide(question: _Question, ports: Ports) -> _Verdict:
-    # Both phases go to the engine as one question of two documents, for tools that exist and tools that do not: hidden
-    # and unknown take the same way. Arguments that break the schema never reach policy; listing is asked twice instead.
-    target, signatures = question.target, () if question.grant is None else question.grant.signatures
-    started, at_us = ports.clock.monotonic(), ports.clock.now_us()
-    listing_input = policy_input.listing(target, ports.settings, at_us)
-    call_input, fault = listing_input, target.fault or _smuggled(target, ports)
-    if fault is None:
-        try:
-            call_input = policy_input.calling(target, question.usage, ports.settings, at_us, signatures)
-        except GatewayError as error:  # kept: raised here it would tell a hidden tool from an unknown one
-            fault = error
-    inputs, decision_id = [listing_input, call_input], ports.clock.uuid()
-    evaluation = await _evaluated(decision_id, inputs, ports)
-    decisions = fold(decision_id, inputs, evaluation)
-    listed, decision = (in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions)
-    decision = with_approval(decision, question.grant, target)
-    if fault is not None or not listed.passes:
-        decision = as_listing(listed)
+    started = ports.clock.monotonic()
+    verdict = await _verdict(question, ports)
+    decision = verdict.decision
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
-    return _Verdict(listed, decision, fault)
+    return verdict
+
+
+async def _verdict(question: _Question, ports: Ports) -> _Verdict:
+    # First the listing alone, for tools that exist and tools that do not: hidden and unknown take the same way and end
+    # here, and nothing of what they were called with has been looked at, by schema, redactor or rules.
+    asked, at_us, decision_id = question.target, ports.clock.now_us(), ports.clock.uuid()
+    listing = policy_input.listing(asked, ports.settings, at_us)
+    (listed,) = _decided(decision_id, [listing], await ports.policy.evaluate(decision_id, [listing]), asked, ports)
+    if not (asked.tool.listed and listed.passes):
+        return _Verdict(asked, listed, as_listing(listed), None)
+    target = ports.catalog.checked(asked)
+    fault, call = target.fault or _smuggled(target, ports), b""
+    if fault is None:
+        signatures = () if question.grant is None else question.grant.signatures
+        try:
+            call = policy_input.calling(target, question.usage, ports.settings, at_us, signatures)
+        except TooLarge as error:
+            fault = error
+    if fault is not None:
+        return _Verdict(target, listed, as_listing(listed), fault)
+    # The call together with the listing, so that one revision says both.
+    again = listing if target.tool is asked.tool else policy_input.listing(target, ports.settings, at_us)
+    evaluation = await _evaluated(decision_id, [again, call], ports)
+    listed, decision = _decided(decision_id, [again, call], evaluation, target, ports)
+    decision = with_approval(decision, question.grant, target)
+    return _Verdict(target, listed, decision if listed.passes else as_listing(listed), None)
+
+
+def _decided(
+    decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation, target: Resolved, ports: Ports
+) -> list[Decision]:
+    decisions = fold(decision_id, inputs, evaluation)
+    return [in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions]
 
 
 def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:

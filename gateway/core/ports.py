@@ -98,7 +98,13 @@ class Catalog(Pingable, Protocol):
     """The pinned tools and the one way to their connectors."""
 
     def resolve(self, caller: Caller) -> Resolved:
-        """Pinned tool with checked arguments; an unknown tool or bad argument is kept in the result, not raised."""
+        """Pinned tool, or an unlisted one; nothing of the arguments is looked at, so both cost the same."""
+
+    def checked(self, target: Resolved) -> Resolved:
+        """Pinned tool with checked arguments; a bad argument is kept in the result, not raised.
+
+        Only for callers who may know of the tool: how long it takes depends on the tool's schema.
+        """
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools, in a stable order."""

@@ -5,6 +5,8 @@
 #   [NAME]}. A RULE is {quorum, roles, ttl_s}, all optional: so many persons (1), in one of these roles (any), within so
 #   many seconds. A tool's own rule wins over that of its effect class. A tool that moves money needs one person where no
 #   rule says otherwise; only its full name in unattended lets it go alone. Settings that cannot be read deny the call.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.approval
 
 require contains {

@@ -4,6 +4,8 @@
 #   data.gateway.limits[TOOL] = {"calls_per_run": 3, "sums_per_run": {"amount.EUR": 500000}} bounds what one run may do
 #   with one tool. Whatever cannot be counted is denied: a limit that is no number, an amount that is missing, a currency
 #   that is not listed. Limits bind calls; whether a tool may be listed does not depend on what the run has done.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.limits
 
 deny contains {
@@ -35,7 +37,9 @@ deny contains {
 	"fact": sprintf("input.run.amounts.%s", [name]),
 } if {
 	limited
-	some name in data.gateway.lib.ledger.limited_names
+	some measure, _ in data.gateway.lib.ledger.sums
+	not data.gateway.lib.ledger.countable[measure]
+	name := split(measure, ".")[0]
 	not name in data.gateway.lib.ledger.counted_names
 }
 
@@ -46,9 +50,9 @@ deny contains {
 } if {
 	limited
 	some measure, _ in data.gateway.lib.ledger.countable
+	not data.gateway.lib.ledger.listed(measure)
 	name := split(measure, ".")[0]
 	name in data.gateway.lib.ledger.limited_names
-	not data.gateway.lib.ledger.listed(measure)
 }
 
 deny contains {

@@ -3,6 +3,8 @@
 # description: >-
 #   data.gateway.sandbox.accept_missing lists the caps that the sandbox of a code tool may be without on this host, of
 #   memory, pids, cpu, inodes, seccomp. It is empty unless an operator writes it: code is refused where one is missing.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.sandbox
 
 default accept_missing := []

@@ -3,6 +3,8 @@
 # description: >-
 #   Default deny: a tool is there for a caller when the allow lists of both sides, agent and person, cover it and no deny
 #   list does. How lists are read: lib/scope.rego.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.authz
 
 allow contains {"id": "scope.granted", "msg": "the allow lists cover this tool"} if data.gateway.lib.scope.granted

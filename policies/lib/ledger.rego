@@ -3,6 +3,8 @@
 # description: >-
 #   What the run has done with the tool of the input, and what this call adds. run.calls and run.sums count the calls that
 #   were made or are under way, not this one; run.amounts is this call's. Measures are NAME or NAME.CURRENCY.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.ledger
 
 limits := data.gateway.limits[input.tool.fqn]
@@ -38,7 +40,5 @@ well_formed if {
 		is_number(limit)
 		is_number(sum_so_far(measure))
 	}
-	every key, _ in limits {
-		key in {"calls_per_run", "sums_per_run"}
-	}
+	object.keys(limits) - {"calls_per_run", "sums_per_run"} == set()
 }

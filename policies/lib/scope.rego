@@ -6,6 +6,8 @@
 #   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
 #   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.scope
 
 # Refer to these rules by their full path: the engine evaluates every rule of a package that is imported.

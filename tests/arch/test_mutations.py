@@ -39,7 +39,10 @@ MUTATIONS = (
     Mutation(
         "policy_dropped",
         (
-            ("            permit_for(target, entry, ports) as permit,  # decide, ask people, reserve\n", ""),
+            (
+                "            permit_for(target, entry, ports) as permit,  # decide, ask people, reserve\n",
+                "",
+            ),
             ("limits.spend(permit)", "limits.spend(target)"),
         ),
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.rego import layers
+from gateway.adapters.rego.frames import Asked
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.pool import Pool
 from gateway.core import pipeline
@@ -36,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     inner = Pool.ask
 
-    def ask(pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> Question:
+    def ask(pool: Pool, decision_id: str, inputs: Sequence[Asked]) -> Question:
         seen.append(len(inputs))
         return inner(pool, decision_id, inputs)
 
@@ -63,10 +64,11 @@ async def test_hidden_and_unknown_tools_take_the_same_work(asked: list[int], *, 
             assert ORDER not in await pipeline.listing(world.call(), ports)
         for _ in range(3):
             for name, bad in ((ORDER.fqn, False), (ORDER.fqn, True), (UNKNOWN, False), (BEYOND, False)):
-                assert await work(world, ports, asked, name, bad=bad) == [2]
+                assert await work(world, ports, asked, name, bad=bad) == [1]
+                assert "catalog.checked" not in world.journal.steps
 
 
-@pytest.mark.parametrize(("limits", "work"), [({}, [2]), ({STOCK.fqn: {"calls_per_run": 9}}, [2, 1, 1])])
+@pytest.mark.parametrize(("limits", "work"), [({}, [1, 1]), ({STOCK.fqn: {"calls_per_run": 9}}, [1, 1, 1, 1])])
 async def test_a_tool_that_may_be_seen_takes_less_from_its_second_call_on(
     asked: list[int], limits: dict[str, Any], work: list[int]
 ) -> None:
@@ -90,4 +92,4 @@ async def test_a_call_that_is_remembered_says_nothing_of_a_hidden_tool(asked: li
         ports = replace(world.ports(), policy=engine)
         for _ in range(3):
             for name in (ORDER.fqn, UNKNOWN):
-                assert await work(world, ports, asked, name) == [2]
+                assert await work(world, ports, asked, name) == [1]

@@ -47,7 +47,7 @@ async def test_many_questions_at_once_get_their_own_answers() -> None:
     [
         ([], "gateway.main"),
         ([Module("main.rego", "package gateway.main\n")], "engine.error"),
-        ([Module("main.rego", "package gateway.main\n\ndecision := 1 if input.never\n")], "engine.undefined"),
+        ([Module("main.rego", "package gateway.main\n\ndecision := 1 if input.args.never\n")], "engine.undefined"),
         ([Module("main.rego", "package gateway.main\n\ndecision := 5\n")], "engine.bad_shape"),
         ([Module("main.rego", "package gateway.main\n\ndecision := 1\n\ndecision := 2\n")], "engine.error"),
         ([Module("main.rego", "package gateway.main\n\ndecision := {")], "GW000"),

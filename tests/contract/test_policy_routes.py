@@ -2,10 +2,13 @@
 
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.adapters.rego.engine import _recalled
 from gateway.adapters.rego.layers import load, shipped
+from gateway.adapters.rego.pool import Pool
 from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.decision import fold
 from tests.rego_demo import SETTINGS, serving
@@ -91,22 +94,59 @@ def document(chance: random.Random) -> bytes:
 
 
 async def test_what_is_remembered_is_what_would_be_said() -> None:
-    """Over many questions in any order: the same effects, reasons, requirements and obligations."""
+    """Over many questions in any order: the same reasons, requirements and obligations as ``gateway.main`` says.
+
+    Whole answers are remembered by the gateway, and what single packages say by the worker; the reference remembers
+    nothing.
+    """
     chance = random.Random(7)
-    async with serving(served(), SETTINGS) as engine:
-        pool = engine._running().pool
-        assert len(pool.guards) == 2
-        recalled = 0
+    bundle = served()
+    async with serving(bundle, SETTINGS) as engine, reference(bundle) as plain:
+        assert engine._now is not None
+        assert len(engine._now.pool.routes.guards) == 2
+        memory = engine._now.memory
+        recalled = kept = 0
         for number in range(QUESTIONS):
             asked = [document(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
-            known = _recalled(engine._running(), [engine._running().memory.key(one) for one in asked])
-            recalled += sum(1 for one in known if one is not None)
+            keys = [memory.key(one) for one in asked]
+            known = [one is not None for one in _recalled(engine._now, keys)]
+            recalled += sum(known)
+            kept += sum(not is_known and memory.shared(key) != b"" for is_known, key in zip(known, keys, strict=True))
             remembering = await engine.evaluate(str(number), asked)
-            fresh = await pool.ask(str(number), asked).answer
-            assert remembering.results == tuple(verdict.result for verdict in fresh)
+            fresh = await plain.ask(str(number), [(b"", one) for one in asked]).answer
+            assert [json.loads(one or b"0") for one in remembering.results] == [
+                json.loads(v.result or b"0") for v in fresh
+            ]
             assert remembering.faults == tuple(verdict.fault for verdict in fresh)
             assert not any(decision.faulty for decision in fold("d", asked, remembering))
     assert recalled > QUESTIONS // 4  # or nothing would have been tried
+    assert kept > QUESTIONS // 4
+
+
+@asynccontextmanager
+async def reference(bundle: Bundle) -> AsyncIterator[Pool]:
+    """A worker that is told of no routes: each question is evaluated whole."""
+    pool = Pool(bundle, SETTINGS.pool(), lambda _event: None)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def test_a_worker_keeps_nothing_by_an_empty_key() -> None:
+    """Without a key, or of a package that reads what differs, everything is evaluated each time."""
+    bundle = served()
+    chance = random.Random(3)
+    async with serving(bundle, SETTINGS) as engine, reference(bundle) as plain:
+        assert engine._now is not None
+        pool = engine._now.pool
+        for key in (b"", b"k" * 16):
+            # One key for questions that differ in what no key may leave out: only without one is the answer right.
+            asked = [(key, document(chance)) for _ in range(8)]
+            said = [json.loads(one.result or b"0") for one in await pool.ask("d", asked).answer]
+            right = [json.loads(one.result or b"0") for one in await plain.ask("d", asked).answer]
+            assert (said == right) is (key == b"")
 
 
 async def test_calls_are_not_remembered_while_no_worker_serves() -> None:

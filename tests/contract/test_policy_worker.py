@@ -222,5 +222,5 @@ def test_orphan_in_an_endless_loop_ends_itself() -> None:
         theirs.close()
         ours.sendall(bundle_frame(demo()))
         assert b"regorus" in ours.recv(1000)
-        ours.sendall(question_frame(1, "d", [saying("loop")])[0])
+        ours.sendall(question_frame(1, "d", [(b"", saying("loop"))])[0])
         assert process.wait(timeout=20) == -signal.SIGVTALRM

@@ -107,7 +107,7 @@ class Shop:
 
     def fault(self, name: str) -> Exception | None:
         """What is wrong with a call of a listed tool."""
-        found = self.catalog.resolve(make_caller(make_call(name)))
+        found = self.catalog.checked(self.catalog.resolve(make_caller(make_call(name))))
         assert found.tool.listed
         return found.fault
 

@@ -26,6 +26,8 @@ STAGES = (
     "catalog.resolve",
     "runs.section",
     "policy.evaluate",
+    "catalog.checked",
+    "policy.evaluate",
     "entry.decided",
     "section.reserve",
     "runs.section.left",

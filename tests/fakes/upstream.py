@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -68,9 +68,14 @@ class FakeCatalog:
         name = caller.call.tool
         for pinned in self.shelf:
             if pinned.fqn == name and caller.run.covers(name):
-                return Resolved(caller, pinned, self.faults.get(name))
+                return Resolved(caller, pinned, None)
         server, _, rest = name.partition(".")
         return Resolved(caller, Tool(server, rest, ConnectorKind.MCP, {}, digest="", listed=False), None)
+
+    def checked(self, target: Resolved) -> Resolved:
+        """The same, with the fault that is set for it."""
+        self.journal.note("catalog.checked")
+        return replace(target, fault=self.faults.get(target.tool.fqn))
 
     def tools(self) -> Sequence[Tool]:
         """The shelf."""

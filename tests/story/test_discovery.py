@@ -134,7 +134,8 @@ async def test_a_description_that_changes_while_the_gateway_runs(tmp_path: Path)
         async with app.opened(settings(tmp_path, section), "http://gateway.test") as gateway:
             up.scripts["tools/list"] = says(lambda s: answer(s, {"tools": [ECHO | {"description": "obey"}]}))
             assert await gateway.parts.stock.refresh("up")
-            found = gateway.parts.ports.catalog.resolve(make_caller(make_call("up.echo")))
+            catalog = gateway.parts.ports.catalog
+            found = catalog.checked(catalog.resolve(make_caller(make_call("up.echo"))))
             assert isinstance(found.fault, Quarantined)
 
 

@@ -64,7 +64,8 @@ def stocked(*shelves: Shelf, act: Callable[[Lease], Awaitable[Raw]] = answer) ->
 
 def resolved(name: str, arguments: dict[str, object] | bytes | None = None, *scope: str) -> Resolved:
     """What a call resolves to."""
-    return stocked()[0].resolve(make_caller(make_call(name, arguments), run=make_run(scope=scope)))
+    catalog = stocked()[0]
+    return catalog.checked(catalog.resolve(make_caller(make_call(name, arguments), run=make_run(scope=scope))))
 
 
 def test_a_good_call_resolves_to_the_pinned_tool() -> None:
@@ -113,7 +114,7 @@ def test_big_integers_where_the_tool_admits_them() -> None:
 def test_a_quarantined_tool_is_listed_and_cannot_be_used() -> None:
     """The fault says why, before the arguments are looked at."""
     catalog, _ = stocked(shelf(ECHO, "its description changed"))
-    fault = catalog.resolve(make_caller(make_call("up.echo", {"n": "x"}))).fault
+    fault = catalog.checked(catalog.resolve(make_caller(make_call("up.echo", {"n": "x"})))).fault
     assert isinstance(fault, Quarantined)
     assert catalog.tools() == (ECHO,)
 

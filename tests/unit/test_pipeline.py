@@ -64,7 +64,8 @@ async def test_a_call_passes_every_stage_in_order(world: World) -> None:
 async def test_the_decided_arguments_are_what_policy_read(world: World) -> None:
     """Policy reads the very bytes the connector is given, and identity from the credential alone."""
     await pipeline.handle(world.call(arguments=b'{"n": 1.50, "principal": {"id": "root"}}'), world.ports())
-    listed, called = world.policy.asked
+    first, listed, called = world.policy.asked
+    assert first == listed
     assert (listed["phase"], called["phase"]) == ("list", "call")
     assert "args" not in listed
     assert called["args"] == {"n": 1.5, "principal": {"id": "root"}}
@@ -119,7 +120,7 @@ async def test_a_visible_tools_bad_arguments_are_told(world: World) -> None:
     world.catalog.faults["erp.stock"] = InvalidArguments("sku: required")
     error = await refused(world, world.call(), InvalidArguments)
     assert error.detail == "sku: required"
-    assert [document["phase"] for document in world.policy.asked] == ["list", "list"]
+    assert [document["phase"] for document in world.policy.asked] == ["list"]
 
 
 async def test_a_call_document_that_is_too_large_is_told_to_those_who_see_the_tool(world: World) -> None:
@@ -129,7 +130,7 @@ async def test_a_call_document_that_is_too_large_is_told_to_those_who_see_the_to
         await pipeline.handle(world.call(arguments=LARGE), world.ports())
     assert caught.value.cause_code == "policy_input"
     assert world.connector.sent == []
-    assert [document["phase"] for document in world.policy.asked] == ["list", "list"]
+    assert [document["phase"] for document in world.policy.asked] == ["list"]
 
 
 @pytest.mark.requirement("TEST-1")
@@ -194,7 +195,7 @@ async def test_a_call_document_that_kills_the_engine_is_unavailable(world: World
     world.policy.deadly.add(("call", "erp.stock"))
     error = await refused(world, world.call(), Unavailable)
     assert (error.cause_code, error.reasons[0].id) == ("policy_unavailable", "engine.unavailable")
-    assert [document["phase"] for document in world.policy.asked] == ["list", "call", "list"]
+    assert [document["phase"] for document in world.policy.asked] == ["list", "list", "call", "list"]
 
 
 async def test_a_denied_call_of_a_visible_tool_says_why(world: World) -> None:

@@ -166,6 +166,10 @@ class WatchedCatalog:
         self.watch.after(Step.RESOLVE, caller.call)
         return target
 
+    def checked(self, target: Resolved) -> Resolved:
+        """As the part does."""
+        return self.inner.checked(target)
+
     async def invoke(self, lease: Lease) -> Raw:
         """As the part does."""
         self.watch.before(Step.INVOKE, lease.intent.call)

@@ -1,5 +1,7 @@
 """The embedded engine without its processes: the worker's own code and the memory before it, on one thread."""
 
+from dataclasses import asdict
+
 from deploy.campaigns.policy_diff.oracle import Spoken
 from gateway.adapters.rego import worker
 from gateway.adapters.rego.frames import Verdict
@@ -19,13 +21,15 @@ class Embedded:
         """``routes`` are those of the bundles' modules; their data may differ."""
         self._routes = routes
         self._memory = Memory(routes)
-        self._engine: object = None
+        self._policy: worker._Policy | None = None
         self.recalled = 0
 
     def load(self, bundle: Bundle) -> None:
         """Answer from ``bundle``, and forget the one before."""
         modules = [[module.name, module.text] for module in bundle.modules]
-        self._engine, _version = worker._engine(modules, bundle.data)  # noqa: SLF001  the very code of the worker
+        engine, _version = worker._engine(modules, bundle.data)  # noqa: SLF001  the very code of the worker
+        parts = [asdict(part) for part in self._routes.spoken()]
+        self._policy = worker._Policy(engine, list(self._routes.guards), parts)  # noqa: SLF001
         self._memory = Memory(self._routes)
 
     def ask(self, document: bytes) -> Spoken:
@@ -35,9 +39,9 @@ class Embedded:
         if known is not None:
             self.recalled += 1
             return Spoken(known.result)
-        status, value = worker._evaluate(self._engine, document.decode())  # noqa: SLF001
+        assert self._policy is not None
+        status, idle, value = worker._evaluate(self._policy, self._memory.shared(key), document.decode())  # noqa: SLF001
         if status != worker.ANSWERED:
             return Spoken(None, "engine.undefined" if status == worker.UNDEFINED else "engine.error", value.decode())
-        idle = worker._idle(self._engine, list(self._routes.guards))  # noqa: SLF001
         self._memory.keep(key, Verdict(value, None, idle=idle))
         return Spoken(value)

@@ -3,6 +3,8 @@
 # description: >-
 #   Money goes to accounts of data.house.payees only: what a vendor's note, a mail or an agent says of an account counts
 #   for nothing.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.payees
 
 deny contains {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.adapters.rego.frames import MAX_FRAME_BYTES
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.frames import CHUNK, Asked, Verdict
 from gateway.adapters.rego.link import Question
 from gateway.adapters.rego.memory import Key, Memory
 from gateway.adapters.rego.pool import Pool, unavailable
@@ -20,9 +20,6 @@ from gateway.core.errors import TooLarge
 from gateway.core.policy_input import MAX_BYTES
 
 __all__ = ["EngineSettings", "RegoEngine"]
-
-# Inputs that one worker gets together: a listing of 500 tools must not hold a worker for long.
-CHUNK = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -105,9 +102,14 @@ class RegoEngine:
         """Digest of the bundle in force."""
         return self._bundle.revision
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, for whoever measures them."""
+        return self._running().pool.pids
+
     async def ping(self) -> None:
         """Return when a worker evaluates a probe; raise ``Unavailable`` when none does."""
-        await self._running().pool.ask("ping", PROBES[:1]).answer
+        await self._running().pool.ask("ping", [(b"", PROBES[0])]).answer
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
@@ -146,13 +148,14 @@ class RegoEngine:
         keys = [memory.key(document) for document in inputs]
         known = _recalled(now, keys)
         asked = [number for number, verdict in enumerate(known) if verdict is None]
-        answers = await self._ask(pool, decision_id, [inputs[number] for number in asked]) if asked else ()
+        documents = [(memory.shared(keys[number]), inputs[number]) for number in asked]
+        answers = await self._ask(pool, decision_id, documents) if asked else ()
         for number, verdict in zip(asked, answers, strict=True):
             known[number] = verdict
             memory.keep(keys[number], verdict)
         return [verdict for verdict in known if verdict is not None]
 
-    async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[bytes]) -> list[Verdict]:
+    async def _ask(self, pool: Pool, decision_id: str, inputs: Sequence[Asked]) -> list[Verdict]:
         if 0 < len(inputs) <= CHUNK:
             return await pool.ask(decision_id, inputs).answer
         questions: list[Question] = []
@@ -168,7 +171,7 @@ class RegoEngine:
         if examined.findings:
             raise BundleError(*(str(finding) for finding in examined.findings))
         await preflight(bundle, self._settings.pool())
-        pool = Pool(bundle, self._settings.pool(), self._event, examined.routes.guards)
+        pool = Pool(bundle, self._settings.pool(), self._event, examined.routes)
         try:
             await pool.start()
         except OSError as error:

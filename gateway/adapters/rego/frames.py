@@ -4,13 +4,24 @@ import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle
+from gateway.core.decision import MAX_RESULT_BYTES
 
-MAX_FRAME_BYTES = 8 * 1024 * 1024
-_ANSWERED, _UNDEFINED, _FAULTED = 0, 1, 2
+# Inputs that one worker gets together: a listing of 500 tools must not hold a worker for long.
+CHUNK = 8
+_ANSWERED, _UNDEFINED, _FAULTED, _TOO_LARGE = 0, 1, 2, 3
 _HEAD = struct.Struct(">BII")
+# Of a worker, in answer to one question; whatever says it is longer is not read.
+MAX_FRAME_BYTES = 40 + CHUNK * (_HEAD.size + MAX_RESULT_BYTES)
+
+
+_KEY_SIZE = {size: struct.pack(">B", size) for size in (0, 16)}
+
+Asked = tuple[bytes, bytes]
+"""An input document after its key: 16 bytes that inputs share which differ in nothing but what may differ, or none."""
 
 
 class Garbage(Exception):
@@ -34,10 +45,12 @@ class Verdict:
     idle: int = 0
 
 
-def bundle_frame(bundle: Bundle, guards: Sequence[str] = ()) -> bytes:
-    """The first frame of a worker's life; ``guards`` are rules whose value is told with each answer."""
+def bundle_frame(bundle: Bundle, routes: Routes = NOWHERE) -> bytes:
+    """The first frame of a worker's life; ``routes`` say which guards are told with each answer, and what is kept."""
     modules = [[module.name, module.text] for module in bundle.modules]
-    return _framed(json.dumps({"modules": modules, "data": bundle.data, "guards": list(guards)}).encode())
+    parts = [asdict(part) for part in routes.spoken()]
+    document = {"modules": modules, "data": bundle.data, "guards": list(routes.guards), "parts": parts}
+    return _framed(json.dumps(document).encode())
 
 
 def load_reply(payload: bytes) -> tuple[str, str]:
@@ -53,12 +66,12 @@ def load_reply(payload: bytes) -> tuple[str, str]:
         raise Garbage from None
 
 
-def question_frame(number: int, decision_id: str, inputs: Sequence[bytes]) -> tuple[bytes, bytes]:
+def question_frame(number: int, decision_id: str, inputs: Sequence[Asked]) -> tuple[bytes, bytes]:
     """The frame of a question, and the digest its reply must echo."""
     name = decision_id.encode()
     parts = [struct.pack(">QH", number, len(name)), name, struct.pack(">H", len(inputs))]
-    for document in inputs:
-        parts += (struct.pack(">I", len(document)), document)
+    for key, document in inputs:
+        parts += (_KEY_SIZE[len(key)], key, struct.pack(">I", len(document)), document)
     payload = b"".join(parts)
     return _framed(payload), hashlib.sha256(payload).digest()
 
@@ -90,6 +103,8 @@ def _verdict(status: int, idle: int, value: bytes) -> Verdict:
         return Verdict(value, None, idle=idle)
     if status == _UNDEFINED:
         return Verdict(None, "engine.undefined")
+    if status == _TOO_LARGE:
+        return Verdict(None, "engine.too_large")
     if status == _FAULTED:
         return Verdict(None, "engine.error", value.decode(errors="replace"))
     raise Garbage

@@ -68,7 +68,7 @@ def read(path: Path, public_key: bytes | None = None) -> Layer:
     Raises:
         BundleError: unreadable, too large, a link that leaves its layer, or not signed with that key.
     """
-    label = _SHIPPED if path == shipped() else path.name
+    label = _SHIPPED if path == shipped() else path.absolute().name
     if path.is_file():
         return unpacked(label, _content(label, path), public_key)
     return _layer(label, _folder(label, path), public_key)
@@ -206,6 +206,8 @@ def _document(name: str, content: bytes) -> dict[str, Any]:
         raise BundleError(f"{name}: data files are named data.json; this one would be ignored by other engines")
     try:
         value = json.loads(_text(name, content), object_pairs_hook=_members, parse_constant=_constant)
+        # No engine takes a number beyond all doubles, nor half of a surrogate pair.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name}: {error}") from None
     if not isinstance(value, dict):

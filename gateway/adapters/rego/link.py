@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.adapters.rego.child import Child
-from gateway.adapters.rego.frames import Garbage, Verdict, bundle_frame, load_reply, question_frame, reply
+from gateway.adapters.rego.frames import Asked, Garbage, Verdict, bundle_frame, load_reply, question_frame, reply
+from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle, BundleError
 
 LOAD_DEADLINE_S = 20.0
@@ -18,7 +19,7 @@ class Question:
 
     Attributes:
         decision_id: what they belong to.
-        inputs: the documents.
+        inputs: the documents, each after its key.
         answer: the verdicts, one for each input.
         asked_at: when it was queued, loop time.
         number: its place in the worker's stream.
@@ -26,7 +27,7 @@ class Question:
     """
 
     decision_id: str
-    inputs: Sequence[bytes]
+    inputs: Sequence[Asked]
     answer: asyncio.Future[list[Verdict]]
     asked_at: float
     number: int = 0
@@ -45,14 +46,14 @@ class Link:
         on_free: called after each reply.
         on_gone: called once with the cause (``timeout`` | ``garbage`` | ``died``) and the questions left without reply.
         engine: engine and version.
-        guards: rules whose value is told with each answer.
+        routes: of the bundle.
     """
 
     deadline_s: float
     on_free: Callable[[], None]
     on_gone: Callable[[str, list[Question]], None]
     engine: str = ""
-    guards: Sequence[str] = ()
+    routes: Routes = NOWHERE
     _child: Child | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _flying: deque[Question] = field(default_factory=deque)
@@ -67,6 +68,12 @@ class Link:
         """How many questions are in flight."""
         return len(self._flying)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        assert self._child is not None
+        return self._child.process.pid
+
     async def start(self, command: Sequence[str], bundle: Bundle) -> None:
         """Start the process and have it load ``bundle``.
 
@@ -76,7 +83,7 @@ class Link:
         """
         self._loaded = self._loop.create_future()
         self._child = await Child.spawn(command, self._frame, self._gone)
-        self._child.send(bundle_frame(bundle, self.guards))
+        self._child.send(bundle_frame(bundle, self.routes))
         try:
             async with asyncio.timeout(LOAD_DEADLINE_S):
                 self.engine = await self._loaded

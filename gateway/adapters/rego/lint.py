@@ -136,7 +136,8 @@ def _vanishing(module: Source, part: str, members: Mapping[str, Any], line: int)
 
 def _packages(sources: Sequence[Source]) -> Iterator[Finding]:
     owners: dict[str, str] = {}
-    for module in sources:
+    # What ships comes first: of two files of one package the other one is to blame.
+    for module in sorted(sources, key=lambda one: not one.file.startswith("shipped/")):
         name = module.package[5:]
         if module.package in owners:
             # This engine silently skips the rules of a package's second file.

@@ -7,6 +7,7 @@ Of listing questions only the word that a tool which exists may be known of is k
 are asked about each time: were either remembered, how fast an answer comes would tell the one from the other.
 """
 
+import hashlib
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -81,10 +82,20 @@ class Memory:
         try:
             found = _document.decode(document)
             is_tool = bool(_tool.decode(found.tool).digest)  # a name of no tool has no digest
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         facts = _facts(found)
         return Key(found.phase, facts) if is_tool and len(facts) <= _LONGEST else None
+
+    def shared(self, key: Key | None) -> bytes:
+        """What a worker may keep parts of its answer to a call by; empty where it may keep none.
+
+        Only of a tool that is known to be there for the caller: were hidden tools answered sooner the second time, they
+        could be told from names of no tool.
+        """
+        if key is None or key.phase is Phase.LIST or Key(Phase.LIST, key.facts) not in self._answers:
+            return b""
+        return hashlib.blake2b(key.facts, digest_size=16).digest()
 
     def recall(self, key: Key | None) -> Verdict | None:
         """The answer kept by ``key``."""

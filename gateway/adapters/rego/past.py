@@ -25,7 +25,7 @@ class PastEngine:
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """The word of the policy on each document; where one hangs or kills the worker, that is a fault of this one."""
-        questions = [self._pool.ask(decision_id, [document]) for document in inputs]
+        questions = [self._pool.ask(decision_id, [(b"", document)]) for document in inputs]
         said = [await _answer(question) for question in questions]
         results, faults = tuple(one.result for one in said), tuple(one.fault for one in said)
         return Evaluation(results, faults, self._pool.bundle.revision, self._pool.engine)

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.adapters.rego.frames import Asked
 from gateway.adapters.rego.link import Link, Question
+from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.errors import Unavailable
 
@@ -46,14 +48,14 @@ class Pool:
     has no effect, so those queued behind it are asked again elsewhere.
 
     Attributes:
-        guards: rules whose value is told with each answer.
+        routes: of the bundle.
         event: called with ``timeout`` | ``garbage`` | ``died`` | ``started`` | ``queue_full`` | ``queue_wait``.
     """
 
     bundle: Bundle
     settings: PoolSettings
     event: Callable[[str], None]
-    guards: Sequence[str] = ()
+    routes: Routes = NOWHERE
     engine: str = ""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _links: list[Link] = field(default_factory=list)
@@ -93,7 +95,12 @@ class Pool:
         """Whether a worker can take a question now."""
         return bool(self._links)
 
-    def ask(self, decision_id: str, inputs: Sequence[bytes]) -> Question:
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [link.pid for link in self._alive]
+
+    def ask(self, decision_id: str, inputs: Sequence[Asked]) -> Question:
         """Queue a question for the next free worker.
 
         Raises:
@@ -148,7 +155,7 @@ class Pool:
             self._left(cause, left)
             gone.set()
 
-        link = Link(self.settings.deadline_s, self._schedule, ended, guards=self.guards)
+        link = Link(self.settings.deadline_s, self._schedule, ended, routes=self.routes)
         await link.start(self.settings.command, self.bundle)
         self._alive.add(link)
         self.event("started")

@@ -4,10 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gateway.adapters.rego.culprits import culprit
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.finding import Finding
 from gateway.adapters.rego.layers import shipped
 from gateway.adapters.rego.lint import lint
+from gateway.adapters.rego.misread import misreads
+from gateway.adapters.rego.nesting import too_deep
 from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes
@@ -33,7 +36,7 @@ async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
     pool = Pool(bundle, patient, lambda _event: None)
     try:
         await pool.start()
-        verdicts = await pool.ask("preflight", PROBES).answer
+        verdicts = await pool.ask("preflight", [(b"", probe) for probe in PROBES]).answer
     except OSError as error:
         raise BundleError(f"the policy worker fails on this bundle: {error}") from None
     except Unavailable:
@@ -42,10 +45,11 @@ async def preflight(bundle: Bundle, settings: PoolSettings) -> None:
         await pool.close()
     results, faults = tuple(verdict.result for verdict in verdicts), tuple(verdict.fault for verdict in verdicts)
     places = ", ".join(verdict.place for verdict in verdicts if verdict.place)
-    for decision in fold("preflight", PROBES, Evaluation(results, faults, bundle.revision, pool.engine)):
+    decisions = fold("preflight", PROBES, Evaluation(results, faults, bundle.revision, pool.engine))
+    for decision, result in zip(decisions, results, strict=True):
         if decision.faulty:
-            where = places or "data.gateway.main.decision"
-            raise BundleError(f"{where}: a plain question gives {decision.reasons[0].id}")
+            where, words = culprit(bundle, result or b"")
+            raise BundleError(f"{places or where}: a plain question gives {decision.reasons[0].id}{words}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Examined:
 async def examine(modules: Sequence[Module]) -> Examined:
     """Parse and lint modules in a throw-away child."""
     parsed = await parse(modules)
-    findings = sorted(parsed.findings) or lint(parsed.sources, parsed.builtins)
+    findings = sorted(parsed.findings) or sorted(lint(parsed.sources, parsed.builtins) + misreads(parsed.sources))
     main = (shipped() / "main.rego").read_text("utf-8")
     is_plain = any(module.text == main for module in modules)
     return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=is_plain))
@@ -87,6 +91,8 @@ class Parsed:
 
 async def parse(modules: Sequence[Module]) -> Parsed:
     """Parse modules in a throw-away child."""
+    if deep := [finding for module in modules if (finding := too_deep(module))]:
+        return Parsed(findings=deep)
     request = {"task": "parse", "modules": [[module.name, module.text] for module in modules]}
     texts = {module.name: module.text for module in modules}
     parsed = Parsed()

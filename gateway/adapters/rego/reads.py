@@ -35,8 +35,8 @@ class Reads:
             package, own = tuple(module.package.split(".")), frozenset(module.names)
             for rule in module.rules:
                 entry = self._rules[(*package, rule_name(rule))]
-                for base, names in _references(rule):
-                    full = _resolved(module, own, base, names)
+                for base, steps, _line in references(rule):
+                    full = resolved(module, own, base, steps)
                     if full[:1] == (_INPUT,):
                         entry.facts.add(full[1:])
                     elif full[:1] == (_DATA,):
@@ -60,32 +60,34 @@ def overlaps(one: Path, other: Path) -> bool:
     return all(left == right for left, right in zip(one, other, strict=False))
 
 
-def _resolved(module: Source, own: frozenset[str], base: str, names: Path) -> Path:
+def resolved(module: Source, own: frozenset[str], base: str, steps: Path) -> Path:
+    """The full path of a reference in ``module``, which has the rules ``own``; empty for a variable."""
     if base in {_INPUT, _DATA}:
-        return (base, *names)
+        return (base, *steps)
     if base in own:
-        return (*module.package.split("."), base, *names)
+        return (*module.package.split("."), base, *steps)
     # Not an import: a variable, and what it was bound to is read where it was bound.
-    return (*module.imports[base].split("."), *names) if base in module.imports else ()
+    return (*module.imports[base].split("."), *steps) if base in module.imports else ()
 
 
-def _references(tree: Any) -> Iterator[tuple[str, Path]]:
+def references(tree: Any) -> Iterator[tuple[str, Path, int]]:
+    """Every reference in a tree: the name it hangs on, the names that follow, and its line."""
     level = [tree]
     while level:
         node = level.pop()
         if isinstance(node, Mapping):
-            base, accessors = _chain(node)
+            base, accessors = chain(node)
             if "Var" not in base:
                 level += base.values()
             else:
-                yield str(base["Var"]["value"]), _names(accessors)
+                yield str(base["Var"]["value"]), names(accessors), int(base["Var"]["span"]["line"])
             # Of a reference its names are part; what its brackets hold is read on its own.
             level += [accessor["index"] for accessor in accessors if "index" in accessor]
         elif isinstance(node, Sequence) and not isinstance(node, str):
             level += node
 
 
-def _chain(node: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+def chain(node: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
     """What a reference hangs on, and its accessors from the last to the first; a node that is none is its own base."""
     accessors = []
     while reference := node.get("RefDot") or node.get("RefBrack"):
@@ -94,11 +96,12 @@ def _chain(node: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str
     return node, accessors
 
 
-def _names(accessors: Sequence[Mapping[str, Any]]) -> Path:
-    names: list[str] = []
+def names(accessors: Sequence[Mapping[str, Any]]) -> Path:
+    """The names at the beginning of a reference: up to the first accessor that is none."""
+    found: list[str] = []
     for accessor in reversed(accessors):
         name = accessor["field"][1] if "field" in accessor else accessor["index"].get("String", {}).get("value")
         if name is None:
             break
-        names.append(str(name))
-    return tuple(names)
+        found.append(str(name))
+    return tuple(found)

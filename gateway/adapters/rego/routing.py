@@ -6,7 +6,7 @@ its *guard* does not hold: the rule that is the first condition of everything th
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.adapters.rego.lint import PARTS
@@ -41,11 +41,34 @@ class _Part:
         bit: of its guard, or 0 where it has none.
         open: the phases whose differing facts it can read where its guard holds.
         shut: those whose differing facts the guard itself can read.
+        package: its name below ``data.gateway.policies``; empty where it is the whole bundle.
+        sets: the partial sets it exports.
     """
 
     bit: int
     open: frozenset[Phase]
     shut: frozenset[Phase]
+    package: str = ""
+    sets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A package as a worker is told of it, which is asked for calls by key.
+
+    Attributes:
+        package: its name below ``data.gateway.policies``.
+        sets: the partial sets it exports.
+        guard: the place of its guard, or -1.
+        open: whether calls of one key get the same from it where its guard holds.
+        shut: whether they do where it does not, and its guard is the same for all of them.
+    """
+
+    package: str
+    sets: tuple[str, ...]
+    guard: int
+    open: bool
+    shut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +81,20 @@ class Routes:
 
     guards: tuple[str, ...]
     _parts: tuple[_Part, ...]
+
+    def spoken(self) -> list[Spoken]:
+        """Each package that exports something; none where they are not asked one by one."""
+        return [
+            Spoken(
+                part.package,
+                part.sets,
+                part.bit.bit_length() - 1,
+                Phase.CALL not in part.open,
+                Phase.CALL not in part.shut,
+            )
+            for part in self._parts
+            if part.sets
+        ]
 
     def holds(self, phase: Phase, idle: int) -> bool:
         """Whether an answer holds for documents that differ in what may; ``idle``: the guards that did not hold."""
@@ -95,11 +132,14 @@ def _part(module: Source, guard: str | None, number: int, reads: Reads) -> _Part
     said = _differing(reads.of(package))
     shut = said if guard is None else _differing(reads.of((*package, guard)))
     is_of_use = shut < said and number < MAX_GUARDS
-    return _Part(1 << number if is_of_use else 0, said, shut)
+    sets = tuple(name for name in module.names if name in PARTS)
+    return _Part(
+        1 << number if is_of_use else 0, said, shut if is_of_use else said, module.package.rpartition(".")[2], sets
+    )
 
 
 def _unguarded(parts: Iterable[_Part]) -> Iterator[_Part]:
-    yield from (_Part(0, part.open, part.open) for part in parts)
+    yield from (replace(part, bit=0, shut=part.open) for part in parts)
 
 
 def _differing(reads: frozenset[Path]) -> frozenset[Phase]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gateway.adapters.rego.examination import answers
@@ -16,6 +18,7 @@ from gateway.adapters.rego.trees import Source
 from gateway.core.bundle import Bundle, BundleError
 
 RULE_DEADLINE_S = 5.0
+_SINGLE = (".rego", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,20 @@ class TestReport:
         return not self.problems and bool(self.results) and all(result.passed for result in self.results)
 
 
-def check(directory: Path) -> list[Finding]:
-    """Everything wrong with the policies in ``directory``, by file and line; empty = nothing found.
+def check(path: Path) -> list[Finding]:
+    """Everything wrong with the policies in ``path``, by file and line; empty = nothing found.
 
-    They are read together with the shipped ones, unless they hold ``package gateway.main`` themselves. Not to be called
-    inside an event loop.
+    They are read together with the shipped ones, unless they hold ``package gateway.main`` themselves. A single file is
+    read as a folder that holds it alone: it cannot call functions of files beside it, and a ``data.json`` stands at the
+    root. Not to be called inside an event loop.
     """
+    place = _in_shipped(path)
     try:
-        bundle = read(directory)
+        bundle = read(shipped() if place else path)
     except BundleError as error:
         return [Finding("", 0, "GW000", problem) for problem in error.problems]
-    return asyncio.run(_check(bundle))
+    found = asyncio.run(_check(bundle))
+    return [finding for finding in found if finding.file in ("", place)] if place else found
 
 
 def test(directory: Path, rule_deadline_s: float = RULE_DEADLINE_S) -> TestReport:  # noqa: PT028  no pytest test
@@ -101,21 +107,37 @@ def test(directory: Path, rule_deadline_s: float = RULE_DEADLINE_S) -> TestRepor
     return asyncio.run(_run_tests(bundle, label(directory), rule_deadline_s))
 
 
-def read(directory: Path) -> Bundle:
-    """The policies in ``directory``, completed by the shipped ones unless they have a ``gateway.main`` of their own.
+def read(path: Path) -> Bundle:
+    """The policies in ``path``, completed by the shipped ones unless they have a ``gateway.main`` of their own.
 
     Raises:
-        BundleError: as ``bundle.load``.
+        BundleError: as ``layers.load``.
     """
-    alone = load([directory])
+    if path.is_file() and path.suffix in _SINGLE:
+        with TemporaryDirectory() as scratch:
+            # Named as its folder is, so that findings say where it stands.
+            folder = Path(scratch, path.absolute().parent.name or "file")
+            folder.mkdir()
+            shutil.copyfile(path, folder / path.name)
+            return read(folder)
+    alone = load([path])
     if any(re.search(r"^package\s+gateway\.main\s*$", module.text, re.MULTILINE) for module in alone.modules):
         return alone
-    return load([shipped(), directory])
+    return load([shipped(), path])
+
+
+def _in_shipped(path: Path) -> str:
+    """The name in findings of a single file that is one of the served shipped packages, or empty."""
+    root, whole = shipped().resolve(), path.resolve()
+    if not (path.is_file() and whole.is_relative_to(root)):
+        return ""
+    name, bundle = f"shipped/{whole.relative_to(root).as_posix()}", load([shipped()])
+    return name if any(module.name == name for module in (*bundle.modules, *bundle.tests)) else ""
 
 
 def label(directory: Path) -> str:
     """How the files of ``directory`` begin in findings and results."""
-    return "shipped/" if directory == shipped() else f"{directory.name}/"
+    return "shipped/" if directory == shipped() else f"{directory.absolute().name}/"
 
 
 async def _check(bundle: Bundle) -> list[Finding]:

@@ -7,13 +7,19 @@ further one a question; every frame is answered in order.
 Frames, integers big-endian::
 
     frame     u32 length, payload
-    bundle    JSON {"modules": [[name, text], ...], "data": "JSON text", "guards": [rule, ...]}; answered by JSON
-              {"engine"} or {"error"}
-    question  u64 number, u16 length of decision id, decision id, u16 count, per input: u32 length, JSON
+    bundle    JSON {"modules": [[name, text], ...], "data": "JSON text", "guards": [rule, ...], "parts": [part, ...]};
+              answered by JSON {"engine"} or {"error"}
+    question  u64 number, u16 length of decision id, decision id, u16 count, per input: u8 length of its key, key,
+              u32 length, JSON
     reply     u64 number, 32 bytes SHA-256 of the question's payload, per input: u8 status, u32 guards that do not hold
-              (bit n: the one at n), u32 length, bytes
+              (bit n: the one at n), u32 length, bytes (64 KiB at most)
 
 The digest covers number, decision id and inputs: a reply cannot be taken for that of another question.
+
+A part is what one package says: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
+"shut": whether all inputs of one key get the same from it, where its guard holds and where it does not}. Such a part is
+evaluated once for each key. Without a key, or without parts, ``data.gateway.main.decision`` is evaluated; with them the
+answer is made of the same sets, by the same names.
 """
 
 import os
@@ -35,32 +41,39 @@ from typing import Any
 
 import regorus
 
-ANSWERED, UNDEFINED, FAULTED = 0, 1, 2
+ANSWERED, UNDEFINED, FAULTED, TOO_LARGE = 0, 1, 2, 3
 RULE = "data.gateway.main.decision"
+SETS = ("allow", "deny", "hint", "oblige", "require")
 # What the engine's JSON calls say of an undefined rule; a rule with this very value reads as undefined, too: closed.
 _UNDEFINED = '"<undefined>"'
 _PANICKED = 70
 # Rules in any other package below gateway would stand there and never be asked.
 _PACKAGE = re.compile(r"data\.(gateway\.(main|policies\.[^.]+|lib\..+)|(?!gateway(\.|$)).+)")
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 _FAULT_BYTES = 500
+_RESULT_BYTES = 64 * 1024
+# What is kept by key: so many, each within so many characters.
+_MOST_KEPT, _LONGEST_KEPT = 2048, 4096
 
 
 class _Refused(Exception):
     """The bundle cannot be served; the message is for the operator."""
 
 
+class _Undefined(Exception):
+    """A rule that the contract needs has no value."""
+
+
 def main() -> None:
     """Serve questions until the other end closes."""
     frames, guard = _Frames(), _Guard(float(sys.argv[2]))
-    engine: Any = None
-    guards: list[str] = []
+    policy: _Policy | None = None
     while (payload := frames.next()) is not None:
         guard.rearm()
-        if engine is None:
-            engine, guards, answer = _load(payload)
+        if policy is None:
+            policy, answer = _load(payload)
         else:
-            answer = _answer(engine, guards, payload)
+            answer = _answer(policy, payload)
         _send(struct.pack(">I", len(answer)) + answer)
 
 
@@ -103,14 +116,87 @@ def _send(answer: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
-def _load(payload: bytes) -> tuple[Any, list[str], bytes]:
+class _Policy:
+    """A loaded bundle."""
+
+    def __init__(self, engine: Any, guards: list[str], parts: list[dict[str, Any]]) -> None:
+        self._engine = engine
+        self._guards = guards
+        self._parts = sorted(parts, key=lambda part: part["package"])
+        self._rules = [
+            [f"data.gateway.policies.{part['package']}.{name}" for name in part["sets"]] for part in self._parts
+        ]
+        self._names = [json.dumps(part["package"]) + ":" for part in self._parts]
+        self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
+        # Guards that read nothing in which inputs of one key differ.
+        self._steady = sum(1 << part["guard"] for part in parts if part["guard"] >= 0 and part["shut"])
+
+    def decide(self, key: bytes, document: str) -> tuple[str, int]:
+        """The decision on ``document``, and the guards that do not hold; ``key`` is empty where nothing is kept."""
+        self._engine.set_input_json(document)
+        if not (key and self._parts):
+            value = self._value(RULE)
+            return value, self._idle(0)
+        idle, known = self._kept.get(key, (0, {}))
+        idle = self._idle(idle, self._steady if known else 0)
+        said = {at: known.get(at) or self._said(at, idle) for at in range(len(self._parts))}
+        if not known:
+            self._keep(key, idle, said)
+        return self._joined(said), idle
+
+    def _said(self, at: int, idle: int) -> list[str]:
+        # Where a guard does not hold, none of the sets it guards has a member.
+        guard, rules = self._parts[at]["guard"], self._rules[at]
+        if guard >= 0 and idle >> guard & 1:
+            return ["[]"] * len(rules)
+        return [self._value(rule) for rule in rules]
+
+    def _joined(self, said: dict[int, list[str]]) -> str:
+        members: dict[str, list[str]] = {name: [] for name in SETS}
+        for at, part in enumerate(self._parts):
+            for name, value in zip(part["sets"], said[at], strict=True):
+                members[name].append(self._names[at] + value)
+        return "{" + ",".join(f'"{name}":{{{",".join(values)}}}' for name, values in members.items()) + "}"
+
+    def _keep(self, key: bytes, idle: int, said: dict[int, list[str]]) -> None:
+        kept = {}
+        for at, part in enumerate(self._parts):
+            is_shut = part["guard"] >= 0 and idle >> part["guard"] & 1
+            # A part whose guard may hold for the next input of this key is looked at again.
+            if part["open"] or (is_shut and part["shut"]):
+                kept[at] = said[at]
+        if sum(len(value) for values in kept.values() for value in values) <= _LONGEST_KEPT:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = (idle & self._steady, kept)
+
+    def _value(self, rule: str) -> str:
+        value: str = self._engine.eval_rule_as_json(rule)
+        if value == _UNDEFINED:
+            raise _Undefined
+        return value
+
+    def _idle(self, known: int, skip: int = 0) -> int:
+        """The guards that do not hold for the input at hand; one that cannot be told counts as holding."""
+        for number, guard in enumerate(self._guards):
+            if skip >> number & 1:
+                continue
+            try:
+                known |= (self._engine.eval_rule_as_json(guard) == _UNDEFINED) << number
+            except RuntimeError:
+                continue
+        return known
+
+
+def _load(payload: bytes) -> tuple[_Policy | None, bytes]:
     bundle = json.loads(payload)
     try:
         engine, version = _engine(bundle["modules"], bundle["data"])
     # The engine reports what is wrong with a bundle as RuntimeError; a panic is no Exception and ends the process.
     except (RuntimeError, _Refused) as error:
-        return None, [], json.dumps({"error": _words(error)}).encode()
-    return engine, bundle["guards"], json.dumps({"engine": f"regorus {version}"}).encode()
+        return None, json.dumps({"error": _words(error)}).encode()
+    policy = _Policy(engine, bundle["guards"], bundle["parts"])
+    return policy, json.dumps({"engine": f"regorus {version}"}).encode()
 
 
 def _engine(modules: list[list[str]], data: str) -> tuple[Any, str]:
@@ -146,42 +232,35 @@ def _check_data(data: Any, owners: dict[str, str]) -> None:
             raise _Refused(f"{owner}: data files hold values at the path of package {package[5:]}")
 
 
-def _answer(engine: Any, guards: list[str], payload: bytes) -> bytes:
+def _answer(policy: _Policy, payload: bytes) -> bytes:
     number, size = struct.unpack_from(">QH", payload)
     at = 10 + size
     (count,) = struct.unpack_from(">H", payload, at)
     at += 2
     parts = [struct.pack(">Q", number), hashlib.sha256(payload).digest()]
     for _ in range(count):
+        key = payload[at + 1 : at + 1 + payload[at]]
+        at += 1 + len(key)
         (length,) = struct.unpack_from(">I", payload, at)
         at += 4
-        status, value = _evaluate(engine, payload[at : at + length].decode())
+        status, idle, value = _evaluate(policy, key, payload[at : at + length].decode())
         at += length
-        idle = _idle(engine, guards) if status == ANSWERED else 0
         parts += [struct.pack(">BII", status, idle, len(value)), value]
     return b"".join(parts)
 
 
-def _evaluate(engine: Any, document: str) -> tuple[int, bytes]:
+def _evaluate(policy: _Policy, key: bytes, document: str) -> tuple[int, int, bytes]:
     try:
-        engine.set_input_json(document)
-        answer: str = engine.eval_rule_as_json(RULE)
+        answer, idle = policy.decide(key, document)
+    except _Undefined:
+        return UNDEFINED, 0, b""
     except RuntimeError as error:
-        return FAULTED, _place(error).encode()
+        return FAULTED, 0, _place(error).encode()
     except BaseException:  # noqa: BLE001  a panic of the engine is a BaseException; its state cannot be trusted after it
         os._exit(_PANICKED)
-    return (UNDEFINED, b"") if answer == _UNDEFINED else (ANSWERED, answer.encode())
-
-
-def _idle(engine: Any, guards: list[str]) -> int:
-    """The guards that do not hold for the input at hand; one that cannot be told counts as holding."""
-    found = 0
-    for number, guard in enumerate(guards):
-        try:
-            found |= (engine.eval_rule_as_json(guard) == _UNDEFINED) << number
-        except RuntimeError:
-            continue
-    return found
+    value = answer.encode() if len(answer) <= _RESULT_BYTES else b""
+    # A policy that floods its answer is stopped here: the gateway never reads it.
+    return (ANSWERED, idle, value) if 0 < len(value) <= _RESULT_BYTES else (TOO_LARGE, 0, b"")
 
 
 def _place(error: Exception) -> str:

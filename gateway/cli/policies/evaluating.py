@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.adapters.rego.engine import CHUNK, EngineSettings, RegoEngine
+from gateway.adapters.rego.engine import EngineSettings, RegoEngine
+from gateway.adapters.rego.frames import CHUNK
 from gateway.adapters.rego.past import served
 from gateway.cli.policies.events import Lacking, Recorded
 from gateway.cli.screen import Misconfigured, shown
