@@ -159,6 +159,36 @@ async def test_data_that_clash_are_refused_with_their_place(tmp_path: Path) -> N
         assert await it.says() == (Effect.ALLOW, "desk.ok")
 
 
+async def test_what_is_wrong_with_a_folder_is_shown_until_it_is_mended(tmp_path: Path) -> None:
+    """However often it is looked at, also where its files were never joined with others."""
+    async with house(tmp_path) as it:
+        (it.folder / ".signatures.json").write_text("{}")
+        for _ in range(3):
+            await it.look()
+            assert it.policies.standing().problems == ("desk: is signed, and no public key is set to check it with",)
+        assert it.diary.failing[-1] is True
+        (it.folder / ".signatures.json").unlink()
+        await it.look()
+        assert it.policies.standing().problems == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "package # whose\n gateway.policies.desk",
+        'package gateway["po\\u006cicies"].desk',
+        'package gateway.policies[ "desk" ]',
+        "package gateway.policies.desk#",
+    ],
+)
+async def test_a_package_is_the_one_that_its_owner_is_told_by(tmp_path: Path, line: str) -> None:
+    """One that the engine reads otherwise than whoever looks at roots is refused, with its file."""
+    async with house(tmp_path) as it:
+        await it.changed(DENY.replace("package gateway.policies.desk", line))
+        assert it.policies.standing().problems[0].startswith("desk/desk.rego:1: GW008 write the package plainly")
+        assert await it.says() == (Effect.ALLOW, "desk.ok")
+
+
 async def test_what_cannot_be_recorded_does_not_come_into_force(tmp_path: Path) -> None:
     """And does as soon as it can."""
     async with house(tmp_path) as it:

@@ -1,6 +1,7 @@
 """Layers with manifests: each owns its part of ``data``, holds nothing else, and nobody else holds anything there."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,4 +80,12 @@ def test_a_signed_layer_needs_its_key(tmp_path: Path) -> None:
     folder = layer(tmp_path, "desk")
     (folder / ".signatures.json").write_text("{}")
     with pytest.raises(BundleError, match="desk: is signed, and no public key is set"):
+        layers.load([folder])
+
+
+def test_a_pipe_is_no_policy(tmp_path: Path) -> None:
+    """It is refused at once: nobody waits for somebody to write into it."""
+    folder = layer(tmp_path, "desk")
+    os.mkfifo(folder / "pipe.rego")
+    with pytest.raises(BundleError, match=r"desk/pipe\.rego: no plain file"):
         layers.load([folder])

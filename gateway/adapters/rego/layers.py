@@ -9,6 +9,7 @@ nothing else, and no other layer holds anything there.
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -149,11 +150,16 @@ def _layer(label: str, found: Mapping[str, bytes], public_key: bytes | None) -> 
 
 def _content(label: str, path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BUNDLE_BYTES:
+        # Never waits for a writer: a pipe in a folder would hold up whoever reads, and the end of the gateway.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(f"{label}: no plain file")
+            content = file.read(MAX_BUNDLE_BYTES + 1)
+        if len(content) > MAX_BUNDLE_BYTES:
             raise BundleError(f"{label}: more than {MAX_BUNDLE_BYTES} bytes")
-        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{label}: cannot be read: {error.strerror}") from None
+    return content
 
 
 def _folder(label: str, folder: Path) -> dict[str, bytes]:

@@ -48,6 +48,7 @@ class PathSource:
     path: Path
     public_key: bytes | None = None
     _seen: Mark | None = None
+    _problems: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -61,16 +62,19 @@ class PathSource:
     def _look(self) -> Layer | None:
         before = _mark(self.path)
         if before == self._seen:
+            # What was no good is no better for being as it was: whoever looks is told until it changes.
+            if self._problems:
+                raise BundleError(*self._problems)
             return None
         try:
             layer = layers.read(self.path, self.public_key)
-        except BundleError:
-            self._seen = before  # said once; it is looked at again when it changes
+        except BundleError as error:
+            self._seen, self._problems = before, error.problems
             raise
         # Somebody was writing meanwhile: half of it may be old. It is read again at the next look.
         if _mark(self.path) != before:
             raise BundleError(f"{self.path}: is being changed")
-        self._seen = before
+        self._seen, self._problems = before, ()
         return layer
 
 
