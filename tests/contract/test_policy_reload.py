@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.rego.bundles import building
 from gateway.adapters.rego.bundles.store import Revisions
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.core.decision import Effect
@@ -17,9 +18,12 @@ from gateway.core.known import KnownValues
 from gateway.policies import Means, Policies
 from gateway.policy_sources import Sources
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySection
+from gateway.settings_policy import PolicySection, PolicySourceSection
 from tests.clock import StepClock
+from tests.fakes import web
+from tests.fakes.web import Exchange
 from tests.rego_demo import SETTINGS, alive, decide, demo, pids, saying, until
+from tests.unit.test_bundle_signatures import pair
 
 ALLOW = 'package gateway.policies.desk\n\nallow contains {"id": "desk.ok", "msg": "ok"} if input\n'
 DENY = 'package gateway.policies.desk\n\ndeny contains {"id": "desk.no", "msg": "no"} if input\n'
@@ -245,6 +249,46 @@ async def test_a_broken_first_bundle_keeps_the_gateway_from_starting(tmp_path: P
     means = Means(StepClock(), Diary().record, KnownValues(), Diary().failing.append)
     with pytest.raises(SettingsError, match="No such file or directory"):
         await Policies(settings, means).first()
+
+
+async def test_a_start_on_a_kept_copy_is_shown(tmp_path: Path) -> None:
+    """Policy that may be old is in force visibly from the first moment, until its address answers."""
+    private, public = pair("p256")
+    (tmp_path / "key.pem").write_bytes(public)
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "desk.rego").write_text(ALLOW)
+    kept = tmp_path / "state" / "policy-sources" / "far.tar.gz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(building.signed(building.layer_archive(tmp_path / "desk"), private, "k"))
+    far = PolicySourceSection(url="http://127.0.0.1:9/far.tar.gz", public_key=tmp_path / "key.pem")
+    settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources={"far": far}))
+    diary = Diary()
+    looked = Policies(settings, Means(StepClock(), diary.record, KnownValues(), diary.failing.append))
+    async with RegoEngine(await looked.first(), SETTINGS) as engine:
+        await looked.begin(engine)
+        assert "cannot be reached" in looked.standing().problems[0]
+        assert diary.failing == [True]
+
+
+async def test_only_the_gateway_keeps_what_is_fetched(tmp_path: Path) -> None:
+    """Whoever else reads its settings, such as a replay of a candidate, takes no copy for it and leaves none."""
+    private, public = pair("p256")
+    (tmp_path / "key.pem").write_bytes(public)
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "desk.rego").write_text(ALLOW)
+    content = building.signed(building.layer_archive(tmp_path / "desk"), private, "k")
+    async with web.serving() as there:
+
+        async def play(exchange: Exchange) -> None:
+            await exchange.answer("200 OK", content)
+
+        there.play = play
+        far = PolicySourceSection(url=f"{there.origin}/far.tar.gz", public_key=tmp_path / "key.pem")
+        settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources={"far": far}))
+        await Sources(settings, KnownValues(), StepClock(), keep=False).first()
+        assert not (tmp_path / "state").exists()
+        await Sources(settings, KnownValues(), StepClock()).first()
+        assert (tmp_path / "state" / "policy-sources" / "far.tar.gz").is_file()
 
 
 async def test_looking_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
