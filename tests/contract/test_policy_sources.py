@@ -1,6 +1,7 @@
 """Sources of policy against real folders and a real web server: what changed is seen, what is no good is not taken."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from gateway.core.bundle import BundleError
 from gateway.core.errors import Unavailable
 from tests.fakes import web
 from tests.fakes.web import Exchange, Web
+from tests.rego_demo import until
 from tests.unit.test_bundle_signatures import pair
 
 PRIVATE, PUBLIC = pair("p256")
@@ -49,6 +51,23 @@ async def test_a_folder_is_read_again_when_a_file_changes(tmp_path: Path) -> Non
     (tmp_path / "desk" / "more.rego").unlink()
     assert (fourth := await source.look()) is not None
     assert fourth.files == second.files
+
+
+async def test_an_edit_that_sets_the_time_back_is_seen(tmp_path: Path) -> None:
+    """As a copy that keeps times and happens to have the same size."""
+    source = PathSource(written(tmp_path / "desk", 1))
+    assert await source.look() is not None
+    path = tmp_path / "desk" / "data.json"
+    before = path.stat()
+    await until(lambda: _later(tmp_path / "clock", before.st_ctime_ns))
+    path.write_text(path.read_text().replace("1", "2"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert await source.look() is not None
+
+
+def _later(file: Path, than_ns: int) -> bool:
+    file.touch()  # by the clock of the file system, which is a coarse one
+    return file.stat().st_ctime_ns > than_ns
 
 
 async def test_a_folder_that_is_being_written_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def _folder(label: str, folder: Path) -> dict[str, bytes]:
     total = 0
     for path in paths(folder):
         name = path.relative_to(folder).as_posix()
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not _leads_to(path).is_relative_to(folder.resolve()):
             raise BundleError(f"{label}/{name}: the link leads out of the bundle")
         content = _content(f"{label}/{name}", path)
         total += len(content)
@@ -177,22 +177,38 @@ def _folder(label: str, folder: Path) -> dict[str, bytes]:
     return found
 
 
+def _leads_to(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # the latter: a link that leads to itself
+        raise BundleError(f"{path}: cannot be read: {error}") from None
+
+
 def paths(folder: Path) -> list[Path]:
     """The files of a folder that belong to its layer, in order.
 
     Raises:
-        BundleError: there is no such folder.
+        BundleError: there is no such folder, or part of it cannot be looked into: what it forbids would be allowed.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such directory, nor an archive")
     left_out = {_GALLERY} if folder == shipped() else set()
     found: list[Path] = []
     # followlinks stays off: a linked directory could lead anywhere, or round in a circle.
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_closed):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")) and name not in left_out)
+        linked = [name for name in folders if Path(place, name).is_symlink()]
+        if linked:
+            raise BundleError(
+                f"{Path(place, linked[0])}: a linked folder would be left out; copy it, or name it itself"
+            )
         own = {MANIFEST, SIGNATURES} if Path(place) == folder else set()
         found += [Path(place, name) for name in sorted(names) if name.endswith((".rego", ".json")) or name in own]
     return found
+
+
+def _closed(error: OSError) -> None:
+    raise BundleError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
 def _text(name: str, content: bytes) -> str:

@@ -20,7 +20,7 @@ from gateway.core.errors import Unavailable
 
 _NOT_MODIFIED, _OK = 304, 200
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
-Mark = tuple[tuple[str, int, int, int], ...]
+Mark = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Source(Protocol):
@@ -89,14 +89,14 @@ class PathSource:
 
 
 def _mark(path: Path) -> Mark:
-    """What changes when a file is written: place, size, time, inode."""
+    """What changes when a file is written: place, size, inode, and both times, as one of them can be set at will."""
     found = []
     for one in layers.paths(path) if path.is_dir() else [path]:
         try:
             stat = one.stat()
         except OSError as error:
             raise BundleError(f"{one}: cannot be read: {error.strerror}") from None
-        found.append((str(one), stat.st_size, stat.st_mtime_ns, stat.st_ino))
+        found.append((str(one), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return tuple(found)
 
 
