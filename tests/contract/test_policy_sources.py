@@ -8,12 +8,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import building
 from gateway.adapters.rego.bundles.sources import HttpSource, PathSource
 from gateway.core.bundle import BundleError
 from gateway.core.errors import Unavailable
+from gateway.settings_policy import PolicySourceSection
 from tests.fakes import web
 from tests.fakes.web import Exchange, Web
 from tests.rego_demo import until
@@ -232,3 +234,9 @@ async def test_what_cannot_be_kept_or_asked_for_is_a_problem_of_its_source(tmp_p
         source.token = gone
         with pytest.raises(BundleError, match="token is missing"):
             await source.look()
+
+
+def test_an_address_holds_no_password() -> None:
+    """It is shown, logged and put on record as it is; what is secret goes into ``token``."""
+    with pytest.raises(ValidationError, match="url"):
+        PolicySourceSection(url="https://me:pw@policy.example/desk.tar.gz", public_key=Path("key.pem"))
