@@ -114,6 +114,8 @@ class Policies:
         """
         self._servant = servant
         await self._activated(self.current)
+        if self._sources.problems:
+            self._say(self._sources.problems)
 
     async def __aenter__(self) -> Self:
         """Start looking at the sources."""

@@ -41,9 +41,10 @@ class Sources:
         SettingsError: a key cannot be used.
     """
 
-    def __init__(self, settings: GatewaySettings, known: KnownValues, clock: Clock) -> None:
+    def __init__(self, settings: GatewaySettings, known: KnownValues, clock: Clock, *, keep: bool = True) -> None:
+        """``keep``: whether what is fetched is kept in the state folder; only the gateway itself writes there."""
         self._data: Mapping[str, Any] = settings.policy.data
-        self._watched = list(_sources(settings, known))
+        self._watched = list(_sources(settings, known, keep=keep))
         self._clock = clock
 
     @property
@@ -69,8 +70,9 @@ class Sources:
         """
         await self._look(self._watched)
         try:
-            if self.problems:
-                raise BundleError(*self.problems)
+            missing = [problem for one in self._watched if one.layer is None for problem in one.problem]
+            if missing:
+                raise BundleError(*missing)
             return self.joined()
         except BundleError as error:
             raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
@@ -96,12 +98,12 @@ class Sources:
             one.due = self._clock.monotonic() + one.every_s
             try:
                 one.layer = await one.source.look() or one.layer
-                one.problem = ()
+                one.problem = one.source.behind
             except BundleError as error:
                 one.problem = error.problems
 
 
-def _sources(settings: GatewaySettings, known: KnownValues) -> Iterator[_Watched]:
+def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> Iterator[_Watched]:
     every_s = settings.policy.reload_s
     if settings.policy.shipped:
         yield _Watched(PathSource(layers.shipped()), 0.0)
@@ -111,7 +113,7 @@ def _sources(settings: GatewaySettings, known: KnownValues) -> Iterator[_Watched
         if section.path is not None:
             yield _Watched(PathSource(section.path, key), every_s)
         elif section.url is not None and key is not None:
-            kept = settings.state / _KEPT / f"{name}.tar.gz"
+            kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             token = _token(name, section, known)
             yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
 

@@ -16,7 +16,9 @@ class PolicySourceSection(Section):
 
     path: Path | None = Field(None, description="Folder or tar.gz on this machine.")
     url: str | None = Field(
-        None, pattern=f"^({NEAR_OR_TLS})", description="Where a tar.gz is served; https, or http on loopback."
+        None,
+        pattern=f"^({NEAR_OR_TLS})[^@]*$",
+        description="Where a tar.gz is served; https, or http on loopback; shown and logged as it is.",
     )
     public_key: Path | None = Field(
         None, description="PEM key (P-256, Ed25519 or RSA) that .signatures.json must be signed with; a url needs one."

@@ -117,7 +117,7 @@ def event(index: int, target: Resolved, decision: Decision, document: bytes) -> 
             "index": index,
             "call_id": f"018f0000-0000-7000-8000-{index:012x}",
             "run_id": target.caller.run.id,
-            "tool": target.tool.fqn,
+            "tool": target.tool.fqn if target.tool.listed else None,
             "phase": str(decision.phase),
             "enforced": decision.enforced,
             "engine": decision.engine,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.rego.bundles import building
 from gateway.adapters.rego.bundles.store import Revisions
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.core.decision import Effect
@@ -17,9 +18,12 @@ from gateway.core.known import KnownValues
 from gateway.policies import Means, Policies
 from gateway.policy_sources import Sources
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySection
+from gateway.settings_policy import PolicySection, PolicySourceSection
 from tests.clock import StepClock
+from tests.fakes import web
+from tests.fakes.web import Exchange
 from tests.rego_demo import SETTINGS, alive, decide, demo, pids, saying, until
+from tests.unit.test_bundle_signatures import pair
 
 ALLOW = 'package gateway.policies.desk\n\nallow contains {"id": "desk.ok", "msg": "ok"} if input\n'
 DENY = 'package gateway.policies.desk\n\ndeny contains {"id": "desk.no", "msg": "no"} if input\n'
@@ -159,6 +163,36 @@ async def test_data_that_clash_are_refused_with_their_place(tmp_path: Path) -> N
         assert await it.says() == (Effect.ALLOW, "desk.ok")
 
 
+async def test_what_is_wrong_with_a_folder_is_shown_until_it_is_mended(tmp_path: Path) -> None:
+    """However often it is looked at, also where its files were never joined with others."""
+    async with house(tmp_path) as it:
+        (it.folder / ".signatures.json").write_text("{}")
+        for _ in range(3):
+            await it.look()
+            assert it.policies.standing().problems == ("desk: is signed, and no public key is set to check it with",)
+        assert it.diary.failing[-1] is True
+        (it.folder / ".signatures.json").unlink()
+        await it.look()
+        assert it.policies.standing().problems == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "package # whose\n gateway.policies.desk",
+        'package gateway["po\\u006cicies"].desk',
+        'package gateway.policies[ "desk" ]',
+        "package gateway.policies.desk#",
+    ],
+)
+async def test_a_package_is_the_one_that_its_owner_is_told_by(tmp_path: Path, line: str) -> None:
+    """One that the engine reads otherwise than whoever looks at roots is refused, with its file."""
+    async with house(tmp_path) as it:
+        await it.changed(DENY.replace("package gateway.policies.desk", line))
+        assert it.policies.standing().problems[0].startswith("desk/desk.rego:1: GW008 write the package plainly")
+        assert await it.says() == (Effect.ALLOW, "desk.ok")
+
+
 async def test_what_cannot_be_recorded_does_not_come_into_force(tmp_path: Path) -> None:
     """And does as soon as it can."""
     async with house(tmp_path) as it:
@@ -215,6 +249,46 @@ async def test_a_broken_first_bundle_keeps_the_gateway_from_starting(tmp_path: P
     means = Means(StepClock(), Diary().record, KnownValues(), Diary().failing.append)
     with pytest.raises(SettingsError, match="No such file or directory"):
         await Policies(settings, means).first()
+
+
+async def test_a_start_on_a_kept_copy_is_shown(tmp_path: Path) -> None:
+    """Policy that may be old is in force visibly from the first moment, until its address answers."""
+    private, public = pair("p256")
+    (tmp_path / "key.pem").write_bytes(public)
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "desk.rego").write_text(ALLOW)
+    kept = tmp_path / "state" / "policy-sources" / "far.tar.gz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(building.signed(building.layer_archive(tmp_path / "desk"), private, "k"))
+    far = PolicySourceSection(url="http://127.0.0.1:9/far.tar.gz", public_key=tmp_path / "key.pem")
+    settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources={"far": far}))
+    diary = Diary()
+    looked = Policies(settings, Means(StepClock(), diary.record, KnownValues(), diary.failing.append))
+    async with RegoEngine(await looked.first(), SETTINGS) as engine:
+        await looked.begin(engine)
+        assert "cannot be reached" in looked.standing().problems[0]
+        assert diary.failing == [True]
+
+
+async def test_only_the_gateway_keeps_what_is_fetched(tmp_path: Path) -> None:
+    """Whoever else reads its settings, such as a replay of a candidate, takes no copy for it and leaves none."""
+    private, public = pair("p256")
+    (tmp_path / "key.pem").write_bytes(public)
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "desk.rego").write_text(ALLOW)
+    content = building.signed(building.layer_archive(tmp_path / "desk"), private, "k")
+    async with web.serving() as there:
+
+        async def play(exchange: Exchange) -> None:
+            await exchange.answer("200 OK", content)
+
+        there.play = play
+        far = PolicySourceSection(url=f"{there.origin}/far.tar.gz", public_key=tmp_path / "key.pem")
+        settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources={"far": far}))
+        await Sources(settings, KnownValues(), StepClock(), keep=False).first()
+        assert not (tmp_path / "state").exists()
+        await Sources(settings, KnownValues(), StepClock()).first()
+        assert (tmp_path / "state" / "policy-sources" / "far.tar.gz").is_file()
 
 
 async def test_looking_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

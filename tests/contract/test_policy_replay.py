@@ -1,5 +1,6 @@
 """``policy replay`` and ``policy try`` on a recorded past, offline: real inputs, real policies, a real engine."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,46 @@ def test_what_cannot_be_replayed_is_counted_by_why(past: Past) -> None:
 def test_an_approval_that_was_given_counts_as_it_did(past: Past) -> None:
     """A resumed call is allowed by the signatures in its input; a candidate that asks for more parks it."""
     pay = past.events[2]
-    signed = json.loads(pay["input"])
-    signed["approvals"] = [{"by": "ann", "roles": ["cfo"], "verdict": "approve", "at_us": 1, "args_digest": ""}]
-    pay["input"] = json.dumps(signed)
-    del pay["ostiary"]["input_digest"]
+    signed(pay)
     pay["result"]["effect"] = "allow"
     rules = """require contains {"id": "x.two", "msg": "two", "quorum": 2} if input.args.amount"""
     done = replayed(past, candidate(past.folder, rules))
     assert done["fidelity"]["mismatches"] == []
     (changed,) = done["changed"]
     assert (changed["before"]["effect"], changed["after"]["effect"]) == ("allow", "needs_approval")
+
+
+def test_an_approval_that_was_given_opens_what_a_candidate_only_asks_people_for(past: Past) -> None:
+    """Denied at the time in spite of the signatures; without the deny they are enough, so the call is newly allowed."""
+    lib = past.folder / "no"
+    lib.mkdir()
+    (lib / "x.rego").write_text(
+        'package gateway.policies.x\n\ndeny contains {"id": "x.no", "msg": "no"} if input.args.amount\n'
+    )
+    past.bundle = load([shipped(), lib], {"gateway": {"scope": SCOPE}})
+    past.events.clear()
+    past.happen([called("erp.pay", {"amount": 1.50}, effect=EffectClass.MONEY)])
+    signed(past.events[0])
+    done = replayed(past, candidate(past.folder, name="no2"), "--fail-on", "newly-allowed", code=1)
+    assert done["fidelity"]["mismatches"] == []
+    (opened,) = done["newly_allowed"]
+    assert (opened["before"]["effect"], opened["after"]["effect"]) == ("deny", "allow")
+
+
+def test_an_input_without_a_digest_is_not_the_recorded_one(past: Past) -> None:
+    """Whoever strikes the digest out of a file could put any input there."""
+    del past.events[0]["ostiary"]["input_digest"]
+    done = replayed(past, candidate(past.folder), code=2)
+    (mismatch,) = done["fidelity"]["mismatches"]
+    assert mismatch["words"] == ["input: not the one whose digest was recorded"]
+
+
+def signed(event: dict[str, Any]) -> None:
+    """Let a person have signed the call."""
+    facts = json.loads(event["input"])
+    facts["approvals"] = [{"by": "ann", "roles": ["cfo"], "verdict": "approve", "at_us": 1, "args_digest": ""}]
+    event["input"] = json.dumps(facts)
+    event["ostiary"]["input_digest"] = hashlib.sha256(event["input"].encode()).hexdigest()
 
 
 def test_a_revision_must_be_what_its_name_says(past: Past) -> None:

@@ -1,18 +1,24 @@
 """Sources of policy against real folders and a real web server: what changed is seen, what is no good is not taken."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
+from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import building
 from gateway.adapters.rego.bundles.sources import HttpSource, PathSource
 from gateway.core.bundle import BundleError
+from gateway.core.errors import Unavailable
+from gateway.settings_policy import PolicySourceSection
 from tests.fakes import web
 from tests.fakes.web import Exchange, Web
+from tests.rego_demo import until
 from tests.unit.test_bundle_signatures import pair
 
 PRIVATE, PUBLIC = pair("p256")
@@ -49,33 +55,53 @@ async def test_a_folder_is_read_again_when_a_file_changes(tmp_path: Path) -> Non
     assert fourth.files == second.files
 
 
+async def test_an_edit_that_sets_the_time_back_is_seen(tmp_path: Path) -> None:
+    """As a copy that keeps times and happens to have the same size."""
+    source = PathSource(written(tmp_path / "desk", 1))
+    assert await source.look() is not None
+    path = tmp_path / "desk" / "data.json"
+    before = path.stat()
+    await until(lambda: _later(tmp_path / "clock", before.st_ctime_ns))
+    path.write_text(path.read_text().replace("1", "2"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert await source.look() is not None
+
+
+def _later(file: Path, than_ns: int) -> bool:
+    file.touch()  # by the clock of the file system, which is a coarse one
+    return file.stat().st_ctime_ns > than_ns
+
+
 async def test_a_folder_that_is_being_written_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changes while it is read is refused, and read again at the next look."""
     source = PathSource(written(tmp_path / "desk", 1))
-    real = Path.read_bytes
+    read = layers.read
 
-    def meddled(path: Path) -> bytes:
-        (tmp_path / "desk" / "more.rego").write_text("package house.more\n")
-        return real(path)
+    def meddled(path: Path, key: bytes | None = None) -> layers.Layer:
+        layer = read(path, key)
+        (path / "desk.rego").write_text("package gateway.policies.desk\n\nx := 1\n")
+        return layer
 
     with monkeypatch.context() as meddling:
-        meddling.setattr(Path, "read_bytes", meddled)
+        meddling.setattr(layers, "read", meddled)
         with pytest.raises(BundleError, match="is being changed"):
             await source.look()
     assert await source.look() is not None
 
 
-async def test_a_broken_folder_is_refused_once(tmp_path: Path) -> None:
-    """It is said when it is seen, and looked at again when it changes."""
+async def test_a_broken_folder_is_refused_until_it_is_mended(tmp_path: Path) -> None:
+    """It is said as long as it is so, and read again when it changes."""
     source = PathSource(written(tmp_path / "desk", 1))
     (tmp_path / "desk" / "data.json").write_text("{")
     layer = await source.look()
     assert layer is not None  # what is wrong inside a file is found when the layers are joined
     (tmp_path / "desk" / "desk.rego").unlink()
     (tmp_path / "desk" / "desk.rego").symlink_to("/etc/hostname")
-    with pytest.raises(BundleError, match="leads out of the bundle"):
-        await source.look()
-    assert await source.look() is None
+    for _ in range(3):
+        with pytest.raises(BundleError, match="leads out of the bundle"):
+            await source.look()
+    (tmp_path / "desk" / "desk.rego").unlink()
+    assert await source.look() is not None
 
 
 @asynccontextmanager
@@ -168,9 +194,49 @@ async def test_what_was_good_once_is_there_when_the_address_is_not(tmp_path: Pat
         assert (fresh := await source.look()) is not None
     with pytest.raises(BundleError, match="cannot be reached"):
         await source.look()
+    assert source.kept is not None
     again = HttpSource("desk", source.url, PUBLIC, source.kept, aiohttp.ClientSession)
     assert (copy := await again.look()) is not None
     assert copy.files == fresh.files
+    assert "cannot be reached" in again.behind[0]
     source.kept.write_bytes(packed(tmp_path / "desk", 8, pair("p256")[0]))
     with pytest.raises(BundleError, match="is no good"):
         await HttpSource("desk", source.url, PUBLIC, source.kept, aiohttp.ClientSession).look()
+
+
+async def test_an_archive_is_taken_as_it_is_sent(tmp_path: Path) -> None:
+    """A server that calls the archive's own compression an encoding serves the same archive."""
+    async with served(tmp_path) as (there, source):
+        content = packed(tmp_path / "desk", 1)
+
+        async def play(exchange: Exchange) -> None:
+            await exchange.answer("200 OK", content, "Content-Encoding: gzip")
+
+        there.play = play
+        assert await source.look() is not None
+        assert there.exchanges[0].field("accept-encoding") == ["identity"]
+
+
+async def test_what_cannot_be_kept_or_asked_for_is_a_problem_of_its_source(tmp_path: Path) -> None:
+    """And of no other: a full disk, a copy that cannot be read, a token that is gone."""
+
+    def gone() -> str:
+        raise Unavailable("policy.sources.desk.token is missing or empty", cause_code="credential")
+
+    async with served(tmp_path) as (there, source):
+        giving(there, packed(tmp_path / "desk", 1))
+        assert source.kept is not None
+        source.kept.with_suffix(".new").mkdir(parents=True)
+        with pytest.raises(BundleError, match="cannot be written"):
+            await source.look()
+        source.kept.with_suffix(".new").rmdir()
+        assert await source.look() is not None
+        source.token = gone
+        with pytest.raises(BundleError, match="token is missing"):
+            await source.look()
+
+
+def test_an_address_holds_no_password() -> None:
+    """It is shown, logged and put on record as it is; what is secret goes into ``token``."""
+    with pytest.raises(ValidationError, match="url"):
+        PolicySourceSection(url="https://me:pw@policy.example/desk.tar.gz", public_key=Path("key.pem"))

@@ -79,6 +79,7 @@ def work(gateway: Gateway) -> None:
         assert client.post("/v1/tools/erp.add_note/call", content=odd, headers=headers).status_code == 502
     assert gateway.call(clerk, "erp.purge_orders").status_code == 404
     assert gateway.call(clerk, "erp.find_order", {"number": 7}).status_code == 422
+    assert gateway.call(clerk, "erp.nothing").status_code == 404
 
 
 def asked(gateway: Gateway, *words: str, code: int = 0) -> Any:
@@ -106,7 +107,7 @@ def test_from_observing_to_enforcing(observed: Gateway, tmp_path: Path) -> None:
     assert {(cell["before"], cell["after"]): cell["count"] for cell in done["matrix"]} == {
         ("allow", "allow"): 1,
         ("hidden", "allow"): 13,
-        ("hidden", "hidden"): 1,
+        ("hidden", "hidden"): 2,
     }
 
 
@@ -114,7 +115,7 @@ def test_what_was_in_force_changes_nothing(observed: Gateway) -> None:
     """The very policy that decided, replayed as a candidate, is the same in every case."""
     done = asked(observed, "replay", "--candidate", str(observed.folder / "policy"), "--fail-on", "any-change")
     assert done["ok"]
-    assert done["shifts"] == {"same": 15}
+    assert done["shifts"] == {"same": 16}
 
 
 def test_without_the_draft_what_passed_would_stop(observed: Gateway) -> None:
@@ -132,7 +133,7 @@ def test_an_export_needs_no_gateway(observed: Gateway, tmp_path: Path) -> None:
     """Events and revisions in files: a replay of them says the same, and so does OPA's shape."""
     file, store = tmp_path / "decisions.jsonl", tmp_path / "revisions"
     said = asked(observed, "decisions", "--jsonl", str(file), "--with-revisions", str(store))
-    assert said == {"decisions": 15, "revisions": 1, "missing": []}
+    assert said == {"decisions": 16, "revisions": 1, "missing": []}
     events = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     assert {"decision_id", "path", "timestamp", "labels", "bundles", "input", "result"} <= events[0].keys()
     assert b'"weight":1.50' in file.read_bytes()
@@ -143,11 +144,12 @@ def test_an_export_needs_no_gateway(observed: Gateway, tmp_path: Path) -> None:
     done = ostiary("policy", "replay", *words, OSTIARY_STATE=str(tmp_path / "nowhere"))
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout.splitlines()[-1])
-    assert document["replayed"] == 15
+    assert document["replayed"] == 16
     assert {row["tool"] for row in document["newly_allowed"]} == {
         "erp.stage_invoice",
         "erp.add_note",
         "erp.purge_orders",
+        "erp.nothing",
     }
 
 
@@ -197,5 +199,5 @@ def test_an_auditor_replays_from_elsewhere(observed: Gateway) -> None:
     """By URL and token: with the scope audit all of it, without it nothing."""
     words = ("policy", "replay", "--candidate", str(observed.folder / "policy"), "--url", observed.url)
     auditor, other = observed.token(scopes=["audit"]), observed.token(scopes=["tools"])
-    assert observed.ask(*words, token=auditor)["replayed"] == 15
+    assert observed.ask(*words, token=auditor)["replayed"] == 16
     assert observed.ask(*words, token=other, code=1)["status"] == 403

@@ -316,11 +316,14 @@ def test_configured_secrets_do_not_come_back(house: House) -> None:
     assert noted.json()["redactions"] >= 1
     sent = house.gateway.call(token, "old.echo", {"text": f"it is {KNOWN_SECRET}!"})
     assert (sent.status_code, sent.json()["cause"]) == (422, "known_secret")
+    assert house.gateway.call(token, f"elsewhere.{KNOWN_SECRET}").status_code == 404
     with house.gateway.client(house.gateway.token("ada", scopes=["audit"])) as auditor:
         kept = json.dumps(auditor.get(f"/v1/calls/{answer.json()['call_id']}").json()["payloads"]["result"])
+        decided = auditor.get("/v1/audit/decisions", params={"effect": "deny", "limit": 200}).text
+    assert "unknown_tool" in decided
     for secret in (API_KEY, KNOWN_SECRET):
         spellings = (secret, secret.encode().hex())
-        for text in (answer.text, noted.text, sent.text, kept, house.gateway.words()):
+        for text in (answer.text, noted.text, sent.text, kept, decided, house.gateway.words()):
             assert not [spelling for spelling in spellings if spelling in text]
     types_of = types(house.gateway.records(call_id=answer.json()["call_id"]))
     assert types_of == ["decision", "tool.requested", "redaction", "tool.completed"]

@@ -1,6 +1,9 @@
 """Layers with manifests: each owns its part of ``data``, holds nothing else, and nobody else holds anything there."""
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,4 +82,47 @@ def test_a_signed_layer_needs_its_key(tmp_path: Path) -> None:
     folder = layer(tmp_path, "desk")
     (folder / ".signatures.json").write_text("{}")
     with pytest.raises(BundleError, match="desk: is signed, and no public key is set"):
+        layers.load([folder])
+
+
+def test_a_pipe_is_no_policy(tmp_path: Path) -> None:
+    """It is refused at once: nobody waits for somebody to write into it."""
+    folder = layer(tmp_path, "desk")
+    os.mkfifo(folder / "pipe.rego")
+    with pytest.raises(BundleError, match=r"desk/pipe\.rego: no plain file"):
+        layers.load([folder])
+
+
+def test_a_folder_in_it_that_cannot_be_looked_into_is_no_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it forbids would be allowed without a word."""
+    folder = layer(tmp_path, "desk")
+    (folder / "strict").mkdir()
+    real = os.scandir
+
+    def closed(place: str) -> Iterator[os.DirEntry[str]]:
+        if str(place).endswith("strict"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(BundleError, match="desk/strict: cannot be read: Permission denied"):
+        layers.load([folder])
+
+
+def test_a_linked_folder_is_refused(tmp_path: Path) -> None:
+    """It is not followed, and leaving it out would look as if it were in force."""
+    folder = layer(tmp_path, "desk")
+    layer(tmp_path, "strict")
+    (folder / "more").symlink_to(tmp_path / "strict")
+    with pytest.raises(BundleError, match="desk/more: a linked folder would be left out"):
+        layers.load([folder])
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    """With its name."""
+    folder = layer(tmp_path, "desk")
+    (folder / "round.rego").symlink_to("round.rego")
+    with pytest.raises(BundleError, match=r"round\.rego: cannot be read"):
         layers.load([folder])

@@ -102,13 +102,17 @@ def request_payload(call: Call) -> Payload:
 
 def refused_request_payload(call: Call, clean: Callable[[str], str]) -> Payload:
     """The request of a refused call, cut short where it is long, without secrets: it may be refused for holding one."""
-    payload = _refused_request(call)
+    return cleaned(_refused_request(call), clean)
+
+
+def cleaned(payload: Payload, clean: Callable[[str], str]) -> Payload:
+    """The payload of a refused call without secrets: also the name of a tool that does not exist may be one."""
     text = payload.content.decode()
-    cleaned = clean(text)
-    if cleaned == text:
+    found = clean(text)
+    if found == text:
         return payload
     # What cannot be read for cleaning is no JSON any more; that it was asked for is all that is kept of it.
-    return Payload(payload.role, cleaned.encode() if cleaned.startswith("{") else encode({"redacted": True}))
+    return Payload(payload.role, found.encode() if found.startswith("{") else encode({"redacted": True}))
 
 
 def _refused_request(call: Call) -> Payload:

@@ -85,7 +85,9 @@ class RegoEngine:
         try:
             await allow()
         except BaseException:
-            await made.pool.close()
+            # By a task of its own: who is being cancelled cannot wait for its workers, and would leave them behind.
+            made.is_over = True
+            self._end_if_idle(made)
             raise
         before, self._now, self._bundle = self._now, made, bundle
         if before is not None:

@@ -9,6 +9,7 @@ nothing else, and no other layer holds anything there.
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -154,11 +155,16 @@ def _layer(label: str, found: Mapping[str, bytes], public_key: bytes | None) -> 
 
 def _content(label: str, path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BUNDLE_BYTES:
+        # Never waits for a writer: a pipe in a folder would hold up whoever reads, and the end of the gateway.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(f"{label}: no plain file")
+            content = file.read(MAX_BUNDLE_BYTES + 1)
+        if len(content) > MAX_BUNDLE_BYTES:
             raise BundleError(f"{label}: more than {MAX_BUNDLE_BYTES} bytes")
-        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{label}: cannot be read: {error.strerror}") from None
+    return content
 
 
 def _folder(label: str, folder: Path) -> dict[str, bytes]:
@@ -166,7 +172,7 @@ def _folder(label: str, folder: Path) -> dict[str, bytes]:
     total = 0
     for path in paths(folder):
         name = path.relative_to(folder).as_posix()
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not _leads_to(path).is_relative_to(folder.resolve()):
             raise BundleError(f"{label}/{name}: the link leads out of the bundle")
         content = _content(f"{label}/{name}", path)
         total += len(content)
@@ -176,22 +182,38 @@ def _folder(label: str, folder: Path) -> dict[str, bytes]:
     return found
 
 
+def _leads_to(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # the latter: a link that leads to itself
+        raise BundleError(f"{path}: cannot be read: {error}") from None
+
+
 def paths(folder: Path) -> list[Path]:
     """The files of a folder that belong to its layer, in order.
 
     Raises:
-        BundleError: there is no such folder.
+        BundleError: there is no such folder, or part of it cannot be looked into: what it forbids would be allowed.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such directory, nor an archive")
     left_out = {_GALLERY} if folder == shipped() else set()
     found: list[Path] = []
     # followlinks stays off: a linked directory could lead anywhere, or round in a circle.
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_closed):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")) and name not in left_out)
+        linked = [name for name in folders if Path(place, name).is_symlink()]
+        if linked:
+            raise BundleError(
+                f"{Path(place, linked[0])}: a linked folder would be left out; copy it, or name it itself"
+            )
         own = {MANIFEST, SIGNATURES} if Path(place) == folder else set()
         found += [Path(place, name) for name in sorted(names) if name.endswith((".rego", ".json")) or name in own]
     return found
+
+
+def _closed(error: OSError) -> None:
+    raise BundleError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
 def _text(name: str, content: bytes) -> str:

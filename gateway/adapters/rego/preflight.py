@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.adapters.rego.culprits import culprit
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.finding import Finding
-from gateway.adapters.rego.layers import shipped
+from gateway.adapters.rego.layers import package, shipped
 from gateway.adapters.rego.lint import lint
 from gateway.adapters.rego.misread import misreads
 from gateway.adapters.rego.nesting import too_deep
@@ -68,10 +68,19 @@ class Examined:
 async def examine(modules: Sequence[Module]) -> Examined:
     """Parse and lint modules in a throw-away child."""
     parsed = await parse(modules)
-    findings = sorted(parsed.findings) or sorted(lint(parsed.sources, parsed.builtins) + misreads(parsed.sources))
+    findings = sorted(parsed.findings) or sorted(
+        [*_misnamed(modules, parsed.sources), *lint(parsed.sources, parsed.builtins), *misreads(parsed.sources)]
+    )
     main = (shipped() / "main.rego").read_text("utf-8")
     is_plain = any(module.text == main for module in modules)
     return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=is_plain))
+
+
+def _misnamed(modules: Sequence[Module], sources: Sequence[Source]) -> list[Finding]:
+    # Who owns a package is told from its text, before it is parsed: what reads otherwise there could stand anywhere.
+    read = {module.name: ".".join(("data", *package(module))) for module in modules}
+    words = "GW008", "write the package plainly, on one line of its own: `package gateway.policies.NAME`"
+    return [Finding(found.file, 1, *words) for found in sources if read[found.file] != found.package]
 
 
 @dataclass(slots=True)

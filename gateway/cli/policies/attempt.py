@@ -73,7 +73,6 @@ _HEADS = ("tool", "who", "effect", "reasons", "calls")
 
 def _grouped(held: Sequence[Replayed]) -> list[tuple[tuple[str, str, str, str], int]]:
     keys = (
-        (one.recorded.event.ostiary.tool, tables.who(one.recorded), str(one.after.seen), ", ".join(one.after.ids))
-        for one in held
+        (one.recorded.tool, tables.who(one.recorded), str(one.after.seen), ", ".join(one.after.ids)) for one in held
     )
     return Counter[tuple[str, str, str, str]](keys).most_common()

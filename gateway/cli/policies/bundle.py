@@ -86,7 +86,7 @@ def status(reach: Reach) -> None:
 def _whole(config: Path | None) -> bytes:
     assert config is not None
     try:
-        sources = Sources(home.read(config), KnownValues(), SystemClock())
+        sources = Sources(home.read(config), KnownValues(), SystemClock(), keep=False)
         return building.bundle_archive(anyio.run(sources.first))
     except SettingsError as error:
         raise home.unusable(error) from None

@@ -77,7 +77,7 @@ def draft(decisions: Sequence[Recorded], min_calls: int) -> Draft:
     for one in decisions:
         why = _left(one)
         if why is not None:
-            left[why, one.event.ostiary.tool, one.agent, ", ".join(_ids(one))] += 1
+            left[why, one.tool, one.agent, ", ".join(_ids(one))] += 1
         elif (call := _observed(one)) is not None:
             tool = call.input.tool
             kinds.setdefault((tool.fqn, call.agent, tool.effect), []).append(call)

@@ -22,6 +22,10 @@ from gateway.core.replaying import Word, approved, listing_of, unlike, word
 # Nobody waits for an answer: what took too long then is recorded as a fault, what takes long now is let finish.
 _SETTINGS = EngineSettings(workers=1, deadline_s=2.0, queue_wait_s=60.0)
 _BATCH = 8 * CHUNK
+# Where what people signed counts. At the time it counted where the record says allow; with another policy it would have
+# where that policy asks people for what this one denied them.
+_AS_IT_WAS = frozenset({Effect.ALLOW})
+_INSTEAD = frozenset({Effect.ALLOW, Effect.DENY})
 Tick = Callable[[int], None]
 
 
@@ -172,24 +176,25 @@ def _pair(one: Recorded) -> _Pair:
 
 
 def _words(bundle: Bundle, pairs: Sequence[_Pair], tick: Tick, name: str) -> list[Word]:
-    return [word(*decisions) for decisions in _decided(RegoEngine(bundle, _SETTINGS), pairs, tick, name)]
+    return [word(*decisions) for decisions in _decided(RegoEngine(bundle, _SETTINGS), pairs, tick, name, _INSTEAD)]
 
 
-def _decided(engine: _Running, pairs: Sequence[_Pair], tick: Tick, name: str) -> list[tuple[Decision, Decision | None]]:
+def _decided(
+    engine: _Running, pairs: Sequence[_Pair], tick: Tick, name: str, counted: frozenset[Effect] = _AS_IT_WAS
+) -> list[tuple[Decision, Decision | None]]:
     documents = [document for pair in pairs for document in (pair.listing, pair.call) if document is not None]
     answers = iter(_run(engine, documents, tick, name))
     found: list[tuple[Decision, Decision | None]] = []
     for pair in pairs:
         listed = next(answers)
-        called = None if pair.call is None else _signed(next(answers), pair)
+        called = None if pair.call is None else _signed(next(answers), pair, counted)
         found.append((listed, called))
     return found
 
 
-def _signed(decision: Decision, pair: _Pair) -> Decision:
-    # What people signed counts where it counted at the time: the record then says allow.
+def _signed(decision: Decision, pair: _Pair, counted: frozenset[Effect]) -> Decision:
     one = pair.recorded
-    if one.event.result.effect is not Effect.ALLOW:
+    if one.event.result.effect not in counted:
         return decision
     try:
         return approved(decision, one.document)
@@ -203,7 +208,7 @@ def _unreadable(one: Recorded) -> Misconfigured:
 
 def _mismatch(one: Recorded, listed: Decision, called: Decision | None) -> Mismatch | None:
     words: tuple[str, ...] = ()
-    if one.event.ostiary.input_digest and not one.is_intact:
+    if not one.is_intact:
         words = ("input: not the one whose digest was recorded",)
     ruling = called or listed
     words += unlike(msgspec.to_builtins(one.event.result), ruling)

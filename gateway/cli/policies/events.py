@@ -45,7 +45,7 @@ class _Revision(msgspec.Struct, frozen=True):
 class _Facts(msgspec.Struct, frozen=True):
     index: int
     call_id: str
-    tool: str
+    tool: str | None  # a name of no tool is only the caller's word, and stands in the input alone
     phase: Phase
     enforced: bool = True
     run_id: str | None = None
@@ -146,6 +146,11 @@ class Recorded:
     def revision(self) -> str:
         """The revision that decided; empty where none is named."""
         return next((one.revision for one in self.event.bundles.values()), "")
+
+    @property
+    def tool(self) -> str:
+        """The tool, or the name that was asked for; empty where it is not known."""
+        return self.event.ostiary.tool or ("" if self.input is None else self.input.tool.fqn)
 
     @property
     def agent(self) -> str:

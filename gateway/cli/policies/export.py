@@ -108,4 +108,4 @@ _HEADS = ("tool", "agent", "effect", "enforced", "reasons", "calls")
 def _kind(one: Recorded) -> tuple[str, str, str, str, str]:
     facts, result = one.event.ostiary, one.event.result
     ids = ", ".join(dict.fromkeys(reason.id for reason in result.reasons))
-    return facts.tool, shown(one.agent), str(result.effect), "yes" if facts.enforced else "observed", ids
+    return one.tool, shown(one.agent), str(result.effect), "yes" if facts.enforced else "observed", ids

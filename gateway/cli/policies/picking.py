@@ -153,7 +153,7 @@ class Revisions:
 
 def is_meant(one: Recorded, wanted: Wanted) -> bool:
     """Whether every condition holds; the gateway looks at them, too, but a file has whatever was put into it."""
-    at_us, tool = one.at_us, one.event.ostiary.tool
+    at_us, tool = one.at_us, one.tool
     if wanted.since_us is not None and at_us < wanted.since_us:
         return False
     if wanted.until_us is not None and at_us > wanted.until_us:

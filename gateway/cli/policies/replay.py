@@ -92,7 +92,7 @@ def loaded(place: Path, *, own_data: bool = False) -> Instead:
     try:
         if place.suffix != ".toml":
             return candidate(place, own_data=own_data).over
-        whole = asyncio.run(Sources(home.read(place), KnownValues(), SystemClock()).first())
+        whole = asyncio.run(Sources(home.read(place), KnownValues(), SystemClock(), keep=False).first())
     except BundleError as error:
         raise Misconfigured("the candidate cannot be read: " + "; ".join(map(shown, error.problems))) from None
     except SettingsError as error:
@@ -121,7 +121,7 @@ def fidelity(done: Replay) -> Iterator[RenderableType]:
     yield Text(text, "bold red")
     for one in done.mismatches[: tables.MOST]:
         facts = one.recorded.event.ostiary
-        yield Text(f"  {shown(facts.call_id)}  {shown(facts.tool)}", "red")
+        yield Text(f"  {shown(facts.call_id)}  {shown(one.recorded.tool)}", "red")
         for words in one.words:
             yield Text(f"    {shown(words)}", "dim")
 
@@ -172,7 +172,7 @@ def _row(one: Replayed) -> dict[str, Any]:
     return {
         "call_id": facts.call_id,
         "index": facts.index,
-        "tool": facts.tool,
+        "tool": one.recorded.tool,
         "agent": one.recorded.agent,
         "user": one.recorded.person,
         "before": {"effect": one.before.seen, "reasons": list(one.before.ids)},
@@ -183,4 +183,4 @@ def _row(one: Replayed) -> dict[str, Any]:
 
 def _mismatched(one: Mismatch) -> dict[str, Any]:
     facts = one.recorded.event.ostiary
-    return {"call_id": facts.call_id, "index": facts.index, "tool": facts.tool, "words": list(one.words)}
+    return {"call_id": facts.call_id, "index": facts.index, "tool": one.recorded.tool, "words": list(one.words)}

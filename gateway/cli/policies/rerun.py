@@ -72,7 +72,7 @@ def _explained(one: Recorded, store: Revisions, *, trace: bool) -> bool:
 def _heading(one: Recorded, words: tuple[str, ...]) -> Iterator[RenderableType]:
     facts, result = one.event.ostiary, one.event.result
     observed = "" if facts.enforced else " (observed, not enforced)"
-    yield Text(f"{shown(facts.tool)}: {result.effect} in phase {facts.phase}{observed}", "bold")
+    yield Text(f"{shown(one.tool)}: {result.effect} in phase {facts.phase}{observed}", "bold")
     yield Text(f"who       {tables.who(one)}")
     yield Text(f"when      {one.event.timestamp.isoformat()}")
     yield Text(f"revision  {shown(one.revision)}")

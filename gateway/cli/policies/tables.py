@@ -79,7 +79,7 @@ def calls(title: str, style: str, rows: Sequence[tuple[Recorded, Word, Word, Seq
         cell = Text.assemble(seen(before.seen), " ", ids(before), "\n→ ", seen(after.seen), " ", ids(after))
         for line in more:
             cell.append(f"\n{shown(line)}", "dim")
-        table.add_row(shown(one.event.ostiary.call_id), shown(one.event.ostiary.tool), who(one), cell)
+        table.add_row(shown(one.event.ostiary.call_id), shown(one.tool), who(one), cell)
     if len(rows) > MOST:
         table.caption = f"... and {len(rows) - MOST} more: --json tells all"
     return table
