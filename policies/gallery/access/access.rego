@@ -40,6 +40,7 @@ deny contains {
 	"fact": "data.house.access.arguments.user",
 } if {
 	concerned
+	regex.match(`^[ -~]*$`, data.gateway.lib.scope.person.id)
 	data.gateway.lib.access.user == lower(data.gateway.lib.scope.person.id)
 }
 
