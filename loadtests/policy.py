@@ -20,8 +20,8 @@ from typing import Any, Final
 import uvloop
 
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
-from gateway.adapters.rego.layers import load, shipped
-from gateway.core.bundle import Bundle
+from gateway.adapters.rego.layers import gallery, load, shipped
+from gateway.core.bundle import Bundle, Module, bundled
 from gateway.core.canonical import encode
 from gateway.core.decision import fold
 from loadtests import evidence
@@ -31,7 +31,6 @@ from loadtests.processes import BenchmarkError, cpu
 EVIDENCE: Final = ROOT / "docs" / "evidence" / "policy-speed.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
 MARKS: Final = ("<!-- figures:policy -->", "<!-- /figures:policy -->")
-GALLERY: Final = shipped() / "gallery"
 LEAST_ROUNDS: Final = 5
 CONNECTIONS: Final = (1, 16)
 REMEMBERED, ONE, ALL, WITH_GALLERY = "remembered", "one package", "all packages", "all packages and the gallery"
@@ -135,9 +134,14 @@ def cases() -> dict[str, Bundle]:
     """The bundle each case is asked of."""
     plain = load([shipped()], {"gateway": _RULES})
     found = dict.fromkeys((REMEMBERED, ONE, ALL), plain)
-    if GALLERY.is_dir():
-        layers = sorted(path for path in GALLERY.iterdir() if path.is_dir() and any(path.rglob("*.rego")))
-        found[WITH_GALLERY] = load([shipped(), *layers], {"gateway": _RULES})
+    # As `ostiary policy new` copies them: the example settings of each below data.house.
+    folders = sorted(path.parent for path in gallery().glob("*/data.json"))
+    data = {folder.name: json.loads((folder / "data.json").read_text("utf-8")) for folder in folders}
+    whole = load([shipped()], {"gateway": _RULES, "house": data})
+    modules = [
+        Module(f"{path.parent.name}/{path.name}", path.read_text("utf-8")) for path in gallery().glob("*/*.rego")
+    ]
+    found[WITH_GALLERY] = bundled([*whole.modules, *modules], json.loads(whole.data))
     return found
 
 

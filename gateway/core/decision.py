@@ -185,6 +185,14 @@ def as_listing(decision: Decision) -> Decision:
     return replace(decision, phase=Phase.LIST)
 
 
+def as_missing(decision: Decision) -> Decision:
+    """The decision about a tool that does not exist: a denial, also where the lists would cover its name."""
+    if not decision.passes:
+        return decision
+    missing = Reason("default.no_tool", "gateway", "there is no tool of this name")
+    return replace(decision, effect=Effect.DENY, reasons=(missing, *decision.reasons), enforced=True)
+
+
 def as_approved(decision: Decision) -> Decision:
     """The decision, once every approval it asks for is given (``core/approval.py`` says when)."""
     return replace(decision, effect=Effect.ALLOW)

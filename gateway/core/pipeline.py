@@ -14,7 +14,7 @@ from anyio import CancelScope
 from gateway.core import policy_input
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
-from gateway.core.decision import Decision, Effect, Evaluation, as_listing, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, as_listing, as_missing, fold, in_mode
 from gateway.core.errors import Denied, GatewayError, InvalidArguments, TooLarge, Unavailable, UnknownTool
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
@@ -164,6 +164,8 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
     listing = policy_input.listing(asked, ports.settings, at_us)
     (listed,) = _decided(decision_id, [listing], await ports.policy.evaluate(decision_id, [listing]), asked, ports)
     if not (asked.tool.listed and listed.passes):
+        # Where a list covers the name of no tool, it is denied all the same: both leave the same kind of record.
+        listed = listed if asked.tool.listed else as_missing(listed)
         return _Verdict(asked, listed, as_listing(listed), None)
     target = ports.catalog.checked(asked)
     fault, call = target.fault or _smuggled(target, ports), b""

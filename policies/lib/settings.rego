@@ -3,6 +3,8 @@
 # description: >-
 #   Functions for packages that read settings of their own, such as data.house.payments. A setting that is mistyped must
 #   deny, never be skipped: so each package says what its settings look like and denies where they do not.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.settings
 
 # An object that has no other keys than these.

@@ -78,8 +78,8 @@ BAD = {
 UNKNOWN = {
     "erp.purge_orders": "decision",
     "nowhere.at_all": "decision",
-    "erp.no_such_tool": "request.refused",
-    "erp.add_note.x": "request.refused",
+    "erp.no_such_tool": "decision",
+    "erp.add_note.x": "decision",
 }
 
 Send = Callable[[httpx.Client, str, bytes], httpx.Response]

@@ -93,3 +93,14 @@ async def test_a_call_that_is_remembered_says_nothing_of_a_hidden_tool(asked: li
         for _ in range(3):
             for name in (ORDER.fqn, UNKNOWN):
                 assert await work(world, ports, asked, name) == [1]
+
+
+@pytest.mark.parametrize("name", [ORDER.fqn, UNKNOWN, BEYOND])
+async def test_hidden_and_unknown_tools_are_refused_by_the_same_kind_of_decision(name: str) -> None:
+    """A denial, also for a name of no tool that the lists would cover: so each leaves one record of one form."""
+    world = World()
+    async with serving(layers.load([layers.shipped()], DATA), SETTINGS) as engine:
+        with pytest.raises(UnknownTool):
+            await pipeline.handle(world.call(name), replace(world.ports(), policy=engine))
+    ((counted, times),) = world.meter.counts.items()
+    assert (counted.split(":")[:2], times) == (["decided", "deny"], 1)

@@ -14,7 +14,7 @@ import httpx
 from deploy.campaigns.hidden_timing.doors import Connection, Surface, WrongAnswerError
 from deploy.campaigns.hidden_timing.judge import Finding, judge
 
-# Names of one length; the first stands in the catalogue, and a deny list hides it.
+# Names of one length that no list covers; the first stands in the catalogue.
 HIDDEN: Final = "erp.ledger_close"
 UNKNOWN: Final = "erp.ledger_clown"
 OTHER: Final = "erp.ledger_cloak"

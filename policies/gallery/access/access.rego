@@ -13,6 +13,8 @@
 #     - access.role
 #     - access.days
 #     - access.approval
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.access
 
 deny contains {

@@ -1,6 +1,8 @@
 # METADATA
 # title: Access change, read from the arguments
 # description: What the settings must look like, and what the arguments say of person, role and days.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.access
 
 import data.gateway.lib.settings as checks

@@ -13,6 +13,8 @@
 #     - confidence.too_risky
 #     - confidence.silent
 #     - confidence.ask
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.confidence
 
 import data.gateway.lib.settings as checks

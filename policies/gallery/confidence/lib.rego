@@ -1,6 +1,8 @@
 # METADATA
 # title: Confidence, as the agent reports it
 # description: Whether it says how sure it is, and whether that is enough. Where it does not speak of risk, sureness decides.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.confidence
 
 import data.gateway.lib.settings as checks

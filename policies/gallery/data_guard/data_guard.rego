@@ -13,6 +13,8 @@
 #     - data_guard.retention
 #     - data_guard.residency
 #     - data_guard.egress
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.data_guard
 
 deny contains {

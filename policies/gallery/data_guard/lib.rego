@@ -1,6 +1,8 @@
 # METADATA
 # title: Data guard, read from the tool and the run
 # description: What the settings must look like, which guarded labels the tool has, and what the run has used before.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.data_guard
 
 import data.gateway.lib.settings as checks

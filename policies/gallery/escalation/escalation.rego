@@ -12,6 +12,8 @@
 #     - escalation.cost
 #     - escalation.personal
 #     - escalation.regulatory
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.escalation
 
 import data.gateway.lib.settings as checks

@@ -10,6 +10,8 @@
 #   ids:
 #     - evidence.settings
 #     - evidence.missing
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.evidence
 
 import data.gateway.lib.settings as checks

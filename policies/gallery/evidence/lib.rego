@@ -1,6 +1,8 @@
 # METADATA
 # title: Evidence, as the gateway found it
 # description: Which needs the named calls meet. The gateway has checked them; a tool's name is all that is read here.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.evidence
 
 import data.gateway.lib.settings as checks

@@ -15,6 +15,8 @@
 #     - infrastructure.frozen
 #     - infrastructure.destructive
 #     - infrastructure.approval
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.infrastructure
 
 deny contains {

@@ -1,6 +1,8 @@
 # METADATA
 # title: Infrastructure change, read from the arguments
 # description: What the settings must look like, and what the arguments say of environment, number and ticket.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.infrastructure
 
 import data.gateway.lib.settings as checks

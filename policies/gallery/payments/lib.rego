@@ -1,6 +1,8 @@
 # METADATA
 # title: Payments, counted
 # description: What the settings must look like, and what this call and its run amount to.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.payments
 
 import data.gateway.lib.settings as checks

@@ -15,6 +15,8 @@
 #     - payments.office_hours
 #     - payments.approval
 #     - payments.second_signature
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.payments
 
 deny contains {

@@ -1,6 +1,8 @@
 # METADATA
 # title: Phases, counted
 # description: Which rollouts this run has room in, all their tools together; calls under way are counted.
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.lib.phases
 
 import data.gateway.lib.settings as checks

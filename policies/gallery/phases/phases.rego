@@ -13,6 +13,8 @@
 #     - phases.group
 #     - phases.calls_per_run
 #     - phases.approval
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.phases
 
 import data.gateway.lib.settings as checks

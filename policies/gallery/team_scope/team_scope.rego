@@ -12,6 +12,8 @@
 #     - team_scope.granted
 #     - team_scope.settings
 #     - team_scope.outside
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.team_scope
 
 import data.gateway.lib.settings as checks

@@ -12,6 +12,8 @@
 #     - verify_only.settings
 #     - verify_only.change
 #     - verify_only.ask
+# schemas:
+#   - input: schema["policy-input.v1"]
 package gateway.policies.verify_only
 
 import data.gateway.lib.settings as checks
