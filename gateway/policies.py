@@ -8,10 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from anyio import create_task_group, sleep, to_thread
+from anyio import Lock, create_task_group, sleep, to_thread
 from anyio.abc import TaskGroup
 
 from gateway.adapters.rego.bundles.store import Revisions
@@ -76,6 +77,7 @@ class Policies:
         self._bundle: Bundle | None = None
         self._standing = Standing("", "", 0, self._sources.origin)
         self._looking: TaskGroup | None = None
+        self._turn = Lock()
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -121,8 +123,11 @@ class Policies:
         """Start looking at the sources."""
         self._looking = create_task_group()
         await self._looking.__aenter__()
-        if self._sources.every_s is not None:
-            self._looking.start_soon(self._keep_looking, self._sources.every_s)
+        # Apart, so that an address that answers slowly does not keep the folders waiting.
+        for remote in (False, True):
+            every_s = self._sources.every_s(remote=remote)
+            if every_s is not None:
+                self._looking.start_soon(partial(self._keep_looking, every_s, remote=remote))
         return self
 
     async def __aexit__(
@@ -147,17 +152,21 @@ class Policies:
         """A bundle that is or was in force; see ``core.bundle.PolicyDesk``."""
         return await to_thread.run_sync(self._store.get, revision)
 
-    async def look(self) -> None:
-        """Look at the sources that are due, and put in force what they hold, if it is good and new."""
-        if not await self._sources.look() and not self._standing.problems:
-            return
-        self._say(self._sources.problems or await self._taken())
+    async def look(self, *, remote: bool = False) -> None:
+        """Look at the sources that are due, and put in force what they hold, if it is good and new.
 
-    async def _keep_looking(self, every_s: float) -> None:
+        A source that is broken or out of reach keeps what it held last; what the others hold comes into force.
+        """
+        if not await self._sources.look(remote=remote) and not self._standing.problems:
+            return
+        async with self._turn:
+            self._say((*self._sources.problems, *await self._taken()))
+
+    async def _keep_looking(self, every_s: float, *, remote: bool) -> None:
         while True:
             await self._means.pause(every_s)
             try:
-                await self.look()
+                await self.look(remote=remote)
             # Looking is all that keeps policy up to date: a fault of it is shown and it goes on.
             except Exception as error:  # noqa: BLE001 - see above
                 _LOG.exception("looking at the sources of policy failed")

@@ -52,10 +52,9 @@ class Sources:
         """Their places, in their order."""
         return tuple(one.source.origin for one in self._watched)
 
-    @property
-    def every_s(self) -> float | None:
-        """How often there is something to look at, seconds; None = never."""
-        return min((one.every_s for one in self._watched if one.every_s > 0), default=None)
+    def every_s(self, *, remote: bool) -> float | None:
+        """How often there is something to look at on this machine, or at an address, seconds; None = never."""
+        return min((one.every_s for one in self._of(remote=remote)), default=None)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -77,10 +76,10 @@ class Sources:
         except BundleError as error:
             raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
 
-    async def look(self) -> bool:
-        """Look at those that are due; whether anything is other than it was."""
+    async def look(self, *, remote: bool) -> bool:
+        """Look at those that are due, of this machine or at addresses; whether anything is other than it was."""
         now = self._clock.monotonic()
-        due = [one for one in self._watched if one.every_s > 0 and now >= one.due]
+        due = [one for one in self._of(remote=remote) if now >= one.due]
         before = [(one.layer, one.problem) for one in due]
         await self._look(due)
         return [(one.layer, one.problem) for one in due] != before
@@ -92,6 +91,9 @@ class Sources:
             BundleError: it does not go together.
         """
         return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
+
+    def _of(self, *, remote: bool) -> Iterator[_Watched]:
+        return (one for one in self._watched if one.every_s > 0 and isinstance(one.source, HttpSource) is remote)
 
     async def _look(self, due: Sequence[_Watched]) -> None:
         for one in due:

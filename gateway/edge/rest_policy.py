@@ -67,7 +67,7 @@ class RevisionShown(Model):
 
 
 class PolicyRest:
-    """Operations on policy; all need the scope ``audit``."""
+    """Operations on policy; all need the scope ``audit`` of a person: they tell of hidden tools."""
 
     def __init__(self, desk: Desk, settings: PipelineSettings) -> None:
         """Read through the desk."""
@@ -85,6 +85,7 @@ class PolicyRest:
                 self.standing,
                 PolicyShown,
                 scopes=("audit",),
+                persons=True,
             ),
             Operation(
                 "GET",
@@ -94,6 +95,7 @@ class PolicyRest:
                 self.revision,
                 RevisionShown,
                 scopes=("audit",),
+                persons=True,
                 refusals=(NotFound,),
             ),
             Operation(
@@ -104,6 +106,7 @@ class PolicyRest:
                 self.decisions,
                 DecisionPage,
                 scopes=("audit",),
+                persons=True,
                 query=DecisionQuery,
             ),
         )

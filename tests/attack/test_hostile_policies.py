@@ -55,19 +55,22 @@ HOSTILE = {
     "a giant range": "count(numbers.range(1, 1000000000000)) == 0",
     "a large range": "count(numbers.range(1, 30000000)) == 0",
     "a regex that is too large": "regex.match(`(((a{1000}){1000}){1000}){1000}`, input.args.say)",
-    "a regex out of the input": "regex.match(input.args.pattern, input.args.say)",
     "a regex that backtracks": f"regex.match(`^(a+)+$`, {many(20000, 'a')})",
-    "many globs": f"glob.match({GLOBS}, [], {many(30000, 'a')})",
     "an exponential comprehension": f"count([[a, b, c] | {NUMBERS}]) == 0",
     "an exponential set": f"count({{[a, b, c] | {NUMBERS}}}) == 0",
     "a string that doubles": f's0 := "aaaaaaaaaaaaaaaa"\n{"".join(DOUBLED)}\tcount(s7) == 0',
-    "a format as wide as memory": 'count(sprintf("%999999999d", [1])) == 0',
-    "a number of a billion digits": 'to_number("1e1000000000") > 1',
-    "a shift by billions": "bits.lsh(1, 4000000000) > 5",
-    "brackets in a string": f"json.unmarshal({many(100000, '[')})",
-    "a document that unfolds": f'yaml.unmarshal("{UNFOLDING}")',
     "walks in walks": f"count([1 | {'; '.join(['walk(input, [_, _])'] * 7)}]) == 0",
     "a large graph": f'count(graph.reachable({GRAPH}, ["1"])) == 0',
+}
+# What the lint stops before it does harm: the engines do not agree on it.
+STOPPED = {
+    "a regex out of the input": ("GW011", "regex.match(input.args.pattern, input.args.say)"),
+    "many globs": ("GW009", f"glob.match({GLOBS}, [], {many(30000, 'a')})"),
+    "a format as wide as memory": ("GW010", 'count(sprintf("%999999999d", [1])) == 0'),
+    "a number of a billion digits": ("GW009", 'to_number("1e1000000000") > 1'),
+    "a shift by billions": ("GW009", "bits.lsh(1, 4000000000) > 5"),
+    "brackets in a string": ("GW009", f"json.unmarshal({many(100000, '[')})"),
+    "a document that unfolds": ("GW009", f'yaml.unmarshal("{UNFOLDING}")'),
 }
 LONG = f'if {{\n\thurt\n\ts0 := "aaaaaaaaaaaaaaaa"\n{"".join(DOUBLED[:5])}}}\n'
 FLOODS = {
@@ -111,6 +114,14 @@ async def test_a_rule_that_hurts_while_serving(case: str) -> None:
     """Denied, or Unavailable within its deadline; the question after it is answered."""
     rules = f"{ALLOWING}{DENY}\t{HOSTILE[case]}\n}}\n{GUARDED}"
     assert await hurt(rules, question()) in {"engine.error", "policy_unavailable", "demo.hurt"}
+
+
+@pytest.mark.parametrize("case", STOPPED)
+async def test_a_rule_that_would_hurt_is_refused_at_load(case: str) -> None:
+    """With file, line and rule."""
+    rule, words = STOPPED[case]
+    with pytest.raises(BundleError, match=f"demo.rego:7: {rule}"):
+        await hurt(f"{ALLOWING}{DENY}\t{words}\n}}\n{GUARDED}", question())
 
 
 @pytest.mark.parametrize("case", FLOODS)

@@ -33,13 +33,13 @@ FAULTS = [
     ("GW007", 3, HEAD + "deny[msg] { msg := 1 }\n"),
     ("GW008", 1, "package gateway.policy.p\n\nx := 1\n"),
     ("GW008", 1, "package gateway.policies.limits\n\nx := 1\n"),
-    ("GW010", 3, HEAD + f'deny contains {REASON} if input.tol.fqn == "x"\n'),
-    ("GW010", 4, HEAD + f'deny contains {REASON} if {{\n\tinput["tool"]["efect"] == "money"\n}}\n'),
-    ("GW010", 3, HEAD + f'deny contains {REASON} if object.get(input.tool, "efect", "") == "money"\n'),
-    ("GW010", 3, HEAD + f'deny contains {REASON} if object.get(input, ["tool", "efect"], "") == "money"\n'),
-    ("GW010", 5, HEAD + f'import input.tool as t\n\ndeny contains {REASON} if t.fqnn == "x"\n'),
-    ("GW010", 3, HEAD + f"deny contains {REASON} if input.tool.labels.money\n"),
-    ("GW010", 5, HEAD + f'deny contains {REASON} if odd\n\nodd if input.run.sums["a.b"].amount.eur > 3\n'),
+    ("GW015", 3, HEAD + f'deny contains {REASON} if input.tol.fqn == "x"\n'),
+    ("GW015", 4, HEAD + f'deny contains {REASON} if {{\n\tinput["tool"]["efect"] == "money"\n}}\n'),
+    ("GW015", 3, HEAD + f'deny contains {REASON} if object.get(input.tool, "efect", "") == "money"\n'),
+    ("GW015", 3, HEAD + f'deny contains {REASON} if object.get(input, ["tool", "efect"], "") == "money"\n'),
+    ("GW015", 5, HEAD + f'import input.tool as t\n\ndeny contains {REASON} if t.fqnn == "x"\n'),
+    ("GW015", 3, HEAD + f"deny contains {REASON} if input.tool.labels.money\n"),
+    ("GW015", 5, HEAD + f'deny contains {REASON} if odd\n\nodd if input.run.sums["a.b"].amount.eur > 3\n'),
 ]
 # Nothing of this is wrong, whatever it looks like.
 SOUND = [
@@ -96,9 +96,9 @@ def test_a_typo_is_told_with_what_was_meant(tmp_path: Path) -> None:
     ("name", "text", "rule"),
     [
         ("lib.rego", "package house.lib\n\nsmall if input.args.n < 5\n", None),
-        ("lib.rego", "package house.lib\n\nsmall if input.tol\n", "GW010"),
+        ("lib.rego", "package house.lib\n\nsmall if input.tol\n", "GW015"),
         ("p_test.rego", "package gateway.tests.p\n\ntest_x if true\n", None),
-        ("p_test.rego", 'package gateway.tests.p\n\ntest_x if 1 == 1 with input.tol as "x"\n', "GW010"),
+        ("p_test.rego", 'package gateway.tests.p\n\ntest_x if 1 == 1 with input.tol as "x"\n', "GW015"),
         ("p_test.rego", "package gateway.policies.p\n\ntest_x if true\n", "GW008"),
         ("data.json", '{"house": {"payees": []}}', None),
         ("data.json", '{"gateway": {"limits": {"erp.pay": {"calls": 3}}}}', "GW000"),

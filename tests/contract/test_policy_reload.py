@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -303,7 +304,7 @@ async def test_looking_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytest
 
         it.policies._means = Means(it.clock, it.diary.record, KnownValues(), it.diary.failing.append, tick)
         assert it.policies._looking is not None
-        it.policies._looking.start_soon(it.policies._keep_looking, 1.0)
+        it.policies._looking.start_soon(partial(it.policies._keep_looking, 1.0, remote=False))
         with monkeypatch.context() as broken:
             broken.setattr(Sources, "joined", lambda _self: 1 / 0)
             (it.folder / "desk.rego").write_text(DENY)

@@ -119,7 +119,7 @@ def test_what_a_candidate_would_change_shows_in_the_metrics(tmp_path: Path) -> N
         for number in ("PO-1", "PO-2"):
             assert gateway.call(token, "erp.find_order", {"number": number}).status_code == 200
         until(lambda: shown(gateway, "newly_denied") == 1)
-        until(lambda: shown(gateway, "agree") == 3)
+        until(lambda: shown(gateway, "agree") == 5)  # each call asks about listing, then about listing and calling
         assert "strict.no" in gateway.words()
         assert "PO-2" not in gateway.words()
     assert found(tmp_path)["ok"]

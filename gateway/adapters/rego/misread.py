@@ -1,4 +1,4 @@
-"""GW010: a rule reads what is in no input document, so it can never hold; a deny rule that never holds is a hole."""
+"""GW015: a rule reads what is in no input document, so it can never hold; a deny rule that never holds is a hole."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -51,4 +51,4 @@ def _finding(module: Source, path: Path, line: int) -> Iterator[Finding]:
     there = ".".join(path[: place + 1])
     close = get_close_matches(steps[place], members(steps[:place]), n=1)
     hint = f"; did you mean {there}.{close[0]}?" if close else ""
-    yield Finding(module.file, line, "GW010", f"no input has {there}.{steps[place]} ({INPUT}.json){hint}")
+    yield Finding(module.file, line, "GW015", f"no input has {there}.{steps[place]} ({INPUT}.json){hint}")
