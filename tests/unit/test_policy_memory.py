@@ -133,9 +133,11 @@ def test_what_a_bundle_that_reads_time_says_is_not_kept() -> None:
 def test_documents_that_are_not_kept(asked: bytes) -> None:
     """Names of no tool, what is no document, what is too long and what has members nobody knows are evaluated anew."""
     memory = Memory(EVERYWHERE)
-    assert memory.key(asked) is None
+    key = memory.key(asked)
+    assert key is None or not key.is_tool
     kept(memory, asked)
     assert known(memory, asked) is None
+    assert memory.shared(key) == b""
 
 
 @pytest.mark.parametrize(

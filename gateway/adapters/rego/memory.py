@@ -22,10 +22,14 @@ _NONE = msgspec.Raw(b"")
 
 
 class Key(NamedTuple):
-    """What an answer is kept by: the facts that two documents must have in common."""
+    """What an answer is kept by: the facts that two documents must have in common.
+
+    A name of no tool has one, too, though no answer about it is kept: it costs what a hidden tool costs, to the end.
+    """
 
     phase: Phase
     facts: bytes
+    is_tool: bool = True
 
 
 class _Tool(msgspec.Struct, frozen=True, gc=False):
@@ -85,7 +89,7 @@ class Memory:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         facts = _facts(found)
-        return Key(found.phase, facts) if is_tool and len(facts) <= _LONGEST else None
+        return Key(found.phase, facts, is_tool) if len(facts) <= _LONGEST else None
 
     def shared(self, key: Key | None) -> bytes:
         """What a worker may keep parts of its answer to a call by; empty where it may keep none.
@@ -110,7 +114,8 @@ class Memory:
             return
         if len(verdict.result) > _LONGEST or not self._routes.holds(key.phase, verdict.idle):
             return
-        if key.phase is Phase.LIST and not grants(verdict.result):
+        is_granted = grants(verdict.result)
+        if not key.is_tool or (key.phase is Phase.LIST and not is_granted):
             return
         self._answers[key] = verdict
         if len(self._answers) > self._most:
