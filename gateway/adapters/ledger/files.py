@@ -46,7 +46,7 @@ create table records (
 create unique index records_run on records (run_id, seq_run) where run_id is not null;
 create index records_call on records (call_id) where call_id is not null;
 create index records_type on records (type) where {RARE_TYPE};
-create index records_tool on records (tool) where tool is not null;
+create index records_tool on records (tool);
 create index records_effect on records (effect) where {RARE_EFFECT};
 create index records_request on records (agent, ts) where type = '{EventType.TOOL_REQUESTED}';
 create index records_agent on records (agent) where agent is not null;
