@@ -22,7 +22,8 @@ _BUSY_S = 5.0
 _WAL_PAGES = 8_000
 
 # Each index is another page to write with each commit. What most records have in common needs none: whoever looks for
-# it finds it wherever they look. A query that is to use one of these has its condition in the very same words.
+# it finds it wherever they look. A query that is to use one of these has its condition in the very same words. The
+# index on tools takes records without one, too: else the refusal of a hidden tool would take longer than that of no tool.
 COMMON_TYPES = (EventType.DECISION, EventType.TOOL_REQUESTED, EventType.TOOL_COMPLETED)
 RARE_TYPE = "type not in ('{}', '{}', '{}')".format(*COMMON_TYPES)
 RARE_EFFECT = f"effect <> '{Effect.ALLOW}'"
@@ -46,7 +47,7 @@ create table records (
 create unique index records_run on records (run_id, seq_run) where run_id is not null;
 create index records_call on records (call_id) where call_id is not null;
 create index records_type on records (type) where {RARE_TYPE};
-create index records_tool on records (tool) where tool is not null;
+create index records_tool on records (tool);
 create index records_effect on records (effect) where {RARE_EFFECT};
 create index records_request on records (agent, ts) where type = '{EventType.TOOL_REQUESTED}';
 create index records_agent on records (agent) where agent is not null;
