@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 HALVES = {
-    "real parts": ("tests/e2e", "tests/attack"),
-    "in process": ("tests/unit", "tests/contract", "tests/story", "tests/arch"),
+    "stories": ("tests/e2e", "tests/attack", "tests/story", "tests/arch"),
+    "parts": ("tests/unit", "tests/contract"),
 }
 _WIDTH = max(map(len, HALVES))
 _LONGEST_LINE = 1 << 24
