@@ -23,7 +23,7 @@ _WAL_PAGES = 8_000
 
 # Each index is another page to write with each commit. What most records have in common needs none: whoever looks for
 # it finds it wherever they look. A query that is to use one of these has its condition in the very same words. The
-# index on tools takes records without one, too: else the refusal of a hidden tool would take longer than that of no tool.
+# index on tools takes records without one, too, or refusing a hidden tool would take longer than refusing no tool.
 COMMON_TYPES = (EventType.DECISION, EventType.TOOL_REQUESTED, EventType.TOOL_COMPLETED)
 RARE_TYPE = "type not in ('{}', '{}', '{}')".format(*COMMON_TYPES)
 RARE_EFFECT = f"effect <> '{Effect.ALLOW}'"
