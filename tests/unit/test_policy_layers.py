@@ -10,7 +10,7 @@ import pytest
 
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import archive, building
-from gateway.core.bundle import BundleError
+from gateway.core.bundle import BundleError, Module, bundled
 
 DESK = 'package gateway.policies.desk\n\ndeny contains {"id": "desk.no", "msg": "no"} if input.args.no\n'
 
@@ -126,3 +126,10 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (folder / "round.rego").symlink_to("round.rego")
     with pytest.raises(BundleError, match=r"round\.rego: cannot be read"):
         layers.load([folder])
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    """Which of them would be served must not be a matter of order."""
+    twice = [Module("desk/a.rego", "package a"), Module("desk/a.rego", "package b")]
+    with pytest.raises(BundleError, match="two layers hold a Rego file of the same name"):
+        bundled(twice, {})
