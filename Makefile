@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in /usr/bin/python3 python3.11 python3; do \
   done)
 BIN := .venv/bin
 # Packages that cannot live beside the gateway's own (two major versions of one SDK, servers, tools): one venv each.
-TEST_VENVS := .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stamp .venvs/opa/.stamp
+PARTS := .venv/.stamp .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stamp
 # A real OPA server is on no package index. Go builds it once, in one to three minutes; without Go its tests are skipped.
 OPA_VERSION := 1.20.2
 OPA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ostiary/opa-$(OPA_VERSION)/opa
@@ -24,7 +24,7 @@ ARGS ?=
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(if $(shell command -v go),$(OPA)) .venv/.stamp $(TEST_VENVS)  ## virtual environments with everything pinned by hash
+setup: $(if $(shell command -v go),$(OPA)) $(PARTS) .venvs/opa/.stamp  ## virtual environments with everything pinned by hash
 
 test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m deploy.checks.suites)
@@ -42,10 +42,10 @@ format: .venv/.stamp  ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: setup  ## real servers, an agent, attacks, a log that proves it (ARGS=--json, ARGS=--require-all)
+demo: $(PARTS)  ## real servers, an agent, attacks, a log that proves it (ARGS=--json, ARGS=--require-all)
 	$(BIN)/python -m deploy.demo $(ARGS)
 
-recording: setup  ## the demo as the animated picture of the README (ARGS=--check only compares)
+recording: $(PARTS)  ## the demo as the animated picture of the README (ARGS=--check only compares)
 	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' --size 110x32 --seconds 300 \
 	  --mask '(?:no network, no files|degraded: no cap).*=what this machine can hold is tried out first' \
 	  $(ARGS) -- $(BIN)/python -m deploy.demo --require-all
