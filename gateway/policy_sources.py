@@ -1,6 +1,5 @@
 """Where the policy of a gateway comes from: the sources of its settings, looked at together."""
 
-import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +8,6 @@ from typing import Any
 
 import aiohttp
 
-from gateway.adapters.credentials import SecretSource, read_secret
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import signatures
 from gateway.adapters.rego.bundles.sources import HttpSource, PathSource, Source
@@ -19,6 +17,7 @@ from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings_policy import PolicySourceSection
+from gateway.tokens import Token
 
 _KEPT = "policy-sources"
 
@@ -116,7 +115,8 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
             yield _Watched(PathSource(section.path, key), every_s)
         elif section.url is not None and key is not None:
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
-            token = _token(name, section, known)
+            what = f"policy.sources.{name}.token"
+            token = None if section.token is None else Token(what, section.token, known)
             yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
 
 
@@ -131,20 +131,6 @@ def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
     except BundleError as error:
         raise SettingsError(list(error.problems)) from None
     return pem
-
-
-def _token(name: str, section: PolicySourceSection, known: KnownValues) -> Callable[[], str] | None:
-    given = section.token
-    if given is None:
-        return None
-    source = SecretSource(env=given.env, file=given.file)
-
-    def read() -> str:
-        value = read_secret(f"policy.sources.{name}.token", source, os.environ)
-        known.add(value)
-        return value
-
-    return read
 
 
 def _session(section: PolicySourceSection) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:

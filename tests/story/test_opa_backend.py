@@ -21,12 +21,12 @@ from gateway.core.call import Live
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.redact import Redactor
-from gateway.engines import Token
 from gateway.logs import JsonLines
 from gateway.sections import SecretReference
 from gateway.settings import GatewaySettings
 from gateway.settings_file import load
 from gateway.settings_policy import OpaSection
+from gateway.tokens import Token
 from tests.evidence import make_call
 from tests.opa import required
 
@@ -176,7 +176,7 @@ def test_where_opa_may_be(url: str, *, fits: bool) -> None:
 def test_token_is_read_anew_and_kept_out_of_outputs(tmp_path: Path) -> None:
     """A rotated token is used once OPA refuses the old one; both are known to the redactor; a short one is refused."""
     file, known = tmp_path / "token", KnownValues()
-    read = Token(SecretReference(file=file), known)
+    read = Token("policy.opa.token", SecretReference(file=file), known)
     file.write_text("first-token-value\n")
     assert [read(), read()] == ["first-token-value"] * 2
     file.write_text("second-token-value\n")
