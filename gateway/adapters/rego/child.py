@@ -62,6 +62,11 @@ class Child:
         loop.add_reader(ours, child.receive)
         return child
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the process can still be talked to."""
+        return self._open
+
     def send(self, data: bytes) -> None:
         """Send whole frames; what the socket does not take at once follows when it can."""
         if not self._open:

@@ -87,15 +87,23 @@ class Link:
         try:
             async with asyncio.timeout(LOAD_DEADLINE_S):
                 self.engine = await self._loaded
+            # It may have ended since it answered, and nobody would hear of it again.
+            if not self._child.is_open:
+                raise ConnectionError("the policy worker ended after loading its bundle")
         except BaseException:
             await self.stop()
             raise
         self._loaded = None
 
-    async def stop(self) -> None:
-        """Kill the process and wait for its end."""
+    def kill(self) -> None:
+        """Kill the process, now."""
         if self._child is not None:
             self._child.kill()
+
+    async def stop(self) -> None:
+        """Kill the process and wait for its end."""
+        self.kill()
+        if self._child is not None:
             await self._child.process.wait()
 
     def ask(self, questions: Sequence[Question]) -> None:

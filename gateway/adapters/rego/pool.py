@@ -83,12 +83,15 @@ class Pool:
         self._closed = True
         for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(link.stop() for link in self._alive))
+        # All that must be done is done before the first pause: who is being cancelled does not get beyond it.
+        for link in self._alive:
+            link.kill()
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
             _fail(self._waiting.popleft(), "policy engine is stopping")
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(link.stop() for link in self._alive))
 
     @property
     def ready(self) -> bool:
@@ -113,8 +116,7 @@ class Pool:
         question = Question(decision_id, inputs, self._loop.create_future(), now)
         self._waiting.append(question)
         self._schedule()
-        if self._timer is None:
-            self._timer = self._loop.call_at(now + self.settings.queue_wait_s, self._sweep)
+        self._time()
         return question
 
     def _schedule(self) -> None:
@@ -143,7 +145,10 @@ class Pool:
         while self._waiting and now >= self._waiting[0].asked_at + self.settings.queue_wait_s:
             self.event("queue_wait")
             _fail(self._waiting.popleft(), "no policy worker was free in time")
-        if self._waiting:
+        self._time()
+
+    def _time(self) -> None:
+        if self._timer is None and self._waiting:
             self._timer = self._loop.call_at(self._waiting[0].asked_at + self.settings.queue_wait_s, self._sweep)
 
     async def _link(self) -> tuple[Link, asyncio.Event]:
@@ -172,6 +177,8 @@ class Pool:
             _fail(left[0], "policy could not be evaluated")
             self._waiting.extendleft(reversed(left[1:]))
             self._schedule()
+            # The timer that was set for them may have run out while they were with the worker.
+            self._time()
 
     async def _keep(self, link: Link | None, gone: asyncio.Event | None) -> None:
         pause = 0.0
