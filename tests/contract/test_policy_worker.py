@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.rego.frames import bundle_frame, question_frame
+from gateway.adapters.rego.progress import Progress
 from gateway.adapters.rego.settings import worker_command
 from gateway.core.bundle import BundleError
 from gateway.core.decision import Effect
@@ -61,6 +62,29 @@ async def test_worker_killed_in_the_middle_of_a_question() -> None:
         assert "died" in events
         (decision,) = await decide(engine, saying("yes"))
         assert decision.effect is Effect.ALLOW
+
+
+@pytest.mark.parametrize("cause", ["timeout", "died"])
+@pytest.mark.parametrize("before", [0, 1, 5, 11])
+async def test_a_question_behind_held_replies_is_the_one_that_hangs(before: int, cause: str) -> None:
+    """Only it is Unavailable: those before it, whose replies may still be held, and those behind are answered."""
+    events: list[str] = []
+    deadline_s = {"timeout": 0.3, "died": 20.0}[cause]
+    async with serving(settings=replace(SETTINGS, deadline_s=deadline_s), events=events) as engine:
+        await until(lambda: engine._running().pool.ready)
+        (pid,), (link,) = pids(engine), engine._running().pool._links
+        first = [asyncio.create_task(decide(engine, saying("yes", n=n))) for n in range(before)]
+        culprit = asyncio.create_task(refused(engine, "loop"))
+        behind = [asyncio.create_task(decide(engine, saying("yes", n=n))) for n in range(3)]
+        if cause == "died":
+            progress = link._progress
+            assert progress is not None
+            await until(lambda: progress.read()[0] == before + 1)
+            os.kill(pid, signal.SIGKILL)
+        await culprit
+        for (decision,) in await asyncio.gather(*first, *behind):
+            assert decision.effect is Effect.ALLOW
+        assert [event for event in events if event != "started"] == [cause]
 
 
 async def test_policy_that_eats_memory() -> None:
@@ -194,7 +218,8 @@ async def test_worker_has_no_environment_and_inherits_nothing(monkeypatch: pytes
         async with serving() as engine:
             (pid,) = pids(engine)
             assert environment(pid) == b""
-            assert descriptors(pid) == {"0": "socket:", "1": "socket:", "2": "/dev/null"}
+            page = {"3": "/memfd:ostiary-policy-progress (deleted)"}
+            assert descriptors(pid) == {"0": "socket:", "1": "socket:", "2": "/dev/null"} | page
     finally:
         os.close(reader)
         os.close(writer)
@@ -216,11 +241,18 @@ async def test_caller_that_leaves_does_not_disturb_others() -> None:
 def test_orphan_in_an_endless_loop_ends_itself() -> None:
     """A worker whose gateway was killed while it evaluated does not run for ever."""
     ours, theirs = socket.socketpair()
-    command = worker_command(256 * 1024 * 1024, 0.3)
-    end = theirs.fileno()
-    with ours, subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env={}) as process:
+    progress = Progress.made()
+    command = [*worker_command(256 * 1024 * 1024, 0.3), str(progress.descriptor)]
+    end, page = theirs.fileno(), (progress.descriptor,)
+    with (
+        ours,
+        subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env={}, pass_fds=page) as process,
+    ):
         theirs.close()
+        progress.shared()
         ours.sendall(bundle_frame(demo()))
         assert b"regorus" in ours.recv(1000)
         ours.sendall(question_frame(1, "d", [(b"", saying("loop"))])[0])
         assert process.wait(timeout=20) == -signal.SIGVTALRM
+        assert progress.read()[0] == 1
+    progress.close()

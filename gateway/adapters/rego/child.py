@@ -1,4 +1,4 @@
-"""A child process with one socket and nothing else: no environment, no inherited descriptors, no terminal."""
+"""A child process with one socket, one page of shared memory and nothing else: no environment, no terminal."""
 
 import asyncio
 import socket
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from gateway.adapters.rego.frames import MAX_FRAME_BYTES
 
 _BLOCK = 1 << 16
+_SIZE = struct.Struct(">I")
 
 
 @dataclass(slots=True, eq=False)
@@ -33,9 +34,9 @@ class Child:
 
     @classmethod
     async def spawn(
-        cls, command: Sequence[str], on_frame: Callable[[bytes], None], on_gone: Callable[[], None]
+        cls, command: Sequence[str], page: int, on_frame: Callable[[bytes], None], on_gone: Callable[[], None]
     ) -> "Child":
-        """Start ``command`` with the socket as its standard input and output.
+        """Start ``command`` with the socket as its standard input and output; its last argument is descriptor ``page``.
 
         Raises:
             OSError: the system cannot start it.
@@ -46,12 +47,14 @@ class Child:
                 # Its own session: an interrupt typed at the gateway's terminal is not for the worker.
                 process = await create_subprocess_exec(
                     *command,
+                    str(page),
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=DEVNULL,
                     env={},
                     cwd="/",
                     start_new_session=True,
+                    pass_fds=(page,),
                 )
         except BaseException:
             ours.close()
@@ -106,17 +109,18 @@ class Child:
         self.on_gone()
 
     def _split(self) -> None:
-        received = self._received
-        while self._open and len(received) >= 4:  # noqa: PLR2004  bytes of a length
-            (size,) = struct.unpack_from(">I", received)
+        received, at = self._received, 0
+        while self._open and len(received) >= at + _SIZE.size:
+            (size,) = _SIZE.unpack_from(received, at)
             if size > MAX_FRAME_BYTES:
                 self.kill()
                 return
-            if len(received) < 4 + size:
-                return
-            frame = bytes(received[4 : 4 + size])
-            del received[: 4 + size]
-            self.on_frame(frame)
+            end = at + _SIZE.size + size
+            if len(received) < end:
+                break
+            self.on_frame(bytes(received[end - size : end]))
+            at = end
+        del received[:at]
 
     def _flush(self) -> None:
         del self._unsent[: self._write(self._unsent)]

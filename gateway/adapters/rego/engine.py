@@ -124,12 +124,13 @@ class RegoEngine:
         finally:
             now.asking -= 1
             self._end_if_idle(now)
-        for verdict in verdicts:
-            if verdict.fault is not None:
-                self._log.warning("policy fault %s at %s", verdict.fault, verdict.place or "-")
+        results, faults, places, _ = zip(*verdicts, strict=True) if verdicts else ((), (), (), ())
+        for fault, place in zip(faults, places, strict=True):
+            if fault is not None:
+                self._log.warning("policy fault %s at %s", fault, place or "-")
         return Evaluation(
-            tuple(verdict.result for verdict in verdicts),
-            tuple(verdict.fault for verdict in verdicts),
+            results,
+            faults,
             now.pool.bundle.revision,
             now.pool.engine,
         )

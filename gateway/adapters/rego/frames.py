@@ -4,7 +4,8 @@ import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import NamedTuple
 
 from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle
@@ -28,8 +29,7 @@ class Garbage(Exception):
     """A reply that no honest worker sends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the worker says of one input.
 
     Attributes:

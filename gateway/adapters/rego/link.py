@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.adapters.rego.child import Child
 from gateway.adapters.rego.frames import Asked, Garbage, Verdict, bundle_frame, load_reply, question_frame, reply
+from gateway.adapters.rego.progress import Progress
 from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle, BundleError
 
@@ -38,23 +39,25 @@ class Question:
 class Link:
     """A worker that has loaded its bundle.
 
-    Replies come in the order of the questions, so only the first question in flight can be the one that hangs. Its time
-    runs from when the worker could begin with it: its dispatch, or the reply to the one before.
+    Replies come in the order of the questions, some at a time. A question's time runs from when the worker could begin
+    with it: its dispatch, the reply to the one before, or when it noted so in the page it shares, if that is later.
 
     Attributes:
         deadline_s: longest for each input, seconds.
         on_free: called after each reply.
-        on_gone: called once with the cause (``timeout`` | ``garbage`` | ``died``) and the questions left without reply.
+        on_gone: called once with the cause (``timeout`` | ``garbage`` | ``died``), the questions left without reply,
+            and the place among them of the one it was at.
         engine: engine and version.
         routes: of the bundle.
     """
 
     deadline_s: float
     on_free: Callable[[], None]
-    on_gone: Callable[[str, list[Question]], None]
+    on_gone: Callable[[str, list[Question], int], None]
     engine: str = ""
     routes: Routes = NOWHERE
     _child: Child | None = None
+    _progress: Progress | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _flying: deque[Question] = field(default_factory=deque)
     _numbers: int = 0
@@ -82,7 +85,11 @@ class Link:
             BundleError: the engine refuses the bundle.
         """
         self._loaded = self._loop.create_future()
-        self._child = await Child.spawn(command, self._frame, self._gone)
+        self._progress = Progress.made()
+        try:
+            self._child = await Child.spawn(command, self._progress.descriptor, self._frame, self._gone)
+        finally:
+            self._progress.shared()
         self._child.send(bundle_frame(bundle, self.routes))
         try:
             async with asyncio.timeout(LOAD_DEADLINE_S):
@@ -153,8 +160,22 @@ class Link:
 
     def _arm(self) -> None:
         # One timer, set anew only when it fires: most questions never touch it.
-        end = self._since + self.deadline_s * len(self._flying[0].inputs)
-        self._timer = self._loop.call_at(end, self._check)
+        self._timer = self._loop.call_at(self._due(), self._check)
+
+    def _at(self) -> tuple[int, float]:
+        """The place of the question the worker is at, and when it began with it."""
+        assert self._progress is not None
+        number, began = self._progress.read()
+        place = number - self._flying[0].number if self._flying else 0
+        if not 0 < place < len(self._flying):
+            return 0, self._since
+        # No worker is believed more than its questions before this one may have taken.
+        latest = self._since + self.deadline_s * sum(len(before.inputs) for before in list(self._flying)[:place])
+        return place, min(max(began, self._since), latest)
+
+    def _due(self) -> float:
+        place, began = self._at()
+        return began + self.deadline_s * len(self._flying[place].inputs)
 
     def _check(self) -> None:
         self._timer = None
@@ -163,7 +184,7 @@ class Link:
             self._child.receive()
         if not self._flying:
             return
-        if self._loop.time() >= self._since + self.deadline_s * len(self._flying[0].inputs):
+        if self._loop.time() >= self._due():
             self._end("timeout")
         else:
             self._arm()
@@ -177,10 +198,14 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # A reply that is not of the form is one to the first.
+        place = 0 if self._cause == "garbage" else self._at()[0]
         left = list(self._flying)
         self._flying.clear()
+        if self._progress is not None:
+            self._progress.close()
         if self._loaded is not None:
             if not self._loaded.done():
                 self._loaded.set_exception(ConnectionError("the policy worker ended while loading its bundle"))
             return
-        self.on_gone(self._cause, left)
+        self.on_gone(self._cause, left, place)

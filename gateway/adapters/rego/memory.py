@@ -9,6 +9,7 @@ are asked about each time: were either remembered, how fast an answer comes woul
 
 import hashlib
 from collections import OrderedDict
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -77,7 +78,7 @@ class Memory:
 
     def __init__(self, routes: Routes, *, most: int = 4096) -> None:
         """``most`` answers are kept."""
-        self._routes = routes
+        self._holds = lru_cache(maxsize=1024)(routes.holds)
         self._most = most
         self._answers: OrderedDict[Key, Verdict] = OrderedDict()
 
@@ -112,7 +113,7 @@ class Memory:
         """Keep an answer that holds for every document with this key."""
         if key is None or verdict.fault is not None or verdict.result is None:
             return
-        if len(verdict.result) > _LONGEST or not self._routes.holds(key.phase, verdict.idle):
+        if len(verdict.result) > _LONGEST or not self._holds(key.phase, verdict.idle):
             return
         is_granted = grants(verdict.result)
         if not key.is_tool or (key.phase is Phase.LIST and not is_granted):

@@ -127,17 +127,17 @@ class Pool:
 
     def _flush(self) -> None:
         self._flushing = False
-        batches: dict[int, list[Question]] = {}
-        while self._waiting and self._links:
-            at = min(range(len(self._links)), key=lambda n: self._links[n].load + len(batches.get(n, ())))
-            if self._links[at].load + len(batches.get(at, ())) >= WINDOW:
-                break
+        batches: list[tuple[Link, list[Question]]] = [(link, []) for link in self._links]
+        room = [WINDOW - link.load for link in self._links]
+        while self._waiting and (most := max(room, default=0)) > 0:
             question = self._waiting.popleft()
             if not question.answer.done():  # its caller may have gone
-                batches.setdefault(at, []).append(question)
-        # A list of its own: a send never removes a link, but its failure may later.
-        for link, batch in [(self._links[at], batch) for at, batch in batches.items()]:
-            link.ask(batch)
+                at = room.index(most)
+                room[at] -= 1
+                batches[at][1].append(question)
+        for link, batch in batches:
+            if batch:
+                link.ask(batch)
 
     def _sweep(self) -> None:
         self._timer = None
@@ -154,10 +154,10 @@ class Pool:
     async def _link(self) -> tuple[Link, asyncio.Event]:
         gone = asyncio.Event()
 
-        def ended(cause: str, left: list[Question]) -> None:
+        def ended(cause: str, left: list[Question], place: int) -> None:
             if link in self._links:
                 self._links.remove(link)
-            self._left(cause, left)
+            self._left(cause, left, place)
             gone.set()
 
         link = Link(self.settings.deadline_s, self._schedule, ended, routes=self.routes)
@@ -166,16 +166,16 @@ class Pool:
         self.event("started")
         return link, gone
 
-    def _left(self, cause: str, left: list[Question]) -> None:
+    def _left(self, cause: str, left: list[Question], place: int) -> None:
         if self._closed:
             for question in left:
                 _fail(question, "policy engine is stopping")
             return
         self.event(cause)
         if left:
-            # The first is the one the worker was at; the others never began.
-            _fail(left[0], "policy could not be evaluated")
-            self._waiting.extendleft(reversed(left[1:]))
+            # The others were not begun with, or their replies were still held back.
+            _fail(left.pop(place), "policy could not be evaluated")
+            self._waiting.extendleft(reversed(left))
             self._schedule()
             # The timer that was set for them may have run out while they were with the worker.
             self._time()

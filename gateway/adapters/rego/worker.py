@@ -1,8 +1,9 @@
 """The policy worker: a child process that evaluates Rego and can do nothing else.
 
-Run by path as ``python -I worker.py MEMORY_BYTES GUARD_SECONDS`` with an empty environment and one socket as its
+Run by path as ``python -I worker.py MEMORY_BYTES GUARD_SECONDS PAGE`` with an empty environment and one socket as its
 standard input and output; it imports nothing of the gateway, so it stays small. The first frame is the bundle, each
-further one a question; every frame is answered in order.
+further one a question; every frame is answered in order. ``PAGE`` is the descriptor of a page of shared memory, where
+each question is noted before it is begun with (``progress.py``).
 
 Frames, integers big-endian::
 
@@ -33,6 +34,7 @@ if __name__ == "__main__":
 
 import hashlib
 import json
+import mmap
 import re
 import signal
 import struct
@@ -52,6 +54,9 @@ _PACKAGE = re.compile(r"data\.(gateway\.(main|policies\.[^.]+|lib\..+)|(?!gatewa
 _BLOCK = 1 << 16
 _FAULT_BYTES = 500
 _RESULT_BYTES = 64 * 1024
+# Replies that leave together while the next question is already here: a wake-up of the gateway costs more than a reply.
+_TOGETHER, _HOLD_S = 8, 0.002
+_SIZE, _AT = struct.Struct(">I"), struct.Struct("=Qd")
 # What is kept by key: so many, each within so many characters.
 _MOST_KEPT, _LONGEST_KEPT = 2048, 4096
 
@@ -66,15 +71,26 @@ class _Undefined(Exception):
 
 def main() -> None:
     """Serve questions until the other end closes."""
-    frames, guard = _Frames(), _Guard(float(sys.argv[2]))
+    frames, replies, guard = _Frames(), _Replies(), _Guard(float(sys.argv[2]))
+    page = _page(int(sys.argv[3]))
     policy: _Policy | None = None
     while (payload := frames.next()) is not None:
-        guard.rearm()
+        now = time.monotonic()
+        guard.rearm(now)
         if policy is None:
             policy, answer = _load(payload)
         else:
+            _AT.pack_into(page, 0, int.from_bytes(payload[:8], "big"), now)
             answer = _answer(policy, payload)
-        _send(struct.pack(">I", len(answer)) + answer)
+        replies.add(answer, now)
+        if not frames.has_next or replies.is_due:
+            replies.send()
+
+
+def _page(descriptor: int) -> mmap.mmap:
+    page = mmap.mmap(descriptor, mmap.PAGESIZE)
+    os.close(descriptor)  # the mapping has one of its own
+    return page
 
 
 class _Guard:
@@ -84,8 +100,7 @@ class _Guard:
         self._seconds = seconds
         self._set_at = float("-inf")
 
-    def rearm(self) -> None:
-        now = time.monotonic()
+    def rearm(self, now: float) -> None:
         if now - self._set_at > self._seconds / 4:
             signal.setitimer(signal.ITIMER_VIRTUAL, self._seconds)
             self._set_at = now
@@ -95,9 +110,15 @@ class _Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def has_next(self) -> bool:
+        """Whether the next frame is here, whole."""
+        arrived = len(self._buffer) - _SIZE.size
+        return arrived >= 0 and arrived >= _SIZE.unpack_from(self._buffer)[0]
+
     def next(self) -> bytes | None:
-        size = self._take(4)
-        return None if size is None else self._take(struct.unpack(">I", size)[0])
+        size = self._take(_SIZE.size)
+        return None if size is None else self._take(_SIZE.unpack(size)[0])
 
     def _take(self, size: int) -> bytes | None:
         while len(self._buffer) < size:
@@ -110,10 +131,28 @@ class _Frames:
         return taken
 
 
-def _send(answer: bytes) -> None:
-    view = memoryview(answer)
-    while view:
-        view = view[os.write(1, view) :]
+class _Replies:
+    """Frames not yet sent."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._since = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether they may be held no longer."""
+        return len(self._held) >= _TOGETHER or time.monotonic() - self._since > _HOLD_S
+
+    def add(self, answer: bytes, now: float) -> None:
+        if not self._held:
+            self._since = now
+        self._held.append(_SIZE.pack(len(answer)) + answer)
+
+    def send(self) -> None:
+        view = memoryview(b"".join(self._held))
+        self._held.clear()
+        while view:
+            view = view[os.write(1, view) :]
 
 
 class _Policy:
