@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gateway.sections import NEAR_OR_TLS, SecretReference, Section
 
+_UNIX: Final = "unix://"
+_LONGEST_SOCKET: Final = 107  # of Linux
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=31)]
 
 
@@ -52,12 +55,23 @@ class OpaSection(Section):
 
     url: str = Field(
         "http://127.0.0.1:8181",
-        pattern=r"^(https://[^/?#@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?|unix:///.+)$",
+        pattern=r"^(https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?|unix:///[^\x00-\x1f]+)$",
         description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
     )
     token: SecretReference | None = Field(None, description="Bearer token OPA asks for.")
     ca_certificate: Path | None = Field(None, description="PEM file OPA's certificate is checked against.")
     connections: int = Field(16, ge=1, le=256, description="Requests at a time.")
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_dialled(cls, url: str) -> str:
+        if url.startswith(_UNIX):
+            if len(url.removeprefix(_UNIX).encode()) > _LONGEST_SOCKET:
+                raise ValueError(f"the path of a Unix socket has {_LONGEST_SOCKET} bytes at most")
+        # Reading the port raises ValueError for one that is none.
+        elif not urlsplit(url).hostname or urlsplit(url).port == 0:
+            raise ValueError("names no host and port")
+        return url
 
 
 class PolicySection(Section):
