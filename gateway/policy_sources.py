@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from anyio import create_task_group
 
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import signatures
@@ -24,10 +25,15 @@ _KEPT = "policy-sources"
 
 @dataclass(slots=True)
 class _Watched:
-    """A source, the layer it had last, and when it is looked at again."""
+    """A source, the layer it had last, and when it is looked at again.
+
+    Attributes:
+        far: its name where it is fetched; None where it is on this machine.
+    """
 
     source: Source
     every_s: float
+    far: str | None = None
     layer: Layer | None = None
     problem: tuple[str, ...] = ()
     due: float = 0.0
@@ -51,9 +57,14 @@ class Sources:
         """Their places, in their order."""
         return tuple(one.source.origin for one in self._watched)
 
-    def every_s(self, *, remote: bool) -> float | None:
-        """How often there is something to look at on this machine, or at an address, seconds; None = never."""
-        return min((one.every_s for one in self._of(remote=remote)), default=None)
+    @property
+    def rhythms(self) -> Mapping[str | None, float]:
+        """How often there is something to look at, seconds: at each address by its name, and on this machine (None)."""
+        found: dict[str | None, float] = {}
+        for one in self._watched:
+            if one.every_s > 0:
+                found[one.far] = min(one.every_s, found.get(one.far, one.every_s))
+        return found
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -66,7 +77,9 @@ class Sources:
         Raises:
             SettingsError: it cannot be used.
         """
-        await self._look(self._watched)
+        async with create_task_group() as looking:
+            for far in {one.far for one in self._watched}:
+                looking.start_soon(self._look, [one for one in self._watched if one.far == far])
         try:
             missing = [problem for one in self._watched if one.layer is None for problem in one.problem]
             if missing:
@@ -75,10 +88,10 @@ class Sources:
         except BundleError as error:
             raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
 
-    async def look(self, *, remote: bool) -> bool:
-        """Look at those that are due, of this machine or at addresses; whether anything is other than it was."""
+    async def look(self, far: str | None = None) -> bool:
+        """Look at those of this machine that are due, or at the address; whether anything is other than it was."""
         now = self._clock.monotonic()
-        due = [one for one in self._of(remote=remote) if now >= one.due]
+        due = [one for one in self._watched if one.far == far and one.every_s > 0 and now >= one.due]
         before = [(one.layer, one.problem) for one in due]
         await self._look(due)
         return [(one.layer, one.problem) for one in due] != before
@@ -90,9 +103,6 @@ class Sources:
             BundleError: it does not go together.
         """
         return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
-
-    def _of(self, *, remote: bool) -> Iterator[_Watched]:
-        return (one for one in self._watched if one.every_s > 0 and isinstance(one.source, HttpSource) is remote)
 
     async def _look(self, due: Sequence[_Watched]) -> None:
         for one in due:
@@ -117,7 +127,7 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             what = f"policy.sources.{name}.token"
             token = None if section.token is None else Token(what, section.token, known)
-            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
+            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s, name)
 
 
 def _public_key(name: str, section: PolicySourceSection) -> bytes | None:

@@ -9,7 +9,7 @@ import anyio
 import click
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.rego.bundles import building
+from gateway.adapters.rego.bundles import archive, building
 from gateway.cli import home
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
@@ -62,10 +62,13 @@ def sign(bundle: Path, key: Path, key_id: str) -> None:
 
     A gateway takes it from `[policy.sources.NAME]` with the key's public half as `public_key`; OPA, too, checks it.
     """
+    fix = "give the archive that `ostiary policy build` writes"
     try:
+        archive.read(str(bundle), bundle.read_bytes())
+        fix = "give a private key: openssl genpkey -algorithm ed25519 -out key.pem"
         content = building.signed(bundle.read_bytes(), key.read_bytes(), key_id)
     except BundleError as error:
-        raise Failed(shown(str(error)), "openssl genpkey -algorithm ed25519 -out key.pem") from None
+        raise Failed(shown(str(error)), fix) from None
     _write(bundle, content)
     answer({"bundle": str(bundle), "bytes": len(content)}, [f"signed: {bundle}"])
 
