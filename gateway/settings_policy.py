@@ -45,7 +45,7 @@ class ShadowSection(Section):
     """A candidate that is asked what the policy in force is asked, off the path of every call."""
 
     bundles: tuple[Path, ...] = Field(
-        min_length=1, description="What would stand in policy.bundles; read once, at the start."
+        min_length=1, description="What would stand in policy.bundles; followed as those are."
     )
     sample_pct: int = Field(10, ge=1, le=100, description="Share of the questions it is asked, in percent.")
 
