@@ -23,6 +23,7 @@ from gateway.adapters.rego.lists import problems
 from gateway.core.bundle import Bundle, BundleError, Module, bundled
 
 _PACKAGE = re.compile(r"^\s*package\s+(\S+)", re.MULTILINE)
+_STEP = re.compile(r'\["([^"]*)"\]|([^.\[\]"]+)')
 _SHIPPED = "shipped"
 # Beside the packages that are served; each is taken by copying it.
 _GALLERY = "gallery"
@@ -127,7 +128,7 @@ def _check_roots(layers: Sequence[Layer], places: Sequence[tuple[Layer, str, Ste
 def package(module: Module) -> Steps:
     """Where the rules of a module stand below ``data``, as its text says; the engine has the last word at load."""
     found = _PACKAGE.search(module.text)
-    return tuple(step.strip('"]') for step in re.split(r"[.\[]", found[1])) if found else ()
+    return tuple(quoted or plain for quoted, plain in _STEP.findall(found[1])) if found else ()
 
 
 def leaves(value: Mapping[str, Any]) -> list[Steps]:
