@@ -77,8 +77,8 @@ async def examine(modules: Sequence[Module]) -> Examined:
 
 
 def _misnamed(modules: Sequence[Module], sources: Sequence[Source]) -> list[Finding]:
-    # Who owns a package is told from its text, before it is parsed: what reads otherwise there could stand anywhere. And
-    # a dot inside of a name would make it another one wherever names are joined: what reads it would not be seen.
+    # Who owns a package is told from its text, before it is parsed: what reads otherwise there could stand anywhere.
+    # A dot inside of a name would make it another one wherever names are joined: what reads it would not be seen.
     steps = {module.name: package(module) for module in modules}
     read = {name: ".".join(("data", *own)) for name, own in steps.items() if not any("." in step for step in own)}
     words = "GW008", "write the package plainly, on one line of its own: `package gateway.policies.NAME`"
