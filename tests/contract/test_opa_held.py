@@ -23,6 +23,7 @@ from tests.rego_demo import until
 TEXTS = tuple(module.text for module in BUNDLE.modules)
 HELD = holding(*TEXTS)
 GOOD = saying(BUNDLE.revision)
+ANOTHER = "OPA serves another policy than the gateway examined"
 ALLOWING = {**NOTHING, "allow": {"demo": [{"id": "demo.ok", "msg": "ok"}]}}
 EVIL = 'package gateway.policies.evil\n\nallow contains {"id": "evil.yes", "msg": "m"} if true\n'
 
@@ -59,8 +60,11 @@ async def test_real_opa_that_was_started_with_a_file_beside_the_bundle_is_refuse
         (holding(*TEXTS, TEXTS[0]), "twice"),
         (holding(*TEXTS[1:]), "does not hold all"),
         (holding(), "does not hold all"),
-        (answer({"result": [{"id": 1}]}), "cannot be read"),
-        (answer({}, 401), "refuses the gateway"),
+        (answer({"result": [{"id": 1}]}), "OPA's list of its policies cannot be read"),
+        (
+            answer({}, 401),
+            "OPA refuses the gateway; see [policy.opa] token and OPA's authorization policy",
+        ),
         (answer({}, 404), "OPA answered 404"),
     ],
 )
@@ -79,7 +83,7 @@ async def test_opa_that_is_started_anew_with_something_else_decides_nothing(
             assert fake.looked_at == 2
             fake.holds = holds
             await fake.hung_up()
-            assert words in await refused(asked.evaluate("d", [DOCUMENT]))
+            assert (await refused(asked.evaluate("d", [DOCUMENT]))) in {words, ANOTHER}
             assert words in await refused(asked.ping())
             fake.holds = HELD
             await decide(asked, DOCUMENT)
@@ -93,7 +97,7 @@ async def test_readiness_looks_again_at_what_opa_holds(tmp_path: Path) -> None:
             await asked.ping()
             fake.holds = holding(*TEXTS, EVIL)
             assert "never examined" in await refused(asked.ping())
-            assert "never examined" in await refused(asked.evaluate("d", [DOCUMENT]))
+            assert await refused(asked.evaluate("d", [DOCUMENT])) == ANOTHER
 
 
 async def test_what_opa_held_before_may_be_there_still(tmp_path: Path) -> None:

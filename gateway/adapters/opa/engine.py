@@ -136,8 +136,11 @@ class OpaEngine:
     async def ping(self) -> None:
         """Return when OPA evaluates a probe under the examined revision; raise ``Unavailable`` when it does not."""
         probe = self._examination.probe
-        evaluation = await self.evaluate("ping", [probe])
-        await self._held_to(evaluation.revision, again=True)
+        try:
+            evaluation = await self._evaluated([probe])
+            await self._held_to(evaluation.revision, again=True)
+        except Misfit as misfit:
+            raise unavailable(str(misfit)) from None
         (said,) = fold("ping", [probe], evaluation)
         if said.faulty:
             raise unavailable(f"OPA cannot answer a plain question ({said.reasons[0].id})")
@@ -146,6 +149,14 @@ class OpaEngine:
         """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
         if any(len(document) > MAX_BYTES for document in inputs):
             raise TooLarge(f"a policy input is larger than {MAX_BYTES} bytes", cause_code="policy_input")
+        try:
+            return await self._evaluated(inputs)
+        except Misfit as misfit:
+            # Its words are for the operator: they hold names and paths of OPA's.
+            self._log.error("policy: %s", misfit)
+            raise unavailable("OPA serves another policy than the gateway examined") from None
+
+    async def _evaluated(self, inputs: Sequence[bytes]) -> Evaluation:
         said = await self._ask(inputs)
         if len(_revisions(said)) > 1:
             said = await self._ask(inputs)
@@ -188,17 +199,10 @@ class OpaEngine:
         return [self._taken(answer) for answer in found]
 
     def _taken(self, answer: Said | BaseException) -> Said:
-        try:
-            if isinstance(answer, BaseException):
-                raise answer
-            self._check(answer)
-        except Misfit as misfit:
-            raise self._unfit(misfit) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        self._check(answer)
         return answer
-
-    def _unfit(self, misfit: Misfit) -> Unavailable:
-        self._log.error("policy: %s", misfit)
-        return unavailable(str(misfit))
 
     def _check(self, said: Said) -> None:
         if said.version is not None:
@@ -223,8 +227,6 @@ class OpaEngine:
             async with asyncio.timeout(HELD_S), self._comparing:
                 if again or (revision, wire.dialled) not in self._compared:
                     await self._compare(wire, revision)
-        except Misfit as misfit:
-            raise self._unfit(misfit) from None
         except TimeoutError:
             raise unavailable("OPA does not say what policy it holds") from None
 
