@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -127,7 +128,8 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             what = f"policy.sources.{name}.token"
             token = None if section.token is None else Token(what, section.token, known)
-            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s, name)
+            session = _session(name, section.ca_certificate)
+            yield _Watched(HttpSource(name, section.url, key, kept, session, token), section.poll_s, name)
 
 
 def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
@@ -143,8 +145,12 @@ def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
     return pem
 
 
-def _session(section: PolicySourceSection) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
-    tls = None if section.ca_certificate is None else ssl.create_default_context(cafile=str(section.ca_certificate))
+def _session(name: str, authority: Path | None) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
+    try:
+        tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
+    except OSError as error:
+        words = error.strerror or "holds no certificate"
+        raise SettingsError([f"policy.sources.{name}.ca_certificate: {words}"]) from None
 
     def make() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
