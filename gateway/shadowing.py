@@ -9,11 +9,12 @@ from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
 from gateway.adapters.rego.shadow import Shadow, ShadowMeter
-from gateway.core.bundle import BundleError
+from gateway.core.bundle import Bundle, BundleError
 from gateway.core.ports import PolicyEngine
 from gateway.findings import Finding
+from gateway.policy_sources import SAID_BY
 from gateway.settings import GatewaySettings
-from gateway.settings_policy import ShadowSection
+from gateway.settings_policy import ShadowSection, tables
 
 _PERCENT = 100
 
@@ -49,9 +50,15 @@ async def findings(settings: GatewaySettings) -> list[Finding]:
         return [Finding("policy shadow", ok=False, text=problem, fix=fix) for problem in error.problems]
 
 
+def _read(settings: GatewaySettings, section: ShadowSection) -> Bundle:
+    shipped = [layers.read(layers.shipped())] if settings.policy.shipped else []
+    own = [(layers.read(one.path), one.deny_only) for one in tables(section.bundles)]
+    held = [layer.restricted(SAID_BY) if deny_only else layer for layer, deny_only in own]
+    return layers.joined([*shipped, *held], settings.policy.data)
+
+
 @asynccontextmanager
 async def _candidate(settings: GatewaySettings, section: ShadowSection) -> AsyncIterator[PolicyEngine]:
-    paths = [*([layers.shipped()] if settings.policy.shipped else []), *section.bundles]
-    bundle = await to_thread.run_sync(layers.load, paths, settings.policy.data)
+    bundle = await to_thread.run_sync(_read, settings, section)
     async with RegoEngine(bundle, EngineSettings(1, settings.policy.deadline_ms / 1000)) as engine:
         yield engine

@@ -1,8 +1,8 @@
 """GW008: packages that stand inside one another's rules.
 
 OPA refuses these, or keeps them apart. The embedded engine looks for a name below the module's own package first, so
-that a package there takes the place of what the module means: ``package a.b.regex`` with a rule ``match`` would answer for
-``regex.match`` in ``package a.b``, and allow without exporting ``allow``.
+that a package there takes the place of what the module means: ``package a.b.regex`` with a rule ``match`` would answer
+for ``regex.match`` in ``package a.b``, and allow without exporting ``allow``.
 """
 
 from collections.abc import Iterator, Sequence
