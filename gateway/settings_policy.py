@@ -11,7 +11,7 @@ from gateway.sections import NEAR_OR_TLS, SecretReference, Section
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=31)]
 
 
-_DENY_ONLY = "It may only restrict: what could loosen is refused (GW006). A bundle's .manifest can ask for it too; either counts."
+_DENY_ONLY = "It may only restrict (GW006). A bundle can say so itself, in its .manifest; false does not undo that."
 
 
 class PolicyBundleSection(Section):
