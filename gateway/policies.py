@@ -195,6 +195,10 @@ class Policies:
         await self._means.record(bundle.revision, engine, self._standing.origin)
         self._bundle = bundle
         since = self._means.clock.now_us()
+        held = {layer.origin for layer in bundle.deny_only}
+        for layer in self._standing.deny_only:
+            if layer.origin not in held:
+                _LOG.warning("policy layer %s is no longer deny-only", layer.origin)
         self._standing = replace(
             self._standing, revision=bundle.revision, engine=engine, since_us=since, deny_only=bundle.deny_only
         )
