@@ -9,9 +9,8 @@ from gateway.adapters.rego import testing
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policy-lint.md").read_text("utf-8")
-SECTIONS = {
-    found[0]: found[1] for found in re.findall(r"^## (GW\d+): [^\n]*\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-}
+SECTION = re.compile(r"^## (GW\d+): [^\n]*\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+SECTIONS = {found[0]: found[1] for found in SECTION.findall(PAGE)}
 
 
 def findings(folder: Path, text: str, rule: str) -> set[str]:
