@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deploy.campaigns.policy_diff.embedded import Embedded
 from deploy.campaigns.policy_diff.oracle import Oracle
 from gateway.adapters.rego import lint, lint_layers
-from gateway.adapters.rego.layers import Layer, joined, read, shipped
+from gateway.adapters.rego.layers import Layer, gallery, joined, read, shipped
 from gateway.adapters.rego.preflight import examine
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE
@@ -284,10 +284,19 @@ async def test_what_only_restricts_may_stand_there(case: str) -> None:
     assert said(whole) is not None
 
 
+def test_starter_packages_may_stand_there_unless_they_allow() -> None:
+    """With their libraries and data, as ``policy new`` writes them."""
+    for folder in sorted(path for path in gallery().iterdir() if path.is_dir()):
+        own = read(folder).restricted("gateway.toml")
+        grants = any(b"\nallow contains" in content for name, content in own.files.items() if "_test" not in name)
+        rules = {one.split(": ")[1][:5] for one in findings(bundle_of(SHIPPED, own))}
+        assert rules == ({"GW006"} if grants else set()), folder.name
+
+
 # What stands elsewhere and would be read by others: package, rules, data, and the file and line that is named.
 ELSEWHERE: list[tuple[str, str, dict[str, Any], str]] = [
     ("house.vip", "probe := true", {}, "org/0.rego:1: GW006 package house.vip is read at team/grants.rego:3"),
-    ("gateway.lib.org", "x := true", {}, "org/0.rego:1: GW006 package gateway.lib.org is not for a deny-only layer"),
+    ("gateway.main", "x := true", {}, "org/0.rego:1: GW006 package gateway.main is not for a deny-only layer"),
     ("system.authz", "allow := true", {}, "org/0.rego:1: GW006 package system.authz is not for a deny-only layer"),
     ("house.lib.more", "x := true", {}, "org/0.rego:1: GW006 package house.lib.more stands above or below package"),
     ("org.lib", "x := 1", DATA[2], "org/data.json:0: GW006 data.house.vip.probe is read at team/grants.rego:3"),

@@ -3,8 +3,8 @@
 With such a layer nothing is allowed, and no call is bound less, that is not so without it. It follows from this:
 
 1. it exports no ``allow``, in no spelling, and its ``oblige`` can only bind more;
-2. it has packages ``gateway.policies.NAME`` and others of its own, but neither the one that joins all, nor libraries or
-   data of the shipped ones, nor what an OPA server asks for itself (``system``);
+2. it has packages ``gateway.policies.NAME`` and libraries of its own, but neither the package that joins all, nor data
+   of the shipped ones, nor what an OPA server asks for itself (``system``);
 3. no rule of another layer reads anything it defines, and none of its packages stands above or below another's. So
    what the others say is the same with it and without it.
 
@@ -23,6 +23,7 @@ from gateway.core.bundle import DenyOnly
 
 _RULE: Final = "GW006"
 _POLICIES: Final = "data.gateway.policies."
+_LIBRARIES: Final = "data.gateway.lib."
 # Kinds that bind more, however they are put together with others; "sandbox" is looked at by itself.
 _BINDING: Final = ("timeout", "rate_limit")
 _MEMBERS: Final = ("id", "kind", "timeout_s", "per_minute", "accept_missing", "msg")
@@ -93,8 +94,8 @@ def _loosening(rule: Mapping[str, Any]) -> str | None:
 def _package(layer: DenyOnly, module: Source, reads: Sequence[_Read], others: Sequence[Source]) -> Iterator[Finding]:
     path = _flat(module.package.split(".")[1:])
     shown = module.package[5:]
-    if path[0] in _OTHERS and not module.package.startswith(_POLICIES):
-        message = f"package {shown} is not for a deny-only layer: gateway.policies.NAME, or a name of your own"
+    if path[0] in _OTHERS and not module.package.startswith((_POLICIES, _LIBRARIES)):
+        message = f"package {shown} is not for a deny-only layer: gateway.policies.NAME, or a library of your own"
         yield Finding(module.file, 1, _RULE, _words(layer, message))
     for other in others:
         if overlaps(path, _flat(other.package.split(".")[1:])):
