@@ -173,7 +173,10 @@ class Policies:
         """Put what the sources hold in force; what is wrong with it, or nothing."""
         try:
             bundle = await to_thread.run_sync(self._sources.joined)
-            if bundle.revision != self.current.revision and self._servant is not None:
+            # Also where a layer is newly held to restrict: what is in force was not looked at for that.
+            before = self.current
+            is_new = (bundle.revision, bundle.deny_only) != (before.revision, before.deny_only)
+            if is_new and self._servant is not None:
                 await self._servant.serve(bundle, lambda: self._activated(bundle))
         except BundleError as error:
             return error.problems
@@ -189,7 +192,13 @@ class Policies:
         await self._means.record(bundle.revision, engine, self._standing.origin)
         self._bundle = bundle
         since = self._means.clock.now_us()
-        self._standing = replace(self._standing, revision=bundle.revision, engine=engine, since_us=since)
+        held = {layer.origin for layer in bundle.deny_only}
+        for layer in self._standing.deny_only:
+            if layer.origin not in held:
+                _LOG.warning("policy layer %s is no longer deny-only", layer.origin)
+        self._standing = replace(
+            self._standing, revision=bundle.revision, engine=engine, since_us=since, deny_only=bundle.deny_only
+        )
         _LOG.info("policy %s is in force", bundle.revision)
 
     def _say(self, problems: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from gateway.core.bundle import Bundle, BundleError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySourceSection
+from gateway.settings_policy import PolicySourceSection, tables
 from gateway.tokens import Token
 
 _KEPT = "policy-sources"
+# The operator's word, which no bundle takes back.
+SAID_BY = "gateway.toml"
 
 
 @dataclass(slots=True)
@@ -30,11 +32,13 @@ class _Watched:
 
     Attributes:
         far: its name where it is fetched; None where it is on this machine.
+        deny_only: by the operator's word.
     """
 
     source: Source
     every_s: float
     far: str | None = None
+    deny_only: bool = False
     layer: Layer | None = None
     problem: tuple[str, ...] = ()
     due: float = 0.0
@@ -103,7 +107,8 @@ class Sources:
         Raises:
             BundleError: it does not go together.
         """
-        return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
+        held = [_held(one, one.layer) for one in self._watched if one.layer is not None]
+        return layers.joined(held, self._data)
 
     async def _look(self, due: Sequence[_Watched]) -> None:
         for one in due:
@@ -119,17 +124,24 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
     every_s = settings.policy.reload_s
     if settings.policy.shipped:
         yield _Watched(PathSource(layers.shipped()), 0.0)
-    yield from (_Watched(PathSource(path), every_s) for path in settings.policy.bundles)
+    for bundle in tables(settings.policy.bundles):
+        yield _Watched(PathSource(bundle.path), every_s, deny_only=bundle.deny_only)
     for name, section in settings.policy.sources.items():
         key = _public_key(name, section)
         if section.path is not None:
-            yield _Watched(PathSource(section.path, key), every_s)
+            yield _Watched(PathSource(section.path, key), every_s, deny_only=section.deny_only)
         elif section.url is not None and key is not None:
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             what = f"policy.sources.{name}.token"
             token = None if section.token is None else Token(what, section.token, known)
             session = _session(name, section.ca_certificate)
-            yield _Watched(HttpSource(name, section.url, key, kept, session, token), section.poll_s, name)
+            source = HttpSource(name, section.url, key, kept, session, token)
+            yield _Watched(source, section.poll_s, name, section.deny_only)
+
+
+def _held(watched: _Watched, layer: Layer) -> Layer:
+    named = replace(layer, origin=watched.source.origin)
+    return named.restricted(SAID_BY) if watched.deny_only else named
 
 
 def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
