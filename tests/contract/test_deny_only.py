@@ -86,10 +86,10 @@ class Gate:
     async def _never(self, _seconds: float) -> None:
         await asyncio.Event().wait()
 
-    async def look(self, *, remote: bool = False) -> tuple[str, ...]:
-        """Look, when it is time again; what is wrong."""
+    async def look(self, far: str | None = None) -> tuple[str, ...]:
+        """Look at what is near, or at that address, when it is time again; what is wrong."""
         self.clock.advance(2)
-        await self.policies.look(remote=remote)
+        await self.policies.look(far)
         return self.policies.standing().problems
 
     async def says(self, word: str) -> Effect:
@@ -188,10 +188,10 @@ async def test_a_source_that_is_fetched(tmp_path: Path, caplog: pytest.LogCaptur
         async with gate(configured(tmp_path, FAR.format(there.origin) + word)) as it:
             assert it.held() == [("org.tar.gz", ("gateway.toml",) if operator else (".manifest",))]
             giving(there, tmp_path, ALLOW, deny_only=not operator)
-            assert [problem.startswith(REFUSED) for problem in await it.look(remote=True)] == [True]
+            assert [problem.startswith(REFUSED) for problem in await it.look("org")] == [True]
             assert await it.says("no") is Effect.DENY
             giving(there, tmp_path, ALLOW, deny_only=False)
-            assert bool(await it.look(remote=True)) is operator
+            assert bool(await it.look("org")) is operator
             assert bool(it.held()) is operator
             assert ("org.tar.gz is no longer deny-only" in caplog.text) is not operator
 
