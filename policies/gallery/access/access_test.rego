@@ -55,6 +55,7 @@ test_nobody_changes_their_own_access if {
 	every name in ["dora@example.org", "DORA@example.org"] {
 		denied(grant({"user": name}), settings) == {"access.own"}
 	}
+	denied(grant({"user": "Helpdesk"}), settings) == {"access.own"}
 	alone := object.union(grant({}), {"principal": {"kind": "person", "id": "ben@example.org"}})
 	denied(alone, settings) == {"access.own"}
 }
@@ -71,7 +72,7 @@ test_what_is_not_concerned if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -86,6 +87,13 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"roles": {"reader": {"days": 1}}}),
 		object.union(settings, {"roles": {"reader": {"people": {"quorum": "two"}}}}),
 	] {
+		denied(grant({}), wrong) == {"access.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"tools": []}), object.union(settings, {"tools": [7]})] {
 		denied(object.union(grant({}), {"tool": {"fqn": "any.tool"}}), wrong) == {"access.settings"}
 	}
 }

@@ -7,6 +7,16 @@ package gateway.lib.access
 
 import data.gateway.lib.settings as checks
 
+# A call of one of the tools; any call at all where the list of them cannot be read.
+concerned if not listed
+
+concerned if {
+	listed
+	checks.covers(data.house.access.tools, input.tool.fqn)
+}
+
+listed if checks.patterns(data.house.access.tools)
+
 sound if {
 	settings := data.house.access
 	checks.known(settings, {"tools", "arguments", "roles"})
@@ -27,6 +37,12 @@ user := lower(name) if {
 	name := input.args[data.house.access.arguments.user]
 	is_string(name)
 	regex.match(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$`, name)
+}
+
+# The person who calls or for whom an agent does, and the agent.
+callers contains lower(id) if {
+	some id in [data.gateway.lib.scope.person.id, input.principal.id]
+	regex.match(`^[ -~]*$`, id)
 }
 
 role := input.args[data.house.access.arguments.role]

@@ -17,15 +17,13 @@
 #   - input: schema["policy-input.v1"]
 package gateway.policies.confidence
 
-import data.gateway.lib.settings as checks
-
 deny contains {
 	"id": "confidence.settings",
-	"msg": "data.house.confidence is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.confidence is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.confidence",
 } if {
 	concerned
-	not sound
+	not data.gateway.lib.confidence.sound
 }
 
 deny contains {
@@ -34,6 +32,7 @@ deny contains {
 	"fact": "input.risk.confidence_pct",
 } if {
 	concerned
+	data.gateway.lib.confidence.sound
 	said := input.risk.confidence_pct
 	least := data.house.confidence.deny_below
 	said < least
@@ -45,6 +44,7 @@ deny contains {
 	"fact": "input.risk.score_pct",
 } if {
 	concerned
+	data.gateway.lib.confidence.sound
 	said := input.risk.score_pct
 	most := data.house.confidence.deny_above_risk
 	said > most
@@ -56,6 +56,7 @@ deny contains {
 	"fact": "input.risk.confidence_pct",
 } if {
 	concerned
+	data.gateway.lib.confidence.sound
 	data.house.confidence.silent == "deny"
 	not data.gateway.lib.confidence.told
 }
@@ -69,40 +70,15 @@ require contains {
 	"exclude": ["requester"],
 } if {
 	concerned
-	sound
+	data.gateway.lib.confidence.sound
 	people := data.house.confidence.people
 	not data.gateway.lib.confidence.sure
 	doubt := data.gateway.lib.confidence.doubt
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
 concerned if {
 	input.phase == "call"
-	not sound
-}
-
-concerned if {
-	input.phase == "call"
-	sound
-	input.tool.effect in data.house.confidence.effects
-	data.gateway.lib.scope.matched(data.house.confidence.tools)
-}
-
-sound if {
-	settings := data.house.confidence
-	keys := {"tools", "effects", "silent", "people", "deny_below", "ask_below", "ask_above_risk", "deny_above_risk"}
-	checks.known(settings, keys)
-	count(settings) == count(keys)
-	checks.patterns(settings.tools)
-	is_array(settings.effects)
-	every effect in settings.effects {
-		effect in {"read", "write", "destructive", "money"}
-	}
-	settings.silent in {"ask", "deny"}
-	checks.people(settings.people)
-	every key in ["deny_below", "ask_below", "ask_above_risk", "deny_above_risk"] {
-		checks.percent(settings[key])
-	}
-	settings.deny_below <= settings.ask_below
-	settings.ask_above_risk <= settings.deny_above_risk
+	data.gateway.lib.confidence.concerned
 }

@@ -76,7 +76,7 @@ test_what_is_not_concerned if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -91,6 +91,13 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"ask_below": 20}),
 		object.union(settings, {"deny_above_risk": 20}),
 	] {
+		denied(call, wrong) == {"confidence.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"tools": []}), object.union(settings, {"tools": [7]}), object.union(settings, {"effects": ["any"]})] {
 		denied(object.union(call, {"tool": {"fqn": "any.tool", "effect": "read"}}), wrong) == {"confidence.settings"}
 	}
 }

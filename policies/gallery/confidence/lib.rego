@@ -1,12 +1,45 @@
 # METADATA
 # title: Confidence, as the agent reports it
-# description: Whether it says how sure it is, and whether that is enough. Where it does not speak of risk, sureness decides.
+# description: What the settings must look like, whether the agent says how sure it is, and whether that is enough.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.confidence
 
 import data.gateway.lib.settings as checks
 
+# A call of one of the tools and effect classes; any call where it cannot be read which they are.
+concerned if not listed
+
+concerned if {
+	listed
+	input.tool.effect in data.house.confidence.effects
+	checks.covers(data.house.confidence.tools, input.tool.fqn)
+}
+
+listed if {
+	checks.patterns(data.house.confidence.tools)
+	is_array(data.house.confidence.effects)
+	every effect in data.house.confidence.effects {
+		effect in {"read", "write", "destructive", "money"}
+	}
+}
+
+sound if {
+	settings := data.house.confidence
+	keys := {"tools", "effects", "silent", "people", "deny_below", "ask_below", "ask_above_risk", "deny_above_risk"}
+	checks.known(settings, keys)
+	count(settings) == count(keys)
+	listed
+	settings.silent in {"ask", "deny"}
+	checks.people(settings.people)
+	every key in ["deny_below", "ask_below", "ask_above_risk", "deny_above_risk"] {
+		checks.percent(settings[key])
+	}
+	settings.deny_below <= settings.ask_below
+	settings.ask_above_risk <= settings.deny_above_risk
+}
+
+# Where it does not speak of risk, sureness decides.
 told if checks.percent(input.risk.confidence_pct)
 
 sure if {

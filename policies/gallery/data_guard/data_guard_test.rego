@@ -86,7 +86,7 @@ test_listing_is_not_concerned if {
 	denied(object.union(request({"labels": ["confidential"]}), {"phase": "list"}), settings) == set()
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -102,6 +102,13 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"egress": {"allow": ["{a}"]}}),
 		object.union(settings, {"egress": {"allow": "mail.*"}}),
 	] {
+		denied(request({}), wrong) == {"data_guard.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_labels_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"labels": []})] {
 		denied(request({"labels": []}), wrong) == {"data_guard.settings"}
 	}
 }

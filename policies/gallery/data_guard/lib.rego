@@ -7,6 +7,19 @@ package gateway.lib.data_guard
 
 import data.gateway.lib.settings as checks
 
+# A call of a tool with a guarded label, or one that reaches the outside; any call where the labels cannot be read.
+concerned if input.tool.open_world
+
+concerned if not listed
+
+concerned if {
+	listed
+	some label in input.tool.labels
+	label in object.keys(data.house.data_guard.labels)
+}
+
+listed if is_object(data.house.data_guard.labels)
+
 sound if {
 	settings := data.house.data_guard
 	checks.known(settings, {"labels", "residency", "egress"})

@@ -16,15 +16,13 @@
 #   - input: schema["policy-input.v1"]
 package gateway.policies.escalation
 
-import data.gateway.lib.settings as checks
-
 deny contains {
 	"id": "escalation.settings",
-	"msg": "data.house.escalation is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.escalation is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.escalation",
 } if {
 	concerned
-	not sound
+	not data.gateway.lib.escalation.sound
 }
 
 require contains {
@@ -36,9 +34,9 @@ require contains {
 	"exclude": ["requester"],
 } if {
 	concerned
-	sound
+	data.gateway.lib.escalation.sound
 	people := data.house.escalation.cost.people
-	not cheap
+	not data.gateway.lib.escalation.cheap
 }
 
 require contains {
@@ -50,9 +48,9 @@ require contains {
 	"exclude": ["requester"],
 } if {
 	concerned
-	sound
+	data.gateway.lib.escalation.sound
 	people := data.house.escalation.personal.people
-	touches("personal")
+	data.gateway.lib.escalation.touches("personal")
 }
 
 require contains {
@@ -64,44 +62,14 @@ require contains {
 	"exclude": ["requester"],
 } if {
 	concerned
-	sound
+	data.gateway.lib.escalation.sound
 	people := data.house.escalation.regulatory.people
-	touches("regulatory")
+	data.gateway.lib.escalation.touches("regulatory")
 }
 
-# The first condition of every rule above.
-concerned if input.phase == "call"
-
-# A price in a currency that is not listed is more than anybody has agreed to.
-cheap if input.tool.price.micros <= data.house.escalation.cost.most_micros[input.tool.price.currency]
-
-cheap if input.tool.price.micros == 0
-
-touches(area) if {
-	some label in input.tool.labels
-	label in data.house.escalation[area].labels
-	input.tool.effect in data.house.escalation[area].effects
-}
-
-sound if {
-	settings := data.house.escalation
-	checks.known(settings, {"cost", "personal", "regulatory"})
-	checks.known(settings.cost, {"most_micros", "people"})
-	checks.people(settings.cost.people)
-	is_object(settings.cost.most_micros)
-	every _, most in settings.cost.most_micros {
-		checks.whole(most)
-	}
-	area_sound(settings.personal)
-	area_sound(settings.regulatory)
-}
-
-area_sound(area) if {
-	checks.known(area, {"labels", "effects", "people"})
-	checks.names(area.labels)
-	checks.people(area.people)
-	is_array(area.effects)
-	every effect in area.effects {
-		effect in {"read", "write", "destructive", "money"}
-	}
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
+concerned if {
+	input.phase == "call"
+	data.gateway.lib.escalation.concerned
 }

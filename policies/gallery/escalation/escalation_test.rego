@@ -50,7 +50,7 @@ test_a_call_that_is_several_of_these_needs_all_people if {
 
 test_listing_is_not_concerned if asked(object.union(request({"labels": ["sox"]}), {"phase": "list"})) == set()
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -66,6 +66,13 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"regulatory": {"effects": "read"}}),
 		object.union(settings, {"regulatory": {"people": []}}),
 	] {
+		denied(request({"labels": ["sox"], "price": {"micros": 1}}), wrong) == {"escalation.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_labels_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"personal": {"labels": "sox"}})] {
 		denied(request({}), wrong) == {"escalation.settings"}
 	}
 }

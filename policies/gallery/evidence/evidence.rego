@@ -14,15 +14,13 @@
 #   - input: schema["policy-input.v1"]
 package gateway.policies.evidence
 
-import data.gateway.lib.settings as checks
-
 deny contains {
 	"id": "evidence.settings",
-	"msg": "data.house.evidence is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.evidence is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.evidence",
 } if {
 	concerned
-	not sound
+	not data.gateway.lib.evidence.sound
 }
 
 deny contains {
@@ -31,36 +29,15 @@ deny contains {
 	"fact": "input.evidence",
 } if {
 	concerned
-	sound
-	some rule in data.house.evidence.rules
-	data.gateway.lib.scope.matched(rule.tools)
+	data.gateway.lib.evidence.sound
+	some rule in data.gateway.lib.evidence.rules
 	some need, tools in rule.needs
 	not tools in data.gateway.lib.evidence.shown
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
 concerned if {
 	input.phase == "call"
-	not sound
-}
-
-concerned if {
-	input.phase == "call"
-	sound
-	some rule in data.house.evidence.rules
-	data.gateway.lib.scope.matched(rule.tools)
-}
-
-sound if {
-	settings := data.house.evidence
-	checks.known(settings, {"rules"})
-	is_object(settings.rules)
-	every _, rule in settings.rules {
-		checks.known(rule, {"tools", "needs"})
-		checks.patterns(rule.tools)
-		is_object(rule.needs)
-		every _, tools in rule.needs {
-			checks.patterns(tools)
-		}
-	}
+	data.gateway.lib.evidence.concerned
 }

@@ -34,7 +34,7 @@ test_what_is_not_concerned if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -43,8 +43,16 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"rules": {"payments": {"tools": []}}}),
 		object.union(settings, {"rules": {"payments": {"need": {}}}}),
 		object.union(settings, {"rules": {"payments": {"needs": []}}}),
+		{"rules": {"payments": {"tools": ["bank.pay"], "needs": {}}}},
 		object.union(settings, {"rules": {"payments": {"needs": {"more": "vendors.*"}}}}),
 	] {
+		denied(pay, wrong) == {["evidence.settings", false]}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, {"rules": {"payments": {}}}, {"rules": {"payments": 7}}] {
 		denied(object.union(pay, {"tool": {"fqn": "any.tool"}}), wrong) == {["evidence.settings", false]}
 	}
 }

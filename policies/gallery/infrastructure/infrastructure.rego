@@ -21,7 +21,7 @@ package gateway.policies.infrastructure
 
 deny contains {
 	"id": "infrastructure.settings",
-	"msg": "data.house.infrastructure is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.infrastructure is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.infrastructure",
 } if {
 	concerned
@@ -97,15 +97,9 @@ require contains {
 	people := data.gateway.lib.infrastructure.bounds.people
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
 concerned if {
 	input.phase == "call"
-	not data.gateway.lib.infrastructure.sound
-}
-
-concerned if {
-	input.phase == "call"
-	input.tool.effect != "read"
-	data.gateway.lib.infrastructure.sound
-	data.gateway.lib.scope.matched(data.house.infrastructure.tools)
+	data.gateway.lib.infrastructure.concerned
 }

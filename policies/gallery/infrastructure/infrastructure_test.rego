@@ -87,7 +87,7 @@ test_what_is_not_concerned if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -105,8 +105,17 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"environments": {"lab": {"freezes": {}}}}),
 		object.union(settings, {"environments": {"lab": {"freezes": [{"from": "2026-12-20"}]}}}),
 		object.union(settings, {"environments": {"lab": {"freezes": [{"from": "Monday", "until": "Friday"}]}}}),
+		object.union(settings, {"environments": {"lab": {"freezes": [{"from": "2027-01-03", "until": "2026-12-20"}]}}}),
+		object.union(settings, {"environments": {"lab": {"freezes": [{"from": "2026-13-01", "until": "2027-01-03"}]}}}),
 	] {
-		denied(object.union(change({}), {"tool": {"fqn": "any.tool"}}), wrong) == {"infrastructure.settings"}
+		denied(in_production({}), wrong) == {"infrastructure.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"tools": []}), object.union(settings, {"tools": [7]})] {
+		denied(object.union(change({}), {"tool": {"fqn": "any.tool", "effect": "read"}}), wrong) == {"infrastructure.settings"}
 	}
 }
 

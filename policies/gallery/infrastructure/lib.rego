@@ -7,6 +7,17 @@ package gateway.lib.infrastructure
 
 import data.gateway.lib.settings as checks
 
+# A call of one of the tools; any call at all where the list of them cannot be read.
+concerned if not listed
+
+concerned if {
+	listed
+	input.tool.effect != "read"
+	checks.covers(data.house.infrastructure.tools, input.tool.fqn)
+}
+
+listed if checks.patterns(data.house.infrastructure.tools)
+
 sound if {
 	settings := data.house.infrastructure
 	checks.known(settings, {"tools", "arguments", "environments"})
@@ -31,12 +42,13 @@ bounded(entry) if {
 		checks.known(freeze, {"from", "until"})
 		day(freeze.from)
 		day(freeze.until)
+		freeze.from < freeze.until
 	}
 }
 
 day(text) if {
 	is_string(text)
-	regex.match(`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`, text)
+	regex.match(`^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$`, text)
 }
 
 environment := input.args[data.house.infrastructure.arguments.environment]

@@ -7,6 +7,16 @@ package gateway.lib.payments
 
 import data.gateway.lib.settings as checks
 
+# A call of one of the tools; any call at all where the list of them cannot be read.
+concerned if not listed
+
+concerned if {
+	listed
+	checks.covers(data.house.payments.tools, input.tool.fqn)
+}
+
+listed if checks.patterns(data.house.payments.tools)
+
 sound if {
 	settings := data.house.payments
 	checks.known(settings, {"tools", "measure", "currencies", "hours", "roles"})
@@ -22,7 +32,8 @@ sound if {
 }
 
 bounded(bounds) if {
-	checks.known(bounds, {"per_call", "per_run", "autopilot", "second"})
+	checks.known(bounds, {"per_call", "per_run", "autopilot", "second", "alone_per_run"})
+	checks.whole(object.get(bounds, "alone_per_run", 0))
 	every key in ["per_call", "per_run", "autopilot", "second"] {
 		checks.whole(bounds[key])
 	}
@@ -37,7 +48,10 @@ timed if {
 	hours := data.house.payments.hours
 	checks.known(hours, {"zone", "days", "from", "to"})
 	is_string(hours.zone)
-	checks.names(hours.days)
+	is_array(hours.days)
+	every day in hours.days {
+		day in {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
+	}
 	checks.whole(hours.from)
 	checks.whole(hours.to)
 	hours.from < hours.to
@@ -69,8 +83,15 @@ spent[currency] := sum(paid) if {
 	]
 }
 
+# What the call says of the measure in any currency, or in none: each of them must be bounded.
+measured contains name if {
+	some name, _ in input.run.amounts
+	split(name, ".")[0] == split(data.house.payments.measure, ".")[0]
+}
+
 counted if {
 	count(amounts) > 0
+	count(amounts) == count(measured)
 	is_object(input.run.sums)
 	every _, sums in input.run.sums {
 		every _, one in sums {

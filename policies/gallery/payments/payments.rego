@@ -2,8 +2,8 @@
 # title: Payments
 # description: >-
 #   Bounds what may be paid by the tools of data.house.payments: a hard cap for each call and each run, in listed
-#   currencies only; small amounts go alone (autopilot), larger ones need a person, large ones two; all within office
-#   hours. Amounts are the measure that the catalogue declares, in minor units. Nothing is allowed here.
+#   currencies only; small amounts go alone (autopilot) up to a sum, larger ones need a person, large ones two; all
+#   within office hours. Amounts are the measure that the catalogue declares, in minor units. Nothing is allowed here.
 # custom:
 #   data: data.house.payments
 #   exports: [deny, require]
@@ -15,13 +15,14 @@
 #     - payments.office_hours
 #     - payments.approval
 #     - payments.second_signature
+#     - payments.split
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.policies.payments
 
 deny contains {
 	"id": "payments.settings",
-	"msg": "data.house.payments is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.payments is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.payments",
 } if {
 	concerned
@@ -97,14 +98,22 @@ require contains {
 	amount > most
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
-concerned if {
-	input.phase == "call"
-	not data.gateway.lib.payments.sound
+require contains {
+	"id": "payments.split",
+	"msg": sprintf("the run has paid %v %s; what adds up to more than %v needs a person", [spent, currency, most]),
+	"roles": object.get(data.house.payments, "roles", []),
+	"exclude": ["requester"],
+} if {
+	concerned
+	some currency, amount in data.gateway.lib.payments.amounts
+	spent := data.gateway.lib.payments.spent[currency]
+	most := data.house.payments.currencies[currency].alone_per_run
+	spent + amount > most
 }
 
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
 concerned if {
 	input.phase == "call"
-	data.gateway.lib.payments.sound
-	data.gateway.lib.scope.matched(data.house.payments.tools)
+	data.gateway.lib.payments.concerned
 }

@@ -59,7 +59,11 @@ after(amount) := object.union(euros(amount), {"run": {"sums": past}})
 past := {"bank.pay": {"amount.EUR": 1000}, "bank.transfer_abroad": {"amount.EUR": 1400}, "erp.post": {"amount.EUR": 9}}
 
 test_an_amount_that_cannot_be_counted if {
-	every amounts in [{}, {"amount.USD": 5}, {"amount.EUR": "9007199254740993"}, {"amount.EUR": -1}, {"amount": 5}] {
+	every amounts in [
+		{"amount.EUR": 5, "amount.USD": 10000000},
+		{"amount.EUR": 5, "amount": 10000000},
+		{}, {"amount.USD": 5}, {"amount.EUR": "9007199254740993"}, {"amount.EUR": -1}, {"amount": 5},
+	] {
 		denied(request(amounts), settings) == {"payments.amount"}
 	}
 }
@@ -83,6 +87,25 @@ test_without_hours_any_time_will_do if {
 	denied(at(monday + (48 * hour)), object.remove(settings, ["hours"])) == set()
 }
 
+split := object.union(settings, {"currencies": {"EUR": {"alone_per_run": 1500}}})
+
+ids(call, with_settings) := {need.id | some need in needs} if {
+	needs := rules.require with input as call with data.house.payments as with_settings
+}
+
+paid(amount) := object.union(euros(10), {"run": {"sums": {"bank.pay": {"amount.EUR": amount}}}})
+
+test_many_small_payments_are_no_way_around_people if {
+	ids(paid(1490), split) == set()
+	ids(paid(1491), split) == {"payments.split"}
+	ids(paid(1491), settings) == set()
+}
+
+test_working_days_are_written_out if {
+	wrong := object.union(settings, {"hours": {"days": ["Mon"]}})
+	denied(euros(5), wrong) == {"payments.settings"}
+}
+
 test_other_tools_are_not_concerned if {
 	other := object.union(euros(100000), {"tool": {"fqn": "bank.balance"}})
 	denied(other, settings) == set()
@@ -91,7 +114,7 @@ test_other_tools_are_not_concerned if {
 
 test_listing_is_not_concerned if denied(object.union(euros(100000), {"phase": "list"}), settings) == set()
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		[],
@@ -111,7 +134,15 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(settings, {"hours": {"zone": 7}}),
 		object.union(settings, {"hours": {"days": "Monday"}}),
 		object.union(settings, {"hours": false}),
+		object.union(settings, {"currencies": {"EUR": {"alone_per_run": "1"}}}),
 	] {
+		denied(euros(5), wrong) == {"payments.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, object.union(settings, {"tools": []}), object.union(settings, {"tools": [7]})] {
 		denied(object.union(euros(5), {"tool": {"fqn": "any.tool"}}), wrong) == {"payments.settings"}
 	}
 }

@@ -17,15 +17,13 @@
 #   - input: schema["policy-input.v1"]
 package gateway.policies.phases
 
-import data.gateway.lib.settings as checks
-
 deny contains {
 	"id": "phases.settings",
-	"msg": "data.house.phases is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.phases is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.phases",
 } if {
 	concerned
-	not sound
+	not data.gateway.lib.phases.sound
 }
 
 deny contains {
@@ -34,7 +32,8 @@ deny contains {
 	"fact": sprintf("data.house.phases.rollouts.%s.phase", [name]),
 } if {
 	concerned
-	some name, rollout in rollouts
+	data.gateway.lib.phases.sound
+	some name, rollout in data.gateway.lib.phases.rollouts
 	rollout.phase == "observe"
 }
 
@@ -44,9 +43,10 @@ deny contains {
 	"fact": sprintf("data.house.phases.rollouts.%s.groups", [name]),
 } if {
 	concerned
-	some name, rollout in rollouts
+	data.gateway.lib.phases.sound
+	some name, rollout in data.gateway.lib.phases.rollouts
 	rollout.phase == "small_group"
-	not name in tried_by_person
+	not name in data.gateway.lib.phases.tried_by_person
 }
 
 deny contains {
@@ -55,7 +55,8 @@ deny contains {
 	"fact": sprintf("data.house.phases.rollouts.%s.calls_per_run", [name]),
 } if {
 	concerned
-	some name, rollout in rollouts
+	data.gateway.lib.phases.sound
+	some name, rollout in data.gateway.lib.phases.rollouts
 	rollout.phase == "small_group"
 	most := rollout.calls_per_run
 	not name in data.gateway.lib.phases.with_room
@@ -70,45 +71,15 @@ require contains {
 	"exclude": ["requester"],
 } if {
 	concerned
-	some name, rollout in rollouts
+	data.gateway.lib.phases.sound
+	some name, rollout in data.gateway.lib.phases.rollouts
 	rollout.phase == "small_group"
 	people := rollout.people
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
+# The first condition of every rule above: of calls that it does not concern, this package has no say. Whether it is one is
+# asked before anything else, settings included, so that other calls cost next to nothing.
 concerned if {
 	input.phase == "call"
-	not sound
-}
-
-concerned if {
-	input.phase == "call"
-	input.tool.effect != "read"
-	count(rollouts) > 0
-}
-
-rollouts[name] := rollout if {
-	sound
-	some name, rollout in data.house.phases.rollouts
-	data.gateway.lib.scope.matched(rollout.tools)
-}
-
-tried_by_person contains name if {
-	some name, rollout in rollouts
-	some group in data.gateway.lib.scope.person.groups
-	group in rollout.groups
-}
-
-sound if {
-	settings := data.house.phases
-	checks.known(settings, {"rollouts"})
-	is_object(settings.rollouts)
-	every _, rollout in settings.rollouts {
-		checks.known(rollout, {"tools", "phase", "groups", "calls_per_run", "people"})
-		checks.patterns(rollout.tools)
-		rollout.phase in {"observe", "small_group", "widen"}
-		checks.names(rollout.groups)
-		checks.whole(object.get(rollout, "calls_per_run", 0))
-		checks.people(object.get(rollout, "people", {}))
-	}
+	data.gateway.lib.phases.concerned
 }

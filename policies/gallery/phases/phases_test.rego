@@ -66,7 +66,7 @@ test_what_is_not_concerned if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_the_call if {
 	every wrong in [
 		null,
 		{},
@@ -79,7 +79,14 @@ test_settings_that_cannot_be_read_deny_every_call if {
 		object.union(in_phase("widen"), {"rollouts": {"crm": {"people": 2}}}),
 		in_phase("everybody"),
 	] {
-		denied(object.union(request([], {}), {"tool": {"fqn": "any.tool"}}), wrong) == {"phases.settings"}
+		denied(request(["pilot"], {}), wrong) == {"phases.settings"}
+	}
+}
+
+# Nothing else is known of these calls, not even whether the package is about them.
+test_tools_that_cannot_be_read_deny_every_call if {
+	every wrong in [null, [], {}, {"rollouts": {"crm": {}}}, {"rollouts": {"crm": 7}}] {
+		denied(object.union(request([], {}), {"tool": {"fqn": "any.tool", "effect": "read"}}), wrong) == {"phases.settings"}
 	}
 }
 

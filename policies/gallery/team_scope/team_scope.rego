@@ -16,26 +16,24 @@
 #   - input: schema["policy-input.v1"]
 package gateway.policies.team_scope
 
-import data.gateway.lib.settings as checks
-
 allow contains {
 	"id": "team_scope.granted",
 	"msg": sprintf("the team %s allows its members this tool", [name]),
 } if {
 	concerned
-	some name, team in teams
+	some name, team in data.gateway.lib.team_scope.teams
 	data.gateway.lib.scope.matched(team.allow)
 	data.gateway.lib.scope.matched(team.within)
 }
 
 deny contains {
 	"id": "team_scope.settings",
-	"msg": "data.house.team_scope is missing or cannot be read, so no call is allowed until it can",
+	"msg": "data.house.team_scope is missing or cannot be read, so this call is not allowed until it can",
 	"fact": "data.house.team_scope",
 } if {
 	concerned
 	input.phase == "call"
-	not sound
+	not data.gateway.lib.team_scope.sound
 }
 
 hint contains {
@@ -44,55 +42,10 @@ hint contains {
 	"fact": sprintf("data.house.team_scope.teams.%s.within", [name]),
 } if {
 	concerned
-	some name, team in teams
+	some name, team in data.gateway.lib.team_scope.teams
 	data.gateway.lib.scope.matched(team.allow)
-	not name in covering
+	not name in data.gateway.lib.team_scope.covering
 }
 
-# The first condition of every rule above: of calls that it does not concern, this package has no say.
-concerned if not sound
-
-concerned if {
-	input.tool.effect in {"read", "write"}
-	count(teams) > 0
-}
-
-# The teams that the person is in and that the agent, where one calls, works for.
-teams[name] := team if {
-	sound
-	some name, team in data.house.team_scope.teams
-	some group in data.gateway.lib.scope.person.groups
-	group in team.groups
-	name in of_caller
-}
-
-of_caller contains name if {
-	sound
-	input.principal.kind == "person"
-	some name, _ in data.house.team_scope.teams
-}
-
-of_caller contains name if {
-	sound
-	input.principal.kind == "agent"
-	some name, team in data.house.team_scope.teams
-	input.agent.id in team.agents
-}
-
-covering contains name if {
-	some name, team in teams
-	data.gateway.lib.scope.matched(team.within)
-}
-
-sound if {
-	settings := data.house.team_scope
-	checks.known(settings, {"teams"})
-	is_object(settings.teams)
-	every _, team in settings.teams {
-		checks.known(team, {"groups", "agents", "within", "allow"})
-		checks.names(team.groups)
-		checks.names(team.agents)
-		checks.patterns(team.within)
-		checks.patterns(team.allow)
-	}
-}
+# The first condition of every rule above: what this package may give. It has no say about other tools.
+concerned if input.tool.effect in {"read", "write"}

@@ -71,7 +71,7 @@ test_strangers if {
 	}
 }
 
-test_settings_that_cannot_be_read_deny_every_call if {
+test_settings_that_cannot_be_read_deny_reads_and_writes if {
 	every wrong in [
 		null,
 		{},
