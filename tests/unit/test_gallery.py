@@ -15,7 +15,7 @@ from gateway.adapters.rego.gallery import starters
 from gateway.adapters.rego.layers import gallery, load, shipped
 from gateway.adapters.rego.preflight import examine
 from gateway.cli.root import ostiary
-from gateway.core.bundle import BundleError
+from gateway.core.bundle import BundleError, Module, bundled
 from gateway.core.decision import Phase
 from tests.rego_demo import SETTINGS, decide, serving
 
@@ -27,16 +27,38 @@ READERS = {"access", "confidence", "data_guard", "evidence", "infrastructure", "
 ODDITIES: tuple[Any, ...] = (None, False, -1, 1.5, [], [None], {}, {"a": 1})
 ODD_TEST = """package gateway.tests.odd_settings
 
-said(odd) := denials if {
-	denials := data.gateway.main.decision.deny with input as data.request with data.house.NAME as odd
+said(odd, request) := denials if {
+	denials := data.gateway.main.decision.deny with input as request with data.house.NAME as odd
 }
 
 test_odd if {
 	every odd in data.odds {
-		is_object(said(odd))
+		every request in data.requests {
+			is_object(said(odd, request))
+		}
 	}
 }
 """
+# Calls that the examples are about, as changes of ``call``; packages that are not named here are about every call.
+CONCERNED: dict[str, dict[str, Any]] = {
+    "access": {"tool": {"server": "iam", "fqn": "iam.grant"}, "args": {"user": "ben", "role": "editor", "days": 3}},
+    "confidence": {"tool": {"effect": "write"}, "risk": {"confidence_pct": 40, "score_pct": 60}},
+    "data_guard": {"tool": {"labels": ["personal"], "open_world": True}, "run": {"calls": {"hr.find": 1}}},
+    "escalation": {"tool": {"labels": ["sox"], "effect": "write", "price": {"micros": 600000, "currency": "EUR"}}},
+    "evidence": {"tool": {"fqn": "bank.pay"}, "evidence": [{"call_id": "c", "tool": "vendors.find"}]},
+    "infrastructure": {
+        "tool": {"fqn": "infra.scale", "effect": "destructive"},
+        "args": {"environment": "production", "count": 9, "ticket": "CHG-1"},
+    },
+    "payments": {"tool": {"fqn": "bank.pay", "effect": "money"}, "run": {"amounts": {"amount.EUR": 300000}}},
+    "phases": {"tool": {"fqn": "crm.update", "effect": "write"}, "run": {"calls": {"crm.update": 9}}},
+    "team_scope": {
+        "tool": {"fqn": "crm.find_x"},
+        "agent": {"id": "example-crm-agent"},
+        "on_behalf_of": {"groups": ["example-sales"]},
+    },
+    "verify_only": {"tool": {"effect": "write"}, "agent": {"id": "auditor"}},
+}
 OPEN = {"agents": {"*": {"allow": ["*"]}}, "users": {"*": {"allow": ["*"]}}}
 
 
@@ -74,6 +96,14 @@ def call(tool: dict[str, Any]) -> bytes:
     }
     whole |= {"labels": [], "open_world": False, "price": {"micros": 0, "currency": "EUR"}, **tool}
     return json.dumps(facts | {"tool": whole}).encode()
+
+
+def concerned(name: str) -> dict[str, Any]:
+    """A call that the package's example is about."""
+    facts: dict[str, Any] = json.loads(call({}))
+    for member, more in CONCERNED[name].items():
+        facts[member] = {**facts.get(member, {}), **more} if isinstance(more, dict) else more
+    return facts
 
 
 def odd(settings: Any) -> Iterator[Any]:
@@ -168,13 +198,33 @@ async def test_a_copy_under_another_name_works(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+async def test_missing_settings_deny_what_the_package_is_about(name: str) -> None:
+    """Also where the lists of tools are all that is missing; and the example as it is does not."""
+    files = starters()[name].files
+    example = json.loads(files["data.json"])
+    rules = [Module(f"{name}/{file}", text) for file, text in files.items() if file.endswith(".rego")]
+    plain = load([shipped()]).modules
+    for house, is_refused in (
+        ({}, True),
+        ({name: {}}, True),
+        ({name: dict.fromkeys(example)}, True),
+        ({name: example}, False),
+    ):
+        bundle = bundled([*plain, *rules], {"gateway": {"scope": OPEN}, "house": house})
+        async with serving(bundle, SETTINGS) as engine:
+            (decision,) = await decide(engine, json.dumps(concerned(name)).encode())
+        assert (f"{name}.settings" in [reason.id for reason in decision.reasons]) is is_refused
+        assert decision.effect == "deny" or not is_refused
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_odd_settings_are_no_fault_of_the_engine(name: str, tmp_path: Path) -> None:
     """Whatever stands in the place of a setting, policy has an answer: with an error in it no call could be decided."""
     ask("policy", "new", name, str(tmp_path))
     place = tmp_path / "house" / name / "data.json"
     settings = list(odd(json.loads(place.read_text("utf-8"))))
     place.unlink()
-    odds = {"odds": settings, "request": json.loads(call({}))}
+    odds = {"odds": settings, "requests": [json.loads(call({})), concerned(name)]}
     (tmp_path / "data.json").write_text(json.dumps(odds), "utf-8")
     (tmp_path / "odd_test.rego").write_text(ODD_TEST.replace("NAME", name), "utf-8")
     report = testing.test(tmp_path, 30.0)

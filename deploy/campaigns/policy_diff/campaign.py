@@ -4,7 +4,7 @@ import asyncio
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import count
@@ -52,23 +52,30 @@ class Tally:
     Attributes:
         counts: see ``Comparison``, and blocks.
         by_package: inputs of each package.
+        ids: of the reasons that the packages can give.
         differences: what the engines do not agree on, for people.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     by_package: Counter[str] = field(default_factory=Counter)
+    ids: frozenset[str] = frozenset()
     differences: list[str] = field(default_factory=list)
 
     def hollow(self) -> list[str]:
         """Why this shows nothing though nothing differed; empty where it does."""
         missing = [effect for effect in ("allow", "deny", "needs_approval") if not self.counts[f"effect {effect}"]]
-        return [f"no decision was {effect}" for effect in missing]
+        unheard = sorted(known for known in self.ids if not self.counts[f"reason {known}"])
+        return [
+            *(f"no decision was {effect}" for effect in missing),
+            *(f"no decision said {known}" for known in unheard),
+        ]
 
 
 def conduct(options: Options, say: Callable[[str], None]) -> Tally:
     """Run the campaign; ``say`` gets a line for each block."""
-    tally = Tally()
-    blocks = _blocks(options)
+    every = [each for each in asyncio.run(packages()) if options.package in {None, each.name}]
+    tally = Tally(ids=frozenset(known for each in every for known in each.ids))
+    blocks = _blocks(every, options.seed)
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         running: set[Future[tuple[str, int, Counter[str], str | None]]] = set()
         while running or not _is_done(tally, options):
@@ -98,10 +105,9 @@ def block(found: Package, number: int) -> tuple[str, int, Counter[str], str | No
     return found.name, number, comparison.counts, None
 
 
-def _blocks(options: Options) -> Iterator[tuple[Package, int]]:
-    every = [each for each in asyncio.run(packages()) if options.package in {None, each.name}]
-    for number in count(options.seed):
-        yield every[(number - options.seed) % len(every)], number
+def _blocks(every: Sequence[Package], first: int) -> Iterator[tuple[Package, int]]:
+    for number in count(first):
+        yield every[(number - first) % len(every)], number
 
 
 def _is_done(tally: Tally, options: Options) -> bool:

@@ -9,13 +9,18 @@ from typing import Any, Final
 
 from deploy.campaigns.policy_diff.embedded import Embedded
 from deploy.campaigns.policy_diff.oracle import Oracle, Spoken
+from gateway.adapters.rego.gallery import Starter, starters
 from gateway.adapters.rego.layers import load, shipped
 from gateway.adapters.rego.preflight import examine
 from gateway.adapters.rego.routing import Routes
-from gateway.core.bundle import Bundle, BundleError, bundled
+from gateway.core.bundle import Bundle, BundleError, Module, bundled
 from gateway.core.decision import Decision, Evaluation, fold
 
 _LITERAL: Final = re.compile(r'"([^"\\\n%]{1,40})"')
+# Ids of a package's reasons, as its METADATA lists them.
+_IDS: Final = re.compile(r"^#     - ([a-z_]+\.[a-z_]+)$", re.MULTILINE)
+_SHIPPED: Final = "shipped"
+_ALL: Final = "gallery"
 
 
 class Difference(AssertionError):
@@ -31,23 +36,41 @@ class Package:
         bundle: with the data that comes with it.
         routes: of its modules.
         words: strings its rules compare with.
+        ids: of the reasons that its rules can give, as far as they are listed.
     """
 
     name: str
     bundle: Bundle
     routes: Routes
     words: tuple[str, ...]
+    ids: tuple[str, ...] = ()
 
 
 async def packages() -> list[Package]:
-    """The shipped packages, and with them each starter package of the gallery, as they are found on disk.
+    """The shipped packages; with them each starter package of the gallery, as a copy of it is served; and all together.
 
     Raises:
         BundleError: one of them has findings.
     """
-    folders = sorted({path.parent for path in (shipped() / "gallery").glob("*/*.rego")})
-    named = {"shipped": load([shipped()]), **{folder.name: load([shipped(), folder]) for folder in folders}}
-    return [await package(name, bundle) for name, bundle in named.items()]
+    taken = {name: [starter] for name, starter in starters().items()}
+    named = {_SHIPPED: [], **taken, _ALL: list(starters().values())}
+    return [await package(name, served(found)) for name, found in named.items()]
+
+
+def served(found: Sequence[Starter]) -> Bundle:
+    """The shipped packages and copies of these, each with its example as settings.
+
+    A folder of the gallery is no layer: its settings would stand at the root of the data, where no rule reads them.
+    """
+    plain = load([shipped()])
+    rules = [
+        Module(f"{starter.name}/{name}", text)
+        for starter in found
+        for name, text in starter.files.items()
+        if name.endswith(".rego")
+    ]
+    house = {starter.name: json.loads(starter.files["data.json"]) for starter in found}
+    return bundled([*plain.modules, *rules], {**json.loads(plain.data), **({"house": house} if house else {})})
 
 
 async def package(name: str, bundle: Bundle) -> Package:
@@ -60,7 +83,8 @@ async def package(name: str, bundle: Bundle) -> Package:
     if examined.findings:
         raise BundleError(*(str(finding) for finding in examined.findings))
     words = sorted({word for module in bundle.modules for word in _LITERAL.findall(module.text)})
-    return Package(name, bundle, examined.routes, tuple(words))
+    ids = sorted({known for module in bundle.modules for known in _IDS.findall(module.text)})
+    return Package(name, bundle, examined.routes, tuple(words), tuple(ids))
 
 
 @dataclass(slots=True)
@@ -98,7 +122,9 @@ class Comparison:
     def _count(self, decision: Decision) -> None:
         self.counts["inputs"] += 1
         self.counts[f"effect {decision.effect}"] += 1
-        self.counts.update(f"reason {reason.id}" for reason in set(decision.reasons))
+        # What is required is compared also where the call is denied.
+        heard = {reason.id for reason in decision.reasons} | {need.id for need in decision.requirements}
+        self.counts.update(f"reason {known}" for known in heard)
 
 
 def _decision(document: bytes, said: Spoken) -> Decision:

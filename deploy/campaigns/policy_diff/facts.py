@@ -6,6 +6,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from deploy.campaigns.policy_diff.documents import GROUPS, MEASURES, NAMES, PEOPLE, SERVERS, TOOLS
+from deploy.campaigns.policy_diff.starters import house
 from gateway.core.tool import EffectClass
 
 _OWN: Final = frozenset({"scope", "limits", "approval", "sandbox"})
@@ -88,8 +89,12 @@ gateway: Final = st.fixed_dictionaries(
 
 
 def varied(data: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Data of a bundle: what stands there, now and then with other values of the same kind; the shipped part anew."""
-    others = {name: _other(item) for name, item in data.items() if name != "gateway"}
+    """Data of a bundle: what stands there, now and then with other values of the same kind.
+
+    The part of the shipped packages is made anew, and so are the settings of the gallery's.
+    """
+    others = {name: _other(item) for name, item in data.items() if name not in {"gateway", "house"}}
+    others |= {"house": house(data["house"])} if "house" in data else {}
     own = {name: _other(item) for name, item in data.get("gateway", {}).items() if name not in _OWN}
     inside = st.builds(lambda made, kept: {**made, **kept}, gateway, st.fixed_dictionaries(own))
     return st.fixed_dictionaries({**others, "gateway": inside})
