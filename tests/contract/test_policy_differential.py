@@ -12,14 +12,20 @@ from deploy.campaigns.policy_diff import campaign, facts
 from deploy.campaigns.policy_diff.differences import Comparison, Difference, Package, packages
 from deploy.campaigns.policy_diff.documents import questions, schema
 from deploy.campaigns.policy_diff.oracle import Oracle
+from deploy.campaigns.policy_diff.starters import SETTINGS
+from gateway.adapters.rego import worker
+from gateway.adapters.rego.gallery import starters
 from gateway.adapters.rego.lists import problems
 from gateway.adapters.rego.routing import NOWHERE
+from gateway.core.bundle import Module
 from tests.oracles import oracle
 from tests.rego_demo import demo, saying
 
 __all__ = ["oracle"]
 
 INPUTS = 2000
+HEARD = frozenset({"a.b", "a.c"})
+ASK = "package asked\n\nreadable if data.gateway.lib.NAME.sound\n"
 # About so many documents are in an example.
 EACH = 16
 QUICK = settings(
@@ -93,6 +99,33 @@ def test_faults_are_compared(oracle: Oracle) -> None:
 
 
 def test_a_campaign_that_met_no_allow_shows_nothing() -> None:
-    """Agreement on denials alone is no evidence."""
-    tally = campaign.Tally(Counter({"effect deny": 9, "effect needs_approval": 1}))
-    assert tally.hollow() == ["no decision was allow"]
+    """Agreement on denials alone is no evidence, nor is it of a reason that was never given."""
+    tally = campaign.Tally(Counter({"effect deny": 9, "effect needs_approval": 1, "reason a.b": 1}), ids=HEARD)
+    assert tally.hollow() == ["no decision was allow", "no decision said a.c"]
+
+
+async def test_packages_of_the_gallery_are_compared_as_they_are_copied() -> None:
+    """Each with its settings where its rules read them, with the ids of its reasons, and all of them together."""
+    found = {package.name: package for package in await packages()}
+    assert set(found) == {"shipped", "gallery", *starters()}
+    assert found["shipped"].ids == ()
+    for name in starters():
+        assert set(json.loads(found[name].bundle.data)["house"]) == {name}
+        assert f"{name}.settings" in found[name].ids
+    assert set(json.loads(found["gallery"].bundle.data)["house"]) == set(starters()) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+async def test_settings_that_are_made_can_be_read(name: str) -> None:
+    """But for those that are spoilt on purpose, or the rules would never be reached."""
+    (package,) = [package for package in await packages() if package.name == name]
+    modules = [*package.bundle.modules, Module("ask.rego", ASK.replace("NAME", name))]
+
+    @settings(QUICK, max_examples=40, deadline=None)
+    @given(SETTINGS[name])
+    def readable(made: Any) -> None:
+        engine = worker._engine([[one.name, one.text] for one in modules], json.dumps({"house": {name: made}}))[0]
+        engine.set_input_json("{}")
+        assert engine.eval_rule_as_json("data.asked.readable") == "true", made
+
+    readable()

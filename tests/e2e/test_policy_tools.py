@@ -88,8 +88,17 @@ def asked(gateway: Gateway, *words: str, code: int = 0) -> Any:
 
 
 def test_from_observing_to_enforcing(observed: Gateway, tmp_path: Path) -> None:
-    """The draft passes its check and tests, with it everything observed would pass, and nothing else is new."""
+    """The draft passes its check and tests, with it everything observed would pass, and nothing else is new.
+
+    It is not written into a folder that is in force.
+    """
     draft = tmp_path / "draft"
+    served = observed.folder / "policy"
+    place = str(served / "suggested")
+    refused = ostiary("policy", "suggest", "--out", place, OSTIARY_STATE=str(observed.state))
+    assert refused.returncode == 2
+    assert "which is in force, and this is a draft" in refused.stderr
+    assert not (served / "suggested").exists()
     said = asked(observed, "suggest", "--out", str(draft))
     rules = {(rule["agent"], rule["tool"]): rule for rule in said["rules"]}
     assert set(rules) == {("clerk", "erp.stage_invoice"), ("clerk", "erp.add_note")}

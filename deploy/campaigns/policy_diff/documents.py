@@ -152,8 +152,9 @@ def _fitting(document: dict[str, Json]) -> dict[str, Json]:
 
 def _arguments(known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
     deeply = st.integers(1, 60).map(lambda levels: {"deep": deep(levels)})
-    read = st.fixed_dictionaries({}, optional={name: st.sampled_from(items) for name, items in _ARGUMENTS.items()})
-    return st.one_of(read, read, st.dictionaries(known, value, max_size=4), deeply)
+    named = {name: st.sampled_from(items) for name, items in _ARGUMENTS.items()}
+    whole, read = st.fixed_dictionaries(named), st.fixed_dictionaries({}, optional=named)
+    return st.one_of(whole, whole, read, st.dictionaries(known, value, max_size=4), deeply)
 
 
 def _of(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:

@@ -51,7 +51,8 @@ def build(folder: Path | None, config: Path | None, output: Path, *, deny_only: 
         ) from None
     _write(output, content)
     answer(
-        {"bundle": str(output), "bytes": len(content)}, [f"written: {output}", f"next: ostiary policy sign {output}"]
+        {"bundle": str(output), "bytes": len(content)},
+        [f"written: {output}", f"next: ostiary policy sign {output} --key KEY.pem"],
     )
 
 

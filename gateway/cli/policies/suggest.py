@@ -1,6 +1,6 @@
 """``ostiary policy suggest``: a draft of least-privilege rules from what observe mode let pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +29,8 @@ def suggest(reach: Reach, wanted: Wanted, folder: Path, *, min_calls: int) -> No
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Misconfigured(f"{folder} is there already", "give a new folder")
+    if wanted.file is None:
+        _apart(folder, reach.get("/v1/policy")["origin"])
     found = decisions(reach, wanted)
     drafted = draft(found.decisions, min_calls)
     if not drafted.rules:
@@ -44,6 +46,15 @@ def suggest(reach: Reach, wanted: Wanted, folder: Path, *, min_calls: int) -> No
         answer(document | {"more": found.more}, ())
         return
     tables.tell(_told(folder, drafted, more=found.more))
+
+
+def _apart(folder: Path, served: Sequence[str]) -> None:
+    # A folder of policy is read anew while the gateway runs: a draft in it would be in force before anybody read it.
+    place = folder.resolve()
+    for origin in served:
+        if place.is_relative_to(Path(origin).resolve()):
+            fix = "give a folder outside of it, and add that one to [policy] bundles once it is read"
+            raise Misconfigured(f"{folder} is in {shown(origin)}, which is in force, and this is a draft", fix)
 
 
 def _write(folder: Path, drafted: Draft) -> None:

@@ -15,6 +15,13 @@ concerned if {
 	checks.covers(data.house.payments.tools, input.tool.fqn)
 }
 
+# Never. But a zone that does not exist is an error here, so that the bundle is refused when it is loaded and not at the
+# first payment.
+concerned if {
+	is_string(data.house.payments.hours.zone)
+	time.weekday([0, data.house.payments.hours.zone]) == "never"
+}
+
 listed if checks.patterns(data.house.payments.tools)
 
 sound if {
@@ -56,9 +63,6 @@ timed if {
 	checks.whole(hours.to)
 	hours.from < hours.to
 	hours.to <= 24
-
-	# A zone that does not exist is an error here, so that the bundle is refused when it is loaded.
-	time.weekday([0, hours.zone])
 }
 
 # What this call pays, by currency; empty where that cannot be counted.
