@@ -188,24 +188,39 @@ def _named(name: str, said: Mapping[str, Json], known: st.SearchStrategy[str]) -
     # What rules rarely read is drawn in one piece, as every draw takes time; what they match is often a known name.
     if name in _RARE:
         return st.sampled_from([item for item in _RARE[name] if _fits(said, item)])
-    if name == "us":
-        # Up to 2099: for how long after it clocks will be turned, the engines' tables of zones do not agree.
-        return st.one_of(st.sampled_from(_INSTANTS), st.integers(0, _INSTANTS[-1]))
-    if name == "args":
-        return _arguments(known)
-    if name == "amounts":
-        one, some = st.fixed_dictionaries({"amount.EUR": _amount}), st.dictionaries(st.sampled_from(MEASURES), _amount)
-        return st.one_of(one, one, one, some, _of(said, known))
-    if name == "sums":
-        # As a rule totals that are numbers: what is beyond 2^53 is text, and cannot be counted.
-        totals = st.dictionaries(st.sampled_from(MEASURES), _amount, min_size=1, max_size=2)
-        past = st.dictionaries(st.sampled_from(TOOLS), totals, max_size=2)
-        return st.one_of(past, past, past, _of(said, known))
-    if name == "labels":
-        return st.lists(st.one_of(st.sampled_from(LABELS), known), max_size=2)
+    if name in _OWN:
+        return _OWN[name](said, known)
     if name in _POOLS and said.get("type") == "string":
         return st.sampled_from((*_POOLS[name] * 40, *HOSTILE))
     return _of(said, known)
+
+
+def _instants(_said: Mapping[str, Json], _known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    # Up to 2099: for how long after it clocks will be turned, the engines' tables of zones do not agree.
+    return st.one_of(st.sampled_from(_INSTANTS), st.integers(0, _INSTANTS[-1]))
+
+
+def _labels(_said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    return st.lists(st.one_of(st.sampled_from(LABELS), known), max_size=2)
+
+
+def _amounts(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    one, some = st.fixed_dictionaries({"amount.EUR": _amount}), st.dictionaries(st.sampled_from(MEASURES), _amount)
+    return st.one_of(one, one, one, some, _of(said, known))
+
+
+def _sums(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    # As a rule totals that are numbers: what is beyond 2^53 is text, and cannot be counted.
+    totals = st.dictionaries(st.sampled_from(MEASURES), _amount, min_size=1, max_size=2)
+    past = st.dictionaries(st.sampled_from(TOOLS), totals, max_size=2)
+    return st.one_of(past, past, past, _of(said, known))
+
+
+def _args(_said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    return _arguments(known)
+
+
+_OWN: Final = {"us": _instants, "args": _args, "amounts": _amounts, "sums": _sums, "labels": _labels}
 
 
 def _fits(said: Mapping[str, Json], item: Json) -> bool:

@@ -12,7 +12,7 @@ from deploy.campaigns.policy_diff.documents import GROUPS, LABELS, PEOPLE, REGIO
 from gateway.core.tool import EffectClass
 
 Strategy = st.SearchStrategy[Any]
-_ODD: Final = (None, False, -1, 1.5, "", "x", 7, [], [None], {}, {"a": 1})
+_ODD: Final[tuple[Any, ...]] = (None, False, -1, 1.5, "", "x", 7, [], [None], {}, {"a": 1})
 _bound: Final = st.sampled_from((0, 1, 3, 5, 11, 12, 500, 10**6, 2**53))
 _pattern: Final = st.sampled_from(("*", "*", "*", "erp.*", "crm.*", "*.pay", "e-r.???", "*.pay_?", *TOOLS))
 _patterns: Final = st.lists(_pattern, min_size=1, max_size=3)
