@@ -31,7 +31,9 @@ def check(path: Path, *, deny_only: bool) -> None:
     shipped packages alone; what it needs of other files must be checked with them, as DIR.
     """
     findings = testing.check(path, *(["--deny-only"] if deny_only else []))
-    lines = [f"{shown(found.file)}:{found.line}: {found.rule}: {shown(found.message)}" for found in findings]
+    lines = [
+        f"{shown(found.file or str(path))}:{found.line}: {found.rule}: {shown(found.message)}" for found in findings
+    ]
     answer({"ok": not findings, "findings": [asdict(found) for found in findings]}, lines or ["no findings"])
     if findings:
         raise click.exceptions.Exit(1)

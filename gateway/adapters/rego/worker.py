@@ -162,9 +162,12 @@ class _Policy:
         self._engine = engine
         self._guards = guards
         self._parts = sorted(parts, key=lambda part: part["package"])
-        self._rules = [
-            [f"data.gateway.policies.{part['package']}.{name}" for name in part["sets"]] for part in self._parts
-        ]
+        # One rule for all sets of a part: the engine keeps nothing from one question to the next, so what the sets have in
+        # common would be evaluated for each of them. No bundle has packages there.
+        for part in self._parts:
+            package = part["package"]
+            sets = ", ".join(f"data.gateway.policies.{package}.{name}" for name in part["sets"])
+            engine.add_policy(f"parts/{package}.rego", f"package gateway.parts.{package}\n\nsaid := [{sets}]\n")
         self._names = [json.dumps(part["package"]) + ":" for part in self._parts]
         self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
         # Guards that read nothing in which inputs of one key differ.
@@ -185,10 +188,11 @@ class _Policy:
 
     def _said(self, at: int, idle: int) -> list[str]:
         # Where a guard does not hold, none of the sets it guards has a member.
-        guard, rules = self._parts[at]["guard"], self._rules[at]
-        if guard >= 0 and idle >> guard & 1:
-            return ["[]"] * len(rules)
-        return [self._value(rule) for rule in rules]
+        part = self._parts[at]
+        if part["guard"] >= 0 and idle >> part["guard"] & 1:
+            return ["[]"] * len(part["sets"])
+        said = json.loads(self._value(f"data.gateway.parts.{part['package']}.said"))
+        return [json.dumps(members, ensure_ascii=False) for members in said]
 
     def _joined(self, said: dict[int, list[str]]) -> str:
         members: dict[str, list[str]] = {name: [] for name in SETS}

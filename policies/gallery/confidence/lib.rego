@@ -19,9 +19,7 @@ concerned if {
 listed if {
 	checks.patterns(data.house.confidence.tools)
 	is_array(data.house.confidence.effects)
-	every effect in data.house.confidence.effects {
-		effect in {"read", "write", "destructive", "money"}
-	}
+	count({effect | some effect in data.house.confidence.effects} - {"read", "write", "destructive", "money"}) == 0
 }
 
 sound if {

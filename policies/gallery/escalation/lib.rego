@@ -54,7 +54,5 @@ area_sound(area) if {
 	checks.names(area.labels)
 	checks.people(area.people)
 	is_array(area.effects)
-	every effect in area.effects {
-		effect in {"read", "write", "destructive", "money"}
-	}
+	count({effect | some effect in area.effects} - {"read", "write", "destructive", "money"}) == 0
 }

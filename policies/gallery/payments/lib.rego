@@ -56,14 +56,14 @@ timed if {
 	checks.known(hours, {"zone", "days", "from", "to"})
 	is_string(hours.zone)
 	is_array(hours.days)
-	every day in hours.days {
-		day in {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
-	}
+	count({day | some day in hours.days} - week) == 0
 	checks.whole(hours.from)
 	checks.whole(hours.to)
 	hours.from < hours.to
 	hours.to <= 24
 }
+
+week := {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
 
 # What this call pays, by currency; empty where that cannot be counted.
 amounts[currency] := amount if {
