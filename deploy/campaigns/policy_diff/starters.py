@@ -68,7 +68,7 @@ _environment: Final = _with(
     {},
     most=_bound,
     ticket=st.sampled_from(("CHG-", "x")),
-    freezes=st.lists(_freeze, max_size=2),
+    freezes=st.lists(_freeze, min_size=1, max_size=2),
     destructive=st.booleans(),
     people=_people,
 )

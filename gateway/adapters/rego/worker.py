@@ -162,8 +162,8 @@ class _Policy:
         self._engine = engine
         self._guards = guards
         self._parts = sorted(parts, key=lambda part: part["package"])
-        # One rule for all sets of a part: the engine keeps nothing from one question to the next, so what the sets have in
-        # common would be evaluated for each of them. No bundle has packages there.
+        # One rule for all sets of a part: the engine keeps nothing from one question to the next, so what the sets have
+        # in common would be evaluated for each of them. No bundle has packages there.
         for part in self._parts:
             package = part["package"]
             sets = ", ".join(f"data.gateway.policies.{package}.{name}" for name in part["sets"])
