@@ -25,7 +25,7 @@ LABELS: Final = ("personal", "sox", "internal")
 REGIONS: Final = ("eu", "us")
 # Arguments that packages of the gallery read, with values that fit and values that do not.
 _ARGUMENTS: Final[Mapping[str, Sequence[Any]]] = {
-    "environment": ("production", "staging", "Production", ["production"]),
+    "environment": ("production", "staging", "production", "staging", "Production", ["production"]),
     "count": (0, 3, 12, 10**6, -1, 2.5, "3", None),
     "ticket": ("CHG-42", "CHG-", "x7", "CHG-1\n", 42),
     "user": ("dora", "Clerk", "ben@example.org", "d\u043era", "a b", ["dora"], ""),
