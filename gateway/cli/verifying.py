@@ -30,8 +30,8 @@ def verify(state: Path, vkey: Path | None, checkpoint: Path | None, *, payloads:
     """Check every record, run, payload, data key and signature of the log.
 
     Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
-    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/checkpoint answers, or
-    a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
+    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/log/checkpoint answers,
+    or a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
     """
     kek = _kek(state / "keys" / PAYLOAD_KEK)
     if payloads and kek is None:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.tlog import HASH_SIZE, node_hash
+from gateway.core.tlog import HASH_SIZE, TILE_HEIGHT, node_hash
 
-HEIGHT: Final = 8
-WIDTH: Final = 1 << HEIGHT
+WIDTH: Final = 1 << TILE_HEIGHT
 MAX_LEVEL: Final = 63
 ENTRIES: Final = "entries"
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
@@ -83,13 +82,13 @@ class Tile:
 
     def is_in(self, size: int) -> bool:
         """Whether a tree of ``size`` leaves has all the hashes of this tile."""
-        return self.first + self.width <= size >> (HEIGHT * self.level)
+        return self.first + self.width <= size >> (TILE_HEIGHT * self.level)
 
 
 def tiles(size: int) -> Iterator[Tile]:
     """The tiles of a tree of ``size`` leaves, full and partial, from the leaves up; bundles are not among them."""
     level = 0
-    while (nodes := size >> (HEIGHT * level)) > 0:
+    while (nodes := size >> (TILE_HEIGHT * level)) > 0:
         for index in range(-(-nodes // WIDTH)):
             yield Tile(level, index, min(WIDTH, nodes - index * WIDTH))
         level += 1
