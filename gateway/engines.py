@@ -40,7 +40,7 @@ async def examined(bundle: Bundle, embedded: EngineSettings) -> None:
     Raises:
         BundleError: it has not.
     """
-    found = await examine(bundle.modules)
+    found = await examine(bundle.modules, bundle.deny_only)
     if found.findings:
         raise BundleError(*(str(finding) for finding in found.findings))
     await preflight(bundle, embedded.pool())

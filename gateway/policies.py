@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -123,11 +122,9 @@ class Policies:
         """Start looking at the sources."""
         self._looking = create_task_group()
         await self._looking.__aenter__()
-        # Apart, so that an address that answers slowly does not keep the folders waiting.
-        for remote in (False, True):
-            every_s = self._sources.every_s(remote=remote)
-            if every_s is not None:
-                self._looking.start_soon(partial(self._keep_looking, every_s, remote=remote))
+        # Each apart, so that an address that answers slowly keeps neither the folders nor other addresses waiting.
+        for far, every_s in self._sources.rhythms.items():
+            self._looking.start_soon(self._keep_looking, every_s, far)
         return self
 
     async def __aexit__(
@@ -152,21 +149,21 @@ class Policies:
         """A bundle that is or was in force; see ``core.bundle.PolicyDesk``."""
         return await to_thread.run_sync(self._store.get, revision)
 
-    async def look(self, *, remote: bool = False) -> None:
-        """Look at the sources that are due, and put in force what they hold, if it is good and new.
+    async def look(self, far: str | None = None) -> None:
+        """Look at the folders that are due, or at one address, and put in force what they hold, if it is good and new.
 
         A source that is broken or out of reach keeps what it held last; what the others hold comes into force.
         """
-        if not await self._sources.look(remote=remote) and not self._standing.problems:
+        if not await self._sources.look(far) and not self._standing.problems:
             return
         async with self._turn:
             self._say((*self._sources.problems, *await self._taken()))
 
-    async def _keep_looking(self, every_s: float, *, remote: bool) -> None:
+    async def _keep_looking(self, every_s: float, far: str | None) -> None:
         while True:
             await self._means.pause(every_s)
             try:
-                await self.look(remote=remote)
+                await self.look(far)
             # Looking is all that keeps policy up to date: a fault of it is shown and it goes on.
             except Exception as error:  # noqa: BLE001 - see above
                 _LOG.exception("looking at the sources of policy failed")
@@ -176,7 +173,10 @@ class Policies:
         """Put what the sources hold in force; what is wrong with it, or nothing."""
         try:
             bundle = await to_thread.run_sync(self._sources.joined)
-            if bundle.revision != self.current.revision and self._servant is not None:
+            # Also where a layer is newly held to restrict: what is in force was not looked at for that.
+            before = self.current
+            is_new = (bundle.revision, bundle.deny_only) != (before.revision, before.deny_only)
+            if is_new and self._servant is not None:
                 await self._servant.serve(bundle, lambda: self._activated(bundle))
         except BundleError as error:
             return error.problems
@@ -192,7 +192,13 @@ class Policies:
         await self._means.record(bundle.revision, engine, self._standing.origin)
         self._bundle = bundle
         since = self._means.clock.now_us()
-        self._standing = replace(self._standing, revision=bundle.revision, engine=engine, since_us=since)
+        held = {layer.origin for layer in bundle.deny_only}
+        for layer in self._standing.deny_only:
+            if layer.origin not in held:
+                _LOG.warning("policy layer %s is no longer deny-only", layer.origin)
+        self._standing = replace(
+            self._standing, revision=bundle.revision, engine=engine, since_us=since, deny_only=bundle.deny_only
+        )
         _LOG.info("policy %s is in force", bundle.revision)
 
     def _say(self, problems: tuple[str, ...]) -> None:

@@ -3,10 +3,12 @@
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from anyio import create_task_group
 
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import signatures
@@ -16,18 +18,27 @@ from gateway.core.bundle import Bundle, BundleError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySourceSection
+from gateway.settings_policy import PolicySourceSection, tables
 from gateway.tokens import Token
 
 _KEPT = "policy-sources"
+# The operator's word, which no bundle takes back.
+SAID_BY = "gateway.toml"
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A source, the layer it had last, and when it is looked at again."""
+    """A source, the layer it had last, and when it is looked at again.
+
+    Attributes:
+        far: its name where it is fetched; None where it is on this machine.
+        deny_only: by the operator's word.
+    """
 
     source: Source
     every_s: float
+    far: str | None = None
+    deny_only: bool = False
     layer: Layer | None = None
     problem: tuple[str, ...] = ()
     due: float = 0.0
@@ -51,9 +62,14 @@ class Sources:
         """Their places, in their order."""
         return tuple(one.source.origin for one in self._watched)
 
-    def every_s(self, *, remote: bool) -> float | None:
-        """How often there is something to look at on this machine, or at an address, seconds; None = never."""
-        return min((one.every_s for one in self._of(remote=remote)), default=None)
+    @property
+    def rhythms(self) -> Mapping[str | None, float]:
+        """How often there is something to look at, seconds: at each address by its name, and on this machine (None)."""
+        found: dict[str | None, float] = {}
+        for one in self._watched:
+            if one.every_s > 0:
+                found[one.far] = min(one.every_s, found.get(one.far, one.every_s))
+        return found
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -66,7 +82,9 @@ class Sources:
         Raises:
             SettingsError: it cannot be used.
         """
-        await self._look(self._watched)
+        async with create_task_group() as looking:
+            for far in {one.far for one in self._watched}:
+                looking.start_soon(self._look, [one for one in self._watched if one.far == far])
         try:
             missing = [problem for one in self._watched if one.layer is None for problem in one.problem]
             if missing:
@@ -75,10 +93,10 @@ class Sources:
         except BundleError as error:
             raise SettingsError([f"policy: {problem}" for problem in error.problems]) from None
 
-    async def look(self, *, remote: bool) -> bool:
-        """Look at those that are due, of this machine or at addresses; whether anything is other than it was."""
+    async def look(self, far: str | None = None) -> bool:
+        """Look at those of this machine that are due, or at the address; whether anything is other than it was."""
         now = self._clock.monotonic()
-        due = [one for one in self._of(remote=remote) if now >= one.due]
+        due = [one for one in self._watched if one.far == far and one.every_s > 0 and now >= one.due]
         before = [(one.layer, one.problem) for one in due]
         await self._look(due)
         return [(one.layer, one.problem) for one in due] != before
@@ -89,10 +107,8 @@ class Sources:
         Raises:
             BundleError: it does not go together.
         """
-        return layers.joined([one.layer for one in self._watched if one.layer is not None], self._data)
-
-    def _of(self, *, remote: bool) -> Iterator[_Watched]:
-        return (one for one in self._watched if one.every_s > 0 and isinstance(one.source, HttpSource) is remote)
+        held = [_held(one, one.layer) for one in self._watched if one.layer is not None]
+        return layers.joined(held, self._data)
 
     async def _look(self, due: Sequence[_Watched]) -> None:
         for one in due:
@@ -108,16 +124,24 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
     every_s = settings.policy.reload_s
     if settings.policy.shipped:
         yield _Watched(PathSource(layers.shipped()), 0.0)
-    yield from (_Watched(PathSource(path), every_s) for path in settings.policy.bundles)
+    for bundle in tables(settings.policy.bundles):
+        yield _Watched(PathSource(bundle.path), every_s, deny_only=bundle.deny_only)
     for name, section in settings.policy.sources.items():
         key = _public_key(name, section)
         if section.path is not None:
-            yield _Watched(PathSource(section.path, key), every_s)
+            yield _Watched(PathSource(section.path, key), every_s, deny_only=section.deny_only)
         elif section.url is not None and key is not None:
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             what = f"policy.sources.{name}.token"
             token = None if section.token is None else Token(what, section.token, known)
-            yield _Watched(HttpSource(name, section.url, key, kept, _session(section), token), section.poll_s)
+            session = _session(name, section.ca_certificate)
+            source = HttpSource(name, section.url, key, kept, session, token)
+            yield _Watched(source, section.poll_s, name, section.deny_only)
+
+
+def _held(watched: _Watched, layer: Layer) -> Layer:
+    named = replace(layer, origin=watched.source.origin)
+    return named.restricted(SAID_BY) if watched.deny_only else named
 
 
 def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
@@ -133,8 +157,12 @@ def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
     return pem
 
 
-def _session(section: PolicySourceSection) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
-    tls = None if section.ca_certificate is None else ssl.create_default_context(cafile=str(section.ca_certificate))
+def _session(name: str, authority: Path | None) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
+    try:
+        tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
+    except OSError as error:
+        words = error.strerror or "holds no certificate"
+        raise SettingsError([f"policy.sources.{name}.ca_certificate: {words}"]) from None
 
     def make() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)

@@ -93,7 +93,9 @@ _PATHS = (
     ("listen", "tls_certificate"),
     ("listen", "tls_key"),
     ("policy", "bundles"),
+    ("policy", "bundles", "*", "path"),
     ("policy", "shadow", "bundles"),
+    ("policy", "shadow", "bundles", "*", "path"),
     ("policy", "sources", "*", "path"),
     ("policy", "sources", "*", "public_key"),
     ("policy", "sources", "*", "ca_certificate"),
@@ -131,6 +133,9 @@ def _anchor_program(upstream: Any, folder: Path) -> None:
 
 
 def _anchor(section: Any, path: tuple[str, ...], folder: Path) -> None:
+    if isinstance(section, list) and path[0] == "*":
+        for item in section:
+            _anchor(item, path[1:], folder)
     if not isinstance(section, dict):
         return
     for key in list(section) if path[0] == "*" else [path[0]]:

@@ -1,14 +1,42 @@
 """The section ``[policy]``: which Rego decides, where it comes from, and how long it may take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from gateway.sections import NEAR_OR_TLS, SecretReference, Section
 
+_UNIX: Final = "unix://"
+_LONGEST_SOCKET: Final = 107  # of Linux
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=31)]
+
+
+_DENY_ONLY = "It may only restrict (GW006). A bundle can say so itself, in its .manifest; false does not undo that."
+
+
+class PolicyBundleSection(Section):
+    """A bundle that need not be signed."""
+
+    path: Path = Field(description="Folder or tar.gz on this machine.")
+    deny_only: bool = Field(default=False, description=_DENY_ONLY)
+
+
+def _form(entry: object) -> str:
+    return "path" if isinstance(entry, str | Path) else "bundle"
+
+
+PolicyBundle = Annotated[
+    Annotated[Path, Tag("path")] | Annotated[PolicyBundleSection, Tag("bundle")], Discriminator(_form)
+]
+"""A path, or a table where there is more to say."""
+
+
+def tables(bundles: Iterable[Path | PolicyBundleSection]) -> Iterator[PolicyBundleSection]:
+    """Each as a table."""
+    yield from (PolicyBundleSection(path=one) if isinstance(one, Path) else one for one in bundles)
 
 
 class PolicySourceSection(Section):
@@ -26,6 +54,7 @@ class PolicySourceSection(Section):
     token: SecretReference | None = Field(None, description="Bearer token the url asks for.")
     ca_certificate: Path | None = Field(None, description="PEM file the url's certificate is checked against.")
     poll_s: float = Field(30.0, ge=1, le=86_400, description="Pause between two looks at the url.")
+    deny_only: bool = Field(default=False, description=_DENY_ONLY)
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -41,8 +70,8 @@ class PolicySourceSection(Section):
 class ShadowSection(Section):
     """A candidate that is asked what the policy in force is asked, off the path of every call."""
 
-    bundles: tuple[Path, ...] = Field(
-        min_length=1, description="What would stand in policy.bundles; read once, at the start."
+    bundles: tuple[PolicyBundle, ...] = Field(
+        min_length=1, description="What would stand in policy.bundles; followed as those are."
     )
     sample_pct: int = Field(10, ge=1, le=100, description="Share of the questions it is asked, in percent.")
 
@@ -52,19 +81,32 @@ class OpaSection(Section):
 
     url: str = Field(
         "http://127.0.0.1:8181",
-        pattern=r"^(https://[^/?#@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?|unix:///.+)$",
+        pattern=r"^(https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?|unix:///[^\x00-\x1f]+)$",
         description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
     )
     token: SecretReference | None = Field(None, description="Bearer token OPA asks for.")
     ca_certificate: Path | None = Field(None, description="PEM file OPA's certificate is checked against.")
     connections: int = Field(16, ge=1, le=256, description="Requests at a time.")
 
+    @field_validator("url")
+    @classmethod
+    def _can_be_dialled(cls, url: str) -> str:
+        if url.startswith(_UNIX):
+            if len(url.removeprefix(_UNIX).encode()) > _LONGEST_SOCKET:
+                raise ValueError(f"the path of a Unix socket has {_LONGEST_SOCKET} bytes at most")
+        # Reading the port raises ValueError for one that is none.
+        elif not urlsplit(url).hostname or urlsplit(url).port == 0:
+            raise ValueError("names no host and port")
+        return url
+
 
 class PolicySection(Section):
     """Which Rego decides, and how long it may take."""
 
-    bundles: tuple[Path, ...] = Field(
-        (), description="Folders and tar.gz archives of Rego and data besides the shipped ones."
+    bundles: tuple[PolicyBundle, ...] = Field(
+        (),
+        description="Folders and tar.gz archives of Rego and data besides the shipped ones: a path, or a table with "
+        "path and deny_only.",
     )
     sources: Mapping[SourceName, PolicySourceSection] = Field(
         default_factory=dict, description="Signed bundles, from this machine or fetched, after `bundles`."

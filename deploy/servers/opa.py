@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy.servers.process import Running, Server, ServerError, running, short_folder
 
@@ -50,8 +51,16 @@ def binary() -> Path:
 
 
 @contextmanager
-def opa(bundles: Mapping[str, bytes], *, unix: bool = False, arguments: Sequence[str] = ()) -> Iterator[Opa]:
+def opa(
+    bundles: Mapping[str, bytes],
+    *,
+    unix: bool = False,
+    arguments: Sequence[str] = (),
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Opa]:
     """Serve these bundle files, by name, on loopback or on a Unix socket, until exit; files may be replaced meanwhile.
+
+    With files ``beside`` them, all are loaded together, which is how operators make mistakes.
 
     Raises:
         ServerError: it cannot be started; one line with its fix.
@@ -61,7 +70,10 @@ def opa(bundles: Mapping[str, bytes], *, unix: bool = False, arguments: Sequence
             (folder / f"{name}.tar.gz").write_bytes(content)
         address = f"unix://{folder}/opa.sock" if unix else f"127.0.0.1:{_free_port()}"
         command = [str(binary()), "run", "--server", "--addr", address, "--watch", "--disable-telemetry"]
-        command += ["--log-level", "error", *arguments, "--bundle", *(f"{folder / name}.tar.gz" for name in bundles)]
+        for name, text in beside.items():
+            (folder / name).write_text(text, "utf-8")
+        files = [*(f"{folder / name}.tar.gz" for name in bundles), *(str(folder / name) for name in beside)]
+        command += ["--log-level", "error", *arguments, *([] if beside else ["--bundle"]), *files]
         environment = {"PATH": os.defpath, "HOME": str(folder)}
         with running(Server("OPA", command, folder / "log", environment=environment)) as process:
             process.wait_until(lambda: _is_ready(address), _READY_S)

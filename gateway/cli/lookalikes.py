@@ -16,7 +16,7 @@ _TWINS = frozenset(
     "\u0585\u0578\u057d\u0570\u0566\u0581\u0555\u054f\u0548"  # Armenian
     "\u0251\u0261\u0131\u0269\u01c0\u01c3\u0237"  # Latin letters beyond the alphabet
 )
-_BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u034f")  # drawn as nothing
+_BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u034f\U0001d159")  # drawn as nothing
 _HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _WORD = re.compile(r"\w+")
 

@@ -22,14 +22,15 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path, exists=True))
+@click.option("--deny-only", is_flag=True, help="They may only restrict, as gateway.toml or a .manifest can say.")
 @json_option
-def check(path: Path) -> None:
+def check(path: Path, *, deny_only: bool) -> None:
     """Parse and lint the policies in DIR, or one FILE, as they are before they are served.
 
     Each finding is one line FILE:LINE: RULE: message. Exit code 1 where there is any. A FILE is read together with the
     shipped packages alone; what it needs of other files must be checked with them, as DIR.
     """
-    findings = testing.check(path)
+    findings = testing.check(path, *(["--deny-only"] if deny_only else []))
     lines = [f"{shown(found.file)}:{found.line}: {found.rule}: {shown(found.message)}" for found in findings]
     answer({"ok": not findings, "findings": [asdict(found) for found in findings]}, lines or ["no findings"])
     if findings:

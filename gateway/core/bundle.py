@@ -36,6 +36,25 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
+class DenyOnly:
+    """A layer that may only restrict: with it nothing is allowed that is not allowed without it.
+
+    Attributes:
+        label: how the names of its files begin.
+        origin: where it comes from, for people.
+        said_by: who says so: ``gateway.toml``, its own ``.manifest``; one is enough.
+        modules: names of its modules.
+        data: (file, path below ``data``) of each value it sets.
+    """
+
+    label: str
+    origin: str
+    said_by: tuple[str, ...]
+    modules: frozenset[str]
+    data: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """All layers together, immutable.
 
@@ -44,15 +63,18 @@ class Bundle:
         tests: the ``*_test.rego`` modules.
         data: JSON text of the merged data documents.
         revision: SHA-256 over the sorted names and contents of modules and data, hex.
+        deny_only: the layers that may only restrict. No part of the revision: they say what is let in, not what is
+            decided.
     """
 
     modules: tuple[Module, ...]
     tests: tuple[Module, ...]
     data: str
     revision: str
+    deny_only: tuple[DenyOnly, ...] = ()
 
 
-def bundled(modules: Sequence[Module], data: Mapping[str, Any]) -> Bundle:
+def bundled(modules: Sequence[Module], data: Mapping[str, Any], deny_only: Sequence[DenyOnly] = ()) -> Bundle:
     """A bundle of what is at hand.
 
     Raises:
@@ -64,7 +86,8 @@ def bundled(modules: Sequence[Module], data: Mapping[str, Any]) -> Bundle:
     served = tuple(module for module in ordered if not module.is_test)
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     revision = hashlib.sha256(encode([[[m.name, m.text] for m in served], text])).hexdigest()
-    return Bundle(served, tuple(module for module in ordered if module.is_test), text, revision)
+    tests = tuple(module for module in ordered if module.is_test)
+    return Bundle(served, tests, text, revision, tuple(deny_only))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +101,7 @@ class Standing:
         origin: where its layers come from, in their order.
         problems: why what the sources hold now is not in force; empty where it is.
         problems_since_us: when that was first seen, or None.
+        deny_only: those of its layers that may only restrict.
     """
 
     revision: str
@@ -86,6 +110,7 @@ class Standing:
     origin: tuple[str, ...]
     problems: tuple[str, ...] = ()
     problems_since_us: int | None = None
+    deny_only: tuple[DenyOnly, ...] = ()
 
 
 class PolicyDesk(Protocol):

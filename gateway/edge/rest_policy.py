@@ -48,6 +48,13 @@ class Candidate(Model):
     since_us: int
 
 
+class DenyOnlyShown(Model):
+    """A layer that may only restrict."""
+
+    origin: str
+    said_by: tuple[str, ...] = Field(description="`gateway.toml`, or the bundle's own `.manifest`.")
+
+
 class PolicyShown(Model):
     """The policy in force."""
 
@@ -55,6 +62,7 @@ class PolicyShown(Model):
     engine: str
     since_us: int
     origin: tuple[str, ...] = Field(description="Where its layers come from.")
+    deny_only: tuple[DenyOnlyShown, ...] = Field(description="Those of its layers that may only restrict.")
     candidate: Candidate | None = Field(None, description="Present where newer policy was refused or is out of reach.")
 
 
@@ -122,6 +130,7 @@ class PolicyRest:
                 engine=now.engine,
                 since_us=now.since_us,
                 origin=now.origin,
+                deny_only=tuple(DenyOnlyShown(origin=one.origin, said_by=one.said_by) for one in now.deny_only),
                 candidate=candidate,
             )
         )

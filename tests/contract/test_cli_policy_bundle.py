@@ -64,8 +64,14 @@ def test_all_that_a_gateway_serves_is_built(home: Path, tmp_path: Path) -> None:
         (("policy", "build"), 2, "give DIR or --config"),
         (("policy", "build", "broken"), 1, "broken/data.json"),
         (("policy", "build", "policies", "-o", "none/x.tar.gz"), 2, "No such file or directory"),
-        (("policy", "sign", "gateway.toml", "--key", "gateway.toml"), 1, "not a bundle"),
+        (("policy", "sign", "gateway.toml", "--key", "gateway.toml"), 1, "gateway.toml: not a bundle"),
+        (
+            ("policy", "sign", "gateway.toml", "--key", "gateway.toml"),
+            1,
+            "the archive that `ostiary policy build` writes",
+        ),
         (("policy", "sign", "x.tar.gz", "--key", "gateway.toml"), 1, "not a PEM key"),
+        (("policy", "sign", "x.tar.gz", "--key", "gateway.toml"), 1, "openssl genpkey"),
     ],
 )
 def test_what_cannot_be_built_says_why(

@@ -33,6 +33,8 @@ FAULTS = [
     ("GW007", 3, HEAD + "deny[msg] { msg := 1 }\n"),
     ("GW008", 1, "package gateway.policy.p\n\nx := 1\n"),
     ("GW008", 1, "package gateway.policies.limits\n\nx := 1\n"),
+    ("GW008", 1, "package gateway.lib.scope.regex\n\nmatch(_, _) := true\n"),
+    ("GW008", 1, "package gateway.lib.scope.granted\n\nx := 1\n"),
     ("GW015", 3, HEAD + f'deny contains {REASON} if input.tol.fqn == "x"\n'),
     ("GW015", 4, HEAD + f'deny contains {REASON} if {{\n\tinput["tool"]["efect"] == "money"\n}}\n'),
     ("GW015", 3, HEAD + f'deny contains {REASON} if object.get(input.tool, "efect", "") == "money"\n'),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.adapters.rego.pool import Pool
+from gateway.adapters.rego.progress import Progress
 from gateway.core.decision import Effect
 from gateway.core.errors import Unavailable
 from tests.rego_demo import RULES, SETTINGS, alive, decide, demo, pids, saying, serving, until
@@ -113,6 +115,15 @@ async def test_a_worker_that_ends_as_soon_as_it_has_loaded_is_given_no_question(
     with pytest.raises(ConnectionError):
         await pool.start()
     await pool.close()
+
+
+def test_a_worker_that_notes_no_time_has_no_more_of_it() -> None:
+    """A deadline is never reckoned from what is no number."""
+    progress = Progress.made()
+    progress.shared()
+    progress._page[:16] = struct.pack("=Qd", 7, float("nan"))
+    assert progress.read() == (7, 0.0)
+    progress.close()
 
 
 async def test_a_question_that_lost_its_worker_does_not_wait_for_ever() -> None:

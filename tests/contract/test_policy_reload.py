@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -292,6 +291,52 @@ async def test_only_the_gateway_keeps_what_is_fetched(tmp_path: Path) -> None:
         assert (tmp_path / "state" / "policy-sources" / "far.tar.gz").is_file()
 
 
+async def test_an_address_that_does_not_answer_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Each is looked at by itself: what the second holds comes into force while the first is still being asked."""
+    private, public = pair("p256")
+    (tmp_path / "key.pem").write_bytes(public)
+    ticks: asyncio.Queue[None] = asyncio.Queue()
+
+    def packed(name: str, rules: str) -> bytes:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "p.rego").write_text(rules.replace("desk", name))
+        return building.signed(building.layer_archive(folder), private, "k")
+
+    async with web.serving() as there:
+        held = {"/slow.tar.gz": packed("slow", ALLOW), "/quick.tar.gz": packed("quick", ALLOW)}
+        hanging: set[str] = set()
+
+        async def play(exchange: Exchange) -> None:
+            path = exchange.line.split()[1]
+            if path in hanging:
+                await asyncio.Event().wait()
+            await exchange.answer("200 OK", held[path])
+
+        async def tick(_seconds: float) -> None:
+            await ticks.get()
+            clock.advance(60)
+
+        there.play = play
+        sources = {
+            name: PolicySourceSection(url=f"{there.origin}/{name}.tar.gz", public_key=tmp_path / "key.pem")
+            for name in ("slow", "quick")
+        }
+        settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources=sources))
+        clock, diary = StepClock(), Diary()
+        looked = Policies(settings, Means(clock, diary.record, KnownValues(), diary.failing.append, tick))
+        async with RegoEngine(await looked.first(), SETTINGS) as engine:
+            await looked.begin(engine)
+            hanging.add("/slow.tar.gz")
+            held["/quick.tar.gz"] = packed("quick", DENY)
+            async with looked:
+                for _ in sources:
+                    ticks.put_nowait(None)
+                await until(lambda: len(diary.lines) == 2)
+                (decision,) = await decide(engine, saying("x"))
+                assert decision.reasons[0].id == "quick.no"
+
+
 async def test_looking_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of ours is shown and does not end the looking."""
     ticks: asyncio.Queue[None] = asyncio.Queue()
@@ -304,7 +349,7 @@ async def test_looking_goes_on_after_a_fault(tmp_path: Path, monkeypatch: pytest
 
         it.policies._means = Means(it.clock, it.diary.record, KnownValues(), it.diary.failing.append, tick)
         assert it.policies._looking is not None
-        it.policies._looking.start_soon(partial(it.policies._keep_looking, 1.0, remote=False))
+        it.policies._looking.start_soon(it.policies._keep_looking, 1.0, None)
         with monkeypatch.context() as broken:
             broken.setattr(Sources, "joined", lambda _self: 1 / 0)
             (it.folder / "desk.rego").write_text(DENY)

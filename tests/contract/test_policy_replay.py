@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,28 @@ def test_a_hidden_tool_that_would_be_there_is_newly_allowed(past: Past) -> None:
     assert screen.exit_code == 0
     assert "fidelity: 3 of 3 come out as they were recorded" in screen.stdout
     assert "newly allowed: 1" in screen.stdout
+
+
+def test_names_of_no_tool_are_left_out_and_counted(past: Past) -> None:
+    """Nobody fills the report with names they made up: no policy lets them pass, whatever a pattern covers."""
+    real = called("erp.made_up")
+    past.happen([replace(real, tool=replace(real.tool, digest="", listed=False))] * 3)
+    rules = 'allow contains {"id": "x.all", "msg": "all"} if startswith(input.tool.fqn, "erp.")'
+    done = replayed(past, candidate(past.folder, rules))
+    assert [row["tool"] for row in done["newly_allowed"]] == ["erp.hide"]
+    assert done["replayed"] == 3
+    assert done["not_replayable"] == {"a name of no tool, which no policy lets pass": 3}
+
+
+def test_decisions_of_another_engine_are_told(past: Past) -> None:
+    """A gateway before an OPA server: the replay is the embedded engine's word, and says so."""
+    for one in past.events[:2]:
+        one["ostiary"]["engine"] = "opa 1.20.2"
+    done = replayed(past, candidate(past.folder))
+    assert done["decided_by_another_engine"] == {"opa 1.20.2": 2}
+    assert done["fidelity"]["reproduced"] == 3
+    screen = asked("policy", "replay", "--candidate", str(past.folder / "candidate"), *past.written())
+    assert "2 were decided by opa 1.20.2; what follows is the embedded engine's word" in screen.stdout
 
 
 def test_denials_and_other_quorums_are_told_apart(past: Past) -> None:

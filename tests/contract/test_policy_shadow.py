@@ -78,7 +78,7 @@ class Puppet:
 
 def call(say: str, **more: Any) -> bytes:
     """An input that asks the demo rules for something."""
-    tool = {"server": "s", "fqn": f"s.{say}"}
+    tool = {"server": "s", "fqn": f"s.{say}", "digest": "d"}
     return json.dumps({"phase": "call", "tool": tool, "args": {"say": say} | more}).encode()
 
 
@@ -122,6 +122,41 @@ async def test_a_real_candidate_is_compared_and_its_differences_counted(caplog: 
     assert len(lines) == 3
     assert not [line for line in lines if "k-123456" in line]
     assert not seen.watching
+
+
+async def test_names_of_no_tool_are_not_compared(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever makes up a thousand names leaves room in the log for the difference that matters."""
+    seen = Seen()
+    document = json.loads(call("x")) | {"phase": "list"}
+    async with shadowed(lambda: RegoEngine(demo(OTHER), SETTINGS), seen) as (shadow, _):
+        await until(lambda: seen.watching)
+        with caplog.at_level(logging.WARNING):
+            for number in range(1100):
+                tool = {"server": "s", "fqn": f"s.made_up_{number}", "digest": ""}
+                await shadow.evaluate("d", [json.dumps(document | {"tool": tool}).encode()])
+                await checkpoint()
+            await until(shadow._waiting.samples.empty)
+            await shadow.evaluate("d", [call("yes", secret="k")])
+            await until(lambda: seen.results["newly_denied"] == 1)
+    assert set(seen.results) <= {"newly_denied", "dropped"}
+    (line,) = [record.getMessage() for record in caplog.records if "in the shadow differs" in record.getMessage()]
+    assert '"s.yes"' in line
+
+
+async def test_differences_of_another_candidate_are_logged_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """A candidate that was changed is not spoken for by what its predecessor did."""
+    seen = Seen()
+    async with RegoEngine(demo(OTHER), SETTINGS) as candidate, shadowed(made(candidate), seen) as (shadow, _):
+        await until(lambda: seen.watching)
+        with caplog.at_level(logging.WARNING):
+            for rules in (OTHER, OTHER + "\n# changed\n"):
+                await candidate.serve(demo(rules), checkpoint)
+                for _ in range(2):
+                    expected = seen.results.total() + 1
+                    await shadow.evaluate("d", [call("yes", secret="k")])
+                    await until(lambda expected=expected: seen.results.total() == expected)  # type: ignore[misc]
+    lines = [record.getMessage() for record in caplog.records if "in the shadow differs" in record.getMessage()]
+    assert len(lines) == 2
 
 
 async def test_a_candidate_that_hangs_in_evaluation_is_a_fault_of_its_own() -> None:

@@ -15,7 +15,11 @@ from gateway.adapters.rego.bundles import building
 from gateway.adapters.rego.bundles.sources import HttpSource, PathSource
 from gateway.core.bundle import BundleError
 from gateway.core.errors import Unavailable
-from gateway.settings_policy import PolicySourceSection
+from gateway.core.known import KnownValues
+from gateway.policy_sources import Sources
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings_policy import PolicySection, PolicySourceSection
+from tests.clock import StepClock
 from tests.fakes import web
 from tests.fakes.web import Exchange, Web
 from tests.rego_demo import until
@@ -234,6 +238,21 @@ async def test_what_cannot_be_kept_or_asked_for_is_a_problem_of_its_source(tmp_p
         source.token = gone
         with pytest.raises(BundleError, match="token is missing"):
             await source.look()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    """As the key is: by its place in the settings, before anything is fetched."""
+    (tmp_path / "key.pem").write_bytes(PUBLIC)
+    authority = tmp_path / "ca.pem"
+    if content is not None:
+        authority.write_text(content)
+    desk = PolicySourceSection(
+        url="https://127.0.0.1:9/desk.tar.gz", public_key=tmp_path / "key.pem", ca_certificate=authority
+    )
+    settings = GatewaySettings(state=tmp_path / "state", policy=PolicySection(sources={"desk": desk}))
+    with pytest.raises(SettingsError, match=r"policy\.sources\.desk\.ca_certificate: "):
+        Sources(settings, KnownValues(), StepClock())
 
 
 def test_an_address_holds_no_password() -> None:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.core.approval import Reviewer
-from gateway.core.bundle import Bundle, Module, Standing, bundled
+from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, Recorded, RunRequest, Whose
 from gateway.core.errors import Forbidden, NotFound
@@ -203,11 +203,12 @@ class FakePolicyDesk:
 
     bundles: tuple[Bundle, ...] = (bundled([Module("main.rego", "package gateway.main")], {}),)
     problems: tuple[str, ...] = ()
+    deny_only: tuple[DenyOnly, ...] = ()
 
     def standing(self) -> Standing:
         """The first bundle, since the epoch."""
         since = 1 if self.problems else None
-        return Standing(self.bundles[0].revision, "fake 1", 0, ("fake",), self.problems, since)
+        return Standing(self.bundles[0].revision, "fake 1", 0, ("fake",), self.problems, since, self.deny_only)
 
     async def bundle(self, revision: str) -> Bundle | None:
         """The bundle of that revision."""

@@ -14,28 +14,44 @@ NOTHING: dict[str, Any] = {"allow": {}, "deny": {}, "hint": {}, "require": {}, "
 
 @dataclass(slots=True)
 class FakeOpa:
-    """Replies by script: the n-th request gets the n-th reply, later ones the last.
+    """Replies by script: the n-th question gets the n-th reply, later ones the last.
 
     Attributes:
         url: where it listens.
         replies: the script.
-        asked: head and body of each request.
+        asked: head and body of each question.
+        holds: the policy it says it holds; what it answers where it is asked for that.
+        looked_at: how often it was.
     """
 
-    url: str = ""
+    url: str
+    holds: Reply
     replies: list[Reply] = field(default_factory=list)
     asked: list[tuple[bytes, bytes]] = field(default_factory=list)
+    looked_at: int = 0
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection came."""
         self.serving.add(asyncio.create_task(self.serve(reader, writer)))
 
+    async def hung_up(self) -> None:
+        """End all connections that are there."""
+        for task in self.serving:
+            task.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
+        self.serving.clear()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET /v1/policies "):
+                    self.looked_at += 1
+                    await self.holds(writer)
+                    await writer.drain()
+                    continue
                 size = next(
                     int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
                 )
@@ -49,9 +65,9 @@ class FakeOpa:
 
 
 @asynccontextmanager
-async def fake_opa(folder: Path) -> AsyncIterator[FakeOpa]:
+async def fake_opa(folder: Path, holds: Reply) -> AsyncIterator[FakeOpa]:
     """One on a Unix socket in ``folder``."""
-    fake = FakeOpa(f"unix://{folder}/opa.sock")
+    fake = FakeOpa(f"unix://{folder}/opa.sock", holds)
     server = await asyncio.start_unix_server(fake.begin, folder / "opa.sock")
     try:
         yield fake
@@ -82,6 +98,11 @@ def saying(*revisions: str, result: Any = NOTHING, version: str = "1.20.2") -> R
     """What OPA answers that serves bundles of these revisions."""
     bundles = {f"b{number}": {"revision": revision} for number, revision in enumerate(revisions)}
     return answer({"result": result, "provenance": {"version": version, "bundles": bundles}})
+
+
+def holding(*texts: str) -> Reply:
+    """What OPA answers that holds modules of these texts."""
+    return answer({"result": [{"id": f"bundle/{at}.rego", "raw": text, "ast": {}} for at, text in enumerate(texts)]})
 
 
 async def silence(writer: asyncio.StreamWriter) -> None:

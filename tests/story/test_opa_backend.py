@@ -147,6 +147,19 @@ async def test_bundle_with_findings_never_reaches_opa(house: Path) -> None:
             pass
 
 
+async def test_a_deny_only_layer_that_allows_never_reaches_opa(house: Path) -> None:
+    """Nor one that would say who may ask OPA: both are named."""
+    (house / "p.rego").write_text('package gateway.policies.p\n\nallow contains {"id": "p.x", "msg": "m"} if true\n')
+    settings(house, f"unix://{house}/none")
+    file = house.parent / "gateway.toml"
+    file.write_text(file.read_text().replace('["house"]', '[{ path = "house", deny_only = true }]'))
+    with pytest.raises(BundleError) as refused:
+        async with app.opened(load(file), "http://gateway.test"):
+            pass
+    places = [problem[: problem.index(" GW006") + 6] for problem in refused.value.problems]
+    assert places == ["house/authz.rego:1: GW006", "house/p.rego:3: GW006"]
+
+
 @pytest.mark.parametrize(
     ("url", "fits"),
     [
@@ -161,6 +174,15 @@ async def test_bundle_with_findings_never_reaches_opa(house: Path) -> None:
         ("https://opa.example?x", False),
         ("http://127.0.0.1.evil.example", False),
         ("unix://", False),
+        ("unix:///run/opa\x00.sock", False),
+        ("unix:///" + "a" * 106, True),
+        ("unix:///" + "a" * 107, False),
+        ("https://opa.example:99999", False),
+        ("https://opa.example:opa", False),
+        ("https://opa .example", False),
+        ("https://[::1", False),
+        ("https://:8181", False),
+        ("http://127.0.0.1:99999", False),
         ("ftp://127.0.0.1", False),
     ],
 )

@@ -86,6 +86,8 @@ def test_arguments_are_narrowed_only_where_they_are_clearly_an_enumeration() -> 
         ({"agent": "a\u202eb"}, Left.NAME),
         ({"user": "line\nbreak"}, Left.NAME),
         ({"tool": "erp.\u200bfind"}, Left.NAME),
+        ({"agent": "cl\u0435rk"}, Left.NAME),  # a Cyrillic letter
+        ({"user": "dora\u00a0"}, Left.NAME),
     ],
 )
 def test_what_is_left_out_is_told(change: dict[str, Any], why: Left) -> None:
@@ -108,6 +110,17 @@ def test_what_is_left_out_is_told(change: dict[str, Any], why: Left) -> None:
 def test_what_needs_no_rule_is_not_spoken_of(change: dict[str, Any]) -> None:
     """Allowed, refused, no call at all, and a name of no tool."""
     assert drafted(seen(**change)) == Draft((), {})
+
+
+@pytest.mark.parametrize("blank", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u00a0", "\u2003", "\u2800", "\U0001d159"])
+@pytest.mark.parametrize("mark", ["", "\u034f", "\ufe0f", "\U000e0100"])
+def test_what_is_drawn_as_nothing_is_in_no_rule(blank: str, mark: str) -> None:
+    """Fillers that are letters to Unicode, blanks that are not the plain one, marks: in names and in values."""
+    assert is_plain("Zoë van der Berg, 東京, привет!")
+    assert not is_plain(f"clerk{blank}{mark}")
+    found = drafted(*(seen(args={"c": f"EUR{blank}", f"c{blank}": 1, "d": 1}) for _ in range(10)))
+    assert found.rules[0].arguments == {"d": (1,)}
+    assert f"{blank}" not in policy(found)
 
 
 def test_rare_calls_are_left_out_with_their_count() -> None:

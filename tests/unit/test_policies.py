@@ -82,6 +82,15 @@ def test_packages_that_would_never_be_asked(tmp_path: Path, package: str) -> Non
     assert found(write(tmp_path, p_rego=f"package {package}\n\nx := 1\n")) == [("GW008", 1)]
 
 
+@pytest.mark.parametrize("package", ['house["a.b"]', 'gateway.policies["a.b"]', 'house["a\\u002eb"]', "house[`a.b`]"])
+def test_a_dot_inside_of_a_package_name(tmp_path: Path, package: str) -> None:
+    """What reads it would be taken for reading another one, and its denial remembered for other arguments."""
+    reader = P + 'deny contains {"id": "p.x", "msg": "m"} if data.house["a.b"].bad\n'
+    folder = write(tmp_path, p_rego=reader, lib_rego=f"package {package}\n\nbad if input.args.n == 1\n")
+    rules = {finding.rule for finding in testing.check(folder) if finding.file.endswith("lib.rego")}
+    assert rules in ({"GW008"}, {"GW000"})  # the latter where it is no package name at all
+
+
 def test_second_file_of_a_package(tmp_path: Path) -> None:
     """The engine would skip its rules, so it is refused."""
     assert found(write(tmp_path, a_rego=P + "x := 1\n", b_rego=P + "y := 1\n")) == [("GW008", 1)]

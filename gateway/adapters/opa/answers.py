@@ -3,9 +3,10 @@
 See OPA's REST API, "Get a Document (with Input)" with ``provenance`` and ``strict-builtin-errors``.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -19,6 +20,7 @@ _OF_POLICY: Final = "eval_"
 # Its own limit on an evaluation, or ours: the gateway hung up.
 _CANCELLED: Final = "eval_cancel_error"
 _SHOWN: Final = 64
+_LONGEST: Final = 200
 
 
 class Misfit(Exception):
@@ -49,7 +51,8 @@ class _Bundle(msgspec.Struct, frozen=True):
 
 
 class _Provenance(msgspec.Struct, frozen=True):
-    version: Annotated[str, msgspec.Meta(min_length=1, max_length=_SHOWN)]
+    # It goes on record with each decision.
+    version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*\Z", max_length=_SHOWN)]
     bundles: dict[str, _Bundle] = {}
 
 
@@ -73,7 +76,17 @@ class _Failure(msgspec.Struct, frozen=True):
     errors: Annotated[tuple[_Error, ...], msgspec.Meta(min_length=1)]
 
 
+class _Module(msgspec.Struct, frozen=True):
+    id: str
+    raw: str
+
+
+class _Modules(msgspec.Struct, frozen=True):
+    result: tuple[_Module, ...] = ()
+
+
 _answer = msgspec.json.Decoder(_Answer)
+_modules = msgspec.json.Decoder(_Modules)
 _failure = msgspec.json.Decoder(_Failure)
 
 
@@ -91,14 +104,55 @@ def read(status: int, body: bytes) -> Said:
     """
     try:
         if status == _OK:
-            return _said(_answer.decode(body))
+            return _said(_answer.decode(_unambiguous(body)))
         if status == _FAILED:
             return _fault(_failure.decode(body).errors)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise unavailable("OPA's answer cannot be read") from None
+    raise _refused(status)
+
+
+def modules(status: int, body: bytes) -> Mapping[str, str]:
+    """What policy OPA holds, however it got it: text by id.
+
+    Raises:
+        Unavailable: it does not say.
+    """
+    if status != _OK:
+        raise _refused(status)
+    try:
+        return {module.id: module.raw for module in _modules.decode(body).result}
+    except (ValueError, RecursionError):
+        raise unavailable("OPA's list of its policies cannot be read") from None
+
+
+def stranger(held: Mapping[str, str], *examined: Sequence[str]) -> str | None:
+    """Where OPA holds neither of the ``examined`` sets of texts and nothing else: what is wrong, for the operator."""
+    found = sorted(held.values())
+    if any(found == sorted(texts) for texts in examined):
+        return None
+    known = {text for texts in examined for text in texts}
+    others = sorted(name for name, text in held.items() if text not in known)
+    if others:
+        return f"OPA holds policy the gateway never examined ({others[0][-_LONGEST:]!r}): give it the bundle alone"
+    return "OPA does not hold all the policy the gateway examined, or holds some of it twice"
+
+
+def _refused(status: int) -> Unavailable:
     if status in _REFUSED:
-        raise unavailable("OPA refuses the gateway; see [policy.opa] token and OPA's authorization policy")
-    raise unavailable(f"OPA answered {status}")
+        return unavailable("OPA refuses the gateway; see [policy.opa] token and OPA's authorization policy")
+    return unavailable(f"OPA answered {status}")
+
+
+def _unambiguous(body: bytes) -> bytes:
+    # Of a key that stands there twice one parser reads the first, another one the last: a denial could be passed over.
+    json.loads(body, object_pairs_hook=_members)
+    return body
+
+
+def _members(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a key twice")
 
 
 def _said(answer: _Answer) -> Said:
@@ -126,4 +180,4 @@ def _fault(errors: tuple[_Error, ...]) -> Said:
         raise unavailable("OPA gave up the evaluation")
     # Only where it happened: the message may quote the caller's arguments.
     where = first.location
-    return Said(None, "engine.error", place=f"{where.file[:200]}:{where.row}:{where.col}" if where.file else "")
+    return Said(None, "engine.error", place=f"{where.file[:_LONGEST]}:{where.row}:{where.col}" if where.file else "")

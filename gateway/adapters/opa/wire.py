@@ -2,19 +2,25 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final, Self
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
-from gateway.adapters.opa.answers import Said, read, unavailable
+from gateway.adapters.opa.answers import Said, modules, read, unavailable
 from gateway.core.errors import Unavailable
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
+# All of OPA's policy, with syntax trees: several times the size of a bundle.
+_MAX_HELD_BYTES: Final = 64 * 1024 * 1024
+_HELD: Final = "/v1/policies"
 _QUESTION: Final = "/v1/data/gateway/main/decision?strict-builtin-errors=true&provenance=true"
 _UNIX: Final = "unix://"
 _UNAUTHORIZED: Final = 401
@@ -46,7 +52,11 @@ class OpaSettings:
 
 
 class Wire:
-    """A pool of connections to one OPA server; an async context manager."""
+    """A pool of connections to one OPA server; an async context manager.
+
+    Attributes:
+        dialled: how many connections were made; while it stays, the server was not started anew.
+    """
 
     def __init__(self, settings: OpaSettings) -> None:
         self._settings = settings
@@ -56,7 +66,9 @@ class Wire:
         self._session: aiohttp.ClientSession | None = None
         origin = "http://localhost" if settings.url.startswith(_UNIX) else settings.url.rstrip("/")
         self._target = URL(origin + _QUESTION, encoded=True)
+        self._held = URL(origin + _HELD, encoded=True)
         self._token: str | None = None
+        self.dialled = 0
 
     async def __aenter__(self) -> Self:
         """Open the pool; nothing is dialled yet.
@@ -71,6 +83,7 @@ class Wire:
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            trace_configs=[self._counting()],
         )
         self._session = await self._closing.enter_async_context(session)
         return self
@@ -87,17 +100,28 @@ class Wire:
             Misfit, Unavailable: as ``answers.read`` does; also no room, no connection, no answer in time, or too long
                 an answer.
         """
+        body = b"".join((b'{"input":', document, b"}"))
+        return read(*await self._exchanged(self._target, body, self._settings.deadline_s))
+
+    async def held(self, deadline_s: float) -> Mapping[str, str]:
+        """Text of all policy OPA holds, by id, within so many seconds.
+
+        Raises:
+            Unavailable: as ``ask``.
+        """
+        return modules(*await self._exchanged(self._held, None, deadline_s))
+
+    async def _exchanged(self, target: URL, body: bytes | None, deadline_s: float) -> tuple[int, bytes]:
         await self._place()
         try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                status, body = await self._exchange(document)
+            async with asyncio.timeout(deadline_s):
+                return await self._exchange(target, body)
         except TimeoutError:
             raise unavailable("OPA did not answer within the deadline") from None
         except (aiohttp.ClientError, OSError):
             raise unavailable("OPA cannot be reached, or hung up") from None
         finally:
             self._places.release()
-        return read(status, body)
 
     async def _place(self) -> None:
         if not self._places.locked():
@@ -114,15 +138,15 @@ class Wire:
         finally:
             self._waiting -= 1
 
-    async def _exchange(self, document: bytes) -> tuple[int, bytes]:
+    async def _exchange(self, target: URL, body: bytes | None) -> tuple[int, bytes]:
         if self._session is None:
             raise unavailable("policy engine is not running")
-        body = b"".join((b'{"input":', document, b"}"))
+        method, most = ("GET", _MAX_HELD_BYTES) if body is None else ("POST", MAX_ANSWER_BYTES)
         fields = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self._authorization()}
-        async with self._session.post(self._target, data=body, headers=fields, allow_redirects=False) as response:
+        async with self._session.request(method, target, data=body, headers=fields, allow_redirects=False) as response:
             if response.status == _UNAUTHORIZED:
                 self._token = None
-            return response.status, await _body(response)
+            return response.status, await _body(response, most)
 
     def _authorization(self) -> dict[str, str]:
         if self._settings.token is None:
@@ -135,27 +159,58 @@ class Wire:
         settings = self._settings
         if settings.url.startswith(_UNIX):
             path = settings.url.removeprefix(_UNIX)
-            return aiohttp.UnixConnector(path, limit=settings.connections, keepalive_timeout=_KEEP_OPEN_S)
+            return _QuietSocket(path, limit=settings.connections, keepalive_timeout=_KEEP_OPEN_S)
         trust = ssl.create_default_context(cafile=settings.ca_certificate) if settings.ca_certificate else True
-        return aiohttp.TCPConnector(limit=settings.connections, keepalive_timeout=_KEEP_OPEN_S, ssl=trust)
+        return _QuietHost(limit=settings.connections, keepalive_timeout=_KEEP_OPEN_S, ssl=trust)
+
+    def _counting(self) -> aiohttp.TraceConfig:
+        async def made(_session: object, _context: SimpleNamespace, _made: object) -> None:
+            self.dialled += 1
+
+        config = aiohttp.TraceConfig()
+        config.on_connection_create_end.append(made)
+        return config
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+class _Quiet(aiohttp.BaseConnector):
+    # The pool does not look at what came over a connection while it lay idle: it would be taken for the next answer.
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  its name there
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
+class _QuietSocket(_Quiet, aiohttp.UnixConnector):
+    pass
+
+
+class _QuietHost(_Quiet, aiohttp.TCPConnector):
+    pass
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
     # Identity was asked for; a compressed body would have to be unpacked under a bound of its own.
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise unavailable("OPA compressed its answer unasked")
-    if (response.content_length or 0) > MAX_ANSWER_BYTES:
-        raise _too_large()
+    if (response.content_length or 0) > most:
+        raise _too_large(most)
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _too_large()
+        if len(body) > most:
+            raise _too_large(most)
     return bytes(body)
 
 
-def _too_large() -> Unavailable:
-    return unavailable(f"OPA's answer is over {MAX_ANSWER_BYTES} bytes")
+def _too_large(most: int) -> Unavailable:
+    return unavailable(f"OPA's answer is over {most} bytes")
 
 
 def _sendable(token: str) -> str:

@@ -49,7 +49,8 @@ class Candidate:
         data = json.loads(self.bundle.data)
         if not self.own_data:
             data = _replaced(json.loads(past.data), data)
-        whole = bundled(modules, data)
+        held = [mark for mark in self.bundle.deny_only if f"{mark.label}/" == self.prefix]
+        whole = bundled(modules, data, held)
         if any(module.name.startswith(_SHIPPED) for module in modules):
             found = [f"data.{'.'.join(path)}: {words}" for path, words in problems(data)]
             if found:

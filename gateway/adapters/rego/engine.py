@@ -170,7 +170,7 @@ class RegoEngine:
                 _forget(question.answer)
 
     async def _made(self, bundle: Bundle) -> _Generation:
-        examined = await examine(bundle.modules)
+        examined = await examine(bundle.modules, bundle.deny_only)
         if examined.findings:
             raise BundleError(*(str(finding) for finding in examined.findings))
         await preflight(bundle, self._settings.pool())

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,9 +20,10 @@ from gateway.adapters.rego.bundles import archive, signatures
 from gateway.adapters.rego.bundles.archive import MANIFEST, MAX_BUNDLE_BYTES, MAX_FILES, SIGNATURES
 from gateway.adapters.rego.bundles.manifest import Manifest, overlap, owned, parse, within
 from gateway.adapters.rego.lists import problems
-from gateway.core.bundle import Bundle, BundleError, Module, bundled
+from gateway.core.bundle import Bundle, BundleError, DenyOnly, Module, bundled
 
 _PACKAGE = re.compile(r"^\s*package\s+(\S+)", re.MULTILINE)
+_STEP = re.compile(r'\["([^"]*)"\]|([^.\[\]"]+)')
 _SHIPPED = "shipped"
 # Beside the packages that are served; each is taken by copying it.
 _GALLERY = "gallery"
@@ -37,11 +38,19 @@ class Layer:
         label: how their names begin.
         files: content by relative name.
         manifest: what its ``.manifest`` says, or None where there is none.
+        origin: where it comes from, for people; empty = its label says it.
+        deny_only: who says that it may only restrict; empty = nobody.
     """
 
     label: str
     files: Mapping[str, bytes]
     manifest: Manifest | None = None
+    origin: str = ""
+    deny_only: tuple[str, ...] = ()
+
+    def restricted(self, *said_by: str) -> "Layer":
+        """The layer, held to restrict by whom it was and by these. Nobody can take that back for another."""
+        return replace(self, deny_only=tuple(dict.fromkeys((*said_by, *self.deny_only))))
 
 
 def shipped() -> Path:
@@ -110,7 +119,14 @@ def joined(layers: Sequence[Layer], overlay: Mapping[str, Any] | None = None) ->
         _merge(data, dict(overlay), owners, "[policy.data]")
     if any(layer.label == _SHIPPED for layer in layers):
         _check(data, owners)
-    return bundled(modules, data)
+    return bundled(modules, data, [_mark(layer, places) for layer in layers if layer.deny_only])
+
+
+def _mark(layer: Layer, places: Sequence[tuple[Layer, str, Steps]]) -> DenyOnly:
+    own = [(name, path) for holder, name, path in places if holder is layer]
+    modules = frozenset(name for name, _path in own if name.endswith(".rego"))
+    data = tuple((name, path) for name, path in own if name not in modules)
+    return DenyOnly(layer.label, layer.origin or layer.label, layer.deny_only, modules, data)
 
 
 def _check_roots(layers: Sequence[Layer], places: Sequence[tuple[Layer, str, Steps]]) -> None:
@@ -127,7 +143,7 @@ def _check_roots(layers: Sequence[Layer], places: Sequence[tuple[Layer, str, Ste
 def package(module: Module) -> Steps:
     """Where the rules of a module stand below ``data``, as its text says; the engine has the last word at load."""
     found = _PACKAGE.search(module.text)
-    return tuple(step.strip('"]') for step in re.split(r"[.\[]", found[1])) if found else ()
+    return tuple(quoted or plain for quoted, plain in _STEP.findall(found[1])) if found else ()
 
 
 def leaves(value: Mapping[str, Any]) -> list[Steps]:
@@ -150,7 +166,8 @@ def _layer(label: str, found: Mapping[str, bytes], public_key: bytes | None) -> 
         raise BundleError(f"{label}: is signed, and no public key is set to check it with")
     manifest = parse(label, found[MANIFEST]) if MANIFEST in found else None
     held = {name: content for name, content in found.items() if name.endswith((".rego", ".json")) and name[0] != "."}
-    return Layer(label, held, manifest)
+    layer = Layer(label, held, manifest)
+    return layer.restricted(MANIFEST) if manifest is not None and manifest.metadata.ostiary.deny_only else layer
 
 
 def _content(label: str, path: Path) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.adapters.rego import lint_builtins, lint_forms
+from gateway.adapters.rego import lint_builtins, lint_forms, lint_places
 from gateway.adapters.rego.finding import Finding
-from gateway.adapters.rego.trees import Source, nodes, rule_name, static_path
+from gateway.adapters.rego.trees import Source, line_of, nodes, rule_name, static_path
 
 # GW002: answers that depend on the world or on chance cannot be replayed, and some reach out to the network.
 IMPURE = frozenset(
@@ -67,7 +67,7 @@ def lint(sources: Sequence[Source], builtins: frozenset[str]) -> list[Finding]:
     findings = [finding for s in sources for rule in s.rules for finding in _lint_rule(s, rule, known)]
     packages = [source.package for source in sources]
     dialects = [finding for s in sources for finding in (*lint_builtins.lint(s), *lint_forms.lint(s, packages))]
-    return sorted({*findings, *dialects, *_recursion(sources, known), *_packages(sources)})
+    return sorted({*findings, *dialects, *_recursion(sources, known), *_packages(sources), *lint_places.lint(sources)})
 
 
 def _lint_rule(module: Source, rule: Mapping[str, Any], known: _Bundle) -> Iterator[Finding]:
@@ -158,7 +158,7 @@ def _recursion(sources: Sequence[Source], known: _Bundle) -> Iterator[Finding]:
             name = f"{module.package}.{rule_name(rule)}"
             reached = {_function(module, node["Call"], known) for node in nodes(rule) if "Call" in node}
             calls.setdefault(name, set()).update(reached & known.rules)
-            places.setdefault(name, (module.file, _line(rule)))
+            places.setdefault(name, (module.file, line_of(rule)))
     for name in calls:
         if name in _reached(name, calls):
             yield Finding(*places[name], "GW004", f"{name[5:]} calls itself")
@@ -211,8 +211,3 @@ def _operands(tree: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(tree, list):
         for item in tree:
             yield from _operands(item)
-
-
-def _line(rule: Mapping[str, Any]) -> int:
-    (body,) = rule.values()
-    return int(body["span"]["line"])

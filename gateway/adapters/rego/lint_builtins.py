@@ -1,4 +1,4 @@
-"""Functions that answer otherwise on another engine, for some arguments or for all: GW009 to GW012.
+"""Functions that answer otherwise on another engine, for some arguments or for all: GW009 to GW011.
 
 Each stands here because the oracle of the policy tests (OPA itself) was seen to say something else than the embedded
 engine; ``tests/unit/test_policy_dialects.py`` holds a case of each.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gateway.adapters.rego import lint_layers
 from gateway.adapters.rego.culprits import culprit
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.finding import Finding
@@ -15,7 +16,7 @@ from gateway.adapters.rego.pool import Pool, PoolSettings
 from gateway.adapters.rego.probe import PROBES
 from gateway.adapters.rego.routing import NOWHERE, Routes, routes
 from gateway.adapters.rego.trees import Source, source
-from gateway.core.bundle import Bundle, BundleError, Module
+from gateway.core.bundle import Bundle, BundleError, DenyOnly, Module
 from gateway.core.decision import Evaluation, fold
 from gateway.core.errors import Unavailable
 
@@ -65,22 +66,29 @@ class Examined:
     routes: Routes
 
 
-async def examine(modules: Sequence[Module]) -> Examined:
-    """Parse and lint modules in a throw-away child."""
+async def examine(modules: Sequence[Module], deny_only: Sequence[DenyOnly] = ()) -> Examined:
+    """Parse and lint modules in a throw-away child; ``deny_only`` are their layers that may only restrict."""
     parsed = await parse(modules)
-    findings = sorted(parsed.findings) or sorted(
-        [*_misnamed(modules, parsed.sources), *lint(parsed.sources, parsed.builtins), *misreads(parsed.sources)]
-    )
     main = (shipped() / "main.rego").read_text("utf-8")
-    is_plain = any(module.text == main for module in modules)
-    return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=is_plain))
+    plain = [module.name for module in modules if module.text == main]
+    findings = sorted(parsed.findings) or sorted(
+        [
+            *_misnamed(modules, parsed.sources),
+            *lint(parsed.sources, parsed.builtins),
+            *lint_layers.lint(parsed.sources, deny_only, plain),
+            *misreads(parsed.sources),
+        ]
+    )
+    return Examined(findings, NOWHERE if findings else routes(parsed.sources, plain=bool(plain)))
 
 
 def _misnamed(modules: Sequence[Module], sources: Sequence[Source]) -> list[Finding]:
     # Who owns a package is told from its text, before it is parsed: what reads otherwise there could stand anywhere.
-    read = {module.name: ".".join(("data", *package(module))) for module in modules}
+    # A dot inside of a name would make it another one wherever names are joined: what reads it would not be seen.
+    steps = {module.name: package(module) for module in modules}
+    read = {name: ".".join(("data", *own)) for name, own in steps.items() if not any("." in step for step in own)}
     words = "GW008", "write the package plainly, on one line of its own: `package gateway.policies.NAME`"
-    return [Finding(found.file, 1, *words) for found in sources if read[found.file] != found.package]
+    return [Finding(found.file, 1, *words) for found in sources if read.get(found.file) != found.package]
 
 
 @dataclass(slots=True)

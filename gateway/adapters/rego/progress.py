@@ -4,6 +4,7 @@ A worker that has the next question already holds its replies back a little, to 
 replies does not tell which question hangs or kills it; the page does.
 """
 
+import math
 import mmap
 import os
 import struct
@@ -47,7 +48,8 @@ class Progress:
     def read(self) -> tuple[int, float]:
         """The number of the question that was begun last, and when: seconds of the system's monotonic clock."""
         number, began = _AT.unpack_from(self._page)
-        return number, began
+        # What is no number is neither early nor late: a deadline reckoned from it would never end.
+        return number, 0.0 if math.isnan(began) else began
 
     def close(self) -> None:
         """Give the memory back."""

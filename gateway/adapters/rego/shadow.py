@@ -67,6 +67,7 @@ class ShadowMeter:
 
 class _Tool(msgspec.Struct, frozen=True):
     fqn: str
+    digest: str = ""
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -128,6 +129,7 @@ class Shadow:
         self._waiting = _Waiting()
         self._watching = False
         self._logged: set[tuple[str, str, str]] = set()
+        self._revision = ""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -183,15 +185,23 @@ class Shadow:
         self._meter.watching(watching)
 
     async def _compare(self, engine: PolicyEngine, sample: _Sample) -> None:
+        # A document that was asked twice (of a call whose arguments have a fault) counts once. One about a name of no
+        # tool does not count: it is denied whatever policy says, and callers could fill the log with such names.
+        facts = {document: _facts.decode(document) for document in sample.inputs}
+        places = {document: at for at, document in enumerate(sample.inputs) if facts[document].tool.digest}
+        if not places:
+            return
         before = fold("", sample.inputs, sample.evaluation)
-        after = fold("", sample.inputs, await _answered(engine, sample.inputs))
-        # A document that was asked twice (of a call whose arguments have a fault) counts once.
-        places = {document: at for at, document in enumerate(sample.inputs)}
+        answer = await _answered(engine, sample.inputs)
+        after = fold("", sample.inputs, answer)
+        if answer.revision not in {"", self._revision}:
+            # Another candidate: how it differs is logged from the beginning.
+            self._revision = answer.revision
+            self._logged.clear()
         for document, at in places.items():
-            self._note(document, before[at], after[at])
+            self._note(facts[document], before[at], after[at])
 
-    def _note(self, document: bytes, old: Decision, new: Decision) -> None:
-        facts = _facts.decode(document)
+    def _note(self, facts: _Facts, old: Decision, new: Decision) -> None:
         was, now = _word(facts, old), _word(facts, new)
         result = _RESULTS[shift(was, now)]
         self._meter.compared(result)

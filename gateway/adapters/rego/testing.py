@@ -9,6 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gateway.adapters.rego import layers
+from gateway.adapters.rego.bundles.archive import MANIFEST
+from gateway.adapters.rego.bundles.manifest import parse as parse_manifest
 from gateway.adapters.rego.examination import answers
 from gateway.adapters.rego.finding import Finding
 from gateway.adapters.rego.layers import load, shipped
@@ -79,16 +82,17 @@ class TestReport:
         return not self.problems and bool(self.results) and all(result.passed for result in self.results)
 
 
-def check(path: Path) -> list[Finding]:
+def check(path: Path, *said_by: str) -> list[Finding]:
     """Everything wrong with the policies in ``path``, by file and line; empty = nothing found.
 
     They are read together with the shipped ones, unless they hold ``package gateway.main`` themselves. A single file is
     read as a folder that holds it alone: it cannot call functions of files beside it, and a ``data.json`` stands at the
-    root. Not to be called inside an event loop.
+    root. ``said_by`` says that they may only restrict, as their own ``.manifest`` can. Not to be called inside an event
+    loop.
     """
     place = _in_shipped(path)
     try:
-        bundle = read(shipped() if place else path)
+        bundle = read(shipped() if place else path, *said_by)
     except BundleError as error:
         return [Finding("", 0, "GW000", problem) for problem in error.problems]
     found = asyncio.run(_check(bundle))
@@ -107,8 +111,10 @@ def test(directory: Path, rule_deadline_s: float = RULE_DEADLINE_S) -> TestRepor
     return asyncio.run(_run_tests(bundle, label(directory), rule_deadline_s))
 
 
-def read(path: Path) -> Bundle:
+def read(path: Path, *said_by: str) -> Bundle:
     """The policies in ``path``, completed by the shipped ones unless they have a ``gateway.main`` of their own.
+
+    ``said_by``: who says that they may only restrict, besides their own manifest.
 
     Raises:
         BundleError: as ``layers.load``.
@@ -119,11 +125,22 @@ def read(path: Path) -> Bundle:
             folder = Path(scratch, path.absolute().parent.name or "file")
             folder.mkdir()
             shutil.copyfile(path, folder / path.name)
-            return read(folder)
-    alone = load([path])
+            return read(folder, *said_by, *_said_above(path))
+    own = layers.read(path)
+    own = own.restricted(*said_by) if said_by else own
+    alone = layers.joined([own])
     if any(re.search(r"^package\s+gateway\.main\s*$", module.text, re.MULTILINE) for module in alone.modules):
         return alone
-    return load([shipped(), path])
+    return layers.joined([layers.read(shipped()), own])
+
+
+def _said_above(file: Path) -> tuple[str, ...]:
+    """What the manifest of the bundle that a file stands in says of it."""
+    for folder in file.absolute().parents:
+        manifest = folder / MANIFEST
+        if manifest.is_file():
+            return (MANIFEST,) if parse_manifest(folder.name, manifest.read_bytes()).metadata.ostiary.deny_only else ()
+    return ()
 
 
 def _in_shipped(path: Path) -> str:
@@ -141,7 +158,7 @@ def label(directory: Path) -> str:
 
 
 async def _check(bundle: Bundle) -> list[Finding]:
-    findings = (await examine((*bundle.modules, *bundle.tests))).findings
+    findings = (await examine((*bundle.modules, *bundle.tests), bundle.deny_only)).findings
     if not findings:
         try:
             await preflight(bundle, EngineSettings().pool())

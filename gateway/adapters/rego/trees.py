@@ -73,6 +73,12 @@ def rule_name(rule: Mapping[str, Any]) -> str:
     return ".".join(static_path(head["refr"])[:1])
 
 
+def line_of(rule: Mapping[str, Any]) -> int:
+    """The line a rule begins on."""
+    (body,) = rule.values()
+    return int(body["span"]["line"])
+
+
 def stripped(node: Any) -> Any:
     """The tree without its places in the text: two expressions that are written alike are equal."""
     if isinstance(node, Mapping):

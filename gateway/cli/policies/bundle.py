@@ -9,7 +9,7 @@ import anyio
 import click
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.rego.bundles import building
+from gateway.adapters.rego.bundles import archive, building
 from gateway.cli import home
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
@@ -30,18 +30,21 @@ _out = click.option("--output", "-o", type=_FILE, default=Path("bundle.tar.gz"),
     "folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
 )
 @click.option("--config", "-c", type=_EXISTING, help="A gateway.toml.")
+@click.option("--deny-only", is_flag=True, help="Of DIR: write into its manifest that it may only restrict.")
 @_out
 @json_option
-def build(folder: Path | None, config: Path | None, output: Path) -> None:
+def build(folder: Path | None, config: Path | None, output: Path, *, deny_only: bool) -> None:
     """Write policy as one archive, its tests left out.
 
-    The policies in DIR become a bundle for a gateway to fetch. With --config, all that the gateway of that file serves
-    becomes one for an OPA server beside it.
+    The policies in DIR become a bundle for a gateway to fetch; what DIR/.manifest says of roots and metadata is kept.
+    With --config, all that the gateway of that file serves becomes one for an OPA server beside it.
     """
     if (folder is None) == (config is None):
         raise click.UsageError("give DIR or --config")
+    if config is not None and deny_only:
+        raise click.UsageError("--deny-only goes with DIR; gateway.toml says it of its own layers")
     try:
-        content = building.layer_archive(folder) if folder is not None else _whole(config)
+        content = building.layer_archive(folder, deny_only=deny_only) if folder is not None else _whole(config)
     except BundleError as error:
         raise Failed(
             "\n".join(shown(problem) for problem in error.problems), "see `ostiary policy check DIR`"
@@ -62,10 +65,13 @@ def sign(bundle: Path, key: Path, key_id: str) -> None:
 
     A gateway takes it from `[policy.sources.NAME]` with the key's public half as `public_key`; OPA, too, checks it.
     """
+    fix = "give the archive that `ostiary policy build` writes"
     try:
+        archive.read(str(bundle), bundle.read_bytes())
+        fix = "give a private key: openssl genpkey -algorithm ed25519 -out key.pem"
         content = building.signed(bundle.read_bytes(), key.read_bytes(), key_id)
     except BundleError as error:
-        raise Failed(shown(str(error)), "openssl genpkey -algorithm ed25519 -out key.pem") from None
+        raise Failed(shown(str(error)), fix) from None
     _write(bundle, content)
     answer({"bundle": str(bundle), "bytes": len(content)}, [f"signed: {bundle}"])
 
@@ -103,11 +109,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _told(found: dict[str, Any]) -> list[str]:
+    # A gateway of an earlier version does not say.
+    restricted = found.get("deny_only", ())
+    held = {one["origin"]: f"  deny-only, says {shown(' and '.join(one['said_by']))}" for one in restricted}
     lines = [
         f"revision  {shown(found['revision'])}",
         f"engine    {shown(found['engine'])}",
         f"since     {_moment(found['since_us'])}",
-        *(f"from      {shown(place)}" for place in found["origin"]),
+        *(f"from      {shown(place)}{held.get(place, '')}" for place in found["origin"]),
     ]
     candidate = found.get("candidate")
     if candidate:

@@ -5,13 +5,13 @@ them share where there were several, otherwise their own names. Nothing is draft
 what a rule denies outright, and for names that cannot be shown plainly to whoever reviews the draft.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gateway.cli.lookalikes import guarded
 from gateway.cli.policies.events import Input, Recorded
 from gateway.core.decision import Effect, Phase
 from gateway.core.tool import EffectClass
@@ -22,7 +22,6 @@ _LONGEST_VALUE = 64
 _CLOSED = "default.no_allow"
 _NEVER = frozenset({EffectClass.MONEY, EffectClass.DESTRUCTIVE})
 _EVER = frozenset({EffectClass.READ, EffectClass.WRITE})
-_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 Value = str | int | bool
 
 
@@ -33,7 +32,7 @@ class Left(StrEnum):
     DENIED = "a rule denies it, which no other package can take back"
     PARKED = "it waits for people, which no other package can take back"
     RARE = "seen fewer times than --min-calls"
-    NAME = "a name in it holds characters that cannot be seen"
+    NAME = "a name in it holds characters that cannot be seen, or look like others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,11 @@ def draft(decisions: Sequence[Recorded], min_calls: int) -> Draft:
 
 
 def is_plain(text: str) -> bool:
-    """Whether every character of a name can be seen, so that a reviewer reads what the engine reads."""
-    return bool(text) and not any(unicodedata.category(char) in _UNSEEN for char in text)
+    """Whether every character of a name can be seen and is what it looks like: a reviewer reads what the engine reads.
+
+    No blanks but the plain space, no marks, no letters of another script that pass for those around them.
+    """
+    return bool(text) and guarded(text) == text
 
 
 @dataclass(frozen=True, slots=True)

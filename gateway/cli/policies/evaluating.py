@@ -90,11 +90,14 @@ def replay(
     Raises:
         Misconfigured: a policy cannot be served.
     """
-    lacking = Counter(one.lacking for one in decisions if one.lacking is not None)
+    lacking: Counter[Lacking] = Counter()
     by_revision: dict[str, list[Recorded]] = {}
     for one in decisions:
-        if one.lacking is None:
+        why = _lacking(one)
+        if why is None:
             by_revision.setdefault(one.revision, []).append(one)
+        else:
+            lacking[why] += 1
     replayed: list[Replayed] = []
     mismatches: list[Mismatch] = []
     for revision, own in by_revision.items():
@@ -109,6 +112,12 @@ def replay(
         replayed += [Replayed(*one) for one in zip(own, before, after, strict=True)]
     ordered = sorted(replayed, key=lambda one: one.recorded.event.ostiary.index)
     return Replay(tuple(ordered), tuple(mismatches), dict(lacking))
+
+
+def _lacking(one: Recorded) -> Lacking | None:
+    # Whoever calls made-up names could fill the report with what any list with a pattern seems to allow newly.
+    is_tool = one.input is None or bool(one.input.tool.digest)
+    return one.lacking if one.lacking is not None or is_tool else Lacking.NO_TOOL
 
 
 def again(bundle: Bundle, pairs: Sequence["_Pair"], tick: Tick) -> tuple[list[Word], list[Mismatch]]:

@@ -124,6 +124,7 @@ class Lacking(StrEnum):
     FAULT = "the engine failed at the time, and policy never spoke"
     REVISION = "the policy of the time is not kept any more"
     UNKNOWN = "the record names no policy revision"
+    NO_TOOL = "a name of no tool, which no policy lets pass"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from gateway.settings import SettingsError
 Instead = Callable[[Bundle], Bundle]
 """What would be in force in the place of a bundle of the past."""
 _UNFAITHFUL = 2
+# What replays. With a real OPA before the gateway, too: it serves one policy at a time, and to calls.
+_EMBEDDED = "regorus "
 _TITLES = {
     Shift.FAULT: ("the candidate fails", "bold red"),
     Shift.NEWLY_ALLOWED: ("newly allowed", "bold red"),
@@ -114,6 +116,8 @@ def fidelity(done: Replay) -> Iterator[RenderableType]:
     yield Text(f"{count} recorded decisions evaluated again", "bold")
     for why, number in done.lacking.items():
         yield Text(f"{number} cannot be: {why}", "yellow")
+    for engine, number in _elsewhere(done).items():
+        yield Text(f"{number} were decided by {shown(engine)}; what follows is the embedded engine's word", "yellow")
     if not done.mismatches:
         yield Text(f"fidelity: {count} of {count} come out as they were recorded", "green")
         return
@@ -130,12 +134,18 @@ def counts(done: Replay) -> dict[str, Any]:
     """The same for machines."""
     return {
         "replayed": len(done.replayed),
+        "decided_by_another_engine": _elsewhere(done),
         "not_replayable": {str(why): number for why, number in done.lacking.items()},
         "fidelity": {
             "reproduced": len(done.replayed) - len(done.mismatches),
             "mismatches": [_mismatched(one) for one in done.mismatches],
         },
     }
+
+
+def _elsewhere(done: Replay) -> dict[str, int]:
+    engines = (one.recorded.event.ostiary.engine for one in done.replayed)
+    return dict(Counter(engine for engine in engines if engine and not engine.startswith(_EMBEDDED)))
 
 
 def _told(done: Replay, shifts: dict[Shift, list[Replayed]], found: Found) -> Iterator[RenderableType]:

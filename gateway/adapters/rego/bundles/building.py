@@ -1,12 +1,14 @@
 """Archives of policy, for a gateway to fetch or for an OPA server to serve."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import archive, signatures
 from gateway.adapters.rego.bundles.archive import MANIFEST, SIGNATURES
+from gateway.adapters.rego.bundles.manifest import Manifest, owned
 from gateway.adapters.rego.layers import Steps
 from gateway.core.bundle import Bundle, BundleError
 
@@ -14,18 +16,25 @@ from gateway.core.bundle import Bundle, BundleError
 _ROOT_STEPS = 2
 
 
-def layer_archive(folder: Path) -> bytes:
+def layer_archive(folder: Path, *, deny_only: bool = False) -> bytes:
     """The Rego and data of a folder, tests left out, with a manifest that says which part of ``data`` it owns.
 
+    Roots and metadata of the folder's own manifest are kept; ``deny_only`` adds that it may only restrict.
+
     Raises:
-        BundleError: the folder is no sound layer.
+        BundleError: the folder is no sound layer, or its manifest says a revision: that is what is written here.
     """
     layer = layers.read(folder)
-    if layer.manifest is not None:
-        raise BundleError(f"{folder}/{MANIFEST}: is written here; take it away")
+    said = layer.manifest or Manifest()
+    if said.revision:
+        raise BundleError(f"{folder}/{MANIFEST}: revision: is written here; take it away")
     bundle = layers.joined([layer])
     files = {name: content for name, content in layer.files.items() if not name.endswith("_test.rego")}
-    return archive.write(files | {MANIFEST: _manifest(bundle.revision, _outermost(_roots(bundle)))})
+    roots = owned(said) if "roots" in said.model_fields_set else _outermost(_roots(bundle))
+    metadata = said.metadata.model_dump(exclude_unset=True)
+    if deny_only:
+        metadata["ostiary"] = {"deny_only": True}
+    return archive.write(files | {MANIFEST: _manifest(bundle.revision, roots, metadata)})
 
 
 def bundle_archive(bundle: Bundle) -> bytes:
@@ -48,8 +57,9 @@ def signed(content: bytes, private_key: bytes, key_id: str) -> bytes:
     return archive.write(files | {SIGNATURES: signatures.signed(files, private_key, key_id)})
 
 
-def _manifest(revision: str, roots: Iterable[Steps]) -> bytes:
+def _manifest(revision: str, roots: Iterable[Steps], metadata: Mapping[str, Any] | None = None) -> bytes:
     members = {"revision": revision, "roots": ["/".join(root) for root in roots], "rego_version": 1}
+    members |= {"metadata": metadata} if metadata else {}
     return json.dumps(members, sort_keys=True).encode()
 
 

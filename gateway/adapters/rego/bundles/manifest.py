@@ -1,14 +1,45 @@
 """``.manifest``: what a bundle says of itself, above all which part of ``data`` it owns."""
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.bundle import BundleError
 
 _Root = Annotated[str, StringConstraints(max_length=512)]
+
+
+_SPELT = '"metadata": {"ostiary": {"deny_only": true}}'
+
+
+class Ours(BaseModel):
+    """What this gateway reads of a bundle's metadata; a key it does not know is refused.
+
+    Attributes:
+        deny_only: the bundle may only restrict. What gateway.toml says is not undone by false.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    deny_only: bool = False
+
+
+class Metadata(BaseModel):
+    """A bundle's metadata; what is not ours is free."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    ostiary: Ours = Ours()
+
+    @model_validator(mode="after")
+    def _says_it_where_it_counts(self) -> Self:
+        # Whoever writes this believes that the bundle is held to it.
+        if any(re.sub(r"[^a-z]", "", key.lower()) == "denyonly" for key in self.__pydantic_extra__ or ()):
+            raise ValueError(f"write {_SPELT}")
+        return self
 
 
 class Manifest(BaseModel):
@@ -17,6 +48,7 @@ class Manifest(BaseModel):
     Attributes:
         revision: what its builder calls this version; our own revision is a digest and does not depend on it.
         roots: paths below ``data``, ``a/b``; everything in the bundle stands below one of them, and nothing of another.
+        metadata: anything, but for what it says to us.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,7 +56,7 @@ class Manifest(BaseModel):
     revision: str = ""
     roots: tuple[_Root, ...] = ("",)
     rego_version: int = Field(1, ge=1, le=1)
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Metadata()
 
 
 def parse(label: str, content: bytes) -> Manifest:
