@@ -171,7 +171,7 @@ class LogTree(Protocol):
         """
 
     async def prove(self, index: int) -> str:
-        """The ``.tlog-proof`` of a record, up to the newest checkpoint.
+        """The ``.tlog-proof`` of a record, up to the newest checkpoint; the record is its extra data.
 
         Raises:
             NotFound: no such record.

@@ -11,12 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.tlog import HASH_SIZE, TILE_HEIGHT, node_hash
+from gateway.core.tlog import (
+    HASH_SIZE,
+    TILE_HEIGHT,
+    Checkpoint,
+    VerifierKey,
+    leaf_hash,
+    node_hash,
+    open_checkpoint,
+)
 
 WIDTH: Final = 1 << TILE_HEIGHT
 MAX_LEVEL: Final = 63
 ENTRIES: Final = "entries"
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
+_EXTRA, _INDEX = "extra ", "index "
 _MAX_PROOF = 64
 _LENGTH = struct.Struct(">H")
 _PATH = re.compile(r"(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
@@ -83,6 +92,23 @@ class Tile:
     def is_in(self, size: int) -> bool:
         """Whether a tree of ``size`` leaves has all the hashes of this tile."""
         return self.first + self.width <= size >> (TILE_HEIGHT * self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That an entry is in the tree of a signed checkpoint; a ``.tlog-proof`` file.
+
+    Attributes:
+        index: place of the entry.
+        hashes: siblings from the leaf up.
+        checkpoint: the signed note.
+        entry: the entry itself, as extra data, or empty; it proves nothing until its hash was checked.
+    """
+
+    index: int
+    hashes: tuple[bytes, ...]
+    checkpoint: str
+    entry: bytes = b""
 
 
 def tiles(size: int) -> Iterator[Tile]:
@@ -180,14 +206,15 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proo
         raise ProofError("the proof does not lead to the roots of the trees")
 
 
-def write_proof(index: int, hashes: Sequence[bytes], checkpoint: str) -> str:
-    """A ``.tlog-proof`` file: the proof that an entry is in the tree of a signed checkpoint."""
-    lines = (base64.b64encode(each).decode() for each in hashes)
-    return "\n".join((PROOF_HEADER, f"index {index}", *lines, "", checkpoint))
+def write_proof(proof: Proof) -> str:
+    """A ``.tlog-proof`` file."""
+    extra = (_EXTRA + base64.b64encode(proof.entry).decode(),) if proof.entry else ()
+    hashes = (base64.b64encode(each).decode() for each in proof.hashes)
+    return "\n".join((PROOF_HEADER, *extra, f"{_INDEX}{proof.index}", *hashes, "", proof.checkpoint))
 
 
-def read_proof(text: str) -> tuple[int, list[bytes], str]:
-    """Index, hashes and checkpoint of a ``.tlog-proof`` file; extra data is passed over, as nobody vouches for it.
+def read_proof(text: str) -> Proof:
+    """What a ``.tlog-proof`` file says.
 
     Raises:
         ProofError: malformed.
@@ -196,12 +223,28 @@ def read_proof(text: str) -> tuple[int, list[bytes], str]:
     lines = head.split("\n")
     if not blank or lines.pop(0) != PROOF_HEADER:
         raise ProofError("this is no tlog-proof file")
-    if lines and lines[0].startswith("extra "):
-        lines.pop(0)
-    number = lines.pop(0).removeprefix("index ") if lines and lines[0].startswith("index ") else ""
+    extra = lines.pop(0).removeprefix(_EXTRA) if lines and lines[0].startswith(_EXTRA) else ""
+    number = lines.pop(0).removeprefix(_INDEX) if lines and lines[0].startswith(_INDEX) else ""
     if _NUMBER.fullmatch(number) is None or len(lines) > _MAX_PROOF:
         raise ProofError("the proof is malformed")
-    return int(number), [_hash(line) for line in lines], checkpoint
+    hashes = tuple(_decoded(line) for line in lines)
+    if any(len(each) != HASH_SIZE for each in hashes):
+        raise ProofError("a hash in the proof is no SHA-256 hash")
+    return Proof(int(number), hashes, checkpoint, _decoded(extra))
+
+
+def check_proof(proof: Proof, key: VerifierKey) -> Checkpoint:
+    """Check the entry of a proof against the log's public key; returns the checkpoint it is under.
+
+    Raises:
+        ProofError: the entry is not there, or not in the tree.
+        NoteError: the checkpoint is not signed by that key.
+    """
+    checkpoint = open_checkpoint(proof.checkpoint, key)
+    if not proof.entry:
+        raise ProofError("the proof does not hold the entry itself")
+    check_inclusion(leaf_hash(proof.entry), proof.index, checkpoint.size, proof.hashes, checkpoint.root)
+    return checkpoint
 
 
 def _siblings(index: int, begin: int, end: int) -> list[tuple[int, int]]:
@@ -255,12 +298,12 @@ def _perfect(begin: int, end: int) -> Iterator[Node]:
         begin += 1 << level
 
 
-def _hash(line: str) -> bytes:
+def _decoded(line: str) -> bytes:
     try:
         decoded = base64.b64decode(line, validate=True)
     except ValueError:
-        raise ProofError("a hash in the proof is not base64") from None
+        raise ProofError("the proof is not base64") from None
     # Stray bits in the last character: an altered proof must not pass as the same one.
-    if len(decoded) != HASH_SIZE or base64.b64encode(decoded).decode() != line:
-        raise ProofError("a hash in the proof is no SHA-256 hash")
+    if base64.b64encode(decoded).decode() != line:
+        raise ProofError("the proof is not base64 as it is written")
     return decoded

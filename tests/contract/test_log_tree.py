@@ -69,10 +69,10 @@ async def test_every_tile_and_every_proof(tmp_path: Path, size: int) -> None:
                 assert unbundle(bundled) == entries[tile.first : tile.first + tile.width]
         key = VerifierKey.parse((tmp_path / "keys/log.vkey").read_text())
         for index in range(size):
-            number, proof, note = read_proof(await books.tree.prove(index))
-            checkpoint = open_checkpoint(note, key)
-            assert (number, checkpoint.size) == (index, size)
-            check_inclusion(hashes[index], index, size, proof, checkpoint.root)
+            proof = read_proof(await books.tree.prove(index))
+            checkpoint = open_checkpoint(proof.checkpoint, key)
+            assert (proof.index, proof.entry, checkpoint.size) == (index, entries[index], size)
+            check_inclusion(hashes[index], index, size, proof.hashes, checkpoint.root)
     assert check(tmp_path).ok
 
 
@@ -88,8 +88,8 @@ async def test_a_large_log(tmp_path: Path) -> None:
         sizes = {1, 255, 256, 257, 4096, 65_535, 65_536, 65_537, LARGE - 1, LARGE}
         known = roots(entries, sizes)
         for index in (0, 255, 256, 65_535, 65_536, LARGE - 1):
-            _, proof, _ = read_proof(await books.tree.prove(index))
-            check_inclusion(hashes[index], index, LARGE, proof, known[LARGE])
+            proof = read_proof(await books.tree.prove(index))
+            check_inclusion(hashes[index], index, LARGE, proof.hashes, known[LARGE])
         for old in sorted(sizes):
             for new in [each for each in sizes if each >= old]:
                 end, path = await books.tree.extend(old, new)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.tiles import (
     WIDTH,
+    Proof,
     ProofError,
     Tile,
     bundle,
@@ -197,20 +198,23 @@ def test_bundles(entries: list[bytes]) -> None:
             unbundle(data[:cut])
 
 
-@given(st.integers(0, 2**63 - 1), st.lists(st.binary(min_size=32, max_size=32), max_size=63))
-def test_proof_files(index: int, hashes: list[bytes]) -> None:
-    """Read back as written; the checkpoint stands in it verbatim; extra data is passed over."""
-    text = write_proof(index, hashes, NOTE)
-    assert text.startswith(f"c2sp.org/tlog-proof@v1\nindex {index}\n")
+@given(st.integers(0, 2**63 - 1), st.lists(st.binary(min_size=32, max_size=32), max_size=63), st.binary(max_size=99))
+def test_proof_files(index: int, hashes: list[bytes], entry: bytes) -> None:
+    """Read back as written; the checkpoint stands in it verbatim."""
+    proof = Proof(index, tuple(hashes), NOTE, entry)
+    text = write_proof(proof)
+    assert text.startswith("c2sp.org/tlog-proof@v1\n" + ("extra " if entry else f"index {index}\n"))
     assert text.endswith("\n\n" + NOTE)
-    assert read_proof(text) == (index, hashes, NOTE)
-    assert read_proof(text.replace("\nindex", "\nextra AAAA\nindex", 1)) == (index, hashes, NOTE)
+    assert read_proof(text) == proof
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("@v1", "@v2"),
+        ("extra Z", "extra  Z"),
+        ("extra Zg==", "extra Zh=="),
+        ("extra Zg==", "extra Zg"),
         ("index 7", "index 07"),
         ("index 7", "index -7"),
         ("index 7", "index \u0667"),
@@ -225,7 +229,7 @@ def test_proof_files(index: int, hashes: list[bytes]) -> None:
 )
 def test_a_malformed_proof_file(old: str, new: str) -> None:
     """Refused, never read as something else."""
-    text = write_proof(7, [bytes(32)], NOTE.replace("\n\n", "\n"))
+    text = write_proof(Proof(7, (bytes(32),), NOTE.replace("\n\n", "\n"), b"f"))
     assert old in text
     with pytest.raises(ProofError):
         read_proof(text.replace(old, new, 1))

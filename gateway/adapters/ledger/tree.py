@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.errors import NotFound
-from gateway.core.tiles import Tile, bundle, consistency, inclusion, write_proof
+from gateway.core.tiles import Proof, Tile, bundle, consistency, inclusion, write_proof
 from gateway.core.tlog import TILE_HEIGHT, Checkpoint, node_hash
 
 _NEWEST = "select note from checkpoints order by win desc limit 1"
@@ -52,7 +52,9 @@ class LogTree:
         def read(db: sqlite3.Connection, size: int, note: str) -> str:
             if index >= size:
                 raise NotFound("the log has no such record yet", cause_code="record")
-            return write_proof(index, inclusion(index, size, partial(_node, db)), note)
+            hashes = inclusion(index, size, partial(_node, db))
+            (entry,) = _column(db, _ENTRIES, (index, index + 1), 1)
+            return write_proof(Proof(index, tuple(hashes), note, entry))
 
         return await self._read(read)
 

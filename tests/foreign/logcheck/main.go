@@ -169,14 +169,16 @@ func checkRecord(l log, tree tlog.Tree, reader tlog.HashReader, verifier note.Ve
 	}
 	head, signed, found := strings.Cut(string(file), "\n\n")
 	lines := strings.Split(head, "\n")
-	if !found || len(lines) < 2 || lines[0] != "c2sp.org/tlog-proof@v1" || lines[1] != fmt.Sprintf("index %d", index) {
+	extra := "extra " + base64.StdEncoding.EncodeToString(entries[index])
+	named := fmt.Sprintf("index %d", index)
+	if !found || len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" || lines[1] != extra || lines[2] != named {
 		return errors.New("not a proof of this record")
 	}
 	later, err := open([]byte(signed), verifier)
 	if err != nil {
 		return err
 	}
-	hashes, err := decode(lines[2:])
+	hashes, err := decode(lines[3:])
 	if err != nil {
 		return err
 	}
