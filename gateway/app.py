@@ -177,6 +177,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         runs=record.runs,
         issuer=issuer,
         reader=record.reader,
+        tree=record.tree,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,

@@ -14,6 +14,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.tree import LogTree
 from gateway.core.ports import Clock, Meter
 from gateway.settings import GatewaySettings
 
@@ -25,6 +26,7 @@ class Books:
     log: SignedLog
     runs: RunRegistry
     reader: LogReader
+    tree: LogTree
     changes: ChangeLog
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
@@ -59,6 +61,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
     reader = await stack.enter_async_context(LogReader(settings.state, keys))
+    tree = LogTree(reader)
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
     reviewers = ReviewerRegistry(ledger, reader, keys, clock)
     await reviewers.load()
@@ -68,4 +71,4 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    return Books(log, runs, reader, ChangeLog(ledger, keys, clock), reviewers, approvals, leases, activations)
+    return Books(log, runs, reader, tree, ChangeLog(ledger, keys, clock), reviewers, approvals, leases, activations)

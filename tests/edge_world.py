@@ -22,6 +22,7 @@ from tests.fakes.desk import (
     FakeReader,
     FakeReviewerDesk,
     FakeRunDesk,
+    FakeTree,
 )
 
 URL = "http://gateway.test"
@@ -90,6 +91,7 @@ class Edge:
             runs=FakeRunDesk(self.world.clock, self.world.runs),
             issuer=HexIssuer(self.world.identity),
             reader=self.reader,
+            tree=FakeTree(self.reader),
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),

@@ -74,7 +74,7 @@ class Gateway:
 
     def size(self) -> int:
         """How many records the log has, by its newest signed checkpoint."""
-        return int(self.http.get("/v1/audit/checkpoint").text.split("\n")[1])
+        return int(self.http.get("/v1/audit/log/checkpoint").text.split("\n")[1])
 
     def records(self, **query: Any) -> list[dict[str, Any]]:
         """Records of the log, in order; ``after`` is the index of the last one that is not wanted."""

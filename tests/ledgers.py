@@ -18,6 +18,7 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
@@ -61,6 +62,7 @@ class Books:
     clock: Clock
     ledger: Ledger
     reader: LogReader
+    tree: LogTree
     runs: RunRegistry
     log: SignedLog
     meter: Tally
@@ -97,7 +99,7 @@ async def open_books(
         archive = Archive(ledger, reader, runs, reviewers, keys, ticking)
         approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
         log = SignedLog(ledger, runs, Scribe(ticking, keys), meter, clean)
-        yield Books(folder, keys, ticking, ledger, reader, runs, log, meter, reviewers, approvals)
+        yield Books(folder, keys, ticking, ledger, reader, LogTree(reader), runs, log, meter, reviewers, approvals)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

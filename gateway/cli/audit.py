@@ -7,6 +7,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.moments import ago_or_moment
+from gateway.cli.proving import prove
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import answer, columns
 from gateway.cli.verifying import verify
@@ -17,6 +18,7 @@ def audit() -> None:
     """Search and verify the signed log."""
 
 
+audit.add_command(prove)
 audit.add_command(verify)
 
 

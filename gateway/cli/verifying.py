@@ -12,6 +12,7 @@ from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
 from gateway.adapters.ledger.verify import Means
 from gateway.adapters.ledger.verify import verify as check_log
+from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
 
@@ -23,16 +24,23 @@ from gateway.cli.screen import Misconfigured, answer, json_option, shown
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="A checkpoint kept elsewhere, which the log must extend."
 )
+@click.option("--proof", type=click.Path(path_type=Path), help="Check one record by its .tlog-proof; no log is needed.")
 @click.option("--payloads", is_flag=True, help="Open every payload, too: needs STATE/keys/payload.kek.")
 @state_option
 @json_option
-def verify(state: Path, vkey: Path | None, checkpoint: Path | None, *, payloads: bool) -> None:
+def verify(state: Path, vkey: Path | None, checkpoint: Path | None, proof: Path | None, *, payloads: bool) -> None:
     """Check every record, run, payload, data key and signature of the log.
 
+    With --proof: check one record by a file that `ostiary audit prove` wrote, wherever it came from.
+
     Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
-    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/checkpoint answers, or
-    a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
+    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/log/checkpoint answers,
+    or a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
     """
+    if proof is not None:
+        key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
+        answer(*proven(_text(proof, "proof", "--proof"), key))
+        return
     kek = _kek(state / "keys" / PAYLOAD_KEK)
     if payloads and kek is None:
         raise Misconfigured(

@@ -3,13 +3,14 @@
 Nothing here reaches a tool. ``app.py`` builds the one ``Desk`` beside the one ``Ports``.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
+from gateway.core.tiles import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,16 @@ class AuditReader(Protocol):
     async def decisions(self, query: Query) -> tuple[Recorded, ...]:
         """Matching ``decision`` records in log order, with what policy read and said."""
 
+    async def payload(self, call_id: str, role: str) -> Any:
+        """A sealed payload, opened and decoded: ``role`` is ``request``, ``reasons``, ``error`` or ``result``.
+
+        Returns None where there is none or where its key was destroyed.
+        """
+
+
+class LogTree(Protocol):
+    """The log's Merkle tree, for whoever checks it. Nothing it says has to be believed: a checkpoint signs for all."""
+
     async def checkpoint(self) -> str:
         """The newest signed checkpoint (C2SP signed note).
 
@@ -152,10 +163,25 @@ class AuditReader(Protocol):
             NotFound: nothing was logged yet.
         """
 
-    async def payload(self, call_id: str, role: str) -> Any:
-        """A sealed payload, opened and decoded: ``role`` is ``request``, ``reasons``, ``error`` or ``result``.
+    async def tile(self, tile: Tile) -> bytes:
+        """Hashes of a tile, or the entries of a bundle.
 
-        Returns None where there is none or where its key was destroyed.
+        Raises:
+            NotFound: the tree is not so large.
+        """
+
+    async def prove(self, index: int) -> str:
+        """The ``.tlog-proof`` of a record, up to the newest checkpoint; the record is its extra data.
+
+        Raises:
+            NotFound: no such record.
+        """
+
+    async def extend(self, old: int, new: int | None) -> tuple[int, Sequence[bytes]]:
+        """Size of the newer tree (the newest where None) and the proof that the tree of ``old`` records begins it.
+
+        Raises:
+            NotFound: the log has no trees of these sizes.
         """
 
 
@@ -336,6 +362,7 @@ class Desk:
     runs: RunDesk
     issuer: TokenIssuer
     reader: AuditReader
+    tree: LogTree
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk

@@ -8,13 +8,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 HASH_SIZE = 32
+TILE_HEIGHT = 8
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 _ED25519 = b"\x01"
 _KEY_ID_SIZE = 4
@@ -48,14 +49,22 @@ class Frontier:
     size: int = 0
     peaks: list[bytes] = field(default_factory=list)
 
-    def append(self, leaf: bytes) -> None:
-        """Add one leaf hash."""
-        peaks, size = self.peaks, self.size
+    def append(self, leaf: bytes) -> Sequence[tuple[int, int, bytes]]:
+        """Add one leaf hash.
+
+        Returns the tops of the tiles that are full with it, as (level, place, hash): what the tiles above are made of.
+        """
+        peaks, size, level = self.peaks, self.size, 0
+        tops: list[tuple[int, int, bytes]] = []
         while size & 1:
             leaf = node_hash(peaks.pop(), leaf)
             size >>= 1
+            level += 1
+            if level % TILE_HEIGHT == 0:
+                tops.append((level, size, leaf))
         peaks.append(leaf)
         self.size += 1
+        return tops
 
     def root(self) -> bytes:
         """Root of the tree of all leaves so far."""

@@ -25,6 +25,7 @@ from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
 from gateway.edge.rest_leases import LeaseRest
+from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
 from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
@@ -87,6 +88,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ReviewerRest(desk).operations(),
         *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
+        *LogRest(desk).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )
@@ -175,7 +177,8 @@ class _Hardened:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message["headers"] = [*message["headers"], *self._headers]
+            own = {name for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(each for each in self._headers if each[0] not in own)]
         await self._send(message)
 
 

@@ -1,4 +1,4 @@
-"""REST for auditors: search the log, one run's timeline, the newest checkpoint."""
+"""REST for auditors: search the log, one run's timeline."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gateway.core.desk import Desk, LogRecord, Query
 from gateway.core.errors import NotFound
-from gateway.edge.reply import TEXT, Reply
+from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
 
 _MAX_US = 2**53
@@ -81,16 +81,6 @@ class AuditRest:
                 query=RunQuery,
                 refusals=(NotFound,),
             ),
-            Operation(
-                "GET",
-                "/v1/audit/checkpoint",
-                "checkpoint",
-                "The newest signed checkpoint, a C2SP signed note.",
-                self.checkpoint,
-                "text/plain",
-                scopes=("audit",),
-                refusals=(NotFound,),
-            ),
         )
 
     async def search(self, asked: Asked) -> Reply:
@@ -105,10 +95,6 @@ class AuditRest:
         if not found and query.after < 0:
             raise NotFound("no record of such a run", cause_code="run")
         return _page(found, query.limit)
-
-    async def checkpoint(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
-        """The note, verbatim."""
-        return Reply(200, (await self._reader.checkpoint()).encode(), TEXT)
 
 
 def shown_record(record: LogRecord) -> RecordShown:

@@ -8,10 +8,12 @@ from pathlib import Path
 import anyio
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK
 from gateway.cli.root import ostiary
+from gateway.core.tlog import Signer
 from tests.ledgers import Walk, open_books
 
 
@@ -104,3 +106,48 @@ def test_a_log_without_its_key_is_a_usage_error(tmp_path: Path) -> None:
     done = verify(tmp_path)
     assert done.exit_code == 2
     assert LOG_VKEY in done.stderr
+
+
+def proof_of(state: Path, index: int) -> Path:
+    """A file that proves a record."""
+
+    async def ask() -> str:
+        async with open_books(state) as books:
+            return await books.tree.prove(index)
+
+    path = state / f"{index}.tlog-proof"
+    path.write_text(anyio.run(ask), "utf-8")
+    return path
+
+
+def test_a_proof_needs_the_public_key_and_nothing_else(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The record, its place and the signed root are said; nothing of the log is read."""
+    proof, vkey = proof_of(state, 4), state / "keys" / LOG_VKEY
+    nowhere = tmp_path_factory.mktemp("nowhere")
+    done = verify(nowhere, "--proof", str(proof), "--vkey", str(vkey))
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "proven: record 4 is in the log gateway.test/log")
+    said = json.loads(verify(nowhere, "--proof", str(proof), "--vkey", str(vkey), "--json").stdout)
+    assert (said["ok"], said["index"], said["record"]["v"]) == (True, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("index 4", "index 3"), ("@v1", "@v2"), ("\n\ngateway", "\ngateway"), ("extra ", "extra A"), ("log\n", "lag\n")],
+)
+def test_an_altered_proof_proves_nothing(state: Path, old: str, new: str) -> None:
+    """Exit code 1 and what is wrong; for machines ``ok`` is false."""
+    proof = proof_of(state, 4)
+    proof.write_text(proof.read_text("utf-8").replace(old, new, 1), "utf-8")
+    done = verify(state, "--proof", str(proof), "--json")
+    assert (done.exit_code, json.loads(done.stdout)["ok"]) == (1, False)
+    assert "the proof does not hold" in done.stderr
+
+
+def test_a_proof_under_another_key_proves_nothing(state: Path) -> None:
+    """Whose log it is counts, and a proof without its record says so."""
+    proof, other = proof_of(state, 4), state / "other.vkey"
+    other.write_text(Signer("gateway.test/log", Ed25519PrivateKey.generate()).key.text, "ascii")
+    assert verify(state, "--proof", str(proof), "--vkey", str(other)).exit_code == 1
+    first, _, rest = proof.read_text("utf-8").split("\n", 2)
+    proof.write_text(f"{first}\n{rest}", "utf-8")
+    assert "does not hold the entry" in verify(state, "--proof", str(proof)).stderr

@@ -307,7 +307,7 @@ async def test_records_are_found_by_what_they_say(books: Books) -> None:
 async def test_the_checkpoint_covers_all_records(books: Books) -> None:
     """The newest checkpoint is a signed note over the number of records."""
     await Walk(books).go()
-    note = await books.reader.checkpoint()
+    note = await books.tree.checkpoint()
     assert note.splitlines()[:2] == ["gateway.test/log", str(len(books.records()))]
 
 

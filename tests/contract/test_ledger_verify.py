@@ -269,9 +269,9 @@ async def test_a_log_cut_back_to_a_signed_state_is_found_by_a_checkpoint_kept_el
     async with open_books(tmp_path, StepClock()) as books:
         for _ in range(84):
             await Walk(books, more={"session": "s"}).go()
-        kept = await books.reader.checkpoint()
+        kept = await books.tree.checkpoint()
         await Walk(books, more={"session": "s"}).go()
-        newest = await books.reader.checkpoint()
+        newest = await books.tree.checkpoint()
     vkey = (tmp_path / "keys/log.vkey").read_text()
     assert verify(tmp_path, vkey, Means(kept)).ok
     assert verify(tmp_path, vkey, Means(newest)).ok

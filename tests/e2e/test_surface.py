@@ -1,12 +1,17 @@
 """What operators and scripts hold on to: probes, metrics, the API's document, the command line."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
 
 from tests.e2e.house import House
+from tests.foreign.building import logcheck, refusal
 from tests.gateways import ostiary
+
+__all__ = ["logcheck"]
 
 
 def test_the_probes_need_no_credential(house: House) -> None:
@@ -103,4 +108,19 @@ def test_a_day_at_the_command_line(house: House) -> None:
     assert [record["type"] for record in line][::4] == ["run.started", "decision"]
     assert gateway.ask("audit", "verify")["ok"] is True
     assert gateway.ask("run", "end", run_id)["ended"] is True
+    proof = gateway.folder / "start.tlog-proof"
+    gateway.ask("audit", "prove", str(line[0]["index"]), "--output", str(proof))
+    vkey = str(gateway.state / "keys/log.vkey")
+    proven = json.loads(ostiary("audit", "verify", "--proof", str(proof), "--vkey", vkey, "--json").stdout)
+    assert (proven["index"], proven["record"]["run_id"]) == (line[0]["index"], run_id)
     assert gateway.ask("tool", "call", "erp.add_note", "--arg", "text=Late", token=token, code=1)["status"] == 404
+
+
+@pytest.mark.requirement("AUDIT-1")
+def test_foreign_code_checks_the_log_as_it_is_served(house: House, logcheck: Path) -> None:
+    """With the URL, an auditor's token and the public key: every record, while the gateway goes on writing."""
+    gateway = house.gateway
+    token = gateway.token("ada", scopes=["audit"])
+    vkey = (gateway.state / "keys/log.vkey").read_text("ascii").strip()
+    assert refusal(logcheck, f"{gateway.url}/v1/audit/log", vkey, token) is None
+    assert "401" in str(refusal(logcheck, f"{gateway.url}/v1/audit/log", vkey, "none"))

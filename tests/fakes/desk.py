@@ -1,6 +1,6 @@
 """A desk on fakes: runs in a dictionary, tokens in the clear, a log read from a list."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +10,7 @@ from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, Recorded, RunRequest, Whose
 from gateway.core.errors import Forbidden, NotFound
+from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
@@ -82,15 +83,42 @@ class FakeReader:
         found = await self.search(replace(query, type="decision"))
         return tuple(Recorded(record, *self.said.get(record.index, (None, None))) for record in found)
 
-    async def checkpoint(self) -> str:
-        """A text in the place of a checkpoint."""
-        if not self.records:
-            raise NotFound("nothing was logged yet")
-        return f"fake log\n{len(self.records)}\n"
-
     async def payload(self, call_id: str, role: str) -> Any:
         """The payload, or None."""
         return self.payloads.get((call_id, role))
+
+
+@dataclass(slots=True)
+class FakeTree:
+    """The tree of a log given as records: a tree in all but its hashes."""
+
+    reader: FakeReader
+
+    async def checkpoint(self) -> str:
+        """A text in the place of a checkpoint."""
+        if not self.reader.records:
+            raise NotFound("nothing was logged yet")
+        return f"fake log\n{len(self.reader.records)}\n"
+
+    async def tile(self, tile: Tile) -> bytes:
+        """Its path."""
+        if not tile.is_in(len(self.reader.records)):
+            raise NotFound("the log has no such tile yet", cause_code="tile")
+        return tile.path.encode()
+
+    async def prove(self, index: int) -> str:
+        """A text in the place of a proof."""
+        if index >= len(self.reader.records):
+            raise NotFound("the log has no such record yet", cause_code="record")
+        return f"proof of {index}\n"
+
+    async def extend(self, old: int, new: int | None) -> tuple[int, Sequence[bytes]]:
+        """One hash in the place of a proof."""
+        size = len(self.reader.records)
+        end = size if new is None else new
+        if not old <= end <= size:
+            raise NotFound("the log has no trees of these sizes, in this order", cause_code="tree_size")
+        return end, [bytes(32)]
 
 
 def _matches(record: LogRecord, query: Query) -> bool:
@@ -191,10 +219,12 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
     """A desk whose parts are all well."""
     journal = Journal()
     identity = FakeIdentity(journal, {"good": AGENT})
+    reader = FakeReader()
     return Desk(
         runs=FakeRunDesk(clock or StepClock(), runs or FakeRuns(journal)),
         issuer=FakeIssuer(identity),
-        reader=FakeReader(),
+        reader=reader,
+        tree=FakeTree(reader),
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),

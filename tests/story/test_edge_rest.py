@@ -178,7 +178,10 @@ MATRIX = [
     ("POST", "/v1/tokens", {"user": "ada"}, {"admin": 201, "person": 403, "auditor": 403, "good": 403}),
     ("GET", "/v1/audit/records", None, {"auditor": 200, "admin": 403, "person": 403, "good": 403}),
     ("GET", "/v1/audit/runs/r", None, {"auditor": 404, "good": 403}),
-    ("GET", "/v1/audit/checkpoint", None, {"auditor": 404, "good": 403}),
+    ("GET", "/v1/audit/log/checkpoint", None, {"auditor": 404, "good": 403}),
+    ("GET", "/v1/audit/log/tile/0/000.p/1", None, {"auditor": 404, "good": 403}),
+    ("GET", "/v1/audit/log/proofs/0", None, {"auditor": 404, "good": 403}),
+    ("GET", "/v1/audit/log/consistency?old=0", None, {"auditor": 200, "person": 403, "good": 403}),
     ("GET", "/v1/tools", None, {"good": 200, "auditor": 403, "noscope": 403}),
     ("POST", STOCK, {}, {"good": 200, "auditor": 403, "noscope": 403}),
 ]
@@ -273,7 +276,7 @@ async def test_the_log_is_searched() -> None:
         page = (await auditor.get("/v1/audit/records?limit=2&after=1")).json()
         assert ([item["index"] for item in page["records"]], page.get("next")) == ([2], None)
         assert len((await auditor.get(f"/v1/audit/runs/{RUN.id}")).json()["records"]) == 3
-        note = await auditor.get("/v1/audit/checkpoint")
+        note = await auditor.get("/v1/audit/log/checkpoint")
         assert (note.text, note.headers["content-type"]) == ("fake log\n3\n", "text/plain; charset=utf-8")
         for query in ("limit=0", "limit=x", "limit=1&limit=2", "colour=red", "effect=maybe", "%ff=1", "limit"):
             assert (await auditor.get(f"/v1/audit/records?{query}")).status_code == 400, query

@@ -124,8 +124,8 @@ class Batch:
     def store(self, signer: Signer) -> str:
         """Write all rows and the checkpoint that covers them; returns the checkpoint."""
         db, rows = self.db, self._rows
-        for leaf_digest in rows.leaves:
-            self.frontier.append(leaf_digest)
+        tops = [top for leaf_digest in rows.leaves for top in self.frontier.append(leaf_digest)]
+        db.executemany("insert into nodes values (?, ?, ?)", tops)
         db.executemany("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records)
         db.executemany("insert into payloads values (?, ?)", rows.payloads)
         db.executemany("insert into intents values (?, ?)", rows.opened.items())

@@ -14,7 +14,7 @@ from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoin
 DATABASE = "log.db"
 GUARD = "log.guard"
 LOCK = "log.lock"
-_FORMAT = 4
+_FORMAT = 5
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
 # Pages of the write-ahead log before they move into the database: the same few pages are written by every commit, and
@@ -53,6 +53,7 @@ create index records_request on records (agent, ts) where type = '{EventType.TOO
 create index records_agent on records (agent) where agent is not null;
 create table payloads (pid integer primary key, sealed blob not null) strict;
 create table deks (id text primary key, wrapped blob not null) strict, without rowid;
+create table nodes (level integer, place integer, hash blob not null, primary key (level, place)) strict, without rowid;
 create table checkpoints (
   win integer primary key,
   size integer not null,

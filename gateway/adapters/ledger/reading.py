@@ -149,18 +149,6 @@ class LogReader:
 
         return await self.ask(run)
 
-    async def checkpoint(self) -> str:
-        """The newest signed checkpoint; see ``core.desk.AuditReader``."""
-
-        def run(db: sqlite3.Connection) -> str | None:
-            row = db.execute("select note from checkpoints order by win desc limit 1").fetchone()
-            return None if row is None else str(row[0])
-
-        note = await self.ask(run)
-        if note is None:
-            raise NotFound("nothing was logged yet")
-        return note
-
     async def payload(self, call_id: str, role: str) -> Any:
         """A sealed payload, opened and decoded; see ``core.desk.AuditReader``."""
         return await self.ask(lambda db: self._payload(db, "call_id", call_id, role))

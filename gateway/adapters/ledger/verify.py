@@ -181,6 +181,7 @@ class _Verification:
         )
         self._checkpoint = next(self._checkpoints, None)
         self._covered = 0
+        self._nodes = 0
 
     def run(self) -> None:
         report = self._report
@@ -200,7 +201,8 @@ class _Verification:
             report.add(report.size, None, f"records {report.size} to {index - 1} are missing")
             report.size = index
         actual = leaf_hash(entry)
-        self._frontier.append(actual)
+        for level, place, top in self._frontier.append(actual):
+            self._check_node(level, place, top)
         if actual != digest:
             report.add(index, record_id, "the record was altered: its bytes do not have the hash stored with it")
         try:
@@ -217,6 +219,12 @@ class _Verification:
         if leaf.payloads:
             self._check_payloads(leaf, index)
         self._signatures.record(leaf.type, index, entry, self._opened)
+
+    def _check_node(self, level: int, place: int, top: bytes) -> None:
+        row = self._db.execute("select hash from nodes where level = ? and place = ?", (level, place)).fetchone()
+        if row != (top,):
+            self._report.add(None, None, f"node {place} at level {level} of the tree is not what the records give")
+        self._nodes += 1
 
     def _check_columns(self, leaf: _Leaf, row: tuple[Any, ...]) -> None:
         effect = leaf.body.effect if leaf.type is EventType.DECISION else None
@@ -296,6 +304,8 @@ class _Verification:
             report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
         self._landmarks.finish()
         self._signatures.finish(self._db)
+        if self._db.execute("select count(*) from nodes").fetchone() != (self._nodes,):
+            report.add(None, None, "there are nodes of the tree that the records do not give")
         report.open_calls = tuple(self._open_calls)
         if dict(self._db.execute("select call_id, idx from intents")) != self._open_calls:
             report.add(None, None, "the list of open calls is not what the records say")

@@ -90,7 +90,7 @@ class Feed:
 
     def _size(self) -> int:
         try:
-            note = self._line.text("/v1/audit/checkpoint")
+            note = self._line.text("/v1/audit/log/checkpoint")
         except Failed as refusal:
             if isinstance(refusal.document, dict) and refusal.document.get("status") == _NOT_FOUND:
                 return 0  # nothing was logged yet

@@ -1,0 +1,65 @@
+"""``ostiary audit prove``, and what ``verify --proof`` says of the file it writes."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gateway.cli.reach import Reach, reaching
+from gateway.cli.screen import Failed, answer, shown
+from gateway.core.tiles import ProofError, check_proof, read_proof
+from gateway.core.tlog import NoteError, VerifierKey
+
+_PATIENCE_S = 60.0
+
+
+@click.command()
+@click.argument("index", type=click.IntRange(0))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write [INDEX.tlog-proof]."
+)
+@reaching
+def prove(reach: Reach, index: int, output: Path | None) -> None:
+    """Write the proof that the record INDEX is in the log, with the record in it.
+
+    Whoever has the log's public key checks it with nothing else: `ostiary audit verify --proof FILE --vkey KEY`, or any
+    tool that reads C2SP tlog-proof files. INDEX is what `ostiary audit search` shows.
+    """
+    with reach.line(_PATIENCE_S) as line:
+        text = line.text(f"/v1/audit/log/proofs/{index}")
+    path = output or Path(f"{index}.tlog-proof")
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror}", "name another file with --output") from None
+    answer({"index": index, "file": str(path)}, [f"written: {path}"])
+
+
+def proven(text: str, vkey: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """What a proof file proves under the log's public key, for machines and for people.
+
+    Raises:
+        Failed: nothing.
+    """
+    try:
+        proof = read_proof(text)
+        checkpoint = check_proof(proof, VerifierKey.parse(vkey))
+        record = msgspec.json.decode(proof.entry)
+    except (ProofError, NoteError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Failed(f"the proof does not hold: {error}", document={"ok": False, "problem": str(error)}) from None
+    root = base64.b64encode(checkpoint.root).decode()
+    document = {
+        "ok": True,
+        "index": proof.index,
+        "checkpoint": {"origin": checkpoint.origin, "size": checkpoint.size, "root": root},
+        "record": record,
+    }
+    lines = [
+        f"proven: record {proof.index} is in the log {shown(checkpoint.origin)}",
+        f"signed over {checkpoint.size} records, root {root}",
+        shown(proof.entry.decode()),
+    ]
+    return document, lines

@@ -1,0 +1,1 @@
+"""Programs that check the log with nobody's code but other people's."""
