@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.adapters.rego import testing
-from gateway.core.bundle import BundleError
+from gateway.core.bundle import BundleError, bundled
 from gateway.core.decision import Effect
 from tests.rego_demo import decide, demo, serving
 
@@ -122,4 +123,14 @@ async def test_a_gateway_names_what_it_refuses() -> None:
     """What ``policy check`` says, the engine says when it is to serve the bundle."""
     with pytest.raises(BundleError, match=r"demo\.rego:5: .*bad_shape: deny of package demo: .*`id`"):
         async with serving(demo(HEAD + 'deny contains made if {\n\tmade := {"msg": "m"}\n}\n')):
+            pass
+
+
+@pytest.mark.parametrize("name", ["main", "policies", "lib", "parts"])
+async def test_data_does_not_stand_in_the_place_of_rules(name: str) -> None:
+    """It would replace what packages say, or what the worker asks them by: no such bundle is served."""
+    found = demo()
+    data: dict[str, Any] = {"gateway": {name: {"demo": {"said": [[]], "deny": []}}}}
+    with pytest.raises(BundleError, match=rf"data\.gateway\.{name}"):
+        async with serving(bundled(found.modules, data)):
             pass

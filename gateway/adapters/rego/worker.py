@@ -56,6 +56,7 @@ _FAULT_BYTES = 500
 _RESULT_BYTES = 64 * 1024
 # Replies that leave together while the next question is already here: a wake-up of the gateway costs more than a reply.
 _TOGETHER, _HOLD_S = 8, 0.002
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _SIZE, _AT = struct.Struct(">I"), struct.Struct("=Qd")
 # What is kept by key: so many, each within so many characters.
 _MOST_KEPT, _LONGEST_KEPT = 2048, 4096
@@ -162,16 +163,22 @@ class _Policy:
         self._engine = engine
         self._guards = guards
         self._parts = sorted(parts, key=lambda part: part["package"])
-        # One rule for all sets of a part: the engine keeps nothing from one question to the next, so what the sets have
-        # in common would be evaluated for each of them. No bundle has packages there.
-        for part in self._parts:
-            package = part["package"]
-            sets = ", ".join(f"data.gateway.policies.{package}.{name}" for name in part["sets"])
-            engine.add_policy(f"parts/{package}.rego", f"package gateway.parts.{package}\n\nsaid := [{sets}]\n")
+        self._rules = [self._rule(part["package"], part["sets"]) for part in self._parts]
         self._names = [json.dumps(part["package"]) + ":" for part in self._parts]
         self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
         # Guards that read nothing in which inputs of one key differ.
         self._steady = sum(1 << part["guard"] for part in parts if part["guard"] >= 0 and part["shut"])
+
+    def _rule(self, package: str, names: list[str]) -> str:
+        """The rule that says what a part says."""
+        sets = [f"data.gateway.policies.{package}.{name}" for name in names]
+        if len(sets) == 1:
+            return sets[0]
+        # One rule for all sets: the engine keeps nothing from one question to the next, so what the sets have in common
+        # would be evaluated for each of them. No bundle has packages or data there.
+        text = f"package gateway.parts.{package}\n\nsaid := [{', '.join(sets)}]\n"
+        self._engine.add_policy(f"parts/{package}.rego", text)
+        return f"data.gateway.parts.{package}.said"
 
     def decide(self, key: bytes, document: str) -> tuple[str, int]:
         """The decision on ``document``, and the guards that do not hold; ``key`` is empty where nothing is kept."""
@@ -191,8 +198,8 @@ class _Policy:
         part = self._parts[at]
         if part["guard"] >= 0 and idle >> part["guard"] & 1:
             return ["[]"] * len(part["sets"])
-        said = json.loads(self._value(f"data.gateway.parts.{part['package']}.said"))
-        return [json.dumps(members, ensure_ascii=False) for members in said]
+        value = self._value(self._rules[at])
+        return [value] if len(part["sets"]) == 1 else [_encode(members) for members in json.loads(value)]
 
     def _joined(self, said: dict[int, list[str]]) -> str:
         members: dict[str, list[str]] = {name: [] for name in SETS}
@@ -264,7 +271,7 @@ def _engine(modules: list[list[str]], data: str) -> tuple[Any, str]:
 def _check_data(data: Any, owners: dict[str, str]) -> None:
     # Data where packages stand would replace their rules, or speak as a package of its own and allow.
     gateway = data.get("gateway")
-    for name in ("main", "policies", "lib"):
+    for name in ("main", "policies", "lib", "parts"):
         if isinstance(gateway, dict) and name in gateway:
             raise _Refused(f"data files may not set data.gateway.{name}: it belongs to packages")
     for package, owner in owners.items():
