@@ -109,3 +109,35 @@ async def test_the_shipped_policies_read_what_they_need() -> None:
     assert {path[0] for path in used} == {"phase", "principal", "tool", "run", "agent", "on_behalf_of"}
     packages = [(name, reads.of(("data", "gateway", "policies", name))) for name in ("authz", "approval", "sandbox")]
     assert [name for name, paths in packages if any(overlaps(path, ("run",)) for path in paths)] == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ("a if input.kind", set()),
+        ("a if data.gateway.lib.facts.a", {"facts"}),
+        ("import data.gateway.lib.facts as other\n\na if other.f(1)", {"facts"}),
+        ("a if data.gateway.lib[input.kind].a", {"facts", "more", "beside"}),
+        ("a if data.gateway.lib.beside", {"beside", "facts"}),
+        ('a if data["gateway"]["lib"]["beside"].b', {"beside", "facts"}),
+        ("a if data.gateway.policies.other.deny", {"other", "more"}),
+        ("a if some name, _ in data.gateway.policies", {"other", "more"}),
+        ("a if data[input.kind]", {"facts", "more", "beside", "other"}),
+        ("a if count(data) > 1", {"facts", "more", "beside", "other"}),
+        ("unused if data.gateway.lib.more.x\n\na if input.kind", {"more"}),
+        ("a if data.gateway.limits[input.tool.fqn]", set()),
+    ],
+)
+async def test_which_modules_a_package_can_reach(rules: str, found: set[str]) -> None:
+    """Its own and all that any rule of those leads to: without one of them what it says would be undefined."""
+    texts = {
+        "demo": HEAD + rules,
+        "facts": LIB,
+        "more": "package gateway.lib.more\n\nx := 1\n",
+        "beside": "package gateway.lib.beside\n\na := 1\n\nb := data.gateway.lib.facts.b\n",
+        "other": "package gateway.policies.other\n\ndeny contains 1 if data.gateway.lib.more.x\n",
+    }
+    parsed = await parse([Module(name, text) for name, text in texts.items()])
+    assert parsed.findings == []
+    (demo,) = [module for module in parsed.sources if module.file == "demo"]
+    assert set(Reads(parsed.sources).modules(demo)) == found | {"demo"}

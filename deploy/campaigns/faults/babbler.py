@@ -1,7 +1,7 @@
 """The real policy worker until a file says otherwise: then one of its replies is garbage. Run by path, isolated.
 
-``python -I -B babbler.py WORKER FLAG KIND``: ``WORKER`` is the path of the gateway's own worker, ``FLAG`` the file that
-says when (it is taken away with the first garbage), ``KIND`` a number that chooses what kind.
+``python -I -B babbler.py WORKER FLAG KIND PAGE``: ``WORKER`` is the path of the gateway's own worker, ``FLAG`` the file
+that says when (it is taken away with the first garbage), ``KIND`` a number that chooses what kind, ``PAGE`` its page.
 """
 
 import importlib.util
@@ -11,9 +11,10 @@ import sys
 from typing import Any
 
 
-def garbled(frame: bytes, kind: int) -> bytes:
-    """A frame no honest worker sends."""
-    (size,) = struct.unpack_from(">I", frame)
+def garbled(frames: bytes, kind: int) -> bytes:
+    """Frames of which no honest worker sends the first."""
+    (size,) = struct.unpack_from(">I", frames)
+    frame, others = frames[: 4 + size], frames[4 + size :]
     kinds = (
         frame[:4] + b"\0" * 8 + frame[12:],  # the answer to another question
         frame[:12] + bytes(32) + frame[44:],  # another question's digest
@@ -21,12 +22,12 @@ def garbled(frame: bytes, kind: int) -> bytes:
         struct.pack(">I", 2**31) + frame[4:],  # too long to be true
         frame[:44] + b"\x07" + frame[45:],  # a status there is not
     )
-    return kinds[kind % len(kinds)]
+    return kinds[kind % len(kinds)] + others
 
 
 def main() -> None:
     """Work, and babble once."""
-    path, flag, kind = sys.argv[1:4]
+    path, flag, kind, page = sys.argv[1:5]
     specification = importlib.util.spec_from_file_location("worker", path)
     assert specification is not None
     assert specification.loader is not None
@@ -34,16 +35,16 @@ def main() -> None:
     specification.loader.exec_module(worker)
     honest = worker._send  # noqa: SLF001 - the very function that is to be spoilt
 
-    def send(frame: bytes) -> None:
+    def send(frames: bytes) -> None:
         try:
             os.unlink(flag)  # noqa: PTH108 - one system call, nothing imported
         except FileNotFoundError:
-            honest(frame)
+            honest(frames)
         else:
-            honest(garbled(frame, int(kind)))
+            honest(garbled(frames, int(kind)))
 
     worker._send = send  # noqa: SLF001
-    sys.argv = [path, "0", "20"]
+    sys.argv = [path, "0", "20", page]
     worker.main()
 
 

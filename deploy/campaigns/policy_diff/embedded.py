@@ -1,10 +1,8 @@
 """The embedded engine without its processes: the worker's own code and the memory before it, on one thread."""
 
-from dataclasses import asdict
-
 from deploy.campaigns.policy_diff.oracle import Spoken
 from gateway.adapters.rego import worker
-from gateway.adapters.rego.frames import Verdict
+from gateway.adapters.rego.frames import Verdict, bundle_document
 from gateway.adapters.rego.memory import Memory
 from gateway.adapters.rego.routing import Routes
 from gateway.core.bundle import Bundle
@@ -26,10 +24,7 @@ class Embedded:
 
     def load(self, bundle: Bundle) -> None:
         """Answer from ``bundle``, and forget the one before."""
-        modules = [[module.name, module.text] for module in bundle.modules]
-        engine, _version = worker._engine(modules, bundle.data)  # noqa: SLF001  the very code of the worker
-        parts = [asdict(part) for part in self._routes.spoken()]
-        self._policy = worker._Policy(engine, list(self._routes.guards), parts)  # noqa: SLF001
+        self._policy, _version = worker.load(bundle_document(bundle, self._routes))
         self._memory = Memory(self._routes)
 
     def ask(self, document: bytes) -> Spoken:

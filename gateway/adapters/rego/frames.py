@@ -5,7 +5,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.adapters.rego.routing import NOWHERE, Routes
 from gateway.core.bundle import Bundle
@@ -45,12 +45,16 @@ class Verdict(NamedTuple):
     idle: int = 0
 
 
-def bundle_frame(bundle: Bundle, routes: Routes = NOWHERE) -> bytes:
-    """The first frame of a worker's life; ``routes`` say which guards are told with each answer, and what is kept."""
+def bundle_document(bundle: Bundle, routes: Routes = NOWHERE) -> dict[str, Any]:
+    """What a worker is told first; ``routes`` say which guards are told with each answer, and what is kept."""
     modules = [[module.name, module.text] for module in bundle.modules]
     parts = [asdict(part) for part in routes.spoken()]
-    document = {"modules": modules, "data": bundle.data, "guards": list(routes.guards), "parts": parts}
-    return _framed(json.dumps(document).encode())
+    return {"modules": modules, "data": bundle.data, "guards": list(routes.guards), "parts": parts}
+
+
+def bundle_frame(bundle: Bundle, routes: Routes = NOWHERE) -> bytes:
+    """The first frame of a worker's life."""
+    return _framed(json.dumps(bundle_document(bundle, routes)).encode())
 
 
 def load_reply(payload: bytes) -> tuple[str, str]:

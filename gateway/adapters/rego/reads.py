@@ -30,9 +30,10 @@ class Reads:
     """The rules of a bundle, by what they read."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
         self._rules: defaultdict[Path, _Rule] = defaultdict(_Rule)
         for module in sources:
-            package, own = tuple(module.package.split(".")), frozenset(module.names)
+            package, own = _package(module), frozenset(module.names)
             for rule in module.rules:
                 entry = self._rules[(*package, rule_name(rule))]
                 for base, steps, _line in references(rule):
@@ -53,6 +54,27 @@ class Reads:
             found.update(*(self._rules[name].facts for name in rules))
             level = {path for name in rules for path in self._rules[name].refers}
         return frozenset(found)
+
+    def modules(self, first: Source) -> tuple[str, ...]:
+        """Names of the modules that the rules of ``first`` can reach, whichever of their rules are evaluated."""
+        found = {first.file}
+        level = [first]
+        while level:
+            module = level.pop()
+            named = {path for name, rule in self._rules.items() if _is_of(name, module) for path in rule.refers}
+            for other in self._sources:
+                if other.file not in found and any(overlaps(_package(other), path) for path in named):
+                    found.add(other.file)
+                    level.append(other)
+        return tuple(sorted(found))
+
+
+def _package(module: Source) -> Path:
+    return tuple(module.package.split("."))
+
+
+def _is_of(rule: Path, module: Source) -> bool:
+    return rule[:-1] == _package(module)
 
 
 def overlaps(one: Path, other: Path) -> bool:

@@ -43,6 +43,7 @@ class _Part:
         shut: those whose differing facts the guard itself can read.
         package: its name below ``data.gateway.policies``; empty where it is the whole bundle.
         sets: the partial sets it exports.
+        modules: names of the modules its rules can reach, its own among them.
     """
 
     bit: int
@@ -50,6 +51,7 @@ class _Part:
     shut: frozenset[Phase]
     package: str = ""
     sets: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Spoken:
         guard: the place of its guard, or -1.
         open: whether calls of one key get the same from it where its guard holds.
         shut: whether they do where it does not, and its guard is the same for all of them.
+        modules: names of the modules its rules can reach, its own among them.
     """
 
     package: str
@@ -69,6 +72,7 @@ class Spoken:
     guard: int
     open: bool
     shut: bool
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Routes:
                 part.bit.bit_length() - 1,
                 Phase.CALL not in part.open,
                 Phase.CALL not in part.shut,
+                part.modules,
             )
             for part in self._parts
             if part.sets
@@ -133,9 +138,8 @@ def _part(module: Source, guard: str | None, number: int, reads: Reads) -> _Part
     shut = said if guard is None else _differing(reads.of((*package, guard)))
     is_of_use = shut < said and number < MAX_GUARDS
     sets = tuple(name for name in module.names if name in PARTS)
-    return _Part(
-        1 << number if is_of_use else 0, said, shut if is_of_use else said, module.package.rpartition(".")[2], sets
-    )
+    bit, outside = (1 << number, shut) if is_of_use else (0, said)
+    return _Part(bit, said, outside, module.package.rpartition(".")[2], sets, reads.modules(module))
 
 
 def _unguarded(parts: Iterable[_Part]) -> Iterator[_Part]:

@@ -18,9 +18,9 @@ Frames, integers big-endian::
 The digest covers number, decision id and inputs: a reply cannot be taken for that of another question.
 
 A part is what one package says: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
-"shut": whether all inputs of one key get the same from it, where its guard holds and where it does not}. Such a part is
-evaluated once for each key. Without a key, or without parts, ``data.gateway.main.decision`` is evaluated; with them the
-answer is made of the same sets, by the same names.
+"shut": whether all inputs of one key get the same from it, where its guard holds and where it does not, "modules": the
+names of those its rules can reach}. Such a part is evaluated once for each key. Without parts,
+``data.gateway.main.decision`` is evaluated; with them the answer is made of the same sets, by the same names.
 """
 
 import os
@@ -150,103 +150,148 @@ class _Replies:
         self._held.append(_SIZE.pack(len(answer)) + answer)
 
     def send(self) -> None:
-        view = memoryview(b"".join(self._held))
+        _send(b"".join(self._held))
         self._held.clear()
-        while view:
-            view = view[os.write(1, view) :]
+
+
+def _send(frames: bytes) -> None:
+    view = memoryview(frames)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+class _Part:
+    """What one package says, asked of an engine that has nothing but the modules it can reach.
+
+    An engine takes a few microseconds for each module it has, however small a part of them is asked for: a call that
+    concerns one package would pay for all the others.
+    """
+
+    def __init__(self, engine: Any, said: dict[str, Any]) -> None:
+        self.package: str = said["package"]
+        self.sets: list[str] = said["sets"]
+        self.guard: int = said["guard"]
+        self.open: bool = said["open"]
+        self.shut: bool = said["shut"]
+        self.name = json.dumps(self.package) + ":"
+        self._engine = engine
+        self._unread: str | None = None
+        names = [f"data.gateway.policies.{self.package}.{name}" for name in self.sets]
+        self._rule = names[0]
+        if len(names) > 1:
+            # One rule for all sets: the engine keeps nothing from one question to the next, so what they have in common
+            # would be evaluated for each of them. No bundle has packages or data there.
+            engine.add_policy("parts.rego", f"package gateway.parts\n\nsaid := [{', '.join(names)}]\n")
+            self._rule = "data.gateway.parts.said"
+
+    def begin(self, document: str) -> None:
+        """From now on it is about ``document``, which is read when there is a question."""
+        self._unread = document
+
+    def idle(self, guard: str) -> bool:
+        """Whether the guard does not hold; one that cannot be told counts as holding."""
+        try:
+            return self._asked(guard) == _UNDEFINED
+        except RuntimeError:
+            return False
+
+    def said(self) -> list[str]:
+        """The members of each of its sets."""
+        value = self._asked(self._rule)
+        if value == _UNDEFINED:
+            raise _Undefined
+        return [value] if len(self.sets) == 1 else [_encode(members) for members in json.loads(value)]
+
+    def _asked(self, rule: str) -> str:
+        if self._unread is not None:
+            self._engine.set_input_json(self._unread)
+            self._unread = None
+        value: str = self._engine.eval_rule_as_json(rule)
+        return value
 
 
 class _Policy:
     """A loaded bundle."""
 
-    def __init__(self, engine: Any, guards: list[str], parts: list[dict[str, Any]]) -> None:
+    def __init__(self, engine: Any, guards: list[str], parts: list[_Part]) -> None:
+        """``engine`` has the whole of it, and is asked where there are no parts."""
         self._engine = engine
-        self._guards = guards
-        self._parts = sorted(parts, key=lambda part: part["package"])
-        self._rules = [self._rule(part["package"], part["sets"]) for part in self._parts]
-        self._names = [json.dumps(part["package"]) + ":" for part in self._parts]
-        self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
+        self._parts = sorted(parts, key=lambda part: part.package)
+        self._guarded = [(part, guards[part.guard], 1 << part.guard) for part in parts if part.guard >= 0]
         # Guards that read nothing in which inputs of one key differ.
-        self._steady = sum(1 << part["guard"] for part in parts if part["guard"] >= 0 and part["shut"])
-
-    def _rule(self, package: str, names: list[str]) -> str:
-        """The rule that says what a part says."""
-        sets = [f"data.gateway.policies.{package}.{name}" for name in names]
-        if len(sets) == 1:
-            return sets[0]
-        # One rule for all sets: the engine keeps nothing from one question to the next, so what the sets have in common
-        # would be evaluated for each of them. No bundle has packages or data there.
-        text = f"package gateway.parts.{package}\n\nsaid := [{', '.join(sets)}]\n"
-        self._engine.add_policy(f"parts/{package}.rego", text)
-        return f"data.gateway.parts.{package}.said"
+        self._steady = sum(bit for part, _, bit in self._guarded if part.shut)
+        self._kept: dict[bytes, tuple[int, dict[int, list[str]]]] = {}
 
     def decide(self, key: bytes, document: str) -> tuple[str, int]:
         """The decision on ``document``, and the guards that do not hold; ``key`` is empty where nothing is kept."""
-        self._engine.set_input_json(document)
-        if not (key and self._parts):
-            value = self._value(RULE)
-            return value, self._idle(0)
+        if not self._parts:
+            self._engine.set_input_json(document)
+            value: str = self._engine.eval_rule_as_json(RULE)
+            if value == _UNDEFINED:
+                raise _Undefined
+            return value, 0
+        for part in self._parts:
+            part.begin(document)
         idle, known = self._kept.get(key, (0, {}))
-        idle = self._idle(idle, self._steady if known else 0)
-        said = {at: known.get(at) or self._said(at, idle) for at in range(len(self._parts))}
-        if not known:
+        idle |= self._idle(self._steady if known else 0)
+        said = {at: known.get(at) or self._said(part, idle) for at, part in enumerate(self._parts)}
+        if key and not known:
             self._keep(key, idle, said)
         return self._joined(said), idle
 
-    def _said(self, at: int, idle: int) -> list[str]:
+    def _said(self, part: _Part, idle: int) -> list[str]:
         # Where a guard does not hold, none of the sets it guards has a member.
-        part = self._parts[at]
-        if part["guard"] >= 0 and idle >> part["guard"] & 1:
-            return ["[]"] * len(part["sets"])
-        value = self._value(self._rules[at])
-        return [value] if len(part["sets"]) == 1 else [_encode(members) for members in json.loads(value)]
+        return ["[]"] * len(part.sets) if part.guard >= 0 and idle >> part.guard & 1 else part.said()
 
     def _joined(self, said: dict[int, list[str]]) -> str:
         members: dict[str, list[str]] = {name: [] for name in SETS}
         for at, part in enumerate(self._parts):
-            for name, value in zip(part["sets"], said[at], strict=True):
-                members[name].append(self._names[at] + value)
+            for name, value in zip(part.sets, said[at], strict=True):
+                members[name].append(part.name + value)
         return "{" + ",".join(f'"{name}":{{{",".join(values)}}}' for name, values in members.items()) + "}"
 
     def _keep(self, key: bytes, idle: int, said: dict[int, list[str]]) -> None:
         kept = {}
         for at, part in enumerate(self._parts):
-            is_shut = part["guard"] >= 0 and idle >> part["guard"] & 1
+            is_shut = part.guard >= 0 and idle >> part.guard & 1
             # A part whose guard may hold for the next input of this key is looked at again.
-            if part["open"] or (is_shut and part["shut"]):
+            if part.open or (is_shut and part.shut):
                 kept[at] = said[at]
         if sum(len(value) for values in kept.values() for value in values) <= _LONGEST_KEPT:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[key] = (idle & self._steady, kept)
 
-    def _value(self, rule: str) -> str:
-        value: str = self._engine.eval_rule_as_json(rule)
-        if value == _UNDEFINED:
-            raise _Undefined
-        return value
-
-    def _idle(self, known: int, skip: int = 0) -> int:
-        """The guards that do not hold for the input at hand; one that cannot be told counts as holding."""
-        for number, guard in enumerate(self._guards):
-            if skip >> number & 1:
-                continue
-            try:
-                known |= (self._engine.eval_rule_as_json(guard) == _UNDEFINED) << number
-            except RuntimeError:
-                continue
-        return known
+    def _idle(self, skip: int) -> int:
+        return sum(bit for part, guard, bit in self._guarded if not skip & bit and part.idle(guard))
 
 
 def _load(payload: bytes) -> tuple[_Policy | None, bytes]:
-    bundle = json.loads(payload)
     try:
-        engine, version = _engine(bundle["modules"], bundle["data"])
+        policy, version = load(json.loads(payload))
     # The engine reports what is wrong with a bundle as RuntimeError; a panic is no Exception and ends the process.
     except (RuntimeError, _Refused) as error:
         return None, json.dumps({"error": _words(error)}).encode()
-    policy = _Policy(engine, bundle["guards"], bundle["parts"])
     return policy, json.dumps({"engine": f"regorus {version}"}).encode()
+
+
+def load(bundle: dict[str, Any]) -> tuple[_Policy, str]:
+    """The bundle of a first frame, ready to decide, and the engine's version.
+
+    Raises:
+        RuntimeError: the engine refuses it.
+    """
+    engine, version = _engine(bundle["modules"], bundle["data"])
+    texts = dict(bundle["modules"])
+    bare = regorus.Engine()
+    bare.add_data_json(bundle["data"])
+    parts = []
+    for part in bundle["parts"]:
+        own = bare.clone()  # the data is shared
+        for name in part["modules"]:
+            own.add_policy(name, texts[name])
+        parts.append(_Part(own, part))
+    return _Policy(engine, bundle["guards"], parts), version
 
 
 def _engine(modules: list[list[str]], data: str) -> tuple[Any, str]:
