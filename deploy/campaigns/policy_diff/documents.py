@@ -204,6 +204,11 @@ def _labels(_said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.Sear
     return st.lists(st.one_of(st.sampled_from(LABELS), known), max_size=2)
 
 
+def _groups(_said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
+    some = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3)
+    return st.one_of(some, some, st.lists(known, max_size=2))
+
+
 def _amounts(said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
     one, some = st.fixed_dictionaries({"amount.EUR": _amount}), st.dictionaries(st.sampled_from(MEASURES), _amount)
     return st.one_of(one, one, one, some, _of(said, known))
@@ -220,7 +225,14 @@ def _args(_said: Mapping[str, Json], known: st.SearchStrategy[str]) -> st.Search
     return _arguments(known)
 
 
-_OWN: Final = {"us": _instants, "args": _args, "amounts": _amounts, "sums": _sums, "labels": _labels}
+_OWN: Final = {
+    "us": _instants,
+    "args": _args,
+    "amounts": _amounts,
+    "sums": _sums,
+    "labels": _labels,
+    "groups": _groups,
+}
 
 
 def _fits(said: Mapping[str, Json], item: Json) -> bool:

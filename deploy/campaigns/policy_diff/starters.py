@@ -16,7 +16,7 @@ _ODD: Final[tuple[Any, ...]] = (None, False, -1, 1.5, "", "x", 7, [], [None], {}
 _bound: Final = st.sampled_from((0, 1, 3, 5, 11, 12, 500, 10**6, 2**53))
 _pattern: Final = st.sampled_from(("*", "*", "*", "erp.*", "crm.*", "*.pay", "e-r.???", "*.pay_?", *TOOLS))
 _patterns: Final = st.lists(_pattern, min_size=1, max_size=3)
-_groups: Final = st.lists(st.sampled_from(GROUPS), max_size=2)
+_groups: Final = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2)
 _agents: Final = st.lists(st.sampled_from((*PEOPLE, "c*")), min_size=1, max_size=2)
 _effects: Final = st.lists(st.sampled_from([str(effect) for effect in EffectClass]), min_size=1, max_size=4)
 _people: Final = st.fixed_dictionaries(
@@ -36,6 +36,10 @@ def _some(keys: tuple[str, ...], value: Strategy) -> Strategy:
 
 def _with(needed: Mapping[str, Strategy], **optional: Strategy) -> Strategy:
     return st.fixed_dictionaries(dict(needed), optional=optional)
+
+
+def _all_or(names: tuple[str, ...], some: Strategy) -> Strategy:
+    return st.one_of(st.just(names).map(list), some)
 
 
 def _rising(names: tuple[str, str], numbers: Strategy) -> Strategy:
@@ -120,7 +124,8 @@ SETTINGS: Final[Mapping[str, Strategy]] = {
     ),
     "team_scope": _with(
         {"teams": _some(("one", "two"), _with(
-            {"groups": _groups, "agents": _agents, "within": _patterns, "allow": _patterns}))},
+            {"groups": _all_or(GROUPS, _groups), "agents": _all_or(PEOPLE, _agents),
+             "within": _all_or(("*",), _patterns), "allow": _patterns}))},
     ),
 }  # fmt: skip
 """Settings that can be read, by package."""
