@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.log_schema import conforming
+
 OSTIARY = (sys.executable, "-m", "gateway")
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class Gateway:
         while "next" in page:
             answer = self.http.get("/v1/audit/records", params={**query, "after": page["next"], "limit": _PAGE})
             page = answer.json()
-            found += [row["record"] for row in page["records"]]
+            found += [conforming(row["record"]) for row in page["records"]]
         return found
 
     def ask(self, *words: str, token: str | None = None, code: int = 0) -> Any:

@@ -29,6 +29,7 @@ from gateway.core.tool import Tool
 from gateway.core.usage import Usage
 from tests.clock import StepClock
 from tests.evidence import make_call, make_decision, make_principal, make_tool
+from tests.log_schema import conforming
 
 TERMS = Terms(url="http://gateway.test")
 ORIGIN = "gateway.test/log"
@@ -106,7 +107,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """All records in a folder, decoded, in log order."""
     db = connect_readonly(folder / DATABASE)
     try:
-        return [msgspec.json.decode(entry) for (entry,) in db.execute("select leaf from records order by idx")]
+        rows = db.execute("select leaf from records order by idx").fetchall()
+        return [conforming(msgspec.json.decode(entry)) for (entry,) in rows]
     finally:
         db.close()
 

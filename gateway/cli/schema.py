@@ -1,6 +1,7 @@
 """``ostiary schema``: JSON Schemas for editors, for CI and for OPA's type checker."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -13,10 +14,11 @@ from gateway.settings import GatewaySettings
 
 _MODELS: dict[str, type[BaseModel]] = {"gateway": GatewaySettings, "catalogue": CatalogueFile}
 _POLICY = {name.partition(".")[0]: name for name in contract.NAMES}
+_RECORD = "log-record"
 
 
 @click.command()
-@click.argument("file", type=click.Choice([*_MODELS, *_POLICY]), required=False)
+@click.argument("file", type=click.Choice([*_MODELS, *_POLICY, _RECORD]), required=False)
 @click.option(
     "--opa",
     "folder",
@@ -25,10 +27,11 @@ _POLICY = {name.partition(".")[0]: name for name in contract.NAMES}
     help="Write the schemas of the policy contract into DIR, for `opa check --schema DIR`.",
 )
 def schema(file: str | None, folder: Path | None) -> None:
-    """Print the JSON Schema of a configuration file or of policy.
+    """Print the JSON Schema of a configuration file, of policy or of the log.
 
-    FILE is gateway (gateway.toml), catalogue (a catalogue file), policy-input or policy-decision. Packages name the
-    first of the last two in their METADATA, as schema["policy-input.v1"].
+    FILE is gateway (gateway.toml), catalogue (a catalogue file), policy-input or policy-decision, or log-record (the
+    leaves of the log, by type). Packages name the schema of their input in their METADATA, as
+    schema["policy-input.v1"].
     """
     if (file is None) == (folder is None):
         raise click.UsageError("name FILE, or a folder with --opa")
@@ -36,6 +39,8 @@ def schema(file: str | None, folder: Path | None) -> None:
         _write(folder)
     elif file in _POLICY:
         click.echo(contract.text(_POLICY[file]), nl=False)
+    elif file == _RECORD:
+        click.echo(files("gateway").joinpath("schemas", f"{_RECORD}.v1.json").read_text("utf-8"), nl=False)
     elif file is not None:
         _print(file)
 

@@ -15,7 +15,7 @@ from tests.policy_engines import KINDS, decide, serving_on
 from tests.rego_demo import demo, saying
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
-NAMES = {"embedded": "regorus 0.13.0", "oracle": "opa library"}
+NAMES = {"embedded": "regorus/0.13.0", "oracle": "opa library"}
 EMPTY = '{"allow": {"x": set()}, "deny": {}, "hint": {}, "require": {}, "oblige": {}}'
 
 
@@ -38,7 +38,7 @@ async def test_allow_deny_require_and_oblige(kind: str) -> None:
         assert (decisions[3].obligations.timeout_s, decisions[3].obligations.per_minute) == (2, 7)
         assert decisions[4].reasons[0].id == "default.no_allow"
         assert {decision.revision for decision in decisions} == {engine.revision} == {bundle.revision}
-        assert {decision.engine for decision in decisions} == {NAMES.get(kind, "opa 1.20.2")} == {engine.engine}
+        assert {decision.engine for decision in decisions} == {NAMES.get(kind, "opa/1.20.2")} == {engine.engine}
         await engine.ping()
 
 

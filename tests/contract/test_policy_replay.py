@@ -78,12 +78,12 @@ def test_names_of_no_tool_are_left_out_and_counted(past: Past) -> None:
 def test_decisions_of_another_engine_are_told(past: Past) -> None:
     """A gateway before an OPA server: the replay is the embedded engine's word, and says so."""
     for one in past.events[:2]:
-        one["ostiary"]["engine"] = "opa 1.20.2"
+        one["ostiary"]["engine"] = "opa/1.20.2"
     done = replayed(past, candidate(past.folder))
-    assert done["decided_by_another_engine"] == {"opa 1.20.2": 2}
+    assert done["decided_by_another_engine"] == {"opa/1.20.2": 2}
     assert done["fidelity"]["reproduced"] == 3
     screen = asked("policy", "replay", "--candidate", str(past.folder / "candidate"), *past.written())
-    assert "2 were decided by opa 1.20.2; what follows is the embedded engine's word" in screen.stdout
+    assert "2 were decided by opa/1.20.2; what follows is the embedded engine's word" in screen.stdout
 
 
 def test_denials_and_other_quorums_are_told_apart(past: Past) -> None:

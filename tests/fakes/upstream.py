@@ -19,7 +19,7 @@ def tool(fqn: str, effect: EffectClass = EffectClass.READ) -> Tool:
     """A pinned tool ``server.name`` without limits of its own."""
     server, _, name = fqn.partition(".")
     definition = {"name": name, "inputSchema": {"type": "object"}}
-    return Tool(server, name, ConnectorKind.MCP, definition, digest=f"digest of {fqn}", effect=effect)
+    return Tool(server, name, ConnectorKind.MCP, definition, digest=f"digest:{fqn}", effect=effect)
 
 
 STOCK = tool("erp.stock")

@@ -114,7 +114,7 @@ async def test_a_gateway_decided_by_opa(house: Path) -> None:
                 listed = await pipeline.listing(make_call(origin=Live(token)), gateway.parts.ports)
                 assert [tool.fqn for tool in listed] == tools
             standing = gateway.parts.policies.standing()
-            assert standing.engine == f"opa {VERSION}"
+            assert standing.engine == f"opa/{VERSION}"
         assert await said_of_policy(given) == [(True, "ready")]
 
 

@@ -206,7 +206,7 @@ class OpaEngine:
 
     def _check(self, said: Said) -> None:
         if said.version is not None:
-            self._engine = f"opa {said.version}"
+            self._engine = f"opa/{said.version}"
         if said.revision is None or said.revision == self.revision:
             return
         before = self._previous()

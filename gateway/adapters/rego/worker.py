@@ -272,7 +272,7 @@ def _load(payload: bytes) -> tuple[_Policy | None, bytes]:
     # The engine reports what is wrong with a bundle as RuntimeError; a panic is no Exception and ends the process.
     except (RuntimeError, _Refused) as error:
         return None, json.dumps({"error": _words(error)}).encode()
-    return policy, json.dumps({"engine": f"regorus {version}"}).encode()
+    return policy, json.dumps({"engine": f"regorus/{version}"}).encode()
 
 
 def load(bundle: dict[str, Any]) -> tuple[_Policy, str]:

@@ -30,7 +30,7 @@ Instead = Callable[[Bundle], Bundle]
 """What would be in force in the place of a bundle of the past."""
 _UNFAITHFUL = 2
 # What replays. With a real OPA before the gateway, too: it serves one policy at a time, and to calls.
-_EMBEDDED = "regorus "
+_EMBEDDED = "regorus/"
 _TITLES = {
     Shift.FAULT: ("the candidate fails", "bold red"),
     Shift.NEWLY_ALLOWED: ("newly allowed", "bold red"),
