@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("audit", "audit", "Search and verify the signed log."),
     "policy": ("policy", "policy", "Check, test, replay and draft Rego policies."),
     "sandbox": ("sandbox", "sandbox", "Try this host's sandbox, and run code in it."),
-    "schema": ("schema", "schema", "Print the JSON Schema of a configuration file, of policy or of the log."),
+    "schema": ("schema", "schema", "Print the JSON Schema of settings, policy or the log."),
 }
 
 

@@ -27,7 +27,7 @@ _RECORD = "log-record"
     help="Write the schemas of the policy contract into DIR, for `opa check --schema DIR`.",
 )
 def schema(file: str | None, folder: Path | None) -> None:
-    """Print the JSON Schema of a configuration file, of policy or of the log.
+    """Print the JSON Schema of settings, policy or the log.
 
     FILE is gateway (gateway.toml), catalogue (a catalogue file), policy-input or policy-decision, or log-record (the
     leaves of the log, by type). Packages name the schema of their input in their METADATA, as
