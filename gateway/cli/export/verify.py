@@ -121,9 +121,8 @@ def check_files(folder: Path) -> dict[str, Any]:
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
     need(not any(path.is_symlink() for path in folder.rglob("*")), "the bundle holds a link to elsewhere")
     listed: dict[str, str] = found["files"]
-    missing, extra = sorted(listed.keys() - there.keys()), sorted(there.keys() - listed.keys() - {MANIFEST, SEAL})
-    need(not missing, f"missing: {', '.join(missing)}")
-    need(not extra, f"not part of the bundle: {', '.join(map(ascii, extra))}")
+    odd = sorted(listed.keys() ^ (there.keys() - {MANIFEST, SEAL}))
+    need(not odd, "; ".join(f"{name} is {'missing' if name in listed else 'not part of the bundle'}" for name in odd))
     for name, hashed in listed.items():
         with there[name].open("rb") as file:
             need(hashlib.file_digest(file, "sha256").hexdigest() == hashed, f"{name} was altered or cut off")
@@ -138,9 +137,8 @@ def open_checkpoint(note: str, vkey: str) -> tuple[int, bytes]:
     need(raw[:1] == b"\x01" and len(raw) == 33 and key_id == expected.hex(), "the public key is malformed")  # noqa: PLR2004
     text, _, signatures = note.rpartition("\n\n")
     for line in signatures.splitlines():
-        dash, signer, signature = line.split(" ")
-        blob = unbase64(signature)
-        if dash == "\u2014" and signer == name and blob[:4] == expected:
+        blob = unbase64(line.split(" ")[-1])
+        if line.startswith(f"\u2014 {name} ") and blob[:4] == expected:
             check_signature(raw[1:], blob[4:], f"{text}\n".encode(), "the checkpoint's signature is not good")
             origin, size, root = text.split("\n")[:3]
             need(origin == name, "the checkpoint is of another log")
