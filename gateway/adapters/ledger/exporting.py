@@ -12,6 +12,7 @@ from gateway.adapters.ledger.tree import newest_note, node
 from gateway.core.desk import LogRecord, Query
 from gateway.core.errors import NotFound
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
+from gateway.core.records import Role
 from gateway.core.tiles import inclusion
 
 # A page ends early after so many bytes of payload: what the gateway and the asker hold in memory is bounded.
@@ -65,6 +66,8 @@ class LogExport:
     def _opened(self, db: sqlite3.Connection, record: LogRecord) -> Iterator[OpenedPayload]:
         kek = self._keys.kek
         for slot, ref in enumerate(record.body["payloads"]):
+            if ref["role"] == Role.LEASE:
+                continue  # a token's accessor is for the gateway alone, which may still have to end that token
             dek, pid = ref["dek"], record.index * PAYLOAD_SLOTS + slot
             key = db.execute("select wrapped from deks where id = ?", (dek,)).fetchone()
             row = db.execute("select sealed from payloads where pid = ?", (pid,)).fetchone()
