@@ -1,6 +1,7 @@
 """``ostiary audit export``: a bundle that a stranger checks without this code."""
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,11 +20,12 @@ from gateway.cli.reach import Line, Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, shown
 
 _PATIENCE_S = 600.0
+_STEP = 1000
 _REVISION = re.compile(r"[0-9a-f]{64}")
 More = Callable[[Line, Path], None]
 UNPROVEN = (
     "the selection is complete only for runs that verify.py calls whole",
-    "report.html, README.txt, verify.py, this manifest and the folder evidence, if there is one, are the exporter's word",
+    "report.html, README.txt, verify.py, this manifest and the folder evidence, if there is one: the exporter's word",
     "payloads: who has keys.json can try guesses against the commitments of every payload under the same data keys",
 )
 
@@ -124,15 +126,17 @@ def _fill(folder: Path, collection: Collection, story: Story) -> Records:
     (folder / "checkpoint").write_text(head.checkpoint, "utf-8")
     (folder / "log.vkey").write_text(f"{head.vkey}\n", "utf-8")
     (folder / "tlog-policy").write_text(f"log {head.vkey}\nquorum none\n", "utf-8")
-    with Records(folder) as records, click.progressbar(collection.rows(), label="records", file=_err()) as rows:
-        for row in rows:
+    with Records(folder) as records:
+        for row in collection.rows():
             records.add(row)
             story.add(row)
+            _progress(records.records)
     return records
 
 
-def _err() -> Any:
-    return click.get_text_stream("stderr")
+def _progress(count: int) -> None:
+    if count % _STEP == 0 and sys.stderr.isatty():
+        click.echo(f"\r{count:,} records", err=True, nl=False)
 
 
 def _checked(folder: Path, vkey: str) -> verify.Result:
@@ -172,7 +176,7 @@ def _answer(wish: Wish, result: verify.Result) -> None:
     }
     lines = [
         f"written: {wish.output}",
-        f"{result.records} records, {result.payloads} opened payloads; {len(whole)} of {len(result.runs)} runs are whole",
+        f"{result.records} records, {result.payloads} opened payloads; {len(whole)} of {len(result.runs)} runs whole",
         "give the log's public key on another way: log.vkey in the bundle proves nothing by itself",
     ]
     answer(document, lines)

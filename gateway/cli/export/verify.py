@@ -315,8 +315,7 @@ class Check:
         statement = {name: said[name] for name in names} | {"v": 1, "approval": said["id"]}
         statement |= {name: said["principal"][name] for name in ("issuer", "user", "agent")}
         statement |= {"arguments_sha256": arguments, "requirements": requirements}
-        same = digest(statement).hex() == body["statement"]
-        need(same, f"approval {body['approval']}: the opened action is not what was signed")
+        need(digest(statement).hex() == body["statement"], f"{said['id']}: the opened action is not what was signed")
         return arguments
 
 
@@ -331,8 +330,7 @@ def check_contents(folder: Path, vkey: str) -> Result:
         check.record(line)
     need(check.payload is None, "payloads.jsonl: a payload is of a record that is not here")
     for path in folder.glob("policies/*.json"):
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
-        need(same, f"policies/{path.name} is not the policy of that revision")
+        need(hashlib.sha256(path.read_bytes()).hexdigest() == path.stem, f"policies/{path.name} is another policy")
         result.revisions.discard(path.stem)
     result.unchecked += [f"what policy revision {name} says: it is not here" for name in sorted(result.revisions)]
     return result
@@ -345,7 +343,7 @@ def unchecked(result: Result) -> list[str]:
         "what was logged after the checkpoint, and whether others were shown another log (compare checkpoints)",
         "times (the gateway's own clock), and whatever did not pass the gateway",
         "what is no part of the log: report.html, the manifest's words and other files of the exporter",
-        f"{result.sealed} payloads that are sealed or erased; where an action is, its arguments and reviewers' roles",
+        *[f"{result.sealed} payloads, sealed or erased, and what they say: arguments, roles"][: result.sealed],
         *result.unchecked,
     ]
 
