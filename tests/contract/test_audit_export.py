@@ -1,16 +1,28 @@
 """``ostiary audit export``: what is in a bundle, and that a stranger's check accepts it and nothing altered."""
 
 import json
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.adapters.ledger.exporting import LogExport
+from gateway.adapters.ledger.files import DATABASE
 from gateway.cli.export import verify
-from gateway.core.tlog import Signer
+from gateway.cli.export.packing import write_policy
+from gateway.cli.screen import Failed
+from gateway.core.bundle import Module, bundled
+from gateway.core.desk import Query
+from gateway.core.errors import NotFound
+from gateway.core.extract import Depth
+from gateway.core.tiles import check_inclusion
+from gateway.core.tlog import Signer, VerifierKey, leaf_hash, open_checkpoint
 from tests.export_world import Exporter, Past, check, copied, exporting, forged, live, resealed
 
 SIGNED = ("records.jsonl", "payloads.jsonl", "keys.json", "checkpoint", "log.vkey", "tlog-policy")
@@ -258,3 +270,56 @@ def test_taking_records_out_is_recorded(world: Exporter, past: Past, tmp_path: P
     actions = [record["body"]["action"] for record in world.door.books.records("admin.change")]
     assert "log.payloads_exported" in actions
     assert world.door.books.verify().ok
+
+
+def test_pages_are_proven_under_one_tree(world: Exporter, past: Past) -> None:
+    """A page says where to go on; later pages keep the first one's tree though the log has grown, none can be larger."""
+    export = LogExport(world.door.books.reader, world.door.books.keys)
+    first = world.do(export.page, Query(run_id=past.run.id, limit=4), Depth())
+    world.do(world.door.knock, world.door.call(b"{}", "erp.nothing"))
+    again = world.do(export.page, Query(run_id=past.run.id, limit=4, after=first.next), Depth(first.size))
+    last = world.do(export.page, Query(run_id=past.run.id, limit=4, after=again.next), Depth(first.size))
+    assert [len(page.records) for page in (first, again, last)] == [4, 4, 3]
+    assert ([page.size for page in (again, last)], last.next) == ([first.size] * 2, None)
+    root = open_checkpoint(first.checkpoint, VerifierKey.parse(first.vkey)).root
+    for record in last.records:
+        check_inclusion(leaf_hash(record.leaf), record.index, first.size, record.proof, root)
+    assert world.do(export.page, Query(since_us=0, after=first.size - 1), Depth(first.size)).records == ()
+    with pytest.raises(NotFound):
+        world.do(export.page, Query(), Depth(10**9))
+
+
+def test_who_may_not_read_the_log_takes_nothing_out(world: Exporter) -> None:
+    """Neither an agent's credential nor a person without the scope; unknown terms are refused."""
+    transport = httpx.HTTPTransport(uds=str(world.folder / "admin.sock"))
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        agent = client.get("/v1/audit/export", headers={"authorization": "Bearer good"})
+        assert agent.status_code == 403
+        assert client.get("/v1/audit/export?all=1").status_code == 400
+        assert client.get("/v1/audit/export?payloads=perhaps").status_code == 400
+        assert client.get("/v1/audit/export?size=0").status_code == 400
+
+
+def test_a_gateway_that_lies_is_found_out(world: Exporter, past: Past, tmp_path: Path) -> None:
+    """What was altered in the database behind the gateway's back does not become a bundle."""
+    with closing(sqlite3.connect(world.folder / DATABASE)) as database, database:
+        (leaf,) = database.execute(
+            "select leaf from records where run_id = ? and seq_run = 3", (past.run.id,)
+        ).fetchone()
+        change = "update records set leaf = ? where run_id = ? and seq_run = 3"
+        database.execute(change, (leaf.replace(b'"v":1', b'"v":2'), past.run.id))
+    done = world.ask("audit", "export", "-o", str(tmp_path / "out"), "--run", past.run.id)
+    with closing(sqlite3.connect(world.folder / DATABASE)) as database, database:
+        database.execute(change, (leaf, past.run.id))
+    assert (done.exit_code, "is not in the signed log" in done.stderr) == (1, True), done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_policy_is_not_written(tmp_path: Path) -> None:
+    """A revision is the digest of the policy's bytes: what the gateway gives must have it."""
+    found = {"modules": [["main.rego", "package a"]], "data": "{}"}
+    revision = bundled([Module("main.rego", "package a")], {}).revision
+    write_policy(tmp_path, revision, found)
+    assert [path.name for path in (tmp_path / "policies").iterdir()] == [f"{revision}.json"]
+    with pytest.raises(Failed, match="is another one"):
+        write_policy(tmp_path, revision, {**found, "data": '{"a":1}'})
