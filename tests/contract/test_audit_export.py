@@ -272,11 +272,11 @@ def test_taking_records_out_is_recorded(world: Exporter, past: Past, tmp_path: P
     assert world.door.books.verify().ok
 
 
-def test_pages_are_proven_under_one_tree(world: Exporter, past: Past) -> None:
-    """A page says where to go on; later pages keep the first one's tree though the log has grown, none can be larger."""
+def test_pages_are_proven_under_one_tree(world: Exporter, past: Past, tmp_path: Path) -> None:
+    """A page says where to go on; later pages keep the first one's tree though the log has grown; none is larger."""
     export = LogExport(world.door.books.reader, world.door.books.keys)
     first = world.do(export.page, Query(run_id=past.run.id, limit=4), Depth())
-    world.do(world.door.knock, world.door.call(b"{}", "erp.nothing"))
+    world.export(tmp_path / "grows", "--run", past.run.id)  # is recorded
     again = world.do(export.page, Query(run_id=past.run.id, limit=4, after=first.next), Depth(first.size))
     last = world.do(export.page, Query(run_id=past.run.id, limit=4, after=again.next), Depth(first.size))
     assert [len(page.records) for page in (first, again, last)] == [4, 4, 3]
