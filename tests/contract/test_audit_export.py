@@ -1,5 +1,6 @@
 """``ostiary audit export``: what is in a bundle, and that a stranger's check accepts it and nothing altered."""
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
 from gateway.cli.export import verify
 from gateway.cli.export.packing import write_policy
+from gateway.cli.export.sbom import sbom
 from gateway.cli.screen import Failed
 from gateway.core.bundle import Module, bundled
 from gateway.core.desk import Query
@@ -323,3 +325,33 @@ def test_another_policy_is_not_written(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "policies").iterdir()] == [f"{revision}.json"]
     with pytest.raises(Failed, match="is another one"):
         write_policy(tmp_path, revision, {**found, "data": '{"a":1}'})
+
+
+def test_the_review_boards_pack(world: Exporter, past: Past, tmp_path: Path) -> None:
+    """The same bundle, and beside it what this is made of, policy, keys and digests; no secret, no person unasked."""
+    config = tmp_path / "gateway.toml"
+    config.write_text('secret = "s3cret-value"\n', "utf-8")
+    words = ["audit", "evidence", "--run", past.run.id, "--config", str(config)]
+    done = world.ask(*words, "-o", str(tmp_path / "pack"))
+    assert done.exit_code == 0, done.output
+    assert check(tmp_path / "pack", "--vkey", world.vkey, "--run", past.run.id).returncode == 0
+    pack = {path.name: path.read_text("utf-8") for path in (tmp_path / "pack" / "evidence").iterdir()}
+    assert set(pack) == {"sbom.json", "policy.json", "reviewers.json", "configuration.json"}
+    assert "s3cret" not in "".join(pack.values())
+    assert json.loads(pack["configuration.json"])["sha256"] == {
+        "gateway.toml": hashlib.sha256(config.read_bytes()).hexdigest()
+    }
+    assert "main.rego" in json.loads(pack["policy.json"])["sha256"]
+    assert world.ask(*words[:-1], "nowhere", "-o", str(tmp_path / "none")).exit_code == 2
+
+
+def test_what_an_installation_is_made_of() -> None:
+    """All the gateway's dependencies that are installed, each with its version and what it needs."""
+    found = sbom("ostiary", "2026-03-02T10:00:00+00:00")
+    names = {one["name"].lower() for one in found["components"]}
+    assert {"cryptography", "cffi", "msgspec", "starlette"} <= names
+    assert not names & {"ostiary", "pytest", "mypy"}
+    references = {one["bom-ref"] for one in [*found["components"], found["metadata"]["component"]]}
+    assert {link["ref"] for link in found["dependencies"]} == references
+    assert all(set(link["dependsOn"]) <= references for link in found["dependencies"])
+    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
