@@ -14,6 +14,8 @@ from gateway.cli.screen import Failed
 _PAGE = 500
 # Whose keys count, which policy was in force, and the log's own keys: in no run, and asked for by every check.
 _BESIDES = ("key", "reviewer.enrolled", "reviewer.revoked", "policy.activated")
+# Of those, the one whose payloads are opened with the chosen ones': they say who approved.
+_NAMES = "reviewer.enrolled"
 _APPROVALS = ("approval.requested", "approval.decided")
 
 
@@ -86,7 +88,7 @@ class Collection:
         self._line = line
         self._selection = selection
         self._payloads = payloads
-        self._first = self._page(selection.query, None, -1)
+        self._first = self._page(selection.query, None, -1, payloads=payloads)
         try:
             self.head = Head(self._first["vkey"], self._first["size"], self._first["checkpoint"])
         except (KeyError, TypeError):
@@ -96,8 +98,10 @@ class Collection:
 
     def rows(self) -> Iterator[Row]:
         """All records in log order, each once; at most a page of the chosen ones is in memory."""
-        chosen = self._pages(self._selection.query, self._first)
-        besides = [row for kind in _BESIDES for row in self._all({"type": kind})]
+        chosen = self._pages(self._selection.query, self._first, payloads=self._payloads)
+        besides = [
+            row for kind in _BESIDES for row in self._all({"type": kind}, payloads=self._payloads and kind == _NAMES)
+        ]
         if self._selection.call is not None:
             found = list(chosen)
             besides += self._approvals(found)
@@ -124,23 +128,23 @@ class Collection:
         runs = {row.record["run_id"] for row in found} - {None}
         for run in sorted(runs if named else ()):
             for kind in _APPROVALS:
-                rows = self._all({"type": kind, "run_id": run})
+                rows = self._all({"type": kind, "run_id": run}, payloads=self._payloads)
                 yield from (row for row in rows if row.record["body"].get("approval") in named)
 
-    def _all(self, query: Mapping[str, Any]) -> Iterator[Row]:
-        return self._pages(query, self._page(query, self.head.size, -1))
+    def _all(self, query: Mapping[str, Any], *, payloads: bool) -> Iterator[Row]:
+        return self._pages(query, self._page(query, self.head.size, -1, payloads=payloads), payloads=payloads)
 
-    def _pages(self, query: Mapping[str, Any], page: dict[str, Any]) -> Iterator[Row]:
+    def _pages(self, query: Mapping[str, Any], page: dict[str, Any], *, payloads: bool) -> Iterator[Row]:
         while True:
             yield from map(_row, page["records"])
             after = page.get("next")
             if after is None:
                 return
-            page = self._page(query, self.head.size, after)
+            page = self._page(query, self.head.size, after, payloads=payloads)
 
-    def _page(self, query: Mapping[str, Any], size: int | None, after: int) -> dict[str, Any]:
-        payloads = "true" if self._payloads else None
-        terms = {**query, "size": size, "after": after, "limit": _PAGE, "payloads": payloads}
+    def _page(self, query: Mapping[str, Any], size: int | None, after: int, *, payloads: bool) -> dict[str, Any]:
+        opened = "true" if payloads else None
+        terms = {**query, "size": size, "after": after, "limit": _PAGE, "payloads": opened}
         found = self._line.get("/v1/audit/export", terms)
         if not isinstance(found, dict) or not isinstance(found.get("records"), list):
             raise _strange()
