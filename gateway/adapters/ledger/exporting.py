@@ -15,7 +15,7 @@ from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.records import Role
 from gateway.core.tiles import inclusion
 
-# A page ends early after so many bytes of payload: what the gateway and the asker hold in memory is bounded.
+# What the gateway and the asker hold in memory is bounded.
 _PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -25,9 +25,11 @@ class LogExport:
     Failure mode, closed: a log that cannot be read is ``Unavailable``.
     """
 
-    def __init__(self, reader: LogReader, keys: LogKeys) -> None:
+    def __init__(self, reader: LogReader, keys: LogKeys, page_bytes: int = _PAGE_BYTES) -> None:
+        """A page ends after the record with which its payloads pass ``page_bytes``."""
         self._reader = reader
         self._keys = keys
+        self._page_bytes = page_bytes
 
     async def page(self, query: Query, depth: Depth) -> Extract:
         """See ``core.desk.LogExport``."""
@@ -55,7 +57,7 @@ class LogExport:
         taken: list[Extracted] = []
         volume = 0
         for record in records:
-            if volume >= _PAGE_BYTES:
+            if volume >= self._page_bytes:
                 break
             opened = tuple(self._opened(db, record)) if payloads else ()
             volume += sum(len(payload.content) for payload in opened)
