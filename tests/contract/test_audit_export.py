@@ -1,5 +1,6 @@
 """``ostiary audit export``: what is in a bundle, and that a stranger's check accepts it and nothing altered."""
 
+import base64
 import hashlib
 import json
 import sqlite3
@@ -23,7 +24,7 @@ from gateway.core.bundle import Module, bundled
 from gateway.core.desk import Query
 from gateway.core.errors import NotFound
 from gateway.core.extract import Depth
-from gateway.core.tiles import check_inclusion
+from gateway.core.tiles import check_inclusion, check_proof, read_proof
 from gateway.core.tlog import Signer, VerifierKey, leaf_hash, open_checkpoint
 from tests.export_world import Exporter, Past, check, copied, exporting, forged, live, resealed
 
@@ -355,3 +356,12 @@ def test_what_an_installation_is_made_of() -> None:
     assert {link["ref"] for link in found["dependencies"]} == references
     assert all(set(link["dependsOn"]) <= references for link in found["dependencies"])
     assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
+
+
+def test_a_record_of_a_bundle_is_a_tlog_proof(world: Exporter, bundle: Path) -> None:
+    """With the checkpoint below it, a line is what other tools read: the page shows how."""
+    line = json.loads((bundle / "records.jsonl").read_text("utf-8").splitlines()[7])
+    note = (bundle / "checkpoint").read_text("utf-8")
+    head = ["c2sp.org/tlog-proof@v1", "extra " + base64.b64encode(line["leaf"].encode()).decode()]
+    text = "\n".join([*head, f"index {line['index']}", *line["proof"], "", note])
+    assert check_proof(read_proof(text), VerifierKey.parse(world.vkey)).size == 14
