@@ -19,7 +19,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check format demo recording campaign bench lock clean
+.PHONY: help setup test check format demo recording sample campaign bench lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ recording: $(PARTS)  ## the demo as the animated picture of the README (ARGS=--c
 	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' --size 110x32 --seconds 300 \
 	  --mask '(?:no network, no files|degraded: no cap).*=what this machine can hold is tried out first' \
 	  $(ARGS) -- $(BIN)/python -m deploy.demo --require-all
+
+sample: .venv/.stamp  ## a short real run as the export in docs/sample-export
+	$(BIN)/python -m deploy.sample
 
 campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults, NAME=policy-diff)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }

@@ -151,9 +151,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     static = StaticCredentials(_credentials(settings), known)
     static.acquaint()
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
-    verifier = Verifier()
     connected = await upstreams.connect(settings, static, known, stack)
-    catalog = Catalog(connected.all)
+    catalog, verifier = Catalog(connected.all), Verifier()
     pins = Pins(settings.state / "pins.json")
     pins.load()
     publish = _publisher(catalog, verifier, meter)
@@ -178,6 +177,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         issuer=issuer,
         reader=record.reader,
         tree=record.tree,
+        export=record.export,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,

@@ -8,6 +8,7 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
+from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
@@ -27,6 +28,7 @@ class Books:
     runs: RunRegistry
     reader: LogReader
     tree: LogTree
+    export: LogExport
     changes: ChangeLog
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
@@ -71,4 +73,5 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    return Books(log, runs, reader, tree, ChangeLog(ledger, keys, clock), reviewers, approvals, leases, activations)
+    export, changes = LogExport(reader, keys), ChangeLog(ledger, keys, clock)
+    return Books(log, runs, reader, tree, export, changes, reviewers, approvals, leases, activations)

@@ -17,6 +17,7 @@ from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import (
     FakeApprovalDesk,
     FakeChanges,
+    FakeExport,
     FakeLeaseDesk,
     FakePolicyDesk,
     FakeReader,
@@ -92,6 +93,7 @@ class Edge:
             issuer=HexIssuer(self.world.identity),
             reader=self.reader,
             tree=FakeTree(self.reader),
+            export=FakeExport(self.reader),
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),

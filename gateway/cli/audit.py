@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.export.command import export
+from gateway.cli.export.evidence import evidence
 from gateway.cli.moments import ago_or_moment
 from gateway.cli.proving import prove
 from gateway.cli.reach import Reach, reaching
@@ -18,6 +20,8 @@ def audit() -> None:
     """Search and verify the signed log."""
 
 
+audit.add_command(evidence)
+audit.add_command(export)
 audit.add_command(prove)
 audit.add_command(verify)
 

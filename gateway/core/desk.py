@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
+from gateway.core.extract import Depth, Extract
 from gateway.core.tiles import Tile
 
 
@@ -182,6 +183,17 @@ class LogTree(Protocol):
 
         Raises:
             NotFound: the log has no trees of these sizes.
+        """
+
+
+class LogExport(Protocol):
+    """Takes records out of the log in a form that strangers can check. Reading never changes it."""
+
+    async def page(self, query: Query, depth: Depth) -> Extract:
+        """Matching records in log order, as many as a page holds; ``query.after`` goes on.
+
+        Raises:
+            NotFound: nothing was logged yet, or the log is smaller than ``depth.size``.
         """
 
 
@@ -363,6 +375,7 @@ class Desk:
     issuer: TokenIssuer
     reader: AuditReader
     tree: LogTree
+    export: LogExport
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk

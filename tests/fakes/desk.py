@@ -10,6 +10,7 @@ from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, Recorded, RunRequest, Whose
 from gateway.core.errors import Forbidden, NotFound
+from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
@@ -121,6 +122,24 @@ class FakeTree:
         return end, [bytes(32)]
 
 
+@dataclass(slots=True)
+class FakeExport:
+    """Exports a log given as records: no proof leads anywhere."""
+
+    reader: FakeReader
+
+    async def page(self, query: Query, depth: Depth) -> Extract:
+        """Matching records, each with one payload where they are opened."""
+        size = len(self.reader.records) if depth.size is None else depth.size
+        if not self.reader.records or size > len(self.reader.records):
+            raise NotFound("the log has no tree of this size yet", cause_code="tree_size")
+        found = await self.reader.search(query)
+        opened = (OpenedPayload("request", b"secret", "day-0", bytes(32)),) if depth.payloads else ()
+        records = tuple(Extracted(one.index, one.leaf, (bytes(32),), opened) for one in found if one.index < size)
+        is_last = len(found) < query.limit or len(records) < len(found)
+        return Extract("fake+key", size, f"fake log\n{size}\n", records, None if is_last else found[-1].index)
+
+
 def _matches(record: LogRecord, query: Query) -> bool:
     if record.index <= query.after or not fnmatchcase(str(record.body.get("tool", "")), query.tool or "*"):
         return False
@@ -225,6 +244,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         issuer=FakeIssuer(identity),
         reader=reader,
         tree=FakeTree(reader),
+        export=FakeExport(reader),
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),

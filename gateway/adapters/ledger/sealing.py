@@ -55,11 +55,16 @@ def unwrap(kek: bytes, dek_id: str, wrapped: bytes) -> DataKey:
     Raises:
         SealBroken: altered, or wrapped by another key.
     """
-    try:
-        key = AESGCM(kek).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], dek_id.encode())
-    except (InvalidTag, ValueError):
-        raise SealBroken(f"the data key {dek_id} cannot be opened") from None
-    return _ready(dek_id, key)
+    return _ready(dek_id, _unwrapped(kek, dek_id, wrapped))
+
+
+def commitment_key(kek: bytes, dek_id: str, wrapped: bytes) -> bytes:
+    """What the commitments under a stored data key are made with, 32 bytes: enough to check them, not to open anything.
+
+    Raises:
+        SealBroken: altered, or wrapped by another key.
+    """
+    return _commitment(_unwrapped(kek, dek_id, wrapped))
 
 
 def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[PayloadRef, bytes]:
@@ -122,8 +127,18 @@ class DataKeys:
 
 
 def _ready(dek_id: str, key: bytes) -> DataKey:
-    commit = HKDF(algorithm=SHA256(), length=_KEY_SIZE, salt=None, info=b"commit").derive(key)
-    return DataKey(dek_id, AESGCM(key), Mac(commit))
+    return DataKey(dek_id, AESGCM(key), Mac(_commitment(key)))
+
+
+def _unwrapped(kek: bytes, dek_id: str, wrapped: bytes) -> bytes:
+    try:
+        return AESGCM(kek).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], dek_id.encode())
+    except (InvalidTag, ValueError):
+        raise SealBroken(f"the data key {dek_id} cannot be opened") from None
+
+
+def _commitment(key: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=_KEY_SIZE, salt=None, info=b"commit").derive(key)
 
 
 def _context(record_id: str, role: str) -> bytes:

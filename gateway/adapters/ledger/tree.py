@@ -52,7 +52,7 @@ class LogTree:
         def read(db: sqlite3.Connection, size: int, note: str) -> str:
             if index >= size:
                 raise NotFound("the log has no such record yet", cause_code="record")
-            hashes = inclusion(index, size, partial(_node, db))
+            hashes = inclusion(index, size, partial(node, db))
             (entry,) = _column(db, _ENTRIES, (index, index + 1), 1)
             return write_proof(Proof(index, tuple(hashes), note, entry))
 
@@ -65,23 +65,34 @@ class LogTree:
             end = size if new is None else new
             if not old <= end <= size:
                 raise NotFound("the log has no trees of these sizes, in this order", cause_code="tree_size")
-            return end, consistency(old, end, partial(_node, db))
+            return end, consistency(old, end, partial(node, db))
 
         return await self._read(read)
 
     async def _read(self, question: Callable[[sqlite3.Connection, int, str], T]) -> T:
         def read(db: sqlite3.Connection) -> T:
-            row = db.execute(_NEWEST).fetchone()
-            if row is None:
-                raise NotFound("nothing was logged yet")
-            note = str(row[0])
+            note, size = newest_note(db)
             # What is below a signed checkpoint never changes, so this needs no snapshot.
-            return question(db, Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size, note)
+            return question(db, size, note)
 
         return await self._reader.ask(read)
 
 
-def _node(db: sqlite3.Connection, level: int, place: int) -> bytes:
+def newest_note(db: sqlite3.Connection) -> tuple[str, int]:
+    """The newest signed checkpoint and how many records it is over.
+
+    Raises:
+        NotFound: nothing was logged yet.
+    """
+    row = db.execute(_NEWEST).fetchone()
+    if row is None:
+        raise NotFound("nothing was logged yet")
+    note = str(row[0])
+    return note, Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
+
+
+def node(db: sqlite3.Connection, level: int, place: int) -> bytes:
+    """Hash of a node that is below a signed checkpoint."""
     rest = level % TILE_HEIGHT
     hashes = _hashes(db, level - rest, place << rest, 1 << rest)
     while len(hashes) > 1:

@@ -1,0 +1,1 @@
+"""The sample export in docs/sample-export: made from a short real run."""

@@ -1,0 +1,1 @@
+"""``ostiary audit export``: bundles that a stranger verifies without this code."""
