@@ -178,6 +178,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         issuer=issuer,
         reader=record.reader,
         tree=record.tree,
+        searches=record.searches,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,

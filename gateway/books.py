@@ -14,6 +14,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
 from gateway.core.ports import Clock, Meter
 from gateway.settings import GatewaySettings
@@ -27,6 +28,7 @@ class Books:
     runs: RunRegistry
     reader: LogReader
     tree: LogTree
+    searches: SearchLog
     changes: ChangeLog
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
@@ -71,4 +73,5 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    return Books(log, runs, reader, tree, ChangeLog(ledger, keys, clock), reviewers, approvals, leases, activations)
+    searches, changes = SearchLog(ledger, keys, clock), ChangeLog(ledger, keys, clock)
+    return Books(log, runs, reader, tree, searches, changes, reviewers, approvals, leases, activations)

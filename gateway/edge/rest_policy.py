@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gateway.core.canonical import encode
 from gateway.core.decision_log import event
-from gateway.core.desk import Desk, Query
+from gateway.core.desk import Desk, Query, Searched
 from gateway.core.errors import NotFound
 from gateway.core.ports import PipelineSettings
 from gateway.edge.reply import Reply
@@ -148,6 +148,8 @@ class PolicyRest:
         """Decisions, as events."""
         query = Query(type="decision", **asked.query.model_dump())
         found = await self._desk.reader.decisions(query)
+        searched = Searched("decisions", query, None, len(found))
+        await self._desk.searches.record(asked.visit.principal, searched)
         page: dict[str, Any] = {"decisions": [event(one, self._labels) for one in found]}
         if len(found) == query.limit:
             page["next"] = found[-1].record.index

@@ -142,7 +142,11 @@ def test_an_alteration_with_a_fitting_hash_is_found(folder: Path) -> None:
         ("update checkpoints set size = 14", 13),
         ("update checkpoints set win = 7", 14),
         ("update checkpoints set peaks = zeroblob(32)", 14),
+        ("update checkpoints set high_us = high_us + 1", 14),
+        ("update checkpoints set low_us = low_us - 1", 14),
         ("delete from checkpoints", 0),
+        ("delete from reasons where idx = 10", 10),
+        ("insert into reasons values ('x', 1)", None),
         ("insert into intents values ('x', 1)", None),
         ("delete from open_runs", None),
         ("update open_runs set binding = 'x'", None),
@@ -295,6 +299,8 @@ def cut_back(folder: Path) -> None:
     (size,) = db.execute("select size from checkpoints").fetchone()
     db.execute("delete from records where idx >= ?", (size,))
     db.execute("delete from payloads where pid >= ? * 8", (size,))
+    db.execute("delete from nodes where (place + 1) << level > ?", (size,))
+    db.execute("delete from reasons where idx >= ?", (size,))
     db.commit()
     db.close()
     (folder / GUARD).unlink()

@@ -24,6 +24,7 @@ from gateway.adapters.ledger.files import (
     connect_readonly,
     schema_problems,
 )
+from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify_approvals import Signatures
@@ -43,6 +44,7 @@ class _Body(msgspec.Struct, gc=False):
     tool: str | None = None
     effect: str | None = None
     count: int | None = None
+    reasons: list[str] = []
     binding: str | None = None
 
 
@@ -176,8 +178,9 @@ class _Verification:
         self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
         self._payload = next(self._payloads, None)
-        self._checkpoints: Iterator[tuple[int, int, str, bytes]] = iter(
-            db.execute("select win, size, note, peaks from checkpoints order by win")
+        self._aids = FindingAids(db, report)
+        self._checkpoints: Iterator[tuple[int, int, str, bytes, int, int]] = iter(
+            db.execute("select win, size, note, peaks, high_us, low_us from checkpoints order by win")
         )
         self._checkpoint = next(self._checkpoints, None)
         self._covered = 0
@@ -211,6 +214,7 @@ class _Verification:
             report.add(index, record_id, "the record cannot be read")
             return
         self._check_columns(leaf, row)
+        self._aids.record(index, leaf.id, leaf.ts, leaf.body.reasons if leaf.type is EventType.DECISION else ())
         if leaf.run_id is not None:
             self._check_chain(leaf, index, digest)
         if leaf.type in ENDINGS or leaf.type is EventType.TOOL_REQUESTED:
@@ -277,8 +281,9 @@ class _Verification:
     def _check_signed(self) -> None:
         # The newest checkpoint of a window covers all records before it: from the last good one on, they must fit.
         while self._checkpoint is not None and self._checkpoint[1] <= self._report.size:
-            window, size, note, peaks = self._checkpoint
+            window, size, note, peaks, *times = self._checkpoint
             self._checkpoint = next(self._checkpoints, None)
+            self._aids.checkpoint(size, *times)
             last = size - 1
             try:
                 checkpoint = open_checkpoint(note, self._key)
@@ -303,6 +308,7 @@ class _Verification:
         elif self._covered != report.size:
             report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
         self._landmarks.finish()
+        self._aids.finish()
         self._signatures.finish(self._db)
         if self._db.execute("select count(*) from nodes").fetchone() != (self._nodes,):
             report.add(None, None, "there are nodes of the tree that the records do not give")
