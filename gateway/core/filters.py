@@ -217,6 +217,8 @@ def _field(name: str, at: int) -> Field:
 def _value(text: str, at: int) -> tuple[str, int]:
     if not text.startswith('"', at):
         end = _after(_BARE, text, at)
+        if end == at:
+            raise FilterError(at, "the term has no value", "write it right behind the colon")
         if text.startswith('"', end):
             raise FilterError(end, "a quote begins inside a value", "put the whole value in quotes")
         return text[at:end], end
