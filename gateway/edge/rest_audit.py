@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.core.desk import Desk, LogRecord, Query, Searched
+from gateway.core.desk import Desk, LogRecord
 from gateway.core.errors import MalformedRequest, NotFound
 from gateway.core.filters import MAX_QUERY, FilterError, parse, term
 from gateway.core.filters import Field as Name
+from gateway.core.inquiry import Query, Searched
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
 

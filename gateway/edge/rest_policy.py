@@ -7,8 +7,9 @@ from pydantic import Field
 
 from gateway.core.canonical import encode
 from gateway.core.decision_log import event
-from gateway.core.desk import Desk, Query, Searched
+from gateway.core.desk import Desk
 from gateway.core.errors import NotFound
+from gateway.core.inquiry import Query, Searched
 from gateway.core.ports import PipelineSettings
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown

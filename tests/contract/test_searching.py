@@ -16,8 +16,8 @@ from gateway.adapters.ledger import searching
 from gateway.adapters.ledger.files import COMMON_REASON, DATABASE, connect_readonly
 from gateway.adapters.ledger.searching import search
 from gateway.adapters.ledger.verify import verify
-from gateway.core.desk import Query
 from gateway.core.filters import Field, Term, holds, parse, term
+from gateway.core.inquiry import Query
 from gateway.core.records import SALT_SIZE, Actor, Draft, EventType
 from tests.clock import StepClock
 from tests.ledgers import Books, open_books

@@ -7,21 +7,10 @@ from typing import Any
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.desk import (
-    Ballot,
-    Desk,
-    Dossier,
-    Enrolment,
-    LiveLease,
-    LogRecord,
-    Query,
-    Recorded,
-    RunRequest,
-    Searched,
-    Whose,
-)
+from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Recorded, RunRequest, Whose
 from gateway.core.errors import Forbidden, GatewayError, NotFound
 from gateway.core.filters import Field, Term, holds
+from gateway.core.inquiry import Query, Searched
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns

@@ -137,7 +137,8 @@ class Batch:
         db.executemany("insert into intents values (?, ?)", rows.opened.items())
         db.executemany("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed])
         db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
-        db.executemany("insert into open_runs values (?, ?)", rows.started)
+        over = set(rows.ended)
+        db.executemany("insert into open_runs values (?, ?)", [run for run in rows.started if run[0] not in over])
         if rows.approvals:
             claims.store(db, rows.approvals)
         size = self.frontier.size

@@ -27,7 +27,7 @@ class FindingAids:
         """A record passes; ``reasons`` are those of a decision."""
         self._high = max(self._high, at_us)
         self._low = min(self._low, at_us)
-        for reason in rare_reasons(reasons):
+        for reason in rare_reasons(reasons) if reasons else ():
             self._reasons += 1
             if self._db.execute(_LISTED, (reason, index)).fetchone() is None:
                 self._report.add(index, record_id, "a reason is missing in the list searches use")

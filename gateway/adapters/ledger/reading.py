@@ -21,8 +21,9 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
 from gateway.adapters.ledger.searching import search
 from gateway.core.call import RunKind
-from gateway.core.desk import LogRecord, Query, Recorded
+from gateway.core.desk import LogRecord, Recorded
 from gateway.core.errors import NotFound, Unavailable
+from gateway.core.inquiry import Query
 from gateway.core.leasing import Leftover
 from gateway.core.policy_input import with_arguments
 from gateway.core.records import EventType, Role

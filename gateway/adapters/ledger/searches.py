@@ -8,7 +8,7 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
-from gateway.core.desk import Query, Searched
+from gateway.core.inquiry import Query, Searched
 from gateway.core.ports import Clock
 from gateway.core.records import EventType, Payload, Role, identifier
 

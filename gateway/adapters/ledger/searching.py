@@ -14,8 +14,8 @@ from typing import Any
 
 from gateway.adapters.ledger.files import COMMON_REASON, COMMON_TYPES, RARE_EFFECT, RARE_TYPE
 from gateway.core.decision import Effect
-from gateway.core.desk import Query
 from gateway.core.filters import Field, Term, holds
+from gateway.core.inquiry import Query
 from gateway.core.records import EventType
 
 _MAX_LIMIT = 1000
