@@ -223,6 +223,14 @@ def test_what_is_asked_for_is_looked_up(db: sqlite3.Connection, text: str, index
         assert text.startswith("run:") or not [step for step in plan if "TEMP B-TREE" in step], plan
 
 
+@pytest.mark.parametrize("field", [Field.AGENT, Field.REASON, Field.TOOL])
+def test_the_values_a_pattern_stands_for_are_looked_up(db: sqlite3.Connection, field: Field) -> None:
+    """Each by one step of an index to the next one; the records are not read for it."""
+    plan = [row[3] for row in db.execute(f"explain query plan {searching._each(field)}", ["*"])]
+    assert [step for step in plan if "SEARCH" in step]
+    assert not [step for step in plan if step.startswith("SCAN") and "each" not in step], plan
+
+
 def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records: list[dict[str, Any]]) -> None:
     """A search from a time on begins at most a window before the first record of that time or later."""
     for since_us in range(START_US, START_US + 50_000, 500):

@@ -37,8 +37,9 @@ _SAYS = (
 # Each value once, by one step of an index from each to the next.
 _EACH = """
 with recursive each(value) as (
-  select min({0}) from {1} union all select (select min({0}) from {1} where {0} > each.value) from each
-  where each.value is not null
+  select min({0}) from {1} where {0} is not null
+  union all
+  select (select min({0}) from {1} where {0} is not null and {0} > each.value) from each where each.value is not null
 ) select value from each where value glob ?
 """
 _LISTS = {Field.REASON: ("reason", "reasons"), Field.TOOL: ("tool", "records"), Field.AGENT: ("agent", "records")}
@@ -116,8 +117,12 @@ def _values(db: sqlite3.Connection, term: Term) -> Sequence[str] | None:
     if term.field is Field.TYPE:
         types = [kind for kind in EventType if holds(term, kind)]
         return None if any(kind in COMMON_TYPES for kind in types) else types
-    found = db.execute(_EACH.format(*_LISTS[term.field]), [_glob(term)]).fetchmany(_MAX_STREAMS + 1)
+    found = db.execute(_each(term.field), [_glob(term)]).fetchmany(_MAX_STREAMS + 1)
     return [value for (value,) in found] if len(found) <= _MAX_STREAMS else None
+
+
+def _each(field: Field) -> str:
+    return _EACH.format(*_LISTS[field])
 
 
 def _lead(term: Term | None, value: str) -> tuple[str, _Where]:
