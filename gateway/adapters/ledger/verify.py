@@ -292,13 +292,14 @@ class _Verification:
         for slot, ref in enumerate(leaf.payloads):
             pid = index * PAYLOAD_SLOTS + slot
             self._contents.check_key(ref.dek, index, leaf.id)
-            self._skip_strays(pid)
+            if self._payload is None or self._payload[0] != pid:
+                self._skip_strays(pid)
             if self._payload is None or self._payload[0] != pid:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload is missing")
                 continue
             if hashlib.sha256(self._payload[1]).hexdigest() != ref.ct_sha256:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload was altered")
-            else:
+            elif self._contents.opens:
                 content = self._contents.check_payload(ref, index, leaf.id, self._payload[1])
                 if content is not None:
                     self._opened[ref.role] = content
