@@ -153,10 +153,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier = Catalog(connected.all), Verifier()
-    pins = Pins(settings.state / "pins.json")
-    pins.load()
     publish = _publisher(catalog, verifier, meter)
-    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, pins, publish))
+    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
     ports = Ports(
         clock=clock,
         identity=identity,
@@ -178,6 +176,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         reader=record.reader,
         tree=record.tree,
         export=record.export,
+        searches=record.searches,
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
@@ -189,6 +188,12 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         external_url=url,
     )
     return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
+
+
+def _pins(settings: GatewaySettings) -> Pins:
+    pins = Pins(settings.state / "pins.json")
+    pins.load()
+    return pins
 
 
 def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssuer, LocalIdentity]:

@@ -15,6 +15,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
 from gateway.core.ports import Clock, Meter
 from gateway.settings import GatewaySettings
@@ -29,6 +30,7 @@ class Books:
     reader: LogReader
     tree: LogTree
     export: LogExport
+    searches: SearchLog
     changes: ChangeLog
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
@@ -73,5 +75,5 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    export, changes = LogExport(reader, keys), ChangeLog(ledger, keys, clock)
-    return Books(log, runs, reader, tree, export, changes, reviewers, approvals, leases, activations)
+    export, searches, changes = LogExport(reader, keys), SearchLog(ledger, keys, clock), ChangeLog(ledger, keys, clock)
+    return Books(log, runs, reader, tree, export, searches, changes, reviewers, approvals, leases, activations)

@@ -23,6 +23,7 @@ from tests.fakes.desk import (
     FakeReader,
     FakeReviewerDesk,
     FakeRunDesk,
+    FakeSearches,
     FakeTree,
 )
 
@@ -78,6 +79,7 @@ class Edge:
     url: str = URL
     world: World = field(default_factory=World)
     reader: FakeReader = field(default_factory=FakeReader)
+    searches: FakeSearches = field(default_factory=FakeSearches)
     changes: FakeChanges = field(default_factory=FakeChanges)
     leases: FakeLeaseDesk = field(default_factory=FakeLeaseDesk)
     policy: FakePolicyDesk = field(default_factory=FakePolicyDesk)
@@ -94,6 +96,7 @@ class Edge:
             reader=self.reader,
             tree=FakeTree(self.reader),
             export=FakeExport(self.reader),
+            searches=self.searches,
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.explain import explain
 from gateway.cli.export.command import export
 from gateway.cli.export.evidence import evidence
 from gateway.cli.moments import ago_or_moment
@@ -22,12 +23,14 @@ def audit() -> None:
 
 audit.add_command(evidence)
 audit.add_command(export)
+audit.add_command(explain, "why")
 audit.add_command(prove)
 audit.add_command(verify)
 
 
 @audit.command()
-@click.option("--type", "type_", help="Record type, e.g. decision or tool.completed.")
+@click.argument("query", default="")
+@click.option("--type", "type_", help="Record type, or a pattern such as 'tool.*'.")
 @click.option("--tool", help="Tool, or a pattern such as 'erp.*'.")
 @click.option("--effect", type=click.Choice(["allow", "deny", "needs_approval"]), help="Effect of the decision.")
 @click.option("--agent", help="Agent.")
@@ -39,8 +42,15 @@ audit.add_command(verify)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @reaching
 def search(reach: Reach, **given: Any) -> None:
-    """List records in log order; every given condition must hold."""
-    renamed = {"type_": "type", "since": "since_us", "until": "until_us"}
+    """List records in log order; every term of QUERY and every option must hold.
+
+    QUERY is like 'tool:pay.* effect:deny -agent:clerk since:24h'. Its fields are agent, call, effect, reason, run,
+    since, tool, type and until; - in front leaves such records out, * stands for any characters in agent, reason, tool
+    and type, and a value with spaces stands in double quotes. The options are the same terms, spelt out. A query that
+    begins with - stands after a --. The search itself becomes a record of the log.
+    """
+    renamed = {"query": "q", "type_": "type", "since": "since_us", "until": "until_us"}
+    given["query"] = given["query"] or None
     found = reach.get("/v1/audit/records", {renamed.get(name, name): value for name, value in given.items()})
     records = _flat(found)
     answer({"records": records, "next": found.get("next")}, _rows(records))

@@ -1,7 +1,10 @@
 """``ostiary audit verify``: the log against its public key, without a gateway."""
 
 import base64
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import click
 
 from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
-from gateway.adapters.ledger.verify import Means
+from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
@@ -48,10 +51,29 @@ def verify(state: Path, vkey: Path | None, checkpoint: Path | None, proof: Path 
         )
     key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
-    report = check_log(state, key, Means(kept, kek, deep=payloads))
+    with _progress() as progress:
+        report = check_log(state, key, Means(kept, kek, deep=payloads), progress)
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    # On the screen of a person only: a file or a pipe gets what was found and nothing else.
+    if not sys.stderr.isatty():
+        yield None
+        return
+    began = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        pace = round(done / max(time.monotonic() - began, 0.001))
+        click.echo(f"\r{done:,} of {total:,} records, {pace:,} a second ", err=True, nl=False)
+
+    try:
+        yield tell
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _text(path: Path, what: str, option: str) -> str:

@@ -11,6 +11,7 @@ from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
 from gateway.core.extract import Depth, Extract
+from gateway.core.inquiry import Query, Searches
 from gateway.core.tiles import Tile
 
 
@@ -77,32 +78,6 @@ class Changes(Protocol):
         Raises:
             Unavailable: the log cannot be written.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A search of the log; every given field must match.
-
-    Attributes:
-        type: record type, e.g. ``decision`` or ``tool.completed``.
-        tool: ``server.tool`` or a pattern with ``*``.
-        effect: ``allow`` | ``deny`` | ``needs_approval``.
-        since_us: first microsecond, inclusive.
-        until_us: last microsecond, inclusive.
-        after: index to go on after (cursor); -1 = from the start.
-        limit: most records, 1..1000.
-    """
-
-    type: str | None = None
-    run_id: str | None = None
-    call_id: str | None = None
-    tool: str | None = None
-    effect: str | None = None
-    agent: str | None = None
-    since_us: int | None = None
-    until_us: int | None = None
-    after: int = -1
-    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +351,7 @@ class Desk:
     reader: AuditReader
     tree: LogTree
     export: LogExport
+    searches: Searches
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk

@@ -52,6 +52,7 @@ class EventType(StrEnum):
     CREDENTIAL_REVOKED = "credential.revoked"
     POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
+    QUERY = "query"
 
 
 # The four ways an intent ends; each intent has exactly one of them.
@@ -63,8 +64,9 @@ ENDINGS = frozenset(
         EventType.TOOL_OUTCOME_UNKNOWN,
     }
 )
-# What must still be written when the disk is nearly full, so that what was begun is ended.
+# What must still be written when the disk is nearly full: what ends what was begun, and who looks into it.
 CLOSINGS = ENDINGS | {
+    EventType.QUERY,
     EventType.REDACTION,
     EventType.RUN_ENDED,
     EventType.CREDENTIAL_LEASED,
@@ -84,6 +86,7 @@ class Role(StrEnum):
     CHANGE = "change"
     ACTION = "action"
     LEASE = "lease"
+    QUERY = "query"
 
 
 class RecordError(ValueError):

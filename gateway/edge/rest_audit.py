@@ -1,12 +1,19 @@
-"""REST for auditors: search the log, one run's timeline."""
+"""REST for auditors: search the log, one run's timeline.
+
+Every search is in the log before its answer leaves; what cannot be recorded is not answered. An unrecorded search would
+be worth more to who must not be seen searching than to an auditor: those find the whole log in its files, too.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.core.desk import Desk, LogRecord, Query
-from gateway.core.errors import NotFound
+from gateway.core.desk import Desk, LogRecord
+from gateway.core.errors import MalformedRequest, NotFound
+from gateway.core.filters import MAX_QUERY, FilterError, parse, term
+from gateway.core.filters import Field as Name
+from gateway.core.inquiry import Query, Searched
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
 
@@ -15,14 +22,21 @@ _PAGE = 1000
 
 
 class RecordQuery(QueryModel):
-    """Search terms; every given one must match."""
+    """Search terms; every given one must match. Each but the cursor can stand in ``q`` as well, and means the same."""
 
-    type: str | None = Field(None, max_length=64, description="Record type, e.g. `decision` or `tool.completed`.")
+    q: str | None = Field(
+        None,
+        max_length=MAX_QUERY,
+        description="Terms in the query language: `tool:pay.* effect:deny -agent:clerk since:24h`. Fields: agent, "
+        "call, effect, reason, run, since, tool, type, until. `-` in front leaves such records out; values with spaces "
+        "stand in double quotes; `*` in agent, reason, tool and type stands for any characters.",
+    )
+    type: str | None = Field(None, max_length=64, description="Record type, e.g. `decision`, or a pattern: `tool.*`.")
     run_id: str | None = Field(None, max_length=64)
     call_id: str | None = Field(None, max_length=64)
     tool: str | None = Field(None, max_length=256, description="`server.tool`, or a pattern with `*`.")
     effect: Literal["allow", "deny", "needs_approval"] | None = None
-    agent: str | None = Field(None, max_length=128)
+    agent: str | None = Field(None, max_length=128, description="Agent, or a pattern with `*`.")
     since_us: int | None = Field(None, ge=0, lt=_MAX_US, description="First microsecond, inclusive.")
     until_us: int | None = Field(None, ge=0, lt=_MAX_US, description="Last microsecond, inclusive.")
     after: int = Field(-1, ge=-1, lt=_MAX_US, description="Go on after this index: `next` of the page before.")
@@ -56,6 +70,7 @@ class AuditRest:
     def __init__(self, desk: Desk) -> None:
         """Read through the desk."""
         self._reader = desk.reader
+        self._searches = desk.searches
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -85,16 +100,44 @@ class AuditRest:
 
     async def search(self, asked: Asked) -> Reply:
         """Matching records."""
-        query = Query(**asked.query.model_dump())
-        return _page(await self._reader.search(query), query.limit)
+        given: RecordQuery = asked.query
+        query = understood(given, asked.visit.call.at_us)
+        found = await self._reader.search(query)
+        await self._searches.record(asked.visit.principal, Searched("records", query, given.q, len(found)))
+        return _page(found, query.limit)
 
     async def run(self, asked: Asked) -> Reply:
         """One run's records."""
         query = Query(run_id=asked.path["id"], after=asked.query.after, limit=asked.query.limit)
         found = await self._reader.search(query)
+        await self._searches.record(asked.visit.principal, Searched("run", query, None, len(found)))
         if not found and query.after < 0:
             raise NotFound("no record of such a run", cause_code="run")
         return _page(found, query.limit)
+
+
+def understood(given: RecordQuery, now_us: int) -> Query:
+    """What is asked for, in words or by parameters.
+
+    Raises:
+        MalformedRequest: it is not of the language, or no record can be so.
+    """
+    members = {Name.TYPE: given.type, Name.RUN: given.run_id, Name.CALL: given.call_id, Name.TOOL: given.tool}
+    members |= {Name.EFFECT: given.effect, Name.AGENT: given.agent}
+    place = "q"
+    try:
+        asked = parse(given.q or "", now_us)
+        terms = list(asked.terms)
+        for name, value in members.items():
+            place = name
+            if value is not None:
+                terms.append(term(name, value))
+    except FilterError as error:
+        where = f"q, {error}" if place == "q" else f"{place}: {error.problem}; {error.remedy}"
+        raise MalformedRequest(where, cause_code="query") from None
+    since = max((each for each in (asked.since_us, given.since_us) if each is not None), default=None)
+    until = min((each for each in (asked.until_us, given.until_us) if each is not None), default=None)
+    return Query(terms=tuple(terms), since_us=since, until_us=until, after=given.after, limit=given.limit)
 
 
 def shown_record(record: LogRecord) -> RecordShown:

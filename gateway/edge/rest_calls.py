@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import Field
 
 from gateway.core.call import Principal
-from gateway.core.desk import Desk, LogRecord, Query
+from gateway.core.desk import Desk, LogRecord
 from gateway.core.errors import NotFound, UnknownTool
+from gateway.core.inquiry import Query
 from gateway.core.records import ENDINGS, EventType, Role
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from gateway.core.desk import Desk, Query
+from gateway.core.desk import Desk
 from gateway.core.errors import NotFound
 from gateway.core.extract import Depth, Extract, Extracted
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
-from gateway.edge.rest_audit import RecordQuery
+from gateway.edge.rest_audit import RecordQuery, understood
 
 _MAX_SIZE = 2**53
 
@@ -81,12 +81,12 @@ class ExportRest:
 
     async def export(self, asked: Asked) -> Reply:
         """One page."""
-        terms = asked.query.model_dump()
-        depth = Depth(terms.pop("size"), terms.pop("payloads"))
-        query = Query(**terms)
+        given: ExportQuery = asked.query
+        depth, query = Depth(given.size, given.payloads), understood(given, asked.visit.call.at_us)
         found = await self._desk.export.page(query, depth)
         if depth.payloads or query.after < 0:
-            said = {name: value for name, value in terms.items() if value is not None} | {"size": found.size}
+            terms = given.model_dump(exclude={"size", "payloads"}, exclude_none=True)
+            said = terms | {"size": found.size}
             action = "log.payloads_exported" if depth.payloads else "log.exported"
             await self._desk.changes.record(asked.visit.principal, action, said)
         return shown(_page(found))

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from gateway.core.canonical import encode
 from gateway.core.decision_log import event
-from gateway.core.desk import Desk, Query
+from gateway.core.desk import Desk
 from gateway.core.errors import NotFound
+from gateway.core.inquiry import Query, Searched
 from gateway.core.ports import PipelineSettings
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
@@ -148,6 +149,8 @@ class PolicyRest:
         """Decisions, as events."""
         query = Query(type="decision", **asked.query.model_dump())
         found = await self._desk.reader.decisions(query)
+        searched = Searched("decisions", query, None, len(found))
+        await self._desk.searches.record(asked.visit.principal, searched)
         page: dict[str, Any] = {"decisions": [event(one, self._labels) for one in found]}
         if len(found) == query.limit:
             page["next"] = found[-1].record.index

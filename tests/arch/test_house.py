@@ -28,8 +28,8 @@ FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|base|common|managers?|servi
 FORBIDDEN_CLASSES = re.compile(r"(Manager|Service|Helper|Util|Utils)$")
 # What the core may import: pure computing (and locks for it), nothing that reads a clock, a file, a socket or chance.
 CORE_IMPORTS = re.compile(
-    r"""(__future__|base64|binascii|bisect|collections|contextlib|copy|dataclasses|datetime|decimal|enum|fnmatch|fractions
-    |functools|hashlib|heapq|hmac|ipaddress|itertools|json|math|operator|re|string|struct|types|typing|unicodedata
+    r"""(__future__|base64|binascii|bisect|collections|contextlib|copy|dataclasses|datetime|decimal|difflib|enum|fnmatch
+    |fractions|functools|hashlib|heapq|hmac|ipaddress|itertools|json|math|operator|re|string|struct|types|typing|unicodedata
     |urllib\.parse|anyio|cryptography|jsonschema_rs|msgspec|re2|gateway\.core)(\.|$)""",
     re.VERBOSE,
 )

@@ -21,9 +21,9 @@ from gateway.cli.export.packing import write_policy
 from gateway.cli.export.sbom import sbom
 from gateway.cli.screen import Failed
 from gateway.core.bundle import Module, bundled
-from gateway.core.desk import Query
 from gateway.core.errors import NotFound
 from gateway.core.extract import Depth
+from gateway.core.inquiry import Query
 from gateway.core.tiles import check_inclusion, check_proof, read_proof
 from gateway.core.tlog import Signer, VerifierKey, leaf_hash, open_checkpoint
 from tests.export_world import Exporter, Past, check, copied, exporting, forged, live, resealed

@@ -145,6 +145,22 @@ def test_the_log_is_searched_by_every_condition(state: tuple[Path, str], edge: E
     assert "erp.stock" in ask(state, "audit", "search").stdout
 
 
+def test_the_log_is_searched_in_words(state: tuple[Path, str], edge: Edge) -> None:
+    """The query and the options are one thing; what is wrong with it is said with its place."""
+    edge.reader.records[:] = [record(0, "decision"), record(1, "tool.requested"), record(2, "tool.completed")]
+
+    def found(*words: str) -> list[int]:
+        return [row["index"] for row in told(ask(state, "audit", "search", "--json", *words))["records"]]
+
+    assert found("type:tool.*") == found("--type", "tool.*") == [1, 2]
+    assert found("type:tool.*", "--until", "2025-06-15", "--type", "*.completed") == [2]
+    assert found("--", "-type:tool.* until:2025-06-15") == [0]
+    assert edge.searches.recorded[-1][0] == "operator"
+    wrong = ask(state, "audit", "search", "type:decison")
+    assert wrong.exit_code == 1
+    assert "at character 6: no record has the type 'decison'; did you mean decision?" in wrong.stderr
+
+
 def test_a_runs_timeline_is_shown_whole(state: tuple[Path, str], edge: Edge) -> None:
     """All pages of it are fetched."""
     edge.reader.records[:] = [record(at, "tool.requested", tool="erp.stock") for at in range(1500)]
@@ -162,6 +178,7 @@ def test_explain_says_why(state: tuple[Path, str], edge: Edge) -> None:
     for words in ("denied", "limits.calls_per_run", "3 are allowed", "look at: data.gateway.limits"):
         assert words in done.stdout
     assert told(ask(state, "explain", CALL, "--json"))["reasons"] == reasons
+    assert ask(state, "audit", "why", CALL).stdout == done.stdout
 
 
 def test_what_is_no_gateway_is_said_to_be_none(tmp_path: Path) -> None:

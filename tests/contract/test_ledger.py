@@ -14,7 +14,6 @@ from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.files import DATABASE
 from gateway.core.call import Call, Channel, Intent, Live
 from gateway.core.decision import Effect, Phase
-from gateway.core.desk import Query
 from gateway.core.errors import (
     BudgetExhausted,
     Denied,
@@ -28,6 +27,7 @@ from gateway.core.errors import (
     Throttled,
     ToolFailed,
 )
+from gateway.core.inquiry import Query
 from gateway.core.tool import EffectClass, Tool
 from tests.evidence import make_call, make_decision, make_principal, make_tool
 from tests.ledgers import Books, Walk, open_books

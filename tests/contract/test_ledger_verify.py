@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify import Means, verify
+from gateway.cli.root import ostiary
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied
 from gateway.core.tlog import Checkpoint, Signer, leaf_hash
@@ -142,7 +144,11 @@ def test_an_alteration_with_a_fitting_hash_is_found(folder: Path) -> None:
         ("update checkpoints set size = 14", 13),
         ("update checkpoints set win = 7", 14),
         ("update checkpoints set peaks = zeroblob(32)", 14),
+        ("update checkpoints set high_us = high_us + 1", 14),
+        ("update checkpoints set low_us = low_us - 1", 14),
         ("delete from checkpoints", 0),
+        ("delete from reasons where idx = 10", 10),
+        ("insert into reasons values ('x', 1)", None),
         ("insert into intents values ('x', 1)", None),
         ("delete from open_runs", None),
         ("update open_runs set binding = 'x'", None),
@@ -183,6 +189,30 @@ def test_every_flipped_byte_of_a_payload_and_of_the_checkpoint_is_found(folder: 
         db.execute("update checkpoints set note = ?", (altered_note,))
         assert 14 in named(check(folder)), at
     db.close()
+
+
+def test_progress_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now and then, as the number of records read and the number there are."""
+    monkeypatch.setattr("gateway.adapters.ledger.verify._STEP", 5)
+    told: list[tuple[int, int]] = []
+    vkey = (folder / "keys/log.vkey").read_text()
+    assert verify(folder, vkey, progress=lambda done, total: told.append((done, total))).ok
+    assert told == [(5, 15), (10, 15), (15, 15)]
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person sees it and it is wiped off at the end; a file or a pipe gets none of it."""
+    monkeypatch.setattr("gateway.adapters.ledger.verify._STEP", 15)
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        with pytest.raises(SystemExit) as left:
+            ostiary(["audit", "verify", "--state", str(folder)])
+        assert left.value.code == 0
+        said = capsys.readouterr().err
+        assert ("15 of 15 records, " in said) is is_terminal
+        assert said.endswith("\r\x1b[K") is is_terminal
 
 
 def test_another_key_does_not_verify(folder: Path, tmp_path: Path) -> None:
@@ -295,6 +325,8 @@ def cut_back(folder: Path) -> None:
     (size,) = db.execute("select size from checkpoints").fetchone()
     db.execute("delete from records where idx >= ?", (size,))
     db.execute("delete from payloads where pid >= ? * 8", (size,))
+    db.execute("delete from nodes where (place + 1) << level > ?", (size,))
+    db.execute("delete from reasons where idx >= ?", (size,))
     db.commit()
     db.close()
     (folder / GUARD).unlink()

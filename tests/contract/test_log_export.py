@@ -9,9 +9,9 @@ import pytest
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
-from gateway.core.desk import Query
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.extract import Depth, Extracted
+from gateway.core.inquiry import Query
 from gateway.core.records import EventType, Payload, Role
 from gateway.core.tiles import check_inclusion
 from gateway.core.tlog import VerifierKey, leaf_hash, open_checkpoint

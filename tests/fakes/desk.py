@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Query, Recorded, RunRequest, Whose
-from gateway.core.errors import Forbidden, NotFound
+from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Recorded, RunRequest, Whose
+from gateway.core.errors import Forbidden, GatewayError, NotFound
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
+from gateway.core.filters import Field, Term, holds
+from gateway.core.inquiry import Query, Searched
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
@@ -141,15 +142,33 @@ class FakeExport:
 
 
 def _matches(record: LogRecord, query: Query) -> bool:
-    if record.index <= query.after or not fnmatchcase(str(record.body.get("tool", "")), query.tool or "*"):
-        return False
     at_us = int(record.body.get("ts", 0))
-    if (query.since_us is not None and at_us < query.since_us) or (
-        query.until_us is not None and at_us > query.until_us
-    ):
+    if record.index <= query.after or at_us < (query.since_us or 0):
         return False
-    asked = {name: getattr(query, name) for name in ("type", "run_id", "call_id", "effect", "agent")}
-    return all(value is None or record.body.get(name) == value for name, value in asked.items())
+    if query.until_us is not None and at_us > query.until_us:
+        return False
+    return all(_holds(record, term) is not term.negated for term in query.conditions)
+
+
+def _holds(record: LogRecord, term: Term) -> bool:
+    if term.field is Field.REASON:
+        return any(holds(term, reason) for reason in record.body.get("reasons", ()))
+    name = {Field.RUN: "run_id", Field.CALL: "call_id"}.get(term.field, str(term.field))
+    return holds(term, str(record.body.get(name, "")))
+
+
+class FakeSearches:
+    """Keeps what was recorded; refuses where it is told to."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, Searched]] = []
+        self.refusal: GatewayError | None = None
+
+    async def record(self, by: Principal, searched: Searched) -> None:
+        """Keep it."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.recorded.append((by.user, searched))
 
 
 class FakeChanges:
@@ -245,6 +264,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         reader=reader,
         tree=FakeTree(reader),
         export=FakeExport(reader),
+        searches=FakeSearches(),
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),

@@ -282,6 +282,61 @@ async def test_the_log_is_searched() -> None:
             assert (await auditor.get(f"/v1/audit/records?{query}")).status_code == 400, query
 
 
+async def test_the_log_is_searched_in_words() -> None:
+    """A query and the parameters mean the same, and all of it must hold; what is wrong is said with its place."""
+    edge = Edge()
+    kinds = ["decision", "tool.requested", "tool.completed", "decision"]
+    edge.reader.records = [record(index, kind) for index, kind in enumerate(kinds)]
+
+    async with edge.client("auditor") as auditor:
+
+        async def found(**params: str | int) -> list[int]:
+            page = await auditor.get("/v1/audit/records", params=params)
+            assert page.status_code == 200, page.text
+            return [item["index"] for item in page.json()["records"]]
+
+        assert await found(q="type:decision") == await found(type="decision") == [0, 3]
+        assert await found(q="type:tool.*") == await found(type="tool.*") == [1, 2]
+        assert await found(q="-type:tool.*", after=0) == [3]
+        assert await found(q="-type:decision", type="tool.requested") == [1]
+        assert await found(q="since:1970-01-01 until:1970-01-01", since_us=2, until_us=2) == [2]
+        assert await found(q="since:24h", until_us=2) == []
+        for params, words in (
+            ({"q": "tool:x efect:deny"}, "q, at character 8: efect: is no field; did you mean effect?"),
+            ({"type": "decison"}, "type: no record has the type 'decison'; did you mean decision?"),
+            ({"run_id": "*"}, "run: run: takes no *; give the whole value"),
+            ({"q": "x" * 1025}, "q: String should have at most 1024 characters"),
+        ):
+            answer = await auditor.get("/v1/audit/records", params=params)
+            assert (answer.status_code, answer.json()["detail"]) == (400, words)
+
+
+async def test_every_search_is_recorded_before_it_is_answered() -> None:
+    """Who searched by what, and how much was found; where that cannot be recorded, nothing is told."""
+    edge = Edge()
+    edge.reader.records = [record(index, "decision") for index in range(3)]
+    doors = {
+        "/v1/audit/records?q=-effect:allow&limit=2": ("records", ["effect"], "-effect:allow", 2),
+        "/v1/audit/records?limit=2&after=1": ("records", [], None, 1),
+        f"/v1/audit/runs/{RUN.id}": ("run", ["run"], None, 3),
+        "/v1/audit/runs/none": ("run", ["run"], None, 0),
+        "/v1/audit/decisions?since_us=0": ("decisions", ["since", "type"], None, 3),
+    }
+    async with edge.client("auditor") as auditor:
+        for path, (door, fields, text, results) in doors.items():
+            await auditor.get(path)
+            by, searched = edge.searches.recorded.pop()
+            assert (by, searched.door, list(searched.query.fields)) == ("eve", door, fields)
+            assert (searched.text, searched.results) == (text, results)
+        await auditor.get("/v1/audit/records?q=colour:red")
+        assert edge.searches.recorded == []
+        edge.searches.refusal = Unavailable("the audit log cannot be written", retry_after=1)
+        for path in doors:
+            answer = await auditor.get(path)
+            assert answer.status_code == 503
+            assert "records" not in answer.json()
+
+
 async def test_the_local_operator_needs_no_token_but_cannot_call_tools() -> None:
     """By the gateway's own Unix socket, without a credential; by any other one a stranger stays a stranger."""
     socket = {"server": ("/run/ostiary.sock", None), "client": None}

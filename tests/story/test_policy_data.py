@@ -13,8 +13,8 @@ from gateway.adapters.rego.layers import gallery
 from gateway.cli import home
 from gateway.core import pipeline
 from gateway.core.call import Live
-from gateway.core.desk import Query
 from gateway.core.errors import Denied
+from gateway.core.inquiry import Query
 from gateway.logs import JsonLines
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings_file import development, load

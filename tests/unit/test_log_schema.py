@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.root import ostiary
+from gateway.core.filters import Field
 from gateway.core.records import EventType, Role
 from tests.log_schema import SCHEMA, conforming
 
@@ -32,6 +33,7 @@ def test_every_type_and_every_role_is_in_it() -> None:
     assert set(SCHEMA["properties"]["type"]["enum"]) == {str(kind) for kind in EventType}
     assert {one["properties"]["type"]["const"] for one in SCHEMA["oneOf"]} == {str(kind) for kind in EventType}
     assert set(SCHEMA["$defs"]["payload"]["properties"]["role"]["enum"]) == {str(role) for role in Role}
+    assert set(SCHEMA["$defs"]["query"]["properties"]["fields"]["items"]["enum"]) == {str(field) for field in Field}
     assert json.loads(CliRunner().invoke(ostiary, ["schema", "log-record"]).stdout) == SCHEMA
 
 

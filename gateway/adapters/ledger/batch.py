@@ -6,7 +6,7 @@ fails the transaction fails them all, and the batch is thrown away.
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,16 @@ import msgspec
 
 from gateway.adapters.ledger import claims
 from gateway.adapters.ledger.claims import Claims, Stand
-from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, PAYLOAD_SLOTS
+from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
+from gateway.adapters.ledger.span import Span
 from gateway.core.errors import NotFound
 from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, RecordError, leaf
 from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
 
 _CACHED_HEADS = 65_536
+_TS = 4  # the column of a record's time
 _OUTSIDE = Place(None, None)
 
 
@@ -72,6 +74,7 @@ class _Rows:
     ended: list[str] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
     approvals: dict[str, Stand] = field(default_factory=dict)
+    reasons: list[tuple[str, int]] = field(default_factory=list)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -83,6 +86,7 @@ class _Rows:
         self.started += other.started
         self.ended += other.ended
         self.approvals |= other.approvals
+        self.reasons += other.reasons
 
 
 @dataclass(slots=True)
@@ -92,6 +96,7 @@ class Batch:
     Attributes:
         frontier: the tree so far; grows with the batch.
         open_calls: calls whose intent has not ended; changes with the batch.
+        span: the times so far; grows with the batch.
     """
 
     db: sqlite3.Connection
@@ -100,6 +105,7 @@ class Batch:
     heads: Heads
     frontier: Frontier
     open_calls: set[str]
+    span: Span
     _rows: _Rows = field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
@@ -131,14 +137,18 @@ class Batch:
         db.executemany("insert into intents values (?, ?)", rows.opened.items())
         db.executemany("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed])
         db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
-        db.executemany("insert into open_runs values (?, ?)", rows.started)
+        over = set(rows.ended)
+        db.executemany("insert into open_runs values (?, ?)", [run for run in rows.started if run[0] not in over])
         if rows.approvals:
             claims.store(db, rows.approvals)
         size = self.frontier.size
         note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
+        db.executemany("insert into reasons values (?, ?)", rows.reasons)
+        window = size // CHECKPOINT_WINDOW
+        self.span = self.span.grown(window, [record[_TS] for record in rows.records])
         db.execute(
-            "insert or replace into checkpoints values (?, ?, ?, ?)",
-            (size // CHECKPOINT_WINDOW, size, note, self.frontier.encode()),
+            "insert or replace into checkpoints values (?, ?, ?, ?, ?, ?)",
+            (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode()),
         )
         return note
 
@@ -196,7 +206,9 @@ class Batch:
         return tuple(refs)
 
     def _project(self, draft: Draft, index: int, rows: _Rows) -> None:
-        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None:
+        if draft.type is EventType.DECISION:
+            rows.reasons += [(reason, index) for reason in rare_reasons(draft.body.get("reasons"))]
+        elif draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None:
             rows.opened[draft.call_id] = index
         elif draft.type in ENDINGS and draft.call_id is not None:
             rows.closed.append(draft.call_id)
@@ -219,6 +231,11 @@ def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
         effect,
         draft.actor.agent,
     )
+
+
+def rare_reasons(said: Iterable[str] | None) -> set[str]:
+    """Which of a decision's reasons the list of reasons holds."""
+    return {reason for reason in said or () if reason != COMMON_REASON}
 
 
 def _next_place(draft: Draft, head: Head | None) -> Place:

@@ -23,12 +23,15 @@ class Contents:
     """Holds data keys and payloads against what the leaves say of them.
 
     ``kek``: the key file's key, where it is at hand. ``deep``: open every payload, too.
+
+    Attributes:
+        opens: whether payloads are opened.
     """
 
     def __init__(self, db: sqlite3.Connection, report: Report, kek: bytes | None, *, deep: bool) -> None:
         self._report = report
         self._kek = kek
-        self._is_deep = deep and kek is not None
+        self.opens = deep and kek is not None
         self._wrapped: dict[str, bytes] = dict(db.execute("select id, wrapped from deks"))
         # Each missing or broken key is one finding, at the first record that needs it.
         self._seen: dict[str, DataKey | None] = {}
@@ -45,7 +48,7 @@ class Contents:
             Its content, or None where it was not opened.
         """
         key = self._seen.get(ref.dek)
-        if not self._is_deep or key is None:
+        if not self.opens or key is None:
             return None
         self._report.opened += 1
         try:

@@ -9,9 +9,10 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.sealing import commitment_key, unseal, unwrap
 from gateway.adapters.ledger.tree import newest_note, node
-from gateway.core.desk import LogRecord, Query
+from gateway.core.desk import LogRecord
 from gateway.core.errors import NotFound
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
+from gateway.core.inquiry import Query
 from gateway.core.records import Role
 from gateway.core.tiles import inclusion
 

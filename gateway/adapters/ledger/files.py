@@ -26,6 +26,8 @@ _WAL_PAGES = 8_000
 # index on tools takes records without one, too, or refusing a hidden tool would take longer than refusing no tool.
 COMMON_TYPES = (EventType.DECISION, EventType.TOOL_REQUESTED, EventType.TOOL_COMPLETED)
 RARE_TYPE = "type not in ('{}', '{}', '{}')".format(*COMMON_TYPES)
+# The reason almost every allowed call has; the list of reasons leaves it out.
+COMMON_REASON = "scope.granted"
 RARE_EFFECT = f"effect <> '{Effect.ALLOW}'"
 
 _SCHEMA = f"""
@@ -57,9 +59,12 @@ create table nodes (level integer, place integer, hash blob not null, primary ke
 create table checkpoints (
   win integer primary key,
   size integer not null,
+  high_us integer not null,
+  low_us integer not null,
   note text not null,
   peaks blob not null
 ) strict;
+create table reasons (reason text, idx integer, primary key (reason, idx)) strict, without rowid;
 create table intents (call_id text primary key, idx integer not null) strict, without rowid;
 create table open_runs (run_id text primary key, binding text unique) strict, without rowid;
 create table approvals (
@@ -79,6 +84,8 @@ commit;
 
 _MARKS = ("application_id", "user_version")
 # Checkpoints are thinned to the newest of each window of this many records: enough to say where a log was altered.
+# With each stand the latest time of any record up to it, and the earliest of those since the one before it: where a
+# search by time begins and ends, though clocks are set back.
 CHECKPOINT_WINDOW = 256
 # A payload's key is its record's index times this, plus its place in the record: no index needed to find it.
 PAYLOAD_SLOTS = 8

@@ -12,24 +12,22 @@ import msgspec
 from anyio import to_thread
 
 from gateway.adapters.ledger.files import (
-    COMMON_TYPES,
     DATABASE,
     PAYLOAD_SLOTS,
-    RARE_EFFECT,
     RARE_TYPE,
     connect_readonly,
 )
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
+from gateway.adapters.ledger.searching import search
 from gateway.core.call import RunKind
-from gateway.core.decision import Effect
-from gateway.core.desk import LogRecord, Query, Recorded
+from gateway.core.desk import LogRecord, Recorded
 from gateway.core.errors import NotFound, Unavailable
+from gateway.core.inquiry import Query
 from gateway.core.leasing import Leftover
 from gateway.core.policy_input import with_arguments
 from gateway.core.records import EventType, Role
 
-_MAX_LIMIT = 1000
 _DUE_BATCH = 500
 T = TypeVar("T")
 
@@ -47,8 +45,6 @@ select run_id, expires <= :now from (
 """
 
 _OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
-
-_EQUAL = ("type", "run_id", "call_id", "effect", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +118,9 @@ class LogReader:
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
         """Matching records in log order; see ``core.desk.AuditReader``."""
-        statement, values = _search(query)
 
         def run(db: sqlite3.Connection) -> tuple[LogRecord, ...]:
-            rows = db.execute(statement, values).fetchall()
-            return tuple(LogRecord(index, entry, msgspec.json.decode(entry)) for index, entry in rows)
+            return tuple(LogRecord(index, entry, msgspec.json.decode(entry)) for index, entry in search(db, query))
 
         return await self.ask(run)
 
@@ -141,10 +135,10 @@ class LogReader:
 
     async def decisions(self, query: Query) -> tuple[Recorded, ...]:
         """Matching decisions, with what policy read and said; see ``core.desk.AuditReader``."""
-        statement, values = _search(replace(query, type=EventType.DECISION))
+        wanted = replace(query, type=EventType.DECISION)
 
         def run(db: sqlite3.Connection) -> tuple[Recorded, ...]:
-            rows = db.execute(statement, values).fetchall()
+            rows = search(db, wanted)
             return tuple(self._recorded(db, LogRecord(idx, leaf, msgspec.json.decode(leaf))) for idx, leaf in rows)
 
         return await self.ask(run)
@@ -315,30 +309,3 @@ def _requested(db: sqlite3.Connection, run_id: str) -> tuple[Requested, ...]:
 def _is_implicit(db: sqlite3.Connection, run_id: str) -> bool:
     (entry,) = db.execute("select leaf from records where run_id = ? and seq_run = 0", (run_id,)).fetchone()
     return bool(msgspec.json.decode(entry)["body"]["kind"] == RunKind.IMPLICIT)
-
-
-def _search(query: Query) -> tuple[str, list[Any]]:
-    conditions = ["idx > ?"]
-    values: list[Any] = [query.after]
-    for column in _EQUAL:
-        wanted = getattr(query, column)
-        if wanted is not None:
-            conditions.append(f"{column} = ?")
-            values.append(wanted)
-    conditions += _rarities(query)
-    if query.tool is not None:
-        conditions.append("tool glob ?" if "*" in query.tool else "tool = ?")
-        # Only the star is a wildcard; the other two GLOB knows are taken literally.
-        values.append(query.tool.replace("[", "[[]").replace("?", "[?]") if "*" in query.tool else query.tool)
-    for column, bound in (("ts >= ?", query.since_us), ("ts <= ?", query.until_us)):
-        if bound is not None:
-            conditions.append(column)
-            values.append(bound)
-    values.append(max(1, min(query.limit, _MAX_LIMIT)))
-    return f"select idx, leaf from records where {' and '.join(conditions)} order by idx limit ?", values  # noqa: S608 - literals only
-
-
-def _rarities(query: Query) -> list[str]:
-    # What the caller asked for in words that the partial indexes understand.
-    rare = [RARE_TYPE] if query.type is not None and query.type not in COMMON_TYPES else []
-    return [*rare, RARE_EFFECT] if query.effect not in {None, Effect.ALLOW} else rare

@@ -109,13 +109,13 @@ class Store:
         db, end = self._connected()
         is_low = files.free_bytes(self._folder) < self._reserve
         db.execute("begin immediate")
-        batch = Batch(db, self._pool, self._data_keys, self._heads, end.frontier.copy(), end.open_calls)
+        batch = Batch(db, self._pool, self._data_keys, self._heads, end.frontier.copy(), end.open_calls, end.span)
         for drafts in self._owed:
             _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
         note = batch.store(self._keys.signer)
         db.execute("commit")
-        end.frontier, end.note = batch.frontier, note
+        end.frontier, end.note, end.span = batch.frontier, note, batch.span
         self._acknowledged = set(end.open_calls)
         self._owed.clear()
         self.trouble = "the disk reserve is used up" if is_low else None

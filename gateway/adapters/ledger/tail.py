@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW
 from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.span import Span
 from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
 
@@ -16,11 +17,13 @@ class Tail:
         frontier: the tree's right edge.
         note: the newest signed checkpoint; empty for an empty log.
         open_calls: calls whose intent has not ended.
+        span: the times of the records.
     """
 
     frontier: Frontier
     note: str
     open_calls: set[str]
+    span: Span
 
 
 def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
@@ -31,19 +34,21 @@ def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
         sqlite3.Error: it cannot be read.
     """
     (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
-    row = db.execute("select size, note, peaks from checkpoints order by win desc limit 1").fetchone()
+    row = db.execute(
+        "select size, note, peaks, win, high_us, low_us from checkpoints order by win desc limit 1"
+    ).fetchone()
     if row is None:
         if stored:
             raise StateRefused("the log has records but no checkpoint: it was altered; restore it from a backup")
-        return Tail(Frontier(), "", set())
-    frontier = _signed_frontier(row, key)
+        return Tail(Frontier(), "", set(), Span())
+    frontier = _signed_frontier(row[:3], key)
     if frontier.size != stored:
         raise StateRefused(f"the log has {stored} records where {frontier.size} were signed: it was altered")
     before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, key)
     if before.peaks != frontier.peaks:
         raise StateRefused("the newest records are not the signed ones: run `ostiary audit verify`")
     calls = {call_id for (call_id,) in db.execute("select call_id from intents")}
-    return Tail(frontier, row[1], calls)
+    return Tail(frontier, row[1], calls, Span(*row[3:]))
 
 
 def check_guard(db: sqlite3.Connection, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:

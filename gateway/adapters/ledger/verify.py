@@ -8,7 +8,9 @@ calls only.
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ from gateway.adapters.ledger.files import (
     connect_readonly,
     schema_problems,
 )
+from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.verify_approvals import Signatures
+from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
 _MAX_DAMAGES = 20
+_STEP = 4096  # records from one word on progress to the next
+Progress = Callable[[int, int], None]
 _CHAIN_END = frozenset({EventType.RUN_STARTED, EventType.RUN_ENDED, EventType.TOOL_REQUESTED})
 _COLUMNS = "idx, leaf, hash, id, ts, type, run_id, seq_run, call_id, tool, effect, agent"
 
@@ -43,6 +48,8 @@ class _Body(msgspec.Struct, gc=False):
     tool: str | None = None
     effect: str | None = None
     count: int | None = None
+    approval: str | None = None
+    reasons: list[str] = []
     binding: str | None = None
 
 
@@ -78,10 +85,11 @@ class Means:
 _BARE = Means()
 
 
-def verify(path: Path, vkey: str, means: Means = _BARE) -> Report:
+def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | None = None) -> Report:
     """Check the log in ``path`` (its folder or database file) against its public key.
 
-    Whatever is wrong with the files is a finding, never an exception.
+    Whatever is wrong with the files is a finding, never an exception. ``progress`` is told, now and then, how many
+    records were read and about how many there are.
     """
     report = Report(unchecked=list(_unchecked(means)))
     database = path / DATABASE if path.is_dir() else path
@@ -98,9 +106,11 @@ def verify(path: Path, vkey: str, means: Means = _BARE) -> Report:
         return report
     try:
         db.execute("begin")  # one snapshot, though a gateway may be writing
-        _check_database(db, report)
+        for problem in schema_problems(db):
+            report.add(None, None, f"the database is not as a gateway makes it: {problem}")
         contents = Contents(db, report, means.kek, deep=means.deep)
-        _Verification(db, key, report, contents, Landmarks(landmarks, report)).run()
+        with _checked_pages(database, report):
+            _Verification(db, key, report, contents, Landmarks(landmarks, report)).run(progress)
     except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
@@ -139,12 +149,27 @@ def _landmarks(guard: Path, means: Means, key: VerifierKey, report: Report) -> l
     return found
 
 
-def _check_database(db: sqlite3.Connection, report: Report) -> None:
-    for problem in schema_problems(db):
-        report.add(None, None, f"the database is not as a gateway makes it: {problem}")
-    for (said,) in db.execute(f"pragma integrity_check({_MAX_DAMAGES})"):
-        if said != "ok":
+@contextmanager
+def _checked_pages(database: Path, report: Report) -> Iterator[None]:
+    # The database checks its own pages on another core meanwhile: it needs no interpreter for that.
+    found: list[str] = []
+    thread = threading.Thread(target=_check_pages, args=(database, found), name="pages")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        for said in found:
             report.add(None, None, f"the database is damaged: {said}")
+
+
+def _check_pages(database: Path, found: list[str]) -> None:
+    try:
+        with closing(connect_readonly(database)) as db:
+            said = [str(row[0]) for row in db.execute(f"pragma integrity_check({_MAX_DAMAGES})")]
+        found += [words for words in said if words != "ok"]
+    except sqlite3.Error as error:
+        found.append(str(error))
 
 
 @dataclass(slots=True)
@@ -176,15 +201,17 @@ class _Verification:
         self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
         self._payload = next(self._payloads, None)
-        self._checkpoints: Iterator[tuple[int, int, str, bytes]] = iter(
-            db.execute("select win, size, note, peaks from checkpoints order by win")
+        self._aids = FindingAids(db, report)
+        self._checkpoints: Iterator[tuple[int, int, str, bytes, int, int]] = iter(
+            db.execute("select win, size, note, peaks, high_us, low_us from checkpoints order by win")
         )
         self._checkpoint = next(self._checkpoints, None)
         self._covered = 0
         self._nodes = 0
 
-    def run(self) -> None:
+    def run(self, progress: Progress | None) -> None:
         report = self._report
+        (total,) = self._db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
         self._landmarks.pass_by(self._frontier)
         for row in self._db.execute(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
             self._record(row)
@@ -192,6 +219,8 @@ class _Verification:
             self._landmarks.pass_by(self._frontier)
             if self._checkpoint is not None and self._checkpoint[1] <= report.size:
                 self._check_signed()
+            if progress is not None and not report.size % _STEP:
+                progress(report.size, total)
         self._finish()
 
     def _record(self, row: tuple[Any, ...]) -> None:
@@ -211,14 +240,19 @@ class _Verification:
             report.add(index, record_id, "the record cannot be read")
             return
         self._check_columns(leaf, row)
+        self._aids.record(index, leaf.id, leaf.ts, leaf.body.reasons if leaf.type is EventType.DECISION else ())
         if leaf.run_id is not None:
             self._check_chain(leaf, index, digest)
         if leaf.type in ENDINGS or leaf.type is EventType.TOOL_REQUESTED:
             self._check_call(leaf, index)
+        self._check_content(leaf, index, entry)
+
+    def _check_content(self, leaf: _Leaf, index: int, entry: bytes) -> None:
         self._opened.clear()
         if leaf.payloads:
             self._check_payloads(leaf, index)
-        self._signatures.record(leaf.type, index, entry, self._opened)
+        if leaf.body.approval is not None or leaf.type in REVIEWING:
+            self._signatures.record(leaf.type, index, entry, self._opened)
 
     def _check_node(self, level: int, place: int, top: bytes) -> None:
         row = self._db.execute("select hash from nodes where level = ? and place = ?", (level, place)).fetchone()
@@ -238,9 +272,12 @@ class _Verification:
         problem = _chain_problem(leaf, chain)
         if problem is not None:
             self._report.add(index, leaf.id, problem)
-        ended = leaf.type is EventType.RUN_ENDED or (chain is not None and chain.ended)
-        binding = leaf.body.binding if chain is None else chain.binding
-        self._chains[run_id] = _Chain(leaf.seq_run or 0, digest.hex(), index, binding, ended)
+        ended = leaf.type is EventType.RUN_ENDED
+        if chain is None:
+            self._chains[run_id] = _Chain(leaf.seq_run or 0, digest.hex(), index, leaf.body.binding, ended)
+        else:
+            chain.seq, chain.hash, chain.index = leaf.seq_run or 0, digest.hex(), index
+            chain.ended = chain.ended or ended
 
     def _check_call(self, leaf: _Leaf, index: int) -> None:
         call_id = str(leaf.call_id)
@@ -255,13 +292,14 @@ class _Verification:
         for slot, ref in enumerate(leaf.payloads):
             pid = index * PAYLOAD_SLOTS + slot
             self._contents.check_key(ref.dek, index, leaf.id)
-            self._skip_strays(pid)
+            if self._payload is None or self._payload[0] != pid:
+                self._skip_strays(pid)
             if self._payload is None or self._payload[0] != pid:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload is missing")
                 continue
             if hashlib.sha256(self._payload[1]).hexdigest() != ref.ct_sha256:
                 self._report.add(index, leaf.id, f"the sealed {ref.role} payload was altered")
-            else:
+            elif self._contents.opens:
                 content = self._contents.check_payload(ref, index, leaf.id, self._payload[1])
                 if content is not None:
                     self._opened[ref.role] = content
@@ -277,8 +315,9 @@ class _Verification:
     def _check_signed(self) -> None:
         # The newest checkpoint of a window covers all records before it: from the last good one on, they must fit.
         while self._checkpoint is not None and self._checkpoint[1] <= self._report.size:
-            window, size, note, peaks = self._checkpoint
+            window, size, note, peaks, *times = self._checkpoint
             self._checkpoint = next(self._checkpoints, None)
+            self._aids.checkpoint(size, *times)
             last = size - 1
             try:
                 checkpoint = open_checkpoint(note, self._key)
@@ -303,6 +342,7 @@ class _Verification:
         elif self._covered != report.size:
             report.add(self._covered, None, f"no good checkpoint covers the records from {self._covered} on")
         self._landmarks.finish()
+        self._aids.finish()
         self._signatures.finish(self._db)
         if self._db.execute("select count(*) from nodes").fetchone() != (self._nodes,):
             report.add(None, None, "there are nodes of the tree that the records do not give")

@@ -61,7 +61,7 @@ class ApprovalLeaf(msgspec.Struct, gc=False):
 
 
 _DECODER = msgspec.json.Decoder(ApprovalLeaf)
-_REVIEWERS = frozenset({EventType.REVIEWER_ENROLLED, EventType.REVIEWER_REVOKED})
+REVIEWING = frozenset({EventType.REVIEWER_ENROLLED, EventType.REVIEWER_REVOKED})
 Opened = dict[str, bytes]
 
 
@@ -100,11 +100,13 @@ class Signatures:
         self._asked: dict[str, _Asked] = {}
 
     def record(self, kind: EventType, index: int, entry: bytes, opened: Opened) -> None:
-        """Take the record at ``index``; note a finding where it cannot have been written so.
+        """Take the record at ``index``, which names an approval or is one of ``REVIEWING``.
+
+        Notes a finding where it cannot have been written so.
 
         ``opened`` are its payloads by role, as far as they were opened.
         """
-        if kind not in EVENTS and kind not in _REVIEWERS:
+        if kind not in EVENTS and kind not in REVIEWING:
             return
         leaf = _DECODER.decode(entry)
         if kind is EventType.REVIEWER_ENROLLED:

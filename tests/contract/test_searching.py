@@ -1,0 +1,259 @@
+"""Searches of a real log: the same records as comparing each one by hand gives, found without walking the log."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.adapters.ledger import searching
+from gateway.adapters.ledger.files import COMMON_REASON, DATABASE, connect_readonly
+from gateway.adapters.ledger.searching import search
+from gateway.adapters.ledger.verify import verify
+from gateway.core.filters import Field, Term, holds, parse, term
+from gateway.core.inquiry import Query
+from gateway.core.records import SALT_SIZE, Actor, Draft, EventType
+from tests.clock import StepClock
+from tests.ledgers import Books, open_books
+
+RECORDS = 900
+TOOLS = ("pay.refund", "pay.transfer", "erp.find", "erp.find_order", "up.[x]", "up.?", None)
+AGENTS = ("clerk", "clerk-2", "buyer", None)
+REASONS = (COMMON_REASON, "scope.not_granted", "limits.sum", "limits.calls")
+TYPES = (
+    EventType.DECISION,
+    EventType.DECISION,
+    EventType.REQUEST_REFUSED,
+    EventType.ADMIN_CHANGE,
+    EventType.CREDENTIAL_REVOKED,
+)
+START_US = 1_000_000_000
+
+
+def some_draft(books: Books, chance: random.Random, at_us: int) -> Draft:
+    """A record of any kind that needs no run."""
+    kind = chance.choice(TYPES)
+    body: dict[str, Any] = {"tool": chance.choice(TOOLS)}
+    if kind is EventType.DECISION:
+        body["effect"] = chance.choice(("allow", "allow", "deny", "needs_approval"))
+        body["reasons"] = chance.choices(REASONS, k=chance.randint(0, 3))
+    actor = Actor(chance.choice(AGENTS), "local", None)
+    call = None if kind is EventType.ADMIN_CHANGE else f"c-{chance.randint(0, 200)}"
+    return Draft(books.clock.uuid(), kind, at_us, bytes(SALT_SIZE), actor, None, call, body)
+
+
+async def written(folder: Path) -> None:
+    """A log of several windows whose clock is set back now and then."""
+    chance = random.Random(7)
+    at_us = START_US
+    async with open_books(folder, StepClock()) as books:
+        written_so_far = 0
+        while written_so_far < RECORDS:
+            drafts = []
+            for _ in range(chance.randint(1, 40)):
+                at_us += chance.randint(0, 100) if chance.random() < 0.97 else -chance.randint(0, 2000)
+                drafts.append(some_draft(books, chance, at_us))
+            await books.ledger.append(drafts)
+            written_so_far += len(drafts)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed log."""
+    folder = tmp_path_factory.mktemp("log")
+    asyncio.run(written(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def db(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Its database."""
+    db = connect_readonly(folder / DATABASE)
+    yield db
+    db.close()
+
+
+@pytest.fixture(scope="module")
+def records(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Its records, decoded."""
+    return [msgspec.json.decode(leaf) for (leaf,) in db.execute("select leaf from records order by idx")]
+
+
+def said(record: dict[str, Any], field: Field) -> list[str]:
+    """What a record says of a field."""
+    body = record["body"]
+    of = {
+        Field.AGENT: record["actor"]["agent"],
+        Field.CALL: record["call_id"],
+        Field.EFFECT: body.get("effect"),
+        Field.RUN: record["run_id"],
+        Field.TOOL: body.get("tool"),
+        Field.TYPE: record["type"],
+    }
+    if field is Field.REASON:
+        return list(body.get("reasons", ()))
+    return [] if of[field] is None else [of[field]]
+
+
+def by_hand(records: Sequence[dict[str, Any]], query: Query) -> list[int]:
+    """Indexes of the records that match, by looking at each."""
+
+    def matches(index: int, record: dict[str, Any]) -> bool:
+        if index <= query.after or record["ts"] < (query.since_us or 0):
+            return False
+        if query.until_us is not None and record["ts"] > query.until_us:
+            return False
+        return all(
+            any(holds(each, word) for word in said(record, each.field)) is not each.negated for each in query.terms
+        )
+
+    return [index for index, record in enumerate(records) if matches(index, record)][: query.limit]
+
+
+_WORDS = {
+    Field.AGENT: ("clerk", "clerk*", "*", "nobody", "*e*"),
+    Field.CALL: ("c-7", "c-100", "x"),
+    Field.EFFECT: ("allow", "deny", "needs_approval"),
+    Field.REASON: (*REASONS, "limits.*", "scope.*", "*", "x", "x*"),
+    Field.RUN: ("r-1",),
+    Field.TOOL: ("pay.*", "pay.refund", "erp.find", "erp.find*", "*", "up.[x]*", "up.?*", "[u]p*", "u?.*", "x"),
+    Field.TYPE: ("decision", "key", "admin.change", "re*", "*", "*e*", "credential.*"),
+}
+_FIELDS = st.sampled_from(sorted(_WORDS))
+_TERMS = st.tuples(_FIELDS, st.integers(0, 9), st.booleans()).map(
+    lambda drawn: Term(drawn[0], _WORDS[drawn[0]][drawn[1] % len(_WORDS[drawn[0]])], drawn[2])
+)
+_TIMES = st.none() | st.integers(START_US - 5000, START_US + RECORDS * 60)
+
+
+_QUERIES = st.builds(
+    Query,
+    terms=st.lists(_TERMS, max_size=3).map(tuple),
+    since_us=_TIMES,
+    until_us=_TIMES,
+    after=st.sampled_from([-1, 0, 3, 255, 256, 700, 10_000]),
+    limit=st.sampled_from([1, 5, 1000]),
+)
+
+
+@given(query=_QUERIES)
+def test_a_search_finds_what_looking_at_each_record_finds(
+    db: sqlite3.Connection, records: list[dict[str, Any]], query: Query
+) -> None:
+    """Any terms, times and cursor: the same records in the same order, though the clock was set back."""
+    assert [index for index, _ in search(db, query)] == by_hand(records, query)
+
+
+def test_more_values_than_are_walked_apart_make_no_difference(
+    db: sqlite3.Connection, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern that very many tools match is held against each record instead."""
+    monkeypatch.setattr(searching, "_MAX_STREAMS", 2)
+    for text in ("tool:*", "tool:pay.*", "agent:*", "reason:*", "reason:limits.*"):
+        query = Query(terms=parse(text, 0).terms, limit=1000)
+        assert [index for index, _ in search(db, query)] == by_hand(records, query), text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x' or 1=1 --",
+        "'; drop table records; --",
+        'x" or ""="',
+        "?1",
+        ":name",
+        "x') union select 0, leaf from records --",
+        "%",
+        "\\",
+    ],
+)
+@pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL])
+@pytest.mark.parametrize("negated", [False, True])
+def test_sql_in_a_value_is_a_value(db: sqlite3.Connection, field: Field, value: str, negated: bool) -> None:
+    """It is compared and never carried out: nothing has it, everything lacks it."""
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    query = Query(terms=parse(f'{"-" if negated else ""}{field}:"{quoted}"', 0).terms, limit=1000)
+    assert query.terms == (term(field, value, negated=negated),)
+    (size,) = db.execute("select count(*) from records").fetchone()
+    assert len(search(db, query)) == (size if negated else 0)
+
+
+def test_no_statement_holds_what_was_asked_for(db: sqlite3.Connection) -> None:
+    """What reaches the database as SQL is the same whatever values are searched for."""
+
+    def statements(word: str) -> list[str]:
+        terms = tuple(Term(field, word, negated) for field in _WORDS for negated in (False, True))
+        query = Query(terms=terms, since_us=len(word), until_us=len(word))
+        return [statement for statement, _ in searching._statements(db, query)]
+
+    assert statements("clerk") == statements("'; drop table records; --")
+    assert statements("clerk")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("tool:pay.refund", "records_tool"),
+        ("tool:pay.*", "records_tool"),
+        ("agent:clerk", "records_agent"),
+        ("agent:clerk*", "records_agent"),
+        ("effect:deny", "records_effect"),
+        ("call:c-7", "records_call"),
+        ("run:r-1", "records_run"),
+        ("type:admin.change", "records_type"),
+        ("type:credential.*", "records_type"),
+        ("reason:limits.sum", "USING PRIMARY KEY"),
+        ("reason:limits.*", "USING PRIMARY KEY"),
+        ("", "INTEGER PRIMARY KEY"),
+    ],
+)
+def test_what_is_asked_for_is_looked_up(db: sqlite3.Connection, text: str, index: str) -> None:
+    """Each kind of term has an index, in log order: nothing is sorted but the records of one run."""
+    statements = list(searching._statements(db, Query(terms=parse(text, 0).terms)))
+    assert statements
+    for statement, values in statements:
+        plan = [row[3] for row in db.execute(f"explain query plan {statement}", values)]
+        assert index in plan[0], plan
+        assert text.startswith("run:") or not [step for step in plan if "TEMP B-TREE" in step], plan
+
+
+@pytest.mark.parametrize("field", [Field.AGENT, Field.REASON, Field.TOOL])
+def test_the_values_a_pattern_stands_for_are_looked_up(db: sqlite3.Connection, field: Field) -> None:
+    """Each by one step of an index to the next one; the records are not read for it."""
+    plan = [row[3] for row in db.execute(f"explain query plan {searching._each(field)}", ["*"])]
+    assert [step for step in plan if "SEARCH" in step]
+    assert not [step for step in plan if step.startswith("SCAN") and "each" not in step], plan
+
+
+def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records: list[dict[str, Any]]) -> None:
+    """A search from a time on begins at most a window before the first record of that time or later."""
+    for since_us in range(START_US, START_US + 50_000, 500):
+        first = next((index for index, record in enumerate(records) if record["ts"] >= since_us), len(records))
+        begin = searching._size_before(db, since_us)
+        assert begin <= first
+        later = [row[0] for row in db.execute("select size from checkpoints where size > ? order by size", (begin,))]
+        assert not later or first < later[0]
+
+
+def test_the_log_is_sound_by_its_own_check(folder: Path) -> None:
+    """What searches go by is what the verifier computes from the records."""
+    assert verify(folder, (folder / "keys/log.vkey").read_text()).findings == []
+
+
+async def test_times_go_on_where_they_were_after_a_restart(tmp_path: Path) -> None:
+    """A log that is closed and opened keeps its latest time, also where the clock was set back meanwhile."""
+    for at_us in (5000, 3000, 4000):
+        async with open_books(tmp_path, StepClock()) as books:
+            await books.ledger.append([some_draft(books, random.Random(1), at_us)])
+    db = connect_readonly(tmp_path / DATABASE)
+    times = [ts for (ts,) in db.execute("select ts from records order by idx")]
+    found = [index for index, _ in search(db, Query(since_us=4000, until_us=5000))]
+    db.close()
+    assert found == [index for index, ts in enumerate(times) if 4000 <= ts <= 5000]
+    assert verify(tmp_path, (tmp_path / "keys/log.vkey").read_text()).ok
