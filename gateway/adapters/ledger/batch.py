@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.ledger import claims
+from gateway.adapters.ledger import claims, custody
 from gateway.adapters.ledger.claims import Claims, Stand
+from gateway.adapters.ledger.custody import Custody, Kept
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
@@ -23,6 +24,7 @@ from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
 
 _CACHED_HEADS = 65_536
 _OUTSIDE = Place(None, None)
+_RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +74,7 @@ class _Rows:
     ended: list[str] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
     approvals: dict[str, Stand] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -83,6 +86,7 @@ class _Rows:
         self.started += other.started
         self.ended += other.ended
         self.approvals |= other.approvals
+        self.kept.take(other.kept)
 
 
 @dataclass(slots=True)
@@ -107,14 +111,17 @@ class Batch:
 
         Raises:
             NotFound: an intent in a run that has ended, or its second end.
+            Conflict: what is to be erased is in use or held.
             RecordError: a draft that breaks the rules of the log.
             SealBroken: the run's data key cannot be opened.
         """
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
+        keeping = Custody(self.db, self._rows.kept, rows.kept, self._busy)
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
+            keeping.take(draft, self._next_index(rows))
             self._place(draft, head, rows)
         self._rows.take(rows)
         self.heads.put(rows.heads)
@@ -134,6 +141,8 @@ class Batch:
         db.executemany("insert into open_runs values (?, ?)", rows.started)
         if rows.approvals:
             claims.store(db, rows.approvals)
+        if rows.kept.erased or rows.kept.holds:
+            custody.store(db, rows.kept)
         size = self.frontier.size
         note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
         db.execute(
@@ -141,6 +150,28 @@ class Batch:
             (size // CHECKPOINT_WINDOW, size, note, self.frontier.encode()),
         )
         return note
+
+    @property
+    def destroys(self) -> bool:
+        """Whether data keys are destroyed with it."""
+        return bool(self._rows.kept.erased)
+
+    def _busy(self, run_id: str) -> str | None:
+        head = self.heads.of(run_id, self.db)
+        if head is not None and not head.ended:
+            return "it is open; end it first"
+        if run_id in {self._run_of("call_id", call_id) for call_id in self.open_calls}:
+            return "a call of it is under way"
+        rows = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
+        waiting = {index for (index,) in rows} | {stand.index for stand in self._rows.approvals.values()}
+        return "an approval of it is open" if run_id in {self._run_of("idx", index) for index in waiting} else None
+
+    def _run_of(self, column: str, value: str | int) -> str | None:
+        row = self.db.execute(f"select run_id from records where {column} = ?", (value,)).fetchone()  # noqa: S608 - one of two literals
+        place = 0 if column == "idx" else _CALL_COLUMN
+        here = next((row[_RUN_COLUMN] for row in self._rows.records if row[place] == value), None)
+        found = here if row is None else row[0]
+        return None if found is None else str(found)
 
     def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
         head = self._head(draft, rows)
@@ -187,7 +218,7 @@ class Batch:
             return ()
         if len(draft.payloads) > PAYLOAD_SLOTS:
             raise RecordError("too many payloads")
-        key = self.keys.of(draft, self.db)
+        key = self.keys.of(draft, self.db, self._rows.kept.erased.keys() | rows.kept.erased.keys())
         refs = []
         for slot, payload in enumerate(draft.payloads):
             ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))
