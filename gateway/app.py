@@ -182,6 +182,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         approvals=record.approvals,
         reviewers=record.reviewers,
         leases=leases or minting.NoLeases(),
+        custody=record.custodian,
+        views=record.views,
         policy=watched,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},

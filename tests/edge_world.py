@@ -17,12 +17,14 @@ from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import (
     FakeApprovalDesk,
     FakeChanges,
+    FakeCustody,
     FakeLeaseDesk,
     FakePolicyDesk,
     FakeReader,
     FakeReviewerDesk,
     FakeRunDesk,
     FakeTree,
+    FakeViews,
 )
 
 URL = "http://gateway.test"
@@ -80,6 +82,8 @@ class Edge:
     changes: FakeChanges = field(default_factory=FakeChanges)
     leases: FakeLeaseDesk = field(default_factory=FakeLeaseDesk)
     policy: FakePolicyDesk = field(default_factory=FakePolicyDesk)
+    custody: FakeCustody = field(default_factory=FakeCustody)
+    views: FakeViews = field(default_factory=FakeViews)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -96,6 +100,8 @@ class Edge:
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
             leases=self.leases,
+            custody=self.custody,
+            views=self.views,
             policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,

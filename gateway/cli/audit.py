@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.custody import erase, hold
 from gateway.cli.moments import ago_or_moment
 from gateway.cli.proving import prove
 from gateway.cli.reach import Reach, reaching
@@ -15,9 +16,11 @@ from gateway.cli.verifying import verify
 
 @click.group()
 def audit() -> None:
-    """Search and verify the signed log."""
+    """Search, verify and erase the signed log."""
 
 
+audit.add_command(erase)
+audit.add_command(hold)
 audit.add_command(prove)
 audit.add_command(verify)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
+from gateway.core.custody import CustodyDesk, Views
 from gateway.core.tiles import Tile
 
 
@@ -367,6 +368,8 @@ class Desk:
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
     leases: LeaseDesk
+    custody: CustodyDesk
+    views: Views
     policy: PolicyDesk
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]

@@ -24,6 +24,7 @@ from gateway.edge.rest import Operation, RestApi
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
@@ -89,6 +90,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
+        *CustodyRest(desk, options.issuer).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )

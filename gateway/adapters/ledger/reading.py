@@ -48,7 +48,7 @@ select run_id, expires <= :now from (
 
 _OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
 
-_LIVE_KEY = "select wrapped from deks where id = ? and id not in (select key from erased)"
+_LIVE_KEY = "select wrapped from deks where id = ? and not exists (select 1 from erased where key = deks.id)"
 
 _EQUAL = ("type", "run_id", "call_id", "effect", "agent")
 
