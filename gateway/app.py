@@ -148,14 +148,12 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     engine = await shadowing.opened(settings, active, meter, stack)
     issuer, identity = _identity(settings, clock)
-    static = StaticCredentials(_credentials(settings), known)
-    static.acquaint()
+    static = _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     verifier = Verifier()
     connected = await upstreams.connect(settings, static, known, stack)
     catalog = Catalog(connected.all)
-    pins = Pins(settings.state / "pins.json")
-    pins.load()
+    pins = _pins(settings)
     publish = _publisher(catalog, verifier, meter)
     stock = await stack.enter_async_context(upstreams.stocked(settings, connected, pins, publish))
     ports = Ports(
@@ -197,6 +195,18 @@ def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssue
     trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
     key = load_key(settings.state / "keys" / "issuer.pem")
     return LocalIssuer(clock, trust, key), LocalIdentity(clock, trust, [key.public_key()])
+
+
+def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:
+    static = StaticCredentials(_credentials(settings), known)
+    static.acquaint()
+    return static
+
+
+def _pins(settings: GatewaySettings) -> Pins:
+    pins = Pins(settings.state / "pins.json")
+    pins.load()
+    return pins
 
 
 def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:

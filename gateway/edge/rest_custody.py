@@ -65,6 +65,7 @@ class CustodyRest:
     def operations(self) -> Sequence[Operation]:
         """The table."""
         return (
+            *self._holding(),
             Operation(
                 "POST",
                 "/v1/audit/erasures",
@@ -77,6 +78,10 @@ class CustodyRest:
                 body=TargetGiven,
                 refusals=(NotFound, Conflict, InvalidArguments, Unavailable),
             ),
+        )
+
+    def _holding(self) -> Sequence[Operation]:
+        return (
             Operation(
                 "GET",
                 "/v1/audit/holds",
