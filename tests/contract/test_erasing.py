@@ -56,7 +56,6 @@ async def started(books: Books, user: str, count: int) -> list[str]:
     return runs
 
 
-@pytest.mark.requirement("AUDIT-1")
 async def test_an_erased_run_can_be_read_nowhere_and_still_verifies(tmp_path: Path) -> None:
     """No file holds the wrapped key or the plaintext; the verifier counts the payloads as erased, not as lost."""
     async with open_books(tmp_path) as books:
@@ -277,7 +276,6 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.mark.requirement("AUDIT-1")
 @pytest.mark.parametrize(
     ("statements", "problem"),
     [
