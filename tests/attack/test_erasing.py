@@ -114,7 +114,7 @@ async def test_an_administrator_erases_holds_and_releases(edge: Edge) -> None:
     ("path", "view"), [(f"/v1/calls/{CALL}", View.CALL), (f"/v1/calls/{CALL}/explain", View.EXPLANATION)]
 )
 async def test_looking_at_a_call_is_recorded(edge: Edge, path: str, view: View) -> None:
-    """Once a request: who, which call, which payloads; without any nothing, and what cannot be recorded is not shown."""
+    """Once a request: who, which call, which payloads; without any nothing, and nothing is shown unrecorded."""
     async with edge.client("auditor") as auditor:
         assert (await auditor.get(path)).status_code == 200
         assert (await auditor.get(path)).status_code == 200

@@ -5,8 +5,8 @@ fails the transaction fails them all, and the batch is thrown away.
 """
 
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import ChainMap, OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +117,7 @@ class Batch:
         """
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
-        keeping = Custody(self.db, self._rows.kept, rows.kept, self._busy)
+        keeping = Custody(self.db, self._rows.kept, rows.kept, self._in_use)
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
@@ -156,15 +156,22 @@ class Batch:
         """Whether data keys are destroyed with it."""
         return bool(self._rows.kept.erased)
 
-    def _busy(self, run_id: str) -> str | None:
-        head = self.heads.of(run_id, self.db)
-        if head is not None and not head.ended:
-            return "it is open; end it first"
-        if run_id in {self._run_of("call_id", call_id) for call_id in self.open_calls}:
-            return "a call of it is under way"
-        rows = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
-        waiting = {index for (index,) in rows} | {stand.index for stand in self._rows.approvals.values()}
-        return "an approval of it is open" if run_id in {self._run_of("idx", index) for index in waiting} else None
+    def _in_use(self) -> Callable[[str], str | None]:
+        """Tells of a run why it may not be erased now, or None; good until the next record."""
+        calling = {self._run_of("call_id", call_id) for call_id in self.open_calls}
+        stored = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
+        waits = {index for (index,) in stored} | {stand.index for stand in self._rows.approvals.values()}
+        waiting = {self._run_of("idx", index) for index in waits}
+
+        def why(run_id: str) -> str | None:
+            head = self.heads.of(run_id, self.db)
+            if head is not None and not head.ended:
+                return "it is open; end it first"
+            if run_id in calling:
+                return "a call of it is under way"
+            return "an approval of it is open" if run_id in waiting else None
+
+        return why
 
     def _run_of(self, column: str, value: str | int) -> str | None:
         row = self.db.execute(f"select run_id from records where {column} = ?", (value,)).fetchone()  # noqa: S608 - one of two literals
@@ -218,7 +225,7 @@ class Batch:
             return ()
         if len(draft.payloads) > PAYLOAD_SLOTS:
             raise RecordError("too many payloads")
-        key = self.keys.of(draft, self.db, self._rows.kept.erased.keys() | rows.kept.erased.keys())
+        key = self.keys.of(draft, self.db, ChainMap(rows.kept.erased, self._rows.kept.erased))
         refs = []
         for slot, payload in enumerate(draft.payloads):
             ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))

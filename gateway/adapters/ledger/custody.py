@@ -110,13 +110,13 @@ class Custody:
     Attributes:
         before: earlier in the transaction.
         kept: what this caller's drafts add.
-        busy: why a run may not be erased now, or None.
+        in_use: looks at what is under way; the answer tells of a run why it may not be erased now, or None.
     """
 
     db: sqlite3.Connection
     before: Kept
     kept: Kept
-    busy: Callable[[str], str | None]
+    in_use: Callable[[], Callable[[str], str | None]]
 
     def take(self, draft: Draft, index: int) -> None:
         """Follow the record at ``index``.
@@ -126,22 +126,29 @@ class Custody:
             RecordError: a key is not there.
         """
         if draft.type is EventType.ERASURE:
+            again = draft.body["cause"] == Cause.RETURNED
             for key in draft.body["keys"]:
-                self._destroy(key, index, again=draft.body["cause"] == Cause.RETURNED)
+                self._check_there(key)
+            if not again:
+                self._check_free(draft.body["keys"])
+            self.kept.erased |= dict.fromkeys(draft.body["keys"], index)
         elif draft.type is EventType.LEGAL_HOLD:
             self._hold(draft, index)
 
-    def _destroy(self, key: str, index: int, *, again: bool) -> None:
+    def _check_there(self, key: str) -> None:
         is_there = self.db.execute("select 1 from deks where id = ?", (key,)).fetchone() is not None
         if not is_there or key in self.before.erased or key in self.kept.erased:
             raise RecordError("a data key that is not there cannot be destroyed")
-        run = scope_of(key).run
-        why = None if run is None or again else self.busy(run)
-        if why is not None:
-            raise Conflict(f"run {run} cannot be erased: {why}", cause_code="run_in_use")
-        if not again and self._holds().cover(key):
-            raise Conflict("a legal hold forbids this: `ostiary audit hold list`", cause_code="held")
-        self.kept.erased[key] = index
+
+    def _check_free(self, keys: Sequence[str]) -> None:
+        holds, in_use = self._holds(), self.in_use()
+        for key in keys:
+            run = scope_of(key).run
+            why = None if run is None else in_use(run)
+            if why is not None:
+                raise Conflict(f"run {run} cannot be erased: {why}", cause_code="run_in_use")
+            if holds.cover(key):
+                raise Conflict("a legal hold forbids this: `ostiary audit hold list`", cause_code="held")
 
     def _hold(self, draft: Draft, index: int) -> None:
         target = draft.body["target"]

@@ -26,7 +26,7 @@ from gateway.core.tlog import Checkpoint, Frontier, Signer, VerifierKey
 Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
 _GUARD_S = 1.0
-_SWEEP_S = 0.2
+_SWEEP_S = 1.0
 _UNWRITABLE = "the audit log cannot be written"
 
 
