@@ -173,7 +173,7 @@ async def test_what_comes_after_an_erasure_gets_a_key_of_its_own(tmp_path: Path)
         with pytest.raises(NotFound):
             await Walk(books, more={"run": run}).go()  # as if there were no such run
         late = books.records()[-1]
-        assert late["payloads"][0]["dek"].endswith("~1")
+        assert late["payloads"][0]["dek"].endswith("+1")
         assert await books.reader.payload(late["call_id"], Role.REQUEST) is not None
         assert (await books.custodian.erase(OPERATOR, Target(subject=ALICE), "case 10 again")).keys == 1
         assert await books.reader.payload(late["call_id"], Role.REQUEST) is None

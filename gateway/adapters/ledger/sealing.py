@@ -28,7 +28,7 @@ WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
 _DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
 _DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
-_GENERATION = "~"
+_GENERATION = "+"
 _ASKED = frozenset({EventType.DECISION, EventType.REQUEST_REFUSED})
 
 
@@ -91,8 +91,8 @@ def scope_of(dek_id: str) -> Scope:
 
 def keys_of_run(db: sqlite3.Connection, run_id: str) -> list[str]:
     """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure."""
-    # ~ sorts behind all that ids are made of.
-    rows = db.execute("select id from deks where id >= ? and id < ? || '~~' order by id", (run_id, run_id))
+    # "~" sorts behind all that ids are made of.
+    rows = db.execute("select id from deks where id >= ? and id < ? || '~' order by id", (run_id, run_id))
     return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 
