@@ -117,11 +117,11 @@ class Batch:
         """
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
-        keeping = Custody(self.db, self._rows.kept, rows.kept, self._in_use)
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
-            keeping.take(draft, self._next_index(rows))
+            if draft.type in custody.KINDS:
+                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, self._next_index(rows))
             self._place(draft, head, rows)
         self._rows.take(rows)
         self.heads.put(rows.heads)
@@ -225,7 +225,8 @@ class Batch:
             return ()
         if len(draft.payloads) > PAYLOAD_SLOTS:
             raise RecordError("too many payloads")
-        key = self.keys.of(draft, self.db, ChainMap(rows.kept.erased, self._rows.kept.erased))
+        here, before = rows.kept.erased, self._rows.kept.erased
+        key = self.keys.of(draft, self.db, ChainMap(here, before) if here or before else ())
         refs = []
         for slot, payload in enumerate(draft.payloads):
             ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))

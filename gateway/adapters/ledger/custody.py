@@ -17,6 +17,7 @@ from gateway.adapters.ledger.sealing import scope_of
 from gateway.core.errors import Conflict
 from gateway.core.records import Draft, EventType, RecordError
 
+KINDS = frozenset({EventType.ERASURE, EventType.LEGAL_HOLD})
 MOST_KEYS = 400  # named in one record: a leaf has 64 KiB
 _ERASURES = f"select idx, leaf from records where {RARE_TYPE} and type = '{EventType.ERASURE}' order by idx"  # noqa: S608 - literals only
 
