@@ -148,8 +148,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     engine = await shadowing.opened(settings, active, meter, stack)
     issuer, identity = _identity(settings, clock)
-    static = StaticCredentials(_credentials(settings), known)
-    static.acquaint()
+    static = _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier = Catalog(connected.all), Verifier()
@@ -181,6 +180,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         approvals=record.approvals,
         reviewers=record.reviewers,
         leases=leases or minting.NoLeases(),
+        custody=record.custodian,
+        views=record.views,
         policy=watched,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},
@@ -200,6 +201,12 @@ def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssue
     trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
     key = load_key(settings.state / "keys" / "issuer.pem")
     return LocalIssuer(clock, trust, key), LocalIdentity(clock, trust, [key.public_key()])
+
+
+def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:
+    static = StaticCredentials(_credentials(settings), known)
+    static.acquaint()
+    return static
 
 
 def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:

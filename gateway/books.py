@@ -8,6 +8,7 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
+from gateway.adapters.ledger.erasing import Custodian, Retention
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
@@ -17,6 +18,7 @@ from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
+from gateway.adapters.ledger.viewing import ViewLog
 from gateway.core.ports import Clock, Meter
 from gateway.settings import GatewaySettings
 
@@ -36,6 +38,8 @@ class Books:
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
     activations: Activations
+    custodian: Custodian
+    views: ViewLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +79,20 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    export, searches, changes = LogExport(reader, keys), SearchLog(ledger, keys, clock), ChangeLog(ledger, keys, clock)
-    return Books(log, runs, reader, tree, export, searches, changes, reviewers, approvals, leases, activations)
+    custodian = Custodian(ledger, reader, keys, clock, (runs, approvals))
+    await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
+    return Books(
+        log=log,
+        runs=runs,
+        reader=reader,
+        tree=tree,
+        export=LogExport(reader, keys),
+        searches=SearchLog(ledger, keys, clock),
+        changes=ChangeLog(ledger, keys, clock),
+        reviewers=reviewers,
+        approvals=approvals,
+        leases=leases,
+        activations=activations,
+        custodian=custodian,
+        views=ViewLog(ledger, keys, clock),
+    )

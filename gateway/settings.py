@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
@@ -81,11 +81,27 @@ class LimitsSection(Section):
     head_bytes: int = Field(32768, ge=8192, le=1048576, description="Longest request line and header fields together.")
 
 
+_LEAST_RETENTION_DAYS = 183
+
+
 class AuditSection(Section):
     """The signed log."""
 
     origin: str = Field("ostiary.local/log", description="Name of the log in its checkpoints.")
     reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
+    retention_days: int = Field(
+        400, le=36_500, description="How long payloads of ended runs can be read, days; 183 at the least."
+    )
+
+    @field_validator("retention_days")
+    @classmethod
+    def _six_months(cls, days: int) -> int:
+        if days < _LEAST_RETENTION_DAYS:
+            raise ValueError(
+                f"{_LEAST_RETENTION_DAYS} days at the least: logs of high-risk AI systems are kept for six months "
+                "(AI Act, articles 19 and 26); what must go before is erased by `ostiary audit erase`"
+            )
+        return days
 
 
 class ApprovalsSection(Section):

@@ -17,6 +17,7 @@ from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import (
     FakeApprovalDesk,
     FakeChanges,
+    FakeCustody,
     FakeExport,
     FakeLeaseDesk,
     FakePolicyDesk,
@@ -25,6 +26,7 @@ from tests.fakes.desk import (
     FakeRunDesk,
     FakeSearches,
     FakeTree,
+    FakeViews,
 )
 
 URL = "http://gateway.test"
@@ -83,6 +85,8 @@ class Edge:
     changes: FakeChanges = field(default_factory=FakeChanges)
     leases: FakeLeaseDesk = field(default_factory=FakeLeaseDesk)
     policy: FakePolicyDesk = field(default_factory=FakePolicyDesk)
+    custody: FakeCustody = field(default_factory=FakeCustody)
+    views: FakeViews = field(default_factory=FakeViews)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -101,6 +105,8 @@ class Edge:
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
             leases=self.leases,
+            custody=self.custody,
+            views=self.views,
             policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,

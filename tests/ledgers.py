@@ -11,6 +11,7 @@ import msgspec
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
+from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
@@ -69,6 +70,7 @@ class Books:
     meter: Tally
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
+    custodian: Custodian
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All records, or those of one type."""
@@ -100,7 +102,20 @@ async def open_books(
         archive = Archive(ledger, reader, runs, reviewers, keys, ticking)
         approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
         log = SignedLog(ledger, runs, Scribe(ticking, keys), meter, clean)
-        yield Books(folder, keys, ticking, ledger, reader, LogTree(reader), runs, log, meter, reviewers, approvals)
+        yield Books(
+            folder=folder,
+            keys=keys,
+            clock=ticking,
+            ledger=ledger,
+            reader=reader,
+            tree=LogTree(reader),
+            runs=runs,
+            log=log,
+            meter=meter,
+            reviewers=reviewers,
+            approvals=approvals,
+            custodian=Custodian(ledger, reader, keys, ticking, (runs, approvals)),
+        )
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

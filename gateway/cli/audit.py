@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.custody import erase, hold
 from gateway.cli.explain import explain
 from gateway.cli.export.command import export
 from gateway.cli.export.evidence import evidence
@@ -18,12 +19,14 @@ from gateway.cli.verifying import verify
 
 @click.group()
 def audit() -> None:
-    """Search and verify the signed log."""
+    """Search, verify and erase the signed log."""
 
 
+audit.add_command(erase)
 audit.add_command(evidence)
-audit.add_command(export)
 audit.add_command(explain, "why")
+audit.add_command(export)
+audit.add_command(hold)
 audit.add_command(prove)
 audit.add_command(verify)
 

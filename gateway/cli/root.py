@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reviewer": ("reviewers", "reviewer", "Make, enrol and revoke reviewers' signing keys."),
     "lease": ("leases", "lease", "List and revoke the credentials that are minted for calls."),
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
-    "audit": ("audit", "audit", "Search and verify the signed log."),
+    "audit": ("audit", "audit", "Search, verify and erase the signed log."),
     "policy": ("policy", "policy", "Check, test, replay and draft Rego policies."),
     "sandbox": ("sandbox", "sandbox", "Try this host's sandbox, and run code in it."),
     "schema": ("schema", "schema", "Print the JSON Schema of settings, policy or the log."),

@@ -100,6 +100,7 @@ def _document(report: Report) -> dict[str, Any]:
         "size": report.size,
         "payloads": report.payloads,
         "opened": report.opened,
+        "erased": report.erased,
         "checkpoint": signed,
         "findings": [asdict(found) for found in report.findings],
         "open_calls": list(report.open_calls),
@@ -120,6 +121,8 @@ def _lines(report: Report) -> Iterator[str]:
         return
     yield f"sound: {counted}"
     yield f"signed by {shown(report.checkpoint.origin)}, root {base64.b64encode(report.checkpoint.root).decode()}"
+    if report.erased:
+        yield f"{report.erased} payloads were erased: their data keys were destroyed, and signed records say so"
     if report.open_calls:
         yield f"{len(report.open_calls)} calls have no ending yet: normal while a gateway runs or after it was killed"
     for notice in report.notices:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
+from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.tiles import Tile
@@ -356,6 +357,8 @@ class Desk:
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
     leases: LeaseDesk
+    custody: CustodyDesk
+    views: Views
     policy: PolicyDesk
     pings: Mapping[str, Ping]
     upstreams: Mapping[str, Ping]

@@ -53,6 +53,12 @@ class EventType(StrEnum):
     POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
     QUERY = "query"
+    # cause, subject (pseudonym) or None, keys: the data keys that were destroyed; why, in words, is payload.
+    ERASURE = "erasure"
+    # action set | released, target: run:ID or subject:PSEUDONYM; why, in words, is payload.
+    LEGAL_HOLD = "legal_hold"
+    # view, roles, and which call, run, approvals or records (by index); no payload.
+    PAYLOAD_VIEWED = "payload.viewed"
 
 
 # The four ways an intent ends; each intent has exactly one of them.

@@ -24,6 +24,7 @@ from gateway.edge.rest import Operation, RestApi
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
@@ -91,6 +92,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),
+        *CustodyRest(desk, options.issuer).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )

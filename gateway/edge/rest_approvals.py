@@ -10,14 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from gateway.core.approval import Signature, State, Verdict
+from gateway.core.call import Principal
+from gateway.core.custody import Seen, View
 from gateway.core.desk import Ballot, Desk, Dossier
 from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound, Unavailable
 from gateway.core.ports import Ports
+from gateway.core.records import Role, identifier
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
 REVIEWING = ("review", "admin")
 _LISTED, _HEAD = 200, 160
+_REMEMBERED = 20_000
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
@@ -108,6 +112,7 @@ class ApprovalRest:
         """``ports`` tells whose a parked call is."""
         self._ports = ports
         self._desk = desk
+        self._shown: set[tuple[str, str]] = set()
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -145,16 +150,19 @@ class ApprovalRest:
             ),
         )
 
-    async def list(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
+    async def list(self, asked: Asked) -> Reply:
         """What waits."""
         oldest, waiting = await self._desk.approvals.waiting(_LISTED)
+        await self._listed(asked.visit.principal, [dossier.action.id for dossier in oldest])
         return shown(ApprovalList(approvals=tuple(_summary(dossier) for dossier in oldest), waiting=waiting))
 
     async def show(self, asked: Asked) -> Reply:
         """One approval, as far as the caller may see it."""
         principal, approval_id = asked.visit.principal, asked.path["id"]
         if principal.agent is None and principal.run is None and not principal.scopes.isdisjoint(REVIEWING):
-            return shown(await self._whole(await self._desk.approvals.dossier(approval_id)))
+            dossier = await self._desk.approvals.dossier(approval_id)
+            await self._noted(principal, dossier)
+            return shown(await self._whole(dossier))
         await self._ports.approvals.check_own(principal, approval_id)
         return shown(ApprovalStatus(**_status(await self._desk.approvals.dossier(approval_id))))
 
@@ -163,6 +171,22 @@ class ApprovalRest:
         given: BallotGiven = asked.body
         ballot = Ballot(Verdict(given.verdict), given.key_id, bytes.fromhex(given.signature), given.reason)
         return shown(await self._whole(await self._desk.approvals.decide(asked.path["id"], ballot)))
+
+    async def _noted(self, principal: Principal, dossier: Dossier) -> None:
+        which = {"approval": dossier.action.id, "call": dossier.action.call_id, "run": dossier.action.run}
+        named = {kind: identifier(name) for kind, name in which.items()}
+        await self._desk.views.record(principal, Seen(View.APPROVAL, (Role.ACTION, Role.RUN), named))
+
+    async def _listed(self, principal: Principal, listed: Sequence[str]) -> None:
+        # Inboxes ask again and again: only what was not shown to the person before is worth a record.
+        fresh = [name for name in listed if (principal.key, name) not in self._shown]
+        if not fresh:
+            return
+        names = {"approvals": [identifier(name) for name in fresh]}
+        await self._desk.views.record(principal, Seen(View.APPROVALS, (Role.ACTION,), names))
+        if len(self._shown) > _REMEMBERED:
+            self._shown.clear()
+        self._shown.update((principal.key, name) for name in fresh)
 
     async def _whole(self, dossier: Dossier) -> ApprovalShown:
         action = dossier.action

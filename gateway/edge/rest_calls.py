@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from gateway.core.call import Principal
+from gateway.core.custody import Seen, View
 from gateway.core.desk import Desk, LogRecord
 from gateway.core.errors import NotFound, UnknownTool
 from gateway.core.inquiry import Query
-from gateway.core.records import ENDINGS, EventType, Role
+from gateway.core.records import ENDINGS, EventType, Role, identifier
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 from gateway.edge.rest_audit import RecordShown, shown_record
@@ -111,6 +112,7 @@ class CallRest:
         payloads = {role.value: await self._desk.reader.payload(call_id, role) for role in _ROLES}
         if not auditor:
             payloads = {role: _own(role, payload) for role, payload in payloads.items()}
+        await self._noted(asked, View.CALL, payloads)
         return shown(
             CallShown(
                 call_id=call_id,
@@ -131,6 +133,7 @@ class CallRest:
             return shown(CallExplained(call_id=call_id, run_id=run_id, outcome=outcome, message="no such tool"))
         error = await self._desk.reader.payload(call_id, Role.ERROR)
         reasons = await self._desk.reader.payload(call_id, Role.REASONS)
+        await self._noted(asked, View.EXPLANATION, {Role.ERROR: error, Role.REASONS: reasons})
         return shown(
             CallExplained(
                 call_id=call_id,
@@ -141,6 +144,14 @@ class CallRest:
                 reasons=_reasons(reasons),
             )
         )
+
+    async def _noted(self, asked: Asked, view: View, payloads: Mapping[str, Any]) -> None:
+        # An agent that reads what it was told itself is no viewer.
+        roles = [role for role, payload in payloads.items() if payload is not None]
+        principal = asked.visit.principal
+        if roles and principal.agent is None and principal.run is None:
+            seen = Seen(view, roles, {"call": identifier(asked.path["id"])})
+            await self._desk.views.record(principal, seen)
 
     async def _records(self, call_id: str, principal: Principal) -> Sequence[LogRecord]:
         found: Sequence[LogRecord] = ()

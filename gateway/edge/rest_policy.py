@@ -6,11 +6,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gateway.core.canonical import encode
+from gateway.core.custody import Seen, View
 from gateway.core.decision_log import event
-from gateway.core.desk import Desk
+from gateway.core.desk import Desk, Recorded
 from gateway.core.errors import NotFound
 from gateway.core.inquiry import Query, Searched
 from gateway.core.ports import PipelineSettings
+from gateway.core.records import Role
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
 
@@ -151,7 +153,15 @@ class PolicyRest:
         found = await self._desk.reader.decisions(query)
         searched = Searched("decisions", query, None, len(found))
         await self._desk.searches.record(asked.visit.principal, searched)
+        await self._noted(asked, found)
         page: dict[str, Any] = {"decisions": [event(one, self._labels) for one in found]}
         if len(found) == query.limit:
             page["next"] = found[-1].record.index
         return Reply(200, encode(page))
+
+    async def _noted(self, asked: Asked, found: Sequence[Recorded]) -> None:
+        opened = [one.record.index for one in found if one.said is not None]
+        if opened:
+            roles = (Role.REASONS, Role.REQUEST) if any(one.document for one in found) else (Role.REASONS,)
+            seen = Seen(View.DECISIONS, roles, {"records": opened})
+            await self._desk.views.record(asked.visit.principal, seen)

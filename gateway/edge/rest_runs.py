@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from gateway.core.call import Principal, Run
+from gateway.core.custody import Seen, View
 from gateway.core.desk import Desk, RunRequest
 from gateway.core.errors import InvalidArguments, NotFound, Unavailable
 from gateway.core.ports import Clock
+from gateway.core.records import Role, identifier
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
@@ -162,7 +164,10 @@ class RunRest:
 
     async def show(self, asked: Asked) -> Reply:
         """A run the caller may see."""
-        return shown(_shown(await self._visible(asked)))
+        run, principal = await self._visible(asked), asked.visit.principal
+        if run.goal is not None and principal.agent is None and principal.run is None:
+            await self._desk.views.record(principal, Seen(View.RUN, (Role.RUN,), {"run": identifier(run.id)}))
+        return shown(_shown(run))
 
     async def end(self, asked: Asked) -> Reply:
         """End a run the caller may see."""

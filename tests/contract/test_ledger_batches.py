@@ -14,12 +14,16 @@ from tests.ledgers import open_books, read_records
 
 def change(scribe: Scribe, number: int) -> Draft:
     """A record outside any run."""
-    return scribe.draft(EventType.ADMIN_CHANGE, Subject(), {"number": number})
+    return scribe.draft(EventType.ADMIN_CHANGE, Subject(), {"action": f"test.{number}"})
 
 
 def numbers(folder: Path) -> list[int]:
     """What ``change`` wrote, in log order."""
-    return [record["body"]["number"] for record in read_records(folder) if record["type"] == EventType.ADMIN_CHANGE]
+    return [
+        int(record["body"]["action"].removeprefix("test."))
+        for record in read_records(folder)
+        if record["type"] == EventType.ADMIN_CHANGE
+    ]
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
+from gateway.core.custody import Erased, Hold, Seen, Target
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Recorded, RunRequest, Whose
-from gateway.core.errors import Forbidden, GatewayError, NotFound
+from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.filters import Field, Term, holds
 from gateway.core.inquiry import Query, Searched
@@ -182,6 +183,48 @@ class FakeChanges:
         self.recorded.append((by.user, action, dict(details)))
 
 
+@dataclass(slots=True)
+class FakeCustody:
+    """Erases whatever it is asked to, unless it is held."""
+
+    erased: list[Target] = field(default_factory=list)
+    held: dict[str, Hold] = field(default_factory=dict)
+
+    async def erase(self, by: Principal, target: Target, why: str) -> Erased:
+        """Remember it."""
+        if str(target) in self.held:
+            raise Conflict("a legal hold forbids this", cause_code="held")
+        self.erased.append(target)
+        return Erased(1, 2, complete=target.run is not None)
+
+    async def hold(self, by: Principal, target: Target, why: str) -> Hold:
+        """Remember it."""
+        self.held[str(target)] = hold = Hold(f"run:{target.run}", 1_750_000_000_000_000, 7, why)
+        return hold
+
+    async def release(self, by: Principal, target: Target, why: str) -> None:
+        """Forget it."""
+        del self.held[str(target)]
+
+    async def holds(self) -> tuple[Hold, ...]:
+        """Those remembered."""
+        return tuple(self.held.values())
+
+
+@dataclass(slots=True)
+class FakeViews:
+    """Keeps who saw what."""
+
+    seen: list[tuple[str, Seen]] = field(default_factory=list)
+    trouble: Unavailable | None = None
+
+    async def record(self, by: Principal, seen: Seen) -> None:
+        """Keep it."""
+        if self.trouble is not None:
+            raise self.trouble
+        self.seen.append((by.user, seen))
+
+
 class FakeApprovalDesk:
     """Nothing waits."""
 
@@ -269,6 +312,8 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),
         leases=FakeLeaseDesk(),
+        custody=FakeCustody(),
+        views=FakeViews(),
         policy=FakePolicyDesk(),
         pings={"identity": identity.ping},
         upstreams={},

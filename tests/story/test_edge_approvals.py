@@ -11,8 +11,10 @@ import httpx
 import pytest
 from anyio import create_task_group
 
+from gateway.adapters.ledger.viewing import ViewLog
 from gateway.core.approval import State, Verdict
 from gateway.core.call import Principal
+from gateway.core.desk import Desk
 from gateway.edge.asgi import Options, build
 from tests.approval_world import Door, Person, open_door
 from tests.edge_world import modern, rpc
@@ -35,6 +37,7 @@ class House:
 
     door: Door
     app: Any
+    desk: Desk
 
     @asynccontextmanager
     async def client(self, token: str) -> AsyncIterator[httpx.AsyncClient]:
@@ -73,7 +76,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         desk = replace(
             fake_desk(), approvals=books.approvals, reviewers=books.reviewers, runs=books.runs, reader=books.reader
         )
-        yield House(door, build(door.ports, desk, Options(version="1")))
+        yield House(door, build(door.ports, desk, Options(version="1")), desk)
 
 
 def signed(action: Any, verdict: Verdict = Verdict.APPROVE, reason: str | None = None) -> dict[str, Any]:
@@ -236,3 +239,25 @@ async def test_reviewers_are_enrolled_listed_and_revoked(house: House) -> None:
         assert (await adam.post("/v1/reviewers/none/revoke")).status_code == 404
         listed = (await adam.get("/v1/reviewers")).json()["reviewers"]
     assert [(one["person"], one["revoked"]) for one in listed] == [("vera", False), ("paul", True)]
+
+
+async def test_who_looks_at_what_waits_is_recorded(house: House) -> None:
+    """An approval each time; the inbox, which is asked again and again, once for each reviewer and approval."""
+    said = await house.pending()
+    books = house.door.books
+    views = ViewLog(books.ledger, books.keys, books.clock)
+    app = build(house.door.ports, replace(house.desk, views=views), Options(version="1"))
+    seeing = House(house.door, app, house.desk)
+    for name in ("rita", "adam"):
+        async with seeing.client(name) as person:
+            for _ in range(3):
+                assert (await person.get("/v1/approvals")).json()["waiting"] == 1
+    async with seeing.client("rita") as rita:
+        for _ in range(2):
+            assert (await rita.get(f"/v1/approvals/{said['approval_id']}")).status_code == 200
+    seen = books.records("payload.viewed")
+    assert [record["body"]["view"] for record in seen] == ["approvals", "approvals", "approval", "approval"]
+    assert seen[0]["body"]["approvals"] == [said["approval_id"]]
+    assert seen[2]["body"].keys() == {"approval", "call", "roles", "run", "view"}
+    assert seen[0]["actor"]["user"] == seen[2]["actor"]["user"] != seen[1]["actor"]["user"]
+    assert books.verify().ok

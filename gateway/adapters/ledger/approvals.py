@@ -229,6 +229,12 @@ class ApprovalRegistry:
                 async with parked.turn:
                     await self._lapse(parked)
 
+    def drop(self, runs: frozenset[str]) -> None:
+        """Forget the approvals of runs whose payloads were erased; open ones stand in the way of that."""
+        for parked in list(self._parked.values()):
+            if parked.action.run in runs and parked.state not in OPEN and not parked.in_hand:
+                self._forget(parked)
+
     # within
 
     async def _park(self, mark: str, target: Resolved, decision: Decision) -> Parked:

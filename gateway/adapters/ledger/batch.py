@@ -5,15 +5,16 @@ fails the transaction fails them all, and the batch is thrown away.
 """
 
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import ChainMap, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from gateway.adapters.ledger import claims
+from gateway.adapters.ledger import claims, custody
 from gateway.adapters.ledger.claims import Claims, Stand
+from gateway.adapters.ledger.custody import Custody, Kept
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
@@ -25,6 +26,7 @@ from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
 _CACHED_HEADS = 65_536
 _TS = 4  # the column of a record's time
 _OUTSIDE = Place(None, None)
+_RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +77,7 @@ class _Rows:
     heads: dict[str, Head] = field(default_factory=dict)
     approvals: dict[str, Stand] = field(default_factory=dict)
     reasons: list[tuple[str, int]] = field(default_factory=list)
+    kept: Kept = field(default_factory=Kept)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -87,6 +90,7 @@ class _Rows:
         self.ended += other.ended
         self.approvals |= other.approvals
         self.reasons += other.reasons
+        self.kept.take(other.kept)
 
 
 @dataclass(slots=True)
@@ -113,6 +117,7 @@ class Batch:
 
         Raises:
             NotFound: an intent in a run that has ended, or its second end.
+            Conflict: what is to be erased is in use or held.
             RecordError: a draft that breaks the rules of the log.
             SealBroken: the run's data key cannot be opened.
         """
@@ -121,6 +126,8 @@ class Batch:
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
+            if draft.type in custody.KINDS:
+                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, self._next_index(rows))
             self._place(draft, head, rows)
         self._rows.take(rows)
         self.heads.put(rows.heads)
@@ -141,6 +148,8 @@ class Batch:
         db.executemany("insert into open_runs values (?, ?)", [run for run in rows.started if run[0] not in over])
         if rows.approvals:
             claims.store(db, rows.approvals)
+        if rows.kept.erased or rows.kept.holds:
+            custody.store(db, rows.kept)
         size = self.frontier.size
         note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
         db.executemany("insert into reasons values (?, ?)", rows.reasons)
@@ -151,6 +160,35 @@ class Batch:
             (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode()),
         )
         return note
+
+    @property
+    def destroys(self) -> bool:
+        """Whether data keys are destroyed with it."""
+        return bool(self._rows.kept.erased)
+
+    def _in_use(self) -> Callable[[str], str | None]:
+        """Tells of a run why it may not be erased now, or None; good until the next record."""
+        calling = {self._run_of("call_id", call_id) for call_id in self.open_calls}
+        stored = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
+        waits = {index for (index,) in stored} | {stand.index for stand in self._rows.approvals.values()}
+        waiting = {self._run_of("idx", index) for index in waits}
+
+        def why(run_id: str) -> str | None:
+            head = self.heads.of(run_id, self.db)
+            if head is not None and not head.ended:
+                return "it is open; end it first"
+            if run_id in calling:
+                return "a call of it is under way"
+            return "an approval of it is open" if run_id in waiting else None
+
+        return why
+
+    def _run_of(self, column: str, value: str | int) -> str | None:
+        row = self.db.execute(f"select run_id from records where {column} = ?", (value,)).fetchone()  # noqa: S608 - one of two literals
+        place = 0 if column == "idx" else _CALL_COLUMN
+        here = next((row[_RUN_COLUMN] for row in self._rows.records if row[place] == value), None)
+        found = here if row is None else row[0]
+        return None if found is None else str(found)
 
     def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
         head = self._head(draft, rows)
@@ -197,7 +235,8 @@ class Batch:
             return ()
         if len(draft.payloads) > PAYLOAD_SLOTS:
             raise RecordError("too many payloads")
-        key = self.keys.of(draft, self.db)
+        here, before = rows.kept.erased, self._rows.kept.erased
+        key = self.keys.of(draft, self.db, ChainMap(here, before) if here or before else ())
         refs = []
         for slot, payload in enumerate(draft.payloads):
             ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))

@@ -2,6 +2,7 @@
 
 import hmac
 import sqlite3
+from collections.abc import Container
 
 import msgspec
 
@@ -33,11 +34,16 @@ class Contents:
         self._kek = kek
         self.opens = deep and kek is not None
         self._wrapped: dict[str, bytes] = dict(db.execute("select id, wrapped from deks"))
-        # Each missing or broken key is one finding, at the first record that needs it.
+        # Each broken key is one finding, at the first record that needs it.
         self._seen: dict[str, DataKey | None] = {}
 
+    @property
+    def present(self) -> Container[str]:
+        """The ids of the data keys that are there."""
+        return self._wrapped
+
     def check_key(self, dek: str, index: int, record_id: str) -> None:
-        """Note a finding where the data key is not there or does not open."""
+        """Note a finding where the data key is there and does not open."""
         if dek not in self._seen:
             self._seen[dek] = self._key(dek, index, record_id)
 
@@ -63,8 +69,8 @@ class Contents:
     def _key(self, dek: str, index: int, record_id: str) -> DataKey | None:
         wrapped = self._wrapped.get(dek)
         if wrapped is None:
-            self._report.add(index, record_id, f"the data key {dek} is missing: its payloads cannot be read any more")
-        elif len(wrapped) != WRAPPED_SIZE:
+            return None  # erased or lost: that is for who has seen all records to say
+        if len(wrapped) != WRAPPED_SIZE:
             self._report.add(index, record_id, f"the data key {dek} was altered: its payloads cannot be read any more")
         elif self._kek is not None:
             try:

@@ -55,6 +55,8 @@ create index records_request on records (agent, ts) where type = '{EventType.TOO
 create index records_agent on records (agent) where agent is not null;
 create table payloads (pid integer primary key, sealed blob not null) strict;
 create table deks (id text primary key, wrapped blob not null) strict, without rowid;
+create table erased (key text primary key, idx integer not null) strict, without rowid;
+create table holds (target text primary key, idx integer not null, id text not null) strict, without rowid;
 create table nodes (level integer, place integer, hash blob not null, primary key (level, place)) strict, without rowid;
 create table checkpoints (
   win integer primary key,
@@ -120,6 +122,8 @@ def connect(folder: Path) -> sqlite3.Connection:
     try:
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
+        # What is deleted is overwritten: a destroyed data key must not be found in the free parts of the file.
+        db.execute("pragma secure_delete = on")
         db.execute(f"pragma wal_autocheckpoint = {_WAL_PAGES}")
         _check_format(db, path)
     except BaseException:
@@ -164,6 +168,20 @@ def _declared(db: sqlite3.Connection) -> dict[tuple[str, str], tuple[object, ...
     rows = db.execute("select type, name, tbl_name, sql from sqlite_master").fetchall()
     marks = [("format", str(db.execute(f"pragma {name}").fetchone()[0]), name) for name in _MARKS]
     return {(str(row[0]), str(row[1])): tuple(row[2:]) for row in [*rows, *marks]}
+
+
+def sweep(db: sqlite3.Connection) -> bool:
+    """Move the write-ahead log into the database and empty it; False where a reader is in the way right now.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    db.execute("pragma busy_timeout = 0")
+    try:
+        (is_busy, _, _) = db.execute("pragma wal_checkpoint(truncate)").fetchone()
+    finally:
+        db.execute(f"pragma busy_timeout = {int(_BUSY_S * 1000)}")
+    return not is_busy
 
 
 def read_guard(folder: Path, key: VerifierKey) -> Checkpoint | None:

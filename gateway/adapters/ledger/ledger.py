@@ -119,6 +119,11 @@ class Ledger:
         """Endings that could not be written: written as soon as writing works again, if the call is still open then."""
         self._wait(_Group(drafts, None))
 
+    @property
+    def swept(self) -> bool:
+        """Whether no copy of a destroyed data key is left in the write-ahead log; each write tries to get there."""
+        return self._store.swept
+
     async def ping(self) -> None:
         """Return when new calls can be recorded.
 

@@ -30,6 +30,7 @@ class Report:
         size: how many records were read.
         payloads: how many sealed payloads were checked.
         opened: how many of them were opened and held against their commitments.
+        erased: how many payloads nobody can read any more because their data key was destroyed, on record.
         checkpoint: the newest signed checkpoint, where its signature is good.
         findings: what is wrong, at most 1000.
         open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
@@ -40,6 +41,7 @@ class Report:
     size: int = 0
     payloads: int = 0
     opened: int = 0
+    erased: int = 0
     checkpoint: Checkpoint | None = None
     findings: list[Finding] = field(default_factory=list)
     open_calls: tuple[str, ...] = ()

@@ -179,6 +179,12 @@ class RunRegistry:
             raise NotFound("no such run")
         await self._end(live, reason)
 
+    def drop(self, runs: frozenset[str]) -> None:
+        """Forget ended runs whose payloads were erased."""
+        for run_id in runs & self._live.keys():
+            if not self._live[run_id].is_open:
+                del self._live[run_id]
+
     async def tend(self) -> None:
         """End what is idle or expired, drop from memory what nobody uses; a task of its own calls this now and then."""
         after = ""

@@ -1,12 +1,15 @@
 """Payloads under lock: AES-256-GCM with a data key per run, each data key wrapped by the key file.
 
 Destroying a wrapped data key erases all payloads under it; the leaf keeps a ciphertext digest and a keyed commitment,
-which then say nothing about the content.
+which then say nothing about the content. A run has one key because that is what is erased: a run has one user, so
+erasing a user is erasing runs. What belongs to no run has a key per day, or retention could not tell old from new; and
+what a user asked for outside any run a key per day and user, or it could not be erased without everybody else's.
 """
 
 import hashlib
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -16,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.adapters.ledger.mac import Mac
 from gateway.core.ports import Clock
-from gateway.core.records import Draft, Payload, PayloadRef
+from gateway.core.records import Draft, EventType, Payload, PayloadRef
 
 NONCE_SIZE = 12
 _KEY_SIZE = 32
@@ -24,6 +27,9 @@ _TAG_SIZE = 16
 WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
 _DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
+_DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
+_GENERATION = "+"
+_ASKED = frozenset({EventType.DECISION, EventType.REQUEST_REFUSED})
 
 
 class SealBroken(Exception):
@@ -40,8 +46,54 @@ class DataKey:
 
 
 def data_key_id(draft: Draft) -> str:
-    """The data key of a record's payloads: its run's, or the day's where it belongs to no run."""
-    return draft.run_id or f"day-{draft.at_us // _DAY_US}"
+    """The data key of a record's payloads, in its first generation."""
+    if draft.run_id is not None:
+        return draft.run_id
+    day = draft.at_us // _DAY_US
+    if draft.type is EventType.REVIEWER_ENROLLED:  # good for as long as the reviewer's key is
+        return f"{_REVIEWER}{draft.body['key']}"
+    if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
+        return f"{_HOLD}{day}.{draft.id}"
+    if draft.type in _ASKED and draft.actor.user is not None:
+        return f"{_DAY}{day}.{draft.actor.user}"
+    return f"{_DAY}{day}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is sealed under a data key, by the key's id.
+
+    Attributes:
+        run: the run, or None.
+        over_us: end of the day outside any run; None for a run, and for what no retention reaches.
+        user: pseudonym of whose requests outside any run, or None.
+        hold: id of the ``legal_hold`` record, or None.
+    """
+
+    run: str | None = None
+    over_us: int | None = None
+    user: str | None = None
+    hold: str | None = None
+
+
+def scope_of(dek_id: str) -> Scope:
+    """What is sealed under the data key of that id, of whatever generation."""
+    name = dek_id.partition(_GENERATION)[0]
+    if name.startswith(_REVIEWER):
+        return Scope()
+    for prefix in (_DAY, _HOLD):
+        if name.startswith(prefix):
+            day, _, rest = name.removeprefix(prefix).partition(".")
+            over_us = (int(day) + 1) * _DAY_US
+            return Scope(None, over_us, hold=rest) if prefix == _HOLD else Scope(None, over_us, rest or None)
+    return Scope(name)
+
+
+def keys_of_run(db: sqlite3.Connection, run_id: str) -> list[str]:
+    """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure."""
+    # "~" sorts behind all that ids are made of.
+    rows = db.execute("select id from deks where id >= ? and id < ? || '~' order by id", (run_id, run_id))
+    return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 
 def wrap(kek: bytes, dek_id: str, key: bytes, nonce: bytes) -> bytes:
@@ -96,16 +148,19 @@ class DataKeys:
         self._clock = clock
         self._ready: OrderedDict[str, DataKey] = OrderedDict()
 
-    def of(self, draft: Draft, db: sqlite3.Connection) -> DataKey:
+    def of(self, draft: Draft, db: sqlite3.Connection, doomed: Container[str]) -> DataKey:
         """The record's data key; a new one is stored with the transaction in progress.
+
+        ``doomed`` are those that the same transaction destroys. What is sealed after an erasure gets a key of the next
+        generation.
 
         Raises:
             SealBroken: the stored key cannot be opened.
         """
         dek_id = data_key_id(draft)
         key = self._ready.get(dek_id)
-        if key is None:
-            key = self._ready[dek_id] = self._fetch(dek_id, db)
+        if key is None or key.id in doomed:
+            key = self._ready[dek_id] = self._fetch(dek_id, db, doomed)
             if len(self._ready) > _CACHED_KEYS:
                 self._ready.popitem(last=False)
         else:
@@ -113,10 +168,14 @@ class DataKeys:
         return key
 
     def forget(self) -> None:
-        """Drop what is in memory: a transaction failed, so a key may not be stored after all."""
+        """Drop what is in memory: keys were destroyed, or a transaction failed and they may not be stored after all."""
         self._ready.clear()
 
-    def _fetch(self, dek_id: str, db: sqlite3.Connection) -> DataKey:
+    def _fetch(self, name: str, db: sqlite3.Connection, doomed: Container[str]) -> DataKey:
+        dek_id, generation = name, 0
+        while dek_id in doomed or db.execute("select 1 from erased where key = ?", (dek_id,)).fetchone():
+            generation += 1
+            dek_id = f"{name}{_GENERATION}{generation}"
         row = db.execute("select wrapped from deks where id = ?", (dek_id,)).fetchone()
         if row is not None:
             return unwrap(self._kek, dek_id, row[0])

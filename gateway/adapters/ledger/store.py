@@ -4,6 +4,7 @@ What is in memory is a copy of the database's end. When a transaction fails the 
 reads and checks it anew; so an ambiguous commit can neither be lost nor be built upon twice.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.adapters.ledger import files, tail
+from gateway.adapters.ledger import custody, files, tail
 from gateway.adapters.ledger.batch import Batch, Heads
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys, StateRefused
@@ -23,7 +24,9 @@ from gateway.core.records import CLOSINGS, Actor, Draft, EventType, RecordError
 from gateway.core.tlog import Checkpoint, Frontier, Signer, VerifierKey
 
 Outcome = GatewayError | None
+_LOG = logging.getLogger("gateway.ledger")
 _GUARD_S = 1.0
+_SWEEP_S = 1.0
 _UNWRITABLE = "the audit log cannot be written"
 
 
@@ -32,10 +35,13 @@ class Store:
 
     Attributes:
         trouble: why the log cannot take new calls right now, or None.
+        swept: whether no copy of a destroyed data key is left in the write-ahead log.
     """
 
     def __init__(self, folder: Path, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
         self.trouble: str | None = None
+        self.swept = False
+        self._swept_at: float | None = None
         self._folder = folder
         self._keys = keys
         self._key = keys.signer.key
@@ -86,6 +92,7 @@ class Store:
             cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
             return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
         self._note_guard(force=False)
+        self._sweep()
         return outcomes
 
     def abandon(self) -> None:
@@ -116,6 +123,9 @@ class Store:
         note = batch.store(self._keys.signer)
         db.execute("commit")
         end.frontier, end.note, end.span = batch.frontier, note, batch.span
+        if batch.destroys:
+            self._data_keys.forget()
+            self.swept, self._swept_at = False, None
         self._acknowledged = set(end.open_calls)
         self._owed.clear()
         self.trouble = "the disk reserve is used up" if is_low else None
@@ -148,6 +158,7 @@ class Store:
         groups: list[Sequence[Draft]] = [
             self._ending(db, call, EventType.TOOL_OUTCOME_UNKNOWN, "swept") for call in end.open_calls
         ]
+        groups += self._again(db)
         if end.frontier.size == 0:
             groups.append([self._scribe.draft(EventType.KEY, Subject(), _key_body(self._key))])
         for refusal in self._transact(groups):
@@ -155,6 +166,28 @@ class Store:
                 raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
         files.write_guard(self._folder, end.note)
         self._guarded_at = self._clock.monotonic()
+        # Whoever was killed after an erasure may have left copies of the keys there.
+        self._sweep()
+
+    def _again(self, db: sqlite3.Connection) -> list[Sequence[Draft]]:
+        back = custody.returned(db)
+        if back:
+            _LOG.warning("%d destroyed data keys were back, from an older copy of the log: destroyed again", len(back))
+        parts = (back[at : at + custody.MOST_KEYS] for at in range(0, len(back), custody.MOST_KEYS))
+        return [
+            [self._scribe.draft(EventType.ERASURE, Subject(), custody.erasure_body(custody.Cause.RETURNED, part))]
+            for part in parts
+        ]
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        if self.swept or self._db is None or (self._swept_at is not None and now - self._swept_at < _SWEEP_S):
+            return
+        self._swept_at = now
+        try:
+            self.swept = files.sweep(self._db)
+        except sqlite3.Error:
+            _LOG.warning("the write-ahead log cannot be emptied: tried again")
 
     def _ending(self, db: sqlite3.Connection, call_id: str, kind: EventType, cause: str) -> Sequence[Draft]:
         row = db.execute(

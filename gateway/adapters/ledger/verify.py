@@ -1,9 +1,9 @@
 """The offline verifier: reads a log without a gateway and believes its public key and a checkpoint kept elsewhere only.
 
 Every leaf is hashed anew and must give the signed roots; every run must be a chain without gaps; every intent must have
-one ending; every sealed payload must be the one its leaf names, under a data key that is there. The lists beside the
-log must be what the records say, and the database must hold nothing else. It streams: memory grows with runs and open
-calls only.
+one ending; every sealed payload must be the one its leaf names, under a data key that is there or was erased on
+record. The lists beside the log must be what the records say, and the database must hold nothing else. It streams:
+memory grows with runs and open calls only.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
+from gateway.adapters.ledger.verify_custody import CustodyTrail
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
@@ -198,6 +199,7 @@ class _Verification:
         self._chains: dict[str, _Chain] = {}
         self._open_calls: dict[str, int] = {}
         self._signatures = Signatures(report, key.text)
+        self._custody = CustodyTrail(report, contents.present)
         self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
         self._payload = next(self._payloads, None)
@@ -249,6 +251,7 @@ class _Verification:
 
     def _check_content(self, leaf: _Leaf, index: int, entry: bytes) -> None:
         self._opened.clear()
+        self._custody.record(leaf.type, index, entry)
         if leaf.payloads:
             self._check_payloads(leaf, index)
         if leaf.body.approval is not None or leaf.type in REVIEWING:
@@ -291,6 +294,7 @@ class _Verification:
     def _check_payloads(self, leaf: _Leaf, index: int) -> None:
         for slot, ref in enumerate(leaf.payloads):
             pid = index * PAYLOAD_SLOTS + slot
+            self._custody.used(ref.dek, index, leaf.id)
             self._contents.check_key(ref.dek, index, leaf.id)
             if self._payload is None or self._payload[0] != pid:
                 self._skip_strays(pid)
@@ -344,6 +348,7 @@ class _Verification:
         self._landmarks.finish()
         self._aids.finish()
         self._signatures.finish(self._db)
+        self._custody.finish(self._db)
         if self._db.execute("select count(*) from nodes").fetchone() != (self._nodes,):
             report.add(None, None, "there are nodes of the tree that the records do not give")
         report.open_calls = tuple(self._open_calls)

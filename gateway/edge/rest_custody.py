@@ -1,0 +1,150 @@
+"""REST for whoever answers for what is kept: erasure and legal holds."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from gateway.core.custody import Hold, Target
+from gateway.core.desk import Desk
+from gateway.core.errors import Conflict, InvalidArguments, NotFound, Unavailable
+from gateway.edge.reply import Reply
+from gateway.edge.rest import Asked, Model, Operation, shown
+
+
+class TargetGiven(Model):
+    """Whose payloads are meant, and why: a run, or a user."""
+
+    run: str | None = Field(None, min_length=1, max_length=64)
+    user: str | None = Field(None, min_length=1, max_length=256, description="As tokens name the person.")
+    issuer: str | None = Field(None, min_length=1, max_length=512, description="Of those tokens; absent = the local.")
+    why: str = Field(
+        min_length=1, max_length=1000, description="Sealed with the record; name a case here, rather than a person."
+    )
+
+
+class ErasureShown(Model):
+    """What was erased."""
+
+    runs: int
+    keys: int = Field(description="How many data keys were destroyed.")
+    complete: bool = Field(
+        description="Whether the last copy of them left the database's files; false while somebody reads the log, "
+        "and then tried again until it is done."
+    )
+
+
+class HoldShown(Model):
+    """A legal hold in force."""
+
+    target: str = Field(description="`run:ID`, or `subject:` and the user's pseudonym.")
+    since_us: int
+    index: int = Field(description="The record that set it.")
+    why: str | None = None
+
+
+class HoldList(Model):
+    """The holds in force, oldest first."""
+
+    holds: tuple[HoldShown, ...]
+
+
+class Released(Model):
+    """A hold that has ended."""
+
+    released: bool = True
+
+
+class CustodyRest:
+    """Operations on what is kept; all that change anything need the scope ``admin`` of a person."""
+
+    def __init__(self, desk: Desk, issuer: str) -> None:
+        """``issuer`` is the one of the local tokens."""
+        self._custody = desk.custody
+        self._issuer = issuer
+
+    def operations(self) -> Sequence[Operation]:
+        """The table."""
+        return (
+            *self._holding(),
+            Operation(
+                "POST",
+                "/v1/audit/erasures",
+                "erasePayloads",
+                "Destroy the data keys of all that a run, or a user, left in the log; its records stay provable.",
+                self.erase,
+                ErasureShown,
+                scopes=("admin",),
+                persons=True,
+                body=TargetGiven,
+                refusals=(NotFound, Conflict, InvalidArguments, Unavailable),
+            ),
+        )
+
+    def _holding(self) -> Sequence[Operation]:
+        return (
+            Operation(
+                "GET",
+                "/v1/audit/holds",
+                "listHolds",
+                "The legal holds in force.",
+                self.list,
+                HoldList,
+                scopes=("audit", "admin"),
+                persons=True,
+            ),
+            Operation(
+                "POST",
+                "/v1/audit/holds",
+                "setHold",
+                "Keep what a run, or a user, left in the log from erasure and retention.",
+                self.hold,
+                HoldShown,
+                scopes=("admin",),
+                persons=True,
+                body=TargetGiven,
+                status=201,
+                refusals=(NotFound, Conflict, InvalidArguments, Unavailable),
+            ),
+            Operation(
+                "POST",
+                "/v1/audit/holds/release",
+                "releaseHold",
+                "Let a legal hold end.",
+                self.release,
+                Released,
+                scopes=("admin",),
+                persons=True,
+                body=TargetGiven,
+                refusals=(Conflict, InvalidArguments, Unavailable),
+            ),
+        )
+
+    async def erase(self, asked: Asked) -> Reply:
+        """Destroy the keys."""
+        done = await self._custody.erase(asked.visit.principal, self._target(asked.body), asked.body.why)
+        return shown(ErasureShown(runs=done.runs, keys=done.keys, complete=done.complete))
+
+    async def list(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
+        """Those in force."""
+        return shown(HoldList(holds=tuple(_shown(hold) for hold in await self._custody.holds())))
+
+    async def hold(self, asked: Asked) -> Reply:
+        """Set one."""
+        return shown(
+            _shown(await self._custody.hold(asked.visit.principal, self._target(asked.body), asked.body.why)), 201
+        )
+
+    async def release(self, asked: Asked) -> Reply:
+        """End one."""
+        await self._custody.release(asked.visit.principal, self._target(asked.body), asked.body.why)
+        return shown(Released())
+
+    def _target(self, given: TargetGiven) -> Target:
+        if (given.run is None) is (given.user is None) or (given.issuer is not None and given.user is None):
+            raise InvalidArguments("name a run or a user (issuer goes with a user)", cause_code="target")
+        subject = None if given.user is None else (given.issuer or self._issuer, given.user)
+        return Target(given.run, subject)
+
+
+def _shown(hold: Hold) -> HoldShown:
+    return HoldShown(target=hold.target, since_us=hold.since_us, index=hold.index, why=hold.why)
