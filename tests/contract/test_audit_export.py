@@ -71,6 +71,7 @@ def flipped(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.requirement("AUDIT-3")
 def test_a_stranger_accepts_it(world: Exporter, past: Past, bundle: Path) -> None:
     """With nothing of ours to import and the key from elsewhere: sound, the run whole, both signatures good."""
     done = check(bundle, "--vkey", world.vkey, "--run", past.run.id)
@@ -90,6 +91,7 @@ def test_the_key_counts(world: Exporter, bundle: Path) -> None:
     assert done.stderr.startswith("NOT SOUND: the checkpoint is not signed by the log's key")
 
 
+@pytest.mark.requirement("AUDIT-3")
 @pytest.mark.parametrize("name", [*SIGNED, *EXPORTERS_WORD, verify.MANIFEST, verify.SEAL])
 def test_one_flipped_bit_anywhere_is_found(world: Exporter, bundle: Path, tmp_path: Path, name: str) -> None:
     """In each file, at many places."""
@@ -99,6 +101,7 @@ def test_one_flipped_bit_anywhere_is_found(world: Exporter, bundle: Path, tmp_pa
         assert problem(broken, world.vkey), place
 
 
+@pytest.mark.requirement("AUDIT-3")
 @pytest.mark.parametrize("name", SIGNED)
 def test_a_manifest_that_fits_hides_nothing(world: Exporter, bundle: Path, tmp_path: Path, name: str) -> None:
     """What the log speaks for is not believed because the manifest says so."""
@@ -182,6 +185,7 @@ def of_type(kind: str, **more: Any) -> Callable[[dict[str, Any]], bool]:
     return act
 
 
+@pytest.mark.requirement("AUDIT-3")
 @pytest.mark.parametrize(
     ("act", "words"),
     [
@@ -328,6 +332,7 @@ def test_another_policy_is_not_written(tmp_path: Path) -> None:
         write_policy(tmp_path, revision, {**found, "data": '{"a":1}'})
 
 
+@pytest.mark.requirement("AUDIT-5")
 def test_the_review_boards_pack(world: Exporter, past: Past, tmp_path: Path) -> None:
     """The same bundle, and beside it what this is made of, policy, keys and digests; no secret, no person unasked."""
     config = tmp_path / "gateway.toml"

@@ -56,6 +56,7 @@ async def started(books: Books, user: str, count: int) -> list[str]:
     return runs
 
 
+@pytest.mark.requirement("AUDIT-4")
 async def test_an_erased_run_can_be_read_nowhere_and_still_verifies(tmp_path: Path) -> None:
     """No file holds the wrapped key or the plaintext; the verifier counts the payloads as erased, not as lost."""
     async with open_books(tmp_path) as books:
@@ -180,6 +181,7 @@ async def test_what_comes_after_an_erasure_gets_a_key_of_its_own(tmp_path: Path)
         assert books.verify().ok
 
 
+@pytest.mark.requirement("AUDIT-4")
 async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> None:
     """Of a run and of a user alike; it survives a restart, is told with its reason, and is set and released once."""
     async with open_books(tmp_path) as books:
@@ -207,6 +209,7 @@ async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> Non
         assert report.ok, report.findings
 
 
+@pytest.mark.requirement("AUDIT-4")
 async def test_retention_takes_what_is_old_ended_and_not_held(tmp_path: Path) -> None:
     """In steps; open runs, young ones, held ones and reviewers' enrolments stay; it is recorded as nobody's wish."""
     clock = StepClock()

@@ -51,6 +51,7 @@ async def served(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.requirement("AUDIT-3")
 async def test_foreign_code_accepts_the_log(served: Path, logcheck: Path) -> None:
     """Each record, tile and proof, by the libraries of the Go project and of Trillian."""
     vkey = (served / "keys/log.vkey").read_text().strip()

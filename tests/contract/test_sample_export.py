@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.export import verify
 from tests.export_world import check
 
@@ -13,6 +15,7 @@ SAMPLE = DOCS / "sample-export"
 VKEY = (DOCS / "sample-export.vkey").read_text("ascii").strip()
 
 
+@pytest.mark.requirement("AUDIT-3")
 def test_the_sample_is_sound() -> None:
     """By its own check and by today's, under the key that lies beside it; its run is whole."""
     (run,) = verify.checked(SAMPLE, VKEY, []).runs

@@ -31,6 +31,7 @@ def searches(books: Books) -> SearchLog:
     return SearchLog(books.ledger, books.keys, books.clock)
 
 
+@pytest.mark.requirement("AUDIT-2")
 async def test_a_search_is_a_record(books: Books) -> None:
     """The leaf names the fields and the number of results; what was searched for is sealed."""
     await searches(books).record(AUDITOR, SEARCH)

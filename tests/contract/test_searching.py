@@ -143,6 +143,7 @@ _QUERIES = st.builds(
 
 
 @given(query=_QUERIES)
+@pytest.mark.requirement("AUDIT-2")
 def test_a_search_finds_what_looking_at_each_record_finds(
     db: sqlite3.Connection, records: list[dict[str, Any]], query: Query
 ) -> None:

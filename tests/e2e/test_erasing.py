@@ -4,6 +4,8 @@ import json
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from gateway.adapters.ledger.files import DATABASE
 from tests.e2e.house import House
 from tests.gateways import ostiary
@@ -17,6 +19,7 @@ def key_of(house: House, run: str) -> bytes:
     return bytes(wrapped)
 
 
+@pytest.mark.requirement("AUDIT-4")
 def test_a_run_is_held_released_and_erased(house: House) -> None:
     """Open: refused. Held: refused. Then gone from every file; the call's records stay, and the log verifies."""
     gateway = house.gateway

@@ -311,6 +311,7 @@ async def test_the_log_is_searched_in_words() -> None:
             assert (answer.status_code, answer.json()["detail"]) == (400, words)
 
 
+@pytest.mark.requirement("AUDIT-2")
 async def test_every_search_is_recorded_before_it_is_answered() -> None:
     """Who searched by what, and how much was found; where that cannot be recorded, nothing is told."""
     edge = Edge()
