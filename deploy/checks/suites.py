@@ -42,7 +42,7 @@ def left_over() -> None:
 
 
 async def _half(name: str, folders: tuple[str, ...]) -> int:
-    command = (*_COVERAGE, "run", "--parallel-mode", "-m", "pytest", *folders)
+    command = (*_COVERAGE, "run", "--parallel-mode", "-m", "pytest", "--durations=20", *folders)
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=_LONGEST_LINE
     )
