@@ -224,6 +224,7 @@ def test_proof_files(index: int, hashes: list[bytes], entry: bytes) -> None:
         ("AAA=\n\n", "AAB=\n\n"),
         ("AAA=\n\n", "AA=\n\n"),
         ("AAA=\n\n", "A A=\n\n"),
+        ("A" * 43 + "=\n", "AAAA\n"),
         ("\n\n", "\n"),
     ],
 )
