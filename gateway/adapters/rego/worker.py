@@ -19,7 +19,7 @@ The digest covers number, decision id and inputs: a reply cannot be taken for th
 
 A part is what one package says: {"package", "sets": [name, ...], "guard": its place in ``guards`` or -1, "open" and
 "shut": whether all inputs of one key get the same from it, where its guard holds and where it does not, "modules": the
-names of those its rules can reach}. Such a part is evaluated once for each key. Without parts,
+names of those its rules can reach}. Such a part is evaluated once for each key. Without a key, or without parts,
 ``data.gateway.main.decision`` is evaluated; with them the answer is made of the same sets, by the same names.
 """
 
@@ -189,32 +189,42 @@ class _Part:
         self._unread = document
 
     def idle(self, guard: str) -> bool:
-        """Whether the guard does not hold; one that cannot be told counts as holding."""
-        try:
-            return self._asked(guard) == _UNDEFINED
-        except RuntimeError:
-            return False
+        """Whether the guard does not hold."""
+        return _is_idle(self._reading(), guard)
 
     def said(self) -> list[str]:
         """The members of each of its sets."""
-        value = self._asked(self._rule)
-        if value == _UNDEFINED:
-            raise _Undefined
+        value = _value(self._reading(), self._rule)
         return [value] if len(self.sets) == 1 else [_encode(members) for members in json.loads(value)]
 
-    def _asked(self, rule: str) -> str:
+    def _reading(self) -> Any:
+        """Its engine, with the document."""
         if self._unread is not None:
             self._engine.set_input_json(self._unread)
             self._unread = None
-        value: str = self._engine.eval_rule_as_json(rule)
-        return value
+        return self._engine
+
+
+def _value(engine: Any, rule: str) -> str:
+    value: str = engine.eval_rule_as_json(rule)
+    if value == _UNDEFINED:
+        raise _Undefined
+    return value
+
+
+def _is_idle(engine: Any, guard: str) -> bool:
+    """Whether a guard does not hold; one that cannot be told counts as holding."""
+    try:
+        return bool(engine.eval_rule_as_json(guard) == _UNDEFINED)
+    except RuntimeError:
+        return False
 
 
 class _Policy:
     """A loaded bundle."""
 
     def __init__(self, engine: Any, guards: list[str], parts: list[_Part]) -> None:
-        """``engine`` has the whole of it, and is asked where there are no parts."""
+        """``engine`` has the whole of it, and is asked where nothing is kept."""
         self._engine = engine
         self._parts = sorted(parts, key=lambda part: part.package)
         self._guarded = [(part, guards[part.guard], 1 << part.guard) for part in parts if part.guard >= 0]
@@ -224,20 +234,23 @@ class _Policy:
 
     def decide(self, key: bytes, document: str) -> tuple[str, int]:
         """The decision on ``document``, and the guards that do not hold; ``key`` is empty where nothing is kept."""
-        if not self._parts:
-            self._engine.set_input_json(document)
-            value: str = self._engine.eval_rule_as_json(RULE)
-            if value == _UNDEFINED:
-                raise _Undefined
-            return value, 0
+        if not (key and self._parts):
+            return self._whole(document)
         for part in self._parts:
             part.begin(document)
         idle, known = self._kept.get(key, (0, {}))
         idle |= self._idle(self._steady if known else 0)
         said = {at: known.get(at) or self._said(part, idle) for at, part in enumerate(self._parts)}
-        if key and not known:
+        if not known:
             self._keep(key, idle, said)
         return self._joined(said), idle
+
+    def _whole(self, document: str) -> tuple[str, int]:
+        # One reading of the document: a hidden tool's is longer than that of a name of no tool, and read once for each
+        # package, the difference could be told from outside.
+        self._engine.set_input_json(document)
+        value = _value(self._engine, RULE)
+        return value, sum(bit for _, guard, bit in self._guarded if _is_idle(self._engine, guard))
 
     def _said(self, part: _Part, idle: int) -> list[str]:
         # Where a guard does not hold, none of the sets it guards has a member.
