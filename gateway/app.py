@@ -15,6 +15,7 @@ from gateway.adapters.credentials import CredentialBroker, StaticCredential, Sta
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
+from gateway.adapters.pace import EvenPace
 from gateway.adapters.pins import Pins
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Desk
@@ -166,6 +167,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         verifier=verifier,
         redactor=redactor,
         audit=record.log,
+        pace=await stack.enter_async_context(EvenPace()),
         meter=meter,
         settings=_pipeline_settings(settings),
     )

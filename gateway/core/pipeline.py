@@ -29,7 +29,7 @@ async def handle(call: Call, ports: Ports) -> Answer:
             ``NotSent``) mean that an effect may have happened.
     """
     principal = await _principal(call, ports)  # failing here is counted, not logged
-    async with ports.audit.open(call, principal) as entry:  # record: every path ends here
+    async with ports.pace.even(), ports.audit.open(call, principal) as entry:  # record: every path ends here
         caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
         target = ports.catalog.resolve(caller)  # pinned definition
         async with (

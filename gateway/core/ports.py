@@ -260,6 +260,16 @@ class AuditLog(Pingable, Protocol):
         """An entry for one authenticated call: one ending is recorded on every path, shielded from cancellation."""
 
 
+class Pace(Protocol):
+    """When answers leave whose time would tell something. Cannot fail."""
+
+    def even(self) -> AbstractAsyncContextManager[None]:
+        """Where the bracket is left by ``UnknownTool``, leave it at the next of the beats counted from its begin.
+
+        A hidden tool and a name of no tool are refused at the same moment then, whatever lay in between.
+        """
+
+
 class Meter(Protocol):
     """Counts and timings for operators. Cannot fail; never part of a decision."""
 
@@ -305,5 +315,6 @@ class Ports:
     verifier: Verifier
     redactor: Redactor
     audit: AuditLog
+    pace: Pace
     meter: Meter
     settings: PipelineSettings

@@ -118,6 +118,7 @@ async def house(folder: Path, echo: Echo) -> AsyncIterator[tuple[Ports, Books, M
             verifier=verifier,
             redactor=redactor,
             audit=books.log,
+            pace=world.pace,
             meter=books.meter,
             settings=world.settings,
         )

@@ -104,3 +104,5 @@ async def test_hidden_and_unknown_tools_are_refused_by_the_same_kind_of_decision
             await pipeline.handle(world.call(name), replace(world.ports(), policy=engine))
     ((counted, times),) = world.meter.counts.items()
     assert (counted.split(":")[:2], times) == (["decided", "deny"], 1)
+    assert world.pace.held == 1
+    assert world.journal.steps[-1] == "pace.beat"

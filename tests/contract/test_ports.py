@@ -16,6 +16,7 @@ from gateway.adapters.credentials import CredentialBroker, StaticCredentials
 from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
+from gateway.adapters.pace import EvenPace
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.core import canonical, pipeline, policy_input, schema
@@ -113,6 +114,7 @@ async def real(folder: Path) -> AsyncIterator[Side]:
             verifier=Verifier(),
             redactor=Redactor(known),
             audit=books.log,
+            pace=await stack.enter_async_context(EvenPace()),
             meter=PrometheusMeter(),
             settings=PipelineSettings(),
         )

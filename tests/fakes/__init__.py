@@ -14,7 +14,7 @@ from tests.fakes.approvals import FakeApprovals
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.callers import FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
-from tests.fakes.rules import FakeLimits, FakeMeter, FakePolicy
+from tests.fakes.rules import FakeLimits, FakeMeter, FakePace, FakePolicy
 from tests.fakes.upstream import FakeBroker, FakeCatalog, FakeConnector, FakeRedactor, FakeVerifier
 
 # Every step of an allowed call, in the order the pipeline reaches them.
@@ -65,6 +65,7 @@ class World:
     verifier: FakeVerifier = field(init=False)
     redactor: FakeRedactor = field(init=False)
     audit: MemoryAudit = field(init=False)
+    pace: FakePace = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the parts that share the journal."""
@@ -74,7 +75,7 @@ class World:
         self.connector = FakeConnector(journal)
         self.catalog, self.broker = FakeCatalog(journal, self.connector), FakeBroker(journal)
         self.limits, self.verifier, self.redactor = FakeLimits(journal), FakeVerifier(journal), FakeRedactor(journal)
-        self.audit = MemoryAudit(journal)
+        self.audit, self.pace = MemoryAudit(journal), FakePace(journal)
 
     def ports(self) -> Ports:
         """The ports as the pipeline takes them; mypy holds each fake to its Protocol here."""
@@ -90,6 +91,7 @@ class World:
             verifier=self.verifier,
             redactor=self.redactor,
             audit=self.audit,
+            pace=self.pace,
             meter=self.meter,
             settings=self.settings,
         )

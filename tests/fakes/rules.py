@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.call import Permit, Quota
 from gateway.core.decision import Evaluation
-from gateway.core.errors import Throttled, Unavailable
+from gateway.core.errors import Throttled, Unavailable, UnknownTool
 from tests.fakes.journal import Journal
 
 ALLOW: dict[str, Any] = {
@@ -104,3 +104,21 @@ class FakeMeter:
     def unauthenticated(self, code: str) -> None:
         """Count ``unauthenticated:code``."""
         self.counts[f"unauthenticated:{code}"] += 1
+
+
+@dataclass(slots=True)
+class FakePace:
+    """Holds nobody; notes whom it would have held."""
+
+    journal: Journal
+    held: int = 0
+
+    @asynccontextmanager
+    async def even(self) -> AsyncIterator[None]:
+        """The bracket of one call."""
+        try:
+            yield
+        except UnknownTool:
+            self.held += 1
+            await self.journal.reach("pace.beat")
+            raise
