@@ -142,19 +142,18 @@ def build(settings: GatewaySettings) -> ASGIApp:
 
 async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
     clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
-    redactor = Redactor(known)
+    redactor, pace = Redactor(known), await stack.enter_async_context(EvenPace())
     logs.configure(redactor.text)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     engine = await shadowing.opened(settings, active, meter, stack)
-    issuer, identity = _identity(settings, clock)
-    static = _static(settings, known)
+    (issuer, identity), static = _identity(settings, clock), _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier = Catalog(connected.all), Verifier()
-    publish = _publisher(catalog, verifier, meter)
-    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
+    shelving = upstreams.stocked(settings, connected, _pins(settings), _publisher(catalog, verifier, meter))
+    stock = await stack.enter_async_context(shelving)
     ports = Ports(
         clock=clock,
         identity=identity,
@@ -167,7 +166,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         verifier=verifier,
         redactor=redactor,
         audit=record.log,
-        pace=await stack.enter_async_context(EvenPace()),
+        pace=pace,
         meter=meter,
         settings=_pipeline_settings(settings),
     )

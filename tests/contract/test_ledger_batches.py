@@ -1,5 +1,6 @@
 """How what callers hand in becomes transactions: together, in order, within bounds, and all of it before the end."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from anyio import fail_after
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.store import Outcome, Store
+from gateway.core.errors import Unavailable
 from gateway.core.records import Draft, EventType
 from tests.ledgers import open_books, read_records
 
@@ -74,3 +76,79 @@ async def test_what_was_handed_in_is_written_before_the_end(tmp_path: Path) -> N
         for durable in handed_in:
             await durable
     assert numbers(tmp_path) == list(range(1200))
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """On which thread each transaction was made."""
+    seen: list[str] = []
+    inner = Store.write
+
+    def write(store: Store, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
+        seen.append("loop" if threading.current_thread() is threading.main_thread() else "writer")
+        return inner(store, groups)
+
+    monkeypatch.setattr(Store, "write", write)
+    return seen
+
+
+FAST_S, SLOW_S = 0.0, 1.0
+
+
+@pytest.mark.parametrize(
+    ("house", "thread"),
+    [
+        ((0, 1, FAST_S), "loop"),
+        ((1, 1, FAST_S), "loop"),
+        ((2, 1, FAST_S), "writer"),
+        ((1, 2, FAST_S), "writer"),
+        ((1, 1, SLOW_S), "writer"),
+    ],
+)
+async def test_the_loop_writes_itself_for_one_caller_alone_while_the_disk_is_fast(
+    tmp_path: Path, threads: list[str], house: tuple[int, int, float], thread: str
+) -> None:
+    """Whoever is not alone, or has a slow disk, never keeps the loop waiting: (callers, drafts, a write's seconds)."""
+    callers, drafts, takes_s = house
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        ledger._takes_s = takes_s
+        for _ in range(callers):
+            ledger.arrive()
+        with fail_after(10):
+            for durable in [ledger.submit([change(scribe, number)]) for number in range(drafts)]:
+                await durable
+        assert threads == [thread]
+        for _ in range(callers):
+            ledger.leave()
+    assert numbers(tmp_path) == list(range(drafts))
+
+
+async def test_a_disk_that_turned_slow_goes_back_to_the_writer(tmp_path: Path, threads: list[str]) -> None:
+    """And each transaction is made whole before the next, on whichever thread, the guard's turns in between."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        with fail_after(60):
+            for number in range(200):
+                ledger._takes_s = FAST_S if number % 3 else SLOW_S
+                if number % 20 == 0:
+                    ledger._store._guarded_at = float("-inf")  # the guard is due
+                await ledger.append([change(scribe, number)])
+        assert threads == ["loop" if number % 3 else "writer" for number in range(200)]
+    assert numbers(tmp_path) == list(range(200))
+
+
+async def test_the_loop_s_own_write_fails_as_the_writer_s_does(tmp_path: Path, threads: list[str]) -> None:
+    """The caller is refused, and what it owes is written as soon as writing works again."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        ledger._takes_s = FAST_S
+        books.ledger._store._reserve = 1 << 62
+        with fail_after(10), pytest.raises(Unavailable):
+            await ledger.append([change(scribe, 1)])
+        books.ledger._store._reserve = 0
+        ledger._takes_s = FAST_S
+        with fail_after(10):
+            await ledger.append([change(scribe, 2)])
+    assert threads == ["loop", "loop"]
+    assert numbers(tmp_path) == [2]

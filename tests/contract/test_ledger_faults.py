@@ -312,7 +312,7 @@ async def test_a_sweep_is_written_once(tmp_path: Path) -> None:
     async with open_books(tmp_path / "state", clock) as books:
         task = asyncio.create_task(Walk(books, act=act).go())
         await out.wait()
-        books.ledger._store._note_guard(force=True)
+        books.ledger._store.tend()
         shutil.copytree(tmp_path / "state", tmp_path / "dead")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

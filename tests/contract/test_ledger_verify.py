@@ -52,7 +52,7 @@ async def out(folder: Path) -> Path:
     copy = folder / "copy"
 
     async def act(intent: object) -> None:
-        books.ledger._store._note_guard(force=True)
+        books.ledger._store.tend()
         shutil.copytree(folder / "state", copy)
 
     async with open_books(folder / "state", StepClock()) as books:

@@ -80,6 +80,7 @@ class CallEntry:
         self._release: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._desk.ledger.arrive()
         return self
 
     async def __aexit__(
@@ -92,6 +93,7 @@ class CallEntry:
                 outcome = _outcome(error)
                 await (self._refuse(error) if self._committed_at is None else self._end(error))
         finally:
+            self._desk.ledger.leave()
             if self._release is not None:
                 self._release()
             tool = wording.tool_name(self._target) or _UNKNOWN_TOOL

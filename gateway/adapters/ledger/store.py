@@ -91,9 +91,26 @@ class Store:
             self.abandon()
             cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
             return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
-        self._note_guard(force=False)
         self._sweep()
         return outcomes
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to ``tend`` to."""
+        # Only by a store that started: one that was refused must not vouch for the state it was refused for.
+        if self._tail is None or self._guarded_at is None:
+            return False
+        return self._clock.monotonic() - self._guarded_at >= _GUARD_S
+
+    def tend(self) -> None:
+        """Note the guard: what follows writes now and then, and nobody waits for."""
+        if self._tail is None or self._guarded_at is None:
+            return
+        try:
+            files.write_guard(self._folder, self._tail.note)
+            self._guarded_at = self._clock.monotonic()
+        except OSError:
+            self.trouble = "the rollback guard cannot be written"
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
@@ -106,7 +123,7 @@ class Store:
 
     def close(self) -> None:
         """Note the guard and let go of the folder."""
-        self._note_guard(force=True)
+        self.tend()
         self._drop()
         if self._lock is not None:
             os.close(self._lock)
@@ -199,19 +216,6 @@ class Store:
         if "approval" in intent["body"]:
             said["approval"] = intent["body"]["approval"]
         return [self._scribe.draft(kind, subject, said)]
-
-    def _note_guard(self, *, force: bool) -> None:
-        # Only by a store that started: one that was refused must not vouch for the state it was refused for.
-        if self._tail is None or self._guarded_at is None:
-            return
-        now = self._clock.monotonic()
-        if not force and now - self._guarded_at < _GUARD_S:
-            return
-        try:
-            files.write_guard(self._folder, self._tail.note)
-            self._guarded_at = now
-        except OSError:
-            self.trouble = "the rollback guard cannot be written"
 
 
 def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
