@@ -112,7 +112,7 @@ def _runs(scribe: Scribe, clock: PastClock, chance: random.Random, made: BigLog)
         for _ in range(_CALLS_A_RUN):
             clock.us += chance.randrange(_APART_US)
             call = scribe.clock.uuid()
-            drafts += _call(scribe, Subject(actor, run, call), chance)
+            drafts += call_records(scribe, Subject(actor, run, call), chance)
             if chance.random() < 0.01:
                 made.calls.append(call)
         drafts.append(scribe.draft(EventType.RUN_ENDED, Subject(actor, run), {"reason": "ended"}))
@@ -122,7 +122,8 @@ def _runs(scribe: Scribe, clock: PastClock, chance: random.Random, made: BigLog)
         yield drafts
 
 
-def _call(scribe: Scribe, subject: Subject, chance: random.Random) -> list[Draft]:
+def call_records(scribe: Scribe, subject: Subject, chance: random.Random) -> list[Draft]:
+    """The records of one call, its ending last; a few are refused, a few fail."""
     tool, drawn, least = chance.choice(TOOLS), chance.randrange(1000), 0
     for reason, count in REFUSALS.items():
         least += count
