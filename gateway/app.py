@@ -9,10 +9,21 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import books, boxes, engines, hardening, listening, logs, minting, policies, shadowing, upstreams
+from gateway import (
+    books,
+    boxes,
+    engines,
+    hardening,
+    identities,
+    listening,
+    logs,
+    minting,
+    policies,
+    shadowing,
+    upstreams,
+)
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
-from gateway.adapters.identity import LocalIdentity, LocalIssuer, Trust, load_key
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
@@ -124,7 +135,9 @@ async def check(settings: GatewaySettings) -> list[Finding]:
     try:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = gateway.parts
-            pings = {**parts.desk.pings, **{f"upstream:{name}": p for name, p in parts.desk.upstreams.items()}}
+            desk = parts.desk
+            pings = {**desk.pings, **{f"upstream:{name}": p for name, p in desk.upstreams.items()}}
+            pings |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
             findings = [*[await _finding(part, ping) for part, ping in pings.items()], *parts.stock.strays()]
             tools = parts.ports.catalog.tools()
             odd = parts.policies.odd_entries({tool.fqn for tool in tools})
@@ -147,8 +160,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
-    engine = await shadowing.opened(settings, active, meter, stack)
-    (issuer, identity), static = _identity(settings, clock), _static(settings, known)
+    vouching, static = identities.opened(settings, clock, stack), _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier = Catalog(connected.all), Verifier()
@@ -156,10 +168,10 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     stock = await stack.enter_async_context(shelving)
     ports = Ports(
         clock=clock,
-        identity=identity,
+        identity=vouching.identity,
         runs=record.runs,
         catalog=catalog,
-        policy=engine,
+        policy=await shadowing.opened(settings, active, meter, stack),
         approvals=record.approvals,
         limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
         broker=CredentialBroker(static, leases),
@@ -172,7 +184,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     )
     desk = Desk(
         runs=record.runs,
-        issuer=issuer,
+        issuer=vouching.issuer,
+        foreign_issuers=vouching.pings,
         reader=record.reader,
         tree=record.tree,
         export=record.export,
@@ -196,12 +209,6 @@ def _pins(settings: GatewaySettings) -> Pins:
     pins = Pins(settings.state / "pins.json")
     pins.load()
     return pins
-
-
-def _identity(settings: GatewaySettings, clock: SystemClock) -> tuple[LocalIssuer, LocalIdentity]:
-    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
-    key = load_key(settings.state / "keys" / "issuer.pem")
-    return LocalIssuer(clock, trust, key), LocalIdentity(clock, trust, [key.public_key()])
 
 
 def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+from gateway.settings_identity import IdentitySection
 from gateway.settings_policy import PolicySection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -48,16 +49,6 @@ class Listen(Section):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         return self
-
-
-class IdentitySection(Section):
-    """The local token issuer."""
-
-    issuer: str = Field("urn:ostiary:local", description="`iss` of the tokens issued here.")
-    audience: tuple[str, ...] = Field(("ostiary",), min_length=1, description="Accepted `aud` values.")
-    run_max_s: int = Field(
-        86_400, ge=1, le=30 * 86_400, description="Longest a run and the token of its agent may last, seconds."
-    )
 
 
 class LimitsSection(Section):

@@ -110,6 +110,7 @@ _PATHS = (
     ("vault", "ca_certificate"),
     ("vault", "secret_id", "file"),
     ("vault", "token", "file"),
+    ("identity", "issuers", "*", "ca_certificate"),
     ("policy", "opa", "ca_certificate"),
     ("policy", "opa", "token", "file"),
 )

@@ -102,10 +102,11 @@ class Principal:
         agent: the agent's id; None where a person calls with their own token.
         groups: groups of the user.
         scopes: what the credential may do at the gateway: ``tools``, ``runs``, ``audit``, ``admin``.
-        auth_method: ``local``, later ``oidc`` ...
+        auth_method: ``local``, ``oidc``, or ``unix_socket`` for the local operator.
         jti: id of the credential.
         expires_us: end of the credential, microseconds.
         run: run this credential is bound to, where it is a run token.
+        delegation: who acts, the present actor first, where the issuer says so (RFC 8693 ``act``); empty = it does not.
     """
 
     issuer: str
@@ -117,6 +118,7 @@ class Principal:
     jti: str
     expires_us: int
     run: str | None = None
+    delegation: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -345,6 +345,7 @@ class Desk:
         upstreams: by server name, the same for each upstream; one that is down does not make the gateway unready.
         metrics: the metrics page as (content type, text).
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
+        foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
     """
 
     runs: RunDesk
@@ -364,3 +365,4 @@ class Desk:
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]
     external_url: str
+    foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)

@@ -168,11 +168,12 @@ def _who(principal: Principal) -> dict[str, Any]:
     groups = sorted(principal.groups)
     if principal.agent is None:
         return {"principal": {"kind": "person", "id": principal.user, "groups": groups, "auth": auth}}
-    return {
+    facts = {
         "principal": {"kind": "agent", "id": principal.agent, "auth": auth},
         "agent": {"id": principal.agent},
         "on_behalf_of": {"id": principal.user, "groups": groups},
     }
+    return facts | ({"delegation": list(principal.delegation)} if principal.delegation else {})
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Readiness:
     def __init__(self, desk: Desk, clock: Clock) -> None:
         """Asks the pings of the desk; each raises ``GatewayError`` where its part is not well."""
         named = {f"upstream:{name}": ping for name, ping in desk.upstreams.items()}
+        named |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
         self._standing = desk.policy.standing
         self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
@@ -31,9 +32,10 @@ class Readiness:
     async def page(self, *, whole: bool) -> Reply:
         """200 where every part the gateway needs is ``ok``, else 503; each part with its state, an enumeration.
 
-        An upstream that is down makes the gateway ``degraded``: its tools fail, everybody else's go on. Which upstreams
-        there are is said only where the ``whole`` may be known, and which policy is in force, ``stale`` where its
-        sources hold another that is not. Policy that is stale is good all the same, so it changes no status.
+        An upstream or a foreign issuer that is down makes the gateway ``degraded``: its tools fail, its new tokens are
+        refused, everybody else's go on. Which there are is said only where the ``whole`` may be known, and which policy
+        is in force, ``stale`` where its sources hold another that is not. Policy that is stale is good all the same, so
+        it changes no status.
         """
         own, upstreams = await self._own.states(), await self._upstreams.states()
         is_able = _are_well(own)

@@ -1,13 +1,21 @@
-"""Who is calling: the local issuer of Ed25519 bearer tokens and their verification."""
+"""Who is calling: the local issuer of Ed25519 bearer tokens, foreign issuers, and the verification of their tokens."""
 
 from gateway.adapters.identity.claims import SCOPES, Cause, Grant, Trust
+from gateway.adapters.identity.foreign import ForeignTrust
+from gateway.adapters.identity.jwks import Address, IssuerKeys
 from gateway.adapters.identity.keys import KeyFileError, create_key, load_key
 from gateway.adapters.identity.local import LocalIdentity, LocalIssuer
+from gateway.adapters.identity.oidc import ForeignIdentity, Identities
 
 __all__ = [
     "SCOPES",
+    "Address",
     "Cause",
+    "ForeignIdentity",
+    "ForeignTrust",
     "Grant",
+    "Identities",
+    "IssuerKeys",
     "KeyFileError",
     "LocalIdentity",
     "LocalIssuer",

@@ -1,16 +1,13 @@
 """Issuing and verifying local access tokens (JWT per RFC 9068, Ed25519 per RFC 8037 and RFC 9864)."""
 
-import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from joserfc import jws
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jwa import JWSAlgModel
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from gateway.adapters.identity.claims import (
@@ -24,29 +21,18 @@ from gateway.adapters.identity.claims import (
     principal_of,
     refused,
 )
+from gateway.adapters.identity.compact import MAX_TOKEN, Pinned, document, segments
 from gateway.core import canonical
 from gateway.core.call import Call, Live, Principal
-from gateway.core.errors import GatewayError, InvalidArguments, Unavailable
+from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.core.ports import Clock
 
-_MAX_TOKEN = 8192
 _MAX_CACHED = 10_000
 _MAX_TTL_S = 366 * 86_400
-_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})", re.ASCII)
+_SIGNATURE_SIZE = 64
 _HEADER = frozenset({"alg", "typ", "kid"})
 _TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _NAMES = ("Ed25519", "EdDSA")  # the second is the older name of the first (RFC 9864)
-
-
-class _Pinned(jws.JWSRegistry):
-    """One algorithm under its two names, whatever else the library knows."""
-
-    max_payload_length = _MAX_TOKEN
-
-    def get_alg(self, name: str) -> JWSAlgModel:
-        if name not in _NAMES:
-            raise UnsupportedAlgorithmError("not an algorithm of this issuer")
-        return self.algorithms["Ed25519"]
 
 
 class LocalIssuer:
@@ -58,7 +44,7 @@ class LocalIssuer:
         self._trust = trust
         self._key = OKPKey.import_key(key)
         self._header = {"alg": _NAMES[0], "typ": "at+jwt", "kid": self._key.thumbprint()}
-        self._registry = _Pinned()
+        self._registry = Pinned(_NAMES)
 
     def principal(self, grant: Grant) -> Principal:
         """The principal a token of ``grant`` speaks of, with a new ``jti``.
@@ -119,7 +105,7 @@ class LocalIdentity:
         self._trust = trust
         imported = [OKPKey.import_key(key) for key in keys]
         self._keys: Mapping[str, OKPKey] = {key.thumbprint(): key for key in imported}
-        self._registry = _Pinned()
+        self._registry = Pinned(_NAMES)
         self._good: dict[bytes, Principal] = {}
 
     async def authenticate(self, call: Call) -> Principal:
@@ -140,7 +126,7 @@ class LocalIdentity:
         """
         if not token:
             raise refused(Cause.MISSING, "a bearer token is required")
-        if len(token) > _MAX_TOKEN or not token.isascii():
+        if len(token) > MAX_TOKEN or not token.isascii():
             raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
         digest, now_us = hashlib.sha256(token.encode("ascii")).digest(), self._clock.now_us()
         known = self._good.get(digest)
@@ -167,17 +153,15 @@ class LocalIdentity:
         # 2. Header: exactly alg, typ and kid (so no crit, jku, jwk, x5c, b64, zip), read by the strict parser.
         # 3. Key by thumbprint; the signature over the bytes that were sent.
         # 4. Only now the claims, again by the strict parser: two claims of one name are nobody's word.
-        form = _COMPACT.fullmatch(token)
-        if form is None:
+        header, _, signature = segments(token)
+        if len(signature) != _SIGNATURE_SIZE:
             raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
-        for segment in form.groups():
-            _bytes(segment)
-        key = self._key_for(_object(_bytes(form[1])))
+        key = self._key_for(document(header))
         try:
             opened = jws.deserialize_compact(token, key, registry=self._registry)
         except (JoseError, ValueError, TypeError):
             raise refused(Cause.SIGNATURE, "the token's signature is not good") from None
-        return _object(opened.payload)
+        return document(opened.payload)
 
     def _key_for(self, header: Mapping[str, Any]) -> OKPKey:
         if header.keys() != _HEADER or not all(isinstance(value, str) for value in header.values()):
@@ -193,24 +177,3 @@ class LocalIdentity:
         self._good = {digest: good for digest, good in self._good.items() if now_us < good.expires_us}
         for digest in list(islice(self._good, max(0, len(self._good) - _MAX_CACHED // 2))):
             del self._good[digest]
-
-
-def _bytes(segment: str) -> bytes:
-    # Python's decoder forgives padding bits; two spellings of one token are refused instead.
-    try:
-        decoded = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except ValueError:
-        decoded = b""
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() != segment:
-        raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
-    return decoded
-
-
-def _object(document: bytes) -> dict[str, Any]:
-    try:
-        value = canonical.parse(document).value
-    except GatewayError:
-        value = None
-    if not isinstance(value, dict):
-        raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
-    return value

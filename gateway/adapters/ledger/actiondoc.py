@@ -24,6 +24,7 @@ class _Who(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jti: str
     expires_us: int
     run: str | None
+    delegation: tuple[str, ...] = ()
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -63,6 +64,7 @@ def action_payload(action: Action) -> Payload:
             jti=who.jti,
             expires_us=who.expires_us,
             run=who.run,
+            delegation=who.delegation,
         ),
         run=action.run,
         channel=action.channel,
@@ -112,6 +114,7 @@ def read_action(content: bytes) -> Action:
         jti=who.jti,
         expires_us=who.expires_us,
         run=who.run,
+        delegation=who.delegation,
     )
     return Action(
         id=stored.id,

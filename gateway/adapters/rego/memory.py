@@ -60,6 +60,7 @@ class _Document(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     principal: msgspec.Raw = _NONE
     agent: msgspec.Raw = _NONE
     on_behalf_of: msgspec.Raw = _NONE
+    delegation: msgspec.Raw = _NONE
     time: msgspec.Raw = _NONE
     args: msgspec.Raw = _NONE
     args_digest: msgspec.Raw = _NONE
@@ -132,6 +133,7 @@ def _facts(found: _Document) -> bytes:
             found.principal,
             found.agent,
             found.on_behalf_of,
+            found.delegation,
             found.context,
             found.schema,
             found.kind,

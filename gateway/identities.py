@@ -1,0 +1,86 @@
+"""Who vouches for callers, as configured: the local issuer's key, and the foreign issuers whose tokens are taken."""
+
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from gateway.adapters.identity import (
+    Address,
+    ForeignIdentity,
+    ForeignTrust,
+    Identities,
+    IssuerKeys,
+    LocalIdentity,
+    LocalIssuer,
+    Trust,
+    load_key,
+)
+from gateway.core.desk import Ping
+from gateway.core.ports import Clock
+from gateway.settings import GatewaySettings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Vouching:
+    """What stands behind callers.
+
+    Attributes:
+        issuer: signs tokens of this gateway.
+        identity: checks everybody's.
+        pings: whether the keys of each foreign issuer are at hand, by its name in the settings.
+    """
+
+    issuer: LocalIssuer
+    identity: Identities
+    pings: Mapping[str, Ping]
+
+
+def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vouching:
+    """All issuers; no foreign one is asked for anything yet, and one that is down keeps nobody from starting.
+
+    Raises:
+        KeyFileError: the local issuer's key cannot be used.
+        SettingsError: a certificate cannot be used.
+    """
+    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
+    key = load_key(settings.state / "keys" / "issuer.pem")
+    foreign = {name: _foreign(name, settings, clock, stack) for name in settings.identity.issuers}
+    local = LocalIdentity(clock, trust, [key.public_key()])
+    pings = {name: one.keys.ping for name, one in foreign.items()}
+    return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values())), pings)
+
+
+def _foreign(name: str, settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> ForeignIdentity:
+    section = settings.identity.issuers[name]
+    trust = ForeignTrust(
+        issuer=section.issuer,
+        audiences=frozenset(section.audience),
+        algorithms=frozenset(section.algorithms),
+        types=frozenset(section.types),
+        prefix=settings.identity.prefix_of(name),
+        scopes=section.scopes,
+        groups_claim=section.groups_claim,
+        persons=frozenset(section.person_clients),
+        max_ttl_s=section.max_ttl_s,
+        skew_s=section.skew_s,
+    )
+    keys = IssuerKeys(Address(section.issuer, section.jwks_url, _session(name, section.ca_certificate)), clock)
+    stack.push_async_callback(keys.close)
+    return ForeignIdentity(clock, trust, keys)
+
+
+def _session(name: str, authority: Path | None) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
+    try:
+        tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
+    except OSError as error:
+        words = error.strerror or "holds no certificate"
+        raise SettingsError([f"identity.issuers.{name}.ca_certificate: {words}"]) from None
+
+    def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
+
+    return make
