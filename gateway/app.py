@@ -104,6 +104,8 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
             per_minute=settings.limits.edge_per_minute,
             operator_socket=operator_socket,
             open_metrics=settings.listen.open_metrics,
+            issuers=tuple(one.issuer for one in settings.identity.issuers.values()),
+            scopes=identities.scopes(settings),
         )
         await stack.enter_async_context(Resumption(parts.ports))
         yield Gateway(asgi.build(parts.ports, parts.desk, options), parts)

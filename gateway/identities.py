@@ -46,12 +46,22 @@ def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vo
         KeyFileError: the local issuer's key cannot be used.
         SettingsError: a certificate cannot be used.
     """
-    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience))
+    vouched = frozenset(one.issuer for one in settings.identity.issuers.values())
+    trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience), vouched=vouched)
     key = load_key(settings.state / "keys" / "issuer.pem")
     foreign = {name: _foreign(name, settings, clock, stack) for name in settings.identity.issuers}
     local = LocalIdentity(clock, trust, [key.public_key()])
     pings = {name: one.keys.ping for name, one in foreign.items()}
     return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values())), pings)
+
+
+def scopes(settings: GatewaySettings) -> dict[str, tuple[str, ...]]:
+    """The scopes foreign tokens may give, as their issuers name them, by their names here."""
+    found: dict[str, set[str]] = {}
+    for section in settings.identity.issuers.values():
+        for theirs, ours in section.scopes.items():
+            found.setdefault(ours, set()).add(theirs)
+    return {ours: tuple(sorted(theirs)) for ours, theirs in found.items()}
 
 
 def _foreign(name: str, settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> ForeignIdentity:

@@ -6,7 +6,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -162,12 +162,18 @@ class World:
     issuer: Issuer
     local: LocalIssuer
     own: LocalIdentity
+    key: Ed25519PrivateKey
     port: Identities
 
     async def principal(self, token: str) -> Principal:
         """Who the bearer is."""
         with fail_after(20):
             return await self.port.authenticate(call_with(token))
+
+    def vouching(self, foreign: str) -> tuple[LocalIssuer, LocalIdentity]:
+        """A local issuer that issues run tokens for persons of ``foreign``, and its verifier; the same key."""
+        trust = replace(LOCAL, vouched=frozenset({foreign}))
+        return LocalIssuer(self.clock, trust, self.key), LocalIdentity(self.clock, trust, [self.key.public_key()])
 
     async def cause(self, token: str) -> str:
         """Why the token is refused."""
@@ -182,4 +188,4 @@ async def world() -> AsyncIterator[World]:
     clock, key = StepClock(), Ed25519PrivateKey.generate()
     own = LocalIdentity(clock, LOCAL, [key.public_key()])
     async with issuing(clock) as issuer, trusting(issuer, own, persons=frozenset({"cli"})) as port:
-        yield World(clock, issuer, LocalIssuer(clock, LOCAL, key), own, port)
+        yield World(clock, issuer, LocalIssuer(clock, LOCAL, key), own, key, port)

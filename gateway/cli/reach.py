@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
+from gateway.cli import logins
 from gateway.cli.addresses import is_loopback
 from gateway.cli.screen import Failed, Misconfigured, json_option, shown
 
@@ -193,7 +194,8 @@ def reaching(command: Callable[..., None]) -> Callable[..., None]:
     @state_option
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        command(Reach(kwargs.pop("state"), kwargs.pop("url"), kwargs.pop("token")), *args, **kwargs)
+        state, url, token = (kwargs.pop(name) for name in ("state", "url", "token"))
+        command(Reach(state, url, token or (url and logins.token_for(url))), *args, **kwargs)
 
     return run
 
@@ -234,7 +236,7 @@ def _guard(url: str, token: str | None) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Misconfigured(f"{shown(url)} is no http or https URL", "give --url as in http://127.0.0.1:8470")
     if token is None:
-        raise Misconfigured("with --url a token is needed", "give --token or set OSTIARY_TOKEN")
+        raise Misconfigured("with --url a token is needed", "`ostiary login`, or set OSTIARY_TOKEN")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         # Whoever listens on the way would be the bearer from then on.
         raise Misconfigured("a token is not sent over http beyond this machine", "use an https URL")

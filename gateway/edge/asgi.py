@@ -1,8 +1,9 @@
 """The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,7 @@ from gateway.edge.faults import ClientGone, MethodNotAllowed
 from gateway.edge.hosts import HostGuard
 from gateway.edge.mcp import McpEndpoint
 from gateway.edge.ops import Readiness
+from gateway.edge.protected_resource import METADATA, ProtectedResource
 from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
 from gateway.edge.rest_approvals import ApprovalRest
@@ -68,6 +70,8 @@ class Options:
             operator's (REST only). None = there is none, whatever socket a request comes by.
         open_metrics: whether /metrics needs no credential; its labels name tools, so by default it does.
         version: the gateway's own.
+        issuers: identifiers of the foreign issuers whose tokens are taken.
+        scopes: the scopes their tokens may give, as they name them, by their names here.
     """
 
     issuer: str = "urn:ostiary:local"
@@ -78,6 +82,8 @@ class Options:
     operator_socket: str | None = None
     open_metrics: bool = False
     version: str = field(default_factory=_installed)
+    issuers: tuple[str, ...] = ()
+    scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation]:
@@ -116,6 +122,7 @@ class _Application:
         self._readiness = Readiness(desk, ports.clock)
         self._metrics = desk.metrics
         self._open_metrics = options.open_metrics
+        self._resource = ProtectedResource(desk.external_url, options.issuers, options.scopes)
         self._openapi = jsonrpc.encode(openapi.document(table, desk.external_url, options.version))
         secure = desk.external_url.startswith("https://")
         self._headers = (*_HARDENING, _STRICT_TRANSPORT) if secure else _HARDENING
@@ -126,7 +133,8 @@ class _Application:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._guarded(scope, receive, _Hardened(send, self._headers))
+            challenged = partial(self._resource.challenged, scope["path"])
+            await self._guarded(scope, receive, _Hardened(send, self._headers, challenged))
 
     async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
         try:
@@ -148,14 +156,16 @@ class _Application:
             await self._mcp.serve(scope, receive, send, None)
         elif path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
             await self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
+        elif path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:
+            _only_read(scope)
+            await reply.send(send)
         elif path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
             await (await self._page(scope, path)).send(send)
         else:
             await self._rest.serve(scope, receive, send)
 
     async def _page(self, scope: Scope, path: str) -> Reply:
-        if scope["method"] not in {"GET", "HEAD"}:
-            raise MethodNotAllowed(("GET", "HEAD"))
+        _only_read(scope)
         if path == "/livez":
             return ops.alive()
         if path == "/readyz":
@@ -168,21 +178,30 @@ class _Application:
         return Reply(200, body, media.encode())
 
 
+def _only_read(scope: Scope) -> None:
+    if scope["method"] not in {"GET", "HEAD"}:
+        raise MethodNotAllowed(("GET", "HEAD"))
+
+
 class _Hardened:
     """``send`` that adds the headers every answer has, and knows whether one was begun."""
 
-    __slots__ = ("_headers", "_send", "started")
+    __slots__ = ("_challenged", "_headers", "_send", "started")
 
-    def __init__(self, send: Send, headers: tuple[Header, ...]) -> None:
+    def __init__(
+        self, send: Send, headers: tuple[Header, ...], challenged: Callable[[int, list[Header]], list[Header]]
+    ) -> None:
         self._send = send
         self._headers = headers
+        self._challenged = challenged
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
             own = {name for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(each for each in self._headers if each[0] not in own)]
+            given = self._challenged(message["status"], list(message["headers"]))
+            message["headers"] = [*given, *(each for each in self._headers if each[0] not in own)]
         await self._send(message)
 
 

@@ -10,8 +10,9 @@ from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
 from gateway.core.canonical import Arguments, arguments, parse
-from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, Throttled, Unauthenticated
+from gateway.core.errors import GatewayError, MalformedRequest, Throttled, Unauthenticated
 from gateway.core.ports import Ports
+from gateway.edge.faults import InsufficientScope
 from gateway.edge.hosts import came_by
 from gateway.edge.reply import headers
 from gateway.edge.throttle import STRANGER, EdgeThrottle
@@ -56,10 +57,10 @@ class Visit:
         """Refuse unless the credential has one of ``scopes``.
 
         Raises:
-            Forbidden: it has none of them.
+            InsufficientScope: it has none of them.
         """
         if self.principal.scopes.isdisjoint(scopes):
-            raise Forbidden(f"this needs a credential with the scope {' or '.join(scopes)}", cause_code="scope")
+            raise InsufficientScope(scopes)
 
 
 class Gate:

@@ -49,6 +49,17 @@ class ForeignOrigin(Forbidden):
     code, title, status = "foreign_origin", "Foreign origin", 403
 
 
+class InsufficientScope(Forbidden):
+    """The credential is good, and does not have the scope this needs (RFC 6750 section 3.1)."""
+
+    code, title, status = "forbidden", "Forbidden", 403
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        """Any of ``scopes`` would do."""
+        super().__init__(f"this needs a credential with the scope {' or '.join(scopes)}", cause_code="scope")
+        self.scopes = scopes
+
+
 class RpcFault(MalformedRequest):
     """A protocol fault with a JSON-RPC code of its own. ``data`` is for the client's machinery."""
 

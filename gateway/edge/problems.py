@@ -28,7 +28,7 @@ from gateway.core.errors import (
 )
 from gateway.core.mcpwire import eras, jsonrpc
 from gateway.core.mcpwire.eras import Era
-from gateway.edge.faults import MethodNotAllowed, MethodNotFound, RpcFault
+from gateway.edge.faults import InsufficientScope, MethodNotAllowed, MethodNotFound, RpcFault
 from gateway.edge.reply import PROBLEM, Header, Reply
 
 URN = "urn:ostiary:problem:"
@@ -156,6 +156,8 @@ def headers_of(error: GatewayError, call_id: str | None) -> tuple[Header, ...]:
         found.append((b"retry-after", str(ceil(error.retry_after)).encode()))
     if isinstance(error, Unauthenticated):
         found.append((b"www-authenticate", _challenge(error)))
+    if isinstance(error, InsufficientScope):
+        found.append((b"www-authenticate", b'Bearer realm="ostiary", error="insufficient_scope"'))
     if isinstance(error, MethodNotAllowed):
         found.append((b"allow", ", ".join(error.allowed).encode()))
     return tuple(found)

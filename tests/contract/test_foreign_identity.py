@@ -1,6 +1,8 @@
 """Access tokens of foreign issuers: what is taken, and what is refused."""
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.adapters.identity import Grant
 from gateway.core.call import Principal
-from tests.issuer_world import AUDIENCE, FIRST, SECOND, World, signed, trusting, world
+from gateway.core.errors import InvalidArguments
+from tests.issuer_world import AUDIENCE, FIRST, SECOND, World, call_with, signed, trusting, world
 
 __all__ = ["world"]
 
@@ -259,6 +262,14 @@ async def test_scopes_are_what_the_operator_lets_the_issuer_give(world: World) -
             assert (await world.principal(world.issuer.token(**claims))).scopes == scopes
 
 
+@pytest.mark.parametrize("jti", ["-x", "_x", "x y", "ä", "", "x" * 300, None])
+async def test_the_id_of_a_token_may_be_anything(world: World, jti: str | None) -> None:
+    """It names the token only: one that cannot stand here is replaced by a digest of the token."""
+    found = (await world.principal(world.issuer.token(jti=jti))).jti
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    assert (await world.principal(world.issuer.token(jti="A-1_b"))).jti == "A-1_b"
+
+
 async def test_names_stay_apart_however_they_are_written(world: World) -> None:
     """What a name here cannot hold is written out, and nothing becomes the same as something else."""
     names = ["auth0|7c", "auth0+7C7c", "a b", "a+20b", "a+b", "ä", "a\u0308", "x@y.z", "A", "a", "\u202edora"]
@@ -267,3 +278,16 @@ async def test_names_stay_apart_however_they_are_written(world: World) -> None:
     assert all(user.startswith("corp:") and user.isascii() and "|" not in user for user in found)
     for name in ("\ud800", "d\0", "", "x" * 124):
         assert await world.cause(world.issuer.token(sub=name)) in {"claims", "malformed"}
+
+
+async def test_a_run_that_a_foreign_person_opened_has_a_token_of_the_local_issuer(world: World) -> None:
+    """It speaks for that very person; only run tokens do, and only while their issuer is trusted."""
+    person = await world.principal(world.issuer.token(client_id="cli"))
+    agent = replace(person, agent="planner", run="0190-r", auth_method="local", groups=frozenset())
+    issuer, own = world.vouching(world.issuer.url)
+    token = issuer.issue(agent)
+    assert await own.authenticate(call_with(token)) == agent
+    assert await world.cause(token) == "issuer"
+    for other in (replace(agent, run=None), replace(agent, agent=None), replace(agent, issuer="https://other.test")):
+        with pytest.raises(InvalidArguments):
+            issuer.issue(other)

@@ -21,8 +21,10 @@ _MAX_AUDIENCES = 16
 _LAST_SECOND = 253_402_300_799  # 9999-12-31, so that microseconds stay below 2^63
 # "|" joins the parts of Principal.key, so it must not occur in one; non-ASCII look-alikes are kept out with it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+/-]{0,127}", re.ASCII)
+# Whose person a run token speaks for, where a person of a foreign issuer opened the run.
+_HOME = "subject_issuer"
 _REQUIRED = frozenset({"iss", "sub", "aud", "exp", "iat", "jti", "scope"})
-_OPTIONAL = frozenset({"nbf", "agent", "groups", "run"})
+_OPTIONAL = frozenset({"nbf", "agent", "groups", "run", _HOME})
 
 
 class Cause(StrEnum):
@@ -46,11 +48,13 @@ class Trust:
         issuer: the one ``iss``.
         audiences: any of these as ``aud``.
         skew_s: how far in the future ``nbf`` and ``iat`` may lie, 0..30 seconds. An end is an end: no skew on ``exp``.
+        vouched: issuers whose persons' run tokens are issued here.
     """
 
     issuer: str
     audiences: frozenset[str]
     skew_s: int = MAX_SKEW_S
+    vouched: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse a configuration that would accept everything or nothing."""
@@ -89,12 +93,12 @@ def is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
-def claims_of(principal: Principal, audiences: frozenset[str], issued_s: int) -> dict[str, Any]:
+def claims_of(principal: Principal, trust: Trust, issued_s: int) -> dict[str, Any]:
     """The claims that say ``principal``; the reverse of ``principal_of``."""
     claims: dict[str, Any] = {
-        "iss": principal.issuer,
+        "iss": trust.issuer,
         "sub": principal.user,
-        "aud": sorted(audiences),
+        "aud": sorted(trust.audiences),
         "iat": issued_s,
         "nbf": issued_s,
         "exp": principal.expires_us // 1_000_000,
@@ -107,6 +111,8 @@ def claims_of(principal: Principal, audiences: frozenset[str], issued_s: int) ->
         claims["groups"] = sorted(principal.groups)
     if principal.run is not None:
         claims["run"] = principal.run
+    if principal.issuer != trust.issuer:
+        claims[_HOME] = principal.issuer
     return claims
 
 
@@ -122,7 +128,7 @@ def principal_of(claims: Mapping[str, Any], trust: Trust, now_us: int) -> Princi
     if not all(is_name(claims[key]) for key in ("sub", "jti", "agent", "run") if key in claims):
         raise refused(Cause.CLAIMS, "the token's sub, jti, agent or run is not usable")
     return Principal(
-        issuer=trust.issuer,
+        issuer=_home(claims, trust),
         user=claims["sub"],
         agent=claims.get("agent"),
         groups=_groups(claims.get("groups", [])),
@@ -132,6 +138,16 @@ def principal_of(claims: Mapping[str, Any], trust: Trust, now_us: int) -> Princi
         expires_us=expires_s * 1_000_000,
         run=claims.get("run"),
     )
+
+
+def _home(claims: Mapping[str, Any], trust: Trust) -> str:
+    home = claims.get(_HOME, trust.issuer)
+    # Whose person this is was checked when the run was opened; an issuer that is trusted no more takes its runs along.
+    if home == trust.issuer:
+        return trust.issuer
+    if not isinstance(home, str) or home not in trust.vouched or not {"run", "agent"} <= claims.keys():
+        raise refused(Cause.ISSUER, "the token speaks for a person of an issuer that is not trusted")
+    return home
 
 
 def _check_keys(claims: Mapping[str, Any]) -> None:

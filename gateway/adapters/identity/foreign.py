@@ -61,7 +61,7 @@ class ForeignTrust:
 
 
 def principal_of(claims: Mapping[str, Any], trust: ForeignTrust, now_us: int, mark: str) -> Principal:
-    """Who the (signature-checked) claims speak of; ``mark`` names a token that has no ``jti``.
+    """Who the (signature-checked) claims speak of; ``mark`` names a token without a usable ``jti``.
 
     Raises:
         Unauthenticated: with a ``Cause``; issuer and audience are looked at before time, time before the rest.
@@ -80,7 +80,7 @@ def principal_of(claims: Mapping[str, Any], trust: ForeignTrust, now_us: int, ma
         groups=_groups(claims.get(trust.groups_claim, []), trust.prefix),
         scopes=_scopes(claims, trust),
         auth_method=AUTH_METHOD,
-        jti=name_of(claims.get("jti", mark), ""),
+        jti=_credential(claims.get("jti", mark), mark),
         expires_us=expires_s * 1_000_000,
         delegation=tuple(name_of(one, trust.prefix) for one in chain),
     )
@@ -101,6 +101,13 @@ def name_of(value: object, prefix: str) -> str:
     if not is_name(written):
         raise refused(Cause.CLAIMS, "a name in the token is too long or begins with a sign")
     return written
+
+
+def _credential(jti: object, mark: str) -> str:
+    # An id without meaning, which may begin with any sign: where it is no name here, the token's own mark is as good.
+    if not isinstance(jti, str):
+        raise refused(Cause.CLAIMS, "the token's jti is no text")
+    return jti if is_name(jti) else mark
 
 
 def _check_origin(claims: Mapping[str, Any], trust: ForeignTrust) -> None:

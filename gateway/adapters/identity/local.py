@@ -75,11 +75,12 @@ class LocalIssuer:
         """
         self._check(principal)
         now_s = self._clock.now_us() // 1_000_000
-        payload = canonical.encode(claims_of(principal, self._trust.audiences, now_s))
+        payload = canonical.encode(claims_of(principal, self._trust, now_s))
         return jws.serialize_compact(dict(self._header), payload, self._key, registry=self._registry)
 
     def _check(self, principal: Principal) -> None:
-        if principal.issuer != self._trust.issuer:
+        is_run = principal.run is not None and principal.agent is not None
+        if principal.issuer != self._trust.issuer and not (is_run and principal.issuer in self._trust.vouched):
             raise InvalidArguments("this issuer cannot speak for another", cause_code="issuer")
         if not all(is_name(name) for name in (principal.user, principal.jti, *principal.groups)):
             raise InvalidArguments("user and groups are 1 to 128 of A-Z a-z 0-9 . _ @ : + / -", cause_code="name")
