@@ -15,7 +15,7 @@ _DEFAULT_LIFE_S = 300
 @click.option("--scope", multiple=True, help="Scope to ask for; again for more [all the gateway takes].")
 @json_option
 def login(url: str, issuer: str | None, client_id: str, scope: tuple[str, ...]) -> None:
-    """Log in with your browser; later commands with the same --url use it."""
+    """Log in with your browser, for later commands with the same --url."""
     offered = device.offer(url)
     wish = device.Wish(_chosen(offered, issuer), client_id, " ".join(scope or offered.scopes), offered.resource)
     said = device.log_in(wish, _show)

@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "check": ("serve", "check", "Show the effective configuration and ask every part."),
     "doctor": ("doctor", "doctor", "Look at this machine and say what to mend."),
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
-    "login": ("login", "login", "Log in with your browser; later commands with the same --url use it."),
+    "login": ("login", "login", "Log in with your browser, for later commands with the same --url."),
     "tool": ("tools", "tool", "List and call tools."),
     "run": ("runs", "run", "Open, show and end runs."),
     "watch": ("watch.command", "watch", "Follow the calls that pass the door, live."),

@@ -1,0 +1,189 @@
+"""``ostiary login``: whatever the issuer answers, a person gets a token that only they can read, or is told why not."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from gateway.cli import device, logins
+from gateway.cli.screen import Failed, Misconfigured
+from tests.gateways import ostiary
+
+
+@dataclass
+class Site:
+    """A gateway's metadata and an issuer in one server; ``pages`` are answered by path, lists one after another."""
+
+    url: str = ""
+    pages: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """All is well, and the person confirms at once."""
+        self.asked.clear()
+        self.pages = {
+            "/.well-known/oauth-protected-resource/mcp": {
+                "resource": f"{self.url}/mcp",
+                "authorization_servers": [self.url],
+                "scopes_supported": ["runs", "tools"],
+            },
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "device_authorization_endpoint": f"{self.url}/device",
+                "token_endpoint": f"{self.url}/token",
+            },
+            "/device": {
+                "device_code": "d",
+                "user_code": "ABCD",
+                "verification_uri": f"{self.url}/go",
+                "interval": 0,
+                "expires_in": 60,
+            },
+            "/token": [{"access_token": "a.b.c", "expires_in": 600}],
+        }
+
+    def page(self, path: str) -> Any:
+        """The next answer."""
+        page = self.pages.get(path)
+        return page.pop(0) if isinstance(page, list) else page
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """On loopback."""
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = site.page(self.path)
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            site.asked.append(self.path)
+            body = page if isinstance(page, bytes) else json.dumps(page).encode()
+            self.send_response(404 if page is None else 400 if isinstance(page, dict) and "error" in page else 200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the library's name
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        site.url = f"http://127.0.0.1:{server.server_address[1]}"
+        site.reset()
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield site
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person without logins."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def wish(site: Site) -> device.Wish:
+    """As the command would ask."""
+    offered = device.offer(site.url)
+    return device.Wish(offered.issuers[0], "cli", "tools", offered.resource)
+
+
+def silent(*_: str) -> None:
+    """Nobody looks."""
+
+
+def test_waiting_and_slowing_down_end_in_a_token(site: Site) -> None:
+    """The person takes a while."""
+    site.pages["/token"] = [{"error": "authorization_pending"}] * 3 + site.pages["/token"]
+    shown: list[tuple[str, str]] = []
+    said = device.log_in(wish(site), lambda where, code: shown.append((where, code)))
+    assert said["access_token"] == "a.b.c"
+    assert shown == [(f"{site.url}/go", "ABCD")]
+    assert site.asked.count("/token") == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "page", "words"),
+    [
+        ("/token", [{"error": "access_denied"}], "access_denied"),
+        ("/token", [{"error": "expired_token"}], "expired_token"),
+        ("/token", [{"token_type": "bearer"}], "something else"),
+        ("/token", [b"<html>"], "no JSON object"),
+        ("/token", [[]], "no JSON object"),
+        ("/device", {"error": "invalid_client", "error_description": "who\u202e?"}, r"who\\u202e\?"),
+        ("/device", {}, "refused"),
+        ("/.well-known/openid-configuration", {"issuer": "https://other.test"}, "another issuer"),
+        ("/.well-known/openid-configuration", None, "publishes no metadata"),
+    ],
+)
+def test_what_goes_wrong_is_said(site: Site, path: str, page: Any, words: str) -> None:
+    """In the issuer's words, made harmless; no token is kept."""
+    site.pages[path] = page
+    with pytest.raises(Failed, match=words):
+        device.log_in(wish(site), silent)
+
+
+def test_an_issuer_without_the_grant_and_a_gateway_without_issuers_say_so(site: Site) -> None:
+    """With what else there is to do."""
+    del site.pages["/.well-known/openid-configuration"]["device_authorization_endpoint"]
+    with pytest.raises(Failed, match="no login for devices"):
+        device.log_in(wish(site), silent)
+    site.pages["/.well-known/oauth-protected-resource/mcp"] = None
+    with pytest.raises(Failed, match="takes no tokens of other issuers"):
+        device.offer(site.url)
+
+
+def test_nothing_is_sent_where_it_can_be_read_on_the_way(site: Site) -> None:
+    """An http address of another machine is refused before anything is sent there."""
+    site.pages["/.well-known/openid-configuration"]["token_endpoint"] = "http://192.0.2.1/token"
+    with pytest.raises(Failed, match="no https address"):
+        device.log_in(wish(site), silent)
+    with pytest.raises(Failed, match="no https address"):
+        device.offer("http://192.0.2.1")
+
+
+def test_nobody_there_is_said(home: Path) -> None:
+    """Without a traceback."""
+    done = ostiary("login", "--url", "http://127.0.0.1:9", XDG_CONFIG_HOME=str(home))
+    assert (done.returncode, "cannot be reached" in done.stderr) == (1, True)
+
+
+def test_one_of_several_issuers_must_be_named(site: Site) -> None:
+    """They are listed."""
+    site.pages["/.well-known/oauth-protected-resource/mcp"]["authorization_servers"].append("https://two.test")
+    done = ostiary("login", "--url", site.url)
+    assert (done.returncode, "two.test" in done.stderr) == (1, True)
+
+
+def test_a_kept_token_is_used_until_it_ends_and_by_its_owner_alone(home: Path) -> None:
+    """Each gateway has its own; what others could read is not used."""
+    path = logins.keep("https://a.test/", "one", 600)
+    logins.keep("https://b.test", "two", -1)
+    assert (logins.token_for("https://A.test"), logins.token_for("https://c.test")) == ("one", None)
+    with pytest.raises(Misconfigured, match="expired"):
+        logins.token_for("https://b.test")
+    assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o644)
+    with pytest.raises(Misconfigured, match="read by others"):
+        logins.token_for("https://a.test")
+    path.write_text("no json")
+    assert logins.token_for("https://a.test") is None
+    assert home in path.parents
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(home: Path) -> None:
+    """And the token is not lost silently."""
+    home.chmod(0o500)
+    with pytest.raises(Failed, match="cannot be written"):
+        logins.keep("https://a.test", "one", 600)
