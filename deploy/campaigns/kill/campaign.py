@@ -17,7 +17,7 @@ import httpx
 
 from deploy.campaigns.kill.commits import count
 from deploy.campaigns.kill.house import GATEWAY, House, HouseError
-from deploy.campaigns.kill.judge import Judge, Journal
+from deploy.campaigns.kill.judge import Journal, Judge
 from deploy.campaigns.kill.load import Load
 from deploy.campaigns.kill.plan import Moment, Strike, plan
 from deploy.campaigns.kill.wire import NOTE, REFUSED, Surface

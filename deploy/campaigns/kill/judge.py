@@ -152,6 +152,10 @@ class Judge:
 
     def _read(self, db: sqlite3.Connection) -> None:
         db.execute("begin")
+        (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
+        if stored < self.size:
+            self._wrong(f"the log had {self.size} records and has {stored}: the others are lost")
+            return
         for index, entry in _rows(db, self.size):
             if index != self.size:
                 self._wrong(f"record {self.size} is missing: the next one is {index}")
@@ -163,9 +167,9 @@ class Judge:
         newest = None if row is None else self.handed_out(row[0])
         if newest is None or newest.size != self.size or newest.root != self._tree.root():
             self._wrong(f"the newest checkpoint in the log is not the root over its {self.size} records")
-        lost = max(self.checkpoints, default=0)
-        if lost > self.size:
-            self._wrong(f"a checkpoint over {lost} records was handed out and only {self.size} are here")
+        promised = max(self.checkpoints, default=0)
+        if promised > self.size:
+            self._wrong(f"a checkpoint over {promised} records was handed out and only {self.size} are here")
 
     def _check_root(self, tree: Tree) -> None:
         kept = self.checkpoints.get(tree.size)

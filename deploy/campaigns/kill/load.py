@@ -1,4 +1,4 @@
-"""The load: clients that call as long as the door is open, come back after each death, and remember what they were told."""
+"""The load: clients that call while the door is open, come back after each death, and remember what they were told."""
 
 import asyncio
 import random

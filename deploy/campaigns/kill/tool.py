@@ -1,8 +1,8 @@
 """The tool: an HTTP server that notes each effect durably before it answers, and now and then looks into the log.
 
-A line of its journal is ``{"marker", "call", "intent"}``: what was noted, the call id that came with it, and whether the
-log held that call's intent at this very moment (null where it was not looked for). Nobody kills this process, so what
-stands in the journal is what happened. Its first line on standard output is JSON: ``{"url": ...}``.
+A line of its journal is ``{"marker", "call", "intent"}``: what was noted, the call id that came with it, and whether
+the log held that call's intent at this very moment (null where it was not looked for). Nobody kills this process, so
+what stands in the journal is what happened. Its first line on standard output is JSON: ``{"url": ...}``.
 
 Run: ``python -m deploy.campaigns.kill.tool JOURNAL LOG``
 """

@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Final
 
 NOTE: Final = "tool.note"
@@ -75,17 +76,16 @@ class Connection:
             WireError: this is no answer of a gateway.
         """
         if surface is Surface.REST:
-            path, extra, body = f"/v1/tools/{tool}/call", "", {"arguments": {"marker": marker}}
+            path, extra, body = f"/v1/tools/{tool}/call", "", _json({"arguments": {"marker": marker}})
         else:
             name = tool.replace(".", "__")
             path, extra = "/mcp", f"mcp-protocol-version: {_VERSION}\r\nmcp-method: tools/call\r\nmcp-name: {name}\r\n"
             params = {"name": name, "arguments": {"marker": marker}, "_meta": _META}
-            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        content = json.dumps(body).encode()
+            body = _json({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
         self._writer.write(
             f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\nauthorization: Bearer {token}\r\n{_HEADERS}{extra}"
-            f"content-length: {len(content)}\r\n\r\n".encode()
-            + content
+            f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         status, fields, answer = await self._answer()
         try:
@@ -103,8 +103,12 @@ class Connection:
         return int(head[0].split()[1]), fields, await self._reader.readexactly(int(fields["content-length"]))
 
 
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
 def _rest(status: int, said: dict[str, Any]) -> str:
-    return COMPLETED if status == 200 and "result" in said else _code(said)
+    return COMPLETED if status == HTTPStatus.OK and "result" in said else _code(said)
 
 
 def _code(said: dict[str, Any]) -> str:
