@@ -31,6 +31,7 @@ _MOVING_S: Final = 0.04
 _MOVING_PATIENCE_S: Final = 15.0
 _OPENING_S: Final = 0.04
 _STOPPING_S: Final = 0.25
+_ANSWER_S: Final = 30.0
 _LOOK_S: Final = 0.001
 _CHECKPOINT_S: Final = 0.05
 _TOGETHER_S: Final = 0.6
@@ -212,8 +213,7 @@ class Campaign:
 
     async def under_load(self, share: float) -> bool:
         """Some time after the first answer of this life."""
-        self.load.reached.clear()
-        await self.load.reached.wait()
+        await self._answering()
         await asyncio.sleep(share * _LOAD_S)
         return True
 
@@ -234,11 +234,18 @@ class Campaign:
 
     async def stopping(self, share: float) -> bool:
         """Just after SIGTERM."""
-        self.load.reached.clear()
-        await self.load.reached.wait()
+        await self._answering()
         self.house.ask_to_end()
         await asyncio.sleep(share * _STOPPING_S)
         return True
+
+    async def _answering(self) -> None:
+        self.load.reached.clear()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self.load.reached.wait()
+        except TimeoutError:
+            raise HouseError(f"no call was answered in {_ANSWER_S:.0f} s") from None
 
     async def _changed(self, names: Sequence[str], patience_s: float) -> bool:
         deadline, before = time.monotonic() + patience_s, _stand(self.house.state, names)

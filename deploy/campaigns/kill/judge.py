@@ -213,15 +213,16 @@ class Judge:
 
     def _told(self, answer: Told) -> None:
         self.counts[f"told {answer.code}"] += 1
+        call_id = answer.call_id or ""
         if answer.code == COMPLETED:
-            ending, _ = self._endings.get(answer.call_id, ("nothing", None))
+            ending, _ = self._endings.get(call_id, ("nothing", None))
             if ending != "tool.completed":
                 self._wrong(f"call {answer.call_id} was answered and the log says {ending}")
-            if self._effects.get(answer.call_id) != answer.marker:
+            if self._effects.get(call_id) != answer.marker:
                 self._wrong(f"call {answer.call_id} was answered and its effect is not {answer.marker}")
         elif answer.code not in _UNSURE and answer.marker in self._markers:
             self._wrong(f"call {answer.call_id} was answered {answer.code} and had an effect")
-        if answer.code == DENIED and answer.call_id not in self._denials:
+        if answer.code == DENIED and call_id not in self._denials:
             self._wrong(f"call {answer.call_id} was denied and no decision is in the log")
 
     def _swept(self, *, came_up: bool) -> None:

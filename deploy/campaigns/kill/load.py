@@ -64,11 +64,15 @@ class Load:
         tool = REFUSED if self.chance.random() < _REFUSED_SHARE else NOTE
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                self.told.append(await connection.call(surface, token, tool, marker))
+                told = await connection.call(surface, token, tool, marker)
         except TimeoutError:
             self.hung.append(marker)
             raise
-        self.reached.set()
+        self.told.append(told)
+        if told.call_id is None:
+            await asyncio.sleep(_RETRY_S)
+        else:
+            self.reached.set()
 
     async def alone(self, surface: Surface, tool: str, calls: int) -> float:
         """Make ``calls`` one after another, with nobody else at the door; returns the seconds it took."""

@@ -39,12 +39,13 @@ class Told:
 
     Attributes:
         code: ``completed``, or the error's code.
-        call_id: the call's id.
+        call_id: the call's id; None where a gateway that has just started did not know the client's token yet, and let
+            it wait before anything else.
     """
 
     marker: str
     code: str
-    call_id: str
+    call_id: str | None
 
 
 class Connection:
@@ -91,7 +92,7 @@ class Connection:
         try:
             said = json.loads(answer)
             code = _rest(status, said) if surface is Surface.REST else _mcp(said)
-            return Told(marker, code, fields[_CALL_ID])
+            return Told(marker, code, fields.get(_CALL_ID))
         except (ValueError, KeyError, TypeError, IndexError):
             raise WireError(f"{surface}: {status} {fields}: {answer[:600]!r}") from None
 
