@@ -1,0 +1,107 @@
+"""Damage inside the database: whatever page it is, nothing is executed unrecorded, and verification finds it."""
+
+import random
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.keys import StateRefused
+from gateway.core.call import Intent
+from gateway.core.errors import OutcomeUnknown, Unavailable
+from gateway.core.inquiry import Query
+from tests.clock import StepClock
+from tests.ledgers import Books, Walk, check, open_books
+
+PAGE = 4096
+START_US, LATER_US = 1_750_000_000_000_000, 1_750_000_100_000_000
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of some calls in three runs."""
+    folder = tmp_path_factory.mktemp("log") / "state"
+
+    async def make() -> None:
+        async with open_books(folder, StepClock(START_US)) as books:
+            for number in range(30):
+                await Walk(books, arguments={"a": "x" * 300}, more={"session": f"s{number % 3}"}).go()
+
+    anyio.run(make)
+    return folder
+
+
+async def lived(folder: Path) -> str:
+    """How a gateway fared on this log with one call and one search."""
+    async with AsyncExitStack() as stack:
+        try:
+            books = await stack.enter_async_context(open_books(folder, StepClock(LATER_US)))
+        except (StateRefused, Unavailable):
+            return "refused"
+        fared = await called(books)
+        try:
+            await books.reader.search(Query(limit=1000))
+        except Unavailable:
+            fared = "a search refused"
+        return fared
+
+
+async def called(books: Books) -> str:
+    """How one call fared; what was refused did not reach its tool."""
+    reached: list[str] = []
+
+    async def act(intent: Intent) -> None:
+        reached.append(intent.call.id)
+
+    try:
+        answer = await Walk(books, act=act).go()
+    except OutcomeUnknown:
+        return "outcome unknown"
+    except Unavailable:
+        assert reached == []
+        return "a call refused"
+    assert reached == [answer.call_id]
+    return "went on"
+
+
+async def test_every_damaged_page_is_found_and_nothing_happens_unrecorded(log: Path, tmp_path: Path) -> None:
+    """Every page in turn: refused at the start, or by the call that meets it; found before and after."""
+    data = (log / DATABASE).read_bytes()
+    fared = set()
+    for at in range(0, len(data), PAGE):
+        folder = tmp_path / str(at)
+        shutil.copytree(log, folder)
+        (folder / DATABASE).write_bytes(data[:at] + random.Random(at).randbytes(PAGE) + data[at + PAGE :])
+        assert not check(folder).ok, f"page {at // PAGE + 1}"
+        fared.add(await lived(folder))
+        assert not check(folder).ok, f"page {at // PAGE + 1}, after a gateway was there"
+        shutil.rmtree(folder)
+    assert {"refused", "a call refused", "went on"} <= fared
+
+
+async def test_a_damaged_log_is_written_no_more(log: Path, tmp_path: Path) -> None:
+    """After the first sign of damage all is refused, readiness too, until somebody has looked and started it again."""
+    folder = tmp_path / "state"
+    shutil.copytree(log, folder)
+    async with open_books(folder, StepClock(LATER_US)) as books:
+        store = books.ledger._store
+        assert store._db is not None
+        (root,) = store._db.execute("select rootpage from sqlite_master where name = 'records_tool'").fetchone()
+        await Walk(books).go()
+        store._db.execute("pragma wal_checkpoint(truncate)")
+        store._drop()
+        data = (folder / DATABASE).read_bytes()
+        at = (root - 1) * PAGE
+        (folder / DATABASE).write_bytes(data[:at] + bytes(PAGE) + data[at + PAGE :])
+        size = (folder / DATABASE).stat().st_size
+        for _ in range(3):
+            with pytest.raises(Unavailable) as refused:
+                await Walk(books).go()
+            with pytest.raises(Unavailable, match="damaged"):
+                await books.ledger.ping()
+        assert refused.value.cause_code == "ledger_damaged"
+    assert (folder / DATABASE).stat().st_size == size
+    assert not check(folder).ok
