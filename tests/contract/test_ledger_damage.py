@@ -98,10 +98,8 @@ async def test_a_damaged_log_is_written_no_more(log: Path, tmp_path: Path) -> No
         (folder / DATABASE).write_bytes(data[:at] + bytes(PAGE) + data[at + PAGE :])
         size = (folder / DATABASE).stat().st_size
         for _ in range(3):
-            with pytest.raises(Unavailable) as refused:
-                await Walk(books).go()
+            assert await called(books) == "a call refused"
             with pytest.raises(Unavailable, match="damaged"):
                 await books.ledger.ping()
-        assert refused.value.cause_code == "ledger_damaged"
     assert (folder / DATABASE).stat().st_size == size
     assert not check(folder).ok

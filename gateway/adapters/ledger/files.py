@@ -243,7 +243,8 @@ def free_bytes(folder: Path) -> int:
 def is_new(db: sqlite3.Connection) -> bool:
     """Whether nothing was ever put into the database: a first start may have been killed before it was made."""
     (version,) = db.execute("pragma user_version").fetchone()
-    return version == 0 and db.execute("select count(*) from sqlite_master").fetchone() == (0,)
+    (found,) = db.execute("select count(*) from sqlite_master").fetchone()
+    return bool(version == 0 and found == 0)
 
 
 def check_format(db: sqlite3.Connection, path: Path) -> None:

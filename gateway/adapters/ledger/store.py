@@ -27,6 +27,7 @@ Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
 _GUARD_S = 1.0
 _SWEEP_S = 1.0
+_BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
 _DAMAGED = "the audit log is damaged"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -72,6 +73,8 @@ class Store:
             self._lock = files.take_lock(self._folder)
             tail.look(self._folder, self._keys)
             db, end = self._connected()
+            if end.span.high_us - self._clock.now_us() > _BEHIND_US:
+                _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
             if end.frontier.size == 0:
                 # Before the first record: a start that is killed in between must not look like a log set back.
                 files.write_guard(self._folder, self._keys.signer.sign(_empty(self._keys.signer)))
