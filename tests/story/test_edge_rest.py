@@ -324,7 +324,7 @@ async def test_every_search_is_recorded_before_it_is_answered() -> None:
         "/v1/audit/decisions?since_us=0": ("decisions", ["since", "type"], None, 3),
         "/v1/calls/none": ("call", ["call"], None, 0),
         "/v1/calls/none/explain": ("call", ["call"], None, 0),
-        "/v1/audit/log/proofs/7": ("proof", [], None, 1),
+        "/v1/audit/log/proofs/1": ("proof", [], None, 1),
     }
     async with edge.client("auditor") as auditor:
         for path, (door, fields, text, results) in doors.items():
