@@ -1,14 +1,17 @@
-"""Damage inside the database: whatever page it is, nothing is executed unrecorded, and verification finds it."""
+"""Damage inside the log, and a disk without room: nothing is executed unrecorded, and verification finds damage."""
 
+import json
 import random
 import shutil
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import StateRefused
 from gateway.core.call import Intent
 from gateway.core.errors import OutcomeUnknown, Unavailable
@@ -16,6 +19,7 @@ from gateway.core.inquiry import Query
 from tests.clock import StepClock
 from tests.ledgers import Books, Walk, check, open_books
 
+ROOT = Path(__file__).parents[2]
 PAGE = 4096
 START_US, LATER_US = 1_750_000_000_000_000, 1_750_000_100_000_000
 
@@ -103,3 +107,34 @@ async def test_a_damaged_log_is_written_no_more(log: Path, tmp_path: Path) -> No
                 await books.ledger.ping()
     assert (folder / DATABASE).stat().st_size == size
     assert not check(folder).ok
+
+
+async def test_a_guard_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """Calls go on, as the log itself is sound; readiness says what is wrong until it is mended."""
+    clock = StepClock(START_US)
+    async with open_books(tmp_path, clock) as books:
+        in_the_way = tmp_path / f"{GUARD}.new"
+        in_the_way.mkdir()
+        clock.advance(2.0)
+        assert await called(books) == "went on"
+        with pytest.raises(Unavailable, match="the rollback guard cannot be written"):
+            await books.ledger.ping()
+        in_the_way.rmdir()
+        await books.ledger.ping()
+        assert (tmp_path / GUARD).read_text() == await books.tree.checkpoint()
+
+
+def test_a_disk_without_room(tmp_path: Path) -> None:
+    """A file system of 4 MiB: what does not fit is refused and not executed; with room again calls go on."""
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+    mount = 'mount -t tmpfs -o size=4m none "$1"'
+    try:
+        subprocess.run([*alone, mount, "sh", str(tmp_path)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system of its own can be made here: {error}")
+    command = [*alone, f'{mount} && exec "$0" -m tests.fixtures.full_disk "$1"', sys.executable, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said.pop("completed") > 5
+    assert said == {"full": ["unavailable"] * 3, "executed": 0, "healed": "completed", "findings": [], "open": []}
