@@ -30,6 +30,7 @@ _SWEEP_S = 1.0
 _BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
 _DAMAGED = "the audit log is damaged"
+_UNGUARDED = "the rollback guard cannot be written"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -46,6 +47,7 @@ class Store:
         self.swept = False
         self._swept_at: float | None = None
         self._damaged = False
+        self._unguarded: str | None = None
         self._folder = folder
         self._keys = keys
         self._key = keys.signer.key
@@ -123,9 +125,11 @@ class Store:
             return
         try:
             files.write_guard(self._folder, self._tail.note)
-            self._guarded_at = self._clock.monotonic()
+            self._guarded_at, self._unguarded = self._clock.monotonic(), None
         except OSError:
-            self.trouble = "the rollback guard cannot be written"
+            self._unguarded = _UNGUARDED  # also after the next write, until it can
+        if self.trouble in {None, _UNGUARDED}:
+            self.trouble = self._unguarded
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
@@ -160,7 +164,7 @@ class Store:
             self.swept, self._swept_at = False, None
         self._acknowledged = set(end.open_calls)
         self._owed.clear()
-        self.trouble = "the disk reserve is used up" if is_low else None
+        self.trouble = "the disk reserve is used up" if is_low else self._unguarded
         return outcomes
 
     def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
