@@ -140,7 +140,7 @@ def test_a_log_that_is_behind_a_checkpoint_is_found(log: Log, judge: Judge) -> N
 
 
 def test_a_log_that_was_set_back_is_found(log: Log, judge: Judge) -> None:
-    """Fewer records than at the last death, or a hole."""
+    """Fewer records than at the last death, or a hole, or none at all."""
     log.write(SOUND)
     judge.death(log.path, EFFECTS, TOLD, came_up=True)
     log.write(SOUND[:3])
@@ -151,6 +151,9 @@ def test_a_log_that_was_set_back_is_found(log: Log, judge: Judge) -> None:
         db.execute("delete from records where idx = 4")
     judge.death(log.path, (), (), came_up=False)
     assert "record 4 is missing: the next one is 5" in judge.violations
+    log.path.unlink()
+    judge.death(log.path, (), (), came_up=False)
+    assert judge.violations[-1] == "the log of 4 records is gone"
 
 
 def test_another_history_is_found(log: Log, judge: Judge) -> None:

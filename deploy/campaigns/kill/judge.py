@@ -131,8 +131,11 @@ class Judge:
 
     def death(self, database: Path, journal: Sequence[Effect], told: Sequence[Told], *, came_up: bool) -> None:
         """Judge what a death left; ``came_up``: whether the gateway had taken calls in this life."""
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            self._read(db)
+        if database.exists():
+            with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
+                self._read(db)
+        else:
+            self._wrong(f"the log of {self.size} records is gone")
         self._hear(journal)
         for answer in told:
             self._told(answer)
