@@ -12,16 +12,23 @@ class SystemClock:
 
     Ids are UUIDv7 (RFC 9562 section 5.7) with 12 bits of sub-millisecond time in ``rand_a`` (section 6.2, method 3).
     They rise strictly within a process, even when the wall clock is set back: the log and the console sort by them.
+
+    A wall clock that is set back is not followed for as long as the process lives: tokens, runs and approvals would
+    be good for longer than was said. One that is set forward is.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
         self._tails: list[str] = []
 
     def now_us(self) -> int:
         """Microseconds since the epoch."""
-        return time.time_ns() // 1000
+        # The wall clock is read first: a pause between the two readings must not put this one ahead of it.
+        wall_ns, since_ns = time.time_ns(), time.monotonic_ns()
+        self._ahead_ns = max(self._ahead_ns, wall_ns - since_ns)
+        return (since_ns + self._ahead_ns) // 1000
 
     def monotonic(self) -> float:
         """Seconds that never go back, for intervals."""

@@ -60,7 +60,8 @@ class Searched:
     """A search, as it is recorded.
 
     Attributes:
-        door: where it came in: ``records`` | ``run`` | ``decisions``.
+        door: where it came in: ``records`` | ``run`` | ``decisions`` | ``call`` | ``proof`` (of the record after the
+            cursor).
         query: what was asked.
         text: the query as it was written, where it was.
         results: how many records the answer holds.
@@ -70,6 +71,11 @@ class Searched:
     query: Query
     text: str | None
     results: int
+
+    @property
+    def follows(self) -> bool:
+        """Whether the log is only read on, by who wants whatever comes."""
+        return not self.query.fields and self.door != "proof"
 
 
 class Searches(Protocol):

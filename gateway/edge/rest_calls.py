@@ -13,7 +13,7 @@ from gateway.core.call import Principal
 from gateway.core.custody import Seen, View
 from gateway.core.desk import Desk, LogRecord
 from gateway.core.errors import NotFound, UnknownTool
-from gateway.core.inquiry import Query
+from gateway.core.inquiry import Query, Searched
 from gateway.core.records import ENDINGS, EventType, Role, identifier
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
@@ -156,7 +156,10 @@ class CallRest:
     async def _records(self, call_id: str, principal: Principal) -> Sequence[LogRecord]:
         found: Sequence[LogRecord] = ()
         if len(call_id) <= _MAX_ID:
-            found = await self._desk.reader.search(Query(call_id=call_id, limit=_MOST))
+            query = Query(call_id=call_id, limit=_MOST)
+            found = await self._desk.reader.search(query)
+            if is_auditor(principal):  # whom the call concerns reads what is their own
+                await self._desk.searches.record(principal, Searched("call", query, None, len(found)))
         if not found or not await self._concerns(found, principal):
             raise NotFound("no such call", cause_code="call")
         return found

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gateway.core.desk import Desk
 from gateway.core.errors import NotFound
+from gateway.core.inquiry import Query, Searched
 from gateway.core.tiles import Tile
 from gateway.edge.reply import TEXT, Header, Reply
 from gateway.edge.rest import Asked, Model, Operation, QueryModel, shown
@@ -41,6 +42,7 @@ class LogRest:
     def __init__(self, desk: Desk) -> None:
         """Read through the desk."""
         self._tree = desk.tree
+        self._searches = desk.searches
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -100,12 +102,19 @@ class LogRest:
         return Reply(200, await self._tree.tile(tile), _BYTES, (_FOR_EVER,))
 
     async def prove(self, asked: Asked) -> Reply:
-        """The proof of one record."""
+        """The proof of one record. It holds the record, so asking for it is recorded as a search is.
+
+        What the tree is made of is not: whoever follows the log reads all of it, and it is what is left to an auditor
+        when nothing can be recorded any more.
+        """
         digits = asked.path["index"]
         if not (digits.isascii() and digits.isdecimal()) or str(int(digits[:20])) != digits or int(digits) >= _MAX_SIZE:
             raise NotFound("no record has such an index", cause_code="record")
         name: Header = (b"content-disposition", f'attachment; filename="{digits}.tlog-proof"'.encode())
-        return Reply(200, (await self._tree.prove(int(digits))).encode(), TEXT, (name,))
+        proof = await self._tree.prove(int(digits))
+        searched = Searched("proof", Query(after=int(digits) - 1, limit=1), None, 1)
+        await self._searches.record(asked.visit.principal, searched)
+        return Reply(200, proof.encode(), TEXT, (name,))
 
     async def extend(self, asked: Asked) -> Reply:
         """The proof between two trees."""

@@ -47,6 +47,20 @@ def test_system_time_is_the_wall_clock_in_microseconds() -> None:
     assert before <= now <= time.time_ns() // 1000
 
 
+def test_a_wall_clock_that_is_set_back_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What expires does so when it was said; forward it is followed, and further back than before it is not."""
+    clock, real, moved_s = SystemClock(), time.time_ns, 0
+    monkeypatch.setattr("gateway.adapters.clock.time.time_ns", lambda: real() + moved_s * 1_000_000_000)
+    before = clock.now_us()
+    moved_s = -3600
+    assert 0 <= clock.now_us() - before < 60_000_000
+    moved_s = 7200
+    ahead = clock.now_us()
+    assert 7_200_000_000 <= ahead - before < 7_260_000_000
+    moved_s = 0
+    assert 0 <= clock.now_us() - ahead < 60_000_000
+
+
 def test_id_carries_the_wall_clock_millisecond() -> None:
     """The first 48 bits are Unix milliseconds."""
     before = time.time_ns() // 1_000_000

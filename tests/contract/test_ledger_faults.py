@@ -329,8 +329,9 @@ async def test_a_broken_data_key_stops_its_run_only(tmp_path: Path) -> None:
     clock = StepClock()
     async with open_books(tmp_path, clock) as books:
         answer = await Walk(books, more={"session": "a"}).go()
+        await Walk(books, more={"session": "c"}).go()
     db = sqlite3.connect(tmp_path / DATABASE)
-    db.execute("update deks set wrapped = zeroblob(60)")
+    db.execute("update deks set wrapped = zeroblob(60) where id = ?", (answer.run_id,))
     db.commit()
     db.close()
     async with open_books(tmp_path, clock) as books:

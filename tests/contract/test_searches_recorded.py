@@ -73,6 +73,18 @@ async def test_following_the_log_does_not_write_to_it_for_ever(tmp_path: Path) -
         assert len(log._following) <= 1103
 
 
+async def test_each_proof_of_a_record_is_a_record(books: Books) -> None:
+    """It names the record, by the one before it, and is no following of the log."""
+    log = searches(books)
+    for index in (4, 5, 5):
+        await log.record(AUDITOR, Searched("proof", Query(after=index - 1, limit=1), None, 1))
+    await log.record(AUDITOR, READ_ON)
+    assert [(record["body"]["door"], record["body"]["after"]) for record in books.records("query")] == [
+        *(("proof", 3), ("proof", 4), ("proof", 4)),
+        ("records", 3),
+    ]
+
+
 async def test_what_cannot_be_recorded_is_refused(books: Books) -> None:
     """The caller gets no answer, and following is not taken for recorded."""
     log = searches(books)

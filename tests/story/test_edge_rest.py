@@ -322,6 +322,9 @@ async def test_every_search_is_recorded_before_it_is_answered() -> None:
         f"/v1/audit/runs/{RUN.id}": ("run", ["run"], None, 3),
         "/v1/audit/runs/none": ("run", ["run"], None, 0),
         "/v1/audit/decisions?since_us=0": ("decisions", ["since", "type"], None, 3),
+        "/v1/calls/none": ("call", ["call"], None, 0),
+        "/v1/calls/none/explain": ("call", ["call"], None, 0),
+        "/v1/audit/log/proofs/1": ("proof", [], None, 1),
     }
     async with edge.client("auditor") as auditor:
         for path, (door, fields, text, results) in doors.items():
@@ -330,6 +333,9 @@ async def test_every_search_is_recorded_before_it_is_answered() -> None:
             assert (by, searched.door, list(searched.query.fields)) == ("eve", door, fields)
             assert (searched.text, searched.results) == (text, results)
         await auditor.get("/v1/audit/records?q=colour:red")
+        for path in ("log/checkpoint", "log/tile/0/000.p/3", "log/consistency?old=3", "log/proofs/300", "export?a=1"):
+            await auditor.get(f"/v1/audit/{path}")
+        await auditor.get(f"/v1/calls/{'x' * 65}")
         assert edge.searches.recorded == []
         edge.searches.refusal = Unavailable("the audit log cannot be written", retry_after=1)
         for path in doors:

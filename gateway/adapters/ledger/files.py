@@ -17,6 +17,7 @@ LOCK = "log.lock"
 _FORMAT = 5
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
+_MAKE_WRITABLE = "the gateway's user must be able to write the folder and every file in it"
 # Pages of the write-ahead log before they move into the database: the same few pages are written by every commit, and
 # moving them once serves them all. 32 MiB at most, read again after a crash in a fraction of a second.
 _WAL_PAGES = 8_000
@@ -125,7 +126,10 @@ def connect(folder: Path) -> sqlite3.Connection:
         # What is deleted is overwritten: a destroyed data key must not be found in the free parts of the file.
         db.execute("pragma secure_delete = on")
         db.execute(f"pragma wal_autocheckpoint = {_WAL_PAGES}")
-        _check_format(db, path)
+        if is_new(db):
+            db.executescript(_SCHEMA)
+        else:
+            check_format(db, path)
     except BaseException:
         db.close()
         raise
@@ -143,6 +147,20 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
         url += "&immutable=1"
     return sqlite3.connect(url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+
+
+def unopened(folder: Path, error: sqlite3.Error | OSError) -> str:
+    """Why the log in ``folder`` could not be opened, and what to do."""
+    if isinstance(error, OSError):
+        return f"the log in {folder} cannot be opened: {error.strerror}: {error.filename}; {_MAKE_WRITABLE}"
+    if "readonly" in str(error) or "unable to open" in str(error):
+        return f"the log in {folder} cannot be opened: {error}; {_MAKE_WRITABLE}"
+    if "full" in str(error) or "disk I/O" in str(error):
+        return f"the log in {folder} cannot be opened: {error}; make room on its disk, and look whether it is sound"
+    return (
+        f"the log in {folder} cannot be opened: {error}; keep a copy, see what `ostiary audit verify` still reads, and "
+        f"restore {DATABASE}, {DATABASE}-wal and {GUARD} of one backup"
+    )
 
 
 def schema_problems(db: sqlite3.Connection) -> list[str]:
@@ -196,7 +214,9 @@ def read_guard(folder: Path, key: VerifierKey) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     except (OSError, NoteError, UnicodeDecodeError) as error:
-        raise StateRefused(f"the rollback guard {path} cannot be used: {error}") from None
+        raise StateRefused(
+            f"the rollback guard {path} cannot be used: {error}; put {DATABASE}, {GUARD} and keys/ of one gateway back"
+        ) from None
 
 
 def write_guard(folder: Path, note: str) -> None:
@@ -220,11 +240,21 @@ def free_bytes(folder: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
-def _check_format(db: sqlite3.Connection, path: Path) -> None:
+def is_new(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever put into the database: a first start may have been killed before it was made."""
     (version,) = db.execute("pragma user_version").fetchone()
-    if version == 0 and db.execute("select count(*) from sqlite_master").fetchone() == (0,):
-        db.executescript(_SCHEMA)
-    elif version != _FORMAT or db.execute("pragma application_id").fetchone() != (_APPLICATION_ID,):
+    (found,) = db.execute("select count(*) from sqlite_master").fetchone()
+    return bool(version == 0 and found == 0)
+
+
+def check_format(db: sqlite3.Connection, path: Path) -> None:
+    """Whether this version knows the database in ``path``.
+
+    Raises:
+        StateRefused: it does not.
+    """
+    marks = [db.execute(f"pragma {name}").fetchone() for name in ("user_version", "application_id")]
+    if marks != [(_FORMAT,), (_APPLICATION_ID,)]:
         raise StateRefused(
             f"{path} is not a log this version can read: use another state folder, or the version that wrote it"
         )

@@ -34,7 +34,7 @@ class SearchLog:
         fields = searched.query.fields
         reader = (by.key, by.auth_method)
         now = self._clock.monotonic()
-        if not fields and now - self._following.get(reader, -FOLLOWING_S) < FOLLOWING_S:
+        if searched.follows and now - self._following.get(reader, -FOLLOWING_S) < FOLLOWING_S:
             return
         body = {
             "after": searched.query.after,
@@ -45,7 +45,7 @@ class SearchLog:
         payload = Payload(Role.QUERY, encode(_wording(searched)))
         draft = self._scribe.draft(EventType.QUERY, Subject(self._scribe.actor(by)), body, payload)
         await self._ledger.append([draft])
-        if not fields:
+        if searched.follows:
             self._following[reader] = now
             self._following.move_to_end(reader)
             if len(self._following) > _MAX_FOLLOWERS:

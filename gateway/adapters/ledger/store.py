@@ -27,7 +27,11 @@ Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
 _GUARD_S = 1.0
 _SWEEP_S = 1.0
+_BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
+_DAMAGED = "the audit log is damaged"
+_UNGUARDED = "the rollback guard cannot be written"
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Store:
@@ -42,6 +46,8 @@ class Store:
         self.trouble: str | None = None
         self.swept = False
         self._swept_at: float | None = None
+        self._damaged = False
+        self._unguarded: str | None = None
         self._folder = folder
         self._keys = keys
         self._key = keys.signer.key
@@ -67,15 +73,17 @@ class Store:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = files.take_lock(self._folder)
+            tail.look(self._folder, self._keys)
             db, end = self._connected()
-            tail.check_guard(db, end, files.read_guard(self._folder, self._key), self._key)
+            if end.span.high_us - self._clock.now_us() > _BEHIND_US:
+                _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
             if end.frontier.size == 0:
                 # Before the first record: a start that is killed in between must not look like a log set back.
                 files.write_guard(self._folder, self._keys.signer.sign(_empty(self._keys.signer)))
             self._start(db, end)
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise StateRefused(f"the log in {self._folder} cannot be opened: {error}") from error
+            raise StateRefused(files.unopened(self._folder, error)) from error
         except BaseException:
             self.close()
             raise
@@ -83,12 +91,21 @@ class Store:
     def write(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
         """Append the drafts of several callers in one durable transaction; one outcome for each caller.
 
-        An empty group asks whether writing works at all.
+        An empty group asks whether writing works at all. What is damaged is written no more: that would make it worse.
         """
+        if self._damaged:
+            return [Unavailable(_DAMAGED, cause_code="ledger_damaged") for _ in groups]
         try:
             outcomes = self._transact(groups)
         except (sqlite3.Error, OSError, StateRefused) as error:
             self.abandon()
+            if _is_damage(error):
+                self._damaged, self.trouble = True, _DAMAGED
+                _LOG.error(
+                    "the log is damaged (%s): nothing is written any more; end the gateway, keep a copy, see what"
+                    " `ostiary audit verify` says, and restore a backup",
+                    error,
+                )
             cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
             return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
         self._sweep()
@@ -108,9 +125,11 @@ class Store:
             return
         try:
             files.write_guard(self._folder, self._tail.note)
-            self._guarded_at = self._clock.monotonic()
+            self._guarded_at, self._unguarded = self._clock.monotonic(), None
         except OSError:
-            self.trouble = "the rollback guard cannot be written"
+            self._unguarded = _UNGUARDED  # also after the next write, until it can
+        if self.trouble in {None, _UNGUARDED}:
+            self.trouble = self._unguarded
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
@@ -145,7 +164,7 @@ class Store:
             self.swept, self._swept_at = False, None
         self._acknowledged = set(end.open_calls)
         self._owed.clear()
-        self.trouble = "the disk reserve is used up" if is_low else None
+        self.trouble = "the disk reserve is used up" if is_low else self._unguarded
         return outcomes
 
     def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
@@ -228,6 +247,11 @@ def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
+
+
+def _is_damage(error: Exception) -> bool:
+    # The extended codes have the plain one in their last byte.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def _empty(signer: Signer) -> str:

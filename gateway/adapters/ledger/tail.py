@@ -1,12 +1,26 @@
 """Where the log ends: read from the database when the gateway starts or recovers, and checked before it is built on."""
 
 import sqlite3
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from gateway.adapters.ledger.files import CHECKPOINT_WINDOW
-from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.files import (
+    CHECKPOINT_WINDOW,
+    DATABASE,
+    GUARD,
+    check_format,
+    connect_readonly,
+    is_new,
+    read_guard,
+)
+from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys, StateRefused
+from gateway.adapters.ledger.sealing import SealBroken, unwrap
 from gateway.adapters.ledger.span import Span
 from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+
+_RESTORE = "see what `ostiary audit verify` says, and restore it from a backup"
+_TRIED_KEYS = 8
 
 
 @dataclass(slots=True)
@@ -39,34 +53,71 @@ def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
     ).fetchone()
     if row is None:
         if stored:
-            raise StateRefused("the log has records but no checkpoint: it was altered; restore it from a backup")
+            raise StateRefused(f"the log has records but no checkpoint: it was altered; {_RESTORE}")
         return Tail(Frontier(), "", set(), Span())
     frontier = _signed_frontier(row[:3], key)
     if frontier.size != stored:
-        raise StateRefused(f"the log has {stored} records where {frontier.size} were signed: it was altered")
+        raise StateRefused(
+            f"the log has {stored} records where {frontier.size} were signed: it was altered; {_RESTORE}"
+        )
     before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, key)
     if before.peaks != frontier.peaks:
-        raise StateRefused("the newest records are not the signed ones: run `ostiary audit verify`")
+        raise StateRefused(f"the newest records are not the signed ones: the log was altered; {_RESTORE}")
     calls = {call_id for (call_id,) in db.execute("select call_id from intents")}
     return Tail(frontier, row[1], calls, Span(*row[3:]))
 
 
-def check_guard(db: sqlite3.Connection, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:
-    """Compare the log with what was last noted outside it; a log that is ahead is fine.
+def _check_kek(db: sqlite3.Connection, kek: bytes) -> None:
+    # With another key file nothing of what was sealed could be read. One broken data key is its run's trouble only.
+    found = db.execute("select id, wrapped from deks order by id desc limit ?", (_TRIED_KEYS,)).fetchall()
+    for dek_id, wrapped in found:
+        with suppress(SealBroken):
+            unwrap(kek, dek_id, wrapped)
+            return
+    if found:
+        raise StateRefused(f"the key {PAYLOAD_KEK} opens none of the log's data keys: put the one of this log back")
+
+
+def look(folder: Path, keys: LogKeys) -> None:
+    """Check the log in ``folder`` without being able to change it.
+
+    What is refused must stay as it is, for whoever has to find out: a connection that can write moves the write-ahead
+    log into the database as it is closed, whatever is wrong with the one or the other.
 
     Raises:
-        StateRefused: the log is behind, or another history; or the guard is gone while the log is not.
+        StateRefused: it was altered, cut short or set back, or is not of these keys.
+        sqlite3.Error: it cannot be read.
     """
+    path, key = folder / DATABASE, keys.signer.key
+    guard = read_guard(folder, key)
+    if not path.exists():
+        _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+        return
+    with closing(connect_readonly(path)) as db:
+        if is_new(db):
+            _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+            return
+        check_format(db, path)
+        _check_guard(db, load(db, key), guard, key)
+        _check_kek(db, keys.kek)
+
+
+def _check_guard(db: sqlite3.Connection | None, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:
+    # The log against what was last noted outside it; a log that is ahead is fine.
     if guard is None:
         if tail.frontier.size:
             raise StateRefused("the rollback guard log.guard is missing: restore it together with the log")
         return
     if tail.frontier.size < guard.size:
         raise StateRefused(
-            f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back"
+            f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back, or "
+            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back"
         )
-    if _extended(db, guard.size, guard.size, key).root() != guard.root:
-        raise StateRefused("the log is not a continuation of what was signed before: another history was put in place")
+    if db is not None and _extended(db, guard.size, guard.size, key).root() != guard.root:
+        raise StateRefused(
+            "the log is not a continuation of what was signed before: another history was put in place; put "
+            f"{DATABASE} and {GUARD} of the same log back"
+        )
 
 
 def _extended(db: sqlite3.Connection, known: int, size: int, key: VerifierKey) -> Frontier:
@@ -88,7 +139,10 @@ def _signed_frontier(row: tuple[int, str, bytes], key: VerifierKey) -> Frontier:
         checkpoint = open_checkpoint(note, key)
         frontier = Frontier.decode(size, peaks)
     except NoteError as error:
-        raise StateRefused(f"the log's checkpoint at {size} cannot be used: {error}") from None
+        raise StateRefused(
+            f"the log's checkpoint at {size} cannot be used: {error}; log and keys do not belong together, or it was "
+            f"altered: put {DATABASE}, {GUARD} and keys/ of one gateway back"
+        ) from None
     if checkpoint.size != size or checkpoint.root != frontier.root():
-        raise StateRefused(f"the log's checkpoint at {size} does not fit its tree: it was altered")
+        raise StateRefused(f"the log's checkpoint at {size} does not fit its tree: it was altered; {_RESTORE}")
     return frontier

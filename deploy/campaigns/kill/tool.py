@@ -1,0 +1,85 @@
+"""The tool: an HTTP server that notes each effect durably before it answers, and now and then looks into the log.
+
+A line of its journal is ``{"marker", "call", "intent"}``: what was noted, the call id that came with it, and whether
+the log held that call's intent at this very moment (null where it was not looked for). Nobody kills this process, so
+what stands in the journal is what happened. Its first line on standard output is JSON: ``{"url": ...}``.
+
+Run: ``python -m deploy.campaigns.kill.tool JOURNAL LOG``
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# A look opens the log and closes it again: whoever kept it open would spare the next gateway its recovery.
+LOOKS: Final = 4
+_KEY: Final = b"idempotency-key"
+_INTENT: Final = "select 1 from records where call_id = ? and type = 'tool.requested'"
+
+
+class Tool:
+    """Effects, and their journal."""
+
+    def __init__(self, journal: Path, log: Path) -> None:
+        """``log`` is the gateway's database; it need not be there yet."""
+        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._log = log.absolute().as_uri() + "?mode=ro"
+        self._effects = 0
+
+    def note(self, marker: str, call_id: str) -> None:
+        """Have an effect; on disk when this returns."""
+        self._effects += 1
+        intent = self._look(call_id) if self._effects % LOOKS == 0 else None
+        line = json.dumps({"marker": marker, "call": call_id, "intent": intent}) + "\n"
+        os.write(self._journal, line.encode())
+        os.fdatasync(self._journal)
+
+    def _look(self, call_id: str) -> bool | None:
+        try:
+            with closing(sqlite3.connect(self._log, timeout=0, uri=True)) as db:
+                return db.execute(_INTENT, (call_id,)).fetchone() is not None
+        except sqlite3.Error:
+            return None  # a dead gateway's log is being recovered: nothing was seen
+
+    async def app(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        marker = str(json.loads(body)["marker"])
+        self.note(marker, dict(scope["headers"]).get(_KEY, b"").decode("ascii"))
+        said = json.dumps({"marker": marker}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(said))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
+def main() -> None:
+    """Serve on a free loopback port until told to stop."""
+    tool = Tool(*map(Path, sys.argv[1:3]))
+    listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}) + "\n")
+    sys.stdout.flush()
+    config = uvicorn.Config(tool.app, access_log=False, log_level="warning", lifespan="off", interface="asgi3")
+    server = uvicorn.Server(config)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+
+
+if __name__ == "__main__":
+    main()
