@@ -14,6 +14,7 @@ from tests.attack.test_faults import conducted as told
 from tests.fixtures.broken_logs import BROKEN
 
 
+@pytest.mark.requirement("TEST-5")
 def test_nothing_is_lost_whenever_the_gateway_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
     """Under load, in a start, in an end, while pages move: the log is whole, and each intent has one ending."""
     with capfd.disabled():
