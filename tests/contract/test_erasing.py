@@ -9,12 +9,15 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.keys import StateRefused
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest
 from gateway.core.errors import Conflict, NotFound
+from gateway.core.extract import Depth
+from gateway.core.inquiry import Query
 from gateway.core.records import EventType, Role
 from tests.approval_world import OPERATOR, Person, open_door
 from tests.clock import StepClock
@@ -331,6 +334,9 @@ async def test_a_key_put_back_under_a_running_gateway_opens_nothing(state: Path)
         (run, *_) = books.records(EventType.ERASURE)[0]["body"]["keys"]
         call = next(record["call_id"] for record in books.records() if record["run_id"] == run and record["call_id"])
         assert await books.reader.payload(call, Role.REQUEST) is None
+        page = await LogExport(books.reader, books.keys).page(Query(run_id=run), Depth(payloads=True))
+        assert page.records
+        assert not any(record.payloads for record in page.records)
 
 
 async def test_an_older_database_is_refused(state: Path) -> None:
