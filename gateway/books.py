@@ -8,12 +8,13 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
-from gateway.adapters.ledger.erasing import Custodian, Retention
+from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog

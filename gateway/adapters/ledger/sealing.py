@@ -25,7 +25,7 @@ NONCE_SIZE = 12
 _KEY_SIZE = 32
 _TAG_SIZE = 16
 WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
-_DAY_US = 86_400_000_000
+DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
 _DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
 _GENERATION = "+"
@@ -49,7 +49,7 @@ def data_key_id(draft: Draft) -> str:
     """The data key of a record's payloads, in its first generation."""
     if draft.run_id is not None:
         return draft.run_id
-    day = draft.at_us // _DAY_US
+    day = draft.at_us // DAY_US
     if draft.type is EventType.REVIEWER_ENROLLED:  # good for as long as the reviewer's key is
         return f"{_REVIEWER}{draft.body['key']}"
     if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
@@ -84,7 +84,7 @@ def scope_of(dek_id: str) -> Scope:
     for prefix in (_DAY, _HOLD):
         if name.startswith(prefix):
             day, _, rest = name.removeprefix(prefix).partition(".")
-            over_us = (int(day) + 1) * _DAY_US
+            over_us = (int(day) + 1) * DAY_US
             return Scope(None, over_us, hold=rest) if prefix == _HOLD else Scope(None, over_us, rest or None)
     return Scope(name)
 

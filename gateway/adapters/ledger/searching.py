@@ -162,7 +162,7 @@ def _glob(term: Term) -> str:
 def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
     after = query.after
     if query.since_us is not None:
-        after = max(after, _size_before(db, query.since_us) - 1)
+        after = max(after, size_before(db, query.since_us) - 1)
         where.add("ts >= ?", query.since_us)
     if query.until_us is not None:
         where.add("ts <= ?", query.until_us)
@@ -170,7 +170,8 @@ def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
     where.add("{idx} > ?", after)
 
 
-def _size_before(db: sqlite3.Connection, since_us: int) -> int:
+def size_before(db: sqlite3.Connection, since_us: int) -> int:
+    """So many records from the log's beginning on have times before ``since_us``, rounded down to a checkpoint."""
     # The latest time up to each checkpoint never falls, however the clock was set: the place is found by halving.
     size, low = 0, 0
     (high,) = db.execute("select coalesce(max(win), -1) from checkpoints").fetchone()
