@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gateway.core.desk import Desk, LogRecord
-from gateway.core.errors import MalformedRequest, NotFound
+from gateway.core.errors import InvalidArguments, MalformedRequest, NotFound
 from gateway.core.filters import MAX_QUERY, FilterError, parse, term
 from gateway.core.filters import Field as Name
 from gateway.core.inquiry import Query, Searched
@@ -84,6 +84,7 @@ class AuditRest:
                 RecordPage,
                 scopes=("audit",),
                 query=RecordQuery,
+                refusals=(InvalidArguments,),
             ),
             Operation(
                 "GET",
@@ -102,7 +103,11 @@ class AuditRest:
         """Matching records."""
         given: RecordQuery = asked.query
         query = understood(given, asked.visit.call.at_us)
-        found = await self._reader.search(query)
+        try:
+            found = await self._reader.search(query)
+        except InvalidArguments:  # how long it took says something, too
+            await self._searches.record(asked.visit.principal, Searched("records", query, given.q, 0))
+            raise
         await self._searches.record(asked.visit.principal, Searched("records", query, given.q, len(found)))
         return _page(found, query.limit)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from gateway.core.desk import Desk
-from gateway.core.errors import NotFound
+from gateway.core.errors import InvalidArguments, NotFound
 from gateway.core.extract import Depth, Extract, Extracted
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
@@ -75,7 +75,7 @@ class ExportRest:
                 scopes=("audit",),
                 persons=True,
                 query=ExportQuery,
-                refusals=(NotFound,),
+                refusals=(NotFound, InvalidArguments),
             ),
         )
 

@@ -16,6 +16,7 @@ from gateway.adapters.ledger import searching
 from gateway.adapters.ledger.files import COMMON_REASON, DATABASE, connect_readonly
 from gateway.adapters.ledger.searching import search
 from gateway.adapters.ledger.verify import verify
+from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds, parse, term
 from gateway.core.inquiry import Query
 from gateway.core.records import SALT_SIZE, Actor, Draft, EventType
@@ -236,10 +237,20 @@ def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records
     """A search from a time on begins at most a window before the first record of that time or later."""
     for since_us in range(START_US, START_US + 50_000, 500):
         first = next((index for index, record in enumerate(records) if record["ts"] >= since_us), len(records))
-        begin = searching._size_before(db, since_us)
+        begin = searching.size_before(db, since_us)
         assert begin <= first
         later = [row[0] for row in db.execute("select size from checkpoints where size > ? order by size", (begin,))]
         assert not later or first < later[0]
+
+
+def test_a_search_that_looks_at_too_much_is_refused_and_harms_no_other(db: sqlite3.Connection) -> None:
+    """Walking the log for what is found by nothing has a bound; the connection is as good as before."""
+    wide = Query(terms=parse(" ".join(f"-reason:*a*{n}*{n}" for n in range(20)), 0).terms, limit=1000)
+    with pytest.raises(InvalidArguments, match="too much of the log"):
+        search(db, wide, most_steps=50_000)
+    assert search(db, Query(limit=1), most_steps=50_000)
+    assert not db.in_transaction
+    assert search(db, wide) == search(db, wide)
 
 
 def test_the_log_is_sound_by_its_own_check(folder: Path) -> None:

@@ -76,9 +76,12 @@ class FakeReader:
     records: list[LogRecord] = field(default_factory=list)
     payloads: dict[tuple[str, str], Any] = field(default_factory=dict)
     said: dict[int, tuple[Mapping[str, Any] | None, bytes | None]] = field(default_factory=dict)
+    refusal: GatewayError | None = None
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
-        """Matching records in log order."""
+        """Matching records in log order, unless searches are refused."""
+        if self.refusal is not None:
+            raise self.refusal
         return tuple(record for record in self.records if _matches(record, query))[: query.limit]
 
     async def decisions(self, query: Query) -> tuple[Recorded, ...]:

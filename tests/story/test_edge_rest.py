@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
-from gateway.core.errors import Unavailable
+from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import Options
 from tests.edge_world import PERSON, Edge, Raw
 from tests.fakes.callers import AGENT, RUN
@@ -312,6 +312,17 @@ async def test_the_log_is_searched_in_words() -> None:
 
 
 @pytest.mark.requirement("AUDIT-2")
+async def test_a_search_that_would_look_at_too_much_is_refused_and_recorded() -> None:
+    """It says what to name; that somebody tried it is in the log."""
+    edge = Edge()
+    edge.reader.refusal = InvalidArguments("the search would look at too much of the log: name a run")
+    async with edge.client("auditor") as auditor:
+        answer = await auditor.get("/v1/audit/records?q=-agent:clerk")
+    assert (answer.status_code, "name a run" in answer.json()["detail"]) == (422, True)
+    ((by, searched),) = edge.searches.recorded
+    assert (by, searched.text, searched.results) == ("eve", "-agent:clerk", 0)
+
+
 async def test_every_search_is_recorded_before_it_is_answered() -> None:
     """Who searched by what, and how much was found; where that cannot be recorded, nothing is told."""
     edge = Edge()
