@@ -96,6 +96,7 @@ class View(StrEnum):
     RUN = "run"
     APPROVAL = "approval"
     APPROVALS = "approvals"
+    HOLDS = "holds"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from gateway.core.custody import Hold, Target
+from gateway.core.custody import Hold, Seen, Target, View
 from gateway.core.desk import Desk
 from gateway.core.errors import Conflict, InvalidArguments, NotFound, Unavailable
+from gateway.core.records import Role
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
+
+_NAMED = 200  # records in one record of who saw them
 
 
 class TargetGiven(Model):
@@ -60,6 +63,7 @@ class CustodyRest:
     def __init__(self, desk: Desk, issuer: str) -> None:
         """``issuer`` is the one of the local tokens."""
         self._custody = desk.custody
+        self._views = desk.views
         self._issuer = issuer
 
     def operations(self) -> Sequence[Operation]:
@@ -91,6 +95,7 @@ class CustodyRest:
                 HoldList,
                 scopes=("audit", "admin"),
                 persons=True,
+                refusals=(Unavailable,),
             ),
             Operation(
                 "POST",
@@ -124,9 +129,14 @@ class CustodyRest:
         done = await self._custody.erase(asked.visit.principal, self._target(asked.body), asked.body.why)
         return shown(ErasureShown(runs=done.runs, keys=done.keys, complete=done.complete))
 
-    async def list(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
-        """Those in force."""
-        return shown(HoldList(holds=tuple(_shown(hold) for hold in await self._custody.holds())))
+    async def list(self, asked: Asked) -> Reply:
+        """Those in force; that their reasons were read is recorded."""
+        holds = await self._custody.holds()
+        opened = [hold.index for hold in holds if hold.why is not None]
+        for at in range(0, len(opened), _NAMED):
+            which = {"records": opened[at : at + _NAMED]}
+            await self._views.record(asked.visit.principal, Seen(View.HOLDS, (Role.REASONS,), which))
+        return shown(HoldList(holds=tuple(map(_shown, holds))))
 
     async def hold(self, asked: Asked) -> Reply:
         """Set one."""
