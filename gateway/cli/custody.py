@@ -54,7 +54,10 @@ def hold() -> None:
 def set_(reach: Reach, **given: Any) -> None:
     """Hold a run, or all of a user."""
     found = reach.post("/v1/audit/holds", _body(given))
-    answer(found, [f"held   {found['target']}"])
+    lines = [f"held   {found['target']}", f"keeps  {found['keys']} data keys now, and what comes later"]
+    if not found["keys"]:
+        lines.append("the log holds nothing of it: is the name right, and --issuer?")
+    answer(found, lines)
 
 
 @hold.command()

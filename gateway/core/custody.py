@@ -46,12 +46,14 @@ class Hold:
         since_us: when it was set.
         index: the record that set it.
         why: as it was given.
+        keys: how many data keys it kept when it was set; None where nobody counted.
     """
 
     target: str
     since_us: int
     index: int
     why: str | None
+    keys: int | None = None
 
 
 class CustodyDesk(Protocol):

@@ -43,6 +43,10 @@ class HoldShown(Model):
     since_us: int
     index: int = Field(description="The record that set it.")
     why: str | None = None
+    keys: int | None = Field(
+        None,
+        description="How many data keys it keeps, in the answer to setting it; 0 for a user nobody knows.",
+    )
 
 
 class HoldList(Model):
@@ -157,4 +161,4 @@ class CustodyRest:
 
 
 def _shown(hold: Hold) -> HoldShown:
-    return HoldShown(target=hold.target, since_us=hold.since_us, index=hold.index, why=hold.why)
+    return HoldShown(target=hold.target, since_us=hold.since_us, index=hold.index, why=hold.why, keys=hold.keys)

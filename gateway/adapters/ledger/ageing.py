@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from gateway.adapters.ledger.custody import held
-from gateway.adapters.ledger.sealing import DAY_US, scope_of
+from gateway.adapters.ledger.sealing import DAY_US, LIVE, scope_of
 from gateway.adapters.ledger.searching import size_before
 
 _STEP = 200  # data keys looked at in one question: other readers of the log wait for it
@@ -21,10 +21,6 @@ where c.size > :size and c.low_us < :older
   and r.idx < c.size and r.ts < :older and r.idx >= max(
     :size, coalesce((select size from checkpoints p where p.win < c.win order by p.win desc limit 1), 0)
   )
-"""
-# What was destroyed and put back is not for retention: the next start destroys it again, and says so.
-_KEYS = """
-select id from deks where id > ? and not exists (select 1 from erased where key = deks.id) order by id limit ?
 """
 
 
@@ -55,7 +51,7 @@ def horizon(db: sqlite3.Connection, older_us: int, now_us: int) -> Horizon:
 
 def due(db: sqlite3.Connection, after: str, horizon: Horizon) -> tuple[str | None, list[str]]:
     """The data keys whose time is over, of those behind ``after``; and the last one looked at, None at the end."""
-    keys = [key for (key,) in db.execute(_KEYS, (after, _STEP))]
+    keys = [key for (key,) in db.execute(f"{LIVE} and id > ? order by id limit ?", (after, _STEP))]
     now = held(db)
     in_force = {record_id for (record_id,) in db.execute("select id from holds")}
     over = [key for key in keys if _is_over(db, key, horizon, in_force) and not now.cover(key)]

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.sealing import keys_of_run, scope_of
+from gateway.adapters.ledger.sealing import LIVE, keys_of_run, scope_of
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
 from gateway.core.custody import Erased, Hold, Target
@@ -85,7 +85,10 @@ class Custodian:
             raise NotFound("no such run", cause_code="run")
         name = self._name(target)
         await self._ledger.append([self._holding(by, name, Action.SET, why)])
-        return next(hold for hold in await self.holds() if hold.target == name)
+        mark = self._mark(target)
+        covered = await self._reader.ask(lambda db: _keys_of(db, target.run, mark))
+        hold = next(hold for hold in await self.holds() if hold.target == name)
+        return replace(hold, keys=len(covered))
 
     async def release(self, by: Principal, target: Target, why: str) -> None:
         """End a hold; see ``core.custody.CustodyDesk``."""
@@ -157,7 +160,7 @@ def _keys_of(db: sqlite3.Connection, run_id: str | None, mark: str | None) -> li
     if run_id is not None:
         return keys_of_run(db, run_id)
     runs = [run for (run,) in db.execute(_STARTED, (mark,))]
-    days = [key for (key,) in db.execute("select id from deks where id >= 'day-' and id < 'day.' order by id")]
+    days = [key for (key,) in db.execute(f"{LIVE} and id >= 'day-' and id < 'day.' order by id")]
     return [key for run in runs for key in keys_of_run(db, run)] + [key for key in days if scope_of(key).user == mark]
 
 

@@ -29,6 +29,8 @@ DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
 _DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
 _GENERATION = "+"
+# A key that was destroyed and put back is not for erasure and retention: the next start destroys it again, and says so.
+LIVE = "select id from deks where not exists (select 1 from erased where key = deks.id)"
 _ASKED = frozenset({EventType.DECISION, EventType.REQUEST_REFUSED})
 
 
@@ -90,9 +92,12 @@ def scope_of(dek_id: str) -> Scope:
 
 
 def keys_of_run(db: sqlite3.Connection, run_id: str) -> list[str]:
-    """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure."""
+    """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure.
+
+    Without those that were destroyed and put back.
+    """
     # "~" sorts behind all that ids are made of.
-    rows = db.execute("select id from deks where id >= ? and id < ? || '~' order by id", (run_id, run_id))
+    rows = db.execute(f"{LIVE} and id >= ? and id < ? || '~' order by id", (run_id, run_id))
     return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 
