@@ -17,6 +17,7 @@ from gateway.cli.export.verify import Result, Run, unchecked
 from gateway.cli.lookalikes import guarded
 
 _MOST = 400
+_MOST_LINES = 40
 STYLE = """
 :root { color-scheme: light; --ink: #1d232b; --dim: #5b6673; --line: #d9dee4; --good: #1b6e3c; --bad: #a3261d;
   --wait: #8a5a00; --paper: #fff; --shade: #f5f7f9 }
@@ -65,7 +66,7 @@ _TOTALS = (
     ("tool.outcome_unknown", "outcome unknown"),
     ("redactions", "values redacted"),
 )
-_HEADS = ("Time (UTC)", "Agent", "Tool", "Decision", "Rule", "Approved by", "Outcome")
+_HEADS = ("Time (UTC)", "Agent", "Tool", "Decision", "Rule", "People", "Outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,7 @@ def page(facts: Facts, story: Story, result: Result) -> Iterator[str]:
     yield '<h2>Totals</h2><div class="sums">'
     yield from (f"<div><b>{story.totals[name]:,}</b>{label}</div>" for name, label in _TOTALS)
     yield "</div><h2>Timeline</h2>"
-    if story.left_out:
-        yield f"<p>This page shows the first calls only; {story.left_out:,} more are in records.jsonl.</p>"
+    yield from _left_out(story)
     for run in story.runs.values():
         yield from _run(run, story.words, result.runs.get(run.id))
     yield from _events(story)
@@ -139,8 +139,17 @@ def _proven(result: Result) -> Iterator[str]:
     yield "</ul><p>Checked when the export was made; check it again with a key you have from elsewhere.</p></section>"
     yield '<section class="box not"><h2>What was not</h2><ul>'
     yield "<li>that the key is the log's: whoever reads this must know it from elsewhere</li>"
-    yield from (f"<li>{_text(line)}</li>" for line in unchecked(result))
+    lines = unchecked(result)
+    yield from (f"<li>{_text(line)}</li>" for line in lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        yield f"<li>{len(lines) - _MOST_LINES:,} more, which verify.py tells one by one</li>"
     yield "</ul></section></div>"
+
+
+def _left_out(story: Story) -> Iterator[str]:
+    more = [f"{count:,} more {what}" for what, count in sorted(story.left_out.items()) if count]
+    if more:
+        yield f"<p>This page shows the first of them only; {', '.join(more)} are in records.jsonl.</p>"
 
 
 def _run(run: RunTold, words: dict[str, list[Word]], found: Run | None) -> Iterator[str]:
