@@ -152,7 +152,7 @@ def test_too_many_runs_and_events_are_left_out_and_said() -> None:
     assert "3 more calls, 2 more events, 3 more runs are in records.jsonl" in words
     assert f"{MAX_RUNS + 3:,}decisions: denied" in words
     assert found.tags.count("h3") == MAX_RUNS
-    assert "65 more, which verify.py tells one by one" in words
+    assert "64 more, which verify.py tells one by one" in words
 
 
 def test_what_tools_answered_is_shown_where_it_was_opened() -> None:

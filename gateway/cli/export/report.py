@@ -40,6 +40,7 @@ dt { color: var(--dim) } dd { margin: 0; overflow-wrap: anywhere }
 table { width: 100%; border-collapse: collapse; font-size: .87rem; table-layout: fixed }
 th { text-align: left; color: var(--dim); font-weight: 600; border-bottom: 2px solid var(--line); padding: .4rem .5rem }
 .calls th:nth-child(3) { width: 27% } .calls th:nth-child(4) { width: 8.5rem } .calls th:nth-child(1) { width: 9rem }
+.events th:nth-child(1) { width: 11rem } .events th:nth-child(2) { width: 13rem }
 td { vertical-align: top; border-bottom: 1px solid var(--line); padding: .45rem .5rem; overflow-wrap: anywhere }
 td.time { font-variant-numeric: tabular-nums } td .said { margin: .2rem 0 0; color: var(--dim) }
 .mark { display: inline-block; border-radius: 3px; padding: 0 .4rem; font-weight: 600; border: 1px solid currentColor }
@@ -201,8 +202,8 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def _events(story: Story) -> Iterator[str]:
-    yield "<h2>Beside the runs</h2><table><thead><tr><th>Time (UTC)</th><th>What</th><th>Details</th></tr></thead>"
-    yield "<tbody>"
+    yield '<h2>Beside the runs</h2><table class="events"><thead><tr><th>Time (UTC)</th><th>What</th><th>Details</th>'
+    yield "</tr></thead><tbody>"
     for at_us, kind, what in story.events:
         yield f'<tr><td class="time">{_text(_moment(at_us))}</td><td>{_text(kind)}</td><td>{_text(what)}</td></tr>'
     yield "</tbody></table>"
