@@ -323,6 +323,20 @@ async def test_a_search_that_would_look_at_too_much_is_refused_and_recorded() ->
     assert (by, searched.text, searched.results) == ("eve", "-agent:clerk", 0)
 
 
+async def test_every_page_of_an_export_is_recorded() -> None:
+    """Also one that begins behind a record: otherwise it would be a way to search that nobody sees."""
+    edge = Edge()
+    edge.reader.records = [record(index, "decision") for index in range(3)]
+    async with edge.client("auditor") as auditor:
+        for query in ("type=decision", "type=decision&after=0", "after=1&payloads=true"):
+            assert (await auditor.get(f"/v1/audit/export?{query}")).status_code == 200
+    assert [(by, action, said["after"]) for by, action, said in edge.changes.recorded] == [
+        ("eve", "log.exported", -1),
+        ("eve", "log.exported", 0),
+        ("eve", "log.payloads_exported", 1),
+    ]
+
+
 async def test_every_search_is_recorded_before_it_is_answered() -> None:
     """Who searched by what, and how much was found; where that cannot be recorded, nothing is told."""
     edge = Edge()
