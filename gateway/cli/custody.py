@@ -1,4 +1,4 @@
-"""``ostiary audit erase`` and ``ostiary audit hold``: what is kept of payloads, and what is not."""
+"""``ostiary audit erase``, ``hold`` and ``hash``: what is kept of payloads, what is not, and who is meant."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -41,6 +41,24 @@ def erase(reach: Reach, **given: Any) -> None:
     if not found["complete"]:
         lines.append("somebody is reading the log: the last copies leave its files once they are done")
     answer(found, lines)
+
+
+@click.command("hash")
+@click.argument("value")
+@click.option("--issuer", help="Who issues the user's tokens [the gateway itself].")
+@click.option("--person", is_flag=True, help="VALUE is a reviewer's person, not a user.")
+@reaching
+def hash_(reach: Reach, value: str, issuer: str | None, *, person: bool) -> None:
+    """Tell what VALUE, a user, stands under in records: `search user:...`, the targets of holds, an export.
+
+    That it was asked is recorded. It works in this direction only.
+    """
+    if person and issuer is not None:
+        raise click.UsageError("--issuer goes with a user")
+    given = {"person": value} if person else {"user": value, "issuer": issuer}
+    body = {name: said for name, said in given.items() if said is not None}
+    found = reach.post("/v1/audit/pseudonyms", body)
+    answer(found, [found["pseudonym"]])
 
 
 @click.group()

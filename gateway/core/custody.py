@@ -22,6 +22,19 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Somebody whom records name by a pseudonym only. Exactly one is set.
+
+    Attributes:
+        subject: (issuer, user) as tokens name the person.
+        person: as reviewers are enrolled.
+    """
+
+    subject: tuple[str, str] | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
     """What an erasure did.
 
@@ -87,6 +100,9 @@ class CustodyDesk(Protocol):
 
     async def holds(self) -> tuple[Hold, ...]:
         """Those in force, oldest first."""
+
+    def pseudonym(self, named: Named) -> str:
+        """What records call them: 32 hexadecimal digits, always the same in this log."""
 
 
 class View(StrEnum):

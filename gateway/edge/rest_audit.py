@@ -28,8 +28,8 @@ class RecordQuery(QueryModel):
         None,
         max_length=MAX_QUERY,
         description="Terms in the query language: `tool:pay.* effect:deny -agent:clerk since:24h`. Fields: agent, "
-        "call, effect, reason, run, since, tool, type, until. `-` in front leaves such records out; values with spaces "
-        "stand in double quotes; `*` in agent, reason, tool and type stands for any characters.",
+        "call, effect, reason, run, since, tool, type, until, user (a pseudonym). `-` in front leaves such records "
+        "out; values with spaces stand in double quotes; `*` in agent, reason, tool and type for any characters.",
     )
     type: str | None = Field(None, max_length=64, description="Record type, e.g. `decision`, or a pattern: `tool.*`.")
     run_id: str | None = Field(None, max_length=64)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from gateway.core.custody import Hold, Seen, Target, View
+from gateway.core.custody import Hold, Named, Seen, Target, View
 from gateway.core.desk import Desk
 from gateway.core.errors import Conflict, InvalidArguments, NotFound, Unavailable
 from gateway.core.records import Role
@@ -23,6 +23,20 @@ class TargetGiven(Model):
     why: str = Field(
         min_length=1, max_length=1000, description="Sealed with the record; name a case here, rather than a person."
     )
+
+
+class NameGiven(Model):
+    """Somebody whom records name by a pseudonym: a user, or a reviewer's person."""
+
+    user: str | None = Field(None, min_length=1, max_length=256, description="As tokens name the person.")
+    issuer: str | None = Field(None, min_length=1, max_length=512, description="Of those tokens; absent = the local.")
+    person: str | None = Field(None, min_length=1, max_length=256, description="As reviewers are enrolled.")
+
+
+class PseudonymShown(Model):
+    """What records call somebody."""
+
+    pseudonym: str
 
 
 class ErasureShown(Model):
@@ -68,12 +82,25 @@ class CustodyRest:
         """``issuer`` is the one of the local tokens."""
         self._custody = desk.custody
         self._views = desk.views
+        self._changes = desk.changes
         self._issuer = issuer
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
         return (
             *self._holding(),
+            Operation(
+                "POST",
+                "/v1/audit/pseudonyms",
+                "findPseudonym",
+                "What a user, or a reviewer's person, is called in records; that it was asked is recorded.",
+                self.find,
+                PseudonymShown,
+                scopes=("audit", "admin"),
+                persons=True,
+                body=NameGiven,
+                refusals=(InvalidArguments, Unavailable),
+            ),
             Operation(
                 "POST",
                 "/v1/audit/erasures",
@@ -132,6 +159,18 @@ class CustodyRest:
         """Destroy the keys."""
         done = await self._custody.erase(asked.visit.principal, self._target(asked.body), asked.body.why)
         return shown(ErasureShown(runs=done.runs, keys=done.keys, complete=done.complete))
+
+    async def find(self, asked: Asked) -> Reply:
+        """Name them, once it is recorded that somebody looks for them."""
+        given: NameGiven = asked.body
+        if (given.user is None) is (given.person is None) or (given.issuer is not None and given.user is None):
+            raise InvalidArguments("name a user or a person (issuer goes with a user)", cause_code="target")
+        named = Named(person=given.person)
+        if given.user is not None:
+            named = Named(subject=(given.issuer or self._issuer, given.user))
+        said = given.model_dump(exclude_none=True)
+        await self._changes.record(asked.visit.principal, "log.pseudonym_asked", said)
+        return shown(PseudonymShown(pseudonym=self._custody.pseudonym(named)))
 
     async def list(self, asked: Asked) -> Reply:
         """Those in force; that their reasons were read is recorded."""

@@ -148,6 +148,28 @@ async def test_an_agent_with_an_auditors_scope_leaves_a_trace(edge: Edge) -> Non
     assert len(edge.views.seen) == 3
 
 
+async def test_who_somebody_is_in_records_is_told_to_auditors_and_recorded(edge: Edge) -> None:
+    """A user of the local issuer or another, or a reviewer's person; agents and others may not ask."""
+    path = "/v1/audit/pseudonyms"
+    for token in ("good", "person", "agent-admin", "run-admin", "noscope"):
+        async with edge.client(token) as client:
+            assert (await client.post(path, json={"user": "u"})).status_code == 403
+    async with edge.client("auditor") as auditor:
+        for body in ({}, {"user": "u", "person": "p"}, {"person": "p", "issuer": "i"}, {"issuer": "i"}, {"user": ""}):
+            assert (await auditor.post(path, json=body)).status_code in {400, 422}
+        assert edge.changes.recorded == []
+        told = [
+            (await auditor.post(path, json=body)).json()["pseudonym"][::-1]
+            for body in ({"user": "u"}, {"user": "u", "issuer": "i"}, {"person": "p"})
+        ]
+    assert told == ["urn:ostiary:local|u", "i|u", "p"]
+    assert [(by, action, said) for by, action, said in edge.changes.recorded] == [
+        ("eve", "log.pseudonym_asked", {"user": "u"}),
+        ("eve", "log.pseudonym_asked", {"user": "u", "issuer": "i"}),
+        ("eve", "log.pseudonym_asked", {"person": "p"}),
+    ]
+
+
 async def test_reading_why_something_is_held_is_recorded(edge: Edge) -> None:
     """The reasons are sealed: who reads the list of holds is named, or it is not shown."""
     async with edge.client("admin") as admin:

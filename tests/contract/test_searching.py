@@ -26,6 +26,7 @@ from tests.ledgers import Books, open_books
 RECORDS = 900
 TOOLS = ("pay.refund", "pay.transfer", "erp.find", "erp.find_order", "up.[x]", "up.?", None)
 AGENTS = ("clerk", "clerk-2", "buyer", None)
+USERS = ("00ff", "ff00", None)
 REASONS = (COMMON_REASON, "scope.not_granted", "limits.sum", "limits.calls")
 TYPES = (
     EventType.DECISION,
@@ -44,7 +45,7 @@ def some_draft(books: Books, chance: random.Random, at_us: int) -> Draft:
     if kind is EventType.DECISION:
         body["effect"] = chance.choice(("allow", "allow", "deny", "needs_approval"))
         body["reasons"] = chance.choices(REASONS, k=chance.randint(0, 3))
-    actor = Actor(chance.choice(AGENTS), "local", None)
+    actor = Actor(chance.choice(AGENTS), "local", chance.choice(USERS))
     call = None if kind is EventType.ADMIN_CHANGE else f"c-{chance.randint(0, 200)}"
     return Draft(books.clock.uuid(), kind, at_us, bytes(SALT_SIZE), actor, None, call, body)
 
@@ -96,6 +97,7 @@ def said(record: dict[str, Any], field: Field) -> list[str]:
         Field.RUN: record["run_id"],
         Field.TOOL: body.get("tool"),
         Field.TYPE: record["type"],
+        Field.USER: record["actor"]["user"],
     }
     if field is Field.REASON:
         return list(body.get("reasons", ()))
@@ -125,6 +127,7 @@ _WORDS = {
     Field.RUN: ("r-1",),
     Field.TOOL: ("pay.*", "pay.refund", "erp.find", "erp.find*", "*", "up.[x]*", "up.?*", "[u]p*", "u?.*", "x"),
     Field.TYPE: ("decision", "key", "admin.change", "re*", "*", "*e*", "credential.*"),
+    Field.USER: ("00ff", "ff00", "x"),
 }
 _FIELDS = st.sampled_from(sorted(_WORDS))
 _TERMS = st.tuples(_FIELDS, st.integers(0, 9), st.booleans()).map(
@@ -175,7 +178,7 @@ def test_more_values_than_are_walked_apart_make_no_difference(
         "\\",
     ],
 )
-@pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL])
+@pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL, Field.USER])
 @pytest.mark.parametrize("negated", [False, True])
 def test_sql_in_a_value_is_a_value(db: sqlite3.Connection, field: Field, value: str, negated: bool) -> None:
     """It is compared and never carried out: nothing has it, everything lacks it."""

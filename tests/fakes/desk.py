@@ -7,7 +7,7 @@ from typing import Any
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.custody import Erased, Hold, Seen, Target
+from gateway.core.custody import Erased, Hold, Named, Seen, Target
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Recorded, RunRequest, Whose
 from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
@@ -212,6 +212,10 @@ class FakeCustody:
     async def holds(self) -> tuple[Hold, ...]:
         """Those remembered."""
         return tuple(self.held.values())
+
+    def pseudonym(self, named: Named) -> str:
+        """Their name backwards."""
+        return "|".join(named.subject or (str(named.person),))[::-1]
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.sealing import LIVE, keys_of_run, scope_of
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
-from gateway.core.custody import Erased, Hold, Target
+from gateway.core.custody import Erased, Hold, Named, Target
 from gateway.core.errors import Conflict, NotFound
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, Actor, Draft, EventType, Payload, Role
@@ -98,6 +98,12 @@ class Custodian:
         """The holds in force; see ``core.custody.CustodyDesk``."""
         return await self._reader.ask(lambda db: _holds(self._reader, db))
 
+    def pseudonym(self, named: Named) -> str:
+        """See ``core.custody.CustodyDesk``."""
+        if named.subject is None:
+            return self._keys.mark("person", str(named.person))
+        return self._keys.mark("user", "|".join(named.subject))
+
     async def retire(self, older_us: int) -> int:
         """Destroy the data keys of ended runs and days whose last record is older; returns how many were destroyed.
 
@@ -145,7 +151,7 @@ class Custodian:
         return self._scribe.draft(EventType.LEGAL_HOLD, Subject(self._scribe.actor(by)), body, _words(why))
 
     def _mark(self, target: Target) -> str | None:
-        return None if target.subject is None else self._keys.mark("user", "|".join(target.subject))
+        return None if target.subject is None else self.pseudonym(Named(target.subject))
 
     def _name(self, target: Target) -> str:
         mark = self._mark(target)

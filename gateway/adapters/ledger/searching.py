@@ -37,6 +37,8 @@ _COLUMNS = {
     Field.RUN: "run_id",
     Field.TOOL: "tool",
     Field.TYPE: "type",
+    # By no index, as it would be another page to write with each commit: name a time, too.
+    Field.USER: "json_extract(cast(leaf as text), '$.actor.user')",
 }
 # Reasons stand in the leaf; the list beside it is for finding them and does not know the most common one.
 _SAYS = (
