@@ -8,12 +8,13 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
-from gateway.adapters.ledger.erasing import Custodian, Retention
+from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
@@ -69,7 +70,9 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
     reader = await stack.enter_async_context(LogReader(settings.state, keys))
-    tree = LogTree(reader)
+    # Another one for people who search, export and erase: no call waits until they have found what they look for.
+    asked = await stack.enter_async_context(LogReader(settings.state, keys))
+    tree = LogTree(asked)
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
     reviewers = ReviewerRegistry(ledger, reader, keys, clock)
     await reviewers.load()
@@ -79,14 +82,14 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    custodian = Custodian(ledger, reader, keys, clock, (runs, approvals))
+    custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(
         log=log,
         runs=runs,
-        reader=reader,
+        reader=asked,
         tree=tree,
-        export=LogExport(reader, keys),
+        export=LogExport(asked, keys),
         searches=SearchLog(ledger, keys, clock),
         changes=ChangeLog(ledger, keys, clock),
         reviewers=reviewers,

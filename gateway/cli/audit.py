@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.custody import erase, hold
+from gateway.cli.custody import erase, hash_, hold
 from gateway.cli.explain import explain
 from gateway.cli.export.command import export
 from gateway.cli.export.evidence import evidence
@@ -26,6 +26,7 @@ audit.add_command(erase)
 audit.add_command(evidence)
 audit.add_command(explain, "why")
 audit.add_command(export)
+audit.add_command(hash_)
 audit.add_command(hold)
 audit.add_command(prove)
 audit.add_command(verify)
@@ -48,9 +49,10 @@ def search(reach: Reach, **given: Any) -> None:
     """List records in log order; every term of QUERY and every option must hold.
 
     QUERY is like 'tool:pay.* effect:deny -agent:clerk since:24h'. Its fields are agent, call, effect, reason, run,
-    since, tool, type and until; - in front leaves such records out, * stands for any characters in agent, reason, tool
-    and type, and a value with spaces stands in double quotes. The options are the same terms, spelt out. A query that
-    begins with - stands after a --. The search itself becomes a record of the log.
+    since, tool, type, until and user (as `ostiary audit hash` tells it); - in front leaves such records out, * stands
+    for any characters in agent, reason, tool and type, and a value with spaces stands in double quotes. The options
+    are the same terms, spelt out. A query that begins with - stands after a --. The search itself becomes a record of
+    the log.
     """
     renamed = {"query": "q", "type_": "type", "since": "since_us", "until": "until_us"}
     given["query"] = given["query"] or None

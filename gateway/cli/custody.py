@@ -1,4 +1,4 @@
-"""``ostiary audit erase`` and ``ostiary audit hold``: what is kept of payloads, and what is not."""
+"""``ostiary audit erase``, ``hold`` and ``hash``: what is kept of payloads, what is not, and who is meant."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -43,6 +43,24 @@ def erase(reach: Reach, **given: Any) -> None:
     answer(found, lines)
 
 
+@click.command("hash")
+@click.argument("value")
+@click.option("--issuer", help="Who issues the user's tokens [the gateway itself].")
+@click.option("--person", is_flag=True, help="VALUE is a reviewer's person, not a user.")
+@reaching
+def hash_(reach: Reach, value: str, issuer: str | None, *, person: bool) -> None:
+    """Tell what VALUE, a user, stands under in records: `search user:...`, the targets of holds, an export.
+
+    That it was asked is recorded. It works in this direction only.
+    """
+    if person and issuer is not None:
+        raise click.UsageError("--issuer goes with a user")
+    given = {"person": value} if person else {"user": value, "issuer": issuer}
+    body = {name: said for name, said in given.items() if said is not None}
+    found = reach.post("/v1/audit/pseudonyms", body)
+    answer(found, [found["pseudonym"]])
+
+
 @click.group()
 def hold() -> None:
     """Keep payloads from erasure and retention."""
@@ -54,7 +72,10 @@ def hold() -> None:
 def set_(reach: Reach, **given: Any) -> None:
     """Hold a run, or all of a user."""
     found = reach.post("/v1/audit/holds", _body(given))
-    answer(found, [f"held   {found['target']}"])
+    lines = [f"held   {found['target']}", f"keeps  {found['keys']} data keys now, and what comes later"]
+    if not found["keys"]:
+        lines.append("the log holds nothing of it: is the name right, and --issuer?")
+    answer(found, lines)
 
 
 @hold.command()

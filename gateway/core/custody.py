@@ -22,6 +22,19 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Somebody whom records name by a pseudonym only. Exactly one is set.
+
+    Attributes:
+        subject: (issuer, user) as tokens name the person.
+        person: as reviewers are enrolled.
+    """
+
+    subject: tuple[str, str] | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
     """What an erasure did.
 
@@ -46,12 +59,14 @@ class Hold:
         since_us: when it was set.
         index: the record that set it.
         why: as it was given.
+        keys: how many data keys it kept when it was set; None where nobody counted.
     """
 
     target: str
     since_us: int
     index: int
     why: str | None
+    keys: int | None = None
 
 
 class CustodyDesk(Protocol):
@@ -86,6 +101,9 @@ class CustodyDesk(Protocol):
     async def holds(self) -> tuple[Hold, ...]:
         """Those in force, oldest first."""
 
+    def pseudonym(self, named: Named) -> str:
+        """What records call them: 32 hexadecimal digits, always the same in this log."""
+
 
 class View(StrEnum):
     """Where a person saw payloads."""
@@ -96,6 +114,7 @@ class View(StrEnum):
     RUN = "run"
     APPROVAL = "approval"
     APPROVALS = "approvals"
+    HOLDS = "holds"
 
 
 @dataclass(frozen=True, slots=True)

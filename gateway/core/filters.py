@@ -44,6 +44,7 @@ class Field(StrEnum):
     TOOL = "tool"
     TYPE = "type"
     UNTIL = "until"
+    USER = "user"
 
 
 TIMES = frozenset({Field.SINCE, Field.UNTIL})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gateway.core.desk import Desk, LogRecord
-from gateway.core.errors import MalformedRequest, NotFound
+from gateway.core.errors import InvalidArguments, MalformedRequest, NotFound
 from gateway.core.filters import MAX_QUERY, FilterError, parse, term
 from gateway.core.filters import Field as Name
 from gateway.core.inquiry import Query, Searched
@@ -28,8 +28,8 @@ class RecordQuery(QueryModel):
         None,
         max_length=MAX_QUERY,
         description="Terms in the query language: `tool:pay.* effect:deny -agent:clerk since:24h`. Fields: agent, "
-        "call, effect, reason, run, since, tool, type, until. `-` in front leaves such records out; values with spaces "
-        "stand in double quotes; `*` in agent, reason, tool and type stands for any characters.",
+        "call, effect, reason, run, since, tool, type, until, user (a pseudonym). `-` in front leaves such records "
+        "out; values with spaces stand in double quotes; `*` in agent, reason, tool and type for any characters.",
     )
     type: str | None = Field(None, max_length=64, description="Record type, e.g. `decision`, or a pattern: `tool.*`.")
     run_id: str | None = Field(None, max_length=64)
@@ -84,6 +84,7 @@ class AuditRest:
                 RecordPage,
                 scopes=("audit",),
                 query=RecordQuery,
+                refusals=(InvalidArguments,),
             ),
             Operation(
                 "GET",
@@ -102,7 +103,11 @@ class AuditRest:
         """Matching records."""
         given: RecordQuery = asked.query
         query = understood(given, asked.visit.call.at_us)
-        found = await self._reader.search(query)
+        try:
+            found = await self._reader.search(query)
+        except InvalidArguments:  # how long it took says something, too
+            await self._searches.record(asked.visit.principal, Searched("records", query, given.q, 0))
+            raise
         await self._searches.record(asked.visit.principal, Searched("records", query, given.q, len(found)))
         return _page(found, query.limit)
 

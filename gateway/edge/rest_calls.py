@@ -18,7 +18,7 @@ from gateway.core.records import ENDINGS, EventType, Role, identifier
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 from gateway.edge.rest_audit import RecordShown, shown_record
-from gateway.edge.rest_runs import may_see
+from gateway.edge.rest_runs import is_viewer, may_see
 
 _MAX_ID = 64
 _MOST = 1000
@@ -146,10 +146,9 @@ class CallRest:
         )
 
     async def _noted(self, asked: Asked, view: View, payloads: Mapping[str, Any]) -> None:
-        # An agent that reads what it was told itself is no viewer.
         roles = [role for role, payload in payloads.items() if payload is not None]
         principal = asked.visit.principal
-        if roles and principal.agent is None and principal.run is None:
+        if roles and is_viewer(principal):
             seen = Seen(view, roles, {"call": identifier(asked.path["id"])})
             await self._desk.views.record(principal, seen)
 

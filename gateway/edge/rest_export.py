@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from gateway.core.desk import Desk
-from gateway.core.errors import NotFound
+from gateway.core.errors import InvalidArguments, NotFound
 from gateway.core.extract import Depth, Extract, Extracted
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
@@ -75,7 +75,7 @@ class ExportRest:
                 scopes=("audit",),
                 persons=True,
                 query=ExportQuery,
-                refusals=(NotFound,),
+                refusals=(NotFound, InvalidArguments),
             ),
         )
 
@@ -84,11 +84,10 @@ class ExportRest:
         given: ExportQuery = asked.query
         depth, query = Depth(given.size, given.payloads), understood(given, asked.visit.call.at_us)
         found = await self._desk.export.page(query, depth)
-        if depth.payloads or query.after < 0:
-            terms = given.model_dump(exclude={"size", "payloads"}, exclude_none=True)
-            said = terms | {"size": found.size}
-            action = "log.payloads_exported" if depth.payloads else "log.exported"
-            await self._desk.changes.record(asked.visit.principal, action, said)
+        terms = given.model_dump(exclude={"size", "payloads"}, exclude_none=True)
+        action = "log.payloads_exported" if depth.payloads else "log.exported"
+        # Every page: who begins behind the first record would search unseen.
+        await self._desk.changes.record(asked.visit.principal, action, terms | {"size": found.size})
         return shown(_page(found))
 
 

@@ -9,7 +9,7 @@ from gateway.core.canonical import encode
 from gateway.core.custody import Seen, View
 from gateway.core.decision_log import event
 from gateway.core.desk import Desk, Recorded
-from gateway.core.errors import NotFound
+from gateway.core.errors import InvalidArguments, NotFound
 from gateway.core.inquiry import Query, Searched
 from gateway.core.ports import PipelineSettings
 from gateway.core.records import Role
@@ -119,6 +119,7 @@ class PolicyRest:
                 scopes=("audit",),
                 persons=True,
                 query=DecisionQuery,
+                refusals=(InvalidArguments,),
             ),
         )
 

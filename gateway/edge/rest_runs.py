@@ -165,7 +165,7 @@ class RunRest:
     async def show(self, asked: Asked) -> Reply:
         """A run the caller may see."""
         run, principal = await self._visible(asked), asked.visit.principal
-        if run.goal is not None and principal.agent is None and principal.run is None:
+        if run.goal is not None and is_viewer(principal):
             await self._desk.views.record(principal, Seen(View.RUN, (Role.RUN,), {"run": identifier(run.id)}))
         return shown(_shown(run))
 
@@ -206,6 +206,15 @@ def may_see(principal: Principal, run: Run) -> bool:
         return principal.run in {None, run.id}
     own = f"{principal.issuer}|{principal.user}|"
     return principal.agent is None and principal.user == run.opened_by and run.principal_key.startswith(own)
+
+
+def is_viewer(principal: Principal) -> bool:
+    """Whether what ``principal`` is shown of payloads is recorded: all but what an agent reads of its own.
+
+    An agent may have been given an auditor's scope, and then reads what others did.
+    """
+    is_person, sees_all = principal.agent is None, principal.scopes & {"audit", "admin"}
+    return principal.run is None and bool(is_person or sees_all)
 
 
 def _shown(run: Run) -> RunShown:

@@ -12,6 +12,7 @@ from gateway.core.records import Role
 from gateway.edge.auth import SCOPES
 from tests.edge_world import ADMIN, Edge
 from tests.fakes.callers import AGENT
+from tests.fakes.callers import RUN as RUN_OF_AGENT
 
 RUN = {"run": "r-1", "why": "case"}
 CALL = "0197a000-0000-7000-8000-00000000c0de"
@@ -126,6 +127,60 @@ async def test_looking_at_a_call_is_recorded(edge: Edge, path: str, view: View) 
         edge.reader.payloads.clear()
         assert (await auditor.get(path)).status_code == 200
     assert len(edge.views.seen) == 2
+
+
+async def test_an_agent_with_an_auditors_scope_leaves_a_trace(edge: Edge) -> None:
+    """It reads what others did, so it is recorded as a person would be; an agent that reads its own is not."""
+    other = replace(AGENT, user="bo", agent="snoop", scopes=frozenset({"audit"}), jti="a-3")
+    edge.world.identity.tokens |= {"snoop": other}
+    edge.world.runs.opened["r-1"] = replace(RUN_OF_AGENT, id="r-1", goal="a goal")
+    async with edge.client("snoop") as snoop:
+        for path in (f"/v1/calls/{CALL}", f"/v1/calls/{CALL}/explain", "/v1/runs/r-1"):
+            assert (await snoop.get(path)).status_code == 200
+    assert [(by, seen.view) for by, seen in edge.views.seen] == [
+        ("bo", View.CALL),
+        ("bo", View.EXPLANATION),
+        ("bo", View.RUN),
+    ]
+    async with edge.client("good") as agent:
+        for path in (f"/v1/calls/{CALL}", f"/v1/calls/{CALL}/explain", "/v1/runs/r-1"):
+            assert (await agent.get(path)).status_code == 200
+    assert len(edge.views.seen) == 3
+
+
+async def test_who_somebody_is_in_records_is_told_to_auditors_and_recorded(edge: Edge) -> None:
+    """A user of the local issuer or another, or a reviewer's person; agents and others may not ask."""
+    path = "/v1/audit/pseudonyms"
+    for token in ("good", "person", "agent-admin", "run-admin", "noscope"):
+        async with edge.client(token) as client:
+            assert (await client.post(path, json={"user": "u"})).status_code == 403
+    async with edge.client("auditor") as auditor:
+        for body in ({}, {"user": "u", "person": "p"}, {"person": "p", "issuer": "i"}, {"issuer": "i"}, {"user": ""}):
+            assert (await auditor.post(path, json=body)).status_code in {400, 422}
+        assert edge.changes.recorded == []
+        told = [
+            (await auditor.post(path, json=body)).json()["pseudonym"][::-1]
+            for body in ({"user": "u"}, {"user": "u", "issuer": "i"}, {"person": "p"})
+        ]
+    assert told == ["urn:ostiary:local|u", "i|u", "p"]
+    assert [(by, action, said) for by, action, said in edge.changes.recorded] == [
+        ("eve", "log.pseudonym_asked", {"user": "u"}),
+        ("eve", "log.pseudonym_asked", {"user": "u", "issuer": "i"}),
+        ("eve", "log.pseudonym_asked", {"person": "p"}),
+    ]
+
+
+async def test_reading_why_something_is_held_is_recorded(edge: Edge) -> None:
+    """The reasons are sealed: who reads the list of holds is named, or it is not shown."""
+    async with edge.client("admin") as admin:
+        assert (await admin.get(CHANGES[1])).json() == {"holds": []}
+        assert edge.views.seen == []
+        await admin.post(CHANGES[1], json=RUN)
+    async with edge.client("auditor") as auditor:
+        assert (await auditor.get(CHANGES[1])).status_code == 200
+        assert edge.views.seen == [("eve", Seen(View.HOLDS, (Role.REASONS,), {"records": [7]}))]
+        edge.views.trouble = Unavailable("the audit log cannot be written")
+        assert (await auditor.get(CHANGES[1])).status_code == 503
 
 
 async def test_looking_at_decisions_is_recorded_by_their_places_in_the_log(edge: Edge) -> None:

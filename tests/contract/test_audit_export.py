@@ -77,7 +77,7 @@ def test_a_stranger_accepts_it(world: Exporter, past: Past, bundle: Path) -> Non
     done = check(bundle, "--vkey", world.vkey, "--run", past.run.id)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"sound: 14 records are in the log {world.vkey}")
-    assert "13 opened payloads are what was recorded; 2 reviewers' signatures are good" in done.stdout
+    assert "13 opened payloads are as recorded; 2 reviewers' signatures are good" in done.stdout
     assert f"run {past.run.id}: whole, from its start to its end: 11 records" in done.stdout
     assert "not checked: that the selection is complete" in done.stdout
 

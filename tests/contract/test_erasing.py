@@ -9,12 +9,15 @@ from pathlib import Path
 import anyio
 import pytest
 
+from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.keys import StateRefused
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest
 from gateway.core.errors import Conflict, NotFound
+from gateway.core.extract import Depth
+from gateway.core.inquiry import Query
 from gateway.core.records import EventType, Role
 from tests.approval_world import OPERATOR, Person, open_door
 from tests.clock import StepClock
@@ -187,8 +190,9 @@ async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> Non
     async with open_books(tmp_path) as books:
         run, _ = await ended(books)
         hold = await books.custodian.hold(OPERATOR, Target(run=run), "case 11")
-        assert (hold.target, hold.why) == (f"run:{run}", "case 11")
-        await books.custodian.hold(OPERATOR, Target(subject=BOB), "case 12")
+        assert (hold.target, hold.why, hold.keys) == (f"run:{run}", "case 11", 1)
+        # Who is not known yet may come later; a misspelt name shows by what it keeps.
+        assert (await books.custodian.hold(OPERATOR, Target(subject=BOB), "case 12")).keys == 0
         theirs, _ = await ended(books, BOBS)
         with pytest.raises(Conflict):
             await books.custodian.hold(OPERATOR, Target(run=run), "twice")
@@ -331,6 +335,17 @@ async def test_a_key_put_back_under_a_running_gateway_opens_nothing(state: Path)
         (run, *_) = books.records(EventType.ERASURE)[0]["body"]["keys"]
         call = next(record["call_id"] for record in books.records() if record["run_id"] == run and record["call_id"])
         assert await books.reader.payload(call, Role.REQUEST) is None
+        page = await LogExport(books.reader, books.keys).page(Query(run_id=run), Depth(payloads=True))
+        assert page.records
+        assert not any(record.payloads for record in page.records)
+        # Nor is it destroyed twice: that is for the next start, which says why.
+        with pytest.raises(NotFound):
+            await books.custodian.erase(OPERATOR, Target(run=run), "again")
+        await books.custodian.retire(2**53)
+        assert run in wrapped(state)
+    problems = [finding.problem for finding in check(state).findings]
+    assert problems
+    assert all("is there again" in problem for problem in problems)
 
 
 async def test_an_older_database_is_refused(state: Path) -> None:

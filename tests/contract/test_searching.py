@@ -16,6 +16,7 @@ from gateway.adapters.ledger import searching
 from gateway.adapters.ledger.files import COMMON_REASON, DATABASE, connect_readonly
 from gateway.adapters.ledger.searching import search
 from gateway.adapters.ledger.verify import verify
+from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds, parse, term
 from gateway.core.inquiry import Query
 from gateway.core.records import SALT_SIZE, Actor, Draft, EventType
@@ -25,6 +26,7 @@ from tests.ledgers import Books, open_books
 RECORDS = 900
 TOOLS = ("pay.refund", "pay.transfer", "erp.find", "erp.find_order", "up.[x]", "up.?", None)
 AGENTS = ("clerk", "clerk-2", "buyer", None)
+USERS = ("00ff", "ff00", None)
 REASONS = (COMMON_REASON, "scope.not_granted", "limits.sum", "limits.calls")
 TYPES = (
     EventType.DECISION,
@@ -43,7 +45,7 @@ def some_draft(books: Books, chance: random.Random, at_us: int) -> Draft:
     if kind is EventType.DECISION:
         body["effect"] = chance.choice(("allow", "allow", "deny", "needs_approval"))
         body["reasons"] = chance.choices(REASONS, k=chance.randint(0, 3))
-    actor = Actor(chance.choice(AGENTS), "local", None)
+    actor = Actor(chance.choice(AGENTS), "local", chance.choice(USERS))
     call = None if kind is EventType.ADMIN_CHANGE else f"c-{chance.randint(0, 200)}"
     return Draft(books.clock.uuid(), kind, at_us, bytes(SALT_SIZE), actor, None, call, body)
 
@@ -95,6 +97,7 @@ def said(record: dict[str, Any], field: Field) -> list[str]:
         Field.RUN: record["run_id"],
         Field.TOOL: body.get("tool"),
         Field.TYPE: record["type"],
+        Field.USER: record["actor"]["user"],
     }
     if field is Field.REASON:
         return list(body.get("reasons", ()))
@@ -124,6 +127,7 @@ _WORDS = {
     Field.RUN: ("r-1",),
     Field.TOOL: ("pay.*", "pay.refund", "erp.find", "erp.find*", "*", "up.[x]*", "up.?*", "[u]p*", "u?.*", "x"),
     Field.TYPE: ("decision", "key", "admin.change", "re*", "*", "*e*", "credential.*"),
+    Field.USER: ("00ff", "ff00", "x"),
 }
 _FIELDS = st.sampled_from(sorted(_WORDS))
 _TERMS = st.tuples(_FIELDS, st.integers(0, 9), st.booleans()).map(
@@ -174,7 +178,7 @@ def test_more_values_than_are_walked_apart_make_no_difference(
         "\\",
     ],
 )
-@pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL])
+@pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL, Field.USER])
 @pytest.mark.parametrize("negated", [False, True])
 def test_sql_in_a_value_is_a_value(db: sqlite3.Connection, field: Field, value: str, negated: bool) -> None:
     """It is compared and never carried out: nothing has it, everything lacks it."""
@@ -236,10 +240,20 @@ def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records
     """A search from a time on begins at most a window before the first record of that time or later."""
     for since_us in range(START_US, START_US + 50_000, 500):
         first = next((index for index, record in enumerate(records) if record["ts"] >= since_us), len(records))
-        begin = searching._size_before(db, since_us)
+        begin = searching.size_before(db, since_us)
         assert begin <= first
         later = [row[0] for row in db.execute("select size from checkpoints where size > ? order by size", (begin,))]
         assert not later or first < later[0]
+
+
+def test_a_search_that_looks_at_too_much_is_refused_and_harms_no_other(db: sqlite3.Connection) -> None:
+    """Walking the log for what is found by nothing has a bound; the connection is as good as before."""
+    wide = Query(terms=parse(" ".join(f"-reason:*a*{n}*{n}" for n in range(20)), 0).terms, limit=1000)
+    with pytest.raises(InvalidArguments, match="too much of the log"):
+        search(db, wide, most_steps=50_000)
+    assert search(db, Query(limit=1), most_steps=50_000)
+    assert not db.in_transaction
+    assert search(db, wide) == search(db, wide)
 
 
 def test_the_log_is_sound_by_its_own_check(folder: Path) -> None:

@@ -55,6 +55,10 @@ def test_a_user_is_erased_whole(house: House) -> None:
     for run, token in runs:
         assert gateway.call(token, "api.thing", {"id": "1"}).status_code == 200
         gateway.ask("run", "end", run)
+    mark = gateway.ask("audit", "hash", "kim")["pseudonym"]
+    found = gateway.ask("audit", "search", f"user:{mark} type:run.started")["records"]
+    assert {record["run_id"] for record in found} == {run for run, _ in runs}
+    assert mark != gateway.ask("audit", "hash", "kim", "--person")["pseudonym"]
     done = gateway.ask("audit", "erase", "--subject", "kim", "--why", "case 2")
     assert (done["runs"], done["complete"]) == (2, True)
     (record,) = [one for one in gateway.records(type="erasure") if one["body"]["cause"] == "subject"]

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
-from gateway.core.custody import Erased, Hold, Seen, Target
+from gateway.core.custody import Erased, Hold, Named, Seen, Target
 from gateway.core.desk import Ballot, Desk, Dossier, Enrolment, LiveLease, LogRecord, Recorded, RunRequest, Whose
 from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Unavailable
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
@@ -76,9 +76,12 @@ class FakeReader:
     records: list[LogRecord] = field(default_factory=list)
     payloads: dict[tuple[str, str], Any] = field(default_factory=dict)
     said: dict[int, tuple[Mapping[str, Any] | None, bytes | None]] = field(default_factory=dict)
+    refusal: GatewayError | None = None
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
-        """Matching records in log order."""
+        """Matching records in log order, unless searches are refused."""
+        if self.refusal is not None:
+            raise self.refusal
         return tuple(record for record in self.records if _matches(record, query))[: query.limit]
 
     async def decisions(self, query: Query) -> tuple[Recorded, ...]:
@@ -209,6 +212,10 @@ class FakeCustody:
     async def holds(self) -> tuple[Hold, ...]:
         """Those remembered."""
         return tuple(self.held.values())
+
+    def pseudonym(self, named: Named) -> str:
+        """Their name backwards."""
+        return "|".join(named.subject or (str(named.person),))[::-1]
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
-from gateway.core.errors import Unavailable
+from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import Options
 from tests.edge_world import PERSON, Edge, Raw
 from tests.fakes.callers import AGENT, RUN
@@ -309,6 +309,31 @@ async def test_the_log_is_searched_in_words() -> None:
         ):
             answer = await auditor.get("/v1/audit/records", params=params)
             assert (answer.status_code, answer.json()["detail"]) == (400, words)
+
+
+async def test_a_search_that_would_look_at_too_much_is_refused_and_recorded() -> None:
+    """It says what to name; that somebody tried it is in the log."""
+    edge = Edge()
+    edge.reader.refusal = InvalidArguments("the search would look at too much of the log: name a run")
+    async with edge.client("auditor") as auditor:
+        answer = await auditor.get("/v1/audit/records?q=-agent:clerk")
+    assert (answer.status_code, "name a run" in answer.json()["detail"]) == (422, True)
+    ((by, searched),) = edge.searches.recorded
+    assert (by, searched.text, searched.results) == ("eve", "-agent:clerk", 0)
+
+
+async def test_every_page_of_an_export_is_recorded() -> None:
+    """Also one that begins behind a record: otherwise it would be a way to search that nobody sees."""
+    edge = Edge()
+    edge.reader.records = [record(index, "decision") for index in range(3)]
+    async with edge.client("auditor") as auditor:
+        for query in ("type=decision", "type=decision&after=0", "after=1&payloads=true"):
+            assert (await auditor.get(f"/v1/audit/export?{query}")).status_code == 200
+    assert [(by, action, said["after"]) for by, action, said in edge.changes.recorded] == [
+        ("eve", "log.exported", -1),
+        ("eve", "log.exported", 0),
+        ("eve", "log.payloads_exported", 1),
+    ]
 
 
 @pytest.mark.requirement("AUDIT-2")

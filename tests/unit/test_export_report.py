@@ -11,7 +11,7 @@ import pytest
 
 from gateway.cli.export.collecting import Opened, Row
 from gateway.cli.export.report import STYLE, Facts, page
-from gateway.cli.export.story import MAX_CALLS, Story
+from gateway.cli.export.story import MAX_CALLS, MAX_EVENTS, MAX_RUNS, Story
 from gateway.cli.export.verify import Result, Run
 
 FACTS = Facts("The run r1", "2026-03-02T10:00:00+00:00", "ostiary 1", opened=True)
@@ -131,8 +131,42 @@ def test_too_many_calls_are_left_out_and_said() -> None:
     """Totals are over all of them."""
     rows = [row(at, "decision", DECISION, call_id=f"c{at}") for at in range(MAX_CALLS + 7)]
     words = "".join(told(*rows).words)
-    assert "7 more are in records.jsonl" in words
+    assert "7 more calls are in records.jsonl" in words
     assert f"{MAX_CALLS + 7:,}decisions: denied" in words
+
+
+def test_too_many_runs_and_events_are_left_out_and_said() -> None:
+    """The page stays one that somebody can read, and totals are over all; so is the list of what was not checked."""
+    rows = [
+        one
+        for at in range(MAX_RUNS + 3)
+        for one in (
+            row(2 * at, "run.started", {}, run_id=f"r{at}", call_id=None),
+            row(2 * at + 1, "decision", DECISION, run_id=f"r{at}", call_id=f"c{at}"),
+        )
+    ]
+    rows += [row(9_000 + at, "key", {}, run_id=None, call_id=None) for at in range(MAX_EVENTS + 2)]
+    result = Result(key="log.test+00000000+AA", unchecked=[f"line {at}" for at in range(100)])
+    found = told(*rows, result=result)
+    words = "".join(found.words)
+    assert "3 more calls, 2 more events, 3 more runs are in records.jsonl" in words
+    assert f"{MAX_RUNS + 3:,}decisions: denied" in words
+    assert found.tags.count("h3") == MAX_RUNS
+    assert "64 more, which verify.py tells one by one" in words
+
+
+def test_what_tools_answered_is_shown_where_it_was_opened() -> None:
+    """In their words, or as JSON where there are none."""
+    said = {"content": [{"type": "text", "text": "no such zone"}, {"type": "image"}], "isError": True}
+    rows = [
+        row(0, "tool.completed", {}, ("result", said)),
+        row(1, "tool.completed", {}, ("result", {"content": [], "structuredContent": {"a": 1}}), call_id="c2"),
+        row(2, "tool.completed", {}, ("result", ["odd"]), call_id="c3"),
+    ]
+    words = "".join(told(*rows).words)
+    assert "answer: no such zone" in words
+    assert 'answer: {"a": 1}' in words
+    assert "another form" in words
 
 
 def test_a_call_is_told_in_one_line() -> None:

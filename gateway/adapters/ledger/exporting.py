@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 
 from gateway.adapters.ledger.files import PAYLOAD_SLOTS
 from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.reading import LIVE_KEY, LogReader
 from gateway.adapters.ledger.sealing import commitment_key, unseal, unwrap
 from gateway.adapters.ledger.tree import newest_note, node
 from gateway.core.desk import LogRecord
@@ -74,7 +74,7 @@ class LogExport:
             if ref["role"] == Role.LEASE:
                 continue  # a token's accessor is for the gateway alone, which may still have to end that token
             dek, pid = ref["dek"], record.index * PAYLOAD_SLOTS + slot
-            key = db.execute("select wrapped from deks where id = ?", (dek,)).fetchone()
+            key = db.execute(LIVE_KEY, (dek,)).fetchone()
             row = db.execute("select sealed from payloads where pid = ?", (pid,)).fetchone()
             if key is not None and row is not None:  # otherwise erased
                 content = unseal(unwrap(kek, dek, key[0]), record.body["id"], ref["role"], row[0])

@@ -46,7 +46,8 @@ select run_id, expires <= :now from (
 
 _OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
 
-_LIVE_KEY = "select wrapped from deks where id = ? and not exists (select 1 from erased where key = deks.id)"
+# A key that was destroyed stays so, even where somebody put it back.
+LIVE_KEY = "select wrapped from deks where id = ? and not exists (select 1 from erased where key = deks.id)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +284,7 @@ class LogReader:
         return None, ""
 
     def _opened(self, db: sqlite3.Connection, pid: int, record_id: str, ref: Mapping[str, Any]) -> bytes | None:
-        # A key that was destroyed stays so, even where somebody put it back.
-        key_row = db.execute(_LIVE_KEY, (ref["dek"],)).fetchone()
+        key_row = db.execute(LIVE_KEY, (ref["dek"],)).fetchone()
         row = db.execute("select sealed from payloads where pid = ?", (pid,)).fetchone()
         if key_row is None or row is None:
             return None

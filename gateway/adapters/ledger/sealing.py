@@ -25,10 +25,12 @@ NONCE_SIZE = 12
 _KEY_SIZE = 32
 _TAG_SIZE = 16
 WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
-_DAY_US = 86_400_000_000
+DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
 _DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
 _GENERATION = "+"
+# A key that was destroyed and put back is not for erasure and retention: the next start destroys it again, and says so.
+LIVE = "select id from deks where not exists (select 1 from erased where key = deks.id)"
 _ASKED = frozenset({EventType.DECISION, EventType.REQUEST_REFUSED})
 
 
@@ -49,7 +51,7 @@ def data_key_id(draft: Draft) -> str:
     """The data key of a record's payloads, in its first generation."""
     if draft.run_id is not None:
         return draft.run_id
-    day = draft.at_us // _DAY_US
+    day = draft.at_us // DAY_US
     if draft.type is EventType.REVIEWER_ENROLLED:  # good for as long as the reviewer's key is
         return f"{_REVIEWER}{draft.body['key']}"
     if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
@@ -84,15 +86,18 @@ def scope_of(dek_id: str) -> Scope:
     for prefix in (_DAY, _HOLD):
         if name.startswith(prefix):
             day, _, rest = name.removeprefix(prefix).partition(".")
-            over_us = (int(day) + 1) * _DAY_US
+            over_us = (int(day) + 1) * DAY_US
             return Scope(None, over_us, hold=rest) if prefix == _HOLD else Scope(None, over_us, rest or None)
     return Scope(name)
 
 
 def keys_of_run(db: sqlite3.Connection, run_id: str) -> list[str]:
-    """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure."""
+    """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure.
+
+    Without those that were destroyed and put back.
+    """
     # "~" sorts behind all that ids are made of.
-    rows = db.execute("select id from deks where id >= ? and id < ? || '~' order by id", (run_id, run_id))
+    rows = db.execute(f"{LIVE} and id >= ? and id < ? || '~' order by id", (run_id, run_id))
     return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 

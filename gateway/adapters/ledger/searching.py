@@ -8,12 +8,13 @@ import heapq
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from operator import itemgetter
 from typing import Any
 
 from gateway.adapters.ledger.files import COMMON_REASON, COMMON_TYPES, RARE_EFFECT, RARE_TYPE
 from gateway.core.decision import Effect
+from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds
 from gateway.core.inquiry import Query
 from gateway.core.records import EventType
@@ -21,6 +22,14 @@ from gateway.core.records import EventType
 _MAX_LIMIT = 1000
 # Values a pattern may become; beyond it, the log is walked in order and held against the pattern.
 _MAX_STREAMS = 64
+# Instructions of the database in one search: ten million records looked at by a simple term; some seconds.
+_MOST_STEPS = 30_000_000
+_BEAT = 10_000  # instructions between two looks at how many there were
+_INTERRUPTED = "interrupted"
+_TOO_WIDE = (
+    "the search would look at too much of the log: name a run, a tool, an agent or a time (since:, until:), or leave "
+    "out patterns and -reason:"
+)
 _COLUMNS = {
     Field.AGENT: "agent",
     Field.CALL: "call_id",
@@ -28,6 +37,8 @@ _COLUMNS = {
     Field.RUN: "run_id",
     Field.TOOL: "tool",
     Field.TYPE: "type",
+    # By no index, as it would be another page to write with each commit: name a time, too.
+    Field.USER: "json_extract(cast(leaf as text), '$.actor.user')",
 }
 # Reasons stand in the leaf; the list beside it is for finding them and does not know the most common one.
 _SAYS = (
@@ -57,14 +68,26 @@ class _Where:
         self.values += values
 
 
-def search(db: sqlite3.Connection, query: Query) -> list[tuple[int, bytes]]:
-    """Index and leaf of the records that match, in log order, from one snapshot."""
+def search(db: sqlite3.Connection, query: Query, most_steps: int = _MOST_STEPS) -> list[tuple[int, bytes]]:
+    """Index and leaf of the records that match, in log order, from one snapshot.
+
+    Raises:
+        InvalidArguments: it would take more than about ``most_steps`` of the database's instructions.
+    """
+    budget = count(1)
+    # Who asks for what nothing is found by must not keep the machine busy for everybody else.
+    db.set_progress_handler(lambda: next(budget) * _BEAT > most_steps, _BEAT)
     db.execute("begin")
     try:
         streams = [db.execute(statement, values) for statement, values in _statements(db, query)]
         found = _once(heapq.merge(*streams, key=itemgetter(0)))
         return list(islice(found, max(1, min(query.limit, _MAX_LIMIT))))
+    except sqlite3.OperationalError as error:
+        if str(error) != _INTERRUPTED:
+            raise
+        raise InvalidArguments(_TOO_WIDE, cause_code="query_cost") from None
     finally:
+        db.set_progress_handler(None, 0)
         db.execute("rollback")
 
 
@@ -162,7 +185,7 @@ def _glob(term: Term) -> str:
 def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
     after = query.after
     if query.since_us is not None:
-        after = max(after, _size_before(db, query.since_us) - 1)
+        after = max(after, size_before(db, query.since_us) - 1)
         where.add("ts >= ?", query.since_us)
     if query.until_us is not None:
         where.add("ts <= ?", query.until_us)
@@ -170,7 +193,8 @@ def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
     where.add("{idx} > ?", after)
 
 
-def _size_before(db: sqlite3.Connection, since_us: int) -> int:
+def size_before(db: sqlite3.Connection, since_us: int) -> int:
+    """So many records from the log's beginning on have times before ``since_us``, rounded down to a checkpoint."""
     # The latest time up to each checkpoint never falls, however the clock was set: the place is found by halving.
     size, low = 0, 0
     (high,) = db.execute("select coalesce(max(win), -1) from checkpoints").fetchone()

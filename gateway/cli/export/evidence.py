@@ -47,7 +47,10 @@ def _policy(line: Line) -> dict[str, Any]:
     found = line.get(f"/v1/policy/revisions/{standing['revision']}")
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in found["modules"]}
     digests["data.json"] = hashlib.sha256(found["data"].encode()).hexdigest()
-    return {**standing, "sha256": digests}
+    # What stands behind a ? may be what opens the address.
+    places = [place.partition("?")[0] for place in standing["origin"]]
+    layers = [{**one, "origin": one["origin"].partition("?")[0]} for one in standing["deny_only"]]
+    return {**standing, "origin": places, "deny_only": layers, "sha256": digests}
 
 
 def _reviewers(line: Line, *, named: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gateway.cli.export.verify import Result, Run, unchecked
 from gateway.cli.lookalikes import guarded
 
 _MOST = 400
+_MOST_LINES = 40
 STYLE = """
 :root { color-scheme: light; --ink: #1d232b; --dim: #5b6673; --line: #d9dee4; --good: #1b6e3c; --bad: #a3261d;
   --wait: #8a5a00; --paper: #fff; --shade: #f5f7f9 }
@@ -39,6 +40,7 @@ dt { color: var(--dim) } dd { margin: 0; overflow-wrap: anywhere }
 table { width: 100%; border-collapse: collapse; font-size: .87rem; table-layout: fixed }
 th { text-align: left; color: var(--dim); font-weight: 600; border-bottom: 2px solid var(--line); padding: .4rem .5rem }
 .calls th:nth-child(3) { width: 27% } .calls th:nth-child(4) { width: 8.5rem } .calls th:nth-child(1) { width: 9rem }
+.events th:nth-child(1) { width: 11rem } .events th:nth-child(2) { width: 13rem }
 td { vertical-align: top; border-bottom: 1px solid var(--line); padding: .45rem .5rem; overflow-wrap: anywhere }
 td.time { font-variant-numeric: tabular-nums } td .said { margin: .2rem 0 0; color: var(--dim) }
 .mark { display: inline-block; border-radius: 3px; padding: 0 .4rem; font-weight: 600; border: 1px solid currentColor }
@@ -65,7 +67,7 @@ _TOTALS = (
     ("tool.outcome_unknown", "outcome unknown"),
     ("redactions", "values redacted"),
 )
-_HEADS = ("Time (UTC)", "Agent", "Tool", "Decision", "Rule", "Approved by", "Outcome")
+_HEADS = ("Time (UTC)", "Agent", "Tool", "Decision", "Rule", "People", "Outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,7 @@ def page(facts: Facts, story: Story, result: Result) -> Iterator[str]:
     yield '<h2>Totals</h2><div class="sums">'
     yield from (f"<div><b>{story.totals[name]:,}</b>{label}</div>" for name, label in _TOTALS)
     yield "</div><h2>Timeline</h2>"
-    if story.left_out:
-        yield f"<p>This page shows the first calls only; {story.left_out:,} more are in records.jsonl.</p>"
+    yield from _left_out(story)
     for run in story.runs.values():
         yield from _run(run, story.words, result.runs.get(run.id))
     yield from _events(story)
@@ -139,8 +140,17 @@ def _proven(result: Result) -> Iterator[str]:
     yield "</ul><p>Checked when the export was made; check it again with a key you have from elsewhere.</p></section>"
     yield '<section class="box not"><h2>What was not</h2><ul>'
     yield "<li>that the key is the log's: whoever reads this must know it from elsewhere</li>"
-    yield from (f"<li>{_text(line)}</li>" for line in unchecked(result))
+    lines = unchecked(result)
+    yield from (f"<li>{_text(line)}</li>" for line in lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        yield f"<li>{len(lines) - _MOST_LINES:,} more, which verify.py tells one by one</li>"
     yield "</ul></section></div>"
+
+
+def _left_out(story: Story) -> Iterator[str]:
+    more = [f"{count:,} more {what}" for what, count in sorted(story.left_out.items()) if count]
+    if more:
+        yield f"<p>This page shows the first of them only; {', '.join(more)} are in records.jsonl.</p>"
 
 
 def _run(run: RunTold, words: dict[str, list[Word]], found: Run | None) -> Iterator[str]:
@@ -192,8 +202,8 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def _events(story: Story) -> Iterator[str]:
-    yield "<h2>Beside the runs</h2><table><thead><tr><th>Time (UTC)</th><th>What</th><th>Details</th></tr></thead>"
-    yield "<tbody>"
+    yield '<h2>Beside the runs</h2><table class="events"><thead><tr><th>Time (UTC)</th><th>What</th><th>Details</th>'
+    yield "</tr></thead><tbody>"
     for at_us, kind, what in story.events:
         yield f'<tr><td class="time">{_text(_moment(at_us))}</td><td>{_text(kind)}</td><td>{_text(what)}</td></tr>'
     yield "</tbody></table>"

@@ -11,6 +11,7 @@ from gateway.core.errors import Pending
 
 # A page is for reading: what is beyond is in records.jsonl, and the page says so.
 MAX_CALLS = 2000
+MAX_RUNS = 500
 MAX_EVENTS = 1000
 _MARK = 8
 _ENDINGS = {
@@ -73,10 +74,10 @@ class Word:
 
 @dataclass(slots=True)
 class Story:
-    """Takes records in log order; memory is bounded, totals are over all of them.
+    """Takes records in log order; what it keeps of runs, calls and events is bounded, totals are over all of them.
 
     Attributes:
-        left_out: calls that are not in ``runs``.
+        left_out: how many of what are not shown: ``runs`` that began, ``calls`` that were decided, ``events``.
         events: (time, type, what) of what happened beside the runs.
     """
 
@@ -87,7 +88,7 @@ class Story:
     revisions: Counter[str] = field(default_factory=Counter)
     first_us: int | None = None
     last_us: int | None = None
-    left_out: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     _kept: int = 0
     _people: dict[str, str] = field(default_factory=dict)
 
@@ -103,15 +104,26 @@ class Story:
         if record["type"] == "approval.decided":
             self._decided(record)
         if record["run_id"] is None:
-            if len(self.events) < MAX_EVENTS:
-                self.events.append((record["ts"], record["type"], _what(record)))
-            return
-        run = self.runs.setdefault(record["run_id"], RunTold(record["run_id"]))
-        take = _OF_RUNS.get(record["type"])
-        if take is not None:
-            take(run, record, opened)
-        elif record["call_id"] is not None:
+            self._event(record)
+        else:
+            self._of_run(record, opened)
+
+    def _event(self, record: Mapping[str, Any]) -> None:
+        if len(self.events) < MAX_EVENTS:
+            self.events.append((record["ts"], record["type"], _what(record)))
+        else:
+            self.left_out["events"] += 1
+
+    def _of_run(self, record: Mapping[str, Any], opened: Mapping[str, bytes]) -> None:
+        take, run = _OF_RUNS.get(record["type"]), self.runs.get(record["run_id"])
+        if run is None and len(self.runs) < MAX_RUNS:
+            run = self.runs[record["run_id"]] = RunTold(record["run_id"])
+        if take is None and record["call_id"] is not None:
             self._call(run, record, opened)
+        elif run is None:
+            self.left_out["runs"] += record["type"] == "run.started"
+        elif take is not None:
+            take(run, record, opened)
 
     def _decided(self, record: Mapping[str, Any]) -> None:
         body = record["body"]
@@ -119,12 +131,12 @@ class Story:
         who = self._people.get(body["key"]) or f"person {body['person'][:_MARK]}"
         self.words.setdefault(body["approval"], []).append(Word(record["ts"], body["verdict"], who, body["key"]))
 
-    def _call(self, run: RunTold, record: Mapping[str, Any], opened: Mapping[str, bytes]) -> None:
+    def _call(self, run: RunTold | None, record: Mapping[str, Any], opened: Mapping[str, bytes]) -> None:
         self._count(record)
-        call = run.calls.get(record["call_id"])
+        call = None if run is None else run.calls.get(record["call_id"])
         if call is None:
-            if self._kept >= MAX_CALLS:
-                self.left_out += record["type"] in {"decision", "request.refused"}
+            if run is None or self._kept >= MAX_CALLS:
+                self.left_out["calls"] += record["type"] in {"decision", "request.refused"}
                 return
             self._kept += 1
             call = run.calls[record["call_id"]] = Told(record["ts"], record["call_id"])
@@ -190,10 +202,16 @@ def _error(said: dict[str, Any]) -> list[tuple[str, str]]:
     return [("error", " - ".join(str(said[name]) for name in ("detail", "because") if name in said))]
 
 
+def _result(said: dict[str, Any]) -> list[tuple[str, str]]:
+    texts = [one["text"] for one in said.get("content", ()) if "text" in one]
+    return [("answer", " ".join(texts) or json.dumps(said.get("structuredContent", said), ensure_ascii=False))]
+
+
 _READERS: Mapping[str, Callable[[dict[str, Any]], list[tuple[str, str]]]] = {
     "request": _request,
     "reasons": _reasons,
     "error": _error,
+    "result": _result,
 }
 
 
