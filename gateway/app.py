@@ -197,6 +197,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         reviewers=record.reviewers,
         leases=leases or minting.NoLeases(),
         custody=record.custodian,
+        keys=record.keys,
+        witnesses=record.witnesses,
         views=record.views,
         policy=watched,
         pings={name: part.ping for name, part in _parts(ports).items()},

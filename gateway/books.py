@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
@@ -16,11 +17,16 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.viewing import ViewLog
+from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
+from gateway.adapters.witnesses import HttpWitness
+from gateway.core.cosigning import CosignerKey, Witness
 from gateway.core.ports import Clock, Meter
+from gateway.core.witnessing import WitnessMeter
 from gateway.settings import GatewaySettings
 
 
@@ -40,7 +46,13 @@ class Books:
     leases: SignedLeaseJournal
     activations: Activations
     custodian: Custodian
+    keys: KeyRoom
+    witnesses: Witnessing
     views: ViewLog
+
+
+class LogMeter(Meter, WitnessMeter, Protocol):
+    """What is told to operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Means:
     """
 
     clock: Clock
-    meter: Meter
+    meter: LogMeter
     clean: Clean
     url: str
 
@@ -82,6 +94,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
+    room, witnesses = await _countersigned(settings, Log(ledger, reader, keys, clock), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(
@@ -97,5 +110,20 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         leases=leases,
         activations=activations,
         custodian=custodian,
+        keys=room,
+        witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
     )
+
+
+async def _countersigned(
+    settings: GatewaySettings, log: Log, means: Means, stack: AsyncExitStack
+) -> tuple[KeyRoom, Witnessing]:
+    """The log's keys and its witnesses, at work."""
+    given = settings.log
+    named = tuple(Witness(one.name, CosignerKey.parse(one.vkey), one.url) for one in given.witness)
+    room = KeyRoom(log.ledger, log.keys, log.clock, KeyTerms(given.key_overlap_h, named, given.threshold))
+    await stack.enter_async_context(Overlap(room))
+    cosigners = [await stack.enter_async_context(HttpWitness(witness)) for witness in named]
+    rhythm = Rhythm(given.witness_every_s, given.threshold)
+    return room, await stack.enter_async_context(Witnessing(log, cosigners, rhythm, means.meter))

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
 from gateway.settings_identity import IdentitySection
+from gateway.settings_log import LogSection
 from gateway.settings_policy import PolicySection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -274,6 +275,7 @@ class GatewaySettings(BaseSettings):
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     audit: AuditSection = AuditSection()
+    log: LogSection = LogSection()
     approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()

@@ -22,6 +22,27 @@ class Finding:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a key has signed.
+
+    Attributes:
+        vkey: the key, in C2SP form.
+        first: size of the smallest tree it was to sign.
+        last: size of the largest.
+        since_us: time of the record that added it.
+        until_us: time of the record that retired it, or of the newest record that is signed.
+        retired: whether it signs no more.
+    """
+
+    vkey: str
+    first: int
+    last: int
+    since_us: int
+    until_us: int | None
+    retired: bool
+
+
 @dataclass(slots=True)
 class Report:
     """What verification found.
@@ -35,6 +56,8 @@ class Report:
         findings: what is wrong, at most 1000.
         open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
         unchecked: what was not looked at, one sentence each.
+        signers: the keys that signed, oldest first; each tree by all keys that were to sign it.
+        signed_us: time of the newest record that is signed, by the gateway's own clock.
         notices: what is as it was written and worth knowing, one sentence each.
     """
 
@@ -46,6 +69,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     open_calls: tuple[str, ...] = ()
     unchecked: list[str] = field(default_factory=list)
+    signers: tuple[Signing, ...] = ()
+    signed_us: int | None = None
     notices: list[str] = field(default_factory=list)
 
     @property

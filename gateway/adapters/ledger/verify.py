@@ -31,8 +31,10 @@ from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
+from gateway.adapters.ledger.verify_keys import tell_signers, trusted
+from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, EventType
-from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash
 
 _MAX_DAMAGES = 20
 _STEP = 4096  # records from one word on progress to the next
@@ -97,7 +99,7 @@ def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | Non
     try:
         key = VerifierKey.parse(vkey)
         # Before the snapshot is taken: the guard of a running gateway may be behind the database, never ahead of it.
-        landmarks = _landmarks(database.with_name(GUARD), means, key, report)
+        guard = _guard(database.with_name(GUARD), report)
         db = connect_readonly(database)
     except NoteError as error:
         report.add(None, None, f"the public key cannot be used: {error}")
@@ -109,9 +111,12 @@ def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | Non
         db.execute("begin")  # one snapshot, though a gateway may be writing
         for problem in schema_problems(db):
             report.add(None, None, f"the database is not as a gateway makes it: {problem}")
+        history = trusted(db, key, report)
+        landmarks = Landmarks(list(_landmarks(guard, means, history, report)), report)
         contents = Contents(db, report, means.kek, deep=means.deep)
         with _checked_pages(database, report):
-            _Verification(db, key, report, contents, Landmarks(landmarks, report)).run(progress)
+            _Verification(db, history, report, contents, landmarks).run(progress)
+        tell_signers(history, db, report)
     except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
@@ -132,22 +137,30 @@ def _unchecked(means: Means) -> Iterator[str]:
         yield "whether the payloads open and are what the records commit to (their sealed bytes were checked)"
 
 
-def _landmarks(guard: Path, means: Means, key: VerifierKey, report: Report) -> list[Landmark]:
-    found = []
+def _guard(path: Path, report: Report) -> str | None:
     try:
-        found.append(Landmark(f"the guard {GUARD}", open_checkpoint(guard.read_text("utf-8"), key)))
+        return path.read_text("utf-8")
     except FileNotFoundError:
         report.add(
             None, None, f"the rollback guard {GUARD} is missing: the newest records may have been cut off with it"
         )
     except (OSError, ValueError) as error:
         report.add(None, None, f"the rollback guard {GUARD} cannot be used: {error}")
-    if means.checkpoint is not None:
+    return None
+
+
+def _landmarks(guard: str | None, means: Means, history: KeyHistory, report: Report) -> Iterator[Landmark]:
+    kept = (
+        (guard, f"the rollback guard {GUARD}", f"the guard {GUARD}"),
+        (means.checkpoint, "the checkpoint kept elsewhere", "the checkpoint kept elsewhere"),
+    )
+    for note, subject, source in kept:
+        if note is None:
+            continue
         try:
-            found.append(Landmark("the checkpoint kept elsewhere", open_checkpoint(means.checkpoint, key)))
+            yield Landmark(source, history.open(note))
         except NoteError as error:
-            report.add(None, None, f"the checkpoint kept elsewhere cannot be used: {error}")
-    return found
+            report.add(None, None, f"{subject} cannot be used: {error}")
 
 
 @contextmanager
@@ -188,17 +201,17 @@ class _Verification:
     """One pass over a log."""
 
     def __init__(
-        self, db: sqlite3.Connection, key: VerifierKey, report: Report, contents: Contents, landmarks: Landmarks
+        self, db: sqlite3.Connection, history: KeyHistory, report: Report, contents: Contents, landmarks: Landmarks
     ) -> None:
         self._contents = contents
         self._landmarks = landmarks
         self._db = db
-        self._key = key
+        self._history = history
         self._report = report
         self._frontier = Frontier()
         self._chains: dict[str, _Chain] = {}
         self._open_calls: dict[str, int] = {}
-        self._signatures = Signatures(report, key.text)
+        self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
         self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
@@ -324,7 +337,7 @@ class _Verification:
             self._aids.checkpoint(size, *times)
             last = size - 1
             try:
-                checkpoint = open_checkpoint(note, self._key)
+                checkpoint = self._history.open(note)
                 signed = Frontier.decode(size, peaks)
             except NoteError as error:
                 self._report.add(last, None, f"the checkpoint over {size} records was altered: {error}")

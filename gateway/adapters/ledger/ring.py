@@ -1,0 +1,85 @@
+"""The private halves of the log's signing keys, and which of them sign, as the log's records say.
+
+The records decide, the files only hold: a file whose key no record names was never used, one of a retired key is not
+needed any more, and both are removed when the log opens. So a rotation that is killed between any two steps has either
+happened or not.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove_others, write_signer
+from gateway.core.log_keys import KeyHistory
+from gateway.core.tlog import Checkpoint, Signer, VerifierKey
+
+_LOG = logging.getLogger("gateway.ledger")
+
+
+class KeyRing:
+    """Signs what the keys in force must sign. The writer's thread changes it, others only read.
+
+    Attributes:
+        history: as the committed records say.
+    """
+
+    def __init__(self, folder: Path, first: VerifierKey, signers: Iterable[Signer]) -> None:
+        """``signers`` are those whose files are in ``folder``."""
+        self.history = KeyHistory.begun(first)
+        self._folder = folder
+        self._signers = {signer.key.text: signer for signer in signers}
+
+    @property
+    def newest(self) -> Signer:
+        """The key that was added last; it takes part in every signature."""
+        found = self._signers.get(self.history.newest.key.text)
+        return found or next(iter(self._signers.values()))
+
+    def settle(self, history: KeyHistory) -> None:
+        """Take over what records say.
+
+        Raises:
+            StateRefused: the private half of a key in force is not here.
+        """
+        for reign in history.in_force:
+            if not self.has(reign.key):
+                name = LOG_KEY if reign.key == history.first else file_name(reign.key)
+                raise StateRefused(
+                    f"the log is signed by a key that is not here: restore {self._folder / name} from a backup"
+                )
+        self.history = history
+
+    def has(self, key: VerifierKey) -> bool:
+        """Whether the private half of ``key`` is here."""
+        return key.text in self._signers
+
+    def sign(self, checkpoint: Checkpoint, history: KeyHistory) -> str:
+        """The note of ``checkpoint``, signed by each key that ``history`` wants for its size."""
+        lines = [self._signers[key.text].line(checkpoint.text) for key in history.signing(checkpoint.size)]
+        return f"{checkpoint.text}\n{''.join(lines)}"
+
+    def make(self) -> Signer:
+        """A new key, whose file is in place before anything is signed with it.
+
+        Raises:
+            StateRefused: it cannot be written.
+        """
+        private = Ed25519PrivateKey.generate()
+        signer = Signer(self.history.first.name, private)
+        write_signer(self._folder, private, signer)
+        self._signers[signer.key.text] = signer
+        return signer
+
+    def prune(self) -> None:
+        """Remove the files of keys that were retired, or made and never added to the log."""
+        kept = [reign.key for reign in self.history.in_force]
+        try:
+            gone = remove_others(self._folder, self.history.first, kept)
+        except OSError as error:
+            _LOG.warning("the file of a signing key that is not in force cannot be removed: %s", error.strerror)
+            return
+        if gone:
+            _LOG.info("signing keys that are not in force were removed: %s", ", ".join(gone))
+        self._signers = {key.text: self._signers[key.text] for key in kept}

@@ -1,0 +1,61 @@
+"""Which keys may have signed a log: what one public key from elsewhere makes of the log's own records of its keys."""
+
+import sqlite3
+
+from gateway.adapters.ledger.key_records import key_records
+from gateway.adapters.ledger.report import Report, Signing
+from gateway.core.log_keys import KeyHistory, KeyRefused, Reign, key_of
+from gateway.core.tlog import VerifierKey
+
+
+def trusted(db: sqlite3.Connection, key: VerifierKey, report: Report) -> KeyHistory:
+    """The log's keys, of which ``key`` is one; ``key`` alone where the records do not lead to it.
+
+    Each later key is there by the signature of the one before, so what came after ``key`` is trusted for its sake. What
+    came before stands in the tree that ``key`` and its successors sign; and who does not hold one of them cannot end
+    the list with a key of their own, as the older of two keys in force is the only one that is ever retired.
+
+    Raises:
+        sqlite3.Error: the log cannot be read.
+    """
+    history = KeyHistory.begun(key)
+    try:
+        for index, at_us, body in key_records(db):
+            if index == 0:
+                history = KeyHistory.begun(key_of(key.name, body))
+            history = history.after(index, at_us, body)
+    except KeyRefused as error:
+        report.add(None, None, f"the log's records of its keys do not hold: {error}")
+    if all(reign.key != key for reign in history.reigns):
+        return KeyHistory.begun(key)
+    return history
+
+
+def tell_signers(history: KeyHistory, db: sqlite3.Connection, report: Report) -> None:
+    """Say in the report who signed, and up to when: what is covered by the newest good checkpoint.
+
+    Raises:
+        sqlite3.Error: the log cannot be read.
+    """
+    if report.checkpoint is None:
+        return
+    size = report.checkpoint.size
+    report.signed_us = _time(db, size - 1)
+    report.signers = tuple(_signing(reign, size, report.signed_us) for reign in history.reigns if reign.since <= size)
+
+
+def _signing(reign: Reign, size: int, newest_us: int | None) -> Signing:
+    is_over = reign.until is not None and reign.until <= size
+    return Signing(
+        vkey=reign.key.text,
+        first=reign.since,
+        last=(reign.until or size) - 1 if is_over else size,
+        since_us=reign.since_us,
+        until_us=reign.until_us if is_over else newest_us,
+        retired=is_over,
+    )
+
+
+def _time(db: sqlite3.Connection, index: int) -> int | None:
+    row = db.execute("select ts from records where idx = ?", (index,)).fetchone()
+    return None if row is None else int(row[0])
