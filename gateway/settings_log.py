@@ -15,7 +15,7 @@ _RESERVED = (GROUP, NO_QUORUM)
 class WitnessSection(Section):
     """Somebody else's server that cosigns the log's checkpoints (C2SP tlog-witness)."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=64)] = Field(
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] = Field(
         description="Its name in policy files and metrics."
     )
     url: str = Field(

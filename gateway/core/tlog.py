@@ -240,14 +240,17 @@ def split_note(note: str) -> tuple[str, Sequence[str]]:
     return f"{text}\n", signatures[:-1].split("\n")
 
 
-def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
-    """The checkpoint in a note signed by the log's own key.
+def open_checkpoint(note: str, *keys: VerifierKey) -> Checkpoint:
+    """The checkpoint in a note signed by one of the log's own keys.
 
     Raises:
-        NoteError: malformed, not signed by ``key``, or of another origin.
+        NoteError: malformed, signed by none of them, or of another origin than those that signed.
     """
-    checkpoint = Checkpoint.parse(open_note(note, (key,)))
-    if not hmac.compare_digest(checkpoint.origin.encode(), key.name.encode()):
+    text, signers = signers_of(note, keys)
+    if not signers:
+        raise NoteError("the note has no signature by a known key")
+    checkpoint = Checkpoint.parse(text)
+    if not all(hmac.compare_digest(checkpoint.origin.encode(), key.name.encode()) for key in signers):
         raise NoteError("the checkpoint is of another log")
     return checkpoint
 

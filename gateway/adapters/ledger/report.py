@@ -43,6 +43,21 @@ class Signing:
     retired: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """The largest tree that a witness has cosigned; it speaks for all smaller ones.
+
+    Attributes:
+        vkey: the witness's key, in C2SP form.
+        size: of that tree.
+        time_s: when, by the witness's clock, seconds since the epoch.
+    """
+
+    vkey: str
+    size: int
+    time_s: int
+
+
 @dataclass(slots=True)
 class Report:
     """What verification found.
@@ -58,6 +73,8 @@ class Report:
         unchecked: what was not looked at, one sentence each.
         signers: the keys that signed, oldest first; each tree by all keys that were to sign it.
         signed_us: time of the newest record that is signed, by the gateway's own clock.
+        testimonies: the witnesses that have cosigned, whoever they are.
+        witnessed: size of the largest tree that a quorum of the given policy has cosigned; None without such a policy.
         notices: what is as it was written and worth knowing, one sentence each.
     """
 
@@ -71,6 +88,8 @@ class Report:
     unchecked: list[str] = field(default_factory=list)
     signers: tuple[Signing, ...] = ()
     signed_us: int | None = None
+    testimonies: tuple[Testimony, ...] = ()
+    witnessed: int | None = None
     notices: list[str] = field(default_factory=list)
 
     @property

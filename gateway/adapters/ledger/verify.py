@@ -32,6 +32,8 @@ from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
 from gateway.adapters.ledger.verify_keys import tell_signers, trusted
+from gateway.adapters.ledger.verify_witnesses import Witnesses
+from gateway.core.cosigning import TrustPolicy
 from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash
@@ -78,26 +80,29 @@ class Means:
         checkpoint: a signed checkpoint kept elsewhere, which the log must extend.
         kek: the key of the key file ``payload.kek``: each data key is opened.
         deep: open each payload, too, and hold it against its commitment; needs ``kek``.
+        policy: which witnesses must have cosigned.
     """
 
     checkpoint: str | None = None
     kek: bytes | None = field(default=None, repr=False)
     deep: bool = False
+    policy: TrustPolicy | None = None
 
 
 _BARE = Means()
 
 
 def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | None = None) -> Report:
-    """Check the log in ``path`` (its folder or database file) against its public key.
+    """Check the log in ``path`` (its folder or database file) against one of its public keys.
 
+    ``vkey`` may be several, one a line: one that the log knows is enough.
     Whatever is wrong with the files is a finding, never an exception. ``progress`` is told, now and then, how many
     records were read and about how many there are.
     """
     report = Report(unchecked=list(_unchecked(means)))
     database = path / DATABASE if path.is_dir() else path
     try:
-        key = VerifierKey.parse(vkey)
+        keys = [VerifierKey.parse(line) for line in vkey.split() or [""]]
         # Before the snapshot is taken: the guard of a running gateway may be behind the database, never ahead of it.
         guard = _guard(database.with_name(GUARD), report)
         db = connect_readonly(database)
@@ -111,8 +116,10 @@ def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | Non
         db.execute("begin")  # one snapshot, though a gateway may be writing
         for problem in schema_problems(db):
             report.add(None, None, f"the database is not as a gateway makes it: {problem}")
-        history = trusted(db, key, report)
-        landmarks = Landmarks(list(_landmarks(guard, means, history, report)), report)
+        history = trusted(db, keys, report)
+        witnesses = Witnesses(history.first.name, means.policy, report)
+        kept = [*_landmarks(guard, means, history, report), *witnesses.landmarks(db, means.checkpoint)]
+        landmarks = Landmarks(kept, report)
         contents = Contents(db, report, means.kek, deep=means.deep)
         with _checked_pages(database, report):
             _Verification(db, history, report, contents, landmarks).run(progress)

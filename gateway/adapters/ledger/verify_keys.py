@@ -1,6 +1,7 @@
 """Which keys may have signed a log: what one public key from elsewhere makes of the log's own records of its keys."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from gateway.adapters.ledger.key_records import key_records
 from gateway.adapters.ledger.report import Report, Signing
@@ -8,27 +9,26 @@ from gateway.core.log_keys import KeyHistory, KeyRefused, Reign, key_of
 from gateway.core.tlog import VerifierKey
 
 
-def trusted(db: sqlite3.Connection, key: VerifierKey, report: Report) -> KeyHistory:
-    """The log's keys, of which ``key`` is one; ``key`` alone where the records do not lead to it.
+def trusted(db: sqlite3.Connection, keys: Sequence[VerifierKey], report: Report) -> KeyHistory:
+    """The log's keys, one of ``keys`` among them; the first of these alone where the records lead to none.
 
-    Each later key is there by the signature of the one before, so what came after ``key`` is trusted for its sake. What
-    came before stands in the tree that ``key`` and its successors sign; and who does not hold one of them cannot end
+    Each later key is there by the signature of the one before, so what came after a key is trusted for its sake. What
+    came before stands in the tree that the key and its successors sign; and who does not hold one of them cannot end
     the list with a key of their own, as the older of two keys in force is the only one that is ever retired.
 
     Raises:
         sqlite3.Error: the log cannot be read.
     """
-    history = KeyHistory.begun(key)
+    history = KeyHistory.begun(keys[0])
     try:
         for index, at_us, body in key_records(db):
             if index == 0:
-                history = KeyHistory.begun(key_of(key.name, body))
+                history = KeyHistory.begun(key_of(keys[0].name, body))
             history = history.after(index, at_us, body)
     except KeyRefused as error:
         report.add(None, None, f"the log's records of its keys do not hold: {error}")
-    if all(reign.key != key for reign in history.reigns):
-        return KeyHistory.begun(key)
-    return history
+    is_known = any(reign.key == key for reign in history.reigns for key in keys)
+    return history if is_known else KeyHistory.begun(keys[0])
 
 
 def tell_signers(history: KeyHistory, db: sqlite3.Connection, report: Report) -> None:
