@@ -158,7 +158,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
 async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
     clock, meter, pace = SystemClock(), PrometheusMeter(), await stack.enter_async_context(EvenPace())
     known, redactor = _redaction(settings)
-    record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
+    record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, stack), _static(settings, known)

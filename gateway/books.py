@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway import unlocking
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
@@ -11,7 +12,6 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
@@ -25,6 +25,7 @@ from gateway.adapters.ledger.viewing import ViewLog
 from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
 from gateway.adapters.witnesses import HttpWitness
 from gateway.core.cosigning import CosignerKey, Witness
+from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, Meter
 from gateway.core.witnessing import WitnessMeter
 from gateway.settings import GatewaySettings
@@ -62,12 +63,14 @@ class Means:
     Attributes:
         clean: takes known secrets out of texts.
         url: where the gateway is reached.
+        known: the secrets that are known.
     """
 
     clock: Clock
     meter: LogMeter
     clean: Clean
     url: str
+    known: KnownValues
 
 
 async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Books:
@@ -75,10 +78,10 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
 
     Raises:
         StateRefused: the log cannot be used.
-        Unavailable: it cannot be read.
+        Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
     clock = means.clock
-    keys = create_or_load(settings.state / "keys", settings.audit.origin)
+    keys = await unlocking.log_keys(settings, means.known, clock)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
     reader = await stack.enter_async_context(LogReader(settings.state, keys))

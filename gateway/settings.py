@@ -85,6 +85,15 @@ class AuditSection(Section):
         400, le=36_500, description="How long payloads of ended runs can be read, days; 183 at the least."
     )
 
+    vault_key: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Key of the vault's transit engine that wraps the key of payloads; none = it is in its file.",
+    )
+    vault_mount: str = Field(
+        "transit", pattern=r"^[A-Za-z0-9_/-]+$", description="Where the vault's transit engine is mounted."
+    )
+
     @field_validator("retention_days")
     @classmethod
     def _six_months(cls, days: int) -> int:
@@ -315,6 +324,12 @@ class GatewaySettings(BaseSettings):
                     )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
+        return self
+
+    @model_validator(mode="after")
+    def _vault_exists(self) -> Self:
+        if self.audit.vault_key is not None and self.vault is None:
+            raise ValueError("audit.vault_key: no [vault] section says where it is")
         return self
 
     @model_validator(mode="after")

@@ -52,7 +52,7 @@ def write_signer(folder: Path, private: Ed25519PrivateKey, signer: Signer) -> No
     write_durably(beside, pem(private), 0o600)
     try:
         beside.rename(path)
-        _sync(folder)
+        sync_folder(folder)
     except OSError as error:
         raise StateRefused(f"the key {path} cannot be written: {error.strerror}") from None
 
@@ -69,7 +69,7 @@ def remove_others(folder: Path, first: VerifierKey, kept: Sequence[VerifierKey])
     for path in gone:
         path.unlink()
     if gone:
-        _sync(folder)
+        sync_folder(folder)
     return [path.name for path in gone]
 
 
@@ -100,6 +100,19 @@ def write_durably(path: Path, content: bytes, mode: int) -> None:
         raise StateRefused(f"the key {path} cannot be written: {error.strerror}") from None
 
 
+def sync_folder(folder: Path) -> None:
+    """Make renamed and removed files durable.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_secret(path: Path) -> bytes:
     """The bytes of a key file that only its owner may read.
 
@@ -123,11 +136,3 @@ def _signer(path: Path, origin: str) -> Signer:
     if not isinstance(private, Ed25519PrivateKey):
         raise StateRefused(f"the key {path} is no Ed25519 key")
     return Signer(origin, private)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,9 +19,18 @@ from gateway.core.tlog import Signer, VerifierKey, is_key_name
 KEY_SIZE = 32
 LOG_VKEY = "log.vkey"
 PAYLOAD_KEK = "payload.kek"
+WRAPPED_KEK = "payload.kek.vault"
 PSEUDONYM_KEY = "pseudonym.key"
-_NAMES = (LOG_KEY, PAYLOAD_KEK, PSEUDONYM_KEY, LOG_VKEY)
+_NAMES = (LOG_KEY, PAYLOAD_KEK, WRAPPED_KEK, PSEUDONYM_KEY, LOG_VKEY)
 _MARK_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key's file: its name and content."""
+
+    name: str
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +71,25 @@ def create_or_load(folder: Path, origin: str) -> LogKeys:
     Raises:
         StateRefused: some are missing, malformed, readable by others, or of another origin.
     """
+    make(folder, origin, Secret(PAYLOAD_KEK, os.urandom(KEY_SIZE)))
+    if (folder / WRAPPED_KEK).exists() and not (folder / PAYLOAD_KEK).exists():
+        raise StateRefused(f"{folder / WRAPPED_KEK} opens with a vault only: set [vault], and [audit] vault_key")
+    return load(folder, origin)
+
+
+def make(folder: Path, origin: str, kek: Secret | None) -> None:
+    """Make the keys where there are none at all, with ``kek`` as the one of payloads; finish what a crash cut off.
+
+    Raises:
+        StateRefused: they cannot be written; or without ``kek`` there is something to make.
+    """
     if not is_key_name(origin):
         raise StateRefused(f"the log's origin {origin!r} may not hold white space or '+'")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # All or nothing: a lost key must never be replaced silently beside a log that was written with it.
-    if not any((folder / name).exists() for name in _NAMES):
-        _create(folder, origin)
+    if kek is not None and not any((folder / name).exists() for name in _NAMES):
+        _create(folder, origin, kek)
     _put_in_place(folder)
-    return _load(folder, origin)
 
 
 def load_vkey(path: Path) -> VerifierKey:
@@ -84,10 +104,12 @@ def load_vkey(path: Path) -> VerifierKey:
         raise StateRefused(f"the log's public key {path} cannot be read: {error}") from None
 
 
-def _create(folder: Path, origin: str) -> None:
+def _create(folder: Path, origin: str, kek: Secret) -> None:
+    for name in _NAMES:  # of a start that was killed, perhaps under other settings
+        _new(folder, name).unlink(missing_ok=True)
     private = Ed25519PrivateKey.generate()
     write_durably(_new(folder, LOG_KEY), pem(private), 0o600)
-    write_durably(_new(folder, PAYLOAD_KEK), os.urandom(KEY_SIZE), 0o600)
+    write_durably(_new(folder, kek.name), kek.content, 0o600)
     write_durably(_new(folder, PSEUDONYM_KEY), os.urandom(KEY_SIZE), 0o600)
     write_durably(_new(folder, LOG_VKEY), (Signer(origin, private).key.text + "\n").encode(), 0o644)
 
@@ -106,15 +128,26 @@ def _new(folder: Path, name: str) -> Path:
     return folder / f"{name}.new"
 
 
-def _load(folder: Path, origin: str) -> LogKeys:
+def load(folder: Path, origin: str, kek: bytes | None = None) -> LogKeys:
+    """The keys in ``folder``, with ``kek`` as the one of payloads; None = it is in its file.
+
+    Raises:
+        StateRefused: some are missing, malformed, readable by others, or of another origin.
+    """
     first = load_vkey(folder / LOG_VKEY)
     if first.name != origin:
         raise StateRefused(f"this log's origin is {first.name}, not {origin}: an origin cannot be changed")
     ring = KeyRing(folder, first, read_signers(folder, first))
-    return LogKeys(ring, _symmetric(folder / PAYLOAD_KEK), Mac(_symmetric(folder / PSEUDONYM_KEY)))
+    kek = read_symmetric(folder / PAYLOAD_KEK) if kek is None else kek
+    return LogKeys(ring, kek, Mac(read_symmetric(folder / PSEUDONYM_KEY)))
 
 
-def _symmetric(path: Path) -> bytes:
+def read_symmetric(path: Path) -> bytes:
+    """A key of 32 bytes.
+
+    Raises:
+        StateRefused: missing, of another length, or others may read it.
+    """
     key = read_secret(path)
     if len(key) != KEY_SIZE:
         raise StateRefused(f"the key {path} is not {KEY_SIZE} bytes long; restore it from a backup")
