@@ -18,6 +18,7 @@ from gateway.cli.findings import as_document, as_lines
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.bundle import BundleError
 from gateway.core.errors import GatewayError
+from gateway.core.leasing import VaultFault
 from gateway.hardening import allow_files, hide_memory
 from gateway.settings import GatewaySettings, SettingsError
 
@@ -97,6 +98,8 @@ def _clear(error: BaseException) -> Failed:
             found = Misconfigured(f"the policies cannot be served\n  {problems}", "see `ostiary policy check DIR`")
         case StateRefused():
             found = Misconfigured(str(error))
+        case VaultFault():
+            found = Failed(f"the gateway cannot start: {error.detail}", error.fix)
         case GatewayError():
             found = Failed(f"the gateway cannot start: {error.detail}", "`ostiary check --config FILE` names the part")
         case OSError():
