@@ -54,7 +54,9 @@ def proven(text: str, vkeys: str) -> tuple[dict[str, Any], Sequence[str]]:
         checkpoint = check_proof(proof, *keys)
         record = msgspec.json.decode(proof.entry)
     except (ProofError, NoteError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failed(f"the proof does not hold: {error}", document={"ok": False, "problem": str(error)}) from None
+        fix = "after a rotation it takes the key in force, or --policy: `ostiary audit keys list`"
+        problem = {"ok": False, "problem": str(error)}
+        raise Failed(f"the proof does not hold: {error}", fix if "known key" in str(error) else None, problem) from None
     root = base64.b64encode(checkpoint.root).decode()
     document = {
         "ok": True,

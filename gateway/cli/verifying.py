@@ -15,11 +15,14 @@ from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
 from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
+from gateway.adapters.ledger.verify_keys import keys_of
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
 from gateway.cli.signers import who_signed
 from gateway.core.cosigning import TrustError, TrustPolicy
+from gateway.core.tiles import ProofError, read_proof
+from gateway.core.tlog import NoteError, VerifierKey
 
 
 @click.command()
@@ -52,7 +55,8 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     keys = _keys(state, given["vkey"], policy)
     proof, checkpoint = given["proof"], given["checkpoint"]
     if proof is not None:
-        answer(*proven(_text(proof, "proof", "--proof"), keys))
+        text = _text(proof, "proof", "--proof")
+        answer(*proven(text, keys if given["vkey"] or policy else _in_force(state, keys, text)))
         return
     kek = _kek(state / "keys" / PAYLOAD_KEK)
     if payloads and kek is None:
@@ -98,6 +102,15 @@ def _keys(state: Path, vkey: Path | None, policy: TrustPolicy | None) -> str:
     if vkey is None and policy is not None and policy.logs:
         return "\n".join(key.text for key in policy.logs)
     return _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
+
+
+def _in_force(state: Path, vkey: str, proof: str) -> str:
+    # Beside the log itself its first key is enough: the log says which keys came after it.
+    try:
+        found = keys_of(state, VerifierKey.parse(vkey), read_proof(proof).checkpoint)
+    except (NoteError, ProofError):
+        return vkey
+    return "\n".join(key.text for key in found)
 
 
 def _text(path: Path, what: str, option: str) -> str:

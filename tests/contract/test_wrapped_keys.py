@@ -112,7 +112,7 @@ async def test_a_plain_key_is_wrapped_and_removed(tmp_path: Path, wrapper: KeyWr
 
 
 async def test_a_kill_on_the_way_is_taken_up(tmp_path: Path) -> None:
-    """Half written, written beside, in place with the plain one still there: the next start ends it; the key is kept."""
+    """Half written, written beside, in place with the plain one still there: the next start ends it; same key."""
     keys, fake = create_or_load(tmp_path, ORIGIN), FakeWrapper()
     wrapped = await fake.wrap(keys.kek, ORIGIN)
     for name, text in ((f"{WRAPPED_KEK}.new", wrapped), (WRAPPED_KEK, wrapped)):

@@ -16,6 +16,14 @@ from gateway.core.tlog import VerifierKey
 _KEYS = f"select idx, leaf from records where {RARE_TYPE} and type = '{EventType.KEY}' order by idx"  # noqa: S608 - literals only
 
 
+class _Leaf(msgspec.Struct, gc=False):
+    ts: int
+    body: dict[str, Any]
+
+
+_LEAF = msgspec.json.Decoder(_Leaf)
+
+
 def key_records(db: sqlite3.Connection) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Index, time and body of each ``key`` record.
 
@@ -25,9 +33,9 @@ def key_records(db: sqlite3.Connection) -> Iterator[tuple[int, int, dict[str, An
     """
     for index, entry in db.execute(_KEYS).fetchall():
         try:
-            record = msgspec.json.decode(entry)
-            yield index, record["ts"], record["body"]
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+            leaf = _LEAF.decode(entry)
+            yield index, leaf.ts, leaf.body
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
             raise KeyRefused(f"record {index} cannot be read") from None
 
 

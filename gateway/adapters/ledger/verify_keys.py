@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 
-from gateway.adapters.ledger.key_records import key_records
+from gateway.adapters.ledger.files import DATABASE, connect_readonly
+from gateway.adapters.ledger.key_records import history_of, key_records
 from gateway.adapters.ledger.report import Report, Signing
 from gateway.core.log_keys import KeyHistory, KeyRefused, Reign, key_of
-from gateway.core.tlog import VerifierKey
+from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, split_note
 
 
 def trusted(db: sqlite3.Connection, keys: Sequence[VerifierKey], report: Report) -> KeyHistory:
@@ -29,6 +32,19 @@ def trusted(db: sqlite3.Connection, keys: Sequence[VerifierKey], report: Report)
         report.add(None, None, f"the log's records of its keys do not hold: {error}")
     is_known = any(reign.key == key for reign in history.reigns for key in keys)
     return history if is_known else KeyHistory.begun(keys[0])
+
+
+def keys_of(folder: Path, first: VerifierKey, note: str) -> tuple[VerifierKey, ...]:
+    """The keys that sign a checkpoint of the size that ``note`` names, as the log in ``folder`` says.
+
+    ``first`` alone, which names that log, where there is none that can be read. Nothing of the note is believed.
+    """
+    try:
+        size = Checkpoint.parse(split_note(note)[0]).size
+        with closing(connect_readonly(folder / DATABASE)) as db:
+            return history_of(db, first).signing(size)
+    except (NoteError, KeyRefused, sqlite3.Error, OSError):
+        return (first,)
 
 
 def tell_signers(history: KeyHistory, db: sqlite3.Connection, report: Report) -> None:
