@@ -98,10 +98,9 @@ def _clear(error: BaseException) -> Failed:
             found = Misconfigured(f"the policies cannot be served\n  {problems}", "see `ostiary policy check DIR`")
         case StateRefused():
             found = Misconfigured(str(error))
-        case VaultFault():
-            found = Failed(f"the gateway cannot start: {error.detail}", error.fix)
         case GatewayError():
-            found = Failed(f"the gateway cannot start: {error.detail}", "`ostiary check --config FILE` names the part")
+            fix = error.fix if isinstance(error, VaultFault) else "`ostiary check --config FILE` names the part"
+            found = Failed(f"the gateway cannot start: {error.detail}", fix)
         case OSError():
             found = Failed(f"the gateway ended: {error.strerror or error}", "look at the named file or address")
         case _:

@@ -116,8 +116,10 @@ async def test_the_overlap_ends_in_time(tmp_path: Path) -> None:
         assert books.verify().ok
 
 
-async def test_a_kill_before_the_record_leaves_the_old_key_alone(tmp_path: Path) -> None:
-    """The new key's file is there, whole or half written, but no record names it: it is removed by the next start."""
+async def test_a_kill_before_the_record_leaves_the_old_key_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new key's file is there, but no record names it: it signs nothing. One that is half written is removed."""
     async with open_books(tmp_path) as books:
         await Walk(books).go()
         stray = books.keys.ring.make()
@@ -125,10 +127,13 @@ async def test_a_kill_before_the_record_leaves_the_old_key_alone(tmp_path: Path)
     (folder / "log-00000000.pem.new").write_bytes(b"half a k")
     assert names(tmp_path) == sorted(["log.pem", f"log-{stray.key.id.hex()}.pem", "log-00000000.pem.new"])
     async with open_books(tmp_path) as books:
+        assert f"does not name ({stray.key.id.hex()})" in caplog.text
         await Walk(books).go()
         assert books.keys.ring.history.newest.key == books.keys.name
+        second = await rotated(books)
+        assert second != stray.key
         assert books.verify().ok
-    assert names(tmp_path) == ["log.pem"]
+    assert names(tmp_path) == sorted(["log.pem", *(f"log-{key.id.hex()}.pem" for key in (stray.key, second))])
 
 
 async def test_a_kill_after_the_record_completes_the_rotation(tmp_path: Path) -> None:

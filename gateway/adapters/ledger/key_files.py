@@ -57,15 +57,15 @@ def write_signer(folder: Path, private: Ed25519PrivateKey, signer: Signer) -> No
         raise StateRefused(f"the key {path} cannot be written: {error.strerror}") from None
 
 
-def remove_others(folder: Path, first: VerifierKey, kept: Sequence[VerifierKey]) -> Sequence[str]:
-    """Remove the files of signing keys that are not among ``kept``; returns their names.
+def remove(folder: Path, first: VerifierKey, retired: Sequence[VerifierKey]) -> Sequence[str]:
+    """Remove the files of signing keys that were retired, and half written ones; returns their names.
 
     Raises:
         OSError: one cannot be removed.
     """
-    names = {LOG_KEY if key == first else file_name(key) for key in kept}
+    names = {LOG_KEY if key == first else file_name(key) for key in retired}
     there = [path for path in folder.iterdir() if path.name == LOG_KEY or _LATER_KEY.fullmatch(path.name)]
-    gone = sorted(path for path in there if path.name not in names)
+    gone = sorted(path for path in there if path.name in names or path.suffix == ".new")
     for path in gone:
         path.unlink()
     if gone:

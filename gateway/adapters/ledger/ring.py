@@ -1,8 +1,8 @@
 """The private halves of the log's signing keys, and which of them sign, as the log's records say.
 
-The records decide, the files only hold: a file whose key no record names was never used, one of a retired key is not
-needed any more, and both are removed when the log opens. So a rotation that is killed between any two steps has either
-happened or not.
+The records decide, the files only hold: one whose key no record names was never used, one of a retired key is removed
+when the log opens. So a rotation that is killed between any two steps has either happened or not. What was never used
+stays where it is: should this be an older copy of the log, the right one needs that key.
 """
 
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove_others, write_signer
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove, write_signer
 from gateway.core.log_keys import KeyHistory
 from gateway.core.tlog import Checkpoint, Signer, VerifierKey
 
@@ -50,6 +50,14 @@ class KeyRing:
                     f"the log is signed by a key that is not here: restore {self._folder / name} from a backup"
                 )
         self.history = history
+        known = {reign.key.text for reign in history.reigns}
+        strays = [signer.key.id.hex() for text, signer in self._signers.items() if text not in known]
+        if strays:
+            _LOG.warning(
+                "signing keys are here that the log does not name (%s): a rotation was cut off, or an older copy of the "
+                "log was put in place",
+                ", ".join(strays),
+            )
 
     def has(self, key: VerifierKey) -> bool:
         """Whether the private half of ``key`` is here."""
@@ -73,13 +81,14 @@ class KeyRing:
         return signer
 
     def prune(self) -> None:
-        """Remove the files of keys that were retired, or made and never added to the log."""
-        kept = [reign.key for reign in self.history.in_force]
+        """Remove the files of keys that were retired."""
+        retired = [reign.key for reign in self.history.reigns if reign.until is not None]
         try:
-            gone = remove_others(self._folder, self.history.first, kept)
+            gone = remove(self._folder, self.history.first, retired)
         except OSError as error:
-            _LOG.warning("the file of a signing key that is not in force cannot be removed: %s", error.strerror)
+            _LOG.warning("the file of a retired signing key cannot be removed: %s", error.strerror)
             return
         if gone:
-            _LOG.info("signing keys that are not in force were removed: %s", ", ".join(gone))
-        self._signers = {key.text: self._signers[key.text] for key in kept}
+            _LOG.info("signing keys that were retired are removed: %s", ", ".join(gone))
+        ended = {key.text for key in retired}
+        self._signers = {text: signer for text, signer in self._signers.items() if text not in ended}
