@@ -54,8 +54,8 @@ class KeyRing:
         strays = [signer.key.id.hex() for text, signer in self._signers.items() if text not in known]
         if strays:
             _LOG.warning(
-                "signing keys are here that the log does not name (%s): a rotation was cut off, or an older copy of the "
-                "log was put in place",
+                "signing keys are here that the log does not name (%s): a rotation was cut off, or an older copy of "
+                "the log was put in place",
                 ", ".join(strays),
             )
 
