@@ -97,7 +97,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    room, witnesses = await _countersigned(settings, Log(ledger, reader, keys, clock), means, stack)
+    room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(

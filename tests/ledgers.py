@@ -55,6 +55,9 @@ class Tally:
     def unauthenticated(self, code: str) -> None:
         """Nothing."""
 
+    def unwitnessed(self, since_s: float) -> None:
+        """Nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
