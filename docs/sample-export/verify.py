@@ -28,6 +28,7 @@ FORMAT = "ostiary.export/v1"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 MEMBERS = {"format", "made_at", "made_by", "selection", "origin", "size", "records", "payloads", "unproven", "files"}
 FACE = ("approval", "tool", "definition", "expires_us")
+SHAPES = ({"index", "leaf", "proof"}, {"index", "role", "text"}, {"index", "role", "base64"})
 ENDINGS = ("tool.completed", "tool.failed", "tool.not_sent", "tool.outcome_unknown")
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
@@ -94,8 +95,10 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one a line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            need(line.endswith(b"\n"), f"{path.name} is cut off in line {number}")
-            yield parsed(line, f"{path.name}, line {number}")
+            where = f"{path.name}, line {number}"
+            need(line.endswith(b"\n"), f"{where} is cut off")
+            need(set(found := parsed(line, where)) in SHAPES, f"{where} has other members than it should have")
+            yield found
 
 
 def check_files(folder: Path) -> dict[str, Any]:
@@ -162,8 +165,7 @@ class Check:
             return
         run = self._result.runs.get(name)
         if run is None:
-            starts = seq > 0 or leaf["type"] == "run.started"
-            need(starts, f"run {name} does not begin with its start")
+            need(seq > 0 or leaf["type"] == "run.started", f"run {name} does not begin with its start")
             run = self._result.runs[name] = Run(seq, seq)
         else:
             need(seq > run.last, f"run {name}: record number {seq} stands after number {run.last}")
@@ -305,8 +307,9 @@ def check_contents(folder: Path, vkeys: str, policy: Any = None) -> Result:
     for line in lines(folder / "records.jsonl"):
         check.record(line)
     need(check.payload is None, "payloads.jsonl: a payload is of a record that is not here")
-    for path in folder.glob("policies/*.json"):
-        need(hashlib.sha256(path.read_bytes()).hexdigest() == path.stem, f"policies/{path.name} is another policy")
+    for path in folder.glob("policies/*"):
+        fits = f"{hashlib.sha256(path.read_bytes()).hexdigest()}.json" == path.name
+        need(fits and path.stem in result.revisions, f"policies/{path.name} is another policy, or decided nothing here")
         result.revisions.discard(path.stem)
     result.unchecked += [f"what policy revision {name} says: it is not here" for name in sorted(result.revisions)]
     return result
@@ -333,11 +336,12 @@ def witnessed(folder: Path, keys: Any, result: Result, policy: Any) -> None:
 def unchecked(result: Result) -> list[str]:
     """What nobody can conclude from the bundle."""
     return [
-        "that the selection is complete: only of runs called whole is every record known to be here",
+        "that the selection is complete: only runs called whole are; a key's revocation may have been left out",
         "what was logged after the checkpoint, and whether others were shown another log (compare checkpoints)",
         "times (the gateway's own clock), and whatever did not pass the gateway",
         "what is no part of the log: report.html, the manifest's words and other files of the exporter",
-        *[f"{result.sealed} payloads, sealed or erased, and what they say: arguments, roles"][: result.sealed],
+        *[f"what became of {len(result.open_calls)} calls: their ends are not here"][: len(result.open_calls)],
+        *[f"{result.sealed} payloads that are not here (sealed, erased, left out): arguments, roles"][: result.sealed],
         *result.unchecked,
     ]
 
@@ -379,9 +383,7 @@ def main() -> int:
         say(f"NOT SOUND: {'' if isinstance(error, Unsound) else 'the bundle is malformed: '}{error}", sys.stderr)
         return 1
     say(f"sound: {result.records} records are in the log {result.key}, whose tree of {result.size} has {result.root}")
-    say(
-        f"  {result.payloads} opened payloads are what was recorded; {result.signatures} reviewers' signatures are good"
-    )
+    say(f"  {result.payloads} opened payloads are as recorded; {result.signatures} reviewers' signatures are good")
     for line in [*result.signers, *(f"run {name}: {run}" for name, run in result.runs.items())]:
         say(f"  {line}")
     if given.vkey is None and given.policy is None:
