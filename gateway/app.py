@@ -156,18 +156,16 @@ def build(settings: GatewaySettings) -> ASGIApp:
 
 
 async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
-    clock, meter, known = SystemClock(), PrometheusMeter(), _known_values(settings)
-    redactor, pace = Redactor(known), await stack.enter_async_context(EvenPace())
-    logs.configure(redactor.text)
-    record = await books.opened(settings, books.Means(clock, meter, redactor.text, url), stack)
+    clock, meter, pace = SystemClock(), PrometheusMeter(), await stack.enter_async_context(EvenPace())
+    known, redactor = _redaction(settings)
+    record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, stack), _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     connected = await upstreams.connect(settings, static, known, stack)
-    catalog, verifier = Catalog(connected.all), Verifier()
-    shelving = upstreams.stocked(settings, connected, _pins(settings), _publisher(catalog, verifier, meter))
-    stock = await stack.enter_async_context(shelving)
+    catalog, verifier, publish = _catalogue(connected, meter)
+    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
     ports = Ports(
         clock=clock,
         identity=vouching.identity,
@@ -197,6 +195,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         reviewers=record.reviewers,
         leases=leases or minting.NoLeases(),
         custody=record.custodian,
+        keys=record.keys,
+        witnesses=record.witnesses,
         views=record.views,
         policy=watched,
         pings={name: part.ping for name, part in _parts(ports).items()},
@@ -236,15 +236,29 @@ def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:
     ]
 
 
-def _publisher(catalog: Catalog, verifier: Verifier, meter: PrometheusMeter) -> Callable[[Sequence[Shelf]], None]:
-    """Puts a generation of tools in force; calls under way keep the tool they were resolved with."""
+def _redaction(settings: GatewaySettings) -> tuple[KnownValues, Redactor]:
+    """The secrets that are known, and what takes them out of texts, the gateway's own output included."""
+    known = _known_values(settings)
+    redactor = Redactor(known)
+    logs.configure(redactor.text)
+    return known, redactor
+
+
+def _catalogue(
+    connected: upstreams.Upstreams, meter: PrometheusMeter
+) -> tuple[Catalog, Verifier, Callable[[Sequence[Shelf]], None]]:
+    """The catalogue and what holds answers against it, both empty, and what puts a generation of tools in force.
+
+    Calls under way keep the tool they were resolved with.
+    """
+    catalog, verifier = Catalog(connected.all), Verifier()
 
     def publish(shelves: Sequence[Shelf]) -> None:
         verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
         catalog.replace(shelves)
         meter.admit([tool.fqn for tool in catalog.tools()])
 
-    return publish
+    return catalog, verifier, publish
 
 
 def _parts(ports: Ports) -> dict[str, Pingable]:

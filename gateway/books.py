@@ -2,7 +2,9 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
+from gateway import unlocking
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
@@ -10,17 +12,22 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.viewing import ViewLog
+from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
+from gateway.adapters.witnesses import HttpWitness
+from gateway.core.cosigning import CosignerKey, Witness
+from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, Meter
+from gateway.core.witnessing import WitnessMeter
 from gateway.settings import GatewaySettings
 
 
@@ -40,7 +47,13 @@ class Books:
     leases: SignedLeaseJournal
     activations: Activations
     custodian: Custodian
+    keys: KeyRoom
+    witnesses: Witnessing
     views: ViewLog
+
+
+class LogMeter(Meter, WitnessMeter, Protocol):
+    """What is told to operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +63,14 @@ class Means:
     Attributes:
         clean: takes known secrets out of texts.
         url: where the gateway is reached.
+        known: the secrets that are known.
     """
 
     clock: Clock
-    meter: Meter
+    meter: LogMeter
     clean: Clean
     url: str
+    known: KnownValues
 
 
 async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Books:
@@ -63,10 +78,10 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
 
     Raises:
         StateRefused: the log cannot be used.
-        Unavailable: it cannot be read.
+        Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
     clock = means.clock
-    keys = create_or_load(settings.state / "keys", settings.audit.origin)
+    keys = await unlocking.log_keys(settings, means.known, clock)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
     reader = await stack.enter_async_context(LogReader(settings.state, keys))
@@ -82,6 +97,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
+    room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(
@@ -97,5 +113,20 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         leases=leases,
         activations=activations,
         custodian=custodian,
+        keys=room,
+        witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
     )
+
+
+async def _countersigned(
+    settings: GatewaySettings, log: Log, means: Means, stack: AsyncExitStack
+) -> tuple[KeyRoom, Witnessing]:
+    """The log's keys and its witnesses, at work."""
+    given = settings.log
+    named = tuple(Witness(one.name, CosignerKey.parse(one.vkey), one.url) for one in given.witness)
+    room = KeyRoom(log.ledger, log.keys, log.clock, KeyTerms(given.key_overlap_h, named, given.threshold))
+    await stack.enter_async_context(Overlap(room))
+    cosigners = [await stack.enter_async_context(HttpWitness(witness)) for witness in named]
+    rhythm = Rhythm(given.witness_every_s, given.threshold)
+    return room, await stack.enter_async_context(Witnessing(log, cosigners, rhythm, means.meter))

@@ -58,8 +58,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     """The leases, if any are configured; ``stack`` ends them. A vault that is down keeps nobody from starting."""
     if settings.vault is None or not settings.leases:
         return None
-    client: Vault = await stack.enter_async_context(_client(settings.vault, means))
-    parts = LeaseParts(client, means.journal, means.known, means.clock, means.meter)
+    vault: Vault = await stack.enter_async_context(client(settings.vault, means.known, means.clock))
+    parts = LeaseParts(vault, means.journal, means.known, means.clock, means.meter)
     return await stack.enter_async_context(Leases(_templates(settings), parts))
 
 
@@ -146,7 +146,8 @@ def _module(name: str) -> Any:
         raise SettingsError([f"upstreams.{name}.url: PostgreSQL needs the extra `postgres`: {_EXTRA}"]) from None
 
 
-def _client(vault: VaultSection, means: Means) -> Any:
+def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
+    """The vault, to be entered and left."""
     # Loaded here: whoever has no vault does not pay for its libraries.
     module = importlib.import_module("gateway.adapters.vault")
     address = module.Address(
@@ -163,7 +164,7 @@ def _client(vault: VaultSection, means: Means) -> Any:
     access = module.Access(
         secret=lambda: read_secret(what, source, os.environ), role_id=vault.role_id, mount=vault.approle_mount
     )
-    return module.VaultClient(address, access, means.known, means.clock)
+    return module.VaultClient(address, access, known, clock)
 
 
 def _templates(settings: GatewaySettings) -> dict[str, Template]:

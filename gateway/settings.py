@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
 from gateway.settings_identity import IdentitySection
+from gateway.settings_log import LogSection
 from gateway.settings_policy import PolicySection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -82,6 +83,15 @@ class AuditSection(Section):
     reserve_mb: int = Field(64, ge=1, description="Free disk space below which new calls are refused.")
     retention_days: int = Field(
         400, le=36_500, description="How long payloads of ended runs can be read, days; 183 at the least."
+    )
+
+    vault_key: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Key of the vault's transit engine that wraps the key of payloads; none = it is in its file.",
+    )
+    vault_mount: str = Field(
+        "transit", pattern=r"^[A-Za-z0-9_/-]+$", description="Where the vault's transit engine is mounted."
     )
 
     @field_validator("retention_days")
@@ -274,6 +284,7 @@ class GatewaySettings(BaseSettings):
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     audit: AuditSection = AuditSection()
+    log: LogSection = LogSection()
     approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()
@@ -313,6 +324,12 @@ class GatewaySettings(BaseSettings):
                     )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
+        return self
+
+    @model_validator(mode="after")
+    def _vault_exists(self) -> Self:
+        if self.audit.vault_key is not None and self.vault is None:
+            raise ValueError("audit.vault_key: no [vault] section says where it is")
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ from tests.fakes.desk import (
     FakeTree,
     FakeViews,
 )
+from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
 
 URL = "http://gateway.test"
 NEWEST = "2026-07-28"
@@ -86,6 +87,8 @@ class Edge:
     leases: FakeLeaseDesk = field(default_factory=FakeLeaseDesk)
     policy: FakePolicyDesk = field(default_factory=FakePolicyDesk)
     custody: FakeCustody = field(default_factory=FakeCustody)
+    keys: FakeKeyDesk = field(default_factory=FakeKeyDesk)
+    witnesses: FakeWitnessDesk = field(default_factory=FakeWitnessDesk)
     views: FakeViews = field(default_factory=FakeViews)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
@@ -106,6 +109,8 @@ class Edge:
             reviewers=FakeReviewerDesk(),
             leases=self.leases,
             custody=self.custody,
+            keys=self.keys,
+            witnesses=self.witnesses,
             views=self.views,
             policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},

@@ -29,6 +29,7 @@ from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash, node_hash
 from gateway.edge.asgi import Options, build
 from tests.approval_world import Door, Person, open_door
 from tests.fakes.desk import FakePolicyDesk, fake_desk
+from tests.fakes.log_keys import FakeWitnessDesk
 from tests.gateways import until
 
 # Only the standard library and what the bundle says it needs can be imported.
@@ -52,6 +53,7 @@ class Exporter:
     folder: Path
     door: Door
     portal: BlockingPortal
+    witnesses: FakeWitnessDesk
 
     @property
     def vkey(self) -> str:
@@ -82,7 +84,7 @@ def exporting(folder: Path) -> Iterator[Exporter]:
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_door(folder)) as door,
     ):
-        books = door.books
+        books, witnesses = door.books, FakeWitnessDesk()
         desk = replace(
             fake_desk(),
             reader=books.reader,
@@ -90,6 +92,8 @@ def exporting(folder: Path) -> Iterator[Exporter]:
             export=LogExport(books.reader, books.keys),
             changes=ChangeLog(books.ledger, books.keys, books.clock),
             policy=FakePolicyDesk(),
+            keys=books.room,
+            witnesses=witnesses,
         )
         app = build(door.ports, desk, Options(operator_socket=str(folder / "admin.sock")))
         config = uvicorn.Config(app, uds=str(folder / "admin.sock"), lifespan="off", log_level="error", ws="none")
@@ -97,7 +101,7 @@ def exporting(folder: Path) -> Iterator[Exporter]:
         serving = portal.start_task_soon(server.serve)
         try:
             until(lambda: server.started)
-            yield Exporter(folder, door, portal)
+            yield Exporter(folder, door, portal, witnesses)
         finally:
             server.should_exit = True
             serving.result()

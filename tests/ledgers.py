@@ -18,6 +18,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.verify import Means, verify
@@ -54,6 +55,9 @@ class Tally:
     def unauthenticated(self, code: str) -> None:
         """Nothing."""
 
+    def unwitnessed(self, since_s: float) -> None:
+        """Nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
@@ -71,6 +75,7 @@ class Books:
     reviewers: ReviewerRegistry
     approvals: ApprovalRegistry
     custodian: Custodian
+    room: KeyRoom
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All records, or those of one type."""
@@ -115,6 +120,7 @@ async def open_books(
             reviewers=reviewers,
             approvals=approvals,
             custodian=Custodian(ledger, reader, keys, ticking, (runs, approvals)),
+            room=KeyRoom(ledger, keys, ticking, KeyTerms()),
         )
 
 

@@ -1,10 +1,11 @@
 """Checks an export bundle of an Ostiary audit log. Needs Python 3.11, the `cryptography` package, and nothing else.
 
-    python -I verify.py --vkey KEY [--run ID] [FOLDER]
+    python -I verify.py --vkey KEY [--policy FILE] [--run ID] [FOLDER]
 
-It believes the log's public key KEY alone (a file, or its text), which you should have from elsewhere: each record is
-hashed as stored and must lead to the signed root (RFC 6962, C2SP tlog-checkpoint), each run must be a chain, opened
-payloads what records commit to, reviewers' signatures good. It says what was not checked. Exit code 0: sound; 1: not.
+It believes one public key of the log alone, KEY (a file, or its text) or those of a C2SP tlog-policy FILE, which you
+should have from elsewhere: each record is hashed as stored and must lead to the signed root (RFC 6962, C2SP
+tlog-checkpoint), each run must be a chain, opened payloads what records commit to, reviewers' signatures good. It says
+what was not checked. Exit code 0: sound; 1: not.
 """
 
 import argparse
@@ -12,25 +13,24 @@ import base64
 import hashlib
 import hmac
 import json
+import runpy
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+# With -I, Python does not look beside this file by itself; and it leaves no compiled file in the bundle like this.
+trust: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("trust.py"))))
+Unsound, need, unbase64, check_signature = trust.Unsound, trust.need, trust.unbase64, trust.check_signature
 FORMAT = "ostiary.export/v1"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 MEMBERS = {"format", "made_at", "made_by", "selection", "origin", "size", "records", "payloads", "unproven", "files"}
 FACE = ("approval", "tool", "definition", "expires_us")
+SHAPES = ({"index", "leaf", "proof"}, {"index", "role", "text"}, {"index", "role", "base64"})
 ENDINGS = ("tool.completed", "tool.failed", "tool.not_sent", "tool.outcome_unknown")
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
-
-
-class Unsound(Exception):
-    """The bundle is not what was exported, or the log is not what was signed."""
 
 
 @dataclass
@@ -68,12 +68,7 @@ class Result:
     open_calls: set[str] = field(default_factory=set)
     revisions: set[str] = field(default_factory=set)  # whose policies are not here
     unchecked: list[str] = field(default_factory=list)
-
-
-def need(condition: object, problem: str) -> None:
-    """Refuse the bundle unless ``condition``."""
-    if not condition:
-        raise Unsound(problem)
+    signers: list[str] = field(default_factory=list)  # each key and witness: up to where
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,19 +91,14 @@ def digest(value: Any) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def unbase64(text: str) -> bytes:
-    """Base64, in the one way to write it."""
-    found = base64.b64decode(text, validate=True)
-    need(base64.b64encode(found).decode() == text, "base64 is not as it is written")
-    return found
-
-
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one a line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            need(line.endswith(b"\n"), f"{path.name} is cut off in line {number}")
-            yield parsed(line, f"{path.name}, line {number}")
+            where = f"{path.name}, line {number}"
+            need(line.endswith(b"\n"), f"{where} is cut off")
+            need(set(found := parsed(line, where)) in SHAPES, f"{where} has other members than it should have")
+            yield found
 
 
 def check_files(folder: Path) -> dict[str, Any]:
@@ -127,31 +117,6 @@ def check_files(folder: Path) -> dict[str, Any]:
         with there[name].open("rb") as file:
             need(hashlib.file_digest(file, "sha256").hexdigest() == hashed, f"{name} was altered or cut off")
     return found
-
-
-def open_checkpoint(note: str, vkey: str) -> tuple[int, bytes]:
-    """Size and root of a checkpoint that the key has signed."""
-    name, key_id, encoded = vkey.split("+", 2)
-    raw = unbase64(encoded)
-    expected = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-    need(raw[:1] == b"\x01" and len(raw) == 33 and key_id == expected.hex(), "the public key is malformed")  # noqa: PLR2004
-    text, _, signatures = note.rpartition("\n\n")
-    for line in signatures.splitlines():
-        blob = unbase64(line.split(" ")[-1])
-        if line.startswith(f"\u2014 {name} ") and blob[:4] == expected:
-            check_signature(raw[1:], blob[4:], f"{text}\n".encode(), "the checkpoint's signature is not good")
-            origin, size, root = text.split("\n")[:3]
-            need(origin == name, "the checkpoint is of another log")
-            return int(size), unbase64(root)
-    raise Unsound("the checkpoint is not signed by the log's key: it is of another log, or the key is another one")
-
-
-def check_signature(public: bytes, signature: bytes, message: bytes, problem: str) -> None:
-    """Ed25519."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        raise Unsound(problem) from None
 
 
 def root_of(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
@@ -200,8 +165,7 @@ class Check:
             return
         run = self._result.runs.get(name)
         if run is None:
-            starts = seq > 0 or leaf["type"] == "run.started"
-            need(starts, f"run {name} does not begin with its start")
+            need(seq > 0 or leaf["type"] == "run.started", f"run {name} does not begin with its start")
             run = self._result.runs[name] = Run(seq, seq)
         else:
             need(seq > run.last, f"run {name}: record number {seq} stands after number {run.last}")
@@ -319,40 +283,76 @@ class Check:
         return arguments
 
 
-def check_contents(folder: Path, vkey: str) -> Result:
-    """Everything that the log's signature speaks for."""
-    size, root = open_checkpoint((folder / "checkpoint").read_text("utf-8"), vkey)
-    for name, text in (("log.vkey", f"{vkey}\n"), ("tlog-policy", f"log {vkey}\nquorum none\n")):
-        need((folder / name).read_text("utf-8") == text, f"{name} does not name the key the log is checked with")
-    result = Result(vkey, size, base64.b64encode(root).decode())
+def key_records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of the log's keys; that they are in the log is checked with all others."""
+    for line in lines(folder / "records.jsonl"):
+        leaf = parsed(line["leaf"], f"record {line['index']}")
+        if leaf["type"] == "key":
+            yield line["index"], leaf["body"]
+
+
+def check_contents(folder: Path, vkeys: str, policy: Any = None) -> Result:
+    """Everything that the log's signatures speak for, by one of the keys in ``vkeys``."""
+    keys = trust.Keys(vkeys.split() or [""], key_records(folder))
+    size, root = keys.open((folder / "checkpoint").read_text("utf-8"))
+    result = Result(str(keys.all[0]), size, base64.b64encode(root).decode())
+    own, said = trust.policy((folder / "tlog-policy").read_text("utf-8")), (folder / "log.vkey").read_text("utf-8")
+    need(said == f"{result.key}\n", "log.vkey does not name the log that the key is of")
+    need(own.logs == [str(key) for key in keys.all if key.signs(size)], "tlog-policy does not name the keys in force")
+    for key in keys.all:
+        until = f"{key.until - 1} records; retired" if key.until else f"{size} records"
+        result.signers.append(f"key {key.id.hex()} of the log: trees of {key.since} to {until}")
+    witnessed(folder, keys, result, policy)
     check = Check(folder, result, root)
     for line in lines(folder / "records.jsonl"):
         check.record(line)
     need(check.payload is None, "payloads.jsonl: a payload is of a record that is not here")
-    for path in folder.glob("policies/*.json"):
-        need(hashlib.sha256(path.read_bytes()).hexdigest() == path.stem, f"policies/{path.name} is another policy")
+    for path in folder.glob("policies/*"):
+        fits = f"{hashlib.sha256(path.read_bytes()).hexdigest()}.json" == path.name
+        need(fits and path.stem in result.revisions, f"policies/{path.name} is another policy, or decided nothing here")
         result.revisions.discard(path.stem)
     result.unchecked += [f"what policy revision {name} says: it is not here" for name in sorted(result.revisions)]
     return result
 
 
+def witnessed(folder: Path, keys: Any, result: Result, policy: Any) -> None:
+    """Up to where the witnesses of a policy have cosigned the log."""
+    path, covered = folder / "witnessed.json", 0
+    if policy is not None and path.exists():
+        given = parsed(path.read_bytes(), path.name)
+        tree = keys.open(given["checkpoint"])
+        proof = [unbase64(each) for each in given["consistency"]]
+        trust.check_extension(tree, (result.size, unbase64(result.root)), proof)
+        found = trust.cosigners(given["checkpoint"], policy.witnesses.values())
+        result.signers += [f"witness {name.split('+')[0]}: up to {tree[0]} records" for name in found]
+        covered = tree[0] if policy.is_met(found) else 0
+    asks = policy is not None and policy.quorum != "none"
+    need(covered or not asks, "the policy's witnesses have not cosigned what is here")
+    if covered < result.size or not asks:
+        what = f"records from {covered} on, by witnesses" if asks else "anything by witnesses: no policy asks for them"
+        result.unchecked.append(what)
+
+
 def unchecked(result: Result) -> list[str]:
     """What nobody can conclude from the bundle."""
     return [
-        "that the selection is complete: only of runs called whole is every record known to be here",
+        "that the selection is complete: only runs called whole are; a key's revocation may have been left out",
         "what was logged after the checkpoint, and whether others were shown another log (compare checkpoints)",
         "times (the gateway's own clock), and whatever did not pass the gateway",
         "what is no part of the log: report.html, the manifest's words and other files of the exporter",
-        *[f"{result.sealed} payloads, sealed or erased, and what they say: arguments, roles"][: result.sealed],
+        *[f"what became of {len(result.open_calls)} calls: their ends are not here"][: len(result.open_calls)],
+        *[f"{result.sealed} payloads that are not here (sealed, erased, left out): arguments, roles"][: result.sealed],
         *result.unchecked,
     ]
 
 
-def checked(folder: Path, key: str | None, runs: list[str]) -> Result:
-    """All of it; the key is a file, a text, or None for the one in the bundle."""
+def checked(folder: Path, key: str | None, runs: list[str], policy: Path | None = None) -> Result:
+    """All of it; the key is a file, a text, or None for the policy's or the one in the bundle."""
     manifest = check_files(folder)
+    given = None if policy is None else trust.policy(policy.read_text("utf-8"))
     source = Path(key or folder / "log.vkey")
-    result = check_contents(folder, (source.read_text("utf-8") if source.is_file() else str(key)).strip())
+    text = source.read_text("utf-8") if source.is_file() else str(key)
+    result = check_contents(folder, "\n".join(given.logs) if given and given.logs and key is None else text, given)
     said = (manifest["origin"], manifest["size"], manifest["records"], manifest["payloads"])
     here = (result.key.split("+")[0], result.size, result.records, result.payloads)
     need(said == here, f"{MANIFEST} does not count what is here")
@@ -374,20 +374,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Checks an export bundle of an Ostiary audit log.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--vkey", help="the log's public key, from elsewhere: a file, or the text itself")
+    parser.add_argument("--policy", type=Path, help="a C2SP tlog-policy, from elsewhere: keys, witnesses, quorum")
     parser.add_argument("--run", action="append", default=[], help="this run must be here from its start to its end")
     given = parser.parse_args()
     try:
-        result = checked(given.folder, given.vkey, given.run)
+        result = checked(given.folder, given.vkey, given.run, given.policy)
     except (Unsound, *MALFORMED) as error:
         say(f"NOT SOUND: {'' if isinstance(error, Unsound) else 'the bundle is malformed: '}{error}", sys.stderr)
         return 1
     say(f"sound: {result.records} records are in the log {result.key}, whose tree of {result.size} has {result.root}")
-    say(
-        f"  {result.payloads} opened payloads are what was recorded; {result.signatures} reviewers' signatures are good"
-    )
-    for name, run in result.runs.items():
-        say(f"  run {name}: {run}")
-    if given.vkey is None:
+    say(f"  {result.payloads} opened payloads are as recorded; {result.signatures} reviewers' signatures are good")
+    for line in [*result.signers, *(f"run {name}: {run}" for name, run in result.runs.items())]:
+        say(f"  {line}")
+    if given.vkey is None and given.policy is None:
         say("NOT CHECKED: that the key is the log's: it came with the bundle. Give the one you have with --vkey")
     for line in unchecked(result):
         say(f"not checked: {line}")

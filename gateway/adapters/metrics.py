@@ -41,8 +41,8 @@ class PrometheusMeter:
 
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
-    ``ostiary_leases{state}``, ``ostiary_policy_stale``, ``ostiary_policy_shadow_total{result}`` and
-    ``ostiary_policy_shadow_watching``.
+    ``ostiary_leases{state}``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
+    ``ostiary_policy_shadow_total{result}`` and ``ostiary_policy_shadow_watching``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
@@ -64,6 +64,11 @@ class PrometheusMeter:
         )
         leases = Gauge("ostiary_leases", "Minted logins: in use, or waiting to be ended.", ["state"], registry=registry)
         self._leases = (leases.labels("live"), leases.labels("pending"))
+        self._unwitnessed = Gauge(
+            "ostiary_log_unwitnessed_since_seconds",
+            "Since when records wait for a quorum of witnesses, as a Unix time; 0 = none waits.",
+            registry=registry,
+        )
         self._stale = Gauge("ostiary_policy_stale", "1 while newer policy is not in force.", registry=registry)
         self._shadowed = Counter(
             "ostiary_policy_shadow", "Decisions compared with the candidate's.", ["result"], registry=registry
@@ -97,6 +102,10 @@ class PrometheusMeter:
         """How many minted logins there are: used by a call, and waiting to be ended."""
         self._leases[0].set(live)
         self._leases[1].set(pending)
+
+    def unwitnessed(self, since_s: float) -> None:
+        """Since when records of the log wait for witnesses, seconds since the epoch; 0 = none waits."""
+        self._unwitnessed.set(since_s)
 
     def policy_stale(self, stale: bool) -> None:
         """Whether what the sources of policy hold is not in force."""

@@ -10,6 +10,7 @@ from gateway.cli.custody import erase, hash_, hold
 from gateway.cli.explain import explain
 from gateway.cli.export.command import export
 from gateway.cli.export.evidence import evidence
+from gateway.cli.log_keys import keys, policy
 from gateway.cli.moments import ago_or_moment
 from gateway.cli.proving import prove
 from gateway.cli.reach import Reach, reaching
@@ -28,6 +29,8 @@ audit.add_command(explain, "why")
 audit.add_command(export)
 audit.add_command(hash_)
 audit.add_command(hold)
+audit.add_command(keys)
+audit.add_command(policy)
 audit.add_command(prove)
 audit.add_command(verify)
 

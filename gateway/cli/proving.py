@@ -38,18 +38,25 @@ def prove(reach: Reach, index: int, output: Path | None) -> None:
     answer({"index": index, "file": str(path)}, [f"written: {path}"])
 
 
-def proven(text: str, vkey: str) -> tuple[dict[str, Any], Sequence[str]]:
-    """What a proof file proves under the log's public key, for machines and for people.
+def proven(text: str, vkeys: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """What a proof file proves under one of the log's public keys, for machines and for people.
+
+    Args:
+        text: the file.
+        vkeys: keys, one a line; one of them must have signed.
 
     Raises:
         Failed: nothing.
     """
     try:
         proof = read_proof(text)
-        checkpoint = check_proof(proof, VerifierKey.parse(vkey))
+        keys = [VerifierKey.parse(vkey) for vkey in vkeys.split()]
+        checkpoint = check_proof(proof, *keys)
         record = msgspec.json.decode(proof.entry)
     except (ProofError, NoteError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failed(f"the proof does not hold: {error}", document={"ok": False, "problem": str(error)}) from None
+        fix = "after a rotation it takes the key in force, or --policy: `ostiary audit keys list`"
+        problem = {"ok": False, "problem": str(error)}
+        raise Failed(f"the proof does not hold: {error}", fix if "known key" in str(error) else None, problem) from None
     root = base64.b64encode(checkpoint.root).decode()
     document = {
         "ok": True,

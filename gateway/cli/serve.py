@@ -11,13 +11,14 @@ import click
 
 from gateway import app
 from gateway.adapters.identity import KeyFileError
-from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
 from gateway.cli import home
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.bundle import BundleError
 from gateway.core.errors import GatewayError
+from gateway.core.leasing import VaultFault
 from gateway.hardening import allow_files, hide_memory
 from gateway.settings import GatewaySettings, SettingsError
 
@@ -98,7 +99,8 @@ def _clear(error: BaseException) -> Failed:
         case StateRefused():
             found = Misconfigured(str(error))
         case GatewayError():
-            found = Failed(f"the gateway cannot start: {error.detail}", "`ostiary check --config FILE` names the part")
+            fix = error.fix if isinstance(error, VaultFault) else "`ostiary check --config FILE` names the part"
+            found = Failed(f"the gateway cannot start: {error.detail}", fix)
         case OSError():
             found = Failed(f"the gateway ended: {error.strerror or error}", "look at the named file or address")
         case _:

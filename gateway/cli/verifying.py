@@ -15,9 +15,14 @@ from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
 from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
+from gateway.adapters.ledger.verify_keys import keys_of
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
+from gateway.cli.signers import who_signed
+from gateway.core.cosigning import TrustError, TrustPolicy
+from gateway.core.tiles import ProofError, read_proof
+from gateway.core.tlog import NoteError, VerifierKey
 
 
 @click.command()
@@ -27,32 +32,40 @@ from gateway.cli.screen import Misconfigured, answer, json_option, shown
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="A checkpoint kept elsewhere, which the log must extend."
 )
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    help="A C2SP tlog-policy kept elsewhere: the log's keys (unless --vkey says them), its witnesses and their quorum.",
+)
 @click.option("--proof", type=click.Path(path_type=Path), help="Check one record by its .tlog-proof; no log is needed.")
 @click.option("--payloads", is_flag=True, help="Open every payload, too: needs STATE/keys/payload.kek.")
 @state_option
 @json_option
-def verify(state: Path, vkey: Path | None, checkpoint: Path | None, proof: Path | None, *, payloads: bool) -> None:
+def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     """Check every record, run, payload, data key and signature of the log.
 
     With --proof: check one record by a file that `ostiary audit prove` wrote, wherever it came from.
 
     Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
-    the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/log/checkpoint answers,
-    or a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
+    the copies you keep elsewhere as --vkey or --policy, and --checkpoint (a checkpoint is what GET
+    /v1/audit/log/checkpoint answers, or a copy of STATE/log.guard). Any key the log ever had will do: the others are
+    followed from it. What was not checked is said. Exit code 1 where anything is not as it was written.
     """
+    policy = _policy(given["policy"])
+    keys = _keys(state, given["vkey"], policy)
+    proof, checkpoint = given["proof"], given["checkpoint"]
     if proof is not None:
-        key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
-        answer(*proven(_text(proof, "proof", "--proof"), key))
+        text = _text(proof, "proof", "--proof")
+        answer(*proven(text, keys if given["vkey"] or policy else _in_force(state, keys, text)))
         return
     kek = _kek(state / "keys" / PAYLOAD_KEK)
     if payloads and kek is None:
         raise Misconfigured(
             f"{state / 'keys' / PAYLOAD_KEK} cannot be read", "leave --payloads out, or run as its owner"
         )
-    key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
     with _progress() as progress:
-        report = check_log(state, key, Means(kept, kek, deep=payloads), progress)
+        report = check_log(state, keys, Means(kept, kek, deep=payloads, policy=policy), progress)
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
@@ -74,6 +87,30 @@ def _progress() -> Iterator[Progress | None]:
         yield tell
     finally:
         click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _policy(path: Path | None) -> TrustPolicy | None:
+    if path is None:
+        return None
+    try:
+        return TrustPolicy.parse(_text(path, "policy", "--policy"))
+    except TrustError as error:
+        raise Misconfigured(f"{path}: {error}", "write one with `ostiary audit policy`") from None
+
+
+def _keys(state: Path, vkey: Path | None, policy: TrustPolicy | None) -> str:
+    if vkey is None and policy is not None and policy.logs:
+        return "\n".join(key.text for key in policy.logs)
+    return _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
+
+
+def _in_force(state: Path, vkey: str, proof: str) -> str:
+    # Beside the log itself its first key is enough: the log says which keys came after it.
+    try:
+        found = keys_of(state, VerifierKey.parse(vkey), read_proof(proof).checkpoint)
+    except (NoteError, ProofError):
+        return vkey
+    return "\n".join(key.text for key in found)
 
 
 def _text(path: Path, what: str, option: str) -> str:
@@ -104,6 +141,10 @@ def _document(report: Report) -> dict[str, Any]:
         "checkpoint": signed,
         "findings": [asdict(found) for found in report.findings],
         "open_calls": list(report.open_calls),
+        "signers": [asdict(signer) for signer in report.signers],
+        "signed_us": report.signed_us,
+        "witnesses": [asdict(word) for word in report.testimonies],
+        "witnessed": report.witnessed,
         "unchecked": report.unchecked,
         "notices": report.notices,
     }
@@ -121,6 +162,7 @@ def _lines(report: Report) -> Iterator[str]:
         return
     yield f"sound: {counted}"
     yield f"signed by {shown(report.checkpoint.origin)}, root {base64.b64encode(report.checkpoint.root).decode()}"
+    yield from who_signed(report)
     if report.erased:
         yield f"{report.erased} payloads were erased: their data keys were destroyed, and signed records say so"
     if report.open_calls:

@@ -13,7 +13,9 @@ from gateway.core.call import Principal, Run
 from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
+from gateway.core.log_keys import KeyDesk
 from gateway.core.tiles import Tile
+from gateway.core.witnessing import WitnessDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +361,8 @@ class Desk:
     reviewers: ReviewerDesk
     leases: LeaseDesk
     custody: CustodyDesk
+    keys: KeyDesk
+    witnesses: WitnessDesk
     views: Views
     policy: PolicyDesk
     pings: Mapping[str, Ping]

@@ -30,7 +30,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,127}")
 class EventType(StrEnum):
     """What a record says happened."""
 
+    # action added | retired, of a key that signs checkpoints.
     KEY = "key"
+    # size, root, witness (vkey), time_s, signature: a witness's cosignature of a checkpoint.
+    CHECKPOINT_WITNESSED = "checkpoint.witnessed"
     RUN_STARTED = "run.started"
     RUN_ENDED = "run.ended"
     DECISION = "decision"

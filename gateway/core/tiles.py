@@ -233,14 +233,14 @@ def read_proof(text: str) -> Proof:
     return Proof(int(number), hashes, checkpoint, _decoded(extra))
 
 
-def check_proof(proof: Proof, key: VerifierKey) -> Checkpoint:
-    """Check the entry of a proof against the log's public key; returns the checkpoint it is under.
+def check_proof(proof: Proof, *keys: VerifierKey) -> Checkpoint:
+    """Check the entry of a proof against public keys of the log; returns the checkpoint it is under.
 
     Raises:
         ProofError: the entry is not there, or not in the tree.
-        NoteError: the checkpoint is not signed by that key.
+        NoteError: the checkpoint is signed by none of the keys.
     """
-    checkpoint = open_checkpoint(proof.checkpoint, key)
+    checkpoint = open_checkpoint(proof.checkpoint, *keys)
     if not proof.entry:
         raise ProofError("the proof does not hold the entry itself")
     check_inclusion(leaf_hash(proof.entry), proof.index, checkpoint.size, proof.hashes, checkpoint.root)

@@ -127,7 +127,7 @@ class VerifierKey:
         parts = vkey.strip().split("+", _VKEY_PARTS - 1)
         if len(parts) != _VKEY_PARTS or not is_key_name(parts[0]):
             raise NoteError("the verifier key is malformed")
-        encoded = _base64(parts[2])
+        encoded = unbase64(parts[2])
         if encoded[:1] != _ED25519 or len(encoded) != 1 + HASH_SIZE:
             raise NoteError("the verifier key is not an Ed25519 key")
         key = cls(parts[0], Ed25519PublicKey.from_public_bytes(encoded[1:]))
@@ -151,8 +151,15 @@ class Signer:
 
     def sign(self, text: str) -> str:
         """The signed note of ``text``, which ends in a newline."""
-        signature = base64.b64encode(self._key_id + self._private.sign(text.encode())).decode()
-        return f"{text}\n{_DASH}{self.name} {signature}\n"
+        return f"{text}\n{self.line(text)}"
+
+    def line(self, text: str) -> str:
+        """The signature line alone, to stand beside others."""
+        return write_line(self.name, self._key_id, self.raw_sign(text.encode()))
+
+    def raw_sign(self, message: bytes) -> bytes:
+        """The bare Ed25519 signature of ``message``, 64 bytes; never of what could be read as a note."""
+        return self._private.sign(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +188,7 @@ class Checkpoint:
         digits = lines[1]
         if not (digits.isascii() and digits.isdecimal()) or len(digits) > len(str(2**63)) or str(int(digits)) != digits:
             raise NoteError("the checkpoint's size is no number")
-        root = _base64(lines[2])
+        root = unbase64(lines[2])
         if len(root) != HASH_SIZE:
             raise NoteError("the checkpoint's root is no SHA-256 hash")
         return cls(lines[0], int(digits), root)
@@ -200,50 +207,92 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
     Raises:
         NoteError: malformed, not signed by any of the keys, or signed wrongly.
     """
+    text, signers = signers_of(note, keys)
+    if not signers:
+        raise NoteError("the note has no signature by a known key")
+    return text
+
+
+def signers_of(note: str, keys: Iterable[VerifierKey]) -> tuple[str, tuple[VerifierKey, ...]]:
+    """The text of a note, and which of ``keys`` signed it; perhaps none.
+
+    Raises:
+        NoteError: malformed, or the signature of one of the keys is wrong.
+    """
+    text, lines = split_note(note)
+    known = {(key.name, key.id): key for key in keys}
+    found = [_verified(line, text, known) for line in lines]
+    return text, tuple(key for key in found if key is not None)
+
+
+def split_note(note: str) -> tuple[str, Sequence[str]]:
+    """The text of a note and its signature lines, unchecked.
+
+    Raises:
+        NoteError: malformed.
+    """
     if len(note) > _MAX_NOTE or any((char < " " and char != "\n") or "\ud800" <= char <= "\udfff" for char in note):
         raise NoteError("the note is malformed")
     # The text may itself hold blank lines: only the last one parts it from the signatures.
     text, separator, signatures = note.rpartition("\n\n")
     if not separator or not signatures.endswith("\n"):
         raise NoteError("the note is malformed")
-    text += "\n"
-    known = {(key.name, key.id): key for key in keys}
-    verified = [_verified(line, text, known) for line in signatures[:-1].split("\n")]
-    if not any(verified):
-        raise NoteError("the note has no signature by a known key")
-    return text
+    return f"{text}\n", signatures[:-1].split("\n")
 
 
-def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
-    """The checkpoint in a note signed by the log's own key.
+def open_checkpoint(note: str, *keys: VerifierKey) -> Checkpoint:
+    """The checkpoint in a note signed by one of the log's own keys.
 
     Raises:
-        NoteError: malformed, not signed by ``key``, or of another origin.
+        NoteError: malformed, signed by none of them, or of another origin than those that signed.
     """
-    checkpoint = Checkpoint.parse(open_note(note, (key,)))
-    if not hmac.compare_digest(checkpoint.origin.encode(), key.name.encode()):
+    text, signers = signers_of(note, keys)
+    if not signers:
+        raise NoteError("the note has no signature by a known key")
+    checkpoint = Checkpoint.parse(text)
+    if not all(hmac.compare_digest(checkpoint.origin.encode(), key.name.encode()) for key in signers):
         raise NoteError("the checkpoint is of another log")
     return checkpoint
 
 
-def _verified(line: str, text: str, known: dict[tuple[str, bytes], VerifierKey]) -> bool:
+def signature_line(line: str) -> tuple[str, bytes, bytes]:
+    """Key name, key id and signature of a note's signature line, without its newline.
+
+    Raises:
+        NoteError: malformed.
+    """
     name, space, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not space or not is_key_name(name):
         raise NoteError("the note has a malformed signature line")
-    blob = _base64(encoded)
+    blob = unbase64(encoded)
     if len(blob) <= _KEY_ID_SIZE:
         raise NoteError("the note has a malformed signature line")
-    key = known.get((name, blob[:_KEY_ID_SIZE]))
+    return name, blob[:_KEY_ID_SIZE], blob[_KEY_ID_SIZE:]
+
+
+def write_line(name: str, key_id: bytes, signature: bytes) -> str:
+    """A note's signature line, with its newline."""
+    return f"{_DASH}{name} {base64.b64encode(key_id + signature).decode()}\n"
+
+
+def _verified(line: str, text: str, known: dict[tuple[str, bytes], VerifierKey]) -> VerifierKey | None:
+    name, key_id, signature = signature_line(line)
+    key = known.get((name, key_id))
     if key is None:
-        return False
+        return None
     try:
-        key.public.verify(blob[_KEY_ID_SIZE:], text.encode())
+        key.public.verify(signature, text.encode())
     except InvalidSignature:
         raise NoteError(f"the signature of {name} is wrong") from None
-    return True
+    return key
 
 
-def _base64(text: str) -> bytes:
+def unbase64(text: str) -> bytes:
+    """Base64, in the one way to write it.
+
+    Raises:
+        NoteError: it is not.
+    """
     try:
         decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -28,6 +28,7 @@ from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
 from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
+from gateway.edge.rest_keys import KeyRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
@@ -99,6 +100,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),
         *CustodyRest(desk, options.issuer).operations(),
+        *KeyRest(desk).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )

@@ -26,6 +26,7 @@ class Readiness:
         named = {f"upstream:{name}": ping for name, ping in desk.upstreams.items()}
         named |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
         self._standing = desk.policy.standing
+        self._witnesses = desk.witnesses.standing
         self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
@@ -35,7 +36,7 @@ class Readiness:
         An upstream or a foreign issuer that is down makes the gateway ``degraded``: its tools fail, its new tokens are
         refused, everybody else's go on. Which there are is said only where the ``whole`` may be known, and which policy
         is in force, ``stale`` where its sources hold another that is not. Policy that is stale is good all the same, so
-        it changes no status.
+        it changes no status; nor do witnesses that have not cosigned the log.
         """
         own, upstreams = await self._own.states(), await self._upstreams.states()
         is_able = _are_well(own)
@@ -44,6 +45,9 @@ class Readiness:
         if whole:
             now = self._standing()
             page["policy"] = {"revision": now.revision, "stale": bool(now.problems)}
+            seen = self._witnesses()
+            if seen.states:
+                page["witnesses"] = {"states": seen.states, "size": seen.size, "unwitnessed_since_us": seen.since_us}
         return Reply(200 if is_able else 503, jsonrpc.encode(page))
 
 

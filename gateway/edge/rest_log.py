@@ -43,6 +43,7 @@ class LogRest:
         """Read through the desk."""
         self._tree = desk.tree
         self._searches = desk.searches
+        self._witnesses = desk.witnesses
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -91,8 +92,8 @@ class LogRest:
         )
 
     async def checkpoint(self, asked: Asked) -> Reply:  # noqa: ARG002 - each operation takes the request
-        """The note, verbatim."""
-        return Reply(200, (await self._tree.checkpoint()).encode(), TEXT)
+        """The note, with the cosignatures there are of it."""
+        return Reply(200, self._witnesses.cosigned(await self._tree.checkpoint()).encode(), TEXT)
 
     async def tile(self, asked: Asked) -> Reply:
         """Hashes or entries."""

@@ -29,7 +29,7 @@ from gateway.core.tlog import Signer, VerifierKey, leaf_hash, open_checkpoint
 from tests.export_world import Exporter, Past, check, copied, exporting, forged, live, resealed
 
 SIGNED = ("records.jsonl", "payloads.jsonl", "keys.json", "checkpoint", "log.vkey", "tlog-policy")
-EXPORTERS_WORD = ("report.html", "README.txt", "verify.py")
+EXPORTERS_WORD = ("report.html", "README.txt", "verify.py", "trust.py")
 PLACES = 12
 
 

@@ -8,6 +8,7 @@ import anyio
 
 from gateway import books
 from gateway.core.desk import RunRequest
+from gateway.core.known import KnownValues
 from gateway.settings import GatewaySettings
 from tests.clock import StepClock
 from tests.evidence import make_principal
@@ -19,7 +20,7 @@ _PATIENCE_S = 20.0
 async def test_no_call_waits_for_a_long_search(tmp_path: Path) -> None:
     """While a search holds its reader, a run that is not in memory is looked up all the same."""
     settings = GatewaySettings(state=tmp_path)
-    means = books.Means(StepClock(), Tally(), str, "http://127.0.0.1")
+    means = books.Means(StepClock(), Tally(), str, "http://127.0.0.1", KnownValues())
     async with AsyncExitStack() as stack:
         before = await books.opened(settings, means, stack)
         run = await before.runs.start(make_principal(agent=None), RunRequest("a goal", "test-agent"))

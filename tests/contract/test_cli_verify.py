@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK
 from gateway.cli.root import ostiary
-from gateway.core.tlog import Signer
+from gateway.core.cosigning import policy_over
+from gateway.core.tlog import Signer, VerifierKey
+from tests.evidence import make_principal
 from tests.ledgers import Walk, open_books
 
 
@@ -95,7 +97,7 @@ def test_what_was_not_checked_is_said(state: Path) -> None:
     assert "not checked: whether the payloads open" in verify(state).stdout
     document = json.loads(verify(state, "--payloads", "--json").stdout)
     assert document["opened"] == document["payloads"]
-    assert len(document["unchecked"]) == 1
+    assert len(document["unchecked"]) == 2
     (state / "keys" / PAYLOAD_KEK).unlink()
     assert "not checked: whether the data keys can be opened" in verify(state).stdout
     assert verify(state, "--payloads").exit_code == 2
@@ -151,3 +153,34 @@ def test_a_proof_under_another_key_proves_nothing(state: Path) -> None:
     first, _, rest = proof.read_text("utf-8").split("\n", 2)
     proof.write_text(f"{first}\n{rest}", "utf-8")
     assert "does not hold the entry" in verify(state, "--proof", str(proof)).stderr
+
+
+def test_proofs_are_checked_by_the_keys_of_their_time(tmp_path: Path) -> None:
+    """Beside the log its first key is enough; elsewhere it takes the key in force, or a policy that names it."""
+    log = tmp_path / "log"
+
+    async def rotate() -> tuple[str, str, str]:
+        async with open_books(log) as books:
+            await Walk(books).go()
+            early = await books.tree.prove(2)
+            new = (await books.room.rotate(make_principal())).key.text
+            await books.room.retire(make_principal())
+            return early, await books.tree.prove(2), new
+
+    early, late, new = anyio.run(rotate)
+    (tmp_path / "early").write_text(early)
+    (tmp_path / "late").write_text(late)
+    (tmp_path / "policy").write_text(policy_over([VerifierKey.parse(new)], (), 0).text)
+    for name in ("early", "late"):
+        assert verify(log, "--proof", str(tmp_path / name)).exit_code == 0
+    old = ("--vkey", str(log / "keys" / LOG_VKEY))
+    assert verify(log, "--proof", str(tmp_path / "early"), *old).exit_code == 0
+    done = verify(log, "--proof", str(tmp_path / "late"), *old)
+    assert done.exit_code == 1
+    assert "ostiary audit keys list" in done.stderr
+    elsewhere = tmp_path / "elsewhere"
+    assert verify(elsewhere, "--proof", str(tmp_path / "late"), "--policy", str(tmp_path / "policy")).exit_code == 0
+    (log / DATABASE).rename(tmp_path / "away")
+    assert verify(log, "--proof", str(tmp_path / "late")).exit_code == 1
+    (tmp_path / "policy").write_text("quorum\n")
+    assert verify(log, "--policy", str(tmp_path / "policy")).exit_code == 2

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
 from gateway.core.call import Intent
 from gateway.core.errors import OutcomeUnknown, Unavailable
 from gateway.core.inquiry import Query

@@ -16,7 +16,8 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.keys import LOG_KEY, PAYLOAD_KEK, StateRefused, create_or_load
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
+from gateway.adapters.ledger.keys import PAYLOAD_KEK, create_or_load
 from gateway.core.call import Intent
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied, GatewayError, OutcomeUnknown, Unavailable

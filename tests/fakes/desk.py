@@ -17,6 +17,7 @@ from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
+from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
 
 
 @dataclass(slots=True)
@@ -320,6 +321,8 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         reviewers=FakeReviewerDesk(),
         leases=FakeLeaseDesk(),
         custody=FakeCustody(),
+        keys=FakeKeyDesk(),
+        witnesses=FakeWitnessDesk(),
         views=FakeViews(),
         policy=FakePolicyDesk(),
         pings={"identity": identity.ping},

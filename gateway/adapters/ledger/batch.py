@@ -12,16 +12,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.ledger import claims, custody
+from gateway.adapters.ledger import claims, custody, key_records
 from gateway.adapters.ledger.claims import Claims, Stand
 from gateway.adapters.ledger.custody import Custody, Kept
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
+from gateway.adapters.ledger.ring import KeyRing
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
 from gateway.adapters.ledger.span import Span
 from gateway.core.errors import NotFound
+from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, RecordError, leaf
-from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
+from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 
 _CACHED_HEADS = 65_536
 _TS = 4  # the column of a record's time
@@ -101,6 +103,8 @@ class Batch:
         frontier: the tree so far; grows with the batch.
         open_calls: calls whose intent has not ended; changes with the batch.
         span: the times so far; grows with the batch.
+        ring: the log's signing keys.
+        history: which of them sign; changes with the batch.
     """
 
     db: sqlite3.Connection
@@ -110,6 +114,8 @@ class Batch:
     frontier: Frontier
     open_calls: set[str]
     span: Span
+    ring: KeyRing
+    history: KeyHistory
     _rows: _Rows = field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
@@ -117,24 +123,28 @@ class Batch:
 
         Raises:
             NotFound: an intent in a run that has ended, or its second end.
-            Conflict: what is to be erased is in use or held.
+            Conflict: what is to be erased is in use or held; or a key is to be added or retired out of turn.
             RecordError: a draft that breaks the rules of the log.
             SealBroken: the run's data key cannot be opened.
         """
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
+        history = self.history
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
             if draft.type in custody.KINDS:
                 Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, self._next_index(rows))
+            if draft.type is EventType.KEY:
+                history = key_records.follow(history, draft, self._next_index(rows), self.ring)
             self._place(draft, head, rows)
+        self.history = history
         self._rows.take(rows)
         self.heads.put(rows.heads)
         self.open_calls.update(rows.opened)
         self.open_calls.difference_update(rows.closed)
 
-    def store(self, signer: Signer) -> str:
+    def store(self) -> str:
         """Write all rows and the checkpoint that covers them; returns the checkpoint."""
         db, rows = self.db, self._rows
         tops = [top for leaf_digest in rows.leaves for top in self.frontier.append(leaf_digest)]
@@ -151,7 +161,7 @@ class Batch:
         if rows.kept.erased or rows.kept.holds:
             custody.store(db, rows.kept)
         size = self.frontier.size
-        note = signer.sign(Checkpoint(signer.name, size, self.frontier.root()).text)
+        note = self.ring.sign(Checkpoint(self.history.first.name, size, self.frontier.root()), self.history)
         db.executemany("insert into reasons values (?, ?)", rows.reasons)
         window = size // CHECKPOINT_WINDOW
         self.span = self.span.grown(window, [record[_TS] for record in rows.records])

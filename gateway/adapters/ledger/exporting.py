@@ -46,7 +46,7 @@ class LogExport:
         taken = await self._reader.ask(partial(self._extracted, records, size, payloads=depth.payloads))
         is_last = is_last and len(taken) == len(records)
         return Extract(
-            vkey=self._keys.signer.key.text,
+            vkey=self._keys.name.text,
             size=size,
             checkpoint=note,
             records=taken,

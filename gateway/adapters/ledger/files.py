@@ -6,10 +6,9 @@ import os
 import sqlite3
 from pathlib import Path
 
-from gateway.adapters.ledger.keys import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
 from gateway.core.decision import Effect
 from gateway.core.records import EventType
-from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
 DATABASE = "log.db"
 GUARD = "log.guard"
@@ -202,18 +201,18 @@ def sweep(db: sqlite3.Connection) -> bool:
     return not is_busy
 
 
-def read_guard(folder: Path, key: VerifierKey) -> Checkpoint | None:
-    """The last checkpoint noted outside the database, or None where there is none.
+def read_guard(folder: Path) -> str | None:
+    """The last checkpoint noted outside the database, a note to be checked; or None where there is none.
 
     Raises:
-        StateRefused: it is not signed by the log's key.
+        StateRefused: it cannot be read.
     """
     path = folder / GUARD
     try:
-        return open_checkpoint(path.read_text("utf-8"), key)
+        return path.read_text("utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, NoteError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise StateRefused(
             f"the rollback guard {path} cannot be used: {error}; put {DATABASE}, {GUARD} and keys/ of one gateway back"
         ) from None

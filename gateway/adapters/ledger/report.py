@@ -22,6 +22,42 @@ class Finding:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a key has signed.
+
+    Attributes:
+        vkey: the key, in C2SP form.
+        first: size of the smallest tree it was to sign.
+        last: size of the largest.
+        since_us: time of the record that added it.
+        until_us: time of the record that retired it, or of the newest record that is signed.
+        retired: whether it signs no more.
+    """
+
+    vkey: str
+    first: int
+    last: int
+    since_us: int
+    until_us: int | None
+    retired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """The largest tree that a witness has cosigned; it speaks for all smaller ones.
+
+    Attributes:
+        vkey: the witness's key, in C2SP form.
+        size: of that tree.
+        time_s: when, by the witness's clock, seconds since the epoch.
+    """
+
+    vkey: str
+    size: int
+    time_s: int
+
+
 @dataclass(slots=True)
 class Report:
     """What verification found.
@@ -35,6 +71,10 @@ class Report:
         findings: what is wrong, at most 1000.
         open_calls: calls whose intent has no ending yet; normal only while a gateway runs or after it was killed.
         unchecked: what was not looked at, one sentence each.
+        signers: the keys that signed, oldest first; each tree by all keys that were to sign it.
+        signed_us: time of the newest record that is signed, by the gateway's own clock.
+        testimonies: the witnesses that have cosigned, whoever they are.
+        witnessed: size of the largest tree that a quorum of the given policy has cosigned; None without such a policy.
         notices: what is as it was written and worth knowing, one sentence each.
     """
 
@@ -46,6 +86,10 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     open_calls: tuple[str, ...] = ()
     unchecked: list[str] = field(default_factory=list)
+    signers: tuple[Signing, ...] = ()
+    signed_us: int | None = None
+    testimonies: tuple[Testimony, ...] = ()
+    witnessed: int | None = None
     notices: list[str] = field(default_factory=list)
 
     @property

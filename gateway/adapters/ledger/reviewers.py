@@ -40,7 +40,7 @@ class ReviewerRegistry:
         self._scribe = Scribe(clock, keys)
         self._known: dict[str, Reviewer] = {}
         self._turns = Turns()
-        self.origin = keys.signer.key.text
+        self.origin = keys.name.text
 
     async def load(self) -> None:
         """Read all keys from the log.

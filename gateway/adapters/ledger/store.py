@@ -15,13 +15,15 @@ import msgspec
 from gateway.adapters.ledger import custody, files, tail
 from gateway.adapters.ledger.batch import Batch, Heads
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.keys import LogKeys, StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import DataKeys, SealBroken
 from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.log_keys import KeyHistory, first_body
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Actor, Draft, EventType, RecordError
-from gateway.core.tlog import Checkpoint, Frontier, Signer, VerifierKey
+from gateway.core.tlog import Checkpoint, Frontier
 
 Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
@@ -50,7 +52,7 @@ class Store:
         self._unguarded: str | None = None
         self._folder = folder
         self._keys = keys
-        self._key = keys.signer.key
+        self._ring = keys.ring
         self._clock = clock
         self._scribe = Scribe(clock, keys)
         self._reserve = reserve_bytes
@@ -77,9 +79,10 @@ class Store:
             db, end = self._connected()
             if end.span.high_us - self._clock.now_us() > _BEHIND_US:
                 _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
+            self._ring.prune()
             if end.frontier.size == 0:
                 # Before the first record: a start that is killed in between must not look like a log set back.
-                files.write_guard(self._folder, self._keys.signer.sign(_empty(self._keys.signer)))
+                files.write_guard(self._folder, self._ring.sign(_empty(end.history), end.history))
             self._start(db, end)
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -152,13 +155,24 @@ class Store:
         db, end = self._connected()
         is_low = files.free_bytes(self._folder) < self._reserve
         db.execute("begin immediate")
-        batch = Batch(db, self._pool, self._data_keys, self._heads, end.frontier.copy(), end.open_calls, end.span)
+        batch = Batch(
+            db,
+            self._pool,
+            self._data_keys,
+            self._heads,
+            end.frontier.copy(),
+            end.open_calls,
+            end.span,
+            self._ring,
+            end.history,
+        )
         for drafts in self._owed:
             _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
-        note = batch.store(self._keys.signer)
+        note = batch.store()
         db.execute("commit")
-        end.frontier, end.note, end.span = batch.frontier, note, batch.span
+        end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
+        self._ring.history = end.history
         if batch.destroys:
             self._data_keys.forget()
             self.swept, self._swept_at = False, None
@@ -176,7 +190,8 @@ class Store:
         if self._db is None:
             self._db = files.connect(self._folder)
         if self._tail is None:
-            self._tail = tail.load(self._db, self._key)
+            self._tail = tail.load(self._db, self._ring.history.first)
+            self._ring.history = self._tail.history
             # A commit may have reported failure and yet be there. Its caller was told that nothing was done.
             strays = self._tail.open_calls - self._acknowledged if self._guarded_at is not None else set()
             self._owed += [self._ending(self._db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
@@ -196,7 +211,7 @@ class Store:
         ]
         groups += self._again(db)
         if end.frontier.size == 0:
-            groups.append([self._scribe.draft(EventType.KEY, Subject(), _key_body(self._key))])
+            groups.append([self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first))])
         for refusal in self._transact(groups):
             if refusal is not None:
                 raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
@@ -254,9 +269,5 @@ def _is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def _empty(signer: Signer) -> str:
-    return Checkpoint(signer.name, 0, Frontier().root()).text
-
-
-def _key_body(key: VerifierKey) -> dict[str, str]:
-    return {"algorithm": "ed25519", "key_id": key.id.hex(), "public": key.raw.hex(), "use": "checkpoint"}
+def _empty(history: KeyHistory) -> Checkpoint:
+    return Checkpoint(history.first.name, 0, Frontier().root())

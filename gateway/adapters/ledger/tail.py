@@ -14,10 +14,13 @@ from gateway.adapters.ledger.files import (
     is_new,
     read_guard,
 )
-from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys, StateRefused
+from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.key_records import history_of
+from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unwrap
 from gateway.adapters.ledger.span import Span
-from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+from gateway.core.log_keys import KeyHistory, KeyRefused
+from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, split_note
 
 _RESTORE = "see what `ostiary audit verify` says, and restore it from a backup"
 _TRIED_KEYS = 8
@@ -32,16 +35,18 @@ class Tail:
         note: the newest signed checkpoint; empty for an empty log.
         open_calls: calls whose intent has not ended.
         span: the times of the records.
+        history: the keys that signed, and those that sign.
     """
 
     frontier: Frontier
     note: str
     open_calls: set[str]
     span: Span
+    history: KeyHistory
 
 
-def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
-    """The end of the log, checked: signature, root and the records since the checkpoint before.
+def load(db: sqlite3.Connection, first: VerifierKey) -> Tail:
+    """The end of the log that ``first`` names, checked: signatures, root and the records since the checkpoint before.
 
     Raises:
         StateRefused: the log was altered, cut short or signed by another key.
@@ -54,17 +59,21 @@ def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
     if row is None:
         if stored:
             raise StateRefused(f"the log has records but no checkpoint: it was altered; {_RESTORE}")
-        return Tail(Frontier(), "", set(), Span())
-    frontier = _signed_frontier(row[:3], key)
+        return Tail(Frontier(), "", set(), Span(), KeyHistory.begun(first))
+    try:
+        history = history_of(db, first)
+    except KeyRefused as error:
+        raise StateRefused(f"the log's records of its keys cannot be used: {error}; {_RESTORE}") from None
+    frontier = _signed_frontier(row[:3], history)
     if frontier.size != stored:
         raise StateRefused(
             f"the log has {stored} records where {frontier.size} were signed: it was altered; {_RESTORE}"
         )
-    before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, key)
+    before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, history)
     if before.peaks != frontier.peaks:
         raise StateRefused(f"the newest records are not the signed ones: the log was altered; {_RESTORE}")
     calls = {call_id for (call_id,) in db.execute("select call_id from intents")}
-    return Tail(frontier, row[1], calls, Span(*row[3:]))
+    return Tail(frontier, row[1], calls, Span(*row[3:]), history)
 
 
 def _check_kek(db: sqlite3.Connection, kek: bytes) -> None:
@@ -88,44 +97,60 @@ def look(folder: Path, keys: LogKeys) -> None:
         StateRefused: it was altered, cut short or set back, or is not of these keys.
         sqlite3.Error: it cannot be read.
     """
-    path, key = folder / DATABASE, keys.signer.key
-    guard = read_guard(folder, key)
+    path = folder / DATABASE
+    guard, nothing = read_guard(folder), Tail(Frontier(), "", set(), Span(), KeyHistory.begun(keys.name))
     if not path.exists():
-        _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+        _check_guard(None, nothing, guard)
         return
     with closing(connect_readonly(path)) as db:
         if is_new(db):
-            _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+            _check_guard(None, nothing, guard)
             return
         check_format(db, path)
-        _check_guard(db, load(db, key), guard, key)
+        end = load(db, keys.name)
+        _check_guard(db, end, guard)
+        keys.ring.settle(end.history)
         _check_kek(db, keys.kek)
 
 
-def _check_guard(db: sqlite3.Connection | None, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:
-    # The log against what was last noted outside it; a log that is ahead is fine.
-    if guard is None:
+def _check_guard(db: sqlite3.Connection | None, tail: Tail, note: str | None) -> None:
+    # The log against what was last noted outside it, by the keys that signed then; a log that is ahead is fine.
+    if note is None:
         if tail.frontier.size:
             raise StateRefused("the rollback guard log.guard is missing: restore it together with the log")
         return
+    guard = _guard(note, tail)
     if tail.frontier.size < guard.size:
         raise StateRefused(
             f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back, or "
             f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back"
         )
-    if db is not None and _extended(db, guard.size, guard.size, key).root() != guard.root:
+    if db is not None and _extended(db, guard.size, guard.size, tail.history).root() != guard.root:
         raise StateRefused(
             "the log is not a continuation of what was signed before: another history was put in place; put "
             f"{DATABASE} and {GUARD} of the same log back"
         )
 
 
-def _extended(db: sqlite3.Connection, known: int, size: int, key: VerifierKey) -> Frontier:
+def _guard(note: str, tail: Tail) -> Checkpoint:
+    try:
+        unproven = Checkpoint.parse(split_note(note)[0])
+        # A log that was set back to before a new key was added does not know who signed this: it is behind all the
+        # same, and refused for that.
+        is_behind = unproven.origin == tail.history.first.name and unproven.size > tail.frontier.size
+        return unproven if is_behind else tail.history.open(note)
+    except NoteError as error:
+        raise StateRefused(
+            f"the rollback guard {GUARD} cannot be used: {error}; put {DATABASE}, {GUARD} and keys/ of one gateway back"
+        ) from None
+
+
+def _extended(db: sqlite3.Connection, known: int, size: int, history: KeyHistory) -> Frontier:
     # From the newest signed checkpoint of at most `known` records on, by the stored bytes, up to `size`.
     row = db.execute(
         "select size, note, peaks from checkpoints where size <= ? order by win desc limit 1", (known,)
     ).fetchone()
-    frontier = Frontier() if row is None else _signed_frontier(row, key)
+    frontier = Frontier() if row is None else _signed_frontier(row, history)
     for (entry,) in db.execute(
         "select leaf from records where idx >= ? and idx < ? order by idx", (frontier.size, size)
     ):
@@ -133,10 +158,10 @@ def _extended(db: sqlite3.Connection, known: int, size: int, key: VerifierKey) -
     return frontier
 
 
-def _signed_frontier(row: tuple[int, str, bytes], key: VerifierKey) -> Frontier:
+def _signed_frontier(row: tuple[int, str, bytes], history: KeyHistory) -> Frontier:
     size, note, peaks = row
     try:
-        checkpoint = open_checkpoint(note, key)
+        checkpoint = history.open(note)
         frontier = Frontier.decode(size, peaks)
     except NoteError as error:
         raise StateRefused(

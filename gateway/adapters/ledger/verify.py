@@ -31,8 +31,12 @@ from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
+from gateway.adapters.ledger.verify_keys import tell_signers, trusted
+from gateway.adapters.ledger.verify_witnesses import Witnesses
+from gateway.core.cosigning import TrustPolicy
+from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, EventType
-from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
+from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash
 
 _MAX_DAMAGES = 20
 _STEP = 4096  # records from one word on progress to the next
@@ -76,28 +80,31 @@ class Means:
         checkpoint: a signed checkpoint kept elsewhere, which the log must extend.
         kek: the key of the key file ``payload.kek``: each data key is opened.
         deep: open each payload, too, and hold it against its commitment; needs ``kek``.
+        policy: which witnesses must have cosigned.
     """
 
     checkpoint: str | None = None
     kek: bytes | None = field(default=None, repr=False)
     deep: bool = False
+    policy: TrustPolicy | None = None
 
 
 _BARE = Means()
 
 
 def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | None = None) -> Report:
-    """Check the log in ``path`` (its folder or database file) against its public key.
+    """Check the log in ``path`` (its folder or database file) against one of its public keys.
 
+    ``vkey`` may be several, one a line: one that the log knows is enough.
     Whatever is wrong with the files is a finding, never an exception. ``progress`` is told, now and then, how many
     records were read and about how many there are.
     """
     report = Report(unchecked=list(_unchecked(means)))
     database = path / DATABASE if path.is_dir() else path
     try:
-        key = VerifierKey.parse(vkey)
+        keys = [VerifierKey.parse(line) for line in vkey.split() or [""]]
         # Before the snapshot is taken: the guard of a running gateway may be behind the database, never ahead of it.
-        landmarks = _landmarks(database.with_name(GUARD), means, key, report)
+        guard = _guard(database.with_name(GUARD), report)
         db = connect_readonly(database)
     except NoteError as error:
         report.add(None, None, f"the public key cannot be used: {error}")
@@ -109,9 +116,14 @@ def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | Non
         db.execute("begin")  # one snapshot, though a gateway may be writing
         for problem in schema_problems(db):
             report.add(None, None, f"the database is not as a gateway makes it: {problem}")
+        history = trusted(db, keys, report)
+        witnesses = Witnesses(history.first.name, means.policy, report)
+        kept = [*_landmarks(guard, means, history, report), *witnesses.landmarks(db, means.checkpoint)]
+        landmarks = Landmarks(kept, report)
         contents = Contents(db, report, means.kek, deep=means.deep)
         with _checked_pages(database, report):
-            _Verification(db, key, report, contents, Landmarks(landmarks, report)).run(progress)
+            _Verification(db, history, report, contents, landmarks).run(progress)
+        tell_signers(history, db, report)
     except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
@@ -132,22 +144,30 @@ def _unchecked(means: Means) -> Iterator[str]:
         yield "whether the payloads open and are what the records commit to (their sealed bytes were checked)"
 
 
-def _landmarks(guard: Path, means: Means, key: VerifierKey, report: Report) -> list[Landmark]:
-    found = []
+def _guard(path: Path, report: Report) -> str | None:
     try:
-        found.append(Landmark(f"the guard {GUARD}", open_checkpoint(guard.read_text("utf-8"), key)))
+        return path.read_text("utf-8")
     except FileNotFoundError:
         report.add(
             None, None, f"the rollback guard {GUARD} is missing: the newest records may have been cut off with it"
         )
     except (OSError, ValueError) as error:
         report.add(None, None, f"the rollback guard {GUARD} cannot be used: {error}")
-    if means.checkpoint is not None:
+    return None
+
+
+def _landmarks(guard: str | None, means: Means, history: KeyHistory, report: Report) -> Iterator[Landmark]:
+    kept = (
+        (guard, f"the rollback guard {GUARD}", f"the guard {GUARD}"),
+        (means.checkpoint, "the checkpoint kept elsewhere", "the checkpoint kept elsewhere"),
+    )
+    for note, subject, source in kept:
+        if note is None:
+            continue
         try:
-            found.append(Landmark("the checkpoint kept elsewhere", open_checkpoint(means.checkpoint, key)))
+            yield Landmark(source, history.open(note))
         except NoteError as error:
-            report.add(None, None, f"the checkpoint kept elsewhere cannot be used: {error}")
-    return found
+            report.add(None, None, f"{subject} cannot be used: {error}")
 
 
 @contextmanager
@@ -188,17 +208,17 @@ class _Verification:
     """One pass over a log."""
 
     def __init__(
-        self, db: sqlite3.Connection, key: VerifierKey, report: Report, contents: Contents, landmarks: Landmarks
+        self, db: sqlite3.Connection, history: KeyHistory, report: Report, contents: Contents, landmarks: Landmarks
     ) -> None:
         self._contents = contents
         self._landmarks = landmarks
         self._db = db
-        self._key = key
+        self._history = history
         self._report = report
         self._frontier = Frontier()
         self._chains: dict[str, _Chain] = {}
         self._open_calls: dict[str, int] = {}
-        self._signatures = Signatures(report, key.text)
+        self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
         self._opened: dict[str, bytes] = {}
         self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
@@ -324,7 +344,7 @@ class _Verification:
             self._aids.checkpoint(size, *times)
             last = size - 1
             try:
-                checkpoint = open_checkpoint(note, self._key)
+                checkpoint = self._history.open(note)
                 signed = Frontier.decode(size, peaks)
             except NoteError as error:
                 self._report.add(last, None, f"the checkpoint over {size} records was altered: {error}")

@@ -5,11 +5,11 @@ alone for a while (``core/breaker.py``). A request that was sent is never abando
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
@@ -132,6 +132,14 @@ class VaultClient:
         """Whether the lease is there; see ``core.leasing.Vault``."""
         ask = Ask("sys/leases/lookup", {"lease_id": lease_id}, _UPDATE)
         return bool((await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))).data)
+
+    async def update(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """What the vault answers to ``body`` at ``path``.
+
+        Raises:
+            VaultFault: it does not, or refuses.
+        """
+        return (await self._as_gateway(Ask(path, dict(body), _UPDATE))).data or {}
 
     async def ping(self) -> None:
         """The vault is well and lets the gateway in; see ``core.leasing.Vault``."""

@@ -117,7 +117,7 @@ class Collection:
         try:
             found: dict[str, Any] = self._line.get(f"/v1/policy/revisions/{revision}")
         except Failed as error:
-            if isinstance(error.document, dict) and error.document.get("status") == _NOT_FOUND:
+            if is_missing(error):
                 return None
             raise
         return found
@@ -152,6 +152,11 @@ class Collection:
 
 
 _NOT_FOUND = 404
+
+
+def is_missing(error: Failed) -> bool:
+    """Whether the gateway does not have what was asked for."""
+    return isinstance(error.document, dict) and error.document.get("status") == _NOT_FOUND
 
 
 def _index(row: Row) -> int:

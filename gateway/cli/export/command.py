@@ -15,6 +15,7 @@ from gateway.cli.export.collecting import Collection, Selection
 from gateway.cli.export.packing import Records, placed, seal, write_policy
 from gateway.cli.export.report import Facts, page
 from gateway.cli.export.story import Story
+from gateway.cli.export.testimony import witnessed, write_trust
 from gateway.cli.moments import ago_or_moment
 from gateway.cli.reach import Line, Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, shown
@@ -26,7 +27,7 @@ _REVISION = re.compile(r"[0-9a-f]{64}")
 More = Callable[[Line, Path], None]
 UNPROVEN = (
     "the selection is complete only for runs that verify.py calls whole",
-    "report.html, README.txt, verify.py, this manifest and the folder evidence, if there is one: the exporter's word",
+    "report.html, README.txt, verify.py, trust.py, this manifest and a folder evidence: the exporter's word",
     "payloads: who has keys.json can try guesses against the commitments of every payload under the same data keys",
 )
 
@@ -92,9 +93,11 @@ class Wish:
 def write(reach: Reach, wish: Wish) -> None:
     """Write the bundle, check it as its receiver will, and say what is in it."""
     with reach.line(_PATIENCE_S) as line, placed(wish.output) as folder:
+        seen = witnessed(line)  # before the tree that is exported: that one continues it
         collection = Collection(line, wish.chosen, payloads=wish.payloads)
         story = Story()
         records = _fill(folder, collection, story)
+        write_trust(folder, line, collection.head, seen)
         for revision in sorted(records.revisions):
             found = collection.policy(revision) if _REVISION.fullmatch(revision) else None
             if found is not None:
@@ -126,7 +129,6 @@ def _fill(folder: Path, collection: Collection, story: Story) -> Records:
     head = collection.head
     (folder / "checkpoint").write_text(head.checkpoint, "utf-8")
     (folder / "log.vkey").write_text(f"{head.vkey}\n", "utf-8")
-    (folder / "tlog-policy").write_text(f"log {head.vkey}\nquorum none\n", "utf-8")
     with Records(folder) as records:
         for row in collection.rows():
             records.add(row)

@@ -27,16 +27,19 @@ This is an export of a signed audit log. It can be checked without the software 
     python3 -I verify.py --vkey KEY
 
 KEY is the log's public key, and you should have it from elsewhere than from this bundle. It takes Python 3.11 or newer
-and the package `cryptography`. verify.py is short: read it, or write your own; the formats are RFC 6962 and C2SP
-(signed-note, tlog-checkpoint). Who has altered this bundle may have altered verify.py, too.
+and the package `cryptography`. verify.py and its part trust.py are short: read them, or write your own; the formats are
+RFC 6962 and C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-policy). Who has altered this bundle may have
+altered them, too. KEY is any key the log ever signed with. With --policy FILE, a C2SP trust policy, the witnesses it
+names must have cosigned the log.
 
 report.html       for reading; nothing in it is signed
 records.jsonl     a line for each record: its place in the log, its bytes (`leaf`), and the proof that it is in the tree
 payloads.jsonl    a line for each opened payload: what the record commits to by HMAC-SHA256
 keys.json         the keys of those commitments, by data key. They open nothing
 checkpoint        the signed root of the tree
-log.vkey          the log's public key, as the exporter knew it
-tlog-policy       the same as a C2SP trust policy
+log.vkey          the log's first public key, which names it, as the exporter knew it
+tlog-policy       the keys that signed the checkpoint, and the witnesses the gateway asks, as a C2SP trust policy
+witnessed.json    if it is there: a checkpoint that witnesses have cosigned, and the proof that this log continues it
 policies/         the policy of each revision that decided: the name of the file is the SHA-256 of its bytes
 manifest.json     what was chosen, and the SHA-256 of every file
 manifest.sha256   the SHA-256 of manifest.json
@@ -104,7 +107,8 @@ def write_json(path: Path, document: Any) -> None:
 
 def seal(folder: Path, claims: dict[str, Any]) -> None:
     """Write the checker and, last, the manifest over all files there are."""
-    shutil.copyfile(verify.__file__, folder / "verify.py")
+    for name in ("verify.py", "trust.py"):
+        shutil.copyfile(Path(verify.__file__).with_name(name), folder / name)
     (folder / "README.txt").write_text(README, "utf-8")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     write_json(folder / verify.MANIFEST, {**claims, "files": {name: _digest(folder / name) for name in names}})

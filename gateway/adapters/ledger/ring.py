@@ -1,0 +1,94 @@
+"""The private halves of the log's signing keys, and which of them sign, as the log's records say.
+
+The records decide, the files only hold: one whose key no record names was never used, one of a retired key is removed
+when the log opens. So a rotation that is killed between any two steps has either happened or not. What was never used
+stays where it is: should this be an older copy of the log, the right one needs that key.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove, write_signer
+from gateway.core.log_keys import KeyHistory
+from gateway.core.tlog import Checkpoint, Signer, VerifierKey
+
+_LOG = logging.getLogger("gateway.ledger")
+
+
+class KeyRing:
+    """Signs what the keys in force must sign. The writer's thread changes it, others only read.
+
+    Attributes:
+        history: as the committed records say.
+    """
+
+    def __init__(self, folder: Path, first: VerifierKey, signers: Iterable[Signer]) -> None:
+        """``signers`` are those whose files are in ``folder``."""
+        self.history = KeyHistory.begun(first)
+        self._folder = folder
+        self._signers = {signer.key.text: signer for signer in signers}
+
+    @property
+    def newest(self) -> Signer:
+        """The key that was added last; it takes part in every signature."""
+        found = self._signers.get(self.history.newest.key.text)
+        return found or next(iter(self._signers.values()))
+
+    def settle(self, history: KeyHistory) -> None:
+        """Take over what records say.
+
+        Raises:
+            StateRefused: the private half of a key in force is not here.
+        """
+        for reign in history.in_force:
+            if not self.has(reign.key):
+                name = LOG_KEY if reign.key == history.first else file_name(reign.key)
+                raise StateRefused(
+                    f"the log is signed by a key that is not here: restore {self._folder / name} from a backup"
+                )
+        self.history = history
+        known = {reign.key.text for reign in history.reigns}
+        strays = [signer.key.id.hex() for text, signer in self._signers.items() if text not in known]
+        if strays:
+            _LOG.warning(
+                "signing keys are here that the log does not name (%s): a rotation was cut off, or an older copy of "
+                "the log was put in place",
+                ", ".join(strays),
+            )
+
+    def has(self, key: VerifierKey) -> bool:
+        """Whether the private half of ``key`` is here."""
+        return key.text in self._signers
+
+    def sign(self, checkpoint: Checkpoint, history: KeyHistory) -> str:
+        """The note of ``checkpoint``, signed by each key that ``history`` wants for its size."""
+        lines = [self._signers[key.text].line(checkpoint.text) for key in history.signing(checkpoint.size)]
+        return f"{checkpoint.text}\n{''.join(lines)}"
+
+    def make(self) -> Signer:
+        """A new key, whose file is in place before anything is signed with it.
+
+        Raises:
+            StateRefused: it cannot be written.
+        """
+        private = Ed25519PrivateKey.generate()
+        signer = Signer(self.history.first.name, private)
+        write_signer(self._folder, private, signer)
+        self._signers[signer.key.text] = signer
+        return signer
+
+    def prune(self) -> None:
+        """Remove the files of keys that were retired."""
+        retired = [reign.key for reign in self.history.reigns if reign.until is not None]
+        try:
+            gone = remove(self._folder, self.history.first, retired)
+        except OSError as error:
+            _LOG.warning("the file of a retired signing key cannot be removed: %s", error.strerror)
+            return
+        if gone:
+            _LOG.info("signing keys that were retired are removed: %s", ", ".join(gone))
+        ended = {key.text for key in retired}
+        self._signers = {text: signer for text, signer in self._signers.items() if text not in ended}

@@ -1,0 +1,138 @@
+"""Another signing key for the log, while it is written: added beside the old one, which is retired when its time is up.
+
+A key's file is in place before the record that adds it, and is removed after the record that retires it. Both records
+go through the writer like all others, so no call waits for a rotation.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from anyio import to_thread
+
+from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.core.call import Principal
+from gateway.core.cosigning import TrustPolicy, Witness, policy_over
+from gateway.core.errors import Conflict, GatewayError, Unavailable
+from gateway.core.log_keys import Reign, added_body, retired_body
+from gateway.core.ports import Clock
+from gateway.core.records import SYSTEM, Actor, EventType
+
+_LOG = logging.getLogger("gateway.ledger")
+_HOUR_US = 3_600_000_000
+_ROUND_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What is the same for all keys.
+
+    Attributes:
+        overlap_h: how long the old key signs beside a new one, hours.
+        witnesses: those that policies name.
+        threshold: how many of them are a quorum.
+    """
+
+    overlap_h: int = 168
+    witnesses: tuple[Witness, ...] = ()
+    threshold: int = 0
+
+
+class KeyRoom:
+    """Implements ``core.log_keys.KeyDesk`` on the ledger.
+
+    Failure mode, closed: what cannot be recorded did not happen, and the keys in force go on signing.
+    """
+
+    def __init__(self, ledger: Ledger, keys: LogKeys, clock: Clock, terms: KeyTerms) -> None:
+        self._ledger = ledger
+        self._ring = keys.ring
+        self._clock = clock
+        self._scribe = Scribe(clock, keys)
+        self._terms = terms
+        self._turn = asyncio.Lock()
+
+    def all(self) -> tuple[Reign, ...]:
+        """Every key the log ever had; see ``core.log_keys.KeyDesk``."""
+        return self._ring.history.reigns
+
+    def policy(self) -> TrustPolicy:
+        """What others may check with; see ``core.log_keys.KeyDesk``."""
+        keys = [reign.key for reign in self._ring.history.in_force]
+        return policy_over(keys, self._terms.witnesses, self._terms.threshold)
+
+    async def rotate(self, by: Principal) -> Reign:
+        """Add a key; see ``core.log_keys.KeyDesk``."""
+        async with self._turn:
+            if len(self._ring.history.in_force) > 1:
+                raise Conflict("two keys are in force: `ostiary audit keys retire` first", cause_code="log_key")
+            old = self._ring.newest
+            try:
+                new = await to_thread.run_sync(self._ring.make)
+            except StateRefused as error:
+                raise Unavailable(str(error), cause_code="log_key") from None
+            due_us = self._clock.now_us() + self._terms.overlap_h * _HOUR_US
+            body = added_body(self._ring.history.first, old, new.key, due_us)
+            await self._ledger.append([self._scribe.draft(EventType.KEY, Subject(self._scribe.actor(by)), body)])
+            return self._ring.history.newest
+
+    async def retire(self, by: Principal) -> Reign:
+        """Retire the older key; see ``core.log_keys.KeyDesk``."""
+        return await self._retire(self._scribe.actor(by))
+
+    async def retire_due(self) -> Reign | None:
+        """Retire the older of two keys where its time is up.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+        newest = self._ring.history.newest
+        is_due = newest.retires_us is not None and newest.retires_us <= self._clock.now_us()
+        if len(self._ring.history.in_force) == 1 or not is_due:
+            return None
+        return await self._retire(SYSTEM)
+
+    async def _retire(self, actor: Actor) -> Reign:
+        async with self._turn:
+            old, *others = self._ring.history.in_force
+            if not others:
+                raise Conflict("one key is in force: add another one before it is retired", cause_code="log_key")
+            await self._ledger.append([self._scribe.draft(EventType.KEY, Subject(actor), retired_body(old.key))])
+            await to_thread.run_sync(self._ring.prune)
+            return next(reign for reign in self._ring.history.reigns if reign.key == old.key)
+
+
+class Overlap:
+    """Lets the overlap of two keys end in time, looking once a minute; an async context manager."""
+
+    def __init__(self, room: KeyRoom) -> None:
+        self._room = room
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep_going())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep_going(self) -> None:
+        while True:
+            try:
+                retired = await self._room.retire_due()
+                if retired is not None:
+                    _LOG.info("the log's key %s was retired: its overlap is over", retired.key.id.hex())
+            except GatewayError as error:
+                _LOG.warning("the log's older key could not be retired: %s", error.detail)
+            await asyncio.sleep(_ROUND_S)

@@ -1,0 +1,83 @@
+"""Witnesses over HTTP: C2SP tlog-witness, ``add-checkpoint``. Whatever one answers is checked before it counts."""
+
+import base64
+import re
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+from gateway.core.cosigning import Cosignature, Witness, cosignatures
+from gateway.core.tlog import NoteError
+from gateway.core.witnessing import OtherSize, WitnessFault
+
+_MAX_ANSWER = 64 * 1024
+_SIZE: Final = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
+_OTHER_SIZE = "text/x.tlog.size"
+_OK, _CONFLICT, _UNPROVEN = 200, 409, 422
+
+
+class HttpWitness:
+    """Implements ``core.witnessing.Cosigner``; an async context manager, one connection kept alive.
+
+    Failure mode, open by design: a witness that does not answer in ``timeout_s`` seconds, redirects, refuses or lies is
+    a ``WitnessFault``, and the log goes on without it.
+    """
+
+    def __init__(self, witness: Witness, timeout_s: float = 10.0) -> None:
+        """``witness`` has a URL: its submission prefix."""
+        self.witness = witness
+        self._url = f"{str(witness.url).rstrip('/')}/add-checkpoint"
+        self._timeout_s = timeout_s
+        self._stack = AsyncExitStack()
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        # Proxies and certificates named in the environment are not the operator's word about this connection.
+        client = httpx.AsyncClient(timeout=self._timeout_s, trust_env=False, follow_redirects=False)
+        self._client = await self._stack.enter_async_context(client)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def ask(self, old: int, proof: Sequence[bytes], note: str) -> Cosignature:
+        """Its checked cosignature; see ``core.witnessing.Cosigner``."""
+        lines = (f"old {old}", *(base64.b64encode(each).decode() for each in proof), "", note)
+        status, media, body = await self._answer("\n".join(lines).encode())
+        if status == _OK:
+            return self._cosignature(note, body)
+        if status == _CONFLICT and media == _OTHER_SIZE and (said := _SIZE.fullmatch(body)):
+            raise OtherSize(int(said[1]))
+        if status in {_CONFLICT, _UNPROVEN}:
+            raise WitnessFault("forked", f"{self.witness.name} does not find this log to extend what it has seen of it")
+        raise WitnessFault("refused", f"{self.witness.name} answered with status {status}")
+
+    async def _answer(self, body: bytes) -> tuple[int, str, bytes]:
+        if self._client is None:
+            raise WitnessFault("unreachable", f"{self.witness.name} is not asked yet")
+        try:
+            async with self._client.stream("POST", self._url, content=body) as response:
+                taken = b""
+                async for part in response.aiter_bytes():
+                    taken += part
+                    if len(taken) > _MAX_ANSWER:
+                        raise WitnessFault("nonsense", f"{self.witness.name} answers with too much")
+                media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                return response.status_code, media, taken
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise WitnessFault("unreachable", f"{self.witness.name}: {type(error).__name__}") from None
+
+    def _cosignature(self, note: str, body: bytes) -> Cosignature:
+        text = note.rpartition("\n\n")[0]
+        try:
+            found = cosignatures(f"{text}\n\n{body.decode()}", (self.witness.key,))
+        except (NoteError, UnicodeDecodeError) as error:
+            raise WitnessFault("nonsense", f"{self.witness.name}: {error}") from None
+        if not found:
+            raise WitnessFault("nonsense", f"{self.witness.name} signs with another key than the configured one")
+        return found[0]
