@@ -53,6 +53,7 @@ def keys(world: Exporter) -> tuple[VerifierKey, VerifierKey]:
     return first, second
 
 
+@pytest.mark.requirement("AUDIT-3")
 def test_any_key_of_the_log_will_do(world: Exporter, both: Path, after: Path) -> None:
     """In the overlap and after it; it is said which key signed up to where. Another one will not do."""
     for bundle in (both, after):

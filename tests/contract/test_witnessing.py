@@ -100,6 +100,7 @@ def size_of(note: str) -> int:
     return Checkpoint.parse(split_note(note)[0]).size
 
 
+@pytest.mark.requirement("AUDIT-3")
 async def test_foreign_witnesses_cosign_and_foreign_code_counts_them(tmp_path: Path, witness: Path) -> None:
     """Checkpoint after checkpoint, with proofs; what is served has a quorum, and verification says up to where."""
     async with open_books(tmp_path / "log"):
