@@ -11,13 +11,18 @@ from typing import Any
 
 import click
 
+from gateway import stores
+from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
+from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
+from gateway.cli.home import of_state, unusable
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
+from gateway.settings import SettingsError
 
 
 @click.command()
@@ -38,7 +43,8 @@ def verify(state: Path, vkey: Path | None, checkpoint: Path | None, proof: Path 
 
     Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
     the copies you keep elsewhere as --vkey and --checkpoint (a checkpoint is what GET /v1/audit/log/checkpoint answers,
-    or a copy of STATE/log.guard). What was not checked is said. Exit code 1 where anything is not as it was written.
+    or a copy of STATE/log.guard). Where gateway.toml in STATE or beside it has [audit.postgres], that log is checked.
+    What was not checked is said. Exit code 1 where anything is not as it was written.
     """
     if proof is not None:
         key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
@@ -52,10 +58,20 @@ def verify(state: Path, vkey: Path | None, checkpoint: Path | None, proof: Path 
     key = _text(vkey or state / "keys" / LOG_VKEY, "public key", "--vkey").strip()
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
     with _progress() as progress:
-        report = check_log(state, key, Means(kept, kek, deep=payloads), progress)
+        report = check_log(_place(state), key, Means(kept, kek, deep=payloads), progress)
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _place(state: Path) -> Path | Site:
+    # A copy for an auditor has no configuration, and needs none.
+    if not state.is_dir() or (state / DATABASE).exists():
+        return state
+    try:
+        return stores.site(of_state(state))
+    except SettingsError as error:
+        raise unusable(error) from None
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Where the log ends: read from the database when the gateway starts or recovers, and checked before it is built on."""
 
-import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
     DATABASE,
@@ -16,6 +16,7 @@ from gateway.adapters.ledger.files import (
 )
 from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys, StateRefused
 from gateway.adapters.ledger.sealing import SealBroken, unwrap
+from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
 from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, open_checkpoint
 
@@ -30,7 +31,7 @@ class Tail:
     Attributes:
         frontier: the tree's right edge.
         note: the newest signed checkpoint; empty for an empty log.
-        open_calls: calls whose intent has not ended.
+        open_calls: calls of this replica whose intent has not ended.
         span: the times of the records.
     """
 
@@ -40,12 +41,14 @@ class Tail:
     span: Span
 
 
-def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
+def load(db: Database, key: VerifierKey, replica: str = "") -> Tail:
     """The end of the log, checked: signature, root and the records since the checkpoint before.
+
+    ``db`` is in a snapshot, or nobody else writes. The open calls are those of ``replica``.
 
     Raises:
         StateRefused: the log was altered, cut short or signed by another key.
-        sqlite3.Error: it cannot be read.
+        FAULTS: it cannot be read.
     """
     (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
     row = db.execute(
@@ -63,11 +66,25 @@ def load(db: sqlite3.Connection, key: VerifierKey) -> Tail:
     before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, key)
     if before.peaks != frontier.peaks:
         raise StateRefused(f"the newest records are not the signed ones: the log was altered; {_RESTORE}")
-    calls = {call_id for (call_id,) in db.execute("select call_id from intents")}
+    calls = {call_id for (call_id,) in db.execute("select call_id from intents where replica = ?", (replica,))}
     return Tail(frontier, row[1], calls, Span(*row[3:]))
 
 
-def _check_kek(db: sqlite3.Connection, kek: bytes) -> None:
+def follow(tail: Tail, end: End, key: VerifierKey) -> None:
+    """Go on where another replica ended, by the checkpoint it signed.
+
+    Raises:
+        StateRefused: it is not signed, or the log is behind what was written before.
+    """
+    if end.size < tail.frontier.size:
+        raise StateRefused(f"the log has {end.size} records where there were {tail.frontier.size}: it was set back")
+    if not end.size:
+        return
+    tail.frontier = _signed_frontier((end.size, end.note, end.peaks), key)
+    tail.note, tail.span = end.note, end.span
+
+
+def _check_kek(db: Database, kek: bytes) -> None:
     # With another key file nothing of what was sealed could be read. One broken data key is its run's trouble only.
     found = db.execute("select id, wrapped from deks order by id desc limit ?", (_TRIED_KEYS,)).fetchall()
     for dek_id, wrapped in found:
@@ -86,24 +103,28 @@ def look(folder: Path, keys: LogKeys) -> None:
 
     Raises:
         StateRefused: it was altered, cut short or set back, or is not of these keys.
-        sqlite3.Error: it cannot be read.
+        FAULTS: it cannot be read.
     """
     path, key = folder / DATABASE, keys.signer.key
     guard = read_guard(folder, key)
     if not path.exists():
-        _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+        check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
         return
     with closing(connect_readonly(path)) as db:
         if is_new(db):
-            _check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
+            check_guard(None, Tail(Frontier(), "", set(), Span()), guard, key)
             return
         check_format(db, path)
-        _check_guard(db, load(db, key), guard, key)
+        check_guard(db, load(db, key), guard, key)
         _check_kek(db, keys.kek)
 
 
-def _check_guard(db: sqlite3.Connection | None, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:
-    # The log against what was last noted outside it; a log that is ahead is fine.
+def check_guard(db: Database | None, tail: Tail, guard: Checkpoint | None, key: VerifierKey) -> None:
+    """Compare the log (None: an empty one) with what was last noted outside it; a log that is ahead is fine.
+
+    Raises:
+        StateRefused: the log is behind, or another history; or the guard is gone while the log is not.
+    """
     if guard is None:
         if tail.frontier.size:
             raise StateRefused("the rollback guard log.guard is missing: restore it together with the log")
@@ -120,7 +141,7 @@ def _check_guard(db: sqlite3.Connection | None, tail: Tail, guard: Checkpoint | 
         )
 
 
-def _extended(db: sqlite3.Connection, known: int, size: int, key: VerifierKey) -> Frontier:
+def _extended(db: Database, known: int, size: int, key: VerifierKey) -> Frontier:
     # From the newest signed checkpoint of at most `known` records on, by the stored bytes, up to `size`.
     row = db.execute(
         "select size, note, peaks from checkpoints where size <= ? order by win desc limit 1", (known,)
