@@ -132,7 +132,8 @@ def check_guard(db: Database | None, tail: Tail, guard: Checkpoint | None, key: 
     if tail.frontier.size < guard.size:
         raise StateRefused(
             f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back, or "
-            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back (in PostgreSQL: the newest state)"
+            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back (in PostgreSQL: the "
+            "newest state)"
         )
     if db is not None and _extended(db, guard.size, guard.size, key).root() != guard.root:
         raise StateRefused(
