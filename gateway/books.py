@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway import unlocking
+from gateway import stores, unlocking
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
@@ -14,6 +14,7 @@ from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.patrol import together
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
@@ -78,20 +79,24 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
 
     Raises:
         StateRefused: the log cannot be used.
+        SettingsError: where it lies cannot be used.
         Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
     clock = means.clock
     keys = await unlocking.log_keys(settings, means.known, clock)
     reserve = settings.audit.reserve_mb * 1024 * 1024
-    ledger = await stack.enter_async_context(Ledger(settings.state, keys, clock, reserve))
-    reader = await stack.enter_async_context(LogReader(settings.state, keys))
+    site = stores.site(settings)
+    ledger = await stack.enter_async_context(Ledger(site, keys, clock, reserve))
+    reader = await stack.enter_async_context(LogReader(site, keys))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.
-    asked = await stack.enter_async_context(LogReader(settings.state, keys))
+    asked = await stack.enter_async_context(LogReader(site, keys))
+    patrol = await together(stack, site, ledger, reader)
+    places = None if patrol is None else patrol.places
     tree = LogTree(asked)
-    runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock))
-    reviewers = ReviewerRegistry(ledger, reader, keys, clock)
+    runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock, places))
+    reviewers = ReviewerRegistry(ledger, reader, keys, clock, places)
     await reviewers.load()
-    archive = Archive(ledger, reader, runs, reviewers, keys, clock)
+    archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, means.url)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
@@ -99,6 +104,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     activations = Activations(ledger, reader, keys, clock)
     room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
+    if patrol is not None:
+        patrol.remind(runs, approvals)
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(
         log=log,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -76,6 +77,29 @@ class LimitsSection(Section):
 _LEAST_RETENTION_DAYS = 183
 
 
+class PostgresSection(Section):
+    """A PostgreSQL that holds the log of one or more gateways, instead of a file in the state folder."""
+
+    url: str = Field(
+        description="postgresql://USER@HOST:PORT/DATABASE or postgresql:///DATABASE?host=FOLDER&user=USER; no password."
+    )
+    password: SecretReference | None = Field(
+        None, description="The user's password; without it, PGPASSWORD or the file PGPASSFILE names."
+    )
+    ca_certificate: Path | None = Field(None, description="PEM file the server's certificate is checked against.")
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError("it cannot be read as a URL") from None
+        if parts.scheme != "postgresql" or parts.password is not None or "password" in parts.query:
+            raise ValueError("it begins with postgresql:// and holds no password: that is given by `password`")
+        return url
+
+
 class AuditSection(Section):
     """The signed log."""
 
@@ -93,6 +117,7 @@ class AuditSection(Section):
     vault_mount: str = Field(
         "transit", pattern=r"^[A-Za-z0-9_/-]+$", description="Where the vault's transit engine is mounted."
     )
+    postgres: PostgresSection | None = Field(None, description="Where the log lies, if not in the state folder.")
 
     @field_validator("retention_days")
     @classmethod

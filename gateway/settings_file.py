@@ -92,6 +92,8 @@ _PATHS = (
     ("catalogue",),
     ("listen", "tls_certificate"),
     ("listen", "tls_key"),
+    ("audit", "postgres", "ca_certificate"),
+    ("audit", "postgres", "password", "file"),
     ("policy", "bundles"),
     ("policy", "bundles", "*", "path"),
     ("policy", "shadow", "bundles"),

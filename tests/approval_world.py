@@ -10,6 +10,7 @@ from anyio import fail_after, sleep
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.adapters.ledger.site import Site
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Answer, Call
 from gateway.core.desk import Ballot, Dossier, Enrolment
@@ -125,9 +126,9 @@ async def _stays() -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_door(
-    folder: Path, *, clock: StepClock | None = None, world: World | None = None, resuming: bool = True
+    place: Path | Site, *, clock: StepClock | None = None, world: World | None = None, resuming: bool = True
 ) -> AsyncIterator[Door]:
-    """The door over the log in ``folder``, where ``bank.pay`` needs a person.
+    """The door over the log in ``place``, where ``bank.pay`` needs a person.
 
     Unless ``resuming``, nobody acts on what is approved.
     """
@@ -135,7 +136,7 @@ async def open_door(
     world.policy.words.setdefault(("call", "bank.pay"), APPROVAL)
     world.settings = replace(world.settings, hold_s=0.0)
     async with AsyncExitStack() as stack:
-        books = await stack.enter_async_context(open_books(folder, world.clock))
+        books = await stack.enter_async_context(open_books(place, world.clock))
         far = replace(AGENT, expires_us=world.clock.us + 10**15)
         world.identity.tokens = {"good": far}
         ports = replace(world.ports(), runs=books.runs, audit=books.log, approvals=books.approvals)

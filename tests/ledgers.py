@@ -1,10 +1,11 @@
 """The real ledger for tests: opened in a folder, walked through as the pipeline does, and read back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,14 +13,15 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
-from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.patrol import together
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.site import Folder, Site, sited
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
@@ -36,6 +38,7 @@ from tests.log_schema import conforming
 TERMS = Terms(url="http://gateway.test")
 ORIGIN = "gateway.test/log"
 Act = Callable[[Intent], Awaitable[None]]
+T = TypeVar("T")
 Rule = Callable[[Usage], Awaitable[Decision]]
 
 
@@ -63,7 +66,7 @@ class Tally:
 class Books:
     """An open ledger and all that stands on it."""
 
-    folder: Path
+    site: Site
     keys: LogKeys
     clock: Clock
     ledger: Ledger
@@ -77,9 +80,14 @@ class Books:
     custodian: Custodian
     room: KeyRoom
 
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return self.site.folder
+
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All records, or those of one type."""
-        return [record for record in read_records(self.folder) if kind in (None, record["type"])]
+        return [record for record in read_records(self.site) if kind in (None, record["type"])]
 
     def types(self, call_id: str | None = None) -> list[str]:
         """The types of all records, or of one call's."""
@@ -87,28 +95,33 @@ class Books:
 
     def verify(self) -> Report:
         """What the offline verifier says."""
-        return check(self.folder)
+        return check(self.site)
 
 
 @asynccontextmanager
 async def open_books(
-    folder: Path, clock: Clock | None = None, reserve_bytes: int = 0, clean: Clean = str
+    place: Path | Site, clock: Clock | None = None, reserve_bytes: int = 0, clean: Clean = str
 ) -> AsyncIterator[Books]:
-    """Open (or make) the ledger in ``folder``; ``clean`` redacts what upstreams say."""
+    """Open (or make) the ledger in ``place``; ``clean`` redacts what upstreams say."""
     ticking = clock or StepClock()
-    keys = create_or_load(folder / "keys", ORIGIN)
+    kept = sited(place)
+    keys = create_or_load(kept.folder / "keys", ORIGIN)
     meter = Tally()
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(Ledger(folder, keys, ticking, reserve_bytes))
-        reader = await stack.enter_async_context(LogReader(folder, keys))
-        runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking))
-        reviewers = ReviewerRegistry(ledger, reader, keys, ticking)
+        ledger = await stack.enter_async_context(Ledger(kept, keys, ticking, reserve_bytes))
+        reader = await stack.enter_async_context(LogReader(kept, keys))
+        patrol = await together(stack, kept, ledger, reader)
+        places = None if patrol is None else patrol.places
+        runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking, places))
+        reviewers = ReviewerRegistry(ledger, reader, keys, ticking, places)
         await reviewers.load()
-        archive = Archive(ledger, reader, runs, reviewers, keys, ticking)
+        archive = Archive(ledger, reader, runs, reviewers, keys, ticking, is_shared=places is not None)
         approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
         log = SignedLog(ledger, runs, Scribe(ticking, keys), meter, clean)
+        if patrol is not None:
+            patrol.remind(runs, approvals)
         yield Books(
-            folder=folder,
+            site=kept,
             keys=keys,
             clock=ticking,
             ledger=ledger,
@@ -124,14 +137,27 @@ async def open_books(
         )
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records in a folder, decoded, in log order."""
-    db = connect_readonly(folder / DATABASE)
-    try:
-        rows = db.execute("select leaf from records order by idx").fetchall()
-        return [conforming(msgspec.json.decode(entry)) for (entry,) in rows]
-    finally:
-        db.close()
+def read_records(place: Path | Site) -> list[dict[str, Any]]:
+    """All records of a log, decoded, in log order."""
+    rows = asked(place, "select leaf from records order by idx")
+    return [conforming(msgspec.json.decode(entry)) for (entry,) in rows]
+
+
+def asked(place: Path | Site, query: str) -> list[Any]:
+    """What the database of a log answers."""
+    site = sited(place)
+
+    def run() -> list[Any]:
+        with closing(site.reader()) as db:
+            return list(db.execute(query).fetchall())
+
+    return run() if isinstance(site, Folder) else aside(run)
+
+
+def aside(work: Callable[[], T]) -> T:
+    """What ``work`` returns, done where no event loop runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def content(folder: Path) -> bytes:
@@ -139,10 +165,11 @@ def content(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def check(folder: Path) -> Report:
-    """Verify the log in a folder with its own public key, as deep as it goes."""
+def check(place: Path | Site) -> Report:
+    """Verify a log with its own public key, as deep as it goes."""
+    folder = sited(place).folder
     vkey, kek = (folder / "keys" / "log.vkey").read_text(), (folder / "keys" / "payload.kek").read_bytes()
-    return verify(folder, vkey, Means(kek=kek, deep=True))
+    return aside(lambda: verify(place, vkey, Means(kek=kek, deep=True)))
 
 
 async def nothing(intent: Intent) -> None:
@@ -157,6 +184,7 @@ class Walk:
         act: what happens between intent and completion.
         rule: decides by the run's usage, in place of ``decision``.
         refusal: raised after the decision and the reservation, as a limit does.
+        meanwhile: happens between the reservation and the intent.
     """
 
     books: Books
@@ -167,6 +195,7 @@ class Walk:
     act: Act = nothing
     rule: Rule | None = None
     refusal: GatewayError | None = None
+    meanwhile: Callable[[], None] | None = None
     fault: GatewayError | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     value: dict[str, Any] = field(default_factory=lambda: {"content": []})
@@ -191,6 +220,8 @@ class Walk:
             try:
                 if self.refusal is not None:
                     raise self.refusal
+                if self.meanwhile is not None:
+                    self.meanwhile()
                 intent = await entry.commit(Quota(Permit(target, decision, reservation)))
                 await self.act(intent)
                 return await entry.complete(Redacted(intent, msgspec.json.encode(self.value), self.value, self.counts))

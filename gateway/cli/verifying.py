@@ -11,11 +11,15 @@ from typing import Any
 
 import click
 
+from gateway import stores
+from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
+from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
 from gateway.adapters.ledger.verify_keys import keys_of
+from gateway.cli.home import of_state, unusable
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option, shown
@@ -23,6 +27,7 @@ from gateway.cli.signers import who_signed
 from gateway.core.cosigning import TrustError, TrustPolicy
 from gateway.core.tiles import ProofError, read_proof
 from gateway.core.tlog import NoteError, VerifierKey
+from gateway.settings import SettingsError
 
 
 @click.command()
@@ -49,7 +54,8 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     Needs no running gateway, and may run beside one. Whoever can change the log can change what lies beside it: give
     the copies you keep elsewhere as --vkey or --policy, and --checkpoint (a checkpoint is what GET
     /v1/audit/log/checkpoint answers, or a copy of STATE/log.guard). Any key the log ever had will do: the others are
-    followed from it. What was not checked is said. Exit code 1 where anything is not as it was written.
+    followed from it. Where gateway.toml in STATE or beside it has [audit.postgres], that log is checked. What was not
+    checked is said. Exit code 1 where anything is not as it was written.
     """
     policy = _policy(given["policy"])
     keys = _keys(state, given["vkey"], policy)
@@ -65,10 +71,20 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
         )
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
     with _progress() as progress:
-        report = check_log(state, keys, Means(kept, kek, deep=payloads, policy=policy), progress)
+        report = check_log(_place(state), keys, Means(kept, kek, deep=payloads, policy=policy), progress)
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+def _place(state: Path) -> Path | Site:
+    # A copy for an auditor has no configuration, and needs none.
+    if not state.is_dir() or (state / DATABASE).exists():
+        return state
+    try:
+        return stores.site(of_state(state))
+    except SettingsError as error:
+        raise unusable(error) from None
 
 
 @contextmanager

@@ -232,7 +232,7 @@ async def test_a_rejection_between_attempts_ends_them(door: Door) -> None:
     door.world.clock.advance(2)
     await door.books.approvals.tend()
     del door.world.journal.traps["connector.invoke"]
-    assert door.books.approvals._waiting.total() == 0
+    assert door.books.approvals._inbox._waiting.total() == 0
     other = await door.parked(door.call(b'{"amount": 5}'))
     await door.approve(other, VERA)
     await door.reaches(other, State.ENDED)
@@ -264,7 +264,7 @@ async def test_an_end_that_could_not_be_written_is_told_once_it_is(door: Door, e
     await door.books.ledger.ping()
     await door.reaches(action, State.ENDED)
     assert door.paid() == 1
-    assert door.books.approvals._waiting.total() == 0
+    assert door.books.approvals._inbox._waiting.total() == 0
     assert door.books.verify().findings == []
 
 

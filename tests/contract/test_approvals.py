@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
 
 from gateway.adapters.ledger.actiondoc import action_payload, read_action
+from gateway.adapters.ledger.site import Site
 from gateway.core import pipeline
 from gateway.core.approval import State, Verdict
 from gateway.core.call import Answer, Reported, Resumed
@@ -40,9 +40,9 @@ def asking(**need: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def door(site: Site) -> AsyncIterator[Door]:
     """A door where payments need a person; Vera and Paul may approve."""
-    async with open_door(tmp_path) as opened:
+    async with open_door(site) as opened:
         await opened.enrol(VERA, PAUL)
         yield opened
 
@@ -199,10 +199,10 @@ async def test_a_role_that_is_asked_for_must_be_held(door: Door) -> None:
     assert door.paid() == 1
 
 
-async def test_nobody_in_time_is_a_no(tmp_path: Path) -> None:
+async def test_nobody_in_time_is_a_no(site: Site) -> None:
     """After its time an approval lapses: the agent is told, and no signature helps any more."""
     clock = StepClock()
-    async with open_door(tmp_path, clock=clock) as door:
+    async with open_door(site, clock=clock) as door:
         await door.enrol(VERA)
         action = await door.parked()
         clock.advance(3601)
@@ -292,18 +292,18 @@ async def test_nobody_fills_the_inbox(door: Door) -> None:
 
 @pytest.mark.requirement("GATE-1")
 @pytest.mark.parametrize("moment", ["parked", "half signed", "approved", "executed"])
-async def test_a_restart_forgets_nothing(tmp_path: Path, moment: str) -> None:
+async def test_a_restart_forgets_nothing(site: Site, moment: str) -> None:
     """Whenever the gateway stops, the next one goes on where the log says; the payment is made once."""
     world = World()
     world.policy.words[("call", "bank.pay")] = asking(quorum=2 if moment == "half signed" else 1)
-    async with open_door(tmp_path, world=world, resuming=moment == "executed") as door:
+    async with open_door(site, world=world, resuming=moment == "executed") as door:
         await door.enrol(VERA, PAUL)
         action = await door.parked()
         if moment != "parked":
             await door.approve(action, VERA)
         if moment == "executed":
             await door.reaches(action, State.ENDED)
-    async with open_door(tmp_path, world=world) as door:
+    async with open_door(site, world=world) as door:
         if moment in {"parked", "half signed"}:
             assert (await door.parked()).id == action.id
             await door.approve(action, PAUL)
@@ -313,9 +313,9 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, moment: str) -> None:
         assert door.books.verify().findings == []
 
 
-async def test_a_claim_cannot_be_made_twice(tmp_path: Path) -> None:
+async def test_a_claim_cannot_be_made_twice(site: Site) -> None:
     """Two that resume the same approved action at once: one intent is written, the other is refused."""
-    async with open_door(tmp_path, resuming=False) as door:
+    async with open_door(site, resuming=False) as door:
         await door.enrol(VERA)
         action = await door.parked()
         await door.approve(action, VERA)

@@ -12,6 +12,7 @@ import pytest
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.site import Site
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest
@@ -22,17 +23,16 @@ from gateway.core.records import EventType, Role
 from tests.approval_world import OPERATOR, Person, open_door
 from tests.clock import StepClock
 from tests.evidence import make_principal
-from tests.ledgers import Books, Walk, check, content, open_books
+from tests.ledgers import Books, Walk, asked, check, content, open_books
 
 ALICE, BOB = ("urn:test", "alice"), ("urn:test", "bob")
 BOBS = make_principal(user="bob", jti="jti-2")
 SECRET = "the-plaintext-nobody-may-find"
 
 
-def wrapped(folder: Path) -> dict[str, bytes]:
+def wrapped(place: Path | Site) -> dict[str, bytes]:
     """The wrapped data keys in the database, by id."""
-    with closing(sqlite3.connect(folder / DATABASE)) as db:
-        return dict(db.execute("select id, wrapped from deks"))
+    return dict(asked(place, "select id, wrapped from deks"))
 
 
 def change(folder: Path, *statements: str) -> None:
@@ -126,7 +126,7 @@ async def test_thousands_of_keys_leave_nothing_on_any_page(tmp_path: Path) -> No
         assert books.verify().ok
 
 
-async def test_what_is_open_or_under_way_is_not_erased(tmp_path: Path) -> None:
+async def test_what_is_open_or_under_way_is_not_erased(site: Site) -> None:
     """An open run, and an ended one whose call is still out: refused as a whole, and nothing is destroyed."""
     refused: list[str] = []
 
@@ -138,19 +138,19 @@ async def test_what_is_open_or_under_way_is_not_erased(tmp_path: Path) -> None:
             refused.append(caught.value.detail)
             await books.runs.end(run, "closed")
 
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         done, _ = await ended(books)
         await Walk(books, act=act, more={"session": "other"}).go()
         assert ["open" in refused[0], "under way" in refused[1]] == [True, True]
-        assert done in wrapped(tmp_path)
+        assert done in wrapped(site)
         assert not books.records(EventType.ERASURE)
         assert (await books.custodian.erase(OPERATOR, Target(subject=ALICE), "now")).runs == 2
 
 
-async def test_what_waits_for_people_is_not_erased(tmp_path: Path) -> None:
+async def test_what_waits_for_people_is_not_erased(site: Site) -> None:
     """A run with an open approval: refused until the approval has ended."""
     vera = Person("vera")
-    async with open_door(tmp_path) as door:
+    async with open_door(site) as door:
         await door.enrol(vera)
         action = await door.parked()
         custodian = door.books.custodian
@@ -163,13 +163,13 @@ async def test_what_waits_for_people_is_not_erased(tmp_path: Path) -> None:
         await custodian.erase(OPERATOR, Target(run=action.run), "now")
         with pytest.raises(NotFound):
             await door.books.approvals.dossier(action.id)
-        report = check(tmp_path)
+        report = check(site)
         assert report.ok, report.findings
 
 
-async def test_what_comes_after_an_erasure_gets_a_key_of_its_own(tmp_path: Path) -> None:
+async def test_what_comes_after_an_erasure_gets_a_key_of_its_own(site: Site) -> None:
     """A late record of an erased run, and the same day's next refusal: sealed anew, readable, and erasable again."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         run, _ = await ended(books)
         with pytest.raises(NotFound):
             await Walk(books, more={"run": "nope"}).go()
@@ -185,9 +185,9 @@ async def test_what_comes_after_an_erasure_gets_a_key_of_its_own(tmp_path: Path)
 
 
 @pytest.mark.requirement("AUDIT-4")
-async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> None:
+async def test_a_hold_blocks_erasure_until_it_is_released(site: Site) -> None:
     """Of a run and of a user alike; it survives a restart, is told with its reason, and is set and released once."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         run, _ = await ended(books)
         hold = await books.custodian.hold(OPERATOR, Target(run=run), "case 11")
         assert (hold.target, hold.why, hold.keys) == (f"run:{run}", "case 11", 1)
@@ -198,12 +198,12 @@ async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> Non
             await books.custodian.hold(OPERATOR, Target(run=run), "twice")
         with pytest.raises(NotFound):
             await books.custodian.hold(OPERATOR, Target(run="nope"), "nothing there")
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         assert [held.why for held in await books.custodian.holds()] == ["case 11", "case 12"]
         for target in (Target(run=run), Target(subject=ALICE), Target(run=theirs), Target(subject=BOB)):
             with pytest.raises(Conflict, match="hold"):
                 await books.custodian.erase(OPERATOR, target, "not now")
-        assert {run, theirs} <= wrapped(tmp_path).keys()
+        assert {run, theirs} <= wrapped(site).keys()
         await books.custodian.release(OPERATOR, Target(subject=BOB), "closed")
         with pytest.raises(Conflict):
             await books.custodian.release(OPERATOR, Target(subject=BOB), "closed again")
@@ -214,10 +214,10 @@ async def test_a_hold_blocks_erasure_until_it_is_released(tmp_path: Path) -> Non
 
 
 @pytest.mark.requirement("AUDIT-4")
-async def test_retention_takes_what_is_old_ended_and_not_held(tmp_path: Path) -> None:
+async def test_retention_takes_what_is_old_ended_and_not_held(site: Site) -> None:
     """In steps; open runs, young ones, held ones and reviewers' enrolments stay; it is recorded as nobody's wish."""
     clock = StepClock()
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         await books.reviewers.enrol(OPERATOR, Person("vera").enrolment())
         old = await started(books, "alice", 230)
         held, _ = await ended(books, BOBS)
@@ -227,15 +227,15 @@ async def test_retention_takes_what_is_old_ended_and_not_held(tmp_path: Path) ->
         still = (await Walk(books, more={"session": "open"}).go()).run_id
         clock.advance(400 * 86_400)
         young, _ = await ended(books)
-        before = wrapped(tmp_path)
+        before = wrapped(site)
         count = await books.custodian.retire(clock.now_us() - 399 * 86_400_000_000)
-        left = wrapped(tmp_path)
+        left = wrapped(site)
         assert count == len(before) - len(left)
         assert not left.keys() & set(old)
         assert {held, still, young} <= left.keys()
         kinds = sorted(key.partition("-")[0] for key in left if key not in {held, still, young})
         assert kinds == ["hold", "reviewer"]
-        assert not [key for key in before.keys() - left.keys() if before[key] in content(tmp_path)]
+        assert not [key for key in before.keys() - left.keys() if before[key] in content(site.folder)]
         records = books.records(EventType.ERASURE)
         assert {(record["body"]["cause"], record["actor"]["authn"]) for record in records} == {("retention", "system")}
         assert len(records) == 2

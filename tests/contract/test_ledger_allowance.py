@@ -1,12 +1,12 @@
 """What is refused may not fill the disk: its payloads are kept as far as the caller's allowance goes."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.adapters.ledger.allowance import BURST_BYTES, REFILL_BYTES_S, Allowance
+from gateway.adapters.ledger.site import Site
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied, InvalidArguments
 from tests.clock import StepClock
@@ -15,9 +15,9 @@ from tests.ledgers import Books, Walk, open_books
 
 
 @pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
+async def books(site: Site) -> AsyncIterator[Books]:
     """An open ledger of its own."""
-    async with open_books(tmp_path, StepClock()) as opened:
+    async with open_books(site, StepClock()) as opened:
         yield opened
 
 

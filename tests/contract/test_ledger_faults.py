@@ -142,7 +142,7 @@ async def test_a_commit_that_only_seemed_to_fail_is_ended(books: Books) -> None:
     store = books.ledger._store
     answer = await Walk(books).go()
     db = sqlite3.connect(books.folder / DATABASE)
-    db.execute("insert into intents values (?, ?)", (answer.call_id, 0))
+    db.execute("insert into intents values (?, ?, '')", (answer.call_id, 0))
     db.commit()
     db.close()
     store.abandon()

@@ -3,10 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
+from gateway.adapters.ledger.site import Site
 from gateway.core.call import Principal
 from gateway.core.decision import Decision, Effect
 from gateway.core.desk import RunRequest
@@ -23,9 +23,9 @@ DAY = 24 * 3600
 
 
 @pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
+async def books(site: Site) -> AsyncIterator[Books]:
     """An open ledger of its own."""
-    async with open_books(tmp_path, StepClock()) as opened:
+    async with open_books(site, StepClock()) as opened:
         yield opened
 
 
@@ -95,10 +95,10 @@ async def test_other_principals_have_their_own(books: Books) -> None:
     assert await paid(paying(books, "b")) == 0
 
 
-async def test_what_was_used_survives_a_restart(tmp_path: Path) -> None:
+async def test_what_was_used_survives_a_restart(site: Site) -> None:
     """It is read from the log again: implicit runs of this agent and user, of the last 24 hours."""
     clock = StepClock()
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         run = await books.runs.start(make_principal(agent=None), RunRequest("pay", "test-agent"))
         assert (
             await paid(paying(books, "x", make_principal(run=run.id)), paying(books, "x", make_principal(user="u")))
@@ -107,11 +107,11 @@ async def test_what_was_used_survives_a_restart(tmp_path: Path) -> None:
         assert await paid(paying(books, "x", make_principal(agent=None))) == 1
         assert await paid(paying(books, "a"), paying(books, "b"), paying(books, "c")) == 3
     clock.advance(3600)
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         assert await paid(*(paying(books, session) for session in "abcd")) == 2
         assert await paid(*(paying(books, "p", make_principal(agent=None)) for _ in range(5))) == 4
     clock.advance(DAY - 3600 + 60)
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         assert await paid(*(paying(books, session) for session in "abcd")) == 3
 
 
@@ -150,15 +150,15 @@ async def test_a_ledger_in_use_stays(books: Books) -> None:
     assert await paid(paying(books, "b")) == 0
 
 
-async def test_open_runs_in_use_stay_out_of_memory(tmp_path: Path) -> None:
+async def test_open_runs_in_use_stay_out_of_memory(site: Site) -> None:
     """Tending reads no run that is not over; one that is over ends without being read."""
     clock = StepClock()
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         person = make_principal(agent=None)
         for ttl in (60, 7200):
             await books.runs.start(person, RunRequest("pay", "test-agent", ttl_s=ttl))
         await paying(books, "a").go()
-    async with open_books(tmp_path, clock) as books:
+    async with open_books(site, clock) as books:
         clock.advance(60)
         await books.runs.tend()
         assert [record["body"]["reason"] for record in books.records("run.ended")] == ["expired"]

@@ -149,7 +149,7 @@ def test_an_alteration_with_a_fitting_hash_is_found(folder: Path) -> None:
         ("delete from checkpoints", 0),
         ("delete from reasons where idx = 10", 10),
         ("insert into reasons values ('x', 1)", None),
-        ("insert into intents values ('x', 1)", None),
+        ("insert into intents values ('x', 1, '')", None),
         ("delete from open_runs", None),
         ("update open_runs set binding = 'x'", None),
         ("update open_runs set binding = null", None),

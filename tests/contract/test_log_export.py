@@ -9,6 +9,7 @@ import pytest
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.site import Site
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.extract import Depth, Extracted
 from gateway.core.inquiry import Query
@@ -20,9 +21,9 @@ from tests.ledgers import Walk, open_books
 OPENED = Depth(payloads=True)
 
 
-async def test_each_record_is_proven_under_one_tree_while_the_log_grows(tmp_path: Path) -> None:
+async def test_each_record_is_proven_under_one_tree_while_the_log_grows(site: Site) -> None:
     """Across tiles, from the first record to the last one of that tree, each exactly once."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         for _ in range(150):
             await Walk(books).go()
         export = LogExport(books.reader, books.keys)
@@ -39,9 +40,9 @@ async def test_each_record_is_proven_under_one_tree_while_the_log_grows(tmp_path
         check_inclusion(leaf_hash(record.leaf), record.index, checkpoint.size, record.proof, checkpoint.root)
 
 
-async def test_a_page_with_payloads_ends_early(tmp_path: Path) -> None:
+async def test_a_page_with_payloads_ends_early(site: Site) -> None:
     """What is held in memory is bounded, and nothing is left out or told twice."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         await Walk(books).go()
         export = LogExport(books.reader, books.keys, page_bytes=1)
         seen: list[Extracted] = []
@@ -69,9 +70,9 @@ async def test_what_was_erased_does_not_come_back(tmp_path: Path) -> None:
         assert not any(record.payloads for record in page.records)
 
 
-async def test_handles_of_credentials_stay_here(tmp_path: Path) -> None:
+async def test_handles_of_credentials_stay_here(site: Site) -> None:
     """With a token's accessor somebody could end or look up what the gateway has minted."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         scribe = Scribe(books.clock, books.keys)
         said = Payload(Role.LEASE, b'{"accessor": "accessor-1"}'), Payload(Role.CHANGE, b'{"a": 1}')
         await books.ledger.append([scribe.draft(EventType.CREDENTIAL_LEASED, Subject(), {"kind": "token"}, *said)])

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.site import Site
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.records import SYSTEM, Draft, EventType
 from gateway.core.tiles import Tile, check_consistency, check_inclusion, read_proof, tiles, unbundle
 from gateway.core.tlog import EMPTY_ROOT, Frontier, VerifierKey, leaf_hash, node_hash, open_checkpoint
-from tests.ledgers import Books, check, open_books
+from tests.ledgers import Books, asked, check, open_books
 
 LARGE = 66_100
 
@@ -25,16 +26,12 @@ def change(books: Books) -> Draft:
 
 async def grow(books: Books, size: int) -> list[bytes]:
     """Let the log have ``size`` records; returns their bytes."""
-    db = sqlite3.connect(books.folder / DATABASE)
-    try:
-        (count,) = db.execute("select count(*) from records").fetchone()
-        while count < size:
-            more = min(1000, size - count)
-            await books.ledger.append([change(books) for _ in range(more)])
-            count += more
-        return [entry for (entry,) in db.execute("select leaf from records order by idx")]
-    finally:
-        db.close()
+    ((count,),) = asked(books.site, "select count(*) from records")
+    while count < size:
+        more = min(1000, size - count)
+        await books.ledger.append([change(books) for _ in range(more)])
+        count += more
+    return [entry for (entry,) in asked(books.site, "select leaf from records order by idx")]
 
 
 def level_up(hashes: Sequence[bytes]) -> list[bytes]:
@@ -56,9 +53,9 @@ def roots(entries: Sequence[bytes], sizes: set[int]) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 700])
-async def test_every_tile_and_every_proof(tmp_path: Path, size: int) -> None:
+async def test_every_tile_and_every_proof(site: Site, size: int) -> None:
     """Bundles hash to the tiles, tiles to those above; each record's proof checks under the signed checkpoint."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         entries = await grow(books, size)
         hashes = [leaf_hash(entry) for entry in entries]
         levels = [hashes, level_up(hashes)]
@@ -67,13 +64,13 @@ async def test_every_tile_and_every_proof(tmp_path: Path, size: int) -> None:
             if tile.level == 0:
                 bundled = await books.tree.tile(Tile(0, tile.index, tile.width, is_bundle=True))
                 assert unbundle(bundled) == entries[tile.first : tile.first + tile.width]
-        key = VerifierKey.parse((tmp_path / "keys/log.vkey").read_text())
+        key = VerifierKey.parse((site.folder / "keys/log.vkey").read_text())
         for index in range(size):
             proof = read_proof(await books.tree.prove(index))
             checkpoint = open_checkpoint(proof.checkpoint, key)
             assert (proof.index, proof.entry, checkpoint.size) == (index, entries[index], size)
             check_inclusion(hashes[index], index, size, proof.hashes, checkpoint.root)
-    assert check(tmp_path).ok
+    assert check(site).ok
 
 
 async def test_a_large_log(tmp_path: Path) -> None:
@@ -97,9 +94,9 @@ async def test_a_large_log(tmp_path: Path) -> None:
     assert check(tmp_path).ok
 
 
-async def test_what_is_beyond_the_end(tmp_path: Path) -> None:
+async def test_what_is_beyond_the_end(site: Site) -> None:
     """No tile, no proof and no tree is there before the records are."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         await grow(books, 300)
         for tile in (Tile(0, 1), Tile(0, 1, 45), Tile(0, 2, 1), Tile(1, 0, 2), Tile(2, 0, 1), Tile(63, 10**18)):
             with pytest.raises(NotFound):

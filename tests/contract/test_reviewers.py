@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.adapters.ledger.site import Site
 from gateway.core.desk import Enrolment
 from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound
 from tests.approval_world import OPERATOR, Person
@@ -16,9 +16,9 @@ VERA, PAUL, EVE = Person("vera"), Person("paul"), Person("eve")
 
 
 @pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
+async def books(site: Site) -> AsyncIterator[Books]:
     """Books in which Vera's key is enrolled."""
-    async with open_books(tmp_path) as opened:
+    async with open_books(site) as opened:
         await opened.reviewers.enrol(OPERATOR, VERA.enrolment(roles=["treasurer"]))
         yield opened
 
@@ -104,13 +104,13 @@ async def test_a_revoked_key_counts_no_more_and_does_not_come_back(books: Books)
     assert books.verify().findings == []
 
 
-async def test_keys_survive_a_restart(tmp_path: Path) -> None:
+async def test_keys_survive_a_restart(site: Site) -> None:
     """Who may approve is what the log says."""
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         await books.reviewers.enrol(OPERATOR, VERA.enrolment(roles=["treasurer"], accounts=[("urn:test", "v")]))
         await books.reviewers.enrol(OPERATOR, PAUL.enrolment(VERA, origin=books.reviewers.origin))
         await books.reviewers.revoke(OPERATOR, PAUL.key_id)
         before = books.reviewers.all()
-    async with open_books(tmp_path) as books:
+    async with open_books(site) as books:
         assert books.reviewers.all() == before
         assert [(one.person, one.revoked) for one in before] == [("vera", False), ("paul", True)]

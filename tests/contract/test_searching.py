@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-import sqlite3
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -12,16 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.servers.postgres import Postgres
 from gateway.adapters.ledger import searching
-from gateway.adapters.ledger.files import COMMON_REASON, DATABASE, connect_readonly
+from gateway.adapters.ledger.database import SQLITE, Database, SqliteDatabase
+from gateway.adapters.ledger.files import COMMON_REASON
+from gateway.adapters.ledger.postgres_site import PostgresSite
 from gateway.adapters.ledger.searching import search
-from gateway.adapters.ledger.verify import verify
+from gateway.adapters.ledger.site import Folder, Site
 from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds, parse, term
 from gateway.core.inquiry import Query
 from gateway.core.records import SALT_SIZE, Actor, Draft, EventType
 from tests.clock import StepClock
-from tests.ledgers import Books, open_books
+from tests.ledgers import Books, aside, asked, check, open_books
+from tests.stores import KINDS, log_database
 
 RECORDS = 900
 TOOLS = ("pay.refund", "pay.transfer", "erp.find", "erp.find_order", "up.[x]", "up.?", None)
@@ -50,11 +53,11 @@ def some_draft(books: Books, chance: random.Random, at_us: int) -> Draft:
     return Draft(books.clock.uuid(), kind, at_us, bytes(SALT_SIZE), actor, None, call, body)
 
 
-async def written(folder: Path) -> None:
+async def written(site: Site) -> None:
     """A log of several windows whose clock is set back now and then."""
     chance = random.Random(7)
     at_us = START_US
-    async with open_books(folder, StepClock()) as books:
+    async with open_books(site, StepClock()) as books:
         written_so_far = 0
         while written_so_far < RECORDS:
             drafts = []
@@ -66,23 +69,44 @@ async def written(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A closed log."""
-    folder = tmp_path_factory.mktemp("log")
-    asyncio.run(written(folder))
-    return folder
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A closed log in a folder."""
+    site = Folder(tmp_path_factory.mktemp("log"))
+    asyncio.run(written(site))
+    return site
 
 
 @pytest.fixture(scope="module")
-def db(folder: Path) -> Iterator[sqlite3.Connection]:
+def server_log(tmp_path_factory: pytest.TempPathFactory, real_postgres: Postgres) -> PostgresSite:
+    """A closed log in PostgreSQL."""
+    site = PostgresSite(tmp_path_factory.mktemp("log"), log_database(real_postgres, "searched"))
+    asyncio.run(written(site))
+    return site
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def log(request: pytest.FixtureRequest) -> Site:
+    """A closed log in either store."""
+    found: Site = request.getfixturevalue("folder" if request.param == "sqlite" else "server_log")
+    return found
+
+
+@pytest.fixture(scope="module")
+def db(log: Site) -> Iterator[Database]:
     """Its database."""
-    db = connect_readonly(folder / DATABASE)
-    yield db
-    db.close()
+    with closing(log.reader()) as db:
+        yield db
 
 
 @pytest.fixture(scope="module")
-def records(db: sqlite3.Connection) -> list[dict[str, Any]]:
+def lite(folder: Folder) -> Iterator[SqliteDatabase]:
+    """The database of the one in a folder."""
+    with closing(folder.reader()) as db:
+        yield db
+
+
+@pytest.fixture(scope="module")
+def records(db: Database) -> list[dict[str, Any]]:
     """Its records, decoded."""
     return [msgspec.json.decode(leaf) for (leaf,) in db.execute("select leaf from records order by idx")]
 
@@ -149,14 +173,14 @@ _QUERIES = st.builds(
 @given(query=_QUERIES)
 @pytest.mark.requirement("AUDIT-2")
 def test_a_search_finds_what_looking_at_each_record_finds(
-    db: sqlite3.Connection, records: list[dict[str, Any]], query: Query
+    db: Database, records: list[dict[str, Any]], query: Query
 ) -> None:
     """Any terms, times and cursor: the same records in the same order, though the clock was set back."""
     assert [index for index, _ in search(db, query)] == by_hand(records, query)
 
 
 def test_more_values_than_are_walked_apart_make_no_difference(
-    db: sqlite3.Connection, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    db: Database, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pattern that very many tools match is held against each record instead."""
     monkeypatch.setattr(searching, "_MAX_STREAMS", 2)
@@ -180,7 +204,7 @@ def test_more_values_than_are_walked_apart_make_no_difference(
 )
 @pytest.mark.parametrize("field", [Field.AGENT, Field.CALL, Field.REASON, Field.RUN, Field.TOOL, Field.USER])
 @pytest.mark.parametrize("negated", [False, True])
-def test_sql_in_a_value_is_a_value(db: sqlite3.Connection, field: Field, value: str, negated: bool) -> None:
+def test_sql_in_a_value_is_a_value(db: Database, field: Field, value: str, negated: bool) -> None:
     """It is compared and never carried out: nothing has it, everything lacks it."""
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     query = Query(terms=parse(f'{"-" if negated else ""}{field}:"{quoted}"', 0).terms, limit=1000)
@@ -189,7 +213,7 @@ def test_sql_in_a_value_is_a_value(db: sqlite3.Connection, field: Field, value: 
     assert len(search(db, query)) == (size if negated else 0)
 
 
-def test_no_statement_holds_what_was_asked_for(db: sqlite3.Connection) -> None:
+def test_no_statement_holds_what_was_asked_for(db: Database) -> None:
     """What reaches the database as SQL is the same whatever values are searched for."""
 
     def statements(word: str) -> list[str]:
@@ -218,25 +242,25 @@ def test_no_statement_holds_what_was_asked_for(db: sqlite3.Connection) -> None:
         ("", "INTEGER PRIMARY KEY"),
     ],
 )
-def test_what_is_asked_for_is_looked_up(db: sqlite3.Connection, text: str, index: str) -> None:
+def test_what_is_asked_for_is_looked_up(lite: SqliteDatabase, text: str, index: str) -> None:
     """Each kind of term has an index, in log order: nothing is sorted but the records of one run."""
-    statements = list(searching._statements(db, Query(terms=parse(text, 0).terms)))
+    statements = list(searching._statements(lite, Query(terms=parse(text, 0).terms)))
     assert statements
     for statement, values in statements:
-        plan = [row[3] for row in db.execute(f"explain query plan {statement}", values)]
+        plan = [row[3] for row in lite.execute(f"explain query plan {statement}", values)]
         assert index in plan[0], plan
         assert text.startswith("run:") or not [step for step in plan if "TEMP B-TREE" in step], plan
 
 
 @pytest.mark.parametrize("field", [Field.AGENT, Field.REASON, Field.TOOL])
-def test_the_values_a_pattern_stands_for_are_looked_up(db: sqlite3.Connection, field: Field) -> None:
+def test_the_values_a_pattern_stands_for_are_looked_up(lite: SqliteDatabase, field: Field) -> None:
     """Each by one step of an index to the next one; the records are not read for it."""
-    plan = [row[3] for row in db.execute(f"explain query plan {searching._each(field)}", ["*"])]
+    plan = [row[3] for row in lite.execute(f"explain query plan {searching._each(field, SQLITE)}", ["*"])]
     assert [step for step in plan if "SEARCH" in step]
     assert not [step for step in plan if step.startswith("SCAN") and "each" not in step], plan
 
 
-def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records: list[dict[str, Any]]) -> None:
+def test_a_time_is_found_without_walking_the_log(db: Database, records: list[dict[str, Any]]) -> None:
     """A search from a time on begins at most a window before the first record of that time or later."""
     for since_us in range(START_US, START_US + 50_000, 500):
         first = next((index for index, record in enumerate(records) if record["ts"] >= since_us), len(records))
@@ -246,29 +270,42 @@ def test_a_time_is_found_without_walking_the_log(db: sqlite3.Connection, records
         assert not later or first < later[0]
 
 
-def test_a_search_that_looks_at_too_much_is_refused_and_harms_no_other(db: sqlite3.Connection) -> None:
+def test_a_search_that_looks_at_too_much_is_refused_and_harms_no_other(lite: SqliteDatabase) -> None:
     """Walking the log for what is found by nothing has a bound; the connection is as good as before."""
     wide = Query(terms=parse(" ".join(f"-reason:*a*{n}*{n}" for n in range(20)), 0).terms, limit=1000)
     with pytest.raises(InvalidArguments, match="too much of the log"):
-        search(db, wide, most_steps=50_000)
-    assert search(db, Query(limit=1), most_steps=50_000)
-    assert not db.in_transaction
-    assert search(db, wide) == search(db, wide)
+        search(lite, wide, most_steps=50_000)
+    assert search(lite, Query(limit=1), most_steps=50_000)
+    assert not lite.in_transaction
+    assert search(lite, wide) == search(lite, wide)
 
 
-def test_the_log_is_sound_by_its_own_check(folder: Path) -> None:
+def test_a_search_that_takes_too_long_is_refused_and_harms_no_other(server_log: PostgresSite) -> None:
+    """The same by the server's own clock."""
+    wide = Query(terms=parse(" ".join(f"-reason:*a*{n}*{n}" for n in range(20)), 0).terms, limit=1000)
+    with closing(server_log.reader()) as db:
+        with pytest.raises(InvalidArguments, match="too much of the log"):
+            search(db, wide, most_steps=10_000)
+        assert search(db, Query(limit=1))
+        assert search(db, wide) == search(db, wide)
+
+
+def test_the_log_is_sound_by_its_own_check(log: Site) -> None:
     """What searches go by is what the verifier computes from the records."""
-    assert verify(folder, (folder / "keys/log.vkey").read_text()).findings == []
+    assert check(log).findings == []
 
 
-async def test_times_go_on_where_they_were_after_a_restart(tmp_path: Path) -> None:
+async def test_times_go_on_where_they_were_after_a_restart(site: Site) -> None:
     """A log that is closed and opened keeps its latest time, also where the clock was set back meanwhile."""
     for at_us in (5000, 3000, 4000):
-        async with open_books(tmp_path, StepClock()) as books:
+        async with open_books(site, StepClock()) as books:
             await books.ledger.append([some_draft(books, random.Random(1), at_us)])
-    db = connect_readonly(tmp_path / DATABASE)
-    times = [ts for (ts,) in db.execute("select ts from records order by idx")]
-    found = [index for index, _ in search(db, Query(since_us=4000, until_us=5000))]
-    db.close()
+    times = [ts for (ts,) in asked(site, "select ts from records order by idx")]
+    found = aside(lambda: _found(site, Query(since_us=4000, until_us=5000)))
     assert found == [index for index, ts in enumerate(times) if 4000 <= ts <= 5000]
-    assert verify(tmp_path, (tmp_path / "keys/log.vkey").read_text()).ok
+    assert check(site).ok
+
+
+def _found(site: Site, query: Query) -> list[int]:
+    with closing(site.reader()) as db:
+        return [index for index, _ in search(db, query)]

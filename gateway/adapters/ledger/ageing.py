@@ -4,10 +4,10 @@ A record cannot be older than one that stands before it. So what was written whi
 its place in the log says; by its own time it would be let go of far too early.
 """
 
-import sqlite3
 from dataclasses import dataclass
 
 from gateway.adapters.ledger.custody import held
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.sealing import DAY_US, LIVE, scope_of
 from gateway.adapters.ledger.searching import size_before
 
@@ -16,10 +16,10 @@ _STEP = 200  # data keys looked at in one question: other readers of the log wai
 _FIRST = "select idx from records where idx >= ? and ts between ? and ? order by idx limit 1"
 # The windows of checkpoints that hold a time before the horizon are few: those in which the clock was set back.
 _BACK = """
-select distinct r.ts / :day from checkpoints c cross join records r
-where c.size > :size and c.low_us < :older
-  and r.idx < c.size and r.ts < :older and r.idx >= max(
-    :size, coalesce((select size from checkpoints p where p.win < c.win order by p.win desc limit 1), 0)
+select distinct r.ts / ? from checkpoints c cross join records r
+where c.size > ? and c.low_us < ?
+  and r.idx < c.size and r.ts < ? and r.idx >= {}(
+    ?, coalesce((select size from checkpoints p where p.win < c.win order by p.win desc limit 1), 0)
   )
 """
 
@@ -39,17 +39,17 @@ class Horizon:
     days: frozenset[int]
 
 
-def horizon(db: sqlite3.Connection, older_us: int, now_us: int) -> Horizon:
+def horizon(db: Database, older_us: int, now_us: int) -> Horizon:
     """The place of ``older_us`` in a log that is read at ``now_us``."""
     row = db.execute(_FIRST, (size_before(db, older_us), older_us, now_us)).fetchone()
     if row is None:
         row = db.execute("select coalesce(max(idx), -1) + 1 from records").fetchone()
     size = int(row[0])
-    days = db.execute(_BACK, {"day": DAY_US, "size": size, "older": older_us})
+    days = db.execute(_BACK.format(db.dialect.greatest), (DAY_US, size, older_us, older_us, size))
     return Horizon(older_us, size, frozenset(int(day) for (day,) in days))
 
 
-def due(db: sqlite3.Connection, after: str, horizon: Horizon) -> tuple[str | None, list[str]]:
+def due(db: Database, after: str, horizon: Horizon) -> tuple[str | None, list[str]]:
     """The data keys whose time is over, of those behind ``after``; and the last one looked at, None at the end."""
     keys = [key for (key,) in db.execute(f"{LIVE} and id > ? order by id limit ?", (after, _STEP))]
     now = held(db)
@@ -58,7 +58,7 @@ def due(db: sqlite3.Connection, after: str, horizon: Horizon) -> tuple[str | Non
     return (keys[-1] if len(keys) == _STEP else None), over
 
 
-def _is_over(db: sqlite3.Connection, key: str, horizon: Horizon, in_force: set[str]) -> bool:
+def _is_over(db: Database, key: str, horizon: Horizon, in_force: set[str]) -> bool:
     scope = scope_of(key)
     if scope.run is None:
         if scope.over_us is None or scope.over_us > horizon.older_us or scope.hold in in_force:

@@ -8,7 +8,6 @@ apart the log is read again.
 
 import asyncio
 import logging
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Self
 from gateway.adapters.ledger import cases
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.filing import Filing, OutOfStep
+from gateway.adapters.ledger.inbox import Inbox
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.parked import Parked, restored
@@ -43,9 +43,7 @@ from gateway.core.ports import Clock
 from gateway.core.records import EventType, identifier
 
 _TEND_S = 1.0
-# Of what one user's agents have waiting, and of all: an inbox nobody can read helps nobody.
-_MOST_EACH, _MOST = 100, 10_000
-_MOST_BYTES_EACH = 4 * 1024 * 1024
+_TAKE_OVER_US = 5_000_000
 _LOG = logging.getLogger("gateway.approvals")
 
 
@@ -66,7 +64,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What parked calls are kept with."""
+    """What parked calls are kept with.
+
+    Attributes:
+        is_shared: whether other processes write the same log.
+    """
 
     ledger: Ledger
     reader: LogReader
@@ -74,6 +76,7 @@ class Archive:
     reviewers: ReviewerRegistry
     keys: LogKeys
     clock: Clock
+    is_shared: bool = False
 
 
 class ApprovalRegistry:
@@ -87,8 +90,7 @@ class ApprovalRegistry:
         self._filing = Filing(archive.ledger, archive.keys, archive.clock, scribe, origin, terms.ttl_s)
         self._parked: dict[str, Parked] = {}
         self._by_mark: dict[str, Parked] = {}
-        self._waiting: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
+        self._inbox = Inbox()
         self._turns = Turns()
         self._ready: asyncio.Queue[Parked] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -202,6 +204,8 @@ class ApprovalRegistry:
         """Take a reviewer's word; see ``core.desk.ApprovalDesk``."""
         parked = self._found(approval_id)
         async with parked.turn, self._files.reviewers.steady():
+            if self._files.is_shared:
+                await self._renew(parked)
             await self._lapse(parked)
             may_still = {State.PENDING} if ballot.verdict is Verdict.APPROVE else {State.PENDING, State.APPROVED}
             if parked.state not in may_still:
@@ -217,6 +221,38 @@ class ApprovalRegistry:
             parked.signatures, parked.why = signatures, ballot.reason or parked.why
             self._move(parked, state, at_us)
         return parked.dossier()
+
+    async def follow(self) -> None:
+        """Take over what other processes parked, heard, carried out or left behind; a task calls this now and then."""
+        now = self._files.clock.now_us()
+        found = await cases.stands(self._files.reader, now - self._terms.replay_s * 1_000_000)
+        if found.keys() - self._parked.keys():
+            await self._files.reviewers.load()
+            await self._take_up(carries_out=False)
+        for approval_id, stand in found.items():
+            parked = self._parked.get(approval_id)
+            if parked is None:
+                continue  # erased
+            if (parked.state, parked.at_us) != (stand.state, stand.at_us) and not parked.turn.locked():
+                async with parked.turn:
+                    await self._renew(parked)
+            # Whose process heard the last word carries it out; where that did not happen, the next one tries.
+            if parked.state is State.APPROVED and not parked.in_hand and now - stand.at_us >= _TAKE_OVER_US:
+                parked.in_hand = True
+                self._ready.put_nowait(parked)
+
+    async def _renew(self, parked: Parked) -> None:
+        case = await cases.case(self._files.reader, parked.action.id)
+        if case is None:
+            return
+        await self._files.reviewers.load()
+        holders = {known.key_id: known for known in self._files.reviewers.all()}
+        said = restored(case, parked.action, holders.get)
+        parked.signatures, parked.why = said.signatures, said.why
+        if case.stand.state is parked.state:
+            parked.at_us = case.stand.at_us
+        else:
+            await self._look_up(parked)
 
     async def tend(self) -> None:
         """Let lapse what was not used in time, and forget what ended long ago; a task calls this now and then."""
@@ -238,10 +274,7 @@ class ApprovalRegistry:
     # within
 
     async def _park(self, mark: str, target: Resolved, decision: Decision) -> Parked:
-        who = _user(target.caller.principal)
-        size = self._bytes[who] + len(target.call.arguments.canonical)
-        if self._waiting[who] >= _MOST_EACH or size > _MOST_BYTES_EACH or self._waiting.total() >= _MOST:
-            raise Throttled("too many calls wait for approval", retry_after=60, cause_code="approvals_waiting")
+        self._inbox.check(target.caller.principal, len(target.call.arguments.canonical))
         try:
             action = await self._filing.request(mark, target, decision)
         except OutOfStep:
@@ -308,22 +341,15 @@ class ApprovalRegistry:
         parked.move(state, at_us)
         if was_open and state not in OPEN:
             parked.let_go()
-            self._count(parked, -1)
+            self._inbox.count(parked.action, -1)
         if state is State.APPROVED and not by_log and not parked.in_hand:
             self._ready.put_nowait(parked)
 
     def _keep(self, parked: Parked) -> Parked:
         self._parked[parked.action.id] = self._by_mark[parked.mark] = parked
         if parked.state in OPEN:
-            self._count(parked, 1)
+            self._inbox.count(parked.action, 1)
         return parked
-
-    def _count(self, parked: Parked, times: int) -> None:
-        who = _user(parked.action.principal)
-        self._waiting[who] += times
-        self._bytes[who] += times * len(parked.action.arguments.canonical)
-        if not self._waiting[who]:
-            del self._waiting[who], self._bytes[who]
 
     def _found(self, approval_id: str) -> Parked:
         parked = self._parked.get(approval_id)
@@ -331,7 +357,7 @@ class ApprovalRegistry:
             raise NotFound("no such approval", cause_code="approval")
         return parked
 
-    async def _take_up(self) -> None:
+    async def _take_up(self, *, carries_out: bool = True) -> None:
         since = self._files.clock.now_us() - self._terms.replay_s * 1_000_000
         holders = {known.key_id: known for known in self._files.reviewers.all()}
         for case in await cases.cases(self._files.reader, since):
@@ -340,7 +366,7 @@ class ApprovalRegistry:
             parked = self._keep(restored(case, case.action, holders.get))
             if parked.state in OPEN:
                 parked.release = await self._files.runs.keep(parked.action.run)
-            if parked.state is State.APPROVED:
+            if parked.state is State.APPROVED and carries_out:
                 self._ready.put_nowait(parked)
             if parked.state is State.ENDED and parked.call_id is not None:
                 parked.outcome = await cases.outcome(self._files.reader, parked.call_id)
@@ -354,14 +380,11 @@ class ApprovalRegistry:
         while True:
             await asyncio.sleep(_TEND_S)
             try:
+                if self._files.is_shared:
+                    await self.follow()
                 await self.tend()
             except GatewayError as error:
                 _LOG.warning("approvals could not be let lapse: %s", error.detail)
             # Whatever it is: who waits must not wait for ever because of it.
             except Exception:  # noqa: BLE001
                 _LOG.exception("approvals could not be tended")
-
-
-def _user(principal: Principal) -> str:
-    # Not by agent: how many agents a person has is up to that person.
-    return f"{principal.issuer}|{principal.user}"

@@ -4,7 +4,6 @@ A batch holds what callers appended at about the same time. One caller's bad dra
 fails the transaction fails them all, and the batch is thrown away.
 """
 
-import sqlite3
 from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +14,20 @@ import msgspec
 from gateway.adapters.ledger import claims, custody, key_records
 from gateway.adapters.ledger.claims import Claims, Stand
 from gateway.adapters.ledger.custody import Custody, Kept
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.ring import KeyRing
 from gateway.adapters.ledger.sealing import NONCE_SIZE, DataKeys, seal
 from gateway.adapters.ledger.span import Span
-from gateway.core.errors import NotFound
+from gateway.core.errors import Conflict, NotFound, Unavailable
 from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, RecordError, leaf
 from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 
 _CACHED_HEADS = 65_536
+_CHECKPOINT = "win, size, high_us, low_us, note, peaks"
+_BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
 _OUTSIDE = Place(None, None)
 _RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
@@ -45,7 +47,7 @@ class Heads:
     def __init__(self) -> None:
         self._heads: OrderedDict[str, Head] = OrderedDict()
 
-    def of(self, run_id: str, db: sqlite3.Connection) -> Head | None:
+    def of(self, run_id: str, db: Database) -> Head | None:
         """The run's head, or None where the log has no record of it."""
         head = self._heads.get(run_id)
         if head is None:
@@ -101,13 +103,15 @@ class Batch:
 
     Attributes:
         frontier: the tree so far; grows with the batch.
-        open_calls: calls whose intent has not ended; changes with the batch.
+        open_calls: calls of this replica whose intent has not ended; changes with the batch.
         span: the times so far; grows with the batch.
         ring: the log's signing keys.
         history: which of them sign; changes with the batch.
+        replica: which gateway process this is.
+        places: calls that hold a place in a budget; None where the database does not keep places.
     """
 
-    db: sqlite3.Connection
+    db: Database
     pool: Pool
     keys: DataKeys
     heads: Heads
@@ -116,6 +120,8 @@ class Batch:
     span: Span
     ring: KeyRing
     history: KeyHistory
+    replica: str = ""
+    places: frozenset[str] | None = None
     _rows: _Rows = field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
@@ -151,7 +157,8 @@ class Batch:
         db.executemany("insert into nodes values (?, ?, ?)", tops)
         db.executemany("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records)
         db.executemany("insert into payloads values (?, ?)", rows.payloads)
-        db.executemany("insert into intents values (?, ?)", rows.opened.items())
+        opened = [(call_id, index, self.replica) for call_id, index in rows.opened.items()]
+        db.executemany("insert into intents values (?, ?, ?)", opened)
         db.executemany("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed])
         db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
         over = set(rows.ended)
@@ -166,7 +173,7 @@ class Batch:
         window = size // CHECKPOINT_WINDOW
         self.span = self.span.grown(window, [record[_TS] for record in rows.records])
         db.execute(
-            "insert or replace into checkpoints values (?, ?, ?, ?, ?, ?)",
+            db.dialect.put("checkpoints", _CHECKPOINT),
             (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode()),
         )
         return note
@@ -178,7 +185,10 @@ class Batch:
 
     def _in_use(self) -> Callable[[str], str | None]:
         """Tells of a run why it may not be erased now, or None; good until the next record."""
-        calling = {self._run_of("call_id", call_id) for call_id in self.open_calls}
+        elsewhere = {
+            call_id for (call_id,) in self.db.execute("select call_id from intents where replica <> ?", (self.replica,))
+        }
+        calling = {self._run_of("call_id", call_id) for call_id in self.open_calls | elsewhere}
         stored = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
         waits = {index for (index,) in stored} | {stand.index for stand in self._rows.approvals.values()}
         waiting = {self._run_of("idx", index) for index in waits}
@@ -207,11 +217,18 @@ class Batch:
         if draft.type is EventType.RUN_STARTED:
             if draft.run_id is None or head is not None:
                 raise RecordError("a run starts once")
+            self._admit_binding(draft)
         elif draft.run_id is not None and head is None:
             raise RecordError("the run was never started")
         if head is not None and head.ended and draft.type in {EventType.TOOL_REQUESTED, EventType.RUN_ENDED}:
             raise NotFound("the run has ended", cause_code="run_ended")
         return head
+
+    def _admit_binding(self, draft: Draft) -> None:
+        binding = draft.body["binding"]
+        found = None if binding is None else self.db.execute(_BOUND, (binding,)).fetchone()
+        if found is not None and found[0] not in self._rows.ended:
+            raise Conflict("the session has a run already", cause_code="session_bound")
 
     def _admit_call(self, draft: Draft, rows: _Rows) -> None:
         # Every intent ends exactly once: what would break that never becomes a record.
@@ -219,6 +236,9 @@ class Batch:
         is_open = (call_id in self.open_calls or call_id in rows.opened) and call_id not in rows.closed
         if call_id is None or is_open is (draft.type is EventType.TOOL_REQUESTED):
             raise RecordError("an intent ends exactly once")
+        if draft.type is EventType.TOOL_REQUESTED and self.places is not None and call_id not in self.places:
+            # Given back meanwhile, so somebody else may have it now.
+            raise Unavailable("the call lost its place in its run's budget", retry_after=1, cause_code="place_lost")
 
     def _head(self, draft: Draft, rows: _Rows) -> Head | None:
         if draft.run_id is None:
@@ -293,7 +313,7 @@ def _next_place(draft: Draft, head: Head | None) -> Place:
     return Place(0, None) if head is None else Place(head.seq + 1, head.hash)
 
 
-def _stored_head(run_id: str, db: sqlite3.Connection) -> Head | None:
+def _stored_head(run_id: str, db: Database) -> Head | None:
     row = db.execute(
         "select seq_run, hash from records where run_id = ? order by seq_run desc limit 1", (run_id,)
     ).fetchone()

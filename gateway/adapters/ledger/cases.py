@@ -1,6 +1,5 @@
 """What the log knows of approvals and reviewers: read back when the gateway starts, and after each attempt."""
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import msgspec
 
 from gateway.adapters.ledger.actiondoc import read_action
 from gateway.adapters.ledger.claims import COLUMNS, Stand, stand_of
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.approval import Action
 from gateway.core.call import Answer
@@ -52,7 +52,7 @@ class Case:
 async def cases(reader: LogReader, since_us: int) -> tuple[Case, ...]:
     """The approvals that are open, and those that were moved since then."""
 
-    def run(db: sqlite3.Connection) -> tuple[Case, ...]:
+    def run(db: Database) -> tuple[Case, ...]:
         rows = db.execute(
             f"select id, {COLUMNS} from approvals where {_OPEN} or at_us >= ? order by idx",  # noqa: S608 - literals
             (since_us,),
@@ -62,10 +62,30 @@ async def cases(reader: LogReader, since_us: int) -> tuple[Case, ...]:
     return await reader.ask(run)
 
 
+async def stands(reader: LogReader, since_us: int) -> dict[str, Stand]:
+    """Where the approvals stand that are open, or were moved since then."""
+
+    def run(db: Database) -> dict[str, Stand]:
+        rows = db.execute(f"select id, {COLUMNS} from approvals where {_OPEN} or at_us >= ?", (since_us,))  # noqa: S608 - literals
+        return {row[0]: stand_of(row[1:]) for row in rows}
+
+    return await reader.ask(run)
+
+
+async def case(reader: LogReader, approval_id: str) -> Case | None:
+    """One approval, or None where there is none."""
+
+    def run(db: Database) -> Case | None:
+        row = db.execute(f"select id, {COLUMNS} from approvals where id = ?", (approval_id,)).fetchone()  # noqa: S608 - a literal
+        return None if row is None else _case(reader, db, row[0], stand_of(row[1:]))
+
+    return await reader.ask(run)
+
+
 async def stand(reader: LogReader, approval_id: str) -> Stand | None:
     """Where an approval stands, or None where there is none."""
 
-    def run(db: sqlite3.Connection) -> Stand | None:
+    def run(db: Database) -> Stand | None:
         row = db.execute(f"select {COLUMNS} from approvals where id = ?", (approval_id,)).fetchone()  # noqa: S608 - a literal
         return None if row is None else stand_of(row)
 
@@ -75,7 +95,7 @@ async def stand(reader: LogReader, approval_id: str) -> Stand | None:
 async def outcome(reader: LogReader, call_id: str) -> Answer | GatewayError:
     """How a call ended, from its records: its answer again, or its error."""
 
-    def run(db: sqlite3.Connection) -> Answer | GatewayError:
+    def run(db: Database) -> Answer | GatewayError:
         rows = db.execute("select idx, leaf from records where call_id = ? order by idx", (call_id,)).fetchall()
         for index, entry in reversed(rows):
             record = msgspec.json.decode(entry)
@@ -88,7 +108,7 @@ async def outcome(reader: LogReader, call_id: str) -> Answer | GatewayError:
     return await reader.ask(run)
 
 
-def _case(reader: LogReader, db: sqlite3.Connection, approval_id: str, where: Stand) -> Case:
+def _case(reader: LogReader, db: Database, approval_id: str, where: Stand) -> Case:
     (entry,) = db.execute("select leaf from records where idx = ?", (where.index,)).fetchone()
     request = msgspec.json.decode(entry)
     content = reader.sealed(db, where.index, request, Role.ACTION)

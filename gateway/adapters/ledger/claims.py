@@ -4,10 +4,10 @@ An intent that needs an approval claims it here: the intent and the claim are on
 in this process or after a crash, finds that there is nothing left to claim.
 """
 
-import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.adapters.ledger.database import Database
 from gateway.core.approval import EVENTS, OPEN, State, moved
 from gateway.core.records import Draft, EventType, RecordError
 
@@ -47,7 +47,7 @@ class Claims:
         moved: by approval id.
     """
 
-    db: sqlite3.Connection
+    db: Database
     before: dict[str, Stand] = field(default_factory=dict)
     moved: dict[str, Stand] = field(default_factory=dict)
 
@@ -96,12 +96,12 @@ def stand_of(row: tuple[Any, ...]) -> Stand:
     return Stand(row[0], State(row[1]), row[2], row[3], row[4], row[5])
 
 
-def store(db: sqlite3.Connection, stands: dict[str, Stand]) -> None:
+def store(db: Database, stands: dict[str, Stand]) -> None:
     """Write where the approvals of a transaction stand at its end."""
     # What closes first: in one transaction an approval may end and another of the same action be opened.
     for is_open in (False, True):
         db.executemany(
-            f"insert or replace into approvals (id, {COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a literal
+            db.dialect.put("approvals", f"id, {COLUMNS}"),
             [_row(name, stand) for name, stand in stands.items() if (stand.state in OPEN) is is_open],
         )
 

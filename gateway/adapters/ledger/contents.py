@@ -1,11 +1,11 @@
 """The part of verification that needs more than public keys: whether what is sealed can still be opened."""
 
 import hmac
-import sqlite3
 from collections.abc import Container
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.sealing import WRAPPED_SIZE, DataKey, SealBroken, unseal, unwrap
 
@@ -29,7 +29,7 @@ class Contents:
         opens: whether payloads are opened.
     """
 
-    def __init__(self, db: sqlite3.Connection, report: Report, kek: bytes | None, *, deep: bool) -> None:
+    def __init__(self, db: Database, report: Report, kek: bytes | None, *, deep: bool) -> None:
         self._report = report
         self._kek = kek
         self.opens = deep and kek is not None

@@ -4,7 +4,6 @@ The record, the destroyed keys and the list of them are one transaction: a proce
 erased nothing or everything, and a hold that comes first always wins.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.adapters.ledger.sealing import scope_of
 from gateway.core.errors import Conflict
@@ -73,13 +73,13 @@ class Holds:
         return user is not None and subject_target(user) in self.targets
 
 
-def held(db: sqlite3.Connection) -> Holds:
+def held(db: Database) -> Holds:
     """The holds that the database has."""
     targets = {target for (target,) in db.execute("select target from holds")}
     return Holds(targets, lambda run_id: user_of(db, run_id))
 
 
-def user_of(db: sqlite3.Connection, run_id: str) -> str | None:
+def user_of(db: Database, run_id: str) -> str | None:
     """Pseudonym of a run's user, by its first record."""
     row = db.execute("select leaf from records where run_id = ? and seq_run = 0", (run_id,)).fetchone()
     user = None if row is None else msgspec.json.decode(row[0])["actor"]["user"]
@@ -114,7 +114,7 @@ class Custody:
         in_use: looks at what is under way; the answer tells of a run why it may not be erased now, or None.
     """
 
-    db: sqlite3.Connection
+    db: Database
     before: Kept
     kept: Kept
     in_use: Callable[[], Callable[[str], str | None]]
@@ -165,29 +165,29 @@ class Custody:
         return now
 
 
-def store(db: sqlite3.Connection, kept: Kept) -> None:
+def store(db: Database, kept: Kept) -> None:
     """Destroy keys and write the lists, as a transaction's records say."""
     db.executemany("delete from deks where id = ?", [(key,) for key in kept.erased])
-    db.executemany("insert or ignore into erased values (?, ?)", kept.erased.items())
+    db.executemany("insert into erased values (?, ?) on conflict do nothing", kept.erased.items())
     db.executemany("delete from holds where target = ?", [(target,) for target in kept.holds])
     found = [(target, *record) for target, record in kept.holds.items() if record is not None]
     db.executemany("insert into holds values (?, ?, ?)", found)
 
 
-def recorded(db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
+def recorded(db: Database) -> Iterator[tuple[str, int]]:
     """The data keys that records say are destroyed, each with the record."""
     for index, entry in db.execute(_ERASURES):
         for key in msgspec.json.decode(entry)["body"]["keys"]:
             yield key, index
 
 
-def returned(db: sqlite3.Connection) -> list[str]:
+def returned(db: Database) -> list[str]:
     """The data keys that are there although they were destroyed: somebody put an older state of them back.
 
     The list of destroyed keys is made whole on the way, so that none of them is used.
     """
-    db.execute("begin immediate")
-    db.executemany("insert or ignore into erased values (?, ?)", recorded(db))
-    db.execute("commit")
+    db.begin()
+    db.executemany("insert into erased values (?, ?) on conflict do nothing", recorded(db))
+    db.commit()
     rows = db.execute("select id from deks where id in (select key from erased) order by id")
     return [key for (key,) in rows]

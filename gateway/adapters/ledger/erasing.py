@@ -1,7 +1,6 @@
 """Erasure, legal holds and retention: finds the data keys that are meant; the writer destroys them (``custody.py``)."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from gateway.adapters.ledger.custody import (
     run_target,
     subject_target,
 )
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.adapters.ledger.keys import LogKeys
@@ -35,7 +35,7 @@ from gateway.core.records import SYSTEM, Actor, Draft, EventType, Payload, Role
 _SWEEPS, _SWEEP_S = 10, 0.2
 _STARTED = f"""
 select run_id from records where {RARE_TYPE} and type = '{EventType.RUN_STARTED}'
-  and json_extract(cast(leaf as text), '$.actor.user') = ? order by idx
+  and {{}} = ? order by idx
 """  # noqa: S608 - literals only
 
 
@@ -135,8 +135,8 @@ class Custodian:
 
     async def _swept(self) -> bool:
         for _ in range(_SWEEPS):
-            if self._ledger.swept:
-                return True
+            if self._ledger.swept or not self._ledger.sweeps:
+                break
             await asyncio.sleep(_SWEEP_S)
             await self._ledger.append(())
         return self._ledger.swept
@@ -162,15 +162,15 @@ def _words(why: str) -> Payload:
     return Payload(Role.REASONS, encode({"reason": why}))
 
 
-def _keys_of(db: sqlite3.Connection, run_id: str | None, mark: str | None) -> list[str]:
+def _keys_of(db: Database, run_id: str | None, mark: str | None) -> list[str]:
     if run_id is not None:
         return keys_of_run(db, run_id)
-    runs = [run for (run,) in db.execute(_STARTED, (mark,))]
+    runs = [run for (run,) in db.execute(_STARTED.format(db.dialect.text("actor.user")), (mark,))]
     days = [key for (key,) in db.execute(f"{LIVE} and id >= 'day-' and id < 'day.' order by id")]
     return [key for run in runs for key in keys_of_run(db, run)] + [key for key in days if scope_of(key).user == mark]
 
 
-def _holds(reader: LogReader, db: sqlite3.Connection) -> tuple[Hold, ...]:
+def _holds(reader: LogReader, db: Database) -> tuple[Hold, ...]:
     found = []
     for target, index in db.execute("select target, idx from holds order by idx").fetchall():
         (entry,) = db.execute("select leaf from records where idx = ?", (index,)).fetchone()

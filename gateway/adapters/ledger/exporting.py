@@ -1,9 +1,9 @@
 """Records on their way out: the stored bytes, each with its proof under one checkpoint; payloads opened on demand."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import PAYLOAD_SLOTS
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.reading import LIVE_KEY, LogReader
@@ -54,7 +54,7 @@ class LogExport:
         )
 
     def _extracted(
-        self, records: Sequence[LogRecord], size: int, db: sqlite3.Connection, *, payloads: bool
+        self, records: Sequence[LogRecord], size: int, db: Database, *, payloads: bool
     ) -> tuple[Extracted, ...]:
         nodes = lru_cache(_KEPT_NODES)(partial(node, db))  # neighbours have most of their proofs in common
         taken: list[Extracted] = []
@@ -68,7 +68,7 @@ class LogExport:
             taken.append(Extracted(record.index, record.leaf, proof, opened))
         return tuple(taken)
 
-    def _opened(self, db: sqlite3.Connection, record: LogRecord) -> Iterator[OpenedPayload]:
+    def _opened(self, db: Database, record: LogRecord) -> Iterator[OpenedPayload]:
         kek = self._keys.kek
         for slot, ref in enumerate(record.body["payloads"]):
             if ref["role"] == Role.LEASE:

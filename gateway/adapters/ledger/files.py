@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from gateway.adapters.ledger.database import Database, DatabaseFault, SqliteDatabase
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.core.decision import Effect
 from gateway.core.records import EventType
@@ -67,7 +68,7 @@ create table checkpoints (
   peaks blob not null
 ) strict;
 create table reasons (reason text, idx integer, primary key (reason, idx)) strict, without rowid;
-create table intents (call_id text primary key, idx integer not null) strict, without rowid;
+create table intents (call_id text primary key, idx integer not null, replica text not null) strict, without rowid;
 create table open_runs (run_id text primary key, binding text unique) strict, without rowid;
 create table approvals (
   id text primary key,
@@ -108,7 +109,7 @@ def take_lock(folder: Path) -> int:
     return descriptor
 
 
-def connect(folder: Path) -> sqlite3.Connection:
+def connect(folder: Path) -> SqliteDatabase:
     """The writer's connection: durable at each commit. Makes the database where there is none.
 
     Raises:
@@ -118,7 +119,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     path = folder / DATABASE
     # Made here, so that it is never readable by others, not even for a moment.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=SqliteDatabase)
     try:
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
@@ -135,7 +136,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     return db
 
 
-def connect_readonly(path: Path) -> sqlite3.Connection:
+def connect_readonly(path: Path) -> SqliteDatabase:
     """A connection that cannot change anything; works on a running log, a stopped one and a copy on read-only media.
 
     Raises:
@@ -145,13 +146,17 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     # Without a write-ahead log there is nothing to share, and opening one would need a writable folder.
     if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
         url += "&immutable=1"
-    return sqlite3.connect(url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+    return sqlite3.connect(
+        url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True, factory=SqliteDatabase
+    )
 
 
-def unopened(folder: Path, error: sqlite3.Error | OSError) -> str:
+def unopened(folder: Path, error: Exception) -> str:
     """Why the log in ``folder`` could not be opened, and what to do."""
     if isinstance(error, OSError):
         return f"the log in {folder} cannot be opened: {error.strerror}: {error.filename}; {_MAKE_WRITABLE}"
+    if isinstance(error, DatabaseFault):
+        return f"the log cannot be opened: {error}"
     if "readonly" in str(error) or "unable to open" in str(error):
         return f"the log in {folder} cannot be opened: {error}; {_MAKE_WRITABLE}"
     if "full" in str(error) or "disk I/O" in str(error):
@@ -162,7 +167,7 @@ def unopened(folder: Path, error: sqlite3.Error | OSError) -> str:
     )
 
 
-def schema_problems(db: sqlite3.Connection) -> list[str]:
+def schema_problems(db: Database) -> list[str]:
     """How a log's database differs from one this version makes: tables, indexes, triggers, views, format."""
     fresh = sqlite3.connect(":memory:")
     try:
@@ -181,13 +186,13 @@ def schema_problems(db: sqlite3.Connection) -> list[str]:
     return problems
 
 
-def _declared(db: sqlite3.Connection) -> dict[tuple[str, str], tuple[object, ...]]:
+def _declared(db: Database | sqlite3.Connection) -> dict[tuple[str, str], tuple[object, ...]]:
     rows = db.execute("select type, name, tbl_name, sql from sqlite_master").fetchall()
     marks = [("format", str(db.execute(f"pragma {name}").fetchone()[0]), name) for name in _MARKS]
     return {(str(row[0]), str(row[1])): tuple(row[2:]) for row in [*rows, *marks]}
 
 
-def sweep(db: sqlite3.Connection) -> bool:
+def sweep(db: Database) -> bool:
     """Move the write-ahead log into the database and empty it; False where a reader is in the way right now.
 
     Raises:
@@ -239,14 +244,14 @@ def free_bytes(folder: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
-def is_new(db: sqlite3.Connection) -> bool:
+def is_new(db: Database) -> bool:
     """Whether nothing was ever put into the database: a first start may have been killed before it was made."""
     (version,) = db.execute("pragma user_version").fetchone()
     (found,) = db.execute("select count(*) from sqlite_master").fetchone()
     return bool(version == 0 and found == 0)
 
 
-def check_format(db: sqlite3.Connection, path: Path) -> None:
+def check_format(db: Database, path: Path) -> None:
     """Whether this version knows the database in ``path``.
 
     Raises:

@@ -3,10 +3,10 @@
 Were they wrong, a search would leave out records that are there, and nobody would miss them.
 """
 
-import sqlite3
 from collections.abc import Sequence
 
 from gateway.adapters.ledger.batch import rare_reasons
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.span import LATER_THAN_ANY
 
@@ -16,7 +16,7 @@ _LISTED = "select 1 from reasons where reason = ? and idx = ?"
 class FindingAids:
     """Holds them against the records, which pass by in log order."""
 
-    def __init__(self, db: sqlite3.Connection, report: Report) -> None:
+    def __init__(self, db: Database, report: Report) -> None:
         self._db = db
         self._report = report
         self._high = 0

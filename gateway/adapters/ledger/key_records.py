@@ -1,11 +1,11 @@
 """The log's ``key`` records: read back as the history of its keys, and followed while records are written."""
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.adapters.ledger.ring import KeyRing
 from gateway.core.errors import Conflict
@@ -24,12 +24,12 @@ class _Leaf(msgspec.Struct, gc=False):
 _LEAF = msgspec.json.Decoder(_Leaf)
 
 
-def key_records(db: sqlite3.Connection) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def key_records(db: Database) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Index, time and body of each ``key`` record.
 
     Raises:
         KeyRefused: one cannot be read.
-        sqlite3.Error: the log cannot be.
+        FAULTS: the log cannot be.
     """
     for index, entry in db.execute(_KEYS).fetchall():
         try:
@@ -39,12 +39,12 @@ def key_records(db: sqlite3.Connection) -> Iterator[tuple[int, int, dict[str, An
             raise KeyRefused(f"record {index} cannot be read") from None
 
 
-def history_of(db: sqlite3.Connection, first: VerifierKey) -> KeyHistory:
+def history_of(db: Database, first: VerifierKey) -> KeyHistory:
     """The keys of the log that ``first`` names.
 
     Raises:
         KeyRefused: a record of them may not stand where it does.
-        sqlite3.Error: the log cannot be read.
+        FAULTS: the log cannot be read.
     """
     history = KeyHistory.begun(first)
     for index, at_us, body in key_records(db):

@@ -42,6 +42,8 @@ class SignedLeaseJournal:
             "template": identifier(template.name),
             "ttl_s": token.period_s,
         }
+        if self._ledger.replica:
+            body["replica"] = self._ledger.replica
         self._own.add(mark)
         await self._ledger.append(
             [self._draft(EventType.CREDENTIAL_LEASED, holder, body, {"accessor": token.accessor})]

@@ -21,6 +21,7 @@ from typing import Any, Self
 from anyio import CancelScope, to_thread
 
 from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.store import Outcome, Store
 from gateway.core.errors import Unavailable
 from gateway.core.ports import Clock
@@ -59,15 +60,15 @@ class _Group:
 
 
 class Ledger:
-    """The append-only signed log in ``folder``; an async context manager.
+    """The append-only signed log in ``place``, a state folder or another site; an async context manager.
 
     Failure mode, closed: whatever cannot be made durable raises ``Unavailable``; nothing is ever half written, and
     writing is tried anew with each append and each ping.
     """
 
-    def __init__(self, folder: Path, keys: LogKeys, clock: Clock, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int = RESERVE_BYTES) -> None:
         """``reserve_bytes``: free space below which new calls are refused while what was begun is still recorded."""
-        self._store = Store(folder, keys, clock, reserve_bytes)
+        self._store = Store(place, keys, clock, reserve_bytes)
         self._waiting: deque[_Group] = deque()
         self._batches: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -75,6 +76,8 @@ class Ledger:
         self._is_open = self._is_due = self._is_writing = False
         self._callers = 0
         self._takes_s = _UNKNOWN_S
+        # Who waits for a server, or for another process, does not do so on the loop.
+        self._is_alone = self._store.is_local
 
     async def __aenter__(self) -> Self:
         """Open and check the log.
@@ -130,6 +133,10 @@ class Ledger:
         with CancelScope(shield=True):
             await self.submit(drafts)
 
+    def patrol(self) -> None:
+        """With the next write, end the calls of processes that are dead."""
+        self._store.patrol()
+
     def owe(self, drafts: Sequence[Draft]) -> None:
         """Endings that could not be written: written as soon as writing works again, if the call is still open then."""
         self._wait(_Group(drafts, None))
@@ -137,7 +144,17 @@ class Ledger:
     @property
     def swept(self) -> bool:
         """Whether no copy of a destroyed data key is left in the write-ahead log; each write tries to get there."""
-        return self._store.swept
+        return self._store.swept and self._store.sweeps
+
+    @property
+    def replica(self) -> str:
+        """Which of the processes that write the log this is; empty where there can be only one."""
+        return self._store.replica
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether that can ever be said of this store."""
+        return self._store.sweeps
 
     async def ping(self) -> None:
         """Return when new calls can be recorded.
@@ -165,7 +182,7 @@ class Ledger:
             return
         self._is_writing = True
         groups = self._batch()
-        if self._is_open and self._callers <= 1 and len(groups) == 1 and self._takes_s < _FAST_S:
+        if self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1 and self._takes_s < _FAST_S:
             outcomes = self._written(groups)
             is_due = self._store.is_due
             self._settle(groups, outcomes, is_over=not is_due)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.places import Actor, Budget, Counted, Places
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.sections import RunSection, Turns
 from gateway.core.call import Principal
@@ -25,10 +26,12 @@ class _Lineage:
     """One principal's recent past.
 
     Attributes:
+        counted: what the log says, where several processes count together.
         holders: calls being decided or waiting for it.
         turn: held while a call is being decided.
     """
 
+    counted: Counted
     usage: RecentUsage
     holders: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -37,15 +40,17 @@ class _Lineage:
 class Lineages:
     """The ledgers that implicit runs share, by ``Principal.key``; read from the log when they are not in memory."""
 
-    def __init__(self, reader: LogReader, scribe: Scribe, clock: Clock) -> None:
+    def __init__(self, reader: LogReader, scribe: Scribe, clock: Clock, places: Places | None = None) -> None:
+        """``places``: where several processes count together."""
         self._reader = reader
         self._scribe = scribe
         self._clock = clock
+        self._places = places
         self._known: OrderedDict[str, _Lineage] = OrderedDict()
         self._turns = Turns()
 
     @asynccontextmanager
-    async def section(self, principal: Principal) -> AsyncIterator[RunSection]:
+    async def section(self, principal: Principal, call_id: str) -> AsyncIterator[RunSection]:
         """Hold the principal's ledger: one call of all its implicit runs at a time.
 
         Raises:
@@ -57,7 +62,11 @@ class Lineages:
         try:
             async with lineage.turn:
                 lineage.usage.expire()
-                yield RunSection(lineage.usage, {})
+                if self._places is None:
+                    yield RunSection(lineage.usage, {})
+                else:
+                    async with self._places.hold(self._budget(principal, call_id, lineage)) as standing:
+                        yield RunSection(standing, {})
         finally:
             lineage.holders -= 1
 
@@ -69,6 +78,11 @@ class Lineages:
             if not lineage.holders and (lineage.usage.idle or is_surplus):
                 del self._known[key]
 
+    def _budget(self, principal: Principal, call_id: str, lineage: _Lineage) -> Budget:
+        named = self._scribe.actor(principal)
+        actor = Actor(named.agent, named.user, self._clock.now_us() - DAY_US)
+        return Budget(f"actor:{self._scribe.keys.mark('actor', principal.key)}", call_id, lineage.counted, actor=actor)
+
     async def _load(self, principal: Principal) -> _Lineage:
         async with self._turns.hold(principal.key):
             lineage = self._known.get(principal.key)
@@ -76,7 +90,8 @@ class Lineages:
                 usage = RecentUsage(now_us=self._clock.now_us)
                 actor = self._scribe.actor(principal)
                 since = self._clock.now_us() - DAY_US
-                for request in await self._reader.recent_requests(actor.agent, actor.user, since):
-                    usage.recall(request.at_us, request.tool, request.measures)
-                lineage = self._known[principal.key] = _Lineage(usage)
+                if self._places is None:
+                    for request in await self._reader.recent_requests(actor.agent, actor.user, since):
+                        usage.recall(request.at_us, request.tool, request.measures)
+                lineage = self._known[principal.key] = _Lineage(Counted(usage), usage)
             return lineage

@@ -1,10 +1,10 @@
 """Evidence: which of the calls that a caller names are what it says they are."""
 
-import sqlite3
 from collections.abc import Sequence
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.call import Proof
 from gateway.core.records import EventType
@@ -31,14 +31,14 @@ async def proofs(reader: LogReader, run_id: str, call_ids: Sequence[str]) -> tup
         Unavailable: the log cannot be read.
     """
 
-    def run(db: sqlite3.Connection) -> tuple[Proof, ...]:
+    def run(db: Database) -> tuple[Proof, ...]:
         found = [(call_id, _succeeded(db, run_id, call_id)) for call_id in call_ids]
         return tuple(Proof(call_id, tool) for call_id, tool in found if tool is not None)
 
     return await reader.ask(run)
 
 
-def _succeeded(db: sqlite3.Connection, run_id: str, call_id: str) -> str | None:
+def _succeeded(db: Database, run_id: str, call_id: str) -> str | None:
     row = db.execute(_COMPLETED, (call_id, EventType.TOOL_COMPLETED, run_id)).fetchone()
     if row is None:
         return None

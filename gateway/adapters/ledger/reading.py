@@ -1,6 +1,6 @@
 """Reading the log: its own connection that cannot write, used off the event loop, one query at a time."""
 
-import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,17 +9,14 @@ from typing import Any, Self, TypeVar
 
 import anyio
 import msgspec
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
-from gateway.adapters.ledger.files import (
-    DATABASE,
-    PAYLOAD_SLOTS,
-    RARE_TYPE,
-    connect_readonly,
-)
+from gateway.adapters.ledger.database import FAULTS, Database
+from gateway.adapters.ledger.files import PAYLOAD_SLOTS, RARE_TYPE
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
 from gateway.adapters.ledger.searching import search
+from gateway.adapters.ledger.site import Site, sited
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Recorded
 from gateway.core.errors import NotFound, Unavailable
@@ -32,22 +29,27 @@ _DUE_BATCH = 500
 T = TypeVar("T")
 
 # The type stands in it literally, or its partial index would not be used.
-_RECENT = "select leaf from records where type = 'tool.requested' and agent is ? and ts >= ? order by ts"
-# When a run expires stands in the leaf of its start.
+_RECENT = "select leaf from records where type = 'tool.requested' and {} and ts >= ? order by ts"
+# When a run expires stands in the leaf of its start. What is under way, on whatever replica, is not idle.
 _DUE = """
-select run_id, expires <= :now from (
+select run_id, expires <= ? from (
   select o.run_id, o.binding is not null as implicit,
-    (select json_extract(cast(leaf as text), '$.body.expires_us') from records r
-      where r.run_id = o.run_id and r.seq_run = 0) as expires,
+    (select {} from records r where r.run_id = o.run_id and r.seq_run = 0) as expires,
     (select ts from records r where r.run_id = o.run_id order by seq_run desc limit 1) as last
-  from open_runs o where o.run_id > :after
-) where expires <= :now or (implicit and last <= :idle) order by run_id limit :limit
+  from open_runs o where o.run_id > ?
+) as due where expires <= ? or (implicit and last <= ? and not exists (
+  select 1 from records r where r.run_id = due.run_id and (
+    r.idx in (select idx from intents)
+    or r.idx in (select idx from approvals where state in ('pending', 'approved', 'executing'))
+  )
+)) order by run_id limit ?
 """
 
 _OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
 
 # A key that was destroyed stays so, even where somebody put it back.
 LIVE_KEY = "select wrapped from deks where id = ? and not exists (select 1 from erased where key = deks.id)"
+_LAST = "select ts from records where run_id = ? order by seq_run desc limit 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,18 @@ class Requested(msgspec.Struct, frozen=True, gc=False, rename={"at_us": "ts"}):
 
 
 class LogReader:
-    """Implements ``core.desk.AuditReader`` on the files of a ledger that is open; an async context manager.
+    """Implements ``core.desk.AuditReader`` on a ledger that is open; an async context manager.
 
     Failure mode, closed: a log that cannot be read is ``Unavailable``.
     """
 
-    def __init__(self, folder: Path, keys: LogKeys) -> None:
-        self._path = folder / DATABASE
+    def __init__(self, place: Path | Site, keys: LogKeys) -> None:
+        self._site = sited(place)
         self._kek = keys.kek
-        self._db: sqlite3.Connection | None = None
+        self._db: Database | None = None
         self._turn = anyio.Lock()
+        # A task that is cancelled waits no longer, and its question goes on all the same.
+        self._in_use = threading.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,12 +121,13 @@ class LogReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._close)
 
     async def search(self, query: Query) -> tuple[LogRecord, ...]:
         """Matching records in log order; see ``core.desk.AuditReader``."""
 
-        def run(db: sqlite3.Connection) -> tuple[LogRecord, ...]:
+        def run(db: Database) -> tuple[LogRecord, ...]:
             return tuple(LogRecord(index, entry, msgspec.json.decode(entry)) for index, entry in search(db, query))
 
         return await self.ask(run)
@@ -130,7 +135,7 @@ class LogReader:
     async def newest(self, kind: EventType) -> LogRecord | None:
         """The last record of a type that is not among the most common, or None."""
 
-        def run(db: sqlite3.Connection) -> LogRecord | None:
+        def run(db: Database) -> LogRecord | None:
             row = db.execute(_OF_TYPE, (kind,)).fetchone()
             return None if row is None else LogRecord(row[0], row[1], msgspec.json.decode(row[1]))
 
@@ -140,7 +145,7 @@ class LogReader:
         """Matching decisions, with what policy read and said; see ``core.desk.AuditReader``."""
         wanted = replace(query, type=EventType.DECISION)
 
-        def run(db: sqlite3.Connection) -> tuple[Recorded, ...]:
+        def run(db: Database) -> tuple[Recorded, ...]:
             rows = search(db, wanted)
             return tuple(self._recorded(db, LogRecord(idx, leaf, msgspec.json.decode(leaf))) for idx, leaf in rows)
 
@@ -157,7 +162,7 @@ class LogReader:
     async def bound_run(self, binding: str) -> str | None:
         """Id of the open implicit run of a session, by its keyed name."""
 
-        def run(db: sqlite3.Connection) -> str | None:
+        def run(db: Database) -> str | None:
             row = db.execute("select run_id from open_runs where binding = ?", (binding,)).fetchone()
             return None if row is None else str(row[0])
 
@@ -169,17 +174,29 @@ class LogReader:
         An implicit run is over, too, ``idle_us`` after its last record.
         """
 
-        def run(db: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
-            rows = db.execute(_DUE, {"after": after, "now": now_us, "idle": now_us - idle_us, "limit": _DUE_BATCH})
+        def run(db: Database) -> tuple[tuple[str, str], ...]:
+            statement = _DUE.format(db.dialect.number("body.expires_us"))
+            rows = db.execute(statement, (now_us, after, now_us, now_us - idle_us, _DUE_BATCH))
             return tuple((str(run_id), "expired" if is_expired else "idle") for run_id, is_expired in rows)
+
+        return await self.ask(run)
+
+    async def standing(self, run_id: str) -> tuple[bool, int]:
+        """Whether a run is open, and the time of its last record (0 where it has none)."""
+
+        def run(db: Database) -> tuple[bool, int]:
+            is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
+            last = db.execute(_LAST, (run_id,)).fetchone()
+            return is_open, 0 if last is None else int(last[0])
 
         return await self.ask(run)
 
     async def recent_requests(self, agent: str | None, user: str | None, since_us: int) -> tuple[Requested, ...]:
         """The intents of an actor (as leaves name it) in implicit runs since then, in the order of time."""
 
-        def run(db: sqlite3.Connection) -> tuple[Requested, ...]:
-            rows = db.execute(_RECENT, (agent, since_us))
+        def run(db: Database) -> tuple[Requested, ...]:
+            who, named = ("agent is null", ()) if agent is None else ("agent = ?", (agent,))
+            rows = db.execute(_RECENT.format(who), (*named, since_us))
             found = [request for (entry,) in rows if (request := _REQUESTED.decode(entry)).actor.user == user]
             implicit = {run_id: _is_implicit(db, run_id) for run_id in {request.run_id for request in found}}
             return tuple(request for request in found if implicit[request.run_id])
@@ -187,25 +204,28 @@ class LogReader:
         return await self.ask(run)
 
     async def open_tokens(self, since_us: int) -> tuple[Leftover, ...]:
-        """Minting tokens opened since then and never closed, oldest first."""
+        """Minting tokens opened since then and never closed, oldest first; not those of another process that lives."""
 
-        def run(db: sqlite3.Connection) -> tuple[Leftover, ...]:
+        def run(db: Database) -> tuple[Leftover, ...]:
+            others = self._site.others(db)
             closed = {record["body"]["mark"] for _, record in _newest(db, EventType.CREDENTIAL_REVOKED, since_us)}
             found = [
                 (index, record)
                 for index, record in _newest(db, EventType.CREDENTIAL_LEASED, since_us)
-                if record["body"]["kind"] == "token" and record["body"]["mark"] not in closed
+                if record["body"]["kind"] == "token"
+                and record["body"]["mark"] not in closed
+                and record["body"].get("replica") not in others
             ]
             return tuple(self._leftover(db, index, record) for index, record in reversed(found))
 
         return await self.ask(run)
 
-    def _leftover(self, db: sqlite3.Connection, index: int, record: dict[str, Any]) -> Leftover:
+    def _leftover(self, db: Database, index: int, record: dict[str, Any]) -> Leftover:
         said = self.sealed(db, index, record, Role.LEASE)
         accessor = None if said is None else str(msgspec.json.decode(said)["accessor"])
         return Leftover(record["run_id"], record["body"]["mark"], accessor, record["body"]["template"])
 
-    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, question: Callable[[Database], T]) -> T:
         """What ``question`` finds; it runs off the event loop, on a connection that cannot write.
 
         Raises:
@@ -214,26 +234,29 @@ class LogReader:
         """
 
         def run() -> T:
-            if self._db is None:
-                self._db = connect_readonly(self._path)
-            return question(self._db)
+            with self._in_use:
+                if self._db is None:
+                    self._db = self._site.reader()
+                return question(self._db)
 
         async with self._turn:
             try:
                 return await to_thread.run_sync(run)
             except (UnicodeEncodeError, OverflowError):
                 raise NotFound("no record can have such an id or time") from None
-            except (sqlite3.Error, msgspec.DecodeError, SealBroken) as error:
-                self._close()  # the next question opens the log anew
+            except (*FAULTS, msgspec.DecodeError, SealBroken) as error:
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(self._close)  # the next question opens the log anew
                 raise Unavailable("the audit log cannot be read", cause_code="ledger_unreadable") from error
 
     def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        with self._in_use:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
-    def _run(self, db: sqlite3.Connection, run_id: str) -> StoredRun | None:
-        last = db.execute("select ts from records where run_id = ? order by seq_run desc limit 1", (run_id,)).fetchone()
+    def _run(self, db: Database, run_id: str) -> StoredRun | None:
+        last = db.execute(_LAST, (run_id,)).fetchone()
         if last is None:
             return None
         is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
@@ -241,7 +264,7 @@ class LogReader:
         requested = () if document is not None and document["kind"] == RunKind.IMPLICIT else _requested(db, run_id)
         return StoredRun(document, is_open, int(last[0]), requested)
 
-    def _recorded(self, db: sqlite3.Connection, record: LogRecord) -> Recorded:
+    def _recorded(self, db: Database, record: LogRecord) -> Recorded:
         sealed = self.sealed(db, record.index, record.body, Role.REASONS)
         if sealed is None:
             return Recorded(record, None, None)
@@ -252,7 +275,7 @@ class LogReader:
             document = with_arguments(bytes(said["facts"]), arguments, msgspec.json.decode(said["input_digest"]))
         return Recorded(record, msgspec.json.decode(sealed), document)
 
-    def _arguments(self, db: sqlite3.Connection, record: LogRecord) -> bytes | None:
+    def _arguments(self, db: Database, record: LogRecord) -> bytes | None:
         # With a refusal they stand in the record itself, otherwise in that of the intent.
         request = self.sealed(db, record.index, record.body, Role.REQUEST)
         if request is None and record.body["call_id"] is not None:
@@ -260,20 +283,20 @@ class LogReader:
         found = {} if request is None else msgspec.json.decode(request, type=dict[str, msgspec.Raw])
         return bytes(found["arguments"]) if "arguments" in found else None
 
-    def sealed(self, db: sqlite3.Connection, index: int, record: Mapping[str, Any], role: str) -> bytes | None:
+    def sealed(self, db: Database, index: int, record: Mapping[str, Any], role: str) -> bytes | None:
         """The opened payload ``role`` of a record, as bytes; None where there is none or its key was destroyed."""
         for slot, ref in enumerate(record["payloads"]):
             if ref["role"] == role:
                 return self._opened(db, index * PAYLOAD_SLOTS + slot, record["id"], ref)
         return None
 
-    def _payload(self, db: sqlite3.Connection, column: str, value: str, role: str) -> Any:
+    def _payload(self, db: Database, column: str, value: str, role: str) -> Any:
         content, mime = self._first(db, column, value, role)
         if content is None:
             return None
         return msgspec.json.decode(content) if mime == "application/json" else content.decode()
 
-    def _first(self, db: sqlite3.Connection, column: str, value: str, role: str) -> tuple[bytes | None, str]:
+    def _first(self, db: Database, column: str, value: str, role: str) -> tuple[bytes | None, str]:
         order = "seq_run limit 1" if column == "run_id" else "idx"
         rows = db.execute(f"select idx, leaf from records where {column} = ? order by {order}", (value,))  # noqa: S608 - column is one of two literals
         for index, entry in rows.fetchall():
@@ -283,7 +306,7 @@ class LogReader:
                     return self.sealed(db, index, record, role), ref["mime"]
         return None, ""
 
-    def _opened(self, db: sqlite3.Connection, pid: int, record_id: str, ref: Mapping[str, Any]) -> bytes | None:
+    def _opened(self, db: Database, pid: int, record_id: str, ref: Mapping[str, Any]) -> bytes | None:
         key_row = db.execute(LIVE_KEY, (ref["dek"],)).fetchone()
         row = db.execute("select sealed from payloads where pid = ?", (pid,)).fetchone()
         if key_row is None or row is None:
@@ -294,7 +317,7 @@ class LogReader:
 _REQUESTED = msgspec.json.Decoder(Requested)
 
 
-def _newest(db: sqlite3.Connection, kind: EventType, since_us: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _newest(db: Database, kind: EventType, since_us: int) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, entry in db.execute(_OF_TYPE, (kind,)):
         record = msgspec.json.decode(entry)
         if record["ts"] < since_us:
@@ -302,13 +325,13 @@ def _newest(db: sqlite3.Connection, kind: EventType, since_us: int) -> Iterator[
         yield index, record
 
 
-def _requested(db: sqlite3.Connection, run_id: str) -> tuple[Requested, ...]:
+def _requested(db: Database, run_id: str) -> tuple[Requested, ...]:
     rows = db.execute(
         "select leaf from records where run_id = ? and +type = ? order by seq_run", (run_id, EventType.TOOL_REQUESTED)
     )
     return tuple(_REQUESTED.decode(entry) for (entry,) in rows)
 
 
-def _is_implicit(db: sqlite3.Connection, run_id: str) -> bool:
+def _is_implicit(db: Database, run_id: str) -> bool:
     (entry,) = db.execute("select leaf from records where run_id = ? and seq_run = 0", (run_id,)).fetchone()
     return bool(msgspec.json.decode(entry)["body"]["kind"] == RunKind.IMPLICIT)

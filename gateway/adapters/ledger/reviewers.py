@@ -4,17 +4,18 @@ The first key is enrolled by who holds the gateway's admin socket; from then on 
 is enrolled already, so that whoever runs the gateway cannot add an approver unnoticed.
 """
 
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.sections import Turns
 from gateway.core.approval import Reviewer
@@ -33,12 +34,16 @@ _TURN = "reviewers"
 class ReviewerRegistry:
     """Implements ``core.desk.ReviewerDesk`` on the log. Load it before use."""
 
-    def __init__(self, ledger: Ledger, reader: LogReader, keys: LogKeys, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, reader: LogReader, keys: LogKeys, clock: Clock, places: Places | None = None
+    ) -> None:
+        """``places``: where several processes do one thing at a time."""
         self._ledger = ledger
         self._reader = reader
         self._keys = keys
         self._scribe = Scribe(clock, keys)
         self._known: dict[str, Reviewer] = {}
+        self._places = places
         self._turns = Turns()
         self.origin = keys.name.text
 
@@ -67,13 +72,18 @@ class ReviewerRegistry:
 
     @asynccontextmanager
     async def steady(self) -> AsyncIterator[None]:
-        """Nobody is enrolled or revoked meanwhile."""
+        """Nobody is enrolled or revoked meanwhile, by any process."""
         async with self._turns.hold(_TURN):
-            yield
+            if self._places is None:
+                yield
+                return
+            async with self._places.alone(_TURN):
+                await self.load()
+                yield
 
     async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:
         """Enrol a key; see ``core.desk.ReviewerDesk``."""
-        async with self._turns.hold(_TURN):
+        async with self.steady():
             document = enrolment(wish.public, wish.person, wish.roles, wish.accounts, wish.nonce)
             hashed = document_hash(document)
             reviewer = self._checked(wish, hashed)
@@ -93,7 +103,7 @@ class ReviewerRegistry:
 
     async def revoke(self, by: Principal, name: str) -> Reviewer:
         """Let a key count no more; see ``core.desk.ReviewerDesk``."""
-        async with self._turns.hold(_TURN):
+        async with self.steady():
             known = self._known.get(name)
             if known is None:
                 raise NotFound("no such key was enrolled")
@@ -151,7 +161,7 @@ class _Document(msgspec.Struct, frozen=True):
     accounts: tuple[tuple[str, str], ...]
 
 
-def _stored(reader: LogReader, db: sqlite3.Connection) -> dict[str, Reviewer]:
+def _stored(reader: LogReader, db: Database) -> dict[str, Reviewer]:
     found: dict[str, Reviewer] = {}
     for index, record in _records(db, EventType.REVIEWER_ENROLLED):
         content = reader.sealed(db, index, record, Role.CHANGE)
@@ -165,7 +175,7 @@ def _stored(reader: LogReader, db: sqlite3.Connection) -> dict[str, Reviewer]:
     return found
 
 
-def _records(db: sqlite3.Connection, kind: EventType) -> list[tuple[int, dict[str, Any]]]:
+def _records(db: Database, kind: EventType) -> list[tuple[int, dict[str, Any]]]:
     # In the words of the partial index, or every record would be looked at.
     rows = db.execute(f"select idx, leaf from records where type = ? and {RARE_TYPE} order by idx", (kind,))  # noqa: S608 - a literal
     return [(index, msgspec.json.decode(entry)) for index, entry in rows.fetchall()]

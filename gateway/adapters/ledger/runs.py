@@ -13,6 +13,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.lineage import Lineages
+from gateway.adapters.ledger.places import Budget, Counted, Places
 from gateway.adapters.ledger.proofs import proofs
 from gateway.adapters.ledger.reading import LogReader, StoredRun
 from gateway.adapters.ledger.rundoc import read_run, run_payload, started_body
@@ -20,7 +21,7 @@ from gateway.adapters.ledger.sections import RunSection, Turns
 from gateway.core.call import Call, Caller, Principal, Run, RunKind
 from gateway.core.canonical import encode
 from gateway.core.desk import RunRequest
-from gateway.core.errors import Forbidden, NotFound, Unavailable
+from gateway.core.errors import Conflict, Forbidden, NotFound, Unavailable
 from gateway.core.ports import Clock, Section
 from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
 from gateway.core.usage import DAY_US, Usage
@@ -41,6 +42,7 @@ class _Live:
         last_us: last use.
         holders: calls in progress; a run in use is neither ended for idleness nor dropped from memory.
         section: the run's own ledger; an implicit run's is its lineage's.
+        counted: what the log says, where several processes count together.
         turn: held while a call is being decided.
     """
 
@@ -48,6 +50,7 @@ class _Live:
     section: RunSection
     last_us: int
     is_open: bool = True
+    counted: Counted = field(default_factory=lambda: Counted(Usage()))
     holders: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -58,7 +61,10 @@ class RunRegistry:
     Runs that nobody uses leave memory and come back from the log; so does everything after a restart.
     """
 
-    def __init__(self, ledger: Ledger, reader: LogReader, keys: LogKeys, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, reader: LogReader, keys: LogKeys, clock: Clock, places: Places | None = None
+    ) -> None:
+        """``places``: where several processes count together."""
         self._ledger = ledger
         self._reader = reader
         self._keys = keys
@@ -67,7 +73,8 @@ class RunRegistry:
         self._live: OrderedDict[str, _Live] = OrderedDict()
         self._sessions: dict[str, str] = {}
         self._turns = Turns()
-        self._lineages = Lineages(reader, self._scribe, clock)
+        self._places = places
+        self._lineages = Lineages(reader, self._scribe, clock, places)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,13 +118,25 @@ class RunRegistry:
         live.holders += 1
         try:
             if live.run.kind is RunKind.IMPLICIT:
-                async with self._lineages.section(caller.principal) as section:
+                async with self._lineages.section(caller.principal, caller.call.id) as section:
                     yield section
             else:
-                async with live.turn:
-                    yield live.section
+                async with live.turn, self._counted(live, caller.call.id) as section:
+                    yield section
         finally:
             live.holders -= 1
+
+    @asynccontextmanager
+    async def _counted(self, live: _Live, call_id: str) -> AsyncIterator[RunSection]:
+        if self._places is None:
+            yield live.section
+            return
+        run = live.run
+        async with self._places.hold(Budget(f"run:{run.id}", call_id, live.counted, run.id)) as standing:
+            if not standing.is_open:
+                live.is_open = False
+                raise NotFound("the run has ended", cause_code="run_ended")
+            yield RunSection(standing, run.budget)
 
     async def keep(self, run_id: str) -> Callable[[], None] | None:
         """``hold`` for a run that may not be in memory; None where it has ended or cannot be read any more.
@@ -182,7 +201,8 @@ class RunRegistry:
     def drop(self, runs: frozenset[str]) -> None:
         """Forget ended runs whose payloads were erased."""
         for run_id in runs & self._live.keys():
-            if not self._live[run_id].is_open:
+            # Another process may have ended it; what is in use, as its end is being written, is dropped when it is not.
+            if not self._live[run_id].is_open or (self._places is not None and not self._live[run_id].holders):
                 del self._live[run_id]
 
     async def tend(self) -> None:
@@ -201,6 +221,7 @@ class RunRegistry:
                 await self._record_end(run_id, reason)
                 return
         live = self._live[run_id]
+        await self._follow(live)
         # In memory it may have been used since its last record.
         if live.holders == 0 and (over := self._over(live)) is not None:
             await self._end(live, over)
@@ -215,6 +236,7 @@ class RunRegistry:
 
     async def _named(self, run_id: str, principal: Principal) -> _Live:
         live = await self._load(run_id)
+        await self._follow(live)
         # One answer for a run that is missing, over, or another's: ids tell nothing.
         if live is None or not live.is_open or live.run.principal_key != principal.key:
             raise NotFound("no such run")
@@ -224,9 +246,17 @@ class RunRegistry:
             raise NotFound("the run has ended", cause_code="run_ended")
         return live
 
+    async def _follow(self, live: _Live | None) -> None:
+        """Take over what other processes did with the run."""
+        if live is not None and self._places is not None:
+            is_open, last_us = await self._reader.standing(live.run.id)
+            live.is_open = live.is_open and is_open
+            live.last_us = max(live.last_us, last_us)
+
     async def _implicit(self, call: Call, principal: Principal) -> _Live:
         session = f"{principal.key}|{call.session or principal.jti}"
         live = self._live.get(self._sessions.get(session, ""))
+        await self._follow(live)
         if live is not None and live.is_open and self._over(live) is None:
             return live
         async with self._turns.hold(session):
@@ -236,6 +266,7 @@ class RunRegistry:
         binding = self._keys.mark("session", session)
         run_id = self._sessions.get(session) or await self._reader.bound_run(binding)
         live = None if run_id is None else await self._load(run_id)
+        await self._follow(live)
         if live is not None and live.is_open:
             reason = self._over(live)
             if reason is None:
@@ -255,9 +286,20 @@ class RunRegistry:
             started_us=now,
             expires_us=now + _IMPLICIT_US,
         )
-        await self._ledger.append([self._started(run, principal, call.id, binding)])
+        try:
+            await self._ledger.append([self._started(run, principal, call.id, binding)])
+        except Conflict:  # another process was first
+            return await self._bound(session, binding)
         self._sessions[session] = run.id
         return self._remember(run)
+
+    async def _bound(self, session: str, binding: str) -> _Live:
+        run_id = await self._reader.bound_run(binding)
+        live = None if run_id is None else await self._load(run_id)
+        if live is None or not live.is_open or self._over(live) is not None:
+            raise Unavailable("the session's run cannot be read", retry_after=1, cause_code="session_bound")
+        self._sessions[session] = live.run.id
+        return live
 
     def _over(self, live: _Live) -> str | None:
         now = self._clock.now_us()
@@ -284,7 +326,7 @@ class RunRegistry:
         if stored is None:
             live = _Live(run, section, run.started_us)
         else:
-            for request in stored.requested:
+            for request in stored.requested if self._places is None else ():
                 section.usage.add(request.tool, request.measures)
             live = _Live(run, section, stored.last_us, stored.is_open)
         self._live[run.id] = live

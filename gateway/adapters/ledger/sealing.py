@@ -7,7 +7,6 @@ what a user asked for outside any run a key per day and user, or it could not be
 """
 
 import hashlib
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.mac import Mac
 from gateway.core.ports import Clock
 from gateway.core.records import Draft, EventType, Payload, PayloadRef
@@ -91,13 +91,13 @@ def scope_of(dek_id: str) -> Scope:
     return Scope(name)
 
 
-def keys_of_run(db: sqlite3.Connection, run_id: str) -> list[str]:
+def keys_of_run(db: Database, run_id: str) -> list[str]:
     """The ids of the data keys of a run that are there: one, or more where payloads came after an erasure.
 
     Without those that were destroyed and put back.
     """
     # "~" sorts behind all that ids are made of.
-    rows = db.execute(f"{LIVE} and id >= ? and id < ? || '~' order by id", (run_id, run_id))
+    rows = db.execute(f"{LIVE} and id >= ? and id < cast(? as text) || '~' order by id", (run_id, run_id))
     return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 
@@ -153,7 +153,7 @@ class DataKeys:
         self._clock = clock
         self._ready: OrderedDict[str, DataKey] = OrderedDict()
 
-    def of(self, draft: Draft, db: sqlite3.Connection, doomed: Container[str]) -> DataKey:
+    def of(self, draft: Draft, db: Database, doomed: Container[str]) -> DataKey:
         """The record's data key; a new one is stored with the transaction in progress.
 
         ``doomed`` are those that the same transaction destroys. What is sealed after an erasure gets a key of the next
@@ -176,7 +176,7 @@ class DataKeys:
         """Drop what is in memory: keys were destroyed, or a transaction failed and they may not be stored after all."""
         self._ready.clear()
 
-    def _fetch(self, name: str, db: sqlite3.Connection, doomed: Container[str]) -> DataKey:
+    def _fetch(self, name: str, db: Database, doomed: Container[str]) -> DataKey:
         dek_id, generation = name, 0
         while dek_id in doomed or db.execute("select 1 from erased where key = ?", (dek_id,)).fetchone():
             generation += 1

@@ -5,13 +5,13 @@ match it, each walked in log order and merged, so an answer costs what it holds 
 """
 
 import heapq
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
+from gateway.adapters.ledger.database import Database, Dialect, TooCostly
 from gateway.adapters.ledger.files import COMMON_REASON, COMMON_TYPES, RARE_EFFECT, RARE_TYPE
 from gateway.core.decision import Effect
 from gateway.core.errors import InvalidArguments
@@ -24,8 +24,6 @@ _MAX_LIMIT = 1000
 _MAX_STREAMS = 64
 # Instructions of the database in one search: ten million records looked at by a simple term; some seconds.
 _MOST_STEPS = 30_000_000
-_BEAT = 10_000  # instructions between two looks at how many there were
-_INTERRUPTED = "interrupted"
 _TOO_WIDE = (
     "the search would look at too much of the log: name a run, a tool, an agent or a time (since:, until:), or leave "
     "out patterns and -reason:"
@@ -38,12 +36,12 @@ _COLUMNS = {
     Field.TOOL: "tool",
     Field.TYPE: "type",
     # By no index, as it would be another page to write with each commit: name a time, too.
-    Field.USER: "json_extract(cast(leaf as text), '$.actor.user')",
+    Field.USER: None,
 }
 # Reasons stand in the leaf; the list beside it is for finding them and does not know the most common one.
 _SAYS = (
     f"type = '{EventType.DECISION}' and exists "  # noqa: S608 - literals only
-    "(select 1 from json_each(cast(leaf as text), '$.body.reasons') where value {} ?)"
+    "(select 1 from {} where value {} ?)"
 )
 # Each value once, by one step of an index from each to the next.
 _EACH = """
@@ -51,15 +49,16 @@ with recursive each(value) as (
   select min({0}) from {1} where {0} is not null
   union all
   select (select min({0}) from {1} where {0} is not null and {0} > each.value) from each where each.value is not null
-) select value from each where value glob ?
+) select value from each where value {2} ?
 """
 _LISTS = {Field.REASON: ("reason", "reasons"), Field.TOOL: ("tool", "records"), Field.AGENT: ("agent", "records")}
 
 
 @dataclass(slots=True)
 class _Where:
-    """Conditions and what is bound to them, in the same order."""
+    """Conditions and what is bound to them, in the same order, in the words of a database."""
 
+    dialect: Dialect
     words: list[str]
     values: list[Any]
 
@@ -68,27 +67,23 @@ class _Where:
         self.values += values
 
 
-def search(db: sqlite3.Connection, query: Query, most_steps: int = _MOST_STEPS) -> list[tuple[int, bytes]]:
+def search(db: Database, query: Query, most_steps: int = _MOST_STEPS) -> list[tuple[int, bytes]]:
     """Index and leaf of the records that match, in log order, from one snapshot.
 
     Raises:
         InvalidArguments: it would take more than about ``most_steps`` of the database's instructions.
     """
-    budget = count(1)
-    # Who asks for what nothing is found by must not keep the machine busy for everybody else.
-    db.set_progress_handler(lambda: next(budget) * _BEAT > most_steps, _BEAT)
-    db.execute("begin")
+    db.snapshot()
     try:
-        streams = [db.execute(statement, values) for statement, values in _statements(db, query)]
-        found = _once(heapq.merge(*streams, key=itemgetter(0)))
-        return list(islice(found, max(1, min(query.limit, _MAX_LIMIT))))
-    except sqlite3.OperationalError as error:
-        if str(error) != _INTERRUPTED:
-            raise
+        # Who asks for what nothing is found by must not keep the machine busy for everybody else.
+        with db.bounded(most_steps):
+            streams = [db.execute(statement, values) for statement, values in _statements(db, query)]
+            found = _once(heapq.merge(*streams, key=itemgetter(0)))
+            return list(islice(found, _most(query)))
+    except TooCostly:
         raise InvalidArguments(_TOO_WIDE, cause_code="query_cost") from None
     finally:
-        db.set_progress_handler(None, 0)
-        db.execute("rollback")
+        db.rollback()
 
 
 def _once(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -99,28 +94,33 @@ def _once(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
             yield row
 
 
-def _statements(db: sqlite3.Connection, query: Query) -> Iterator[tuple[str, list[Any]]]:
+def _statements(db: Database, query: Query) -> Iterator[tuple[str, list[Any]]]:
     leading, values = _leading(db, query.conditions)
-    where = _Where([], [])
+    where = _Where(db.dialect, [], [])
     _bound(db, query, where)
     for term in query.conditions:
         if term is not leading:
             _hold(term, where)
     if leading is None:
-        yield _select("records", where), where.values
+        yield _select("records", where, query)
     for value in values:
-        source, one = _lead(leading, value)
-        whole = _Where([*where.words, *one.words], [*where.values, *one.values])
-        yield _select(source, whole), whole.values
+        source, one = _lead(leading, value, db.dialect)
+        whole = _Where(db.dialect, [*where.words, *one.words], [*where.values, *one.values])
+        yield _select(source, whole, query)
 
 
-def _select(source: str, where: _Where) -> str:
+def _select(source: str, where: _Where, query: Query) -> tuple[str, list[Any]]:
     order = "reasons.idx" if source != "records" else "records.idx"
     held = " and ".join(words.replace("{idx}", order) for words in where.words)
-    return f"select records.idx, leaf from {source} where {held} order by {order}"  # noqa: S608 - literals only
+    statement = f"select records.idx, leaf from {source} where {held} order by {order} limit ?"  # noqa: S608 - literals only
+    return statement, [*where.values, _most(query)]
 
 
-def _leading(db: sqlite3.Connection, terms: Sequence[Term]) -> tuple[Term | None, Sequence[str]]:
+def _most(query: Query) -> int:
+    return max(1, min(query.limit, _MAX_LIMIT))
+
+
+def _leading(db: Database, terms: Sequence[Term]) -> tuple[Term | None, Sequence[str]]:
     # What the records are found by, and the values it stands for; None leaves it to the database.
     for field in (Field.REASON, Field.TOOL, Field.AGENT, Field.TYPE):
         for term in terms:
@@ -132,7 +132,7 @@ def _leading(db: sqlite3.Connection, terms: Sequence[Term]) -> tuple[Term | None
     return None, ()
 
 
-def _values(db: sqlite3.Connection, term: Term) -> Sequence[str] | None:
+def _values(db: Database, term: Term) -> Sequence[str] | None:
     if term.field is Field.REASON and holds(term, COMMON_REASON):
         return None
     if not term.is_pattern:
@@ -140,36 +140,39 @@ def _values(db: sqlite3.Connection, term: Term) -> Sequence[str] | None:
     if term.field is Field.TYPE:
         types = [kind for kind in EventType if holds(term, kind)]
         return None if any(kind in COMMON_TYPES for kind in types) else types
-    found = db.execute(_each(term.field), [_glob(term)]).fetchmany(_MAX_STREAMS + 1)
+    found = db.execute(_each(term.field, db.dialect), [db.dialect.pattern(term.value)]).fetchmany(_MAX_STREAMS + 1)
     return [value for (value,) in found] if len(found) <= _MAX_STREAMS else None
 
 
-def _each(field: Field) -> str:
-    return _EACH.format(*_LISTS[field])
+def _each(field: Field, dialect: Dialect) -> str:
+    return _EACH.format(*_LISTS[field], dialect.like)
 
 
-def _lead(term: Term | None, value: str) -> tuple[str, _Where]:
-    where = _Where([], [])
+def _lead(term: Term | None, value: str, dialect: Dialect) -> tuple[str, _Where]:
+    where = _Where(dialect, [], [])
     if term is not None and term.field is Field.REASON:
+        where.add("records.idx = reasons.idx")
         where.add("reasons.reason = ?", value)
-        return "reasons cross join records on records.idx = reasons.idx", where
+        return "reasons cross join records", where
     if term is not None:
         _hold(Term(term.field, value), where)
     return "records", where
 
 
 def _hold(term: Term, where: _Where) -> None:
-    bound = _glob(term) if term.is_pattern else term.value
+    like = where.dialect.like
+    bound = where.dialect.pattern(term.value) if term.is_pattern else term.value
     if term.field is Field.REASON:
-        says = _SAYS.format("glob" if term.is_pattern else "=")
+        says = _SAYS.format(where.dialect.reasons, like if term.is_pattern else "=")
         where.add(f"not ({says})" if term.negated else says, bound)
         return
-    column = _COLUMNS[term.field]
+    column = _COLUMNS[term.field] or where.dialect.text("actor.user")
     if term.negated:
-        where.add(f"({column} is null or {column} not glob ?)" if term.is_pattern else f"{column} is not ?", bound)
+        unlike = f"not {like}" if term.is_pattern else "<>"
+        where.add(f"({column} is null or {column} {unlike} ?)", bound)
         return
     # The plus: an index would give the order of values, not that of the log.
-    where.add(f"+{column} glob ?" if term.is_pattern else f"{column} = ?", bound)
+    where.add(f"+{column} {like} ?" if term.is_pattern else f"{column} = ?", bound)
     # In words that the partial indexes understand.
     if term.field is Field.TYPE and not term.is_pattern and term.value not in COMMON_TYPES:
         where.add(RARE_TYPE)
@@ -177,12 +180,7 @@ def _hold(term: Term, where: _Where) -> None:
         where.add(RARE_EFFECT)
 
 
-def _glob(term: Term) -> str:
-    # Only the star is a wildcard; the other two GLOB knows are taken literally.
-    return term.value.replace("[", "[[]").replace("?", "[?]")
-
-
-def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
+def _bound(db: Database, query: Query, where: _Where) -> None:
     after = query.after
     if query.since_us is not None:
         after = max(after, size_before(db, query.since_us) - 1)
@@ -193,7 +191,7 @@ def _bound(db: sqlite3.Connection, query: Query, where: _Where) -> None:
     where.add("{idx} > ?", after)
 
 
-def size_before(db: sqlite3.Connection, since_us: int) -> int:
+def size_before(db: Database, since_us: int) -> int:
     """So many records from the log's beginning on have times before ``since_us``, rounded down to a checkpoint."""
     # The latest time up to each checkpoint never falls, however the clock was set: the place is found by halving.
     size, low = 0, 0
@@ -210,7 +208,7 @@ def size_before(db: sqlite3.Connection, since_us: int) -> int:
     return int(size)
 
 
-def _size_until(db: sqlite3.Connection, until_us: int) -> int:
+def _size_until(db: Database, until_us: int) -> int:
     # The earliest time since the checkpoint before may do anything: back from the end of the log, to one early enough.
     row = db.execute("select size from checkpoints where low_us <= ? order by win desc limit 1", (until_us,)).fetchone()
     return 0 if row is None else int(row[0])

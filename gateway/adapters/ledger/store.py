@@ -4,8 +4,8 @@ What is in memory is a copy of the database's end. When a transaction fails the 
 reads and checks it anew; so an ambiguous commit can neither be lost nor be built upon twice.
 """
 
+import hashlib
 import logging
-import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,13 @@ import msgspec
 
 from gateway.adapters.ledger import custody, files, tail
 from gateway.adapters.ledger.batch import Batch, Heads
+from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.pool import Pool
 from gateway.adapters.ledger.sealing import DataKeys, SealBroken
+from gateway.adapters.ledger.site import End, Site, sited
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.log_keys import KeyHistory, first_body
 from gateway.core.ports import Clock
@@ -29,6 +31,7 @@ Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
 _GUARD_S = 1.0
 _SWEEP_S = 1.0
+_UNKNOWN = -1  # what others did meanwhile is to be told, whatever the size
 _BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
 _DAMAGED = "the audit log is damaged"
@@ -41,16 +44,21 @@ class Store:
 
     Attributes:
         trouble: why the log cannot take new calls right now, or None.
-        swept: whether no copy of a destroyed data key is left in the write-ahead log.
+        swept: whether what destroyed data keys leave was cleaned up: in SQLite, that no copy is left.
+        sweeps: whether cleaning up leaves no copy anywhere.
     """
 
-    def __init__(self, folder: Path, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
+    def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
         self.trouble: str | None = None
         self.swept = False
         self._swept_at: float | None = None
         self._damaged = False
         self._unguarded: str | None = None
-        self._folder = folder
+        self._site = site = sited(place)
+        self._folder = site.folder
+        self.sweeps = site.sweeps
+        self._changes = 0
+        self._is_patrol_due = self._is_fresh = False
         self._keys = keys
         self._ring = keys.ring
         self._clock = clock
@@ -59,10 +67,10 @@ class Store:
         self._data_keys = DataKeys(keys.kek, clock)
         self._heads = Heads()
         self._pool = Pool(clock)
-        self._lock: int | None = None
-        self._db: sqlite3.Connection | None = None
+        self._db: Database | None = None
         self._tail: tail.Tail | None = None
         self._acknowledged: set[str] = set()
+        self._written: str | None = None
         self._owed: list[Sequence[Draft]] = []
         self._guarded_at: float | None = None
 
@@ -74,17 +82,17 @@ class Store:
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = files.take_lock(self._folder)
-            tail.look(self._folder, self._keys)
-            db, end = self._connected()
-            if end.span.high_us - self._clock.now_us() > _BEHIND_US:
-                _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
-            self._ring.prune()
-            if end.frontier.size == 0:
-                # Before the first record: a start that is killed in between must not look like a log set back.
-                files.write_guard(self._folder, self._ring.sign(_empty(end.history), end.history))
-            self._start(db, end)
-        except (sqlite3.Error, OSError) as error:
+            self._site.take()
+            if self._site.is_local:
+                tail.look(self._folder, self._keys)
+            db = self._opened()
+            with self._site.starting(db):
+                is_new = self._site.joins(db, _common(self._keys))
+                end = self._end_of(db)
+                self._ring.prune()
+                self._check_end(db, end, is_new=is_new)
+                self._start(db, end)
+        except (*FAULTS, OSError) as error:
             self.close()
             raise StateRefused(files.unopened(self._folder, error)) from error
         except BaseException:
@@ -100,7 +108,7 @@ class Store:
             return [Unavailable(_DAMAGED, cause_code="ledger_damaged") for _ in groups]
         try:
             outcomes = self._transact(groups)
-        except (sqlite3.Error, OSError, StateRefused) as error:
+        except (*FAULTS, OSError, StateRefused) as error:
             self.abandon()
             if _is_damage(error):
                 self._damaged, self.trouble = True, _DAMAGED
@@ -139,6 +147,20 @@ class Store:
         self._drop()
         self.trouble = _UNWRITABLE
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file here that only this process writes."""
+        return self._site.is_local
+
+    @property
+    def replica(self) -> str:
+        """Which of the processes that write the log this is."""
+        return self._site.replica
+
+    def patrol(self) -> None:
+        """With the next write, end the calls of processes that are dead."""
+        self._is_patrol_due = True
+
     def owe(self, drafts: Sequence[Draft]) -> None:
         """Endings that could not be written: they go first as soon as writing works again."""
         self._owed.append(drafts)
@@ -147,36 +169,27 @@ class Store:
         """Note the guard and let go of the folder."""
         self.tend()
         self._drop()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._site.release()
 
     def _transact(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
         db, end = self._connected()
-        is_low = files.free_bytes(self._folder) < self._reserve
-        db.execute("begin immediate")
-        batch = Batch(
-            db,
-            self._pool,
-            self._data_keys,
-            self._heads,
-            end.frontier.copy(),
-            end.open_calls,
-            end.span,
-            self._ring,
-            end.history,
-        )
+        free = self._site.free_bytes()
+        is_low = free is not None and free < self._reserve
+        self._begin(db, end)
+        batch = self._batch(db, end, groups)
         for drafts in self._owed:
             _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
         note = batch.store()
-        db.execute("commit")
+        self._changes += batch.destroys or batch.history is not end.history
+        self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
+        db.commit()
         end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
         self._ring.history = end.history
         if batch.destroys:
             self._data_keys.forget()
             self.swept, self._swept_at = False, None
-        self._acknowledged = set(end.open_calls)
+        self._acknowledged, self._written = set(end.open_calls), note
         self._owed.clear()
         self.trouble = "the disk reserve is used up" if is_low else self._unguarded
         return outcomes
@@ -186,16 +199,80 @@ class Store:
             return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
         return _add(batch, drafts)
 
-    def _connected(self) -> tuple[sqlite3.Connection, tail.Tail]:
+    def _begin(self, db: Database, end: tail.Tail) -> None:
+        moved = self._site.begin(db, _UNKNOWN if self._is_fresh else end.frontier.size)
+        self._is_fresh = False
+        if moved is not None:  # another replica wrote: what is in memory of the log's end is taken anew
+            if moved.changes != self._changes:
+                self._data_keys.forget()
+                end.history = tail.keys_of(db, end.history.first)
+                self._ring.settle(end.history)
+            self._changes = moved.changes
+            tail.follow(end, moved)
+            self._heads.forget()
+        if self._is_patrol_due:
+            for call_id in self._site.orphans(db):
+                end.open_calls.add(call_id)
+                self._owed.append(self._ending(db, call_id, EventType.TOOL_OUTCOME_UNKNOWN, "swept"))
+            self._is_patrol_due = False
+
+    def _batch(self, db: Database, end: tail.Tail, groups: Sequence[Sequence[Draft]]) -> Batch:
+        calls = [
+            draft.call_id
+            for drafts in groups
+            for draft in drafts
+            if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
+        ]
+        frontier, site = end.frontier.copy(), self._site
+        places = site.redeem(db, calls)
+        return Batch(
+            db=db,
+            pool=self._pool,
+            keys=self._data_keys,
+            heads=self._heads,
+            frontier=frontier,
+            open_calls=end.open_calls,
+            span=end.span,
+            ring=self._ring,
+            history=end.history,
+            replica=site.replica,
+            places=places,
+        )
+
+    def _connected(self) -> tuple[Database, tail.Tail]:
+        db = self._opened()
+        return db, self._end_of(db)
+
+    def _opened(self) -> Database:
         if self._db is None:
-            self._db = files.connect(self._folder)
+            self._db = self._site.connect()
+        return self._db
+
+    def _end_of(self, db: Database) -> tail.Tail:
         if self._tail is None:
-            self._tail = tail.load(self._db, self._ring.history.first)
-            self._ring.history = self._tail.history
+            db.snapshot()
+            self._is_fresh = True
+            self._tail = tail.load(db, self._ring.history.first, self._site.replica)
+            if self._written is not None:  # a server that lost its newest state must not be built upon
+                tail.check_guard(db, self._tail, self._written)
+            if self._site.is_local:
+                self._ring.history = self._tail.history  # ``look`` has seen to it that they are here
+            else:
+                self._ring.settle(self._tail.history)
             # A commit may have reported failure and yet be there. Its caller was told that nothing was done.
             strays = self._tail.open_calls - self._acknowledged if self._guarded_at is not None else set()
-            self._owed += [self._ending(self._db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
-        return self._db, self._tail
+            self._owed += [self._ending(db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
+            db.rollback()
+        return self._tail
+
+    def _check_end(self, db: Database, end: tail.Tail, *, is_new: bool) -> None:
+        if not self._site.is_local and not (is_new and end.frontier.size):
+            tail.check_guard(db, end, files.read_guard(self._folder))
+        if end.span.high_us - self._clock.now_us() > _BEHIND_US:
+            _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
+        if end.frontier.size == 0:
+            # Before the first record: a start that is killed in between must not look like a log set back.
+            files.write_guard(self._folder, self._ring.sign(_empty(end.history), end.history))
 
     def _drop(self) -> None:
         # Closing rolls back whatever is open, even where a rollback itself would fail.
@@ -205,13 +282,14 @@ class Store:
         self._heads.forget()
         self._data_keys.forget()
 
-    def _start(self, db: sqlite3.Connection, end: tail.Tail) -> None:
+    def _start(self, db: Database, end: tail.Tail) -> None:
         groups: list[Sequence[Draft]] = [
             self._ending(db, call, EventType.TOOL_OUTCOME_UNKNOWN, "swept") for call in end.open_calls
         ]
         groups += self._again(db)
         if end.frontier.size == 0:
             groups.append([self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first))])
+        self._is_patrol_due = True
         for refusal in self._transact(groups):
             if refusal is not None:
                 raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
@@ -220,7 +298,7 @@ class Store:
         # Whoever was killed after an erasure may have left copies of the keys there.
         self._sweep()
 
-    def _again(self, db: sqlite3.Connection) -> list[Sequence[Draft]]:
+    def _again(self, db: Database) -> list[Sequence[Draft]]:
         back = custody.returned(db)
         if back:
             _LOG.warning("%d destroyed data keys were back, from an older copy of the log: destroyed again", len(back))
@@ -236,11 +314,11 @@ class Store:
             return
         self._swept_at = now
         try:
-            self.swept = files.sweep(self._db)
-        except sqlite3.Error:
+            self.swept = self._site.sweep(self._db)
+        except FAULTS:
             _LOG.warning("the write-ahead log cannot be emptied: tried again")
 
-    def _ending(self, db: sqlite3.Connection, call_id: str, kind: EventType, cause: str) -> Sequence[Draft]:
+    def _ending(self, db: Database, call_id: str, kind: EventType, cause: str) -> Sequence[Draft]:
         row = db.execute(
             "select leaf from records where call_id = ? and type = ?", (call_id, EventType.TOOL_REQUESTED)
         ).fetchone()
@@ -262,6 +340,11 @@ def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
+
+
+def _common(keys: LogKeys) -> str:
+    # What all processes on one log must have the same of.
+    return keys.mark("keys", hashlib.sha256(b"kek" + keys.kek).hexdigest())
 
 
 def _is_damage(error: Exception) -> bool:

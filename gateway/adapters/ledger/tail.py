@@ -1,10 +1,10 @@
 """Where the log ends: read from the database when the gateway starts or recovers, and checked before it is built on."""
 
-import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
     DATABASE,
@@ -18,6 +18,7 @@ from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.key_records import history_of
 from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unwrap
+from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
 from gateway.core.log_keys import KeyHistory, KeyRefused
 from gateway.core.tlog import Checkpoint, Frontier, NoteError, VerifierKey, leaf_hash, split_note
@@ -33,7 +34,7 @@ class Tail:
     Attributes:
         frontier: the tree's right edge.
         note: the newest signed checkpoint; empty for an empty log.
-        open_calls: calls whose intent has not ended.
+        open_calls: calls of this replica whose intent has not ended.
         span: the times of the records.
         history: the keys that signed, and those that sign.
     """
@@ -45,12 +46,14 @@ class Tail:
     history: KeyHistory
 
 
-def load(db: sqlite3.Connection, first: VerifierKey) -> Tail:
+def load(db: Database, first: VerifierKey, replica: str = "") -> Tail:
     """The end of the log that ``first`` names, checked: signatures, root and the records since the checkpoint before.
+
+    ``db`` is in a snapshot, or nobody else writes. The open calls are those of ``replica``.
 
     Raises:
         StateRefused: the log was altered, cut short or signed by another key.
-        sqlite3.Error: it cannot be read.
+        FAULTS: it cannot be read.
     """
     (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
     row = db.execute(
@@ -60,10 +63,7 @@ def load(db: sqlite3.Connection, first: VerifierKey) -> Tail:
         if stored:
             raise StateRefused(f"the log has records but no checkpoint: it was altered; {_RESTORE}")
         return Tail(Frontier(), "", set(), Span(), KeyHistory.begun(first))
-    try:
-        history = history_of(db, first)
-    except KeyRefused as error:
-        raise StateRefused(f"the log's records of its keys cannot be used: {error}; {_RESTORE}") from None
+    history = keys_of(db, first)
     frontier = _signed_frontier(row[:3], history)
     if frontier.size != stored:
         raise StateRefused(
@@ -72,11 +72,37 @@ def load(db: sqlite3.Connection, first: VerifierKey) -> Tail:
     before = _extended(db, max(0, (frontier.size // CHECKPOINT_WINDOW) * CHECKPOINT_WINDOW - 1), frontier.size, history)
     if before.peaks != frontier.peaks:
         raise StateRefused(f"the newest records are not the signed ones: the log was altered; {_RESTORE}")
-    calls = {call_id for (call_id,) in db.execute("select call_id from intents")}
+    calls = {call_id for (call_id,) in db.execute("select call_id from intents where replica = ?", (replica,))}
     return Tail(frontier, row[1], calls, Span(*row[3:]), history)
 
 
-def _check_kek(db: sqlite3.Connection, kek: bytes) -> None:
+def keys_of(db: Database, first: VerifierKey) -> KeyHistory:
+    """The keys of the log that ``first`` names, as its records tell.
+
+    Raises:
+        StateRefused: they cannot be used.
+    """
+    try:
+        return history_of(db, first)
+    except KeyRefused as error:
+        raise StateRefused(f"the log's records of its keys cannot be used: {error}; {_RESTORE}") from None
+
+
+def follow(tail: Tail, end: End) -> None:
+    """Go on where another replica ended, by the checkpoint it signed; ``tail.history`` knows its keys already.
+
+    Raises:
+        StateRefused: it is not signed, or the log is behind what was written before.
+    """
+    if end.size < tail.frontier.size:
+        raise StateRefused(f"the log has {end.size} records where there were {tail.frontier.size}: it was set back")
+    if not end.size:
+        return
+    tail.frontier = _signed_frontier((end.size, end.note, end.peaks), tail.history)
+    tail.note, tail.span = end.note, end.span
+
+
+def _check_kek(db: Database, kek: bytes) -> None:
     # With another key file nothing of what was sealed could be read. One broken data key is its run's trouble only.
     found = db.execute("select id, wrapped from deks order by id desc limit ?", (_TRIED_KEYS,)).fetchall()
     for dek_id, wrapped in found:
@@ -95,26 +121,32 @@ def look(folder: Path, keys: LogKeys) -> None:
 
     Raises:
         StateRefused: it was altered, cut short or set back, or is not of these keys.
-        sqlite3.Error: it cannot be read.
+        FAULTS: it cannot be read.
     """
     path = folder / DATABASE
     guard, nothing = read_guard(folder), Tail(Frontier(), "", set(), Span(), KeyHistory.begun(keys.name))
     if not path.exists():
-        _check_guard(None, nothing, guard)
+        check_guard(None, nothing, guard)
         return
     with closing(connect_readonly(path)) as db:
         if is_new(db):
-            _check_guard(None, nothing, guard)
+            check_guard(None, nothing, guard)
             return
         check_format(db, path)
         end = load(db, keys.name)
-        _check_guard(db, end, guard)
+        check_guard(db, end, guard)
         keys.ring.settle(end.history)
         _check_kek(db, keys.kek)
 
 
-def _check_guard(db: sqlite3.Connection | None, tail: Tail, note: str | None) -> None:
-    # The log against what was last noted outside it, by the keys that signed then; a log that is ahead is fine.
+def check_guard(db: Database | None, tail: Tail, note: str | None) -> None:
+    """Compare the log (None: an empty one) with what was last noted outside it, by the keys that signed then.
+
+    A log that is ahead is fine.
+
+    Raises:
+        StateRefused: the log is behind, or another history; or the guard is gone while the log is not.
+    """
     if note is None:
         if tail.frontier.size:
             raise StateRefused("the rollback guard log.guard is missing: restore it together with the log")
@@ -123,7 +155,8 @@ def _check_guard(db: sqlite3.Connection | None, tail: Tail, note: str | None) ->
     if tail.frontier.size < guard.size:
         raise StateRefused(
             f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back, or "
-            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back"
+            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back (in PostgreSQL: the "
+            "newest state)"
         )
     if db is not None and _extended(db, guard.size, guard.size, tail.history).root() != guard.root:
         raise StateRefused(
@@ -145,7 +178,7 @@ def _guard(note: str, tail: Tail) -> Checkpoint:
         ) from None
 
 
-def _extended(db: sqlite3.Connection, known: int, size: int, history: KeyHistory) -> Frontier:
+def _extended(db: Database, known: int, size: int, history: KeyHistory) -> Frontier:
     # From the newest signed checkpoint of at most `known` records on, by the stored bytes, up to `size`.
     row = db.execute(
         "select size, note, peaks from checkpoints where size <= ? order by win desc limit 1", (known,)

@@ -4,11 +4,11 @@ Leaf hashes stand with their records and the tops of full tiles in ``nodes``, so
 rows. A row that was altered gives a proof that does not check: nothing read here is signed for.
 """
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from gateway.adapters.ledger.database import Database, DatabaseFault
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.errors import NotFound
 from gateway.core.tiles import Proof, Tile, bundle, consistency, inclusion, write_proof
@@ -37,7 +37,7 @@ class LogTree:
     async def tile(self, tile: Tile) -> bytes:
         """See ``core.desk.LogTree``."""
 
-        def read(db: sqlite3.Connection, size: int, _note: str) -> bytes:
+        def read(db: Database, size: int, _note: str) -> bytes:
             if not tile.is_in(size):
                 raise NotFound("the log has no such tile yet", cause_code="tile")
             if tile.is_bundle:
@@ -49,7 +49,7 @@ class LogTree:
     async def prove(self, index: int) -> str:
         """See ``core.desk.LogTree``."""
 
-        def read(db: sqlite3.Connection, size: int, note: str) -> str:
+        def read(db: Database, size: int, note: str) -> str:
             if index >= size:
                 raise NotFound("the log has no such record yet", cause_code="record")
             hashes = inclusion(index, size, partial(node, db))
@@ -61,7 +61,7 @@ class LogTree:
     async def extend(self, old: int, new: int | None) -> tuple[int, Sequence[bytes]]:
         """See ``core.desk.LogTree``."""
 
-        def read(db: sqlite3.Connection, size: int, _note: str) -> tuple[int, Sequence[bytes]]:
+        def read(db: Database, size: int, _note: str) -> tuple[int, Sequence[bytes]]:
             end = size if new is None else new
             if not old <= end <= size:
                 raise NotFound("the log has no trees of these sizes, in this order", cause_code="tree_size")
@@ -69,8 +69,8 @@ class LogTree:
 
         return await self._read(read)
 
-    async def _read(self, question: Callable[[sqlite3.Connection, int, str], T]) -> T:
-        def read(db: sqlite3.Connection) -> T:
+    async def _read(self, question: Callable[[Database, int, str], T]) -> T:
+        def read(db: Database) -> T:
             note, size = newest_note(db)
             # What is below a signed checkpoint never changes, so this needs no snapshot.
             return question(db, size, note)
@@ -78,7 +78,7 @@ class LogTree:
         return await self._reader.ask(read)
 
 
-def newest_note(db: sqlite3.Connection) -> tuple[str, int]:
+def newest_note(db: Database) -> tuple[str, int]:
     """The newest signed checkpoint and how many records it is over.
 
     Raises:
@@ -91,7 +91,7 @@ def newest_note(db: sqlite3.Connection) -> tuple[str, int]:
     return note, Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
 
 
-def node(db: sqlite3.Connection, level: int, place: int) -> bytes:
+def node(db: Database, level: int, place: int) -> bytes:
     """Hash of a node that is below a signed checkpoint."""
     rest = level % TILE_HEIGHT
     hashes = _hashes(db, level - rest, place << rest, 1 << rest)
@@ -100,15 +100,15 @@ def node(db: sqlite3.Connection, level: int, place: int) -> bytes:
     return hashes[0]
 
 
-def _hashes(db: sqlite3.Connection, level: int, first: int, count: int) -> list[bytes]:
+def _hashes(db: Database, level: int, first: int, count: int) -> list[bytes]:
     """Hashes of nodes beside each other, at a level that has stored ones."""
     if level == 0:
         return _column(db, _LEAVES, (first, first + count), count)
     return _column(db, _TOPS, (level, first, first + count), count)
 
 
-def _column(db: sqlite3.Connection, statement: str, values: tuple[int, ...], count: int) -> list[bytes]:
+def _column(db: Database, statement: str, values: tuple[int, ...], count: int) -> list[bytes]:
     rows = [row for (row,) in db.execute(statement, values)]
     if len(rows) != count:
-        raise sqlite3.DatabaseError("the tree has holes")
+        raise DatabaseFault("the tree has holes")
     return rows

@@ -7,10 +7,9 @@ memory grows with runs and open calls only.
 """
 
 import hashlib
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,16 @@ from typing import Any
 import msgspec
 
 from gateway.adapters.ledger.contents import Contents, SealedRef
+from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
-    DATABASE,
     GUARD,
     PAYLOAD_SLOTS,
-    connect_readonly,
-    schema_problems,
 )
 from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.site import Site, sited
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
 from gateway.adapters.ledger.verify_keys import tell_signers, trusted
@@ -38,7 +36,6 @@ from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash
 
-_MAX_DAMAGES = 20
 _STEP = 4096  # records from one word on progress to the next
 Progress = Callable[[int, int], None]
 _CHAIN_END = frozenset({EventType.RUN_STARTED, EventType.RUN_ENDED, EventType.TOOL_REQUESTED})
@@ -92,39 +89,39 @@ class Means:
 _BARE = Means()
 
 
-def verify(path: Path, vkey: str, means: Means = _BARE, progress: Progress | None = None) -> Report:
-    """Check the log in ``path`` (its folder or database file) against one of its public keys.
+def verify(place: Path | Site, vkey: str, means: Means = _BARE, progress: Progress | None = None) -> Report:
+    """Check the log in ``place`` (its folder, database file or other site) against one of its public keys.
 
     ``vkey`` may be several, one a line: one that the log knows is enough.
     Whatever is wrong with the files is a finding, never an exception. ``progress`` is told, now and then, how many
     records were read and about how many there are.
     """
-    report = Report(unchecked=list(_unchecked(means)))
-    database = path / DATABASE if path.is_dir() else path
+    site = sited(place)
+    report = Report(unchecked=[*_unchecked(means), *site.unchecked])
     try:
         keys = [VerifierKey.parse(line) for line in vkey.split() or [""]]
         # Before the snapshot is taken: the guard of a running gateway may be behind the database, never ahead of it.
-        guard = _guard(database.with_name(GUARD), report)
-        db = connect_readonly(database)
+        guard = _guard(site.folder / GUARD, report)
+        db = site.reader()
     except NoteError as error:
         report.add(None, None, f"the public key cannot be used: {error}")
         return report
-    except (sqlite3.Error, OSError) as error:
-        report.add(None, None, f"{database} cannot be opened: {error}")
+    except (*FAULTS, OSError) as error:
+        report.add(None, None, f"{site.name} cannot be opened: {error}")
         return report
     try:
-        db.execute("begin")  # one snapshot, though a gateway may be writing
-        for problem in schema_problems(db):
+        db.snapshot()  # one snapshot, though a gateway may be writing
+        for problem in site.problems(db):
             report.add(None, None, f"the database is not as a gateway makes it: {problem}")
         history = trusted(db, keys, report)
         witnesses = Witnesses(history.first.name, means.policy, report)
         kept = [*_landmarks(guard, means, history, report), *witnesses.landmarks(db, means.checkpoint)]
         landmarks = Landmarks(kept, report)
         contents = Contents(db, report, means.kek, deep=means.deep)
-        with _checked_pages(database, report):
+        with _checked_pages(site, report):
             _Verification(db, history, report, contents, landmarks).run(progress)
         tell_signers(history, db, report)
-    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+    except (*FAULTS, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
     finally:
@@ -171,10 +168,10 @@ def _landmarks(guard: str | None, means: Means, history: KeyHistory, report: Rep
 
 
 @contextmanager
-def _checked_pages(database: Path, report: Report) -> Iterator[None]:
+def _checked_pages(site: Site, report: Report) -> Iterator[None]:
     # The database checks its own pages on another core meanwhile: it needs no interpreter for that.
     found: list[str] = []
-    thread = threading.Thread(target=_check_pages, args=(database, found), name="pages")
+    thread = threading.Thread(target=_check_pages, args=(site, found), name="pages")
     thread.start()
     try:
         yield
@@ -184,12 +181,10 @@ def _checked_pages(database: Path, report: Report) -> Iterator[None]:
             report.add(None, None, f"the database is damaged: {said}")
 
 
-def _check_pages(database: Path, found: list[str]) -> None:
+def _check_pages(site: Site, found: list[str]) -> None:
     try:
-        with closing(connect_readonly(database)) as db:
-            said = [str(row[0]) for row in db.execute(f"pragma integrity_check({_MAX_DAMAGES})")]
-        found += [words for words in said if words != "ok"]
-    except sqlite3.Error as error:
+        found += site.check_pages()
+    except FAULTS as error:
         found.append(str(error))
 
 
@@ -208,7 +203,7 @@ class _Verification:
     """One pass over a log."""
 
     def __init__(
-        self, db: sqlite3.Connection, history: KeyHistory, report: Report, contents: Contents, landmarks: Landmarks
+        self, db: Database, history: KeyHistory, report: Report, contents: Contents, landmarks: Landmarks
     ) -> None:
         self._contents = contents
         self._landmarks = landmarks
@@ -221,11 +216,11 @@ class _Verification:
         self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
         self._opened: dict[str, bytes] = {}
-        self._payloads = iter(db.execute("select pid, sealed from payloads order by pid"))
+        self._payloads = db.walk("select pid, sealed from payloads order by pid")
         self._payload = next(self._payloads, None)
         self._aids = FindingAids(db, report)
-        self._checkpoints: Iterator[tuple[int, int, str, bytes, int, int]] = iter(
-            db.execute("select win, size, note, peaks, high_us, low_us from checkpoints order by win")
+        self._checkpoints: Iterator[tuple[int, int, str, bytes, int, int]] = db.walk(
+            "select win, size, note, peaks, high_us, low_us from checkpoints order by win"
         )
         self._checkpoint = next(self._checkpoints, None)
         self._covered = 0
@@ -235,7 +230,7 @@ class _Verification:
         report = self._report
         (total,) = self._db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
         self._landmarks.pass_by(self._frontier)
-        for row in self._db.execute(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
+        for row in self._db.walk(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
             self._record(row)
             report.size += 1
             self._landmarks.pass_by(self._frontier)

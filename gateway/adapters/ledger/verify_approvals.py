@@ -5,7 +5,6 @@ can be put together from the leaves (``core/signing.py``). Who can open the payl
 signed: names, arguments, roles. An approval moves by the same rules as when it was written.
 """
 
-import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ import msgspec
 
 from gateway.adapters.ledger.actiondoc import read_action
 from gateway.adapters.ledger.claims import COLUMNS, Stand, stand_of
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.report import Report
 from gateway.core.approval import EVENTS, OPEN, Action, Signature, State, Verdict, moved, satisfied
 from gateway.core.errors import GatewayError
@@ -118,7 +118,7 @@ class Signatures:
         if problem is not None:
             self._report.add(index, leaf.id, problem)
 
-    def finish(self, db: sqlite3.Connection) -> None:
+    def finish(self, db: Database) -> None:
         """Hold the list of approvals against what the records say."""
         stored = {row[0]: stand_of(row[1:]) for row in db.execute(f"select id, {COLUMNS} from approvals")}  # noqa: S608 - a literal
         if stored != self._stands:

@@ -4,13 +4,13 @@ A data key may be missing only where a signed ``erasure`` record names it; none 
 be sealed under it afterwards, and nothing may be erased that was held.
 """
 
-import sqlite3
 from collections.abc import Container
 from dataclasses import dataclass
 
 import msgspec
 
 from gateway.adapters.ledger.custody import Action, Cause, Holds
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.sealing import scope_of
 from gateway.core.records import EventType
@@ -78,7 +78,7 @@ class CustodyTrail:
         else:
             self._erase(leaf, index)
 
-    def finish(self, db: sqlite3.Connection) -> None:
+    def finish(self, db: Database) -> None:
         """Tell the erased from the lost, and hold the lists against what the records say."""
         for key, absent in self._absent.items():
             if key in self._erased:

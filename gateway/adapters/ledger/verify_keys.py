@@ -1,10 +1,10 @@
 """Which keys may have signed a log: what one public key from elsewhere makes of the log's own records of its keys."""
 
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.key_records import history_of, key_records
 from gateway.adapters.ledger.report import Report, Signing
@@ -12,7 +12,7 @@ from gateway.core.log_keys import KeyHistory, KeyRefused, Reign, key_of
 from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, split_note
 
 
-def trusted(db: sqlite3.Connection, keys: Sequence[VerifierKey], report: Report) -> KeyHistory:
+def trusted(db: Database, keys: Sequence[VerifierKey], report: Report) -> KeyHistory:
     """The log's keys, one of ``keys`` among them; the first of these alone where the records lead to none.
 
     Each later key is there by the signature of the one before, so what came after a key is trusted for its sake. What
@@ -20,7 +20,7 @@ def trusted(db: sqlite3.Connection, keys: Sequence[VerifierKey], report: Report)
     the list with a key of their own, as the older of two keys in force is the only one that is ever retired.
 
     Raises:
-        sqlite3.Error: the log cannot be read.
+        FAULTS: the log cannot be read.
     """
     history = KeyHistory.begun(keys[0])
     try:
@@ -43,15 +43,15 @@ def keys_of(folder: Path, first: VerifierKey, note: str) -> tuple[VerifierKey, .
         size = Checkpoint.parse(split_note(note)[0]).size
         with closing(connect_readonly(folder / DATABASE)) as db:
             return history_of(db, first).signing(size)
-    except (NoteError, KeyRefused, sqlite3.Error, OSError):
+    except (NoteError, KeyRefused, *FAULTS, OSError):
         return (first,)
 
 
-def tell_signers(history: KeyHistory, db: sqlite3.Connection, report: Report) -> None:
+def tell_signers(history: KeyHistory, db: Database, report: Report) -> None:
     """Say in the report who signed, and up to when: what is covered by the newest good checkpoint.
 
     Raises:
-        sqlite3.Error: the log cannot be read.
+        FAULTS: the log cannot be read.
     """
     if report.checkpoint is None:
         return
@@ -72,6 +72,6 @@ def _signing(reign: Reign, size: int, newest_us: int | None) -> Signing:
     )
 
 
-def _time(db: sqlite3.Connection, index: int) -> int | None:
+def _time(db: Database, index: int) -> int | None:
     row = db.execute("select ts from records where idx = ?", (index,)).fetchone()
     return None if row is None else int(row[0])

@@ -1,9 +1,9 @@
 """What witnesses have signed of a log, and what that is worth under the policy of whoever verifies it."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.landmarks import Landmark
 from gateway.adapters.ledger.report import Report, Testimony
 from gateway.adapters.ledger.witness_records import Witnessed, recorded
@@ -27,13 +27,13 @@ class Witnesses:
     policy: TrustPolicy | None
     report: Report
 
-    def landmarks(self, db: sqlite3.Connection, kept: str | None) -> Iterator[Landmark]:
+    def landmarks(self, db: Database, kept: str | None) -> Iterator[Landmark]:
         """What witnesses have signed: by the log's records, and below the checkpoint ``kept`` elsewhere.
 
         As many as were recorded are in memory while the log is read.
 
         Raises:
-            sqlite3.Error: the log cannot be read.
+            FAULTS: the log cannot be read.
         """
         newest: dict[CosignerKey, tuple[int, int]] = {}
         for found in recorded(db):

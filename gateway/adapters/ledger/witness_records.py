@@ -1,12 +1,12 @@
 """``checkpoint.witnessed`` records: what one says, and where they stand in the log."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.database import Database, DatabaseFault
 from gateway.adapters.ledger.files import RARE_TYPE
 from gateway.core.cosigning import Cosignature, CosignerKey
 from gateway.core.records import EventType
@@ -46,11 +46,11 @@ def body_of(note: str, cosignature: Cosignature) -> dict[str, Any]:
     }
 
 
-def recorded(db: sqlite3.Connection) -> Iterator[Witnessed | int]:
+def recorded(db: Database) -> Iterator[Witnessed | int]:
     """Each such record, in log order; its index alone where it cannot be read.
 
     Raises:
-        sqlite3.Error: the log cannot be read.
+        FAULTS: the log cannot be read.
     """
     for index, entry in db.execute(_ALL):
         try:
@@ -59,20 +59,20 @@ def recorded(db: sqlite3.Connection) -> Iterator[Witnessed | int]:
             yield int(index)
 
 
-def newest(db: sqlite3.Connection, key: CosignerKey) -> Witnessed | None:
+def newest(db: Database, key: CosignerKey) -> Witnessed | None:
     """The newest word of one witness, or None.
 
     Raises:
-        sqlite3.Error: the log cannot be read, or such a record was altered.
+        FAULTS: the log cannot be read, or such a record was altered.
     """
     try:
         words = (_read(index, entry) for index, entry in db.execute(_NEWEST))
         return next((word for word in words if word.cosignature.key == key), None)
     except _MALFORMED as error:
-        raise sqlite3.DatabaseError("a record of a witness cannot be read") from error
+        raise DatabaseFault("a record of a witness cannot be read") from error
 
 
-def growth(db: sqlite3.Connection, size: int) -> bool:
+def growth(db: Database, size: int) -> bool:
     """Whether the log holds anything behind its first ``size`` records but the words of witnesses."""
     return db.execute(_GROWTH, (size, EventType.CHECKPOINT_WITNESSED)).fetchone() is not None
 

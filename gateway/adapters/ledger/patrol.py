@@ -1,0 +1,112 @@
+"""Looks after the other gateway processes that write the same log: who is dead leaves nothing open for long."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.adapters.ledger.database import Database
+from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.places import Places
+from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.sealing import scope_of
+from gateway.adapters.ledger.site import Site
+from gateway.core.errors import Unavailable
+
+# The class of those advisory locks that are lives of replicas.
+LIVES = 0x4F73
+_ROUND_S = 1.0
+_LOG = logging.getLogger("gateway.patrol")
+_LIFE = f"""
+  select 1 from pg_locks where locktype = 'advisory' and classid = {LIVES} and objid = r.num and objsubid = 2
+    and granted and database = (select oid from pg_database where datname = current_database())
+"""  # noqa: S608 - literals only
+LIVING = f"select id from replicas r where id <> ? and exists ({_LIFE})"  # noqa: S608 - literals only
+_LIFELESS = f"""
+select id from replicas r where not exists ({_LIFE}) and (
+  id = ? or exists (select 1 from intents where replica = r.id)
+  or exists (select 1 from reservations where replica = r.id)
+)
+"""  # noqa: S608 - literals only
+
+
+class Memory(Protocol):
+    """Keeps in memory what is also in the log."""
+
+    def drop(self, runs: frozenset[str]) -> None:
+        """Forget all of these runs, which have ended."""
+
+
+class Patrol:
+    """One round a second; an async context manager."""
+
+    def __init__(self, ledger: Ledger, reader: LogReader, places: Places, replica: str) -> None:
+        """``replica``: which of the processes this is."""
+        self._ledger = ledger
+        self._reader = reader
+        self.places = places
+        self._replica = replica
+        self._memories: tuple[Memory, ...] = ()
+        self._erased = -1
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep_going())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def remind(self, *memories: Memory) -> None:
+        """Tell these of what other processes erase from now on."""
+        self._memories = memories
+
+    async def once(self) -> None:
+        """Give back what is owed; end what the dead left open; and be alive oneself.
+
+        Raises:
+            Unavailable: the log cannot be read or written.
+        """
+        await self.places.flush()
+        if await self._reader.ask(self._lifeless):
+            # Who is dead is found out again in the transaction that ends what they left.
+            self._ledger.patrol()
+            await self._ledger.append(())
+        runs = await self._reader.ask(self._newly_erased)
+        for memory in self._memories if runs else ():
+            memory.drop(runs)
+
+    def _newly_erased(self, db: Database) -> frozenset[str]:
+        rows = db.execute("select key, idx from erased where idx > ?", (self._erased,)).fetchall()
+        self._erased = max((index for _, index in rows), default=self._erased)
+        scopes = [scope_of(key) for key, _ in rows]
+        return frozenset(scope.run for scope in scopes if scope.run is not None)
+
+    def _lifeless(self, db: Database) -> list[str]:
+        return [name for (name,) in db.execute(_LIFELESS, (self._replica,))]
+
+    async def _keep_going(self) -> None:
+        while True:
+            await asyncio.sleep(_ROUND_S)
+            try:
+                await self.once()
+            except Unavailable as error:
+                _LOG.warning("the other gateways could not be looked after: %s", error.detail)
+            # Whatever it is: the next round tries again.
+            except Exception:  # noqa: BLE001
+                _LOG.exception("the other gateways could not be looked after")
+
+
+async def together(stack: AsyncExitStack, site: Site, ledger: Ledger, reader: LogReader) -> Patrol | None:
+    """What several processes on one log need besides the log; ``stack`` closes it. None where there is only one."""
+    places = site.places()
+    if places is None:
+        return None
+    await stack.enter_async_context(places)
+    return await stack.enter_async_context(Patrol(ledger, reader, places, site.replica))
