@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gateway import stores, unlocking
@@ -18,7 +19,7 @@ from gateway.adapters.ledger.patrol import together
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Overlap
+from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Others, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.tree import LogTree
@@ -102,7 +103,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
     leases = SignedLeaseJournal(ledger, reader, keys, clock)
     activations = Activations(ledger, reader, keys, clock)
-    room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), means, stack)
+    log_desk = Log(ledger, asked, keys, clock)
+    room, witnesses = await _countersigned(settings, log_desk, partial(asked.ask, site.others), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     if patrol is not None:
         patrol.remind(runs, approvals)
@@ -127,12 +129,12 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
 
 
 async def _countersigned(
-    settings: GatewaySettings, log: Log, means: Means, stack: AsyncExitStack
+    settings: GatewaySettings, log: Log, others: Others, means: Means, stack: AsyncExitStack
 ) -> tuple[KeyRoom, Witnessing]:
     """The log's keys and its witnesses, at work."""
     given = settings.log
     named = tuple(Witness(one.name, CosignerKey.parse(one.vkey), one.url) for one in given.witness)
-    room = KeyRoom(log.ledger, log.keys, log.clock, KeyTerms(given.key_overlap_h, named, given.threshold))
+    room = KeyRoom(log.ledger, log.keys, log.clock, KeyTerms(given.key_overlap_h, named, given.threshold), others)
     await stack.enter_async_context(Overlap(room))
     cosigners = [await stack.enter_async_context(HttpWitness(witness)) for witness in named]
     rhythm = Rhythm(given.witness_every_s, given.threshold)

@@ -6,6 +6,7 @@ go through the writer like all others, so no call waits for a rotation.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +30,13 @@ _HOUR_US = 3_600_000_000
 _ROUND_S = 60.0
 
 
+Others = Callable[[], Awaitable[frozenset[str]]]
+
+
+async def _nobody() -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class KeyTerms:
     """What is the same for all keys.
@@ -50,12 +58,14 @@ class KeyRoom:
     Failure mode, closed: what cannot be recorded did not happen, and the keys in force go on signing.
     """
 
-    def __init__(self, ledger: Ledger, keys: LogKeys, clock: Clock, terms: KeyTerms) -> None:
+    def __init__(self, ledger: Ledger, keys: LogKeys, clock: Clock, terms: KeyTerms, others: Others = _nobody) -> None:
+        """``others``: the further processes that write the log, which a new key would have to be given to."""
         self._ledger = ledger
         self._ring = keys.ring
         self._clock = clock
         self._scribe = Scribe(clock, keys)
         self._terms = terms
+        self._others = others
         self._turn = asyncio.Lock()
 
     def all(self) -> tuple[Reign, ...]:
@@ -72,6 +82,12 @@ class KeyRoom:
         async with self._turn:
             if len(self._ring.history.in_force) > 1:
                 raise Conflict("two keys are in force: `ostiary audit keys retire` first", cause_code="log_key")
+            if await self._others():
+                # They could not sign: every call of theirs would be refused from this record on.
+                raise Conflict(
+                    "other gateways write this log: stop them, rotate, copy the folder keys to them, start them again",
+                    cause_code="log_key_shared",
+                )
             old = self._ring.newest
             try:
                 new = await to_thread.run_sync(self._ring.make)

@@ -1,0 +1,69 @@
+"""The log's signing keys where several gateways write it: nobody is left who could not sign."""
+
+import shutil
+from functools import partial
+
+import pytest
+
+from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
+from gateway.core.errors import Conflict, Unavailable
+from tests.evidence import make_principal
+from tests.ledgers import Books, open_books
+from tests.replicas import Sites, both, sites
+
+__all__ = ["both", "sites"]
+
+PERSON = make_principal(agent=None, scopes=frozenset({"admin"}))
+
+
+def room(books: Books, *, blind: bool = False) -> KeyRoom:
+    """What rotates; ``blind``: it does not look for other gateways."""
+    terms = KeyTerms(overlap_h=1)
+    if blind:
+        return KeyRoom(books.ledger, books.keys, books.clock, terms)
+    return KeyRoom(books.ledger, books.keys, books.clock, terms, partial(books.reader.ask, books.site.others))
+
+
+async def test_a_key_is_not_rotated_while_another_gateway_writes(both: tuple[Books, Books]) -> None:
+    """It would not have the new one; nothing is made or recorded."""
+    first, second = both
+    before = sorted(path.name for path in (first.folder / "keys").iterdir())
+    with pytest.raises(Conflict, match="other gateways write this log"):
+        await room(first).rotate(PERSON)
+    assert sorted(path.name for path in (first.folder / "keys").iterdir()) == before
+    assert len(second.records("key")) == 1
+
+
+async def test_a_gateway_that_is_alone_rotates_and_others_join_with_its_keys(sites: Sites) -> None:
+    """From then on each of them signs with both keys, and the log verifies by the first one."""
+    async with open_books(sites.site("a")) as books:
+        new = (await room(books).rotate(PERSON)).key
+    async with open_books(sites.site("a")) as books, open_books(sites.site("b")) as other:
+        for one in (other, books, other):
+            await one.ledger.append(())
+            assert one.verify().findings == []
+        await room(other, blind=True).retire(PERSON)  # the other's key record is read before the next record
+        await books.ledger.append(())
+        assert [reign.key for reign in books.keys.ring.history.in_force] == [new]
+        assert books.verify().findings == []
+
+
+async def test_a_gateway_without_the_key_in_force_writes_nothing(sites: Sites) -> None:
+    """Neither one that was running when a key came it does not have, nor one that starts without it."""
+    async with open_books(sites.site("a")) as books, open_books(sites.site("b")) as other:
+        await room(books, blind=True).rotate(PERSON)
+        size = len(books.records())
+        with pytest.raises(Unavailable):
+            await other.ledger.append(())
+        assert len(books.records()) == size
+        assert books.verify().findings == []
+    lacking = sites.site("c")
+    for path in (lacking.folder / "keys").glob("log-*"):
+        path.unlink()
+    with pytest.raises(StateRefused, match="signed by a key that is not here"):
+        async with open_books(lacking):
+            raise AssertionError("it opened")
+    shutil.rmtree(lacking.folder)
+    async with open_books(sites.site("c")) as joined:
+        assert joined.verify().findings == []
