@@ -101,8 +101,6 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, means.url)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
     log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
-    leases = SignedLeaseJournal(ledger, reader, keys, clock)
-    activations = Activations(ledger, reader, keys, clock)
     log_desk = Log(ledger, asked, keys, clock)
     room, witnesses = await _countersigned(settings, log_desk, partial(asked.ask, site.others), means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
@@ -119,8 +117,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         changes=ChangeLog(ledger, keys, clock),
         reviewers=reviewers,
         approvals=approvals,
-        leases=leases,
-        activations=activations,
+        leases=SignedLeaseJournal(ledger, reader, keys, clock),
+        activations=Activations(ledger, reader, keys, clock),
         custodian=custodian,
         keys=room,
         witnesses=witnesses,
