@@ -89,7 +89,6 @@ class Store:
             with self._site.starting(db):
                 is_new = self._site.joins(db, _common(self._keys))
                 end = self._end_of(db)
-                self._ring.prune()
                 self._check_end(db, end, is_new=is_new)
                 self._start(db, end)
         except (*FAULTS, OSError) as error:
@@ -268,6 +267,7 @@ class Store:
     def _check_end(self, db: Database, end: tail.Tail, *, is_new: bool) -> None:
         if not self._site.is_local and not (is_new and end.frontier.size):
             tail.check_guard(db, end, files.read_guard(self._folder))
+        self._ring.prune()
         if end.span.high_us - self._clock.now_us() > _BEHIND_US:
             _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
         if end.frontier.size == 0:
