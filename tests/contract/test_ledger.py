@@ -358,7 +358,8 @@ async def _cancelled_while_it_ends(books: Books) -> None:
     task = asyncio.create_task(walk.go(call))
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert books.types(call.id)[-1] == "tool.requested"
+    # What is owed is handed over at once, and the writer may have got round to it.
+    assert books.types(call.id)[-1] in {"tool.requested", "tool.failed"}
     await books.log.ping()
     assert books.types(call.id)[-1] == "tool.failed"
     report = books.verify()
