@@ -127,7 +127,7 @@ class KeyHistory:
         key = key_of(self.first.name, body)
         if index == 0:
             if key != self.first or body.get("action") != KeyAction.ADDED:
-                raise KeyRefused("the log's first record is of another key than its first one")
+                raise KeyRefused("the log was begun with another key")
             return KeyHistory((replace(self.reigns[0], since_us=at_us), *self.reigns[1:]))
         if body.get("action") == KeyAction.ADDED:
             return self._added(Reign(key, index + 1, at_us, _moment(body.get("retires_us"))), body)

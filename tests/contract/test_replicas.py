@@ -19,6 +19,7 @@ from tests.replicas import PERSON, Sites, made, opened, paying
 from tests.waiting import until
 
 
+@pytest.mark.requirement("AUDIT-1")
 async def test_two_gateways_write_one_log(both: tuple[Books, Books]) -> None:
     """Records of both, in one order, each run a chain; the log is sound, and either serves all of it."""
     walks = [Walk(both[at % 2], principal=make_principal(user=f"u{at % 5}")) for at in range(60)]

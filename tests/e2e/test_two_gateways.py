@@ -163,6 +163,7 @@ def asked(gateway: Gateway, token: str, arguments: dict[str, Any]) -> int:
         return 0
 
 
+@pytest.mark.requirement("AUDIT-1")
 def test_limits_hold_over_both(pair: Pair) -> None:
     """Forty calls of one run at once, half by each gateway: three are made; of large ones as many as fit."""
     with pair.serving("a") as one, pair.serving("b") as other, ThreadPoolExecutor(40) as pool:
@@ -176,6 +177,7 @@ def test_limits_hold_over_both(pair: Pair) -> None:
     assert not pair.verified("b")["open_calls"]
 
 
+@pytest.mark.requirement("AUDIT-1")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_kill_of_one_under_load(pair: Pair, seed: int) -> None:
     """What was acknowledged is there, what was under way is outcome_unknown, each run was granted exactly its three."""
@@ -242,6 +244,7 @@ def exhausted(gateway: Gateway, run: str, token: str) -> bool:
     return asked(gateway, token, payment(f"{run}/last")) == 403
 
 
+@pytest.mark.requirement("GATE-1")
 def test_an_approval_is_carried_out_once(pair: Pair) -> None:
     """Parked at one gateway, signed at the other; also where the one that heard the signature is killed at once."""
     with pair.serving("a") as one, pair.serving("b") as other:

@@ -107,7 +107,7 @@ def test_the_order_of_changes_is_fixed() -> None:
         BOTH.after(6, 70, retired_body(SECOND.key))
     with pytest.raises(KeyRefused, match="in use before"):
         AFTER.after(12, 130, added_body(FIRST.key, SECOND, FIRST.key, 90))
-    with pytest.raises(KeyRefused, match="first record"):
+    with pytest.raises(KeyRefused, match="begun with another key"):
         KeyHistory.begun(FIRST.key).after(0, 10, first_body(SECOND.key))
     third = AFTER.after(12, 130, added_body(FIRST.key, SECOND, THIRD.key, 90))
     assert [key.id for key in third.signing(13)] == [SECOND.key.id, THIRD.key.id]

@@ -85,7 +85,10 @@ def keys_of(db: Database, first: VerifierKey) -> KeyHistory:
     try:
         return history_of(db, first)
     except KeyRefused as error:
-        raise StateRefused(f"the log's records of its keys cannot be used: {error}; {_RESTORE}") from None
+        raise StateRefused(
+            f"the log's records of its keys cannot be used: {error}; put {DATABASE}, {GUARD} and keys/ of one gateway "
+            f"back, or {_RESTORE}"
+        ) from None
 
 
 def follow(tail: Tail, end: End) -> None:
