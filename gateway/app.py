@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +23,13 @@ from gateway import (
     upstreams,
 )
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
+from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredential, StaticCredentials
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
 from gateway.adapters.pins import Pins
 from gateway.core.catalog import Catalog, Shelf
+from gateway.core.connector import Connector
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
@@ -182,10 +183,27 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         meter=meter,
         settings=_pipeline_settings(settings),
     )
-    desk = Desk(
+    beside = _Beside(vouching, leases, watched, connected.all, meter)
+    desk = _desk(settings, record, ports, beside, url)
+    return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Parts that only the desk needs."""
+
+    vouching: identities.Vouching
+    leases: Leases | None
+    policy: Policies
+    connectors: Mapping[str, Connector]
+    meter: PrometheusMeter
+
+
+def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: _Beside, url: str) -> Desk:
+    return Desk(
         runs=record.runs,
-        issuer=vouching.issuer,
-        foreign_issuers=vouching.pings,
+        issuer=beside.vouching.issuer,
+        foreign_issuers=beside.vouching.pings,
         reader=record.reader,
         tree=record.tree,
         export=record.export,
@@ -193,18 +211,20 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
-        leases=leases or minting.NoLeases(),
+        leases=beside.leases or minting.NoLeases(),
         custody=record.custodian,
         keys=record.keys,
         witnesses=record.witnesses,
         views=record.views,
-        policy=watched,
+        snapshots=record.snapshots,
+        policy=beside.policy,
         pings={name: part.ping for name, part in _parts(ports).items()},
-        upstreams={name: minting.reach(name, part, settings, leases) for name, part in connected.all.items()},
-        metrics=meter.page,
+        upstreams={
+            name: minting.reach(name, part, settings, beside.leases) for name, part in beside.connectors.items()
+        },
+        metrics=beside.meter.page,
         external_url=url,
     )
-    return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
 
 
 def _pins(settings: GatewaySettings) -> Pins:

@@ -22,6 +22,7 @@ from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Others, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
+from gateway.adapters.ledger.snapshots import Snapshots
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.viewing import ViewLog
 from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
@@ -52,6 +53,7 @@ class Books:
     keys: KeyRoom
     witnesses: Witnessing
     views: ViewLog
+    snapshots: Snapshots
 
 
 class LogMeter(Meter, WitnessMeter, Protocol):
@@ -123,6 +125,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         keys=room,
         witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
+        snapshots=Snapshots(ledger, reader, keys, clock),
     )
 
 

@@ -25,6 +25,7 @@ from tests.fakes.desk import (
     FakeReviewerDesk,
     FakeRunDesk,
     FakeSearches,
+    FakeSnapshots,
     FakeTree,
     FakeViews,
 )
@@ -112,6 +113,7 @@ class Edge:
             keys=self.keys,
             witnesses=self.witnesses,
             views=self.views,
+            snapshots=FakeSnapshots(),
             policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,

@@ -14,6 +14,7 @@ from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.log_keys import KeyDesk
+from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
 from gateway.core.witnessing import WitnessDesk
 
@@ -347,6 +348,7 @@ class Desk:
         upstreams: by server name, the same for each upstream; one that is down does not make the gateway unready.
         metrics: the metrics page as (content type, text).
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
+        snapshots: the states that agents keep of their runs.
         foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
     """
 
@@ -369,4 +371,5 @@ class Desk:
     upstreams: Mapping[str, Ping]
     metrics: Callable[[], tuple[str, bytes]]
     external_url: str
+    snapshots: SnapshotDesk
     foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)

@@ -36,6 +36,8 @@ class EventType(StrEnum):
     CHECKPOINT_WITNESSED = "checkpoint.witnessed"
     RUN_STARTED = "run.started"
     RUN_ENDED = "run.ended"
+    # label, bytes: where a run stands; what its agent says of it is payload.
+    STATE_SNAPSHOT = "state.snapshot"
     DECISION = "decision"
     REQUEST_REFUSED = "request.refused"
     TOOL_REQUESTED = "tool.requested"
@@ -96,6 +98,7 @@ class Role(StrEnum):
     ACTION = "action"
     LEASE = "lease"
     QUERY = "query"
+    STATE = "state"
 
 
 class RecordError(ValueError):

@@ -35,6 +35,7 @@ from gateway.edge.rest_policy import PolicyRest
 from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
 from gateway.edge.rest_runs import RunRest
+from gateway.edge.rest_snapshots import SnapshotRest
 from gateway.edge.rest_tools import ToolRest
 from gateway.edge.throttle import EdgeThrottle
 
@@ -92,6 +93,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
     return (
         *ToolRest(ports).operations(),
         *RunRest(desk, ports.clock, options.issuer, options.run_max_s).operations(),
+        *SnapshotRest(ports, desk).operations(),
         *CallRest(desk).operations(),
         *ApprovalRest(ports, desk).operations(),
         *ReviewerRest(desk).operations(),

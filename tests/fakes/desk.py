@@ -13,11 +13,30 @@ from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Una
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.filters import Field, Term, holds
 from gateway.core.inquiry import Query, Searched
+from gateway.core.snapshots import Snapshot
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
 from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
+
+
+@dataclass(slots=True)
+class FakeSnapshots:
+    """Keeps states in a dictionary."""
+
+    kept: dict[str, list[Snapshot]] = field(default_factory=dict)
+
+    async def keep(self, by: Principal, run_id: str, label: str, state: bytes) -> Snapshot:
+        """One more."""
+        found = Snapshot(f"s-{len(self.kept)}", 0, label, state)
+        self.kept.setdefault(run_id, []).append(found)
+        return found
+
+    async def newest(self, run_id: str) -> Snapshot | None:
+        """The last one."""
+        found = self.kept.get(run_id)
+        return None if found is None else found[-1]
 
 
 @dataclass(slots=True)
@@ -324,6 +343,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         keys=FakeKeyDesk(),
         witnesses=FakeWitnessDesk(),
         views=FakeViews(),
+        snapshots=FakeSnapshots(),
         policy=FakePolicyDesk(),
         pings={"identity": identity.ping},
         upstreams={},

@@ -26,6 +26,8 @@ from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, R
 from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 
 _CACHED_HEADS = 65_536
+# What belongs to a run that is open.
+_OPEN_ONLY = frozenset({EventType.TOOL_REQUESTED, EventType.STATE_SNAPSHOT, EventType.RUN_ENDED})
 _CHECKPOINT = "win, size, high_us, low_us, note, peaks"
 _BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
@@ -220,7 +222,7 @@ class Batch:
             self._admit_binding(draft)
         elif draft.run_id is not None and head is None:
             raise RecordError("the run was never started")
-        if head is not None and head.ended and draft.type in {EventType.TOOL_REQUESTED, EventType.RUN_ENDED}:
+        if head is not None and head.ended and draft.type in _OPEN_ONLY:
             raise NotFound("the run has ended", cause_code="run_ended")
         return head
 
