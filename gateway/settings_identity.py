@@ -78,3 +78,8 @@ class IdentitySection(Section):
         """What stands before the names of the foreign issuer ``name``."""
         given = self.issuers[name].prefix
         return f"{name}:" if given is None else given
+
+    def reserved_for(self, name: str) -> tuple[str, ...]:
+        """What names of the foreign issuer ``name`` may not begin with: another's prefix, where it has none itself."""
+        others = (self.prefix_of(other) for other in self.issuers if other != name)
+        return () if self.prefix_of(name) else tuple(filter(None, others))
