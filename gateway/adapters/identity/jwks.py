@@ -106,7 +106,7 @@ class IssuerKeys:
     def keep_fresh(self) -> None:
         """Have keys fetched that are not fresh; meanwhile those at hand are good.
 
-        Asked at each use of what was verified before: else a key that was taken back is good while nobody brings another.
+        Asked at each use of what was verified before: else a key that was taken back is good as ever.
         """
         if self._age(self._fetched_at) >= _FRESH_S:
             self._begin()
