@@ -150,7 +150,7 @@ async def test_the_loop_s_own_write_fails_as_the_writer_s_does(tmp_path: Path, t
         ledger._takes_s = FAST_S
         with fail_after(10):
             await ledger.append([change(scribe, 2)])
-    assert threads == ["loop", "loop"]
+    assert threads == ["loop", "writer"]  # after trouble, the writer
     assert numbers(tmp_path) == [2]
 
 
