@@ -78,6 +78,7 @@ class Call:
         session: ``Mcp-Session-Id``, if any.
         client: what the client says of itself (name, version, protocol); hints only.
         reported: what the agent says of this call.
+        objection: what its surface finds wrong with it that only callers who may know of the tool hear of.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Call:
     session: str | None = None
     client: Mapping[str, str] = field(default_factory=dict)
     reported: Reported = Reported()
+    objection: GatewayError | None = None
 
 
 @dataclass(frozen=True, slots=True)

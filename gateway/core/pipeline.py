@@ -168,7 +168,7 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
         listed = listed if asked.tool.listed else as_missing(listed)
         return _Verdict(asked, listed, as_listing(listed), None)
     target = ports.catalog.checked(asked)
-    fault, call = target.fault or _smuggled(target, ports), b""
+    fault, call = target.call.objection or target.fault or _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:

@@ -175,20 +175,18 @@ class McpEndpoint:
             raise InvalidParams(error.detail, cause_code="arguments") from None
         said = reported.of_meta(request.params.value.get("_meta"))
         named = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
-        exchange.call = replace(named, reported=said)
-        if exchange.era is Era.STATELESS:
-            await self._check_params(exchange)
+        exchange.call = replace(named, reported=said, objection=self._objection(exchange, named))
 
-    async def _check_params(self, exchange: _Exchange) -> None:
-        annotated = self._names.annotated(exchange.call.tool)
-        if annotated is None:
-            return
-        tool, names = annotated
-        fields = mcp_eras.param_fields(exchange.scope)
-        wrong = mcp_tools.header_fault(names, exchange.call.arguments.value, fields)
-        # Only who may see the tool learns that it wants headers; for others the pipeline knows no such tool.
-        if wrong is not None and tool in await pipeline.listing(exchange.call, self._ports):
-            raise HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
+    def _objection(self, exchange: _Exchange, call: Call) -> HeaderMismatch | None:
+        names = self._names.annotated(call.tool) if exchange.era is Era.STATELESS else None
+        if names is None:
+            return None
+        wrong = mcp_tools.header_fault(names, call.arguments.value, mcp_eras.param_fields(exchange.scope))
+        # Only who may see the tool learns that it wants headers, and only the pipeline knows who that is: were it asked
+        # here, the time that takes would tell of a hidden tool.
+        if wrong is None:
+            return None
+        return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
 
     async def _act(self, exchange: _Exchange) -> Reply:
         request = exchange.request

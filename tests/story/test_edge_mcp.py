@@ -256,6 +256,22 @@ async def test_parameter_headers_are_checked_for_those_who_see_the_tool() -> Non
         assert answer.json()["error"]["code"] == -32602
 
 
+async def test_a_hidden_tool_that_wants_headers_costs_what_a_name_of_no_tool_costs() -> None:
+    """Were more asked because of its headers, the time that takes would tell that there is such a tool."""
+    schema = {"type": "object", "properties": {"sku": {"type": "string", "x-mcp-header": "Sku"}}}
+    asked = {}
+    for name in ("erp__stock", "erp__nothing"):
+        edge = Edge()
+        edge.world.catalog.shelf = (replace(STOCK, definition={"name": "stock", "inputSchema": schema}),)
+        edge.world.policy.words["list", "erp.stock"] = DENY
+        async with edge.client() as client:
+            post = modern("tools/call", {"name": name, "arguments": {"sku": "A"}}, **{"mcp-param-sku": "B"})
+            assert (await client.post("/mcp", **post)).json()["error"]["code"] == -32602
+        asked[name] = (edge.world.policy.questions, edge.records(), edge.world.journal.steps)
+    assert asked["erp__stock"] == asked["erp__nothing"]
+    assert asked["erp__stock"][0] == 1
+
+
 async def test_methods_and_media_are_checked() -> None:
     """Other methods are not found with the era's status; GET has no stream; wrong types are 415 and 406."""
     edge = Edge()
