@@ -94,3 +94,10 @@ async def test_whatever_breaks_while_keys_are_fetched_is_the_issuers_failure(wor
         world.clock.advance(31)
     with pytest.raises(Unavailable, match="cannot be used"):
         await keys.ping()
+
+
+async def test_only_issuers_in_the_settings_are_vouched_for(world: World) -> None:
+    """The local one and the named ones; what was parked for anybody else's is not carried out."""
+    assert [world.port.vouches(one) for one in (world.issuer.url, "urn:ostiary:local")] == [True, True]
+    assert [world.port.vouches(one) for one in (world.issuer.url + "/", "https://other.test", "")] == [False] * 3
+    assert not world.own.vouches(world.issuer.url)

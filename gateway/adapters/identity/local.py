@@ -149,6 +149,10 @@ class LocalIdentity:
         self._good[digest] = principal
         return principal
 
+    def vouches(self, issuer: str) -> bool:
+        """See ``core.ports.Identity``."""
+        return issuer == self._trust.issuer
+
     def holds(self, digest: bytes) -> bool:
         """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
         return digest in self._good

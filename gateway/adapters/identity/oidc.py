@@ -126,6 +126,10 @@ class Identities:
             return await self._local.authenticate(call)
         return await foreign.verify(call.origin.token)
 
+    def vouches(self, issuer: str) -> bool:
+        """See ``core.ports.Identity``."""
+        return issuer in self._foreign or self._local.vouches(issuer)
+
     async def ping(self) -> None:
         """Return when tokens of the local issuer can be verified; foreign issuers are asked after one by one."""
         await self._local.ping()
