@@ -1,10 +1,11 @@
 """The device authorization grant (RFC 8628): a person logs in with a browser somewhere, for a command here."""
 
+import json
 import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ _RESOURCE: Final = f"/.well-known/oauth-protected-resource{_ENDPOINT}"
 _OK: Final = 200
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750
 _MAX_TOKEN: Final = 8192
+_MAX_BYTES: Final = 256 * 1024
 _PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 _LIFE_S, _LONGEST_LIFE_S = 300.0, 7 * 86_400.0
 _SLOWER_S: Final = 5.0
@@ -114,7 +116,7 @@ def _awaited(client: httpx.Client, url: str, form: Mapping[str, Any], begun: Map
     deadline = time.monotonic() + _seconds(begun.get("expires_in"), _LONGEST_S, _LONGEST_S)
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(min(pause, left))
-        answer = _answered(client.post(_near_or_tls(url), data=dict(form)))
+        answer = _posted(client, url, form)
         problem = answer.get("error")
         if problem is None and (token := answer.get("access_token")) is not None:
             return Login(_token(token), _seconds(answer.get("expires_in"), _LIFE_S, _LONGEST_LIFE_S))
@@ -142,7 +144,7 @@ def _seconds(value: object, usual: float, most: float) -> float:
 
 
 def _begun(client: httpx.Client, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
-    begun = _answered(client.post(_near_or_tls(url), data=dict(form)))
+    begun = _posted(client, url, form)
     if not {"device_code", "user_code", "verification_uri"} <= begun.keys():
         raise Failed(
             f"the issuer refused: {shown(begun.get('error_description') or begun.get('error') or begun)}", _TRY
@@ -165,14 +167,32 @@ def _metadata(client: httpx.Client, issuer: str) -> Mapping[str, Any]:
 
 
 def _read(client: httpx.Client, url: str) -> Any:
-    answer = client.get(_near_or_tls(url), headers={"accept": "application/json"})
-    return _answered(answer) if answer.status_code == _OK else None
+    with _asked(client, "GET", url) as answer:
+        return _object(answer) if answer.status_code == _OK else None
 
 
-def _answered(answer: httpx.Response) -> dict[str, Any]:
+def _posted(client: httpx.Client, url: str, form: Mapping[str, Any]) -> dict[str, Any]:
+    with _asked(client, "POST", url, dict(form)) as answer:
+        return _object(answer)
+
+
+def _asked(
+    client: httpx.Client, method: str, url: str, form: dict[str, Any] | None = None
+) -> AbstractContextManager[httpx.Response]:
+    # As it is: what unpacks to much more than was sent would be read before it could be measured.
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    return client.stream(method, _near_or_tls(url), data=form, headers=headers)
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    content = bytearray()
+    for block in answer.iter_raw():
+        content += block
+        if len(content) > _MAX_BYTES:
+            raise Failed(f"{shown(str(answer.url))} answers too much", _TRY)
     try:
-        said = answer.json()
-    except ValueError:
+        said = json.loads(content)
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise Failed(f"{shown(str(answer.url))} answers no JSON object (status {answer.status_code})", _TRY)

@@ -273,3 +273,14 @@ def test_a_file_that_somebody_edited_is_read_as_far_as_it_makes_sense(home: Path
     logins.keep("https://d.test", "four", 600)
     assert [logins.token_for(f"https://{name}.test") for name in "abcd"] == ["one", None, None, "four"]
     assert home in path.parents
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"a": "' + b"x" * 2_000_000 + b'"}', b'{"a":' * 40_000, b"\xff\xfe", b'{"issuer": 1e999']
+)
+@pytest.mark.parametrize("path", ["/.well-known/oauth-protected-resource/mcp", "/.well-known/openid-configuration"])
+def test_an_answer_is_read_up_to_a_bound(site: Site, path: str, body: bytes) -> None:
+    """Neither its length nor its depth takes the command down."""
+    site.pages[path] = body
+    with pytest.raises(Failed, match=r"no JSON object|too much"):
+        device.log_in(wish(site), silent)
