@@ -179,7 +179,7 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
         listed = listed if asked.tool.listed else as_missing(listed)
         return _Verdict(asked, listed, as_listing(listed), None)
     target = ports.catalog.checked(asked)
-    fault, call = target.call.objection or target.fault or _smuggled(target, ports), b""
+    fault, call = _objection(target.call) or target.fault or _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:
@@ -201,6 +201,10 @@ def _decided(
 ) -> list[Decision]:
     decisions = fold(decision_id, inputs, evaluation)
     return [in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions]
+
+
+def _objection(call: Call) -> GatewayError | None:
+    return None if call.objection is None else call.objection()
 
 
 def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:

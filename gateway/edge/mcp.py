@@ -8,6 +8,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
@@ -175,15 +176,14 @@ class McpEndpoint:
             raise InvalidParams(error.detail, cause_code="arguments") from None
         said = reported.of_meta(request.params.value.get("_meta"))
         named = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
-        exchange.call = replace(named, reported=said, objection=self._objection(exchange, named))
+        objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
+        exchange.call = replace(named, reported=said, objection=objection)
 
-    def _objection(self, exchange: _Exchange, call: Call) -> HeaderMismatch | None:
-        names = self._names.annotated(call.tool) if exchange.era is Era.STATELESS else None
+    def _header_fault(self, scope: Scope, call: Call) -> HeaderMismatch | None:
+        names = self._names.annotated(call.tool)
         if names is None:
             return None
-        wrong = mcp_tools.header_fault(names, call.arguments.value, mcp_eras.param_fields(exchange.scope))
-        # Only who may see the tool learns that it wants headers, and only the pipeline knows who that is: were it asked
-        # here, the time that takes would tell of a hidden tool.
+        wrong = mcp_tools.header_fault(names, call.arguments.value, mcp_eras.param_fields(scope))
         if wrong is None:
             return None
         return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
