@@ -4,12 +4,17 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 
 from gateway.adapters.identity import Address, IssuerKeys
+from gateway.core.call import Principal
 from gateway.core.errors import InvalidArguments, Unavailable
+from gateway.edge.asgi import build
 from gateway.settings_identity import IdentitySection
+from tests.edge_world import Edge
+from tests.fakes.desk import FakeRunDesk
 from tests.issuer_world import FIRST, SECOND, World, call_with, trusting, world
 from tests.waiting import until
 
@@ -101,3 +106,20 @@ async def test_only_issuers_in_the_settings_are_vouched_for(world: World) -> Non
     assert [world.port.vouches(one) for one in (world.issuer.url, "urn:ostiary:local")] == [True, True]
     assert [world.port.vouches(one) for one in (world.issuer.url + "/", "https://other.test", "")] == [False] * 3
     assert not world.own.vouches(world.issuer.url)
+
+
+async def test_a_run_that_nobody_can_work_in_is_not_left_open() -> None:
+    """Where its token would be too long, the person is told, and the run has ended."""
+
+    class Refusing:
+        def issue(self, _: Principal) -> str:
+            raise InvalidArguments("the token would be too long to be taken", cause_code="size")
+
+    edge = Edge()
+    app = build(edge.world.ports(), replace(edge.desk, issuer=Refusing()), edge.options)
+    headers = {"authorization": "Bearer person"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=edge.url, headers=headers) as client:
+        answer = await client.post("/v1/runs", json={"goal": "x", "agent": "planner"})
+    assert answer.json()["cause"] == "size"
+    assert isinstance(edge.desk.runs, FakeRunDesk)
+    assert list(edge.desk.runs.ended.values()) == ["closed"]

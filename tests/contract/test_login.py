@@ -284,3 +284,10 @@ def test_an_answer_is_read_up_to_a_bound(site: Site, path: str, body: bytes) -> 
     site.pages[path] = body
     with pytest.raises(Failed, match=r"no JSON object|too much"):
         device.log_in(wish(site), silent)
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://a\x07b/", "https://a:b/", "https://", "ftp://a"])
+def test_what_is_no_url_is_said_before_a_token_goes_anywhere(url: str) -> None:
+    """As wrong usage, in one line."""
+    done = ostiary("run", "show", "x", "--url", url, OSTIARY_TOKEN="t")
+    assert (done.returncode, "is no http or https URL" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
