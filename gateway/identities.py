@@ -72,6 +72,7 @@ def _foreign(name: str, settings: GatewaySettings, clock: Clock, stack: AsyncExi
         algorithms=frozenset(section.algorithms),
         types=frozenset(section.types),
         prefix=settings.identity.prefix_of(name),
+        reserved=settings.identity.reserved_for(name),
         scopes=section.scopes,
         groups_claim=section.groups_claim,
         persons=frozenset(section.person_clients),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -13,7 +14,8 @@ FRAMING = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)"
+# The whole authority of an http address: `localhost:x@elsewhere` is elsewhere.
+NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?(/|$)"
 
 
 def _no_framing(name: str) -> str:
@@ -22,6 +24,15 @@ def _no_framing(name: str) -> str:
     return name
 
 
+def _is_address(url: str) -> str:
+    parts = urlsplit(url)  # ValueError: it is none
+    if not parts.hostname or parts.username is not None or parts.port == 0:
+        raise ValueError("it must be scheme://HOST[:PORT][/PATH], without a user")
+    return url
+
+
+# Further constraints (which schemes) stand where it is used.
+Address = Annotated[str, AfterValidator(_is_address)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$"), AfterValidator(_no_framing)]
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+from gateway.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
 from gateway.settings_identity import IdentitySection
 from gateway.settings_log import LogSection
 from gateway.settings_policy import PolicySection
@@ -35,7 +35,9 @@ class Listen(Section):
 
     host: str = Field("127.0.0.1", description="Address. Beyond loopback, TLS or `insecure` is needed.")
     port: int = Field(8470, ge=0, le=65535, description="TCP port; 0 picks a free one.")
-    external_url: str | None = Field(None, description="URL callers use; never taken from the Host header.")
+    external_url: Annotated[Address, StringConstraints(pattern=r"^https?://[A-Za-z0-9._:/\[\]~%-]+$")] | None = Field(
+        None, description="URL callers use; never taken from the Host header."
+    )
     allowed_hosts: tuple[str, ...] = Field((), description="Further Host names accepted.")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain.")
     tls_key: Path | None = Field(None, description="PEM private key.")

@@ -3,8 +3,12 @@
 import errno
 import socket
 from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.cli.screen import Misconfigured
+
+_USUAL: Final = {"http": ":80", "https": ":443"}
 
 
 def is_loopback(host: str) -> bool:
@@ -13,6 +17,20 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def place(url: str) -> str:
+    """``url`` in one spelling: scheme and host in lower case, the usual port and a slash at the end left out.
+
+    Its path keeps its case: ``/A`` and ``/a`` of one host may be two people's.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url  # no address at all; whoever uses it says so
+    user, at, host = parts.netloc.rpartition("@")
+    host = host.lower().removesuffix(_USUAL.get(parts.scheme, "/"))
+    return parts._replace(netloc=user + at + host).geturl().rstrip("/")
 
 
 def require_free(host: str, port: int) -> None:

@@ -5,8 +5,6 @@ import click
 from gateway.cli import device, logins
 from gateway.cli.screen import Failed, answer, json_option, shown
 
-_DEFAULT_LIFE_S = 300
-
 
 @click.command()
 @click.option("--url", envvar="OSTIARY_URL", show_envvar=True, required=True, help="Base URL of the gateway.")
@@ -19,10 +17,9 @@ def login(url: str, issuer: str | None, client_id: str, scope: tuple[str, ...]) 
     offered = device.offer(url)
     wish = device.Wish(_chosen(offered, issuer), client_id, " ".join(scope or offered.scopes), offered.resource)
     said = device.log_in(wish, _show)
-    lives_s = float(said.get("expires_in", _DEFAULT_LIFE_S))
-    path = logins.keep(url, str(said["access_token"]), lives_s)
-    document = {"url": url, "issuer": wish.issuer, "expires_in": int(lives_s), "file": str(path)}
-    answer(document, [f"logged in for {int(lives_s)} s; `ostiary run open --url {shown(url)} ...` uses it"])
+    path = logins.keep(url, said.token, said.lives_s)
+    document = {"url": url, "issuer": wish.issuer, "expires_in": int(said.lives_s), "file": str(path)}
+    answer(document, [f"logged in for {int(said.lives_s)} s; `ostiary run open --url {shown(url)} ...` uses it"])
 
 
 def _chosen(offered: device.Offer, issuer: str | None) -> str:

@@ -232,8 +232,11 @@ def _absent(place: str) -> Unreached:
 
 
 def _guard(url: str, token: str | None) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts, is_url = urlsplit(url), bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
+        parts, is_url = urlsplit(""), False
+    if not is_url or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Misconfigured(f"{shown(url)} is no http or https URL", "give --url as in http://127.0.0.1:8470")
     if token is None:
         raise Misconfigured("with --url a token is needed", "`ostiary login`, or set OSTIARY_TOKEN")

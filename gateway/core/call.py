@@ -7,7 +7,7 @@ and ``mypy --strict`` refuses a pipeline that drops or moves a stage. Who may co
 ``tests/arch``: one module each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -78,6 +78,8 @@ class Call:
         session: ``Mcp-Session-Id``, if any.
         client: what the client says of itself (name, version, protocol); hints only.
         reported: what the agent says of this call.
+        objection: says what its surface finds wrong with it, or None. Asked only once the caller is known to see the
+            tool: what looking takes, and what is found, would tell of one that is hidden.
     """
 
     id: str
@@ -90,6 +92,7 @@ class Call:
     session: str | None = None
     client: Mapping[str, str] = field(default_factory=dict)
     reported: Reported = Reported()
+    objection: Callable[[], GatewayError | None] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

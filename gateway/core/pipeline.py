@@ -15,7 +15,15 @@ from gateway.core import policy_input
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, as_missing, fold, in_mode
-from gateway.core.errors import Denied, GatewayError, InvalidArguments, TooLarge, Unavailable, UnknownTool
+from gateway.core.errors import (
+    Denied,
+    GatewayError,
+    InvalidArguments,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnknownTool,
+)
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
 from gateway.core.usage import Usage
@@ -48,7 +56,10 @@ async def handle(call: Call, ports: Ports) -> Answer:
 async def _principal(call: Call, ports: Ports) -> Principal:
     # A parked call is resumed as who it was parked for: the credential was checked then and may have expired since.
     if isinstance(call.origin, Resumed):
-        return await ports.approvals.principal(call.origin)
+        principal = await ports.approvals.principal(call.origin)
+        if not ports.identity.vouches(principal.issuer):
+            raise Unauthenticated("who vouched for the caller is not trusted any more", cause_code="issuer")
+        return principal
     return await ports.identity.authenticate(call)
 
 
@@ -168,7 +179,7 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
         listed = listed if asked.tool.listed else as_missing(listed)
         return _Verdict(asked, listed, as_listing(listed), None)
     target = ports.catalog.checked(asked)
-    fault, call = target.fault or _smuggled(target, ports), b""
+    fault, call = _objection(target.call) or target.fault or _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:
@@ -190,6 +201,10 @@ def _decided(
 ) -> list[Decision]:
     decisions = fold(decision_id, inputs, evaluation)
     return [in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions]
+
+
+def _objection(call: Call) -> GatewayError | None:
+    return None if call.objection is None else call.objection()
 
 
 def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:

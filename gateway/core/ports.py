@@ -63,6 +63,9 @@ class Identity(Pingable, Protocol):
             Unauthenticated: anything wrong with it.
         """
 
+    def vouches(self, issuer: str) -> bool:
+        """Whether tokens of ``issuer`` are taken now: a call that was parked is carried out only while they are."""
+
 
 class Section(Protocol):
     """A run's ledger while one call is being decided."""

@@ -8,6 +8,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
@@ -175,20 +176,17 @@ class McpEndpoint:
             raise InvalidParams(error.detail, cause_code="arguments") from None
         said = reported.of_meta(request.params.value.get("_meta"))
         named = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
-        exchange.call = replace(named, reported=said)
-        if exchange.era is Era.STATELESS:
-            await self._check_params(exchange)
+        objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
+        exchange.call = replace(named, reported=said, objection=objection)
 
-    async def _check_params(self, exchange: _Exchange) -> None:
-        annotated = self._names.annotated(exchange.call.tool)
-        if annotated is None:
-            return
-        tool, names = annotated
-        fields = mcp_eras.param_fields(exchange.scope)
-        wrong = mcp_tools.header_fault(names, exchange.call.arguments.value, fields)
-        # Only who may see the tool learns that it wants headers; for others the pipeline knows no such tool.
-        if wrong is not None and tool in await pipeline.listing(exchange.call, self._ports):
-            raise HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
+    def _header_fault(self, scope: Scope, call: Call) -> HeaderMismatch | None:
+        names = self._names.annotated(call.tool)
+        if names is None:
+            return None
+        wrong = mcp_tools.header_fault(names, call.arguments.value, mcp_eras.param_fields(scope))
+        if wrong is None:
+            return None
+        return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
 
     async def _act(self, exchange: _Exchange) -> Reply:
         request = exchange.request

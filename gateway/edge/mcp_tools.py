@@ -37,7 +37,7 @@ class _Index:
     source: Sequence[Tool]
     by_wire: Mapping[tuple[str | None, str], str]
     names: frozenset[str]
-    annotated: Mapping[str, tuple[Tool, Headers]]
+    annotated: Mapping[str, Headers]
 
 
 class Names:
@@ -61,8 +61,8 @@ class Names:
         said = f"{server}.{name}" if server is not None else name.replace("__", ".", 1)
         return f".{said}" if said in index.names else said
 
-    def annotated(self, fqn: str) -> tuple[Tool, Headers] | None:
-        """A tool that wants arguments repeated in headers, with their names; whoever may see it."""
+    def annotated(self, fqn: str) -> Headers | None:
+        """The headers that a tool wants arguments repeated in; whoever may see it."""
         return self._current().annotated.get(fqn)
 
     def _current(self) -> _Index:
@@ -74,7 +74,7 @@ class Names:
                 {(None, tool.wire_name): tool.fqn for tool in tools}
                 | {(tool.server, tool.name): tool.fqn for tool in tools},
                 frozenset(tool.fqn for tool in tools),
-                {tool.fqn: (tool, names) for tool, names in wanted if names},
+                {tool.fqn: names for tool, names in wanted if names},
             )
         return self._index
 

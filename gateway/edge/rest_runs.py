@@ -159,7 +159,11 @@ class RunRest:
             expires_us=run.expires_us,
             run=run.id,
         )
-        token = self._desk.issuer.issue(agent)
+        try:
+            token = self._desk.issuer.issue(agent)
+        except InvalidArguments:  # more groups than fit: a run that nobody can work in is not left open
+            await self._desk.runs.end(run.id, "closed")
+            raise
         return shown(RunOpened(run=_shown(run), token=token, expires_us=run.expires_us), 201)
 
     async def show(self, asked: Asked) -> Reply:

@@ -10,7 +10,7 @@ from anyio import fail_after
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.store import Outcome, Store
 from gateway.core.errors import Unavailable
-from gateway.core.records import Draft, EventType
+from gateway.core.records import Draft, EventType, Payload, Role
 from tests.ledgers import open_books, read_records
 
 
@@ -150,5 +150,30 @@ async def test_the_loop_s_own_write_fails_as_the_writer_s_does(tmp_path: Path, t
         ledger._takes_s = FAST_S
         with fail_after(10):
             await ledger.append([change(scribe, 2)])
-    assert threads == ["loop", "loop"]
+    assert threads == ["loop", "writer"]  # after trouble, the writer
     assert numbers(tmp_path) == [2]
+
+
+@pytest.mark.parametrize(("size", "thread"), [(1000, "loop"), (1_000_000, "writer")])
+async def test_what_is_big_is_written_by_the_writer(tmp_path: Path, threads: list[str], size: int, thread: str) -> None:
+    """Sealing and writing megabytes takes the loop away from everybody, however fast the disk is."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        ledger._takes_s = FAST_S
+        payload = Payload(Role.CHANGE, b"x" * size)
+        with fail_after(10):
+            await ledger.submit([scribe.draft(EventType.ADMIN_CHANGE, Subject(), {"action": "test.1"}, payload)])
+        assert threads == [thread]
+
+
+async def test_a_log_in_trouble_is_opened_anew_by_the_writer(tmp_path: Path, threads: list[str]) -> None:
+    """What was thrown away is read and checked anew, and on a sick disk that may take long."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        ledger._store.abandon()
+        for number in range(2):
+            ledger._takes_s = FAST_S
+            with fail_after(10):
+                await ledger.submit([change(scribe, number)])
+        assert threads == ["writer", "loop"]
+    assert numbers(tmp_path) == [0, 1]

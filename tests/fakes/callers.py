@@ -38,10 +38,15 @@ RUN = Run(
 
 @dataclass(slots=True)
 class FakeIdentity:
-    """Knows the tokens it was given; any other is not good."""
+    """Knows the tokens it was given; any other is not good. Vouches for nobody of the issuers in ``dropped``."""
 
     journal: Journal
     tokens: dict[str, Principal] = field(default_factory=lambda: {"good": AGENT})
+    dropped: set[str] = field(default_factory=set)
+
+    def vouches(self, issuer: str) -> bool:
+        """Whether it was not dropped."""
+        return issuer not in self.dropped
 
     async def authenticate(self, call: Call) -> Principal:
         """The principal of the call's token."""

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from gateway.core.errors import GatewayError, InvalidArguments, NotSent, OutcomeUnknown, Tainted, Unavailable
+from gateway.edge import mcp_eras
 from tests.edge_world import META, NEWEST, Edge, Raw, modern, rpc, told
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import STOCK
@@ -254,6 +255,26 @@ async def test_parameter_headers_are_checked_for_those_who_see_the_tool() -> Non
         edge.world.policy.words["list", "erp.stock"] = DENY
         answer = await client.post("/mcp", **modern("tools/call", params))
         assert answer.json()["error"]["code"] == -32602
+
+
+async def test_a_hidden_tool_that_wants_headers_costs_what_a_name_of_no_tool_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were more asked or read because of its headers, the time that takes would tell that there is such a tool."""
+    read: list[Any] = []
+    monkeypatch.setattr(mcp_eras, "param_fields", read.append)
+    schema = {"type": "object", "properties": {"sku": {"type": "string", "x-mcp-header": "Sku"}}}
+    asked = {}
+    for name in ("erp__stock", "erp__nothing"):
+        edge = Edge()
+        edge.world.catalog.shelf = (replace(STOCK, definition={"name": "stock", "inputSchema": schema}),)
+        edge.world.policy.words["list", "erp.stock"] = DENY
+        async with edge.client() as client:
+            post = modern("tools/call", {"name": name, "arguments": {"sku": "A"}}, **{"mcp-param-sku": "B"})
+            assert (await client.post("/mcp", **post)).json()["error"]["code"] == -32602
+        asked[name] = (edge.world.policy.questions, edge.records(), edge.world.journal.steps)
+    assert asked["erp__stock"] == asked["erp__nothing"]
+    assert (asked["erp__stock"][0], read) == (1, [])
 
 
 async def test_methods_and_media_are_checked() -> None:

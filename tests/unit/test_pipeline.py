@@ -269,6 +269,15 @@ async def test_an_approval_is_good_for_what_was_signed_only(world: World, spoilt
     assert error.cause_code == ("denied" if spoilt == "denied" else "approval_stale")
 
 
+async def test_a_parked_call_ends_with_the_issuer_who_vouched_for_its_caller(world: World) -> None:
+    """An issuer that was taken out of the settings meanwhile takes along what waited."""
+    origin = world.approvals.sign(await parked(world), signature())
+    world.identity.dropped = {AGENT.issuer}
+    with pytest.raises(Unauthenticated) as refusal:
+        await pipeline.handle(resumed(world, origin), world.ports())
+    assert (refusal.value.cause_code, world.connector.sent) == ("issuer", [])
+
+
 async def test_an_approval_that_is_not_given_opens_nothing(world: World) -> None:
     """A call that says it is resumed, and is not, gets no further than a stranger."""
     approval_id = await parked(world)

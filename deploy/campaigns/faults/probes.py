@@ -87,6 +87,10 @@ class WatchedIdentity:
         """As the part does."""
         await self.inner.ping()
 
+    def vouches(self, issuer: str) -> bool:
+        """As the part does."""
+        return self.inner.vouches(issuer)
+
     async def authenticate(self, call: Call) -> Principal:
         """As the part does."""
         self.watch.before(Step.IDENTITY, call)

@@ -16,7 +16,7 @@ from gateway.core.errors import Unauthenticated
 SCOPES = frozenset({"tools", "runs", "review", "audit", "admin"})
 AUTH_METHOD = "local"
 MAX_SKEW_S = 30
-_MAX_GROUPS = 64
+MAX_GROUPS = 256
 _MAX_AUDIENCES = 16
 _LAST_SECOND = 253_402_300_799  # 9999-12-31, so that microseconds stay below 2^63
 # "|" joins the parts of Principal.key, so it must not occur in one; non-ASCII look-alikes are kept out with it.
@@ -187,7 +187,7 @@ def _second(value: object) -> int:
 
 
 def _groups(value: object) -> frozenset[str]:
-    if isinstance(value, list) and len(value) <= _MAX_GROUPS and all(is_name(name) for name in value):
+    if isinstance(value, list) and len(value) <= MAX_GROUPS and all(is_name(name) for name in value):
         return frozenset(value)
     raise refused(Cause.CLAIMS, "the token's groups are not usable")
 

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.adapters.identity.claims import MAX_SKEW_S, SCOPES, Cause, is_name, refused
+from gateway.adapters.identity.claims import MAX_GROUPS, MAX_SKEW_S, SCOPES, Cause, is_name, refused
 from gateway.core.call import Principal
 
 AUTH_METHOD: Final = "oidc"
 _MAX_AUDIENCES: Final = 16
-_MAX_GROUPS: Final = 256
 _MAX_ACTORS: Final = 8
 _LAST_SECOND: Final = 253_402_300_799
 # What names may hold is written as it is; all else, and "+" itself, as "+" and two hex digits for each byte.
@@ -34,6 +33,7 @@ class ForeignTrust:
         algorithms: the signatures it may use.
         types: the ``typ`` values of its access tokens, lower case.
         prefix: stands before each of its names (users, agents, groups).
+        reserved: what its names may not begin with, as those of other issuers do.
         scopes: what its tokens may give here at most; a scope of a token by its name there.
         groups_claim: where a user's groups stand.
         persons: clients that are a person's own software: their tokens speak for nobody but the user.
@@ -46,6 +46,7 @@ class ForeignTrust:
     algorithms: frozenset[str] = frozenset({"RS256"})
     types: frozenset[str] = frozenset({"at+jwt", "application/at+jwt"})
     prefix: str = ""
+    reserved: tuple[str, ...] = ()
     scopes: Mapping[str, str] = field(default_factory=lambda: {"tools": "tools"})
     groups_claim: str = "groups"
     persons: frozenset[str] = frozenset()
@@ -75,18 +76,18 @@ def principal_of(claims: Mapping[str, Any], trust: ForeignTrust, now_us: int, ma
     agent = chain[0] if chain else (None if client in trust.persons else client)
     return Principal(
         issuer=trust.issuer,
-        user=name_of(claims.get("sub"), trust.prefix),
-        agent=None if agent is None else name_of(agent, trust.prefix),
-        groups=_groups(claims.get(trust.groups_claim, []), trust.prefix),
+        user=name_of(claims.get("sub"), trust),
+        agent=None if agent is None else name_of(agent, trust),
+        groups=_groups(claims.get(trust.groups_claim, []), trust),
         scopes=_scopes(claims, trust),
         auth_method=AUTH_METHOD,
         jti=_credential(claims.get("jti", mark), mark),
         expires_us=expires_s * 1_000_000,
-        delegation=tuple(name_of(one, trust.prefix) for one in chain),
+        delegation=tuple(name_of(one, trust) for one in chain),
     )
 
 
-def name_of(value: object, prefix: str) -> str:
+def name_of(value: object, trust: ForeignTrust) -> str:
     """A name as it stands everywhere here: no two names of an issuer become one.
 
     Raises:
@@ -95,9 +96,11 @@ def name_of(value: object, prefix: str) -> str:
     if not isinstance(value, str) or not value:
         raise refused(Cause.CLAIMS, "a name in the token is missing or no text")
     try:
-        written = prefix + _OTHER.sub(lambda found: "".join(f"+{byte:02X}" for byte in found[0].encode()), value)
+        written = trust.prefix + _OTHER.sub(lambda found: "".join(f"+{byte:02X}" for byte in found[0].encode()), value)
     except UnicodeEncodeError:
         written = ""
+    if written.startswith(trust.reserved):
+        raise refused(Cause.CLAIMS, "a name in the token is one of another issuer's")
     if not is_name(written):
         raise refused(Cause.CLAIMS, "a name in the token is too long or begins with a sign")
     return written
@@ -164,9 +167,9 @@ def _chain(act: object, trust: ForeignTrust) -> list[str]:
     return chain
 
 
-def _groups(value: object, prefix: str) -> frozenset[str]:
-    if isinstance(value, list) and len(value) <= _MAX_GROUPS:
-        return frozenset(name_of(one, prefix) for one in value)
+def _groups(value: object, trust: ForeignTrust) -> frozenset[str]:
+    if isinstance(value, list) and len(value) <= MAX_GROUPS:
+        return frozenset(name_of(one, trust) for one in value)
     raise refused(Cause.CLAIMS, "the token's groups are not usable")
 
 

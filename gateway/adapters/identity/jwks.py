@@ -95,13 +95,21 @@ class IssuerKeys:
             await self._refreshed()
             if not self.is_known:
                 raise Unavailable("the issuer's keys cannot be fetched", retry_after=5, cause_code="idp_unavailable")
-        elif self._age(self._fetched_at) >= _FRESH_S:
-            self._begin()  # meanwhile the keys at hand are good
+        else:
+            self.keep_fresh()
         found = self._held(kid, algorithm)
         if found is None and self._may_ask():
             await self._refreshed()
             found = self._held(kid, algorithm)
         return found
+
+    def keep_fresh(self) -> None:
+        """Have keys fetched that are not fresh; meanwhile those at hand are good.
+
+        Asked at each use of what was verified before: else a key that was taken back is good as ever.
+        """
+        if self._age(self._fetched_at) >= _FRESH_S:
+            self._begin()
 
     @property
     def is_known(self) -> bool:
@@ -158,6 +166,10 @@ class IssuerKeys:
             if self._trouble != str(error):
                 _LOG.warning("the keys of %s cannot be fetched: %s", self.address.issuer, error)
             self._trouble = str(error)
+        # Callers wait for this: whatever an issuer answers, it is the issuer's failure and not the gateway's.
+        except Exception:  # noqa: BLE001 - see above; it is logged whole
+            self._trouble = "its answer cannot be used"
+            _LOG.exception("the keys of %s cannot be read", self.address.issuer)
         finally:
             self._tried_at = self.clock.monotonic()
             self._task = None
@@ -174,7 +186,7 @@ class IssuerKeys:
             async with self.address.session() as session:
                 url = self.address.jwks_url or await self._discovered(session)
                 found = await _object(session, url)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise IssuerUnreachable(str(error) or type(error).__name__) from None
         if found is None:
             raise IssuerUnreachable(f"{url} is not there")
@@ -231,7 +243,7 @@ def _usable(one: Mapping[str, Any]) -> tuple[str | None, str | None, Key] | None
     is_for_this = one.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
     if not is_for_this or not _PRIVATE.isdisjoint(one) or _is_weak(one):
         return None
-    if not (kid is None or isinstance(kid, str)) or not (bound is None or bound in KINDS):
+    if not (kid is None or isinstance(kid, str)) or not (bound is None or (isinstance(bound, str) and bound in KINDS)):
         return None
     members: dict[str, str | list[str]] = {name: value for name, value in one.items() if isinstance(value, str)}
     try:
@@ -250,7 +262,10 @@ def _is_weak(one: Mapping[str, Any]) -> bool:
 
 
 def _near_or_tls(url: object) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
     is_near = parts is not None and parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
     if not isinstance(url, str) or parts is None or not (is_near or parts.scheme == "https"):
         raise IssuerUnreachable("its key set has no https address")

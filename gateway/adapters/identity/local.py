@@ -7,11 +7,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import ExceededSizeError, JoseError
 from joserfc.jwk import OKPKey
 
 from gateway.adapters.identity.claims import (
     AUTH_METHOD,
+    MAX_GROUPS,
     SCOPES,
     Cause,
     Grant,
@@ -76,7 +77,13 @@ class LocalIssuer:
         self._check(principal)
         now_s = self._clock.now_us() // 1_000_000
         payload = canonical.encode(claims_of(principal, self._trust, now_s))
-        return jws.serialize_compact(dict(self._header), payload, self._key, registry=self._registry)
+        try:
+            token = jws.serialize_compact(dict(self._header), payload, self._key, registry=self._registry)
+        except ExceededSizeError:
+            token = ""
+        if not 0 < len(token) <= MAX_TOKEN:
+            raise InvalidArguments("the token would be too long to be taken: fewer groups", cause_code="size")
+        return token
 
     def _check(self, principal: Principal) -> None:
         is_run = principal.run is not None and principal.agent is not None
@@ -86,6 +93,8 @@ class LocalIssuer:
             raise InvalidArguments("user and groups are 1 to 128 of A-Z a-z 0-9 . _ @ : + / -", cause_code="name")
         if not all(name is None or is_name(name) for name in (principal.agent, principal.run)):
             raise InvalidArguments("agent and run are 1 to 128 of A-Z a-z 0-9 . _ @ : + / -", cause_code="name")
+        if len(principal.groups) > MAX_GROUPS:
+            raise InvalidArguments(f"a token holds at most {MAX_GROUPS} groups", cause_code="groups")
         if not principal.scopes <= SCOPES:
             raise InvalidArguments(f"scopes are any of {', '.join(sorted(SCOPES))}", cause_code="scope")
         life_us = principal.expires_us - self._clock.now_us()
@@ -139,6 +148,14 @@ class LocalIdentity:
             self._make_room(now_us)
         self._good[digest] = principal
         return principal
+
+    def vouches(self, issuer: str) -> bool:
+        """See ``core.ports.Identity``."""
+        return issuer == self._trust.issuer
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
+        return digest in self._good
 
     async def ping(self) -> None:
         """Return when tokens can be verified.

@@ -53,14 +53,20 @@ class ForeignIdentity:
         digest, now_us = hashlib.sha256(token.encode("ascii")).digest(), self._clock.now_us()
         known = self._good.get(digest)
         if known is not None and now_us < known.principal.expires_us and self._is_current(known):
+            self.keys.keep_fresh()
             return known.principal
         self._good.pop(digest, None)
         claims, generation = await self._open(token)
+        now_us = self._clock.now_us()  # the issuer may have taken its time
         principal = principal_of(claims, self.trust, now_us, digest.hex())
         if len(self._good) >= _MAX_CACHED:
             self._make_room(now_us)
         self._good[digest] = _Good(principal, generation)
         return principal
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
+        return digest in self._good
 
     def _is_current(self, known: _Good) -> bool:
         return known.generation == self.keys.generation and self.keys.is_known
@@ -120,6 +126,10 @@ class Identities:
             return await self._local.authenticate(call)
         return await foreign.verify(call.origin.token)
 
+    def vouches(self, issuer: str) -> bool:
+        """See ``core.ports.Identity``."""
+        return issuer in self._foreign or self._local.vouches(issuer)
+
     async def ping(self) -> None:
         """Return when tokens of the local issuer can be verified; foreign issuers are asked after one by one."""
         await self._local.ping()
@@ -127,8 +137,16 @@ class Identities:
     def _named(self, call: Call) -> ForeignIdentity | None:
         if not isinstance(call.origin, Live) or not call.origin.token.isascii():
             return None
+        # Each call is authenticated twice, at the edge and in the pipeline: what is remembered is not read again.
+        digest = hashlib.sha256(call.origin.token.encode("ascii")).digest()
+        if self._local.holds(digest):
+            return None
+        holder = next((one for one in self._foreign.values() if one.holds(digest)), None)
+        return self._issuer_of(call.origin.token) if holder is None else holder
+
+    def _issuer_of(self, token: str) -> ForeignIdentity | None:
         try:
-            _, payload, _ = segments(call.origin.token)
+            _, payload, _ = segments(token)
             issuer = document(payload).get("iss")
         except Unauthenticated:
             return None  # the local issuer's verifier says what is wrong with it

@@ -33,6 +33,8 @@ _MAX_GROUPS = 512
 _MAX_BYTES = 32 * 1024 * 1024
 # Writes are fast where the latest took less than this on average, seconds; not before some were seen.
 _FAST_S, _UNKNOWN_S, _WEIGHT = 0.0015, 0.1, 0.2
+# Payloads up to here are sealed and written in about the time of none.
+_SMALL_BYTES = 64 * 1024
 _LOG = logging.getLogger("gateway.ledger")
 
 
@@ -182,7 +184,7 @@ class Ledger:
             return
         self._is_writing = True
         groups = self._batch()
-        if self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1 and self._takes_s < _FAST_S:
+        if self._is_quick(groups):
             outcomes = self._written(groups)
             is_due = self._store.is_due
             self._settle(groups, outcomes, is_over=not is_due)
@@ -190,6 +192,12 @@ class Ledger:
                 self._batches.put([])
         else:
             self._batches.put(groups)
+
+    def _is_quick(self, groups: list[_Group]) -> bool:
+        is_alone = self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1
+        # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
+        is_well = self._store.trouble is None and self._takes_s < _FAST_S
+        return is_alone and is_well and groups[0].size <= _SMALL_BYTES
 
     def _batch(self) -> list[_Group]:
         groups: list[_Group] = []
