@@ -45,18 +45,29 @@ class VaultFault(Unavailable):
         self.undone = undone
 
 
+class Provider(StrEnum):
+    """What a template's credentials are."""
+
+    DATABASE = "database"
+    KV = "kv"
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """One kind of minted credential; nobody can use a template for more than its own role.
 
     Attributes:
         name: as tools and upstreams name it.
-        mount: where the vault has its database engine.
-        role: database role that logins are minted by.
+        mount: where the vault has its engine.
+        role: database role that logins are minted by; of kv: path of the secret.
         token_role: token role that minting tokens are made by.
         longest_s: a login or token that would outlive the gateway by more is refused.
         policy: the one policy of its minting tokens; None = it is named like the token role.
-        header: header field that an HTTP upstream gets the login in, as ``user:password``; None = it gets none.
+        header: header field that an HTTP upstream gets the login in, as ``user:password``, or the value read from kv;
+            None = it gets none.
+        provider: the kind of engine. A secret of kv is static: one call's reading of it ends, the secret goes on.
+        member: of kv: which member of the secret.
+        prefix: of kv: what stands before the value in the header field.
     """
 
     name: str
@@ -66,6 +77,9 @@ class Template:
     longest_s: int
     policy: str | None = None
     header: str | None = None
+    provider: Provider = Provider.DATABASE
+    member: str | None = None
+    prefix: str = ""
 
     @property
     def token_policy(self) -> str:
@@ -92,19 +106,21 @@ class MintingToken:
 
 @dataclass(frozen=True, slots=True)
 class MintedLogin:
-    """A database user that exists because one call needs it.
+    """A database user that exists because one call needs it, or a value that was read for one call.
 
     Attributes:
-        lease_id: ends it; no secret.
-        login: user and password.
-        ttl_s: it ends by itself after so long.
+        lease_id: ends it; no secret. Of a value it is a name only.
+        login: user and password; of a value the user is empty.
+        ttl_s: it ends by itself after so long; of a value: the token it was read with.
         request_id: the vault's own id of the request.
+        accessor: of a value: the token it was read with, and no other was; None = there is a lease.
     """
 
     lease_id: str
     login: Login
     ttl_s: int
     request_id: str
+    accessor: str | None = None
 
 
 class Vault(Protocol):
@@ -120,7 +136,7 @@ class Vault(Protocol):
         """End a token, and the vault its logins with it, at once but by itself; one that has ended already is fine."""
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
-        """A new login."""
+        """A new login, or the value as it is now."""
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login. ``wait``: return when its user is gone; otherwise the vault goes on by itself."""

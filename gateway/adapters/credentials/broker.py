@@ -33,7 +33,7 @@ class CredentialBroker:
             yield Lease(intent, self._static.headers(name))
             return
         async with self._leases.login(name, holder_of(intent), intent.timeout_s) as login:
-            yield Lease(intent, self._leases.headers(name, login), login)
+            yield Lease(intent, *self._leases.injected(name, login))
 
     async def ping(self) -> None:
         """All static credentials can be read. The vault is the business of the upstreams that need it.

@@ -14,6 +14,8 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope
 
+from gateway.adapters.credentials.ending import end, exists
+from gateway.adapters.credentials.lending import Lending
 from gateway.adapters.credentials.reconciler import Reconciler
 from gateway.adapters.credentials.sweeper import Sweeper
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
@@ -26,6 +28,7 @@ from gateway.core.leasing import (
     LeaseJournal,
     LeaseMeter,
     MintedLogin,
+    Provider,
     Template,
     Vault,
     VaultCause,
@@ -36,6 +39,10 @@ from gateway.core.needles import TooManySecrets, UnfitSecret
 from gateway.core.ports import Clock
 
 _CUT_AGAIN_S = 0.5
+_PASSWORDS = {
+    Provider.DATABASE: "give the database connection of the vault a password policy of 20 or more letters and digits",
+    Provider.KV: "put a value of 8 to 16,384 characters there",
+}
 _LOG = logging.getLogger("ostiary.credentials")
 T = TypeVar("T")
 
@@ -88,7 +95,8 @@ class Leases:
         self._templates = dict(templates)
         self._parts = parts
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
-        self._reconciler = Reconciler(parts.vault, parts.journal, parts.known, self._count)
+        self._lending = Lending(parts.known)
+        self._reconciler = Reconciler(parts.vault, parts.journal, self._lending, self._count)
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
@@ -136,10 +144,13 @@ class Leases:
             with CancelScope(shield=True):
                 await asyncio.shield(self._start(self._given_back(held)))
 
-    def headers(self, name: str, login: Login) -> dict[str, str]:
-        """What an HTTP upstream gets of a login of the template ``name``."""
-        header = self._templates[name].header
-        return {} if header is None else {header: f"{login.user}:{login.password}"}
+    def injected(self, name: str, login: Login) -> tuple[dict[str, str], Login | None]:
+        """What the call gets of a login of the template ``name``: header fields, and the user that was minted."""
+        template = self._templates[name]
+        if template.provider is Provider.KV:
+            assert template.header is not None  # the settings say so
+            return {template.header: template.prefix + login.password}, None
+        return {} if template.header is None else {template.header: f"{login.user}:{login.password}"}, login
 
     def live(self) -> tuple[LiveLease, ...]:
         """Those in use; see ``core.desk.LeaseDesk``."""
@@ -155,19 +166,20 @@ class Leases:
         # The call goes on until its upstream throws it out; when it ends, the login is looked for once more.
         held.token.retire()
         try:
-            await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+            await end(self._parts.vault, held.minted, wait=True)
         except Unavailable as error:
             _LOG.warning("a credential of %s cannot be revoked yet: %s", held.template.name, error.cause_code)
             self._start(self._keep_cutting(held))
             return False
-        return True
+        # A static value cannot be taken back from the call that has it: it has not ended before the call has.
+        return held.template.provider is not Provider.KV
 
     async def _keep_cutting(self, held: Held) -> None:
         # Only while its call lasts: from then on it is ended as every login is.
         while held.minted.lease_id in self._in_use:
             await asyncio.sleep(_CUT_AGAIN_S)
             with suppress(Unavailable):
-                await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+                await end(self._parts.vault, held.minted, wait=True)
                 return
 
     async def ping(self, name: str) -> None:
@@ -223,13 +235,14 @@ class Leases:
         minted, template = held.minted, held.template
         try:
             # Before the value leaves this module, so that whatever shows it is redacted.
-            self._parts.known.lend(minted.login.password)
+            self._lending.lend(minted.login.password, minted.lease_id)
         except TooManySecrets:  # tokens came in between
             raise crowded() from None
         except UnfitSecret as error:
-            fix = "give the database connection of the vault a password policy of 20 or more letters and digits"
             detail = f"the password cannot be kept out of outputs: {error}"
-            raise VaultFault(VaultCause.UNFIT, detail, fix=fix) from None
+            raise VaultFault(VaultCause.UNFIT, detail, fix=_PASSWORDS[template.provider]) from None
+        if template.provider is Provider.KV:
+            return  # what was read does not end, whatever becomes of its token
         if not lasting_s <= minted.ttl_s <= template.longest_s:
             fix = (
                 f"{template.mount}/roles/{template.role}: default_ttl must be between {lasting_s:.0f} s (the tool's "
@@ -241,8 +254,8 @@ class Leases:
     async def _given_back(self, held: Held) -> None:
         parts, minted = self._parts, held.minted
         try:
-            await parts.vault.revoke_login(minted.lease_id, wait=True)
-            if await parts.vault.login_exists(minted.lease_id):
+            await end(parts.vault, minted, wait=True)
+            if minted.accessor is None and await exists(parts.vault, minted):
                 raise VaultFault(VaultCause.FAILED, "the vault still has the lease", fix="see the vault's log")
         # Whatever it is: the call was made, and its answer is not lost over this.
         except Exception as error:  # noqa: BLE001
@@ -253,7 +266,7 @@ class Leases:
             self._reconciler.take(held.holder, held.template, minted)
             _LOG.warning("a credential of %s could not be ended with its call: %s", held.template.name, cause)
         else:
-            parts.known.retire(minted.login.password)
+            self._lending.retire(minted.login.password, minted.lease_id)
             parts.journal.revoked(held.holder, held.template, minted, "ended")
         finally:
             del self._in_use[minted.lease_id]

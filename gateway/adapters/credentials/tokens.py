@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, crowded
+from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Provider, Template, Vault, VaultCause, crowded
 from gateway.core.needles import TooManySecrets
 from gateway.core.ports import Clock
 
@@ -73,9 +73,21 @@ class Tokens:
     async def hold(self, template: Template, holder: Holder) -> HeldToken:
         """The token of the holder's run for this template, with one user more.
 
+        What is read from kv has no lease that could be ended, so each reading has a token of its own.
+
         Raises:
             Unavailable: there is none and none can be had.
         """
+        if template.provider is Provider.KV:
+            found = await self._opened(template, holder)
+            found.retire()
+        else:
+            found = await self._shared(template, holder)
+        found.users += 1
+        found.used_at = self.clock.monotonic()
+        return found
+
+    async def _shared(self, template: Template, holder: Holder) -> HeldToken:
         key = (holder.run_id, template.name)
         turn = self._turns.setdefault(key, asyncio.Lock())
         async with turn:
@@ -85,8 +97,6 @@ class Tokens:
                     await self.close(found, "retired")
                 found = await self._opened(template, holder)
                 self._held[key] = found
-        found.users += 1
-        found.used_at = self.clock.monotonic()
         return found
 
     async def keep(self) -> None:
