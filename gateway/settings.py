@@ -301,7 +301,7 @@ class GatewaySettings(BaseSettings):
                     raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
                 if not re.match(NEAR_OR_TLS, upstream.origin):
                     raise ValueError(
-                        f"upstreams.{name}.origin: a minted login goes over https://, or http:// on loopback"
+                        f"upstreams.{name}.origin: a leased credential goes over https://, or http:// on loopback"
                     )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
