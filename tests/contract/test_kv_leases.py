@@ -27,7 +27,6 @@ def intent() -> Intent:
     return make_intent(make_permit(Resolved(make_caller(make_call(tool.fqn)), tool, None)))
 
 
-@pytest.mark.requirement("CRED-1")
 async def test_a_value_is_read_for_its_call_and_its_token_ends_with_it() -> None:
     """Token, journal, reading, journal, call, end of the token: in this order, and anew for each call of a run."""
     mint = Mint()
@@ -55,7 +54,6 @@ async def test_a_value_is_read_for_its_call_and_its_token_ends_with_it() -> None
     assert "vault.revoke_login" not in mint.journal.steps
 
 
-@pytest.mark.requirement("CRED-3")
 async def test_the_call_gets_a_header_field_and_the_redactor_knows_first() -> None:
     """Prefix and value in the field the template names; no user; the value in no representation."""
     mint = Mint()

@@ -70,7 +70,6 @@ async def wrong(bao: OpenBao, **change: Any) -> VaultFault:
     return caught.value
 
 
-@pytest.mark.requirement("CRED-1")
 async def test_a_value_is_read_by_a_token_that_can_read_nothing_else(bao: OpenBao) -> None:
     """It is in no representation; the vault's own audit log has the request; afterwards the token reads nothing."""
     async with client(bao) as vault:
