@@ -22,10 +22,11 @@ from gateway.settings import GatewaySettings, SettingsError, SqlUpstream
 from gateway.settings_vault import LeaseSection, VaultSection
 
 _SEE_LOG = "see the gateway's log"
-_MOUNTS = {Provider.DATABASE: "database", Provider.KV: "secret"}
+_MOUNTS = {Provider.DATABASE: "database", Provider.KV: "secret", Provider.PKI: "pki"}
 _TRIED = {
     Provider.DATABASE: "a login was minted and ended; {} statements were planned with it",
     Provider.KV: "the value was read and its token ended; the secret itself is static",
+    Provider.PKI: "a certificate was issued and revoked",
 }
 _EXTRA = "pip install 'ostiary[postgres]'"
 
@@ -119,12 +120,12 @@ async def trials(
     return [
         finding
         for template, mine in by_template.items()
-        for finding in await _trial(template, mine, leases, connectors, Provider(settings.leases[template].provider))
+        for finding in await _trial(template, mine, leases, connectors, _tried(settings.leases[template], len(mine)))
     ]
 
 
 async def _trial(
-    template: str, tools: list[Tool], leases: Leases, connectors: Mapping[str, Connector], provider: Provider
+    template: str, tools: list[Tool], leases: Leases, connectors: Mapping[str, Connector], done: str
 ) -> list[Finding]:
     part = f"lease:{template}"
     lasting_s = max((tool.limits.timeout_s for tool in tools), default=0.0)
@@ -137,7 +138,13 @@ async def _trial(
         return [Finding(part, ok=False, text=error.detail, fix=_SEE_LOG)]
     fix = f"grant it to the group role of {template}, or correct the statement"
     bad = [Finding(f"tool:{tool.fqn}", ok=False, text=said, fix=fix) for tool, said in wrong if said is not None]
-    return [Finding(part, ok=True, text=_TRIED[provider].format(len(tools))), *bad]
+    return [Finding(part, ok=True, text=done), *bad]
+
+
+def _tried(given: LeaseSection, tools: int) -> str:
+    if not given.revoke:
+        return "a certificate was issued; where the role keeps no leases nothing revokes it before its ttl is over"
+    return _TRIED[Provider(given.provider)].format(tools)
 
 
 async def _planned(connector: Connector, login: Login, tool: Tool) -> str | None:
@@ -189,4 +196,6 @@ def _template(name: str, given: LeaseSection) -> Template:
         provider=provider,
         member=given.member,
         prefix=given.prefix,
+        common_name=given.common_name,
+        must_revoke=given.revoke,
     )

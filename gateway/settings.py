@@ -222,9 +222,13 @@ class HttpUpstream(Section):
     kind: Literal["http"]
     origin: str = Field(pattern=r"^https?://[^/?#@]+$", description="scheme://host[:port]; no path.")
     credential: str | None = Field(
-        None, description="Name of a [credentials.*] section, or of a [leases.*] section with a `header`."
+        None,
+        description="Name of a [credentials.*] section, or of a [leases.*] section with a `header` or of provider pki.",
     )
     allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
+    ca_certificate: Path | None = Field(
+        None, description="PEM file its certificate is checked against, instead of the system's authorities."
+    )
 
 
 class CodeUpstream(Section):
@@ -297,7 +301,10 @@ class GatewaySettings(BaseSettings):
         for name, upstream in self.upstreams.items():
             credential: str | None = getattr(upstream, "credential", None)
             if credential is not None and isinstance(upstream, HttpUpstream) and credential in self.leases:
-                if self.leases[credential].header is None:
+                lease = self.leases[credential]
+                if lease.provider == "pki" and not upstream.origin.startswith("https://"):
+                    raise ValueError(f"upstreams.{name}.origin: a client certificate needs https://")
+                if lease.provider != "pki" and lease.header is None:
                     raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
                 if not re.match(NEAR_OR_TLS, upstream.origin):
                     raise ValueError(
@@ -328,7 +335,7 @@ class GatewaySettings(BaseSettings):
             if isinstance(upstream, SqlUpstream):
                 static = [lease for lease in upstream.leases if self.leases[lease].provider != "database"]
                 if static:
-                    raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, provider kv mints none")
+                    raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, which database mints")
         return self
 
     def leases_of(self, upstream: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """``[vault]`` and ``[leases.*]``: where credentials for calls come from, and their templates."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,6 +10,12 @@ from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
 
 # No dot segments: the vault's policy is about the path as it is written.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+# By provider: what must be given, and what must not.
+_MEMBERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "database": (("role",), ("path", "member", "prefix", "common_name")),
+    "kv": (("path", "member", "token_role", "header"), ("role", "common_name")),
+    "pki": (("role", "common_name"), ("path", "member", "prefix", "header")),
+}
 
 
 class VaultSection(Section):
@@ -39,21 +46,29 @@ class VaultSection(Section):
 class LeaseSection(Section):
     """A template of credentials for one call each: logins that are minted and end with it, or values read for it."""
 
-    provider: Literal["database", "kv"] = Field(
-        "database", description="database: users are minted. kv (version 2): a static secret is read for each call."
+    provider: Literal["database", "kv", "pki"] = Field(
+        "database",
+        description="database: users are minted. pki: client certificates are issued. kv (version 2): a static secret "
+        "is read for each call.",
     )
     mount: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_/-]+$",
-        description="Where the engine is mounted; none given = `database`, of kv `secret`.",
+        description="Where the engine is mounted; none given = `database`, `pki`, of kv `secret`.",
     )
     role: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_.-]+$", description="Of database: its role that logins are minted by."
+        None, pattern=r"^[A-Za-z0-9_.-]+$", description="Of database and pki: the role that mints."
     )
     path: str | None = Field(
         None, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$", description="Of kv: path of the secret in the engine."
     )
     member: str | None = Field(None, min_length=1, description="Of kv: which member of the secret.")
+    common_name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.@-]+$", max_length=64, description="Of pki: the name certificates are issued for."
+    )
+    revoke: bool = Field(
+        default=True, description="Of pki: refuse certificates that cannot be revoked after the call; see the page."
+    )
     token_role: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.-]+$",
@@ -77,20 +92,20 @@ class LeaseSection(Section):
 
     @model_validator(mode="after")
     def _of_its_provider(self) -> Self:
-        of_kv, of_database = ("path", "member", "token_role", "header"), ("role",)
-        needed: tuple[str, ...] = of_kv if self.provider == "kv" else of_database
-        foreign: tuple[str, ...] = of_database if self.provider == "kv" else ("path", "member", "prefix")
+        needed, foreign = _MEMBERS[self.provider]
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"{missing[0]}: provider {self.provider} needs it")
         odd = [name for name in foreign if getattr(self, name)]
         if odd:
             raise ValueError(f"{odd[0]}: provider {self.provider} has none")
+        if not self.revoke and self.provider != "pki":
+            raise ValueError("revoke: provider pki only may go without")
         return self
 
     @property
     def template_role(self) -> str:
-        """What is asked for in the engine: the role of a database, the path of a secret."""
+        """What is asked for in the engine: a role, or the path of a secret."""
         found = self.path if self.provider == "kv" else self.role
         assert found is not None  # the validator says so
         return found

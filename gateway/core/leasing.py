@@ -50,6 +50,7 @@ class Provider(StrEnum):
 
     DATABASE = "database"
     KV = "kv"
+    PKI = "pki"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Template:
     Attributes:
         name: as tools and upstreams name it.
         mount: where the vault has its engine.
-        role: database role that logins are minted by; of kv: path of the secret.
+        role: role that logins or certificates are minted by; of kv: path of the secret.
         token_role: token role that minting tokens are made by.
         longest_s: a login or token that would outlive the gateway by more is refused.
         policy: the one policy of its minting tokens; None = it is named like the token role.
@@ -68,6 +69,8 @@ class Template:
         provider: the kind of engine. A secret of kv is static: one call's reading of it ends, the secret goes on.
         member: of kv: which member of the secret.
         prefix: of kv: what stands before the value in the header field.
+        common_name: of pki: the name certificates are issued for.
+        must_revoke: of pki: a certificate that nothing could revoke after its call is not used.
     """
 
     name: str
@@ -80,6 +83,13 @@ class Template:
     provider: Provider = Provider.DATABASE
     member: str | None = None
     prefix: str = ""
+    common_name: str | None = None
+    must_revoke: bool = True
+
+    @property
+    def is_single(self) -> bool:
+        """Whether each call needs a token of its own, as there is no lease that could be ended apart from it."""
+        return self.provider is Provider.KV or not self.must_revoke
 
     @property
     def token_policy(self) -> str:
@@ -106,14 +116,15 @@ class MintingToken:
 
 @dataclass(frozen=True, slots=True)
 class MintedLogin:
-    """A database user that exists because one call needs it, or a value that was read for one call.
+    """A database user or certificate that exists because one call needs it, or a value that was read for one call.
 
     Attributes:
-        lease_id: ends it; no secret. Of a value it is a name only.
+        lease_id: ends it; no secret. Where there is no lease it is a name only.
         login: user and password; of a value the user is empty.
         ttl_s: it ends by itself after so long; of a value: the token it was read with.
         request_id: the vault's own id of the request.
-        accessor: of a value: the token it was read with, and no other was; None = there is a lease.
+        accessor: where the vault keeps no lease: the token it alone was minted with; None = there is a lease.
+        serial: of a certificate, as the vault writes it.
     """
 
     lease_id: str
@@ -121,6 +132,7 @@ class MintedLogin:
     ttl_s: int
     request_id: str
     accessor: str | None = None
+    serial: str | None = None
 
 
 class Vault(Protocol):

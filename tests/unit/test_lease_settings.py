@@ -17,6 +17,8 @@ URL = 'url = "postgresql://db.example.org/erp"\n'
 API = VAULT + LEASE + 'header = "X-Login"\n[upstreams.api]\nkind = "http"\ncredential = "read"\norigin = '
 KV = '[leases.key]\nprovider = "kv"\npath = "erp/api"\nmember = "key"\ntoken_role = "key"\nheader = "X-Key"\n'
 KV_API = VAULT + KV + '[upstreams.api]\nkind = "http"\ncredential = "key"\norigin = "https://api.example.org"\n'
+PKI = '[leases.cert]\nprovider = "pki"\nrole = "client"\ncommon_name = "gateway.example.org"\n'
+PKI_API = KV_API.replace(KV, PKI).replace('"key"', '"cert"')
 UPSTREAM = f'[upstreams.erp]\nkind = "sql"\n{URL}read_lease = "read"\n'
 
 
@@ -70,6 +72,16 @@ def load(folder: Path, text: str) -> str:
         (VAULT + KV.replace("erp/api", "/erp"), "leases.key.path"),
         (VAULT + LEASE + 'member = "x"\n', "member: provider database has none"),
         (VAULT + LEASE.replace('role = "reader"\n', ""), "role: provider database needs it"),
+        (PKI_API, ""),
+        (PKI_API + 'ca_certificate = "ca.pem"\n', ""),
+        (PKI_API.replace("https://api", "http://127.0.0.1"), "upstreams.api.origin"),
+        (PKI_API.replace("https://api.example.org", "http://127.0.0.1"), "a client certificate needs https"),
+        (VAULT + PKI + "revoke = false\n", ""),
+        (VAULT + KV + "revoke = false\n", "revoke: provider pki only"),
+        (VAULT + PKI + 'header = "X-Key"\n', "header: provider pki has none"),
+        (VAULT + PKI.replace('common_name = "gateway.example.org"\n', ""), "common_name: provider pki needs it"),
+        (VAULT + LEASE + 'common_name = "a"\n', "common_name: provider database has none"),
+        (VAULT + PKI + UPSTREAM.replace('"read"', '"cert"'), "leases.cert: upstreams.erp needs users"),
         (VAULT + KV + UPSTREAM.replace('"read"', '"key"'), "leases.key: upstreams.erp needs users"),
     ],
 )

@@ -42,6 +42,7 @@ _CUT_AGAIN_S = 0.5
 _PASSWORDS = {
     Provider.DATABASE: "give the database connection of the vault a password policy of 20 or more letters and digits",
     Provider.KV: "put a value of 8 to 16,384 characters there",
+    Provider.PKI: "let the role make keys of another type",
 }
 _LOG = logging.getLogger("ostiary.credentials")
 T = TypeVar("T")
@@ -171,8 +172,8 @@ class Leases:
             _LOG.warning("a credential of %s cannot be revoked yet: %s", held.template.name, error.cause_code)
             self._start(self._keep_cutting(held))
             return False
-        # A static value cannot be taken back from the call that has it: it has not ended before the call has.
-        return held.template.provider is not Provider.KV
+        # What has no lease cannot be taken back from the call that has it: it has not ended before the call has.
+        return held.minted.accessor is None
 
     async def _keep_cutting(self, held: Held) -> None:
         # Only while its call lasts: from then on it is ended as every login is.
@@ -244,11 +245,12 @@ class Leases:
         if template.provider is Provider.KV:
             return  # what was read does not end, whatever becomes of its token
         if not lasting_s <= minted.ttl_s <= template.longest_s:
+            which = "max_ttl" if template.provider is Provider.PKI else "default_ttl"
             fix = (
-                f"{template.mount}/roles/{template.role}: default_ttl must be between {lasting_s:.0f} s (the tool's "
+                f"{template.mount}/roles/{template.role}: {which} must be between {lasting_s:.0f} s (the tool's "
                 f"timeout) and {template.longest_s} s (ttl_s of [leases.{template.name}])"
             )
-            detail = f"logins of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
+            detail = f"credentials of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
             raise VaultFault(VaultCause.UNFIT, detail, fix=fix)
 
     async def _given_back(self, held: Held) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Provider, Template, Vault, VaultCause, crowded
+from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, crowded
 from gateway.core.needles import TooManySecrets
 from gateway.core.ports import Clock
 
@@ -73,12 +73,12 @@ class Tokens:
     async def hold(self, template: Template, holder: Holder) -> HeldToken:
         """The token of the holder's run for this template, with one user more.
 
-        What is read from kv has no lease that could be ended, so each reading has a token of its own.
+        Where there is no lease that could be ended, each call has a token of its own.
 
         Raises:
             Unavailable: there is none and none can be had.
         """
-        if template.provider is Provider.KV:
+        if template.is_single:
             found = await self._opened(template, holder)
             found.retire()
         else:

@@ -53,7 +53,7 @@ class SignedLeaseJournal:
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; see ``core.leasing.LeaseJournal``."""
         body = {
-            "kind": _kind(template),
+            "kind": _kind(template, minted),
             "mark": self._mark("lease", minted.lease_id),
             "provider": str(template.provider),
             "request": identifier(minted.request_id),
@@ -62,6 +62,8 @@ class SignedLeaseJournal:
             "token": self._mark("accessor", token.accessor),
             "ttl_s": minted.ttl_s,
         }
+        if minted.serial is not None:
+            body["serial"] = identifier(minted.serial)
         said = {"lease_id": minted.lease_id}
         if template.provider is not Provider.KV:
             said["user"] = minted.login.user
@@ -69,13 +71,13 @@ class SignedLeaseJournal:
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; see ``core.leasing.LeaseJournal``."""
-        body = self._ending(_kind(template), template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
         said = {"lease_id": minted.lease_id}
         self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body, said))
 
     def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login is gone; see ``core.leasing.LeaseJournal``."""
-        body = self._ending(_kind(template), template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
     def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
@@ -116,6 +118,11 @@ class SignedLeaseJournal:
         return self._keys.mark(kind, value)
 
 
-def _kind(template: Template) -> str:
-    # A reading of a static secret: that it is over says nothing about the secret, which nobody revoked.
-    return "read" if template.provider is Provider.KV else "login"
+def _kind(template: Template, minted: MintedLogin) -> str:
+    # That the reading of a static secret is over says nothing about the secret, which nobody revoked; nor does the end
+    # of what issued a certificate that cannot be revoked.
+    if template.provider is Provider.KV:
+        return "read"
+    if template.provider is Provider.PKI:
+        return "certificate" if minted.accessor is None else "unrevocable"
+    return "login"

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
-from gateway.adapters.vault import kv
+from gateway.adapters.vault import kv, pki
 from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
@@ -117,6 +117,8 @@ class VaultClient:
         """A new login or a value; see ``core.leasing.Vault``."""
         if template.provider is Provider.KV:
             return await self._value(template, token)
+        if template.provider is Provider.PKI:
+            return await self._certificate(template, token)
         ask = Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
         reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
@@ -135,6 +137,19 @@ class VaultClient:
         if status > _LAST_OK and status != _NOT_FOUND:
             raise _refused(ask, status)
         return kv.value(template, token, status, reply)
+
+    async def _certificate(self, template: Template, token: MintingToken) -> MintedLogin:
+        ask = pki.question(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status > _LAST_OK:
+            raise pki.refusal(template, status, reply) or _refused(ask, status)
+        minted = pki.certificate(template, token, reply, self._clock.now_us() // 1_000_000)
+        if minted is None:
+            if reply.lease_id:
+                await self.revoke_login(reply.lease_id, wait=True)
+            fix = f"bao read {template.mount}/roles/{template.role} must show a role of a pki engine"
+            raise VaultFault(VaultCause.NO_ROLE, f"the vault issues no certificate for {template.name!r}", fix=fix)
+        return minted
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login; see ``core.leasing.Vault``."""
