@@ -198,4 +198,5 @@ def _template(name: str, given: LeaseSection) -> Template:
         prefix=given.prefix,
         common_name=given.common_name,
         must_revoke=given.revoke,
+        is_shared=given.scope == "run",
     )

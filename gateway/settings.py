@@ -331,11 +331,19 @@ class GatewaySettings(BaseSettings):
             missing = [lease for lease in self.leases_of(name) if lease not in self.leases]
             if missing:
                 raise ValueError(f"upstreams.{name}: no [leases.{missing[0]}]")
+        return self
+
+    @model_validator(mode="after")
+    def _leases_fit_databases(self) -> Self:
         for name, upstream in self.upstreams.items():
-            if isinstance(upstream, SqlUpstream):
-                static = [lease for lease in upstream.leases if self.leases[lease].provider != "database"]
-                if static:
-                    raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, which database mints")
+            if not isinstance(upstream, SqlUpstream):
+                continue
+            static = [lease for lease in upstream.leases if self.leases[lease].provider != "database"]
+            if static:
+                raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, which database mints")
+            write = upstream.write_lease
+            if write is not None and self.leases[write].scope != "call":
+                raise ValueError(f"leases.{write}.scope: upstreams.{name} writes with it, so it must be call")
         return self
 
     def leases_of(self, upstream: str) -> tuple[str, ...]:

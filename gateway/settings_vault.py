@@ -77,7 +77,11 @@ class LeaseSection(Section):
     policy: str | None = Field(
         None, min_length=1, description="Policy the minting tokens must have, and no other; none given = `token_role`."
     )
-    scope: Literal["call"] = Field("call", description="How long a login or value is used.")
+    scope: Literal["call", "run"] = Field(
+        "call",
+        description="call: each call has a login of its own. run, of database: reads of one tool in one run may have "
+        "the same, one after the other.",
+    )
     header: HeaderName | None = Field(
         None,
         description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, or the value of kv, for "
@@ -99,6 +103,8 @@ class LeaseSection(Section):
         odd = [name for name in foreign if getattr(self, name)]
         if odd:
             raise ValueError(f"{odd[0]}: provider {self.provider} has none")
+        if self.scope == "run" and self.provider != "database":
+            raise ValueError("scope: run is for logins of provider database")
         if not self.revoke and self.provider != "pki":
             raise ValueError("revoke: provider pki only may go without")
         return self

@@ -71,6 +71,7 @@ class Template:
         prefix: of kv: what stands before the value in the header field.
         common_name: of pki: the name certificates are issued for.
         must_revoke: of pki: a certificate that nothing could revoke after its call is not used.
+        is_shared: a login may serve several reads of one tool in one run, one after the other.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Template:
     prefix: str = ""
     common_name: str | None = None
     must_revoke: bool = True
+    is_shared: bool = False
 
     @property
     def is_single(self) -> bool:
@@ -183,6 +185,8 @@ class Holder:
     agent: str | None = None
     user: str | None = None
     tool: str | None = None
+    issuer: str | None = None
+    delegation: tuple[str, ...] = ()
 
 
 class LeaseJournal(Protocol):
@@ -197,6 +201,9 @@ class LeaseJournal(Protocol):
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; handed to the log, which keeps the order: it is durable before the call's ending is."""
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """A login minted for another call of the same run serves this one, too; handed to the log in the same way."""
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; it will be."""
@@ -240,4 +247,6 @@ def holder_of(intent: Intent) -> Holder:
         agent=caller.principal.agent,
         user=caller.principal.user,
         tool=intent.tool.fqn,
+        issuer=caller.principal.issuer,
+        delegation=caller.principal.delegation,
     )

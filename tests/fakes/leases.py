@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.adapters.credentials.leases import LeaseParts, Leases
 from gateway.core.call import Login
@@ -33,7 +33,8 @@ KEY = Template(
     member="key",
     prefix="Bearer ",
 )
-TEMPLATES = {template.name: template for template in (READ, WRITE, KEY)}
+SHARED = replace(READ, name="erp-shared", is_shared=True)
+TEMPLATES = {template.name: template for template in (READ, WRITE, KEY, SHARED)}
 
 
 def fault(cause: VaultCause, *, undone: bool = False) -> VaultFault:
@@ -142,6 +143,11 @@ class FakeLeaseJournal:
         """Note it."""
         self.journal.note("journal.leased")
         self.lines.append(("leased", template.name, minted.lease_id))
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """Note it."""
+        self.journal.note("journal.reused")
+        self.lines.append(("reused", template.name, minted.lease_id))
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """Note it."""

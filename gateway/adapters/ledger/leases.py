@@ -52,7 +52,15 @@ class SignedLeaseJournal:
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; see ``core.leasing.LeaseJournal``."""
-        body = {
+        self._submit(self._lease(holder, template, minted, self._lease_body(template, token, minted)))
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """A login serves another call; see ``core.leasing.LeaseJournal``."""
+        body = self._lease_body(template, token, minted) | {"reused": True}
+        self._submit(self._lease(holder, template, minted, body))
+
+    def _lease_body(self, template: Template, token: MintingToken, minted: MintedLogin) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "kind": _kind(template, minted),
             "mark": self._mark("lease", minted.lease_id),
             "provider": str(template.provider),
@@ -64,10 +72,13 @@ class SignedLeaseJournal:
         }
         if minted.serial is not None:
             body["serial"] = identifier(minted.serial)
+        return body
+
+    def _lease(self, holder: Holder, template: Template, minted: MintedLogin, body: Mapping[str, Any]) -> Draft:
         said = {"lease_id": minted.lease_id}
         if template.provider is not Provider.KV:
             said["user"] = minted.login.user
-        self._submit(self._draft(EventType.CREDENTIAL_LEASED, holder, body, said))
+        return self._draft(EventType.CREDENTIAL_LEASED, holder, body, said)
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; see ``core.leasing.LeaseJournal``."""
