@@ -145,7 +145,10 @@ async def test_a_cut_ends_those_that_wait_and_what_comes_back_is_not_kept() -> N
             async def cutting() -> None:
                 cut.append(await leases.revoke(Whose(agent="agent-1")))
 
-            mint.journal.traps["vault.mint"] = lambda: group.start_soon(cutting)
+            def cut_now() -> None:
+                group.start_soon(cutting)
+
+            mint.journal.traps["vault.mint"] = cut_now
             await use(leases)
         assert len(cut) == 1
         assert [held.user for _, held in mint.vault.logins.values()] == [other]
