@@ -164,6 +164,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, stack), _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
+    if leases is not None:
+        record.runs.on_end(leases.run_ended)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
     stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))

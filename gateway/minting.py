@@ -14,13 +14,20 @@ from gateway.core.connector import Connector
 from gateway.core.desk import LiveLease, Ping, Whose
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Template, Vault, VaultFault
+from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Provider, Template, Vault, VaultFault
 from gateway.core.ports import Clock
 from gateway.core.tool import Tool
 from gateway.findings import Finding
-from gateway.settings import GatewaySettings, SettingsError, SqlUpstream, VaultSection
+from gateway.settings import GatewaySettings, SettingsError, SqlUpstream
+from gateway.settings_vault import LeaseSection, VaultSection
 
 _SEE_LOG = "see the gateway's log"
+_MOUNTS = {Provider.DATABASE: "database", Provider.KV: "secret", Provider.PKI: "pki"}
+_TRIED = {
+    Provider.DATABASE: "a login was minted and ended; {} statements were planned with it",
+    Provider.KV: "the value was read and its token ended; the secret itself is static",
+    Provider.PKI: "a certificate was issued and revoked",
+}
 _EXTRA = "pip install 'ostiary[postgres]'"
 
 
@@ -103,7 +110,7 @@ def reach(name: str, connector: Connector, settings: GatewaySettings, leases: Le
 async def trials(
     settings: GatewaySettings, leases: Leases | None, connectors: Mapping[str, Connector], tools: Iterable[Tool]
 ) -> list[Finding]:
-    """Mint one login of each template in use, and plan each of its tools' statements with it; all are ended again."""
+    """Try each template: mint a login and plan its tools' statements with it, or read the value; all is ended again."""
     if leases is None:
         return []
     by_template: dict[str, list[Tool]] = {name: [] for name in settings.leases}
@@ -113,12 +120,12 @@ async def trials(
     return [
         finding
         for template, mine in by_template.items()
-        for finding in await _trial(template, mine, leases, connectors)
+        for finding in await _trial(template, mine, leases, connectors, _tried(settings.leases[template], len(mine)))
     ]
 
 
 async def _trial(
-    template: str, tools: list[Tool], leases: Leases, connectors: Mapping[str, Connector]
+    template: str, tools: list[Tool], leases: Leases, connectors: Mapping[str, Connector], done: str
 ) -> list[Finding]:
     part = f"lease:{template}"
     lasting_s = max((tool.limits.timeout_s for tool in tools), default=0.0)
@@ -131,8 +138,13 @@ async def _trial(
         return [Finding(part, ok=False, text=error.detail, fix=_SEE_LOG)]
     fix = f"grant it to the group role of {template}, or correct the statement"
     bad = [Finding(f"tool:{tool.fqn}", ok=False, text=said, fix=fix) for tool, said in wrong if said is not None]
-    text = f"a login was minted and ended; {len(tools)} statements were planned with it"
-    return [Finding(part, ok=True, text=text), *bad]
+    return [Finding(part, ok=True, text=done), *bad]
+
+
+def _tried(given: LeaseSection, tools: int) -> str:
+    if not given.revoke:
+        return "a certificate was issued; where the role keeps no leases nothing revokes it before its ttl is over"
+    return _TRIED[Provider(given.provider)].format(tools)
 
 
 async def _planned(connector: Connector, login: Login, tool: Tool) -> str | None:
@@ -168,15 +180,23 @@ def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
 
 
 def _templates(settings: GatewaySettings) -> dict[str, Template]:
-    return {
-        name: Template(
-            name=name,
-            mount=given.mount,
-            role=given.role,
-            token_role=given.token_role or given.role,
-            longest_s=given.ttl_s,
-            policy=given.policy,
-            header=given.header,
-        )
-        for name, given in settings.leases.items()
-    }
+    return {name: _template(name, given) for name, given in settings.leases.items()}
+
+
+def _template(name: str, given: LeaseSection) -> Template:
+    provider = Provider(given.provider)
+    return Template(
+        name=name,
+        mount=given.mount or _MOUNTS[provider],
+        role=given.template_role,
+        token_role=given.token_role or given.template_role,
+        longest_s=given.ttl_s,
+        policy=given.policy,
+        header=given.header,
+        provider=provider,
+        member=given.member,
+        prefix=given.prefix,
+        common_name=given.common_name,
+        must_revoke=given.revoke,
+        is_shared=given.scope == "run",
+    )

@@ -13,6 +13,7 @@ from gateway.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, 
 from gateway.settings_identity import IdentitySection
 from gateway.settings_log import LogSection
 from gateway.settings_policy import PolicySection
+from gateway.settings_vault import LeaseSection, VaultSection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 
@@ -158,51 +159,6 @@ class CredentialSection(SecretReference):
     prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
 
 
-class VaultSection(Section):
-    """OpenBao or HashiCorp Vault, where logins are minted. The gateway is let in by AppRole, or by a token."""
-
-    address: str = Field(
-        pattern=f"^({NEAR_OR_TLS}|unix:///)",
-        description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
-    )
-    role_id: str | None = Field(None, min_length=1, description="Role id of the gateway's AppRole.")
-    secret_id: SecretReference | None = Field(None, description="Its secret id.")
-    token: SecretReference | None = Field(None, description="A token instead; somebody else keeps it renewed.")
-    approle_mount: str = Field("approle", pattern=r"^[A-Za-z0-9_/-]+$", description="Where AppRole is mounted.")
-    namespace: str | None = Field(None, description="Namespace of all paths.")
-    ca_certificate: Path | None = Field(None, description="PEM file the vault's certificate is checked against.")
-    timeout_s: float = Field(2.0, gt=0, le=30, description="Longest an answer may take.")
-    connections: int = Field(12, ge=1, le=64, description="Requests at a time.")
-
-    @model_validator(mode="after")
-    def _one_entry(self) -> Self:
-        if (self.role_id is None) != (self.secret_id is None):
-            raise ValueError("role_id and secret_id go together")
-        if (self.role_id is None) == (self.token is None):
-            raise ValueError("set role_id and secret_id, or token")
-        return self
-
-
-class LeaseSection(Section):
-    """A template of logins that are minted for one call each and end with it."""
-
-    mount: str = Field("database", pattern=r"^[A-Za-z0-9_/-]+$", description="Where the database engine is mounted.")
-    role: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its role that logins are minted by.")
-    token_role: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_.-]+$", description="Token role of the minting tokens; none given = `role`."
-    )
-    policy: str | None = Field(
-        None, min_length=1, description="Policy the minting tokens must have, and no other; none given = `token_role`."
-    )
-    scope: Literal["call"] = Field("call", description="How long a login is used.")
-    header: HeaderName | None = Field(
-        None, description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, for one call."
-    )
-    ttl_s: int = Field(
-        120, ge=5, le=86_400, description="Longest life of a login and longest period of a minting token, seconds."
-    )
-
-
 class McpUpstream(Section):
     """An MCP server, by URL or as a child process."""
 
@@ -268,9 +224,13 @@ class HttpUpstream(Section):
     kind: Literal["http"]
     origin: str = Field(pattern=r"^https?://[^/?#@]+$", description="scheme://host[:port]; no path.")
     credential: str | None = Field(
-        None, description="Name of a [credentials.*] section, or of a [leases.*] section with a `header`."
+        None,
+        description="Name of a [credentials.*] section, or of a [leases.*] section with a `header` or of provider pki.",
     )
     allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
+    ca_certificate: Path | None = Field(
+        None, description="PEM file its certificate is checked against, instead of the system's authorities."
+    )
 
 
 class CodeUpstream(Section):
@@ -343,11 +303,14 @@ class GatewaySettings(BaseSettings):
         for name, upstream in self.upstreams.items():
             credential: str | None = getattr(upstream, "credential", None)
             if credential is not None and isinstance(upstream, HttpUpstream) and credential in self.leases:
-                if self.leases[credential].header is None:
+                lease = self.leases[credential]
+                if lease.provider == "pki" and not upstream.origin.startswith("https://"):
+                    raise ValueError(f"upstreams.{name}.origin: a client certificate needs https://")
+                if lease.provider != "pki" and lease.header is None:
                     raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
                 if not re.match(NEAR_OR_TLS, upstream.origin):
                     raise ValueError(
-                        f"upstreams.{name}.origin: a minted login goes over https://, or http:// on loopback"
+                        f"upstreams.{name}.origin: a leased credential goes over https://, or http:// on loopback"
                     )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
@@ -370,6 +333,19 @@ class GatewaySettings(BaseSettings):
             missing = [lease for lease in self.leases_of(name) if lease not in self.leases]
             if missing:
                 raise ValueError(f"upstreams.{name}: no [leases.{missing[0]}]")
+        return self
+
+    @model_validator(mode="after")
+    def _leases_fit_databases(self) -> Self:
+        for name, upstream in self.upstreams.items():
+            if not isinstance(upstream, SqlUpstream):
+                continue
+            static = [lease for lease in upstream.leases if self.leases[lease].provider != "database"]
+            if static:
+                raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, which database mints")
+            write = upstream.write_lease
+            if write is not None and self.leases[write].scope != "call":
+                raise ValueError(f"leases.{write}.scope: upstreams.{name} writes with it, so it must be call")
         return self
 
     def leases_of(self, upstream: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -177,7 +178,11 @@ def _declared(name: str, upstream: SqlUpstream | HttpUpstream) -> Any:
     if isinstance(upstream, SqlUpstream):
         return minting.postgres(name, upstream) if upstream.database is None else SqliteConnector(upstream.database)
     try:
-        return HttpApi(upstream.origin, HttpApiOptions(allow_networks=upstream.allow_networks))
+        fresh = partial(ssl.create_default_context, cafile=upstream.ca_certificate)
+        tls = None if upstream.ca_certificate is None else fresh()
+        return HttpApi(upstream.origin, HttpApiOptions(upstream.allow_networks, tls=tls, fresh_tls=fresh))
+    except OSError:  # an error of TLS is one
+        raise SettingsError([f"upstreams.{name}.ca_certificate: it cannot be read"]) from None
     except ValueError as error:
         raise SettingsError([f"upstreams.{name}: {error}"]) from None
 

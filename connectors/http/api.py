@@ -3,8 +3,8 @@
 import asyncio
 import re
 import ssl
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from yarl import URL
 from connectors.http.answer import answer
 from connectors.http.binding import Request, Route, request, route
 from connectors.http.dialling import AddressRefused, GuardedResolver, origin
+from connectors.http.presenting import presenting
 from gateway.core import netguard
 from gateway.core.call import Lease, Raw
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, Unavailable
@@ -44,19 +45,22 @@ class HttpApiOptions:
         connect_timeout_s: longest name resolution, and longest connecting, each.
         resolver: resolves host names and is closed with the connector; None = the system's.
         tls: how certificates are checked; None = the system's trust store.
+        fresh_tls: makes the context of a call that presents a client certificate of its own.
     """
 
     allow_networks: tuple[str, ...] = ()
     connect_timeout_s: float = 5.0
     resolver: AbstractResolver | None = None
     tls: ssl.SSLContext | None = None
+    fresh_tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
 
 
 class HttpApi:
     """Carries out declared requests at one origin. An async context manager.
 
     Reads share kept-open connections; everything else goes over a fresh one, as a connection the upstream has just
-    closed cannot be told from one it took the request from. Nothing is ever sent twice and no redirect is followed.
+    closed cannot be told from one it took the request from, and so does a call with a client certificate. Nothing is
+    ever sent twice and no redirect is followed.
     Failure mode: see ``core.connector.Connector`` and ``connectors.http.answer``.
     """
 
@@ -102,14 +106,16 @@ class HttpApi:
         fields = _fields(lease, found, made)
         if self._refused is not None:
             raise _address_refused(self._refused)
-        session = self._sessions[tool.effect is EffectClass.READ]
         target = URL(self._origin.text + made.target, encoded=True)
         connecting = min(self._options.connect_timeout_s, lease.intent.timeout_s / 2)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connecting)
         try:
-            async with session.request(
-                found.method, target, data=made.body, headers=fields, allow_redirects=False, timeout=timeout
-            ) as response:
+            async with (
+                self._session_of(lease) as session,
+                session.request(
+                    found.method, target, data=made.body, headers=fields, allow_redirects=False, timeout=timeout
+                ) as response,
+            ):
                 return await answer(lease, found, response)
         except (aiohttp.ClientError, OSError):
             raise OutcomeUnknown("the connection was lost before the answer was complete", cause_code="lost") from None
@@ -153,10 +159,24 @@ class HttpApi:
         inner = self._options.resolver or aiohttp.ThreadedResolver()
         return GuardedResolver(inner, self._guard, self._options.connect_timeout_s)
 
-    def _session(self, *, keep_open: bool) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _session_of(self, lease: Lease) -> AsyncIterator[aiohttp.ClientSession]:
+        login = lease.login
+        if login is None or login.chain is None:
+            yield self._sessions[lease.intent.tool.effect is EffectClass.READ]
+            return
+        # Whoever presents a certificate is whom it names for as long as the connection lasts: it serves this call only,
+        # and no session of TLS is resumed.
+        if not self._origin.text.startswith("https://"):
+            raise NotSent("a client certificate needs https://", cause_code="tls")
+        tls = await asyncio.to_thread(presenting, self._options.fresh_tls, login)
+        async with self._session(keep_open=False, tls=tls) as session:
+            yield session
+
+    def _session(self, *, keep_open: bool, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
         kept: dict[str, Any] = {"keepalive_timeout": _KEEP_OPEN_S} if keep_open else {"force_close": True}
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver(), ssl=self._options.tls or True, ttl_dns_cache=_DNS_CACHE_S, **kept
+            resolver=self._resolver(), ssl=tls or self._options.tls or True, ttl_dns_cache=_DNS_CACHE_S, **kept
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -106,11 +106,35 @@ def requests(templates: Sequence[Template], keeper: Keeper, entry: Entry) -> lis
         Request("databases", f"sys/mounts/{MOUNT}", {"type": "database"}),
         Request("connection", f"{MOUNT}/config/ostiary", connection),
         *(request for template in templates for request in _template(template, keeper, entry.period_s)),
+        *way_in(gateway_policy(templates), entry),
+    ]
+
+
+def way_in(policy: str, entry: Entry) -> list[Request]:
+    """The gateway's AppRole, and what it may do."""
+    return [
         Request("approle", "sys/auth/approle", {"type": "approle"}),
-        Request("gateway-policy", "sys/policies/acl/ostiary-gateway", {"policy": gateway_policy(templates)}),
+        Request("gateway-policy", "sys/policies/acl/ostiary-gateway", {"policy": policy}),
         Request("gateway", "auth/approle/role/ostiary", _approle(entry)),
         Request("gateway-id", "auth/approle/role/ostiary/role-id", {"role_id": entry.role_id}),
         Request("gateway-key", "auth/approle/role/ostiary/custom-secret-id", {"secret_id": entry.secret_id}),
+    ]
+
+
+def tokens(name: str, policy: str, period_s: int) -> list[Request]:
+    """The policy ``name``, and the token role of that name whose tokens have it and no other."""
+    role = {
+        "allowed_policies": [name],
+        "token_no_default_policy": True,
+        "orphan": True,
+        "token_type": "service",
+        "token_period": f"{period_s}s",
+        "token_explicit_max_ttl": "1h",
+        "renewable": True,
+    }
+    return [
+        Request(f"policy-{name}", f"sys/policies/acl/{name}", {"policy": policy}),
+        Request(f"tokens-{name}", f"auth/token/roles/{name}", role),
     ]
 
 
@@ -144,19 +168,9 @@ def _template(template: Template, keeper: Keeper, period_s: int) -> list[Request
         "default_ttl": f"{template.ttl_s}s",
         "max_ttl": f"{template.ttl_s}s",
     }
-    tokens = {
-        "allowed_policies": [template.name],
-        "token_no_default_policy": True,
-        "orphan": True,
-        "token_type": "service",
-        "token_period": f"{period_s}s",
-        "token_explicit_max_ttl": "1h",
-        "renewable": True,
-    }
     return [
         Request(f"role-{template.name}", f"{MOUNT}/roles/{template.name}", role),
-        Request(f"policy-{template.name}", f"sys/policies/acl/{template.name}", {"policy": template_policy(template)}),
-        Request(f"tokens-{template.name}", f"auth/token/roles/{template.name}", tokens),
+        *tokens(template.name, template_policy(template), period_s),
     ]
 
 

@@ -265,10 +265,16 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user of an upstream that exists for one call; the password is known to the redactor."""
+    """A user of an upstream that exists for one call; the password is known to the redactor.
+
+    Attributes:
+        chain: where the user is a client certificate: it and its issuers in PEM; then the password is its private key,
+            PKCS 8 in base64, and the user its common name. None = there is no certificate.
+    """
 
     user: str
     password: str = field(repr=False)
+    chain: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

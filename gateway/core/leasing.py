@@ -45,18 +45,33 @@ class VaultFault(Unavailable):
         self.undone = undone
 
 
+class Provider(StrEnum):
+    """What a template's credentials are."""
+
+    DATABASE = "database"
+    KV = "kv"
+    PKI = "pki"
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """One kind of minted credential; nobody can use a template for more than its own role.
 
     Attributes:
         name: as tools and upstreams name it.
-        mount: where the vault has its database engine.
-        role: database role that logins are minted by.
+        mount: where the vault has its engine.
+        role: role that logins or certificates are minted by; of kv: path of the secret.
         token_role: token role that minting tokens are made by.
         longest_s: a login or token that would outlive the gateway by more is refused.
         policy: the one policy of its minting tokens; None = it is named like the token role.
-        header: header field that an HTTP upstream gets the login in, as ``user:password``; None = it gets none.
+        header: header field that an HTTP upstream gets the login in, as ``user:password``, or the value read from kv;
+            None = it gets none.
+        provider: the kind of engine. A secret of kv is static: one call's reading of it ends, the secret goes on.
+        member: of kv: which member of the secret.
+        prefix: of kv: what stands before the value in the header field.
+        common_name: of pki: the name certificates are issued for.
+        must_revoke: of pki: a certificate that nothing could revoke after its call is not used.
+        is_shared: a login may serve several reads of one tool in one run, one after the other.
     """
 
     name: str
@@ -66,6 +81,17 @@ class Template:
     longest_s: int
     policy: str | None = None
     header: str | None = None
+    provider: Provider = Provider.DATABASE
+    member: str | None = None
+    prefix: str = ""
+    common_name: str | None = None
+    must_revoke: bool = True
+    is_shared: bool = False
+
+    @property
+    def is_single(self) -> bool:
+        """Whether each call needs a token of its own, as there is no lease that could be ended apart from it."""
+        return self.provider is Provider.KV or not self.must_revoke
 
     @property
     def token_policy(self) -> str:
@@ -92,19 +118,23 @@ class MintingToken:
 
 @dataclass(frozen=True, slots=True)
 class MintedLogin:
-    """A database user that exists because one call needs it.
+    """A database user or certificate that exists because one call needs it, or a value that was read for one call.
 
     Attributes:
-        lease_id: ends it; no secret.
-        login: user and password.
-        ttl_s: it ends by itself after so long.
+        lease_id: ends it; no secret. Where there is no lease it is a name only.
+        login: user and password; of a value the user is empty.
+        ttl_s: it ends by itself after so long; of a value: the token it was read with.
         request_id: the vault's own id of the request.
+        accessor: where the vault keeps no lease: the token it alone was minted with; None = there is a lease.
+        serial: of a certificate, as the vault writes it.
     """
 
     lease_id: str
     login: Login
     ttl_s: int
     request_id: str
+    accessor: str | None = None
+    serial: str | None = None
 
 
 class Vault(Protocol):
@@ -120,7 +150,7 @@ class Vault(Protocol):
         """End a token, and the vault its logins with it, at once but by itself; one that has ended already is fine."""
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
-        """A new login."""
+        """A new login, or the value as it is now."""
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login. ``wait``: return when its user is gone; otherwise the vault goes on by itself."""
@@ -155,6 +185,8 @@ class Holder:
     agent: str | None = None
     user: str | None = None
     tool: str | None = None
+    issuer: str | None = None
+    delegation: tuple[str, ...] = ()
 
 
 class LeaseJournal(Protocol):
@@ -169,6 +201,9 @@ class LeaseJournal(Protocol):
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; handed to the log, which keeps the order: it is durable before the call's ending is."""
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """A login minted for another call of the same run serves this one, too; handed to the log in the same way."""
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; it will be."""
@@ -212,4 +247,6 @@ def holder_of(intent: Intent) -> Holder:
         agent=caller.principal.agent,
         user=caller.principal.user,
         tool=intent.tool.fqn,
+        issuer=caller.principal.issuer,
+        delegation=caller.principal.delegation,
     )

@@ -12,10 +12,11 @@ from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
-from gateway.core.leasing import Holder, MintedLogin, MintingToken, holder_of
+from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template, holder_of
 from tests.clock import StepClock
-from tests.fakes.leases import READ, WRITE
+from tests.fakes.leases import KEY, READ, WRITE
 from tests.ledgers import Books, Walk, check, content, open_books
+from tests.log_schema import conforming
 
 TOKEN = MintingToken("accessor-1", "s.secret-token", 30, "request-1")
 MINTED = MintedLogin("database/creds/erp-read/abc", Login("v-erp-read-1", "Passw0rdOfLogin"), 60, "request-2")
@@ -74,6 +75,50 @@ async def test_records_stand_between_intent_and_ending_and_hold_no_secret(tmp_pa
     everything = content(tmp_path)
     for secret in (MINTED.login.password, TOKEN.secret, MINTED.lease_id):
         assert secret.encode() not in everything
+
+
+async def test_the_reading_of_a_static_secret_is_called_so(tmp_path: Path) -> None:
+    """Kind read, provider kv: its end says nothing about the secret; no user is sealed, and the value is nowhere."""
+    value = MintedLogin("secret/data/erp/api@accessor-1", Login("", "ak-0123456789"), 30, "request-2", "accessor-1")
+    async with open_journal(tmp_path) as (books, journal):
+
+        async def act(intent: Intent) -> None:
+            holder = holder_of(intent)
+            await journal.opened(Holder(holder.run_id), KEY, TOKEN)
+            journal.leased(holder, KEY, TOKEN, value)
+            journal.pending(holder, KEY, value, "vault_slow")
+            journal.revoked(holder, KEY, value, "reconciled")
+
+        await Walk(books, act=act).go()
+        token, *ours = [conforming(one) for one in books.records() if one["type"].startswith("credential.")]
+        assert (token["body"]["kind"], token["body"]["provider"]) == ("token", "kv")
+        assert [one["body"]["kind"] for one in ours] == ["read"] * 3
+        assert (ours[0]["body"]["provider"], ours[0]["body"]["role"]) == ("kv", "erp/api")
+        assert ours[0]["body"]["token"] == token["body"]["mark"]
+        assert await books.reader.payload(ours[0]["call_id"], "lease") == {"lease_id": value.lease_id}
+        assert books.verify().ok
+    assert value.login.password.encode() not in content(tmp_path)
+
+
+@pytest.mark.parametrize(("accessor", "kind"), [(None, "certificate"), ("accessor-1", "unrevocable")])
+async def test_a_certificate_has_its_serial_number_in_the_leaf(tmp_path: Path, accessor: str | None, kind: str) -> None:
+    """And one that nothing revokes is called so; the key is nowhere."""
+    login = Login("gateway.example.org", "bm8ga2V5IGF0IGFsbA", "the chain")
+    minted = MintedLogin("pki/issue/client/abc", login, 60, "request-2", accessor, "39:dd:2e")
+    template = Template("cert", "pki", "client", "client", 120, provider=Provider.PKI)
+    async with open_journal(tmp_path) as (books, journal):
+
+        async def act(intent: Intent) -> None:
+            holder = holder_of(intent)
+            await journal.opened(Holder(holder.run_id), template, TOKEN)
+            journal.leased(holder, template, TOKEN, minted)
+            journal.revoked(holder, template, minted, "ended")
+
+        await Walk(books, act=act).go()
+        _, leased, revoked = [conforming(one) for one in books.records() if one["type"].startswith("credential.")]
+        assert (leased["body"]["kind"], revoked["body"]["kind"], leased["body"]["serial"]) == (kind, kind, "39:dd:2e")
+        assert books.verify().ok
+    assert login.password.encode() not in content(tmp_path)
 
 
 async def test_the_next_process_finds_what_was_left_open(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.adapters.credentials.leases import LeaseParts, Leases
 from gateway.core.call import Login
@@ -12,6 +12,7 @@ from gateway.core.leasing import (
     Leftover,
     MintedLogin,
     MintingToken,
+    Provider,
     Template,
     VaultCause,
     VaultFault,
@@ -21,6 +22,19 @@ from tests.fakes.journal import Journal
 
 READ = Template("erp-read", "database", "erp-read", "erp-read", 120)
 WRITE = Template("erp-write", "database", "erp-write", "erp-write", 120)
+KEY = Template(
+    "api-key",
+    "secret",
+    "erp/api",
+    "api-key",
+    120,
+    header="Authorization",
+    provider=Provider.KV,
+    member="key",
+    prefix="Bearer ",
+)
+SHARED = replace(READ, name="erp-shared", is_shared=True)
+TEMPLATES = {template.name: template for template in (READ, WRITE, KEY, SHARED)}
 
 
 def fault(cause: VaultCause, *, undone: bool = False) -> VaultFault:
@@ -36,6 +50,7 @@ class FakeVault:
         tokens: the template of each live token, by accessor.
         logins: the accessor and login of each live lease, by lease id.
         ttl_s: how long logins last.
+        value: what the one secret of kv holds.
         keeps: whether a revoked login stays, as where the database behind the vault is down.
         stuck: accessors and lease ids that cannot be ended, whatever else can.
     """
@@ -48,13 +63,14 @@ class FakeVault:
     ttl_s: int = 60
     keeps: bool = False
     password: str | None = None
+    value: str = "ak-0123456789abcdef"
     stuck: set[str] = field(default_factory=set)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def open_token(self, template: Template) -> MintingToken:
         """A token that can mint by this template."""
         await self.journal.reach("vault.open_token")
-        if template.name not in {READ.name, WRITE.name}:
+        if template.name not in TEMPLATES:
             raise fault(VaultCause.DENIED)
         number = next(self._numbers)
         self.tokens[f"accessor-{number}"] = template.name
@@ -81,6 +97,10 @@ class FakeVault:
         if self.tokens.get(token.accessor) != template.name:
             raise fault(VaultCause.DENIED)
         number = next(self._numbers)
+        if template.provider is Provider.KV:
+            await self.journal.reach("vault.minted")
+            lease_id = f"{template.mount}/data/{template.role}@{token.accessor}"
+            return MintedLogin(lease_id, Login("", self.value), self.period_s, f"request-{number}", token.accessor)
         login = Login(f"v-{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
         lease_id = f"{template.mount}/creds/{template.role}/{number}"
         self.logins[lease_id] = (token.accessor, login)
@@ -123,6 +143,11 @@ class FakeLeaseJournal:
         """Note it."""
         self.journal.note("journal.leased")
         self.lines.append(("leased", template.name, minted.lease_id))
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """Note it."""
+        self.journal.note("journal.reused")
+        self.lines.append(("reused", template.name, minted.lease_id))
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """Note it."""
@@ -182,7 +207,7 @@ class Mint:
     def leases(self) -> Leases:
         """The leases; to be entered."""
         parts = LeaseParts(self.vault, self.lines, self.known, self.clock, self.meter)
-        return Leases({READ.name: READ, WRITE.name: WRITE}, parts)
+        return Leases(TEMPLATES, parts)
 
     def knows(self, value: str) -> bool:
         """Whether the redactor would take it out."""

@@ -15,6 +15,10 @@ VAULT = '[vault]\naddress = "https://vault.example.org"\nrole_id = "r"\nsecret_i
 LEASE = '[leases.read]\nrole = "reader"\n'
 URL = 'url = "postgresql://db.example.org/erp"\n'
 API = VAULT + LEASE + 'header = "X-Login"\n[upstreams.api]\nkind = "http"\ncredential = "read"\norigin = '
+KV = '[leases.key]\nprovider = "kv"\npath = "erp/api"\nmember = "key"\ntoken_role = "key"\nheader = "X-Key"\n'
+KV_API = VAULT + KV + '[upstreams.api]\nkind = "http"\ncredential = "key"\norigin = "https://api.example.org"\n'
+PKI = '[leases.cert]\nprovider = "pki"\nrole = "client"\ncommon_name = "gateway.example.org"\n'
+PKI_API = KV_API.replace(KV, PKI).replace('"key"', '"cert"')
 UPSTREAM = f'[upstreams.erp]\nkind = "sql"\n{URL}read_lease = "read"\n'
 
 
@@ -40,7 +44,14 @@ def load(folder: Path, text: str) -> str:
         ('[vault]\naddress = "https://v"\ntoken = { file = "token" }\n', ""),
         ('[vault]\naddress = "https://v"\n', "or token"),
         (LEASE, "no [vault] section"),
-        (VAULT + LEASE + 'scope = "run"\n', "leases.read.scope"),
+        (VAULT + LEASE + 'scope = "run"\n' + UPSTREAM, ""),
+        (VAULT + LEASE + 'scope = "session"\n', "leases.read.scope"),
+        (VAULT + KV + 'scope = "run"\n', "scope: run is for logins of provider database"),
+        (VAULT + PKI + 'scope = "run"\n', "scope: run is for logins of provider database"),
+        (
+            VAULT + LEASE + 'scope = "run"\n' + UPSTREAM.replace("read_lease", "write_lease"),
+            "leases.read.scope: upstreams.erp writes with it",
+        ),
         (VAULT + LEASE + '[credentials.read]\nenv = "X"\n', "a credential has this name"),
         (VAULT + UPSTREAM, "no [leases.read]"),
         (VAULT + LEASE + UPSTREAM + 'database = "x.db"\n', "exactly one of database and url"),
@@ -50,10 +61,35 @@ def load(folder: Path, text: str) -> str:
         (API + '"https://api.example.org"', ""),
         (API + '"http://127.0.0.1:8080"', ""),
         (API + '"http://[::1]"', ""),
-        (API + '"http://api.example.org"', "upstreams.api.origin: a minted login goes over https"),
-        (API + '"http://127.0.0.1.example.org"', "upstreams.api.origin: a minted login goes over https"),
+        (API + '"http://api.example.org"', "upstreams.api.origin: a leased credential goes over https"),
+        (API + '"http://127.0.0.1.example.org"', "upstreams.api.origin: a leased credential goes over https"),
         (API.replace("X-Login", "Host") + '"https://api.example.org"', "leases.read.header"),
         (VAULT + LEASE + 'policy = ""\n', "leases.read.policy"),
+        (KV_API, ""),
+        (KV_API.replace("https://api", "http://api"), "upstreams.api.origin: a leased credential goes over https"),
+        (KV_API + 'read = "x"\n', "upstreams.api"),
+        (VAULT + KV + 'role = "x"\n', "role: provider kv has none"),
+        (VAULT + KV + 'prefix = "Bearer "\n', ""),
+        (VAULT + KV + 'prefix = "a\\r\\nb"\n', "leases.key.prefix"),
+        (VAULT + KV.replace('member = "key"\n', ""), "member: provider kv needs it"),
+        (VAULT + KV.replace('path = "erp/api"\n', ""), "path: provider kv needs it"),
+        (VAULT + KV.replace('token_role = "key"\n', ""), "token_role: provider kv needs it"),
+        (VAULT + KV.replace('header = "X-Key"\n', ""), "header: provider kv needs it"),
+        (VAULT + KV.replace("erp/api", "erp/../api"), "leases.key.path"),
+        (VAULT + KV.replace("erp/api", "/erp"), "leases.key.path"),
+        (VAULT + LEASE + 'member = "x"\n', "member: provider database has none"),
+        (VAULT + LEASE.replace('role = "reader"\n', ""), "role: provider database needs it"),
+        (PKI_API, ""),
+        (PKI_API + 'ca_certificate = "ca.pem"\n', ""),
+        (PKI_API.replace("https://api", "http://127.0.0.1"), "upstreams.api.origin"),
+        (PKI_API.replace("https://api.example.org", "http://127.0.0.1"), "a client certificate needs https"),
+        (VAULT + PKI + "revoke = false\n", ""),
+        (VAULT + KV + "revoke = false\n", "revoke: provider pki only"),
+        (VAULT + PKI + 'header = "X-Key"\n', "header: provider pki has none"),
+        (VAULT + PKI.replace('common_name = "gateway.example.org"\n', ""), "common_name: provider pki needs it"),
+        (VAULT + LEASE + 'common_name = "a"\n', "common_name: provider database has none"),
+        (VAULT + PKI + UPSTREAM.replace('"read"', '"cert"'), "leases.cert: upstreams.erp needs users"),
+        (VAULT + KV + UPSTREAM.replace('"read"', '"key"'), "leases.key: upstreams.erp needs users"),
     ],
 )
 def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, words: str) -> None:

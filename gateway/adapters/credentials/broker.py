@@ -7,6 +7,7 @@ from gateway.adapters.credentials.leases import Leases
 from gateway.adapters.credentials.static import StaticCredentials
 from gateway.core.call import Intent, Lease
 from gateway.core.leasing import holder_of
+from gateway.core.tool import EffectClass
 
 
 class CredentialBroker:
@@ -32,8 +33,10 @@ class CredentialBroker:
         if name is None or self._leases is None or name not in self._leases:
             yield Lease(intent, self._static.headers(name))
             return
-        async with self._leases.login(name, holder_of(intent), intent.timeout_s) as login:
-            yield Lease(intent, self._leases.headers(name, login), login)
+        # Only a read may get a login that another call of its run has had.
+        reads = intent.tool.effect is EffectClass.READ
+        async with self._leases.login(name, holder_of(intent), intent.timeout_s, reads=reads) as login:
+            yield Lease(intent, *self._leases.injected(name, login))
 
     async def ping(self) -> None:
         """All static credentials can be read. The vault is the business of the upstreams that need it.

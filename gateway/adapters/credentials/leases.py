@@ -8,12 +8,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from anyio import CancelScope
 
+from gateway.adapters.credentials.ending import end, exists
+from gateway.adapters.credentials.lending import Lending
+from gateway.adapters.credentials.pool import Key, Pool, key_of
 from gateway.adapters.credentials.reconciler import Reconciler
 from gateway.adapters.credentials.sweeper import Sweeper
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
@@ -26,6 +29,7 @@ from gateway.core.leasing import (
     LeaseJournal,
     LeaseMeter,
     MintedLogin,
+    Provider,
     Template,
     Vault,
     VaultCause,
@@ -36,6 +40,13 @@ from gateway.core.needles import TooManySecrets, UnfitSecret
 from gateway.core.ports import Clock
 
 _CUT_AGAIN_S = 0.5
+# A login that is used again must outlive its call by this.
+_MARGIN_S = 1.0
+_PASSWORDS = {
+    Provider.DATABASE: "give the database connection of the vault a password policy of 20 or more letters and digits",
+    Provider.KV: "put a value of 8 to 16,384 characters there",
+    Provider.PKI: "let the role make keys of another type",
+}
 _LOG = logging.getLogger("ostiary.credentials")
 T = TypeVar("T")
 
@@ -53,13 +64,23 @@ class LeaseParts:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A login in use."""
+    """A login in use, or kept for the next read of its run.
+
+    Attributes:
+        ends_at: when it ends by itself, monotonic.
+    """
 
     holder: Holder
     template: Template
     token: HeldToken
     minted: MintedLogin
     since_us: int
+    ends_at: float
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether its token gets no new users."""
+        return self.token.is_retired
 
     @property
     def shown(self) -> LiveLease:
@@ -88,11 +109,14 @@ class Leases:
         self._templates = dict(templates)
         self._parts = parts
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
-        self._reconciler = Reconciler(parts.vault, parts.journal, parts.known, self._count)
+        self._lending = Lending(parts.known)
+        self._reconciler = Reconciler(parts.vault, parts.journal, self._lending, self._count)
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
         self._minting = 0
+        self._pool: Pool[Held] = Pool(self._end_later)
+        self._cuts = 0
 
     def __contains__(self, name: object) -> bool:
         return name in self._templates
@@ -107,6 +131,9 @@ class Leases:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with CancelScope(shield=True):
+            self._cuts += 1
+            for held in self._pool.drain(lambda _: True):
+                self._end_later(held)
             self._sweeper.stop()
             self._reconciler.stop()
             self._tokens.stop()
@@ -117,29 +144,40 @@ class Leases:
             await self._reconciler.settle()
 
     @asynccontextmanager
-    async def login(self, name: str, holder: Holder, lasting_s: float) -> AsyncIterator[Login]:
-        """A login of the template ``name``, ended on every exit, that lives at least ``lasting_s`` seconds.
+    async def login(self, name: str, holder: Holder, lasting_s: float, *, reads: bool = False) -> AsyncIterator[Login]:
+        """A login of the template ``name``, that lives at least ``lasting_s`` seconds; ended on every exit.
+
+        ``reads``: the call only reads, so that a login of scope ``run`` may be one of an earlier read of the same tool
+        for the same persons in the same run, and is kept for the next, where the call went well.
 
         Raises:
             Unavailable: there is none, and none was used.
         """
-        template = self._templates[name]
-        minting = self._start(self._minted(template, holder, lasting_s))
+        template, cuts = self._templates[name], self._cuts
+        key = key_of(template, holder) if reads else None
+        minting = self._start(self._found(key, template, holder, lasting_s))
         try:
             held = await asyncio.shield(minting)
         except asyncio.CancelledError:
             minting.add_done_callback(self._give_up)
             raise
+        is_kept = False
         try:
             yield held.minted.login
+            # Whatever was cut meanwhile may have meant this call, whose login was not there yet.
+            is_kept = key is not None and cuts == self._cuts and self._pool.put(key, held)
         finally:
-            with CancelScope(shield=True):
-                await asyncio.shield(self._start(self._given_back(held)))
+            if not is_kept:
+                with CancelScope(shield=True):
+                    await asyncio.shield(self._start(self._given_back(held)))
 
-    def headers(self, name: str, login: Login) -> dict[str, str]:
-        """What an HTTP upstream gets of a login of the template ``name``."""
-        header = self._templates[name].header
-        return {} if header is None else {header: f"{login.user}:{login.password}"}
+    def injected(self, name: str, login: Login) -> tuple[dict[str, str], Login | None]:
+        """What the call gets of a login of the template ``name``: header fields, and the user that was minted."""
+        template = self._templates[name]
+        if template.provider is Provider.KV:
+            assert template.header is not None  # the settings say so
+            return {template.header: template.prefix + login.password}, None
+        return {} if template.header is None else {template.header: f"{login.user}:{login.password}"}, login
 
     def live(self) -> tuple[LiveLease, ...]:
         """Those in use; see ``core.desk.LeaseDesk``."""
@@ -147,27 +185,57 @@ class Leases:
 
     async def revoke(self, whose: Whose) -> tuple[int, int]:
         """End those that are meant; see ``core.desk.LeaseDesk``."""
+        self._cuts += 1
+        kept = self._pool.drain(lambda held: whose.covers(held.shown))
+        idle = {held.minted.lease_id for held in kept}
         meant = [held for held in self._in_use.values() if whose.covers(held.shown)]
-        ended = await asyncio.gather(*(self._start(self._cut(held)) for held in meant))
+        ended = await asyncio.gather(
+            *(
+                self._start(self._given_back(held) if held.minted.lease_id in idle else self._cut(held))
+                for held in meant
+            )
+        )
         return sum(ended), len(ended) - sum(ended)
+
+    def run_ended(self, run_id: str) -> None:
+        """Nothing of this run is kept any more; what a call still uses ends with the call."""
+        for held in self._pool.close(run_id):
+            self._end_later(held)
+
+    def _end_later(self, held: Held) -> None:
+        self._start(self._given_back(held))
+
+    async def _found(self, key: Key | None, template: Template, holder: Holder, lasting_s: float) -> Held:
+        until = self._parts.clock.monotonic() + lasting_s + _MARGIN_S
+        kept = None if key is None else self._pool.take(key, template, until)
+        if kept is None:
+            return await self._minted(template, holder, lasting_s)
+        held = self._in_use[kept.minted.lease_id] = replace(kept, holder=holder)
+        try:
+            self._parts.journal.reused(holder, template, held.token.token, held.minted)
+        except BaseException:
+            await self._given_back(held)
+            raise
+        return held
 
     async def _cut(self, held: Held) -> bool:
         # The call goes on until its upstream throws it out; when it ends, the login is looked for once more.
         held.token.retire()
         try:
-            await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+            await end(self._parts.vault, held.minted, wait=True)
         except Unavailable as error:
             _LOG.warning("a credential of %s cannot be revoked yet: %s", held.template.name, error.cause_code)
             self._start(self._keep_cutting(held))
             return False
-        return True
+        # What has no lease cannot be taken back from the call that has it: it has not ended before the call has.
+        return held.minted.accessor is None
 
     async def _keep_cutting(self, held: Held) -> None:
         # Only while its call lasts: from then on it is ended as every login is.
         while held.minted.lease_id in self._in_use:
             await asyncio.sleep(_CUT_AGAIN_S)
             with suppress(Unavailable):
-                await self._parts.vault.revoke_login(held.minted.lease_id, wait=True)
+                await end(self._parts.vault, held.minted, wait=True)
                 return
 
     async def ping(self, name: str) -> None:
@@ -201,7 +269,7 @@ class Leases:
         return held
 
     async def _mint(self, template: Template, holder: Holder) -> Held:
-        token = await self._tokens.hold(template, holder)
+        token, since = await self._tokens.hold(template, holder), self._parts.clock.monotonic()
         self._minting += 1
         try:
             if self._parts.known.room < self._minting:
@@ -215,7 +283,8 @@ class Leases:
             raise
         finally:
             self._minting -= 1
-        held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, self._parts.clock.now_us())
+        now_us, ends_at = self._parts.clock.now_us(), since + minted.ttl_s
+        held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, now_us, ends_at)
         self._count()
         return held
 
@@ -223,26 +292,29 @@ class Leases:
         minted, template = held.minted, held.template
         try:
             # Before the value leaves this module, so that whatever shows it is redacted.
-            self._parts.known.lend(minted.login.password)
+            self._lending.lend(minted.login.password, minted.lease_id)
         except TooManySecrets:  # tokens came in between
             raise crowded() from None
         except UnfitSecret as error:
-            fix = "give the database connection of the vault a password policy of 20 or more letters and digits"
             detail = f"the password cannot be kept out of outputs: {error}"
-            raise VaultFault(VaultCause.UNFIT, detail, fix=fix) from None
+            raise VaultFault(VaultCause.UNFIT, detail, fix=_PASSWORDS[template.provider]) from None
+        if template.provider is Provider.KV:
+            return  # what was read does not end, whatever becomes of its token
         if not lasting_s <= minted.ttl_s <= template.longest_s:
+            which = "max_ttl" if template.provider is Provider.PKI else "default_ttl"
             fix = (
-                f"{template.mount}/roles/{template.role}: default_ttl must be between {lasting_s:.0f} s (the tool's "
+                f"{template.mount}/roles/{template.role}: {which} must be between {lasting_s:.0f} s (the tool's "
                 f"timeout) and {template.longest_s} s (ttl_s of [leases.{template.name}])"
             )
-            detail = f"logins of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
+            detail = f"credentials of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
             raise VaultFault(VaultCause.UNFIT, detail, fix=fix)
 
-    async def _given_back(self, held: Held) -> None:
+    async def _given_back(self, held: Held) -> bool:
+        # Whether the vault says that it is gone.
         parts, minted = self._parts, held.minted
         try:
-            await parts.vault.revoke_login(minted.lease_id, wait=True)
-            if await parts.vault.login_exists(minted.lease_id):
+            await end(parts.vault, minted, wait=True)
+            if minted.accessor is None and await exists(parts.vault, minted):
                 raise VaultFault(VaultCause.FAILED, "the vault still has the lease", fix="see the vault's log")
         # Whatever it is: the call was made, and its answer is not lost over this.
         except Exception as error:  # noqa: BLE001
@@ -252,9 +324,11 @@ class Leases:
             held.token.retire()
             self._reconciler.take(held.holder, held.template, minted)
             _LOG.warning("a credential of %s could not be ended with its call: %s", held.template.name, cause)
+            return False
         else:
-            parts.known.retire(minted.login.password)
+            self._lending.retire(minted.login.password, minted.lease_id)
             parts.journal.revoked(held.holder, held.template, minted, "ended")
+            return True
         finally:
             del self._in_use[minted.lease_id]
             self._count()

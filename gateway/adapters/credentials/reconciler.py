@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.adapters.credentials.ending import end, exists
+from gateway.adapters.credentials.lending import Lending
 from gateway.core.errors import Unavailable
-from gateway.core.known import KnownValues
 from gateway.core.leasing import Holder, LeaseJournal, MintedLogin, Template, Vault
 
 _LOG = logging.getLogger("ostiary.credentials")
@@ -30,7 +31,7 @@ class Reconciler:
 
     vault: Vault
     journal: LeaseJournal
-    known: KnownValues
+    known: Lending
     changed: Callable[[], None]
     _pending: list[_Pending] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,7 +80,7 @@ class Reconciler:
 
     async def _is_left(self, pending: _Pending) -> bool:
         try:
-            if await self.vault.login_exists(pending.minted.lease_id):
+            if await exists(self.vault, pending.minted):
                 return True
         except Unavailable:
             return False  # left to its token's period and to the next start, which ends it by the journal
@@ -100,14 +101,14 @@ class Reconciler:
     async def _try(self, pending: _Pending) -> None:
         if not pending.is_asked:
             # Not waiting for it: the vault takes it over and tries for itself.
-            await self.vault.revoke_login(pending.minted.lease_id, wait=False)
+            await end(self.vault, pending.minted, wait=False)
             pending.is_asked = True
-        if not await self.vault.login_exists(pending.minted.lease_id):
+        if not await exists(self.vault, pending.minted):
             self._done(pending, "reconciled")
 
     def _done(self, pending: _Pending, cause: str) -> None:
         self._pending.remove(pending)
-        self.known.retire(pending.minted.login.password)
+        self.known.retire(pending.minted.login.password, pending.minted.lease_id)
         self.journal.revoked(pending.holder, pending.template, pending.minted, cause)
         self.changed()
         _LOG.warning("a credential of %s is ended now", pending.template.name)

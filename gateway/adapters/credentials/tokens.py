@@ -73,9 +73,21 @@ class Tokens:
     async def hold(self, template: Template, holder: Holder) -> HeldToken:
         """The token of the holder's run for this template, with one user more.
 
+        Where there is no lease that could be ended, each call has a token of its own.
+
         Raises:
             Unavailable: there is none and none can be had.
         """
+        if template.is_single:
+            found = await self._opened(template, holder)
+            found.retire()
+        else:
+            found = await self._shared(template, holder)
+        found.users += 1
+        found.used_at = self.clock.monotonic()
+        return found
+
+    async def _shared(self, template: Template, holder: Holder) -> HeldToken:
         key = (holder.run_id, template.name)
         turn = self._turns.setdefault(key, asyncio.Lock())
         async with turn:
@@ -85,8 +97,6 @@ class Tokens:
                     await self.close(found, "retired")
                 found = await self._opened(template, holder)
                 self._held[key] = found
-        found.users += 1
-        found.used_at = self.clock.monotonic()
         return found
 
     async def keep(self) -> None:

@@ -13,7 +13,7 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Durable, Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.canonical import encode
-from gateway.core.leasing import Holder, Leftover, MintedLogin, MintingToken, Template
+from gateway.core.leasing import Holder, Leftover, MintedLogin, MintingToken, Provider, Template
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
 
@@ -37,6 +37,7 @@ class SignedLeaseJournal:
         body = {
             "kind": "token",
             "mark": mark,
+            "provider": str(template.provider),
             "request": identifier(token.request_id),
             "role": identifier(template.token_role),
             "template": identifier(template.name),
@@ -51,27 +52,43 @@ class SignedLeaseJournal:
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; see ``core.leasing.LeaseJournal``."""
-        body = {
-            "kind": "login",
+        self._submit(self._lease(holder, template, minted, self._lease_body(template, token, minted)))
+
+    def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
+        """A login serves another call; see ``core.leasing.LeaseJournal``."""
+        body = self._lease_body(template, token, minted) | {"reused": True}
+        self._submit(self._lease(holder, template, minted, body))
+
+    def _lease_body(self, template: Template, token: MintingToken, minted: MintedLogin) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "kind": _kind(template, minted),
             "mark": self._mark("lease", minted.lease_id),
+            "provider": str(template.provider),
             "request": identifier(minted.request_id),
             "role": identifier(template.role),
             "template": identifier(template.name),
             "token": self._mark("accessor", token.accessor),
             "ttl_s": minted.ttl_s,
         }
-        said = {"lease_id": minted.lease_id, "user": minted.login.user}
-        self._submit(self._draft(EventType.CREDENTIAL_LEASED, holder, body, said))
+        if minted.serial is not None:
+            body["serial"] = identifier(minted.serial)
+        return body
+
+    def _lease(self, holder: Holder, template: Template, minted: MintedLogin, body: Mapping[str, Any]) -> Draft:
+        said = {"lease_id": minted.lease_id}
+        if template.provider is not Provider.KV:
+            said["user"] = minted.login.user
+        return self._draft(EventType.CREDENTIAL_LEASED, holder, body, said)
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; see ``core.leasing.LeaseJournal``."""
-        body = self._ending("login", template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
         said = {"lease_id": minted.lease_id}
         self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body, said))
 
     def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login is gone; see ``core.leasing.LeaseJournal``."""
-        body = self._ending("login", template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
     def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
@@ -110,3 +127,13 @@ class SignedLeaseJournal:
 
     def _mark(self, kind: str, value: str) -> str:
         return self._keys.mark(kind, value)
+
+
+def _kind(template: Template, minted: MintedLogin) -> str:
+    # That the reading of a static secret is over says nothing about the secret, which nobody revoked; nor does the end
+    # of what issued a certificate that cannot be revoked.
+    if template.provider is Provider.KV:
+        return "read"
+    if template.provider is Provider.PKI:
+        return "certificate" if minted.accessor is None else "unrevocable"
+    return "login"

@@ -76,6 +76,11 @@ class RunRegistry:
         self._places = places
         self._lineages = Lineages(reader, self._scribe, clock, places)
         self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[str], None]] = []
+
+    def on_end(self, listener: Callable[[str], None]) -> None:
+        """Tell ``listener`` the id of each run that has ended here."""
+        self._listeners.append(listener)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep_tending())
@@ -344,6 +349,8 @@ class RunRegistry:
         body = {"reason": identifier(reason)}
         with suppress(NotFound):  # somebody else ended it first
             await self._ledger.append([self._scribe.draft(EventType.RUN_ENDED, Subject(SYSTEM, run_id), body, said)])
+        for listener in self._listeners:
+            listener(run_id)
 
     def _started(self, run: Run, principal: Principal, call_id: str | None, binding: str | None) -> Draft:
         subject = Subject(self._scribe.actor(principal), run.id, call_id)

@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
+from gateway.adapters.vault import kv, pki
 from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import MintedLogin, MintingToken, Template, VaultCause, VaultFault
+from gateway.core.leasing import MintedLogin, MintingToken, Provider, Template, VaultCause, VaultFault
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Clock
 
@@ -113,7 +114,11 @@ class VaultClient:
         await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
-        """A new login; see ``core.leasing.Vault``."""
+        """A new login or a value; see ``core.leasing.Vault``."""
+        if template.provider is Provider.KV:
+            return await self._value(template, token)
+        if template.provider is Provider.PKI:
+            return await self._certificate(template, token)
         ask = Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
         reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
@@ -123,6 +128,28 @@ class VaultClient:
             fix = f"bao read {template.mount}/roles/{template.role} must show a database role with passwords"
             raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
+
+    async def _value(self, template: Template, token: MintingToken) -> MintedLogin:
+        ask = kv.question(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status == _FORBIDDEN:
+            raise kv.denied(template)
+        if status > _LAST_OK and status != _NOT_FOUND:
+            raise _refused(ask, status)
+        return kv.value(template, token, status, reply)
+
+    async def _certificate(self, template: Template, token: MintingToken) -> MintedLogin:
+        ask = pki.question(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status > _LAST_OK:
+            raise pki.refusal(template, status, reply) or _refused(ask, status)
+        minted = pki.certificate(template, token, reply, self._clock.now_us() // 1_000_000)
+        if minted is None:
+            if reply.lease_id:
+                await self.revoke_login(reply.lease_id, wait=True)
+            fix = f"bao read {template.mount}/roles/{template.role} must show a role of a pki engine"
+            raise VaultFault(VaultCause.NO_ROLE, f"the vault issues no certificate for {template.name!r}", fix=fix)
+        return minted
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login; see ``core.leasing.Vault``."""

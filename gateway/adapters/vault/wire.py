@@ -24,6 +24,7 @@ _UNIX = "unix://"
 _SEALED = frozenset({501, 503})
 _STANDBY = frozenset({429, 472, 473})
 _OK = 200
+_NOT_FOUND = 404
 _LAST_OK = 299
 
 
@@ -83,17 +84,23 @@ class Auth(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a vault answers."""
+    """What a vault answers.
+
+    Attributes:
+        no_route: nothing is mounted there (said by us, from the vault's refusal).
+    """
 
     request_id: str = ""
     lease_id: str = ""
     lease_duration: int = 0
     data: dict[str, Any] | None = None
     auth: Auth | None = None
+    no_route: bool = False
 
 
 _REPLY = msgspec.json.Decoder(Reply)
 _EMPTY = Reply()
+_NO_ROUTE = Reply(no_route=True)
 
 
 class Wire:
@@ -120,7 +127,7 @@ class Wire:
         )
 
     def ask(self, ask: Ask, token: str | None) -> tuple[int, Reply]:
-        """Status and answer; a status that is no success comes with an empty answer.
+        """Status and answer; a status that is no success comes with an empty answer, but for ``no_route``.
 
         Raises:
             VaultFault: no answer (unreachable, slow), a sealed vault, or one that cannot be read.
@@ -143,6 +150,8 @@ class Wire:
             fix = "unseal it: `bao operator unseal`"
             raise VaultFault(VaultCause.SEALED, "the vault is sealed", fix=fix)
         # A revocation is answered 204, or 202 where the vault goes on by itself: neither has a body.
+        if status == _NOT_FOUND and b"no handler for route" in content:
+            return status, _NO_ROUTE
         return status, _read(content) if _OK <= status <= _LAST_OK and content else _EMPTY
 
     def health(self) -> None:

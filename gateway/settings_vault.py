@@ -1,0 +1,117 @@
+"""``[vault]`` and ``[leases.*]``: where credentials for calls come from, and their templates."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+
+# No dot segments: the vault's policy is about the path as it is written.
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+# By provider: what must be given, and what must not.
+_MEMBERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "database": (("role",), ("path", "member", "prefix", "common_name")),
+    "kv": (("path", "member", "token_role", "header"), ("role", "common_name")),
+    "pki": (("role", "common_name"), ("path", "member", "prefix", "header")),
+}
+
+
+class VaultSection(Section):
+    """OpenBao or HashiCorp Vault, where logins are minted. The gateway is let in by AppRole, or by a token."""
+
+    address: str = Field(
+        pattern=f"^({NEAR_OR_TLS}|unix:///)",
+        description="https://HOST:PORT, unix:///PATH, or http:// on loopback.",
+    )
+    role_id: str | None = Field(None, min_length=1, description="Role id of the gateway's AppRole.")
+    secret_id: SecretReference | None = Field(None, description="Its secret id.")
+    token: SecretReference | None = Field(None, description="A token instead; somebody else keeps it renewed.")
+    approle_mount: str = Field("approle", pattern=r"^[A-Za-z0-9_/-]+$", description="Where AppRole is mounted.")
+    namespace: str | None = Field(None, description="Namespace of all paths.")
+    ca_certificate: Path | None = Field(None, description="PEM file the vault's certificate is checked against.")
+    timeout_s: float = Field(2.0, gt=0, le=30, description="Longest an answer may take.")
+    connections: int = Field(12, ge=1, le=64, description="Requests at a time.")
+
+    @model_validator(mode="after")
+    def _one_entry(self) -> Self:
+        if (self.role_id is None) != (self.secret_id is None):
+            raise ValueError("role_id and secret_id go together")
+        if (self.role_id is None) == (self.token is None):
+            raise ValueError("set role_id and secret_id, or token")
+        return self
+
+
+class LeaseSection(Section):
+    """A template of credentials for one call each: logins that are minted and end with it, or values read for it."""
+
+    provider: Literal["database", "kv", "pki"] = Field(
+        "database",
+        description="database: users are minted. pki: client certificates are issued. kv (version 2): a static secret "
+        "is read for each call.",
+    )
+    mount: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_/-]+$",
+        description="Where the engine is mounted; none given = `database`, `pki`, of kv `secret`.",
+    )
+    role: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]+$", description="Of database and pki: the role that mints."
+    )
+    path: str | None = Field(
+        None, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$", description="Of kv: path of the secret in the engine."
+    )
+    member: str | None = Field(None, min_length=1, description="Of kv: which member of the secret.")
+    common_name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.@-]+$", max_length=64, description="Of pki: the name certificates are issued for."
+    )
+    revoke: bool = Field(
+        default=True, description="Of pki: refuse certificates that cannot be revoked after the call; see the page."
+    )
+    token_role: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Token role of the minting tokens; none given = `role`, of kv it must be given.",
+    )
+    policy: str | None = Field(
+        None, min_length=1, description="Policy the minting tokens must have, and no other; none given = `token_role`."
+    )
+    scope: Literal["call", "run"] = Field(
+        "call",
+        description="call: each call has a login of its own. run, of database: reads of one tool in one run may have "
+        "the same, one after the other.",
+    )
+    header: HeaderName | None = Field(
+        None,
+        description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, or the value of kv, for "
+        "one call.",
+    )
+    prefix: str = Field(
+        "", pattern=r"^[\x20-\x7e]*$", description="Of kv: text before the value in the header, e.g. `Bearer `."
+    )
+    ttl_s: int = Field(
+        120, ge=5, le=86_400, description="Longest life of a login and longest period of a minting token, seconds."
+    )
+
+    @model_validator(mode="after")
+    def _of_its_provider(self) -> Self:
+        needed, foreign = _MEMBERS[self.provider]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{missing[0]}: provider {self.provider} needs it")
+        odd = [name for name in foreign if getattr(self, name)]
+        if odd:
+            raise ValueError(f"{odd[0]}: provider {self.provider} has none")
+        if self.scope == "run" and self.provider != "database":
+            raise ValueError("scope: run is for logins of provider database")
+        if not self.revoke and self.provider != "pki":
+            raise ValueError("revoke: provider pki only may go without")
+        return self
+
+    @property
+    def template_role(self) -> str:
+        """What is asked for in the engine: a role, or the path of a secret."""
+        found = self.path if self.provider == "kv" else self.role
+        assert found is not None  # the validator says so
+        return found
