@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings import Listen, VaultSection
+from gateway.settings import Listen
 from gateway.settings_identity import IdentitySection
+from gateway.settings_vault import VaultSection
 
 
 def issuers(**members: Any) -> IdentitySection:
