@@ -9,19 +9,7 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import (
-    books,
-    boxes,
-    engines,
-    hardening,
-    identities,
-    listening,
-    logs,
-    minting,
-    policies,
-    shadowing,
-    upstreams,
-)
+from gateway import logs
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredential, StaticCredentials
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
@@ -42,9 +30,11 @@ from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
-from gateway.policies import Policies
+from gateway.parts import books, boxes, engines, identities, minting, policies, shadowing, upstreams
+from gateway.parts.policies import Policies
+from gateway.parts.stock import Stock
+from gateway.serving import hardening, listening
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.stock import Stock
 
 _PATIENCE_S = 20.0
 

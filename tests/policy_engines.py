@@ -20,7 +20,7 @@ from gateway.core.decision import Decision, Evaluation, fold
 from gateway.core.errors import TooLarge, Unavailable
 from gateway.core.policy_input import MAX_BYTES
 from gateway.core.ports import PolicyEngine
-from gateway.engines import examined
+from gateway.parts.engines import examined
 from tests.opa import required
 from tests.oracles import NO_ORACLE
 from tests.rego_demo import SETTINGS

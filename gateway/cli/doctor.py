@@ -17,13 +17,13 @@ from typing import Any
 import anyio
 import click
 
-from gateway.boxes import summary
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, answer, json_option
 from gateway.core.sandbox import Capabilities
 from gateway.findings import Finding
+from gateway.parts.boxes import summary
 from sandbox.runner import BwrapRunner
 
 _PYTHON = (3, 11)

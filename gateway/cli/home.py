@@ -11,7 +11,7 @@ from gateway.adapters.identity import KeyFileError, LocalIssuer, Trust, create_k
 from gateway.cli.reach import ADMIN_SOCKET
 from gateway.cli.screen import Misconfigured
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import development, load
+from gateway.settings.file import development, load
 
 _CONFIG = "gateway.toml"
 _MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere

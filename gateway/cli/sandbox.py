@@ -9,10 +9,10 @@ from typing import Any, BinaryIO
 import anyio
 import click
 
-from gateway.boxes import policy_line, summary
 from gateway.cli.screen import Failed, answer, json_option, shown
 from gateway.core.errors import GatewayError
 from gateway.core.sandbox import NO_SANDBOX, BoxLimits, Capabilities, Capability, Ended, Outcome
+from gateway.parts.boxes import policy_line, summary
 from sandbox.runner import BwrapRunner, Options
 
 _bwrap = click.option("--bwrap", type=click.Path(path_type=Path, exists=True), help="The bubblewrap binary to use.")

@@ -8,9 +8,9 @@ import click
 from pydantic import BaseModel
 
 from gateway.adapters.rego import contract
-from gateway.catalogue import CatalogueFile
 from gateway.cli.screen import shown
 from gateway.settings import GatewaySettings
+from gateway.settings.catalogue import CatalogueFile
 
 _MODELS: dict[str, type[BaseModel]] = {"gateway": GatewaySettings, "catalogue": CatalogueFile}
 _POLICY = {name.partition(".")[0]: name for name in contract.NAMES}

@@ -19,7 +19,7 @@ from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.bundle import BundleError
 from gateway.core.errors import GatewayError
 from gateway.core.leasing import VaultFault
-from gateway.hardening import allow_files, hide_memory
+from gateway.serving.hardening import allow_files, hide_memory
 from gateway.settings import GatewaySettings, SettingsError
 
 config_option = click.option(

@@ -16,7 +16,7 @@ from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, json_option, wants_json
 from gateway.cli.serve import run
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import DEVELOPMENT_AGENT, DEVELOPMENT_USER, development
+from gateway.settings.file import DEVELOPMENT_AGENT, DEVELOPMENT_USER, development
 
 _TTL_S = 7 * 86_400
 _WARNINGS = (

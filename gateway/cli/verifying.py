@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from gateway import stores
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
@@ -27,6 +26,7 @@ from gateway.cli.signers import who_signed
 from gateway.core.cosigning import TrustError, TrustPolicy
 from gateway.core.tiles import ProofError, read_proof
 from gateway.core.tlog import NoteError, VerifierKey
+from gateway.parts import stores
 from gateway.settings import SettingsError
 
 

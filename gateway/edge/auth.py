@@ -25,7 +25,7 @@ _RUN_HEADER = b"ostiary-run"
 IDEMPOTENCY_KEY = b"idempotency-key"
 NO_ARGUMENTS = arguments(parse(b"{}"))
 _OPERATOR_US = 60_000_000
-# In the ASGI scope, what tells the connection that its client has shown a good credential (``gateway/connections.py``).
+# In the ASGI scope, what tells the connection that its client has shown a good credential (``serving/connections.py``).
 PROVEN = "ostiary.proven"
 # Refusals are recorded, and a record costs more than a refusal: what one credential can write is bounded by this.
 _REFUSED = 10.0

@@ -11,10 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
-from gateway import connections, listening
 from gateway.core.call import Lease
 from gateway.core.call import Raw as RawResult
 from gateway.edge.asgi import Options
+from gateway.serving import connections, listening
 from gateway.settings import GatewaySettings
 from tests.edge_world import Edge, rpc
 

@@ -9,7 +9,7 @@ import pytest
 # Becomes an ordinary user first, as root may read everything; that clears the flag, so it is set again before the test.
 PROBE = """
 import ctypes, os, sys
-from gateway.hardening import hide_memory
+from gateway.serving.hardening import hide_memory
 os.setuid(65534)
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
 assert sys.argv[1] == "open" or hide_memory()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import anyio
 
-from gateway import books
 from gateway.core.desk import RunRequest
 from gateway.core.known import KnownValues
+from gateway.parts import books
 from gateway.settings import GatewaySettings
 from tests.clock import StepClock
 from tests.evidence import make_principal

@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from connectors.code import CodeConnector, check
-from gateway.catalogue import CodeBinding
 from gateway.core.call import Lease, Resolved
 from gateway.core.catalog import Catalog
 from gateway.core.decision import Obligations
@@ -18,6 +17,7 @@ from gateway.core.errors import GatewayError, NotSent, ToolFailed, Unavailable
 from gateway.core.sandbox import BoxLimits, Capabilities, Ended, Outcome, SandboxRunner, Spent
 from gateway.core.tool import ConnectorKind, EffectClass, Tool, ToolLimits
 from gateway.core.verify import Verifier
+from gateway.settings.catalogue import CodeBinding
 from tests.boxes import marked, marking, running
 from tests.evidence import make_call, make_caller, make_decision, make_intent, make_permit, make_tool
 from tests.fakes.sandbox import DONE, FULL, FakeSandbox

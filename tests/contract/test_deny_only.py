@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway import shadowing
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.bundles import archive, building
 from gateway.adapters.rego.candidate import candidate
@@ -22,9 +21,10 @@ from gateway.core.bundle import BundleError, DenyOnly
 from gateway.core.decision import Effect
 from gateway.core.known import KnownValues
 from gateway.edge.asgi import Options
-from gateway.policies import Means, Policies
+from gateway.parts import shadowing
+from gateway.parts.policies import Means, Policies
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import load
+from gateway.settings.file import load
 from tests.clock import StepClock
 from tests.contract.test_policy_reload import Diary
 from tests.edge_world import Edge

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.settings import Listen
-from gateway.settings_identity import IdentitySection
-from gateway.settings_vault import VaultSection
+from gateway.settings.identity import IdentitySection
+from gateway.settings.vault import VaultSection
 
 
 def issuers(**members: Any) -> IdentitySection:

@@ -12,7 +12,7 @@ from gateway.adapters.identity import Address, IssuerKeys
 from gateway.core.call import Principal
 from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import build
-from gateway.settings_identity import IdentitySection
+from gateway.settings.identity import IdentitySection
 from tests.edge_world import Edge
 from tests.fakes.desk import FakeRunDesk
 from tests.issuer_world import FIRST, SECOND, World, call_with, trusting, world

@@ -15,10 +15,10 @@ from gateway.adapters.rego.engine import RegoEngine
 from gateway.core.decision import Effect
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.policies import Means, Policies
-from gateway.policy_sources import Sources
+from gateway.parts.policies import Means, Policies
+from gateway.parts.policy_sources import Sources
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySection, PolicySourceSection
+from gateway.settings.policy import PolicySection, PolicySourceSection
 from tests.clock import StepClock
 from tests.fakes import web
 from tests.fakes.web import Exchange

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.bundle import BundleError
+from gateway.parts.shadowing import served
 from gateway.settings import GatewaySettings
-from gateway.settings_policy import PolicySection, ShadowSection
-from gateway.shadowing import served
+from gateway.settings.policy import PolicySection, ShadowSection
 from tests.policy_engines import decide
 from tests.rego_demo import saying, until
 

@@ -16,9 +16,9 @@ from gateway.adapters.rego.bundles.sources import HttpSource, PathSource
 from gateway.core.bundle import BundleError
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.policy_sources import Sources
+from gateway.parts.policy_sources import Sources
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySection, PolicySourceSection
+from gateway.settings.policy import PolicySection, PolicySourceSection
 from tests.clock import StepClock
 from tests.fakes import web
 from tests.fakes.web import Exchange, Web

@@ -153,4 +153,14 @@ class Sharing(RuleBasedStateMachine):
 
 def test_no_interleaving_mixes_two_callers() -> None:
     """Issuer, user, agent, actor, run, tool: whatever differs, the login does; an ended one is given to nobody."""
-    run_state_machine_as_test(Sharing, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
+    minted: list[int] = []
+
+    class Counted(Sharing):
+        """Tells at its end how many logins there were."""
+
+        def teardown(self) -> None:
+            super().teardown()
+            minted.append(len(self.owners))
+
+    run_state_machine_as_test(Counted, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
+    assert sum(minted) > len(CALLERS)

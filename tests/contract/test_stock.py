@@ -12,15 +12,15 @@ from anyio import Event, create_task_group, fail_after, sleep_forever, wait_all_
 
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pins import Pins
-from gateway.catalogue import ToolEntry
 from gateway.core import verify
 from gateway.core.call import Lease, Raw
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.errors import Quarantined, Tainted, Unavailable
 from gateway.core.tool import EffectClass
+from gateway.parts.shelving import Source
+from gateway.parts.stock import Rhythm, Stock
 from gateway.settings import McpUpstream
-from gateway.shelving import Source
-from gateway.stock import Rhythm, Stock
+from gateway.settings.catalogue import ToolEntry
 from tests.evidence import make_call, make_caller, make_intent, make_permit, make_tool
 
 

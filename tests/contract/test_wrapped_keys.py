@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from deploy.servers.openbao import OpenBao, Request, openbao
-from gateway import settings_file
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK, PSEUDONYM_KEY, WRAPPED_KEK, LogKeys, create_or_load
@@ -19,8 +18,9 @@ from gateway.adapters.vault.transit import Transit
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.wrapping import KeyWrapper
+from gateway.parts.unlocking import log_keys
 from gateway.settings import SettingsError
-from gateway.unlocking import log_keys
+from gateway.settings import file as settings_file
 from tests.ledgers import ORIGIN
 
 SECRET = secrets.token_hex(24)

@@ -15,7 +15,7 @@ from gateway.core.errors import Quarantined
 from gateway.core.mcpwire.eras import Era
 from gateway.logs import JsonLines
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import load
+from gateway.settings.file import load
 from tests.evidence import make_call, make_caller
 from tests.rawhttp import RawUpstream, Script, Seen, answer, http, running, says
 

@@ -22,11 +22,11 @@ from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.redact import Redactor
 from gateway.logs import JsonLines
-from gateway.sections import SecretReference
+from gateway.parts.tokens import Token
 from gateway.settings import GatewaySettings
-from gateway.settings_file import load
-from gateway.settings_policy import OpaSection
-from gateway.tokens import Token
+from gateway.settings.file import load
+from gateway.settings.policy import OpaSection
+from gateway.settings.sections import SecretReference
 from tests.evidence import make_call
 from tests.opa import required
 

@@ -17,7 +17,7 @@ from gateway.core.errors import Denied
 from gateway.core.inquiry import Query
 from gateway.logs import JsonLines
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import development, load
+from gateway.settings.file import development, load
 from tests.evidence import make_call
 
 CATALOGUE = """

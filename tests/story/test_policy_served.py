@@ -18,7 +18,7 @@ from gateway.adapters.identity import Grant
 from gateway.cli import home
 from gateway.core.canonical import encode
 from gateway.logs import JsonLines
-from gateway.settings_file import load
+from gateway.settings.file import load
 
 URL = "http://gateway.test"
 SETTINGS = """

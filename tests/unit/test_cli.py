@@ -19,12 +19,12 @@ from click.testing import CliRunner, Result
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import LocalIdentity, Trust, load_key
-from gateway.catalogue import CatalogueFile
 from gateway.cli import home, screen
 from gateway.cli.addresses import require_free
 from gateway.cli.root import COMMANDS, ostiary
 from gateway.settings import GatewaySettings
-from gateway.settings_file import load
+from gateway.settings.catalogue import CatalogueFile
+from gateway.settings.file import load
 
 HEAVY = ("uvicorn", "starlette", "httpx", "pydantic", "cryptography", "regorus", "rich", "anyio", "asyncio", "sqlite3")
 TRUST = Trust("urn:ostiary:local", frozenset({"ostiary"}))

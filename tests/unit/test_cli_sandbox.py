@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway import boxes
 from gateway.cli.root import ostiary
 from gateway.core.sandbox import Capabilities
+from gateway.parts import boxes
 from tests.fakes.sandbox import FULL
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from connectors.http.api import _OWN_FIELDS
-from gateway import minting, settings_file
+from gateway.parts import minting
 from gateway.settings import SettingsError, SqlUpstream
+from gateway.settings import file as settings_file
 from tests.gateways import ROOT
 
 VAULT = '[vault]\naddress = "https://vault.example.org"\nrole_id = "r"\nsecret_id = { env = "S" }\n'

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings_file
 from gateway.core.cosigning import CosignerKey
 from gateway.settings import SettingsError
-from gateway.settings_log import LogSection
+from gateway.settings import file as settings_file
+from gateway.settings.log import LogSection
 from tests.liars import vkey
 
 OTHER = CosignerKey("o.example/w", bytes(32)).text

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings_file
 from gateway.settings import AuditSection, SettingsError
+from gateway.settings import file as settings_file
 
 
 def test_the_default_and_the_floor() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway import stores
 from gateway.adapters.ledger.postgres_database import POSTGRES, numbered
 from gateway.adapters.ledger.postgres_site import PostgresSite
 from gateway.adapters.ledger.site import Folder
+from gateway.parts import stores
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_file import load
+from gateway.settings.file import load
 
 URL = "postgresql://ostiary@127.0.0.1/ostiary"
 

@@ -16,7 +16,7 @@ from deploy.campaigns.faults.client import URL, Callers, Visitor
 from deploy.campaigns.faults.plan import Fault, Plan, Point
 from deploy.campaigns.faults.probes import Watch, watched
 from deploy.campaigns.faults.strikes import GARBLE, Scene
-from gateway import app, settings_file
+from gateway import app
 from gateway.adapters.limiter import MemoryLimits
 from gateway.adapters.rego import layers
 from gateway.adapters.rego.engine import EngineSettings, RegoEngine
@@ -25,6 +25,7 @@ from gateway.core.desk import Desk, RunRequest
 from gateway.core.ports import Ports
 from gateway.edge import asgi
 from gateway.settings import GatewaySettings
+from gateway.settings import file as settings_file
 
 AGENT: Final = "clerk"
 Spoil = Callable[[Ports], Ports]

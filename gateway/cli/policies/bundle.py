@@ -15,7 +15,7 @@ from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 from gateway.core.bundle import BundleError
 from gateway.core.known import KnownValues
-from gateway.policy_sources import Sources
+from gateway.parts.policy_sources import Sources
 from gateway.settings import SettingsError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -23,7 +23,7 @@ from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Phase
 from gateway.core.known import KnownValues
 from gateway.core.replaying import Shift, differences, matrix, shift
-from gateway.policy_sources import Sources
+from gateway.parts.policy_sources import Sources
 from gateway.settings import SettingsError
 
 Instead = Callable[[Bundle], Bundle]

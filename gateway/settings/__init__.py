@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
-from gateway.settings_identity import IdentitySection
-from gateway.settings_log import LogSection
-from gateway.settings_policy import PolicySection
-from gateway.settings_vault import LeaseSection, VaultSection
+from gateway.settings.identity import IdentitySection
+from gateway.settings.log import LogSection
+from gateway.settings.policy import PolicySection
+from gateway.settings.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
+from gateway.settings.vault import LeaseSection, VaultSection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
 

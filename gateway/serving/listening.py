@@ -11,7 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import connections
+from gateway.serving import connections
 from gateway.settings import GatewaySettings
 
 ADMIN_SOCKET = "admin.sock"

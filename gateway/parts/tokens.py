@@ -6,7 +6,7 @@ from gateway.adapters.credentials import SecretSource, read_secret
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.needles import UnfitSecret
-from gateway.sections import SecretReference
+from gateway.settings.sections import SecretReference
 
 
 class Token:

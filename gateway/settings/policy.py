@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-from gateway.sections import NEAR_OR_TLS, SecretReference, Section
+from gateway.settings.sections import NEAR_OR_TLS, SecretReference, Section
 
 _UNIX: Final = "unix://"
 _LONGEST_SOCKET: Final = 107  # of Linux

@@ -21,7 +21,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, PolicyEngine
 from gateway.findings import Finding
-from gateway.policy_sources import Sources
+from gateway.parts.policy_sources import Sources
 from gateway.settings import GatewaySettings
 
 _LOG = logging.getLogger("ostiary.policy")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from gateway import catalogue
 from gateway.adapters.pins import Pins
 from gateway.core import schema
 from gateway.core.canonical import MAX_DEPTH
@@ -14,7 +13,7 @@ from gateway.core.catalog import Shelf
 from gateway.core.connector import Discovering
 from gateway.core.tool import Tool
 from gateway.findings import Finding
-from gateway.settings import McpUpstream, SettingsError
+from gateway.settings import McpUpstream, SettingsError, catalogue
 
 Definitions = Mapping[str, Mapping[str, Any]]
 _LOG = logging.getLogger("ostiary.stock")

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
-from gateway.sections import Section
 from gateway.settings import (
     GatewaySettings,
     HttpUpstream,
@@ -22,6 +21,7 @@ from gateway.settings import (
     SettingsError,
     SqlUpstream,
 )
+from gateway.settings.sections import Section
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+from gateway.settings.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
 
 # No dot segments: the vault's policy is about the path as it is written.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"

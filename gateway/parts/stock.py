@@ -16,7 +16,7 @@ from gateway.adapters.pins import Pins
 from gateway.core.catalog import Shelf
 from gateway.core.errors import Unavailable
 from gateway.findings import Finding
-from gateway.shelving import Definitions, Source, pinned, strays, usable
+from gateway.parts.shelving import Definitions, Source, pinned, strays, usable
 
 _LOG = logging.getLogger("ostiary.stock")
 _MOST_DOUBLINGS: Final = 20

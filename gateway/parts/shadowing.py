@@ -16,9 +16,9 @@ from gateway.core.bundle import BundleError
 from gateway.core.known import KnownValues
 from gateway.core.ports import PolicyEngine
 from gateway.findings import Finding
-from gateway.policy_sources import Sources
+from gateway.parts.policy_sources import Sources
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import ShadowSection
+from gateway.settings.policy import ShadowSection
 
 _PERCENT = 100
 _LOG = logging.getLogger("ostiary.policy.shadow")

@@ -10,8 +10,8 @@ from gateway.adapters.rego.preflight import examine, preflight
 from gateway.adapters.rego.probe import PROBES
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.known import KnownValues
-from gateway.settings_policy import PolicySection
-from gateway.tokens import Token
+from gateway.parts.tokens import Token
+from gateway.settings.policy import PolicySection
 
 _WHAT = "policy.opa.token"
 

@@ -17,9 +17,9 @@ from gateway.adapters.rego.layers import Layer
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
+from gateway.parts.tokens import Token
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings_policy import PolicySourceSection, tables
-from gateway.tokens import Token
+from gateway.settings.policy import PolicySourceSection, tables
 
 _KEPT = "policy-sources"
 # The operator's word, which no bundle takes back.

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from gateway.core.cosigning import GROUP, NO_QUORUM, CosignerKey
 from gateway.core.records import identifier
 from gateway.core.tlog import NoteError
-from gateway.sections import NEAR_OR_TLS, Section
+from gateway.settings.sections import NEAR_OR_TLS, Section
 
 _RESERVED = (GROUP, NO_QUORUM)
 

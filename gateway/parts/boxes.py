@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator
 
-from gateway import upstreams
 from gateway.core.sandbox import NO_SANDBOX, Capabilities
 from gateway.findings import Finding
+from gateway.parts import upstreams
 from gateway.settings import CodeUpstream, GatewaySettings
 
 _POLICY = "[policy.data.gateway.sandbox]"

@@ -2,11 +2,11 @@
 
 import importlib
 
-from gateway import minting
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.wrapped_keys import create_or_unwrap
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
+from gateway.parts import minting
 from gateway.settings import GatewaySettings
 
 

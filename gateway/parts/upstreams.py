@@ -18,7 +18,6 @@ from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
 from connectors.sql import SqliteConnector
-from gateway import catalogue, minting
 from gateway.adapters.credentials import SecretSource, StaticCredentials, read_secret
 from gateway.adapters.pins import Pins
 from gateway.core.catalog import Shelf
@@ -28,6 +27,9 @@ from gateway.core.known import KnownValues
 from gateway.core.needles import UnfitSecret
 from gateway.core.sandbox import SandboxRunner
 from gateway.core.tool import Tool
+from gateway.parts import minting
+from gateway.parts.shelving import Source, declared_shelf
+from gateway.parts.stock import Rhythm, Stock
 from gateway.settings import (
     CodeUpstream,
     GatewaySettings,
@@ -36,9 +38,8 @@ from gateway.settings import (
     SettingsError,
     SqlUpstream,
     Upstream,
+    catalogue,
 )
-from gateway.shelving import Source, declared_shelf
-from gateway.stock import Rhythm, Stock
 from sandbox.runner import BwrapRunner, Options
 
 

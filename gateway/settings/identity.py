@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from gateway.sections import NEAR_OR_TLS, Address, Section
+from gateway.settings.sections import NEAR_OR_TLS, Address, Section
 
 Scope = Literal["tools", "runs", "review", "audit", "admin"]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]

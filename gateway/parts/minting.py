@@ -19,7 +19,7 @@ from gateway.core.ports import Clock
 from gateway.core.tool import Tool
 from gateway.findings import Finding
 from gateway.settings import GatewaySettings, SettingsError, SqlUpstream
-from gateway.settings_vault import LeaseSection, VaultSection
+from gateway.settings.vault import LeaseSection, VaultSection
 
 _SEE_LOG = "see the gateway's log"
 _MOUNTS = {Provider.DATABASE: "database", Provider.KV: "secret", Provider.PKI: "pki"}

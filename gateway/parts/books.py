@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from gateway import stores, unlocking
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
@@ -31,6 +30,7 @@ from gateway.core.cosigning import CosignerKey, Witness
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, Meter
 from gateway.core.witnessing import WitnessMeter
+from gateway.parts import stores, unlocking
 from gateway.settings import GatewaySettings
 
 
