@@ -1,6 +1,7 @@
 """No interleaving of calls, ends, cuts and time gives one person's login to another, or to two calls at a time."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -153,14 +154,12 @@ class Sharing(RuleBasedStateMachine):
 
 def test_no_interleaving_mixes_two_callers() -> None:
     """Issuer, user, agent, actor, run, tool: whatever differs, the login does; an ended one is given to nobody."""
-    minted: list[int] = []
+    steps: Counter[str] = Counter()
 
     class Counted(Sharing):
-        """Tells at its end how many logins there were."""
-
         def teardown(self) -> None:
+            steps.update(self.mint.lines.words())
             super().teardown()
-            minted.append(len(self.owners))
 
     run_state_machine_as_test(Counted, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
-    assert sum(minted) > len(CALLERS)
+    assert steps["reused"] > 0, "nothing was shared, so nothing was tried"

@@ -107,6 +107,7 @@ def intent(credential: str, effect: EffectClass) -> Intent:
     return make_intent(make_permit(Resolved(make_caller(make_call(tool.fqn)), tool, None)))
 
 
+@pytest.mark.requirement("CRED-1")
 async def test_each_call_has_a_certificate_and_a_connection_of_its_own(bao: OpenBao, place: Club) -> None:
     """Reads, too, whose connections are kept open otherwise; one after the other and at a time; all revoked after."""
     async with desk(bao, place) as house:

@@ -111,6 +111,7 @@ def gateway(place: Place) -> Iterator[Gateway]:
         yield found
 
 
+@pytest.mark.requirement("CRED-3")
 def test_the_upstream_gets_the_key_and_nobody_else_does(place: Place) -> None:
     """An upstream that echoes it in three spellings: redacted; log, listings, metrics, words and files have it not."""
     with gateway(place) as door:

@@ -94,6 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(folder, bao, found, relay)
 
 
+@pytest.mark.requirement("CRED-1")
 def test_two_people_never_share_certificate_or_connection(place: Place) -> None:
     """Reads one after the other; all revoked with the answer; the log names each by its serial, and no key is kept."""
     with serving(place.folder, **_ENVIRONMENT) as door:
