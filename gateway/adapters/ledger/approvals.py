@@ -7,7 +7,6 @@ apart the log is read again.
 """
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,6 +21,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.parked import Parked, restored
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.sections import Turns
 from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict
@@ -44,7 +44,6 @@ from gateway.core.records import EventType, identifier
 
 _TEND_S = 1.0
 _TAKE_OVER_US = 5_000_000
-_LOG = logging.getLogger("gateway.approvals")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class ApprovalRegistry:
         self._inbox = Inbox()
         self._turns = Turns()
         self._ready: asyncio.Queue[Parked] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self._round, _TEND_S, "approvals could not be let lapse")
 
     async def __aenter__(self) -> Self:
         """Take up what the log says waits.
@@ -102,16 +101,13 @@ class ApprovalRegistry:
             Unavailable: the log cannot be read.
         """
         await self._take_up()
-        self._task = asyncio.create_task(self._keep_tending())
+        self._rounds.begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
     async def ping(self) -> None:
         """Return when calls can be parked.
@@ -376,15 +372,7 @@ class ApprovalRegistry:
         if self._by_mark.get(parked.mark) is parked:
             del self._by_mark[parked.mark]
 
-    async def _keep_tending(self) -> None:
-        while True:
-            await asyncio.sleep(_TEND_S)
-            try:
-                if self._files.is_shared:
-                    await self.follow()
-                await self.tend()
-            except GatewayError as error:
-                _LOG.warning("approvals could not be let lapse: %s", error.detail)
-            # Whatever it is: who waits must not wait for ever because of it.
-            except Exception:  # noqa: BLE001
-                _LOG.exception("approvals could not be tended")
+    async def _round(self) -> None:
+        if self._files.is_shared:
+            await self.follow()
+        await self.tend()

@@ -1,8 +1,6 @@
 """Looks after the other gateway processes that write the same log: who is dead leaves nothing open for long."""
 
-import asyncio
-import logging
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -10,14 +8,13 @@ from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.sealing import scope_of
 from gateway.adapters.ledger.site import Site
-from gateway.core.errors import Unavailable
 
 # The class of those advisory locks that are lives of replicas.
 LIVES = 0x4F73
 _ROUND_S = 1.0
-_LOG = logging.getLogger("gateway.patrol")
 _LIFE = f"""
   select 1 from pg_locks where locktype = 'advisory' and classid = {LIVES} and objid = r.num and objsubid = 2
     and granted and database = (select oid from pg_database where datname = current_database())
@@ -49,19 +46,16 @@ class Patrol:
         self._replica = replica
         self._memories: tuple[Memory, ...] = ()
         self._erased = -1
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self.once, _ROUND_S, "the other gateways could not be looked after")
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_going())
+        self._rounds.begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
     def remind(self, *memories: Memory) -> None:
         """Tell these of what other processes erase from now on."""
@@ -90,17 +84,6 @@ class Patrol:
 
     def _lifeless(self, db: Database) -> list[str]:
         return [name for (name,) in db.execute(_LIFELESS, (self._replica,))]
-
-    async def _keep_going(self) -> None:
-        while True:
-            await asyncio.sleep(_ROUND_S)
-            try:
-                await self.once()
-            except Unavailable as error:
-                _LOG.warning("the other gateways could not be looked after: %s", error.detail)
-            # Whatever it is: the next round tries again.
-            except Exception:  # noqa: BLE001
-                _LOG.exception("the other gateways could not be looked after")
 
 
 async def together(stack: AsyncExitStack, site: Site, ledger: Ledger, reader: LogReader) -> Patrol | None:

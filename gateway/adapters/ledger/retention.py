@@ -1,12 +1,10 @@
 """Lets go of what is old, while the clock can be believed: what it destroys does not come back when the clock does."""
 
-import asyncio
 import logging
-from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
-from gateway.core.errors import GatewayError
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.core.ports import Clock
 
 _LOG = logging.getLogger("gateway.retention")
@@ -36,19 +34,16 @@ class Retention:
         self._age_us = days * _DAY_US
         self._seen = self._times()
         self._not_before = self._seen[0] + _ROUND_S
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self._round, _ROUND_S, "retention could not do its round")
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_going())
+        self._rounds.begin(at_once=True)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
     async def once(self) -> int:
         """One round; how many data keys were destroyed.
@@ -74,12 +69,7 @@ class Retention:
                 "retention: the clock was set by %d s; nothing is let go of for a day", round(moved_us / 1_000_000)
             )
 
-    async def _keep_going(self) -> None:
-        while True:
-            try:
-                count = await self.once()
-                if count:
-                    _LOG.info("retention: %d data keys were destroyed", count)
-            except GatewayError as error:
-                _LOG.warning("retention could not do its round: %s", error.detail)
-            await asyncio.sleep(_ROUND_S)
+    async def _round(self) -> None:
+        count = await self.once()
+        if count:
+            _LOG.info("retention: %d data keys were destroyed", count)

@@ -7,7 +7,6 @@ go through the writer like all others, so no call waits for a rotation.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,9 +17,10 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.core.call import Principal
 from gateway.core.cosigning import TrustPolicy, Witness, policy_over
-from gateway.core.errors import Conflict, GatewayError, Unavailable
+from gateway.core.errors import Conflict, Unavailable
 from gateway.core.log_keys import Reign, added_body, retired_body
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, Actor, EventType
@@ -129,26 +129,18 @@ class Overlap:
 
     def __init__(self, room: KeyRoom) -> None:
         self._room = room
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self._round, _ROUND_S, "the log's older key could not be retired")
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_going())
+        self._rounds.begin(at_once=True)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
-    async def _keep_going(self) -> None:
-        while True:
-            try:
-                retired = await self._room.retire_due()
-                if retired is not None:
-                    _LOG.info("the log's key %s was retired: its overlap is over", retired.key.id.hex())
-            except GatewayError as error:
-                _LOG.warning("the log's older key could not be retired: %s", error.detail)
-            await asyncio.sleep(_ROUND_S)
+    async def _round(self) -> None:
+        retired = await self._room.retire_due()
+        if retired is not None:
+            _LOG.info("the log's key %s was retired: its overlap is over", retired.key.id.hex())

@@ -1,7 +1,6 @@
 """The runs: who may call in which, for how long, and what was used so far. All of it is rebuilt from the log."""
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ from gateway.adapters.ledger.lineage import Lineages
 from gateway.adapters.ledger.places import Budget, Counted, Places
 from gateway.adapters.ledger.proofs import proofs
 from gateway.adapters.ledger.reading import LogReader, StoredRun
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.rundoc import read_run, run_payload, started_body
 from gateway.adapters.ledger.sections import RunSection, Turns
 from gateway.core.call import Call, Caller, Principal, Run, RunKind
@@ -31,7 +31,6 @@ _IMPLICIT_US = DAY_US
 _TEND_S = 30.0
 _KEPT_US = 5 * 60 * 1_000_000
 _KEPT_RUNS = 10_000
-_LOG = logging.getLogger("gateway.runs")
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +74,7 @@ class RunRegistry:
         self._turns = Turns()
         self._places = places
         self._lineages = Lineages(reader, self._scribe, clock, places)
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self.tend, _TEND_S, "idle runs could not be ended")
         self._listeners: list[Callable[[str], None]] = []
 
     def on_end(self, listener: Callable[[str], None]) -> None:
@@ -83,16 +82,13 @@ class RunRegistry:
         self._listeners.append(listener)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_tending())
+        self._rounds.begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
     async def ping(self) -> None:
         """Return when runs can be started and used.
@@ -230,14 +226,6 @@ class RunRegistry:
         # In memory it may have been used since its last record.
         if live.holders == 0 and (over := self._over(live)) is not None:
             await self._end(live, over)
-
-    async def _keep_tending(self) -> None:
-        while True:
-            await asyncio.sleep(_TEND_S)
-            try:
-                await self.tend()
-            except Unavailable:
-                _LOG.warning("idle runs could not be ended: the log is unavailable")
 
     async def _named(self, run_id: str, principal: Principal) -> _Live:
         live = await self._load(run_id)

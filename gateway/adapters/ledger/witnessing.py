@@ -5,10 +5,8 @@ recorded is proof by itself: size, root, key, time and signature stand in the le
 log worth asking about again, or it would never come to rest.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -20,10 +18,11 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.witness_records import body_of, growth, newest
 from gateway.core.cosigning import Cosignature
-from gateway.core.errors import GatewayError, NotFound
+from gateway.core.errors import NotFound
 from gateway.core.ports import Clock
 from gateway.core.records import EventType
 from gateway.core.tlog import Checkpoint, split_note
@@ -102,21 +101,18 @@ class Witnessing:
         self._covered = 0
         self._since_us: int | None = None
         self._witnessed: str | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self.once, rhythm.every_s, "witnesses could not be asked")
 
     async def __aenter__(self) -> Self:
         if self._asked:
             await self.recall()
-            self._task = asyncio.create_task(self._keep_going())
+            self._rounds.begin(at_once=True)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.end()
 
     def standing(self) -> Standing:
         """Where the log stands."""
@@ -241,11 +237,3 @@ class Witnessing:
 
     async def _grew(self, size: int) -> bool:
         return await self._log.reader.ask(partial(growth, size=size))
-
-    async def _keep_going(self) -> None:
-        while True:
-            try:
-                await self.once()
-            except GatewayError as error:
-                _LOG.warning("witnesses could not be asked: %s", error.detail)
-            await asyncio.sleep(self._rhythm.every_s)

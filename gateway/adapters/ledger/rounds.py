@@ -1,0 +1,45 @@
+"""What is done again and again while the log is open, in a task of its own that nothing ends but its owner."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from gateway.core.errors import GatewayError
+
+_LOG = logging.getLogger("gateway.ledger")
+
+
+class Rounds:
+    """One round after another; a round that fails is told, and the next one tries again."""
+
+    def __init__(self, once: Callable[[], Awaitable[object]], pause_s: float, trouble: str) -> None:
+        """``trouble``: what is told of a round that failed, without full stop."""
+        self._once = once
+        self._pause_s = pause_s
+        self._trouble = trouble
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, *, at_once: bool = False) -> None:
+        """Go on until ``end``; the first round after a pause, or ``at_once``."""
+        self._task = asyncio.create_task(self._keep_going(at_once=at_once))
+
+    async def end(self) -> None:
+        """Break off what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep_going(self, *, at_once: bool) -> None:
+        if not at_once:
+            await asyncio.sleep(self._pause_s)
+        while True:
+            try:
+                await self._once()
+            except GatewayError as error:
+                _LOG.warning("%s: %s", self._trouble, error.detail)
+            # Whatever it is: who depends on these rounds must not wait for ever because of it.
+            except Exception:  # noqa: BLE001
+                _LOG.exception("%s", self._trouble)
+            await asyncio.sleep(self._pause_s)
