@@ -1,12 +1,8 @@
 """Who vouches for callers, as configured: the local issuer's key, and the foreign issuers whose tokens are taken."""
 
-import ssl
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
-
-import aiohttp
 
 from gateway.adapters.identity import (
     Address,
@@ -21,7 +17,8 @@ from gateway.adapters.identity import (
 )
 from gateway.core.desk import Ping
 from gateway.core.ports import Clock
-from gateway.settings import GatewaySettings, SettingsError
+from gateway.parts import clients
+from gateway.settings import GatewaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +76,7 @@ def _foreign(name: str, settings: GatewaySettings, clock: Clock, stack: AsyncExi
         max_ttl_s=section.max_ttl_s,
         skew_s=section.skew_s,
     )
-    keys = IssuerKeys(Address(section.issuer, section.jwks_url, _session(name, section.ca_certificate)), clock)
+    session = clients.session(f"identity.issuers.{name}.ca_certificate", section.ca_certificate)
+    keys = IssuerKeys(Address(section.issuer, section.jwks_url, session), clock)
     stack.push_async_callback(keys.close)
     return ForeignIdentity(clock, trust, keys)
-
-
-def _session(name: str, authority: Path | None) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
-    try:
-        tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
-    except OSError as error:
-        words = error.strerror or "holds no certificate"
-        raise SettingsError([f"identity.issuers.{name}.ca_certificate: {words}"]) from None
-
-    def make() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
-
-    return make

@@ -1,13 +1,9 @@
 """Where the policy of a gateway comes from: the sources of its settings, looked at together."""
 
-import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 from anyio import create_task_group
 
 from gateway.adapters.rego import layers
@@ -17,6 +13,7 @@ from gateway.adapters.rego.layers import Layer
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
+from gateway.parts import clients
 from gateway.parts.tokens import Token
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.policy import PolicySourceSection, tables
@@ -134,7 +131,7 @@ def _sources(settings: GatewaySettings, known: KnownValues, *, keep: bool) -> It
             kept = settings.state / _KEPT / f"{name}.tar.gz" if keep else None
             what = f"policy.sources.{name}.token"
             token = None if section.token is None else Token(what, section.token, known)
-            session = _session(name, section.ca_certificate)
+            session = clients.session(f"policy.sources.{name}.ca_certificate", section.ca_certificate)
             source = HttpSource(name, section.url, key, kept, session, token)
             yield _Watched(source, section.poll_s, name, section.deny_only)
 
@@ -155,16 +152,3 @@ def _public_key(name: str, section: PolicySourceSection) -> bytes | None:
     except BundleError as error:
         raise SettingsError(list(error.problems)) from None
     return pem
-
-
-def _session(name: str, authority: Path | None) -> Callable[[], AbstractAsyncContextManager[aiohttp.ClientSession]]:
-    try:
-        tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
-    except OSError as error:
-        words = error.strerror or "holds no certificate"
-        raise SettingsError([f"policy.sources.{name}.ca_certificate: {words}"]) from None
-
-    def make() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True), trust_env=False)
-
-    return make
