@@ -155,7 +155,7 @@ CLAIM_ROWS: list[tuple[str, dict[str, Any], Cause]] = [
     ("scope-list", {"scope": ["tools", "admin"]}, Cause.CLAIMS),
     ("groups-text", {"groups": "finance"}, Cause.CLAIMS),
     ("groups-object", {"groups": {"finance": True}}, Cause.CLAIMS),
-    ("groups-many", {"groups": ["g"] * 65}, Cause.CLAIMS),
+    ("groups-many", {"groups": ["g"] * 257}, Cause.CLAIMS),
     ("run-number", {"run": 1}, Cause.CLAIMS),
     ("cnf", {"cnf": {"jkt": "x"}}, Cause.CLAIMS),
     ("act", {"act": {"sub": "bob"}}, Cause.CLAIMS),
