@@ -40,7 +40,7 @@ allow contains said if {
 def opa() -> str:
     """The folder of a real OPA, on PATH or where ``make setup`` builds one; skips the test where there is none."""
     found = shutil.which("opa")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ostiary"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ostiary"
     built = sorted(cache.glob("opa-*/opa")) if found is None else [Path(found)]
     if not built:
         pytest.skip("there is no opa on PATH nor in the cache")

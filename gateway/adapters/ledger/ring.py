@@ -30,6 +30,7 @@ class KeyRing:
         self.history = KeyHistory.begun(first)
         self._folder = folder
         self._signers = {signer.key.text: signer for signer in signers}
+        self._latest: tuple[tuple[VerifierKey, ...], tuple[Signer, ...]] = (), ()
 
     @property
     def newest(self) -> Signer:
@@ -65,8 +66,11 @@ class KeyRing:
 
     def sign(self, checkpoint: Checkpoint, history: KeyHistory) -> str:
         """The note of ``checkpoint``, signed by each key that ``history`` wants for its size."""
-        lines = [self._signers[key.text].line(checkpoint.text) for key in history.signing(checkpoint.size)]
-        return f"{checkpoint.text}\n{''.join(lines)}"
+        keys = history.signing(checkpoint.size)
+        if keys != self._latest[0]:  # the same for nearly every batch, and a key's text takes longer than its line
+            self._latest = keys, tuple(self._signers[key.text] for key in keys)
+        text = checkpoint.text
+        return f"{text}\n{''.join(signer.line(text) for signer in self._latest[1])}"
 
     def make(self) -> Signer:
         """A new key, whose file is in place before anything is signed with it.
