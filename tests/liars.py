@@ -5,9 +5,10 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -67,6 +68,9 @@ class Liar:
             "future": (200, plain, line(text, now + 40 * 86_400)),
             "garbage": (200, plain, "\u2014 no signature\n"),
             "nothing": (200, plain, ""),
+            "longer": (200, plain, "\n" + line(f"{text}\n", now)),
+            "extended": (200, plain, "more\n\n" + line(f"{text}\nmore\n", now)),
+            "drips": (200, plain, line(text, now)),
             "newlines": (200, plain, "\n\n" + line(text, now)),
             "flood": (200, plain, line(text, now) * 2_000),
             "bytes": (200, plain, "\udcff"),
@@ -84,6 +88,13 @@ class Liar:
         }
         status, media, words = answers[self.manner]
         return status, media, words.encode("utf-8", "surrogateescape")
+
+
+def _drip(file: BufferedIOBase, words: bytes, leave: threading.Event) -> None:
+    with suppress(OSError):
+        for byte in words:
+            file.write(bytes([byte]))
+            leave.wait(0.05)
 
 
 @contextmanager
@@ -109,7 +120,10 @@ def lying() -> Iterator[Liar]:
             if status == 302:
                 self.send_header("location", "/elsewhere")
             self.end_headers()
-            self.wfile.write(words)
+            if liar.manner == "drips":
+                _drip(self.wfile, words, liar.leave)
+            else:
+                self.wfile.write(words)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             """Nothing."""
