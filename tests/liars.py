@@ -81,6 +81,7 @@ class Liar:
             "elsewhere": (302, plain, ""),
             "ahead": (409, sized, "999999999\n"),
             "conflict": (409, plain, "another root"),
+            "same size": (409, sized, f"{body.split()[1]}\n"),
             "odd size": (409, sized, "-1\n"),
             "no size": (409, sized, "12"),
             "undecided": (409, sized, f"{1 + len(self.asked) % 2}\n"),

@@ -54,7 +54,9 @@ class HttpWitness:
         status, media, body = await self._answer("\n".join(lines).encode())
         if status == _OK:
             return self._cosignature(note, body)
-        if status == _CONFLICT and media == _OTHER_SIZE and (said := _SIZE.fullmatch(body)):
+        said = _SIZE.fullmatch(body) if status == _CONFLICT and media == _OTHER_SIZE else None
+        # The very size it was asked to go on from is no other size: what it has seen of that size is another tree.
+        if said is not None and int(said[1]) != old:
             raise OtherSize(int(said[1]))
         if status in {_CONFLICT, _UNPROVEN}:
             raise WitnessFault("forked", f"{self.witness.name} does not find this log to extend what it has seen of it")

@@ -181,6 +181,7 @@ class Witnessing:
             return
         size = Checkpoint.parse(split_note(note)[0]).size
         due = [one for one in self._asked if one.due <= begun and await self._grew(one.seen)]
+        before = [(one, one.seen, one.word) for one in due]
         async with create_task_group() as group:
             for one in due:
                 group.start_soon(self._turn, one, size, note)
@@ -190,7 +191,13 @@ class Witnessing:
                 self._scribe.draft(EventType.CHECKPOINT_WITNESSED, Subject(), body_of(note, word.cosignature))
                 for word in fresh
             ]
-            await self._log.ledger.append(drafts)
+            try:
+                await self._log.ledger.append(drafts)
+            except Exception:
+                # A word that the log does not hold does not count: it is asked for again.
+                for one, seen, word in before:
+                    one.seen, one.word, one.due = seen, word, begun
+                raise
         await self._tell(self._settle(), begun_us)
 
     def _settle(self) -> bool:

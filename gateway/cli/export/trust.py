@@ -162,9 +162,15 @@ def policy(text: str) -> Policy:
         names = {*found.witnesses, *found.groups}
         new = words[0] if words else ""
         if kind == "log":
+            need(str(key(new)) not in found.logs, "the policy names a log's key twice")
             found.logs.append(str(key(new)))
         elif kind == "witness" and new not in {"none", *names}:
-            found.witnesses[new] = key(words[1], WITNESS)
+            given = key(words[1], WITNESS)
+            # By the key itself: under two names it would count twice.
+            need(
+                all(one.raw != given.raw for one in found.witnesses.values()), "the policy names a witness's key twice"
+            )
+            found.witnesses[new] = given
         elif kind == "group" and new not in {"none", *names}:
             members = words[2:]
             count = {"any": 1, "all": len(members)}.get(words[1]) or int(words[1])
