@@ -1,6 +1,7 @@
 """A witness that does as it is told: honest but careless, or lying in one of many ways. It shares no code with us."""
 
 import base64
+import gzip
 import hashlib
 import threading
 import time
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 NAME = "liar.example/w"
 _SECRET = Ed25519PrivateKey.from_private_bytes(b"l" * 32)
 _OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+_FIELDS = {"elsewhere": ("location", "/elsewhere"), "packed": ("content-encoding", "gzip")}
 
 
 def _key_id(private: Ed25519PrivateKey) -> bytes:
@@ -71,6 +73,7 @@ class Liar:
             "longer": (200, plain, "\n" + line(f"{text}\n", now)),
             "extended": (200, plain, "more\n\n" + line(f"{text}\nmore\n", now)),
             "drips": (200, plain, line(text, now)),
+            "packed": (200, plain, gzip.compress(line(text, now).encode()).decode("utf-8", "surrogateescape")),
             "newlines": (200, plain, "\n\n" + line(text, now)),
             "flood": (200, plain, line(text, now) * 2_000),
             "bytes": (200, plain, "\udcff"),
@@ -118,8 +121,8 @@ def lying() -> Iterator[Liar]:
             self.send_response(status)
             self.send_header("content-type", media)
             self.send_header("content-length", str(len(words)))
-            if status == 302:
-                self.send_header("location", "/elsewhere")
+            if liar.manner in _FIELDS:
+                self.send_header(*_FIELDS[liar.manner])
             self.end_headers()
             if liar.manner == "drips":
                 _drip(self.wfile, words, liar.leave)

@@ -14,6 +14,10 @@ from gateway.core.tiles import ProofError, check_proof, read_proof
 from gateway.core.tlog import NoteError, VerifierKey
 
 _PATIENCE_S = 60.0
+_FIXES = {
+    "known key": "after a rotation it takes the key in force, or --policy: `ostiary audit keys list`",
+    "quorum": "only cosignatures in the file itself count; check the whole log with `ostiary audit verify --policy`",
+}
 
 
 @click.command()
@@ -56,9 +60,8 @@ def proven(text: str, vkeys: str, policy: TrustPolicy | None = None) -> tuple[di
         unchecked = _witnessed(proof.checkpoint, policy)
         record = msgspec.json.decode(proof.entry)
     except (ProofError, NoteError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        fix = "after a rotation it takes the key in force, or --policy: `ostiary audit keys list`"
-        problem = {"ok": False, "problem": str(error)}
-        raise Failed(f"the proof does not hold: {error}", fix if "known key" in str(error) else None, problem) from None
+        fix = next((fix for words, fix in _FIXES.items() if words in str(error)), None)
+        raise Failed(f"the proof does not hold: {error}", fix, {"ok": False, "problem": str(error)}) from None
     root = base64.b64encode(checkpoint.root).decode()
     document = {
         "ok": True,

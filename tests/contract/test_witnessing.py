@@ -213,6 +213,7 @@ LIES = {
     "future": "nonsense",
     "garbage": "nonsense",
     "nothing": "nonsense",
+    "packed": "nonsense",
     "newlines": "nonsense",
     "longer": "nonsense",
     "extended": "nonsense",
