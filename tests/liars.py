@@ -1,19 +1,22 @@
 """A witness that does as it is told: honest but careless, or lying in one of many ways. It shares no code with us."""
 
 import base64
+import gzip
 import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 NAME = "liar.example/w"
 _SECRET = Ed25519PrivateKey.from_private_bytes(b"l" * 32)
 _OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+_FIELDS = {"elsewhere": ("location", "/elsewhere"), "packed": ("content-encoding", "gzip")}
 
 
 def _key_id(private: Ed25519PrivateKey) -> bytes:
@@ -67,6 +70,10 @@ class Liar:
             "future": (200, plain, line(text, now + 40 * 86_400)),
             "garbage": (200, plain, "\u2014 no signature\n"),
             "nothing": (200, plain, ""),
+            "longer": (200, plain, "\n" + line(f"{text}\n", now)),
+            "extended": (200, plain, "more\n\n" + line(f"{text}\nmore\n", now)),
+            "drips": (200, plain, line(text, now)),
+            "packed": (200, plain, gzip.compress(line(text, now).encode()).decode("utf-8", "surrogateescape")),
             "newlines": (200, plain, "\n\n" + line(text, now)),
             "flood": (200, plain, line(text, now) * 2_000),
             "bytes": (200, plain, "\udcff"),
@@ -77,6 +84,7 @@ class Liar:
             "elsewhere": (302, plain, ""),
             "ahead": (409, sized, "999999999\n"),
             "conflict": (409, plain, "another root"),
+            "same size": (409, sized, f"{body.split()[1]}\n"),
             "odd size": (409, sized, "-1\n"),
             "no size": (409, sized, "12"),
             "undecided": (409, sized, f"{1 + len(self.asked) % 2}\n"),
@@ -84,6 +92,13 @@ class Liar:
         }
         status, media, words = answers[self.manner]
         return status, media, words.encode("utf-8", "surrogateescape")
+
+
+def _drip(file: BufferedIOBase, words: bytes, leave: threading.Event) -> None:
+    with suppress(OSError):
+        for byte in words:
+            file.write(bytes([byte]))
+            leave.wait(0.05)
 
 
 @contextmanager
@@ -106,10 +121,13 @@ def lying() -> Iterator[Liar]:
             self.send_response(status)
             self.send_header("content-type", media)
             self.send_header("content-length", str(len(words)))
-            if status == 302:
-                self.send_header("location", "/elsewhere")
+            if liar.manner in _FIELDS:
+                self.send_header(*_FIELDS[liar.manner])
             self.end_headers()
-            self.wfile.write(words)
+            if liar.manner == "drips":
+                _drip(self.wfile, words, liar.leave)
+            else:
+                self.wfile.write(words)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             """Nothing."""

@@ -29,6 +29,8 @@ from gateway.core.tlog import NoteError, VerifierKey
 from gateway.parts import stores
 from gateway.settings import SettingsError
 
+_OWN_KEY = "that the key is the log's: {} lies beside it; give the one you keep elsewhere with --vkey or --policy"
+
 
 @click.command()
 @click.option(
@@ -59,10 +61,13 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     """
     policy = _policy(given["policy"])
     keys = _keys(state, given["vkey"], policy)
+    own = [] if _is_elsewhere(given["vkey"], policy) else [_OWN_KEY.format(state / "keys" / LOG_VKEY)]
     proof, checkpoint = given["proof"], given["checkpoint"]
     if proof is not None:
         text = _text(proof, "proof", "--proof")
-        answer(*proven(text, keys if given["vkey"] or policy else _in_force(state, keys, text)))
+        document, lines = proven(text, keys if given["vkey"] or policy else _in_force(state, keys, text), policy)
+        document["unchecked"] += own
+        answer(document, [*lines, *(f"not checked: {part}" for part in own)])
         return
     kek = _kek(state / "keys" / PAYLOAD_KEK)
     if payloads and kek is None:
@@ -72,6 +77,7 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
     with _progress() as progress:
         report = check_log(_place(state), keys, Means(kept, kek, deep=payloads, policy=policy), progress)
+    report.unchecked += own
     answer(_document(report), _lines(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
@@ -112,6 +118,10 @@ def _policy(path: Path | None) -> TrustPolicy | None:
         return TrustPolicy.parse(_text(path, "policy", "--policy"))
     except TrustError as error:
         raise Misconfigured(f"{path}: {error}", "write one with `ostiary audit policy`") from None
+
+
+def _is_elsewhere(vkey: Path | None, policy: TrustPolicy | None) -> bool:
+    return vkey is not None or (policy is not None and bool(policy.logs))
 
 
 def _keys(state: Path, vkey: Path | None, policy: TrustPolicy | None) -> str:

@@ -79,8 +79,11 @@ class SnapshotRest:
         state = canonical.arguments(asked.document.member("state")).canonical
         if len(state) > MOST_BYTES:
             raise TooLarge(f"state: more than {MOST_BYTES} bytes")
-        if self._holds(state):
-            raise InvalidArguments("state holds a value that this gateway keeps secret", cause_code="known_secret")
+        for name, text in (("state", state), ("label", msgspec.json.encode(wish.label))):
+            if self._holds(text):
+                raise InvalidArguments(
+                    f"{name} holds a value that this gateway keeps secret", cause_code="known_secret"
+                )
         kept = await self._desk.snapshots.keep(principal, run.id, wish.label, state)
         return shown(_shown(run.id, kept), 201)
 

@@ -13,10 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK
 from gateway.cli.root import ostiary
-from gateway.core.cosigning import policy_over
-from gateway.core.tlog import Signer, VerifierKey
+from gateway.core.cosigning import CosignerKey, Witness, policy_over
+from gateway.core.tiles import read_proof
+from gateway.core.tlog import Signer, VerifierKey, split_note
 from tests.evidence import make_principal
 from tests.ledgers import Walk, open_books
+from tests.liars import line as cosigned
+from tests.liars import vkey as witness_vkey
 
 
 def verify(folder: Path, *words: str) -> Result:
@@ -97,10 +100,39 @@ def test_what_was_not_checked_is_said(state: Path) -> None:
     assert "not checked: whether the payloads open" in verify(state).stdout
     document = json.loads(verify(state, "--payloads", "--json").stdout)
     assert document["opened"] == document["payloads"]
-    assert len(document["unchecked"]) == 2
+    assert len(document["unchecked"]) == 3
     (state / "keys" / PAYLOAD_KEK).unlink()
     assert "not checked: whether the data keys can be opened" in verify(state).stdout
     assert verify(state, "--payloads").exit_code == 2
+
+
+def test_a_key_that_lies_beside_the_log_is_said_to_be_unchecked(state: Path, tmp_path: Path) -> None:
+    """With a policy that names no log, too; with a key from elsewhere it is not said. The same for proofs."""
+    vkey, words = state / "keys" / LOG_VKEY, "not checked: that the key is the log's"
+    (tmp_path / "none").write_text("quorum none\n")
+    (tmp_path / "named").write_text(f"log {vkey.read_text()}quorum none\n")
+    given = {(): True, ("--policy", "none"): True, ("--policy", "named"): False, ("--vkey", str(vkey)): False}
+    for proof in ((), ("--proof", str(proof_of(state, 4)))):
+        for options, is_said in given.items():
+            done = verify(state, *proof, *(str(tmp_path / word) if word[0] != "-" else word for word in options))
+            assert (done.exit_code, words in done.stdout) == (0, is_said), (proof, options, done.output)
+
+
+def test_a_proof_that_no_quorum_has_cosigned_proves_nothing(state: Path, tmp_path: Path) -> None:
+    """Under a policy that asks for one; without it the proof holds, and says that nobody asked for witnesses."""
+    proof, log = proof_of(state, 4), (state / "keys" / LOG_VKEY).read_text().strip()
+    policy = policy_over((VerifierKey.parse(log),), (Witness("w", CosignerKey.parse(witness_vkey())),), 1)
+    (tmp_path / "policy").write_text(policy.text)
+    done = verify(state, "--proof", str(proof), "--policy", str(tmp_path / "policy"), "--json")
+    assert (done.exit_code, json.loads(done.stdout)["ok"]) == (1, False)
+    assert "quorum witnesses of witnesses has not cosigned" in done.stderr
+    assert "not checked: whether others were shown another log" in verify(state, "--proof", str(proof)).stdout
+    text = read_proof(proof.read_text()).checkpoint
+    proof.write_text(proof.read_text() + cosigned(split_note(text)[0], 1_700_000_000))
+    done = verify(state, "--proof", str(proof), "--policy", str(tmp_path / "policy"))
+    assert (done.exit_code, "not checked" in done.stdout) == (0, False), done.output
+    proof.write_text(proof.read_text() + cosigned("another text\n", 1_700_000_000))
+    assert verify(state, "--proof", str(proof), "--policy", str(tmp_path / "policy")).exit_code == 1
 
 
 def test_a_log_without_its_key_is_a_usage_error(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_the_policy_in_the_bundle_names_the_keys_in_force(world: Exporter, both:
     done = check(after, "--policy", str(elsewhere))
     assert (done.returncode, done.stderr) == (0, "")
     assert "NOT CHECKED" not in done.stdout
+    elsewhere.write_text("quorum none\n")
+    assert "NOT CHECKED: that the key is the log's" in check(after, "--policy", str(elsewhere)).stdout
     assert "anything by witnesses: no policy asks for them" in done.stdout
 
 

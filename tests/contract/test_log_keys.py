@@ -1,6 +1,7 @@
 """The log's signing keys change while it is written: no call waits, each tree is signed by the keys of its time."""
 
 import asyncio
+import json
 import sqlite3
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.ledger import files
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.files import CHECKPOINT_WINDOW
 from gateway.adapters.ledger.key_files import StateRefused, pem
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Overlap
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.core.errors import Conflict, Unavailable
-from gateway.core.log_keys import added_body
+from gateway.core.log_keys import added_body, retired_body
 from gateway.core.records import EventType
 from gateway.core.tlog import Checkpoint, Signer, VerifierKey, open_checkpoint, signers_of
 from tests.clock import StepClock
@@ -260,6 +262,22 @@ async def test_a_thief_of_a_retired_key_cannot_go_on(tmp_path: Path) -> None:
     with pytest.raises(StateRefused, match="retired before"):
         async with open_books(tmp_path):
             pass
+
+
+async def test_a_made_up_retirement_removes_no_key(tmp_path: Path) -> None:
+    """A row far from the end that says so is given the lie by the newest checkpoint, before a file is removed."""
+    async with open_books(tmp_path) as books:
+        second = await rotated(books)
+        while len(books.records()) < 2 * CHECKPOINT_WINDOW:
+            await Walk(books).go()
+        body = retired_body(books.keys.name)
+    kept, leaf = names(tmp_path), json.dumps({"ts": 5, "body": body}).encode()
+    change(tmp_path, "update records set type = 'key', leaf = ? where idx = 5", leaf)
+    with pytest.raises(StateRefused, match="retired before"):
+        async with open_books(tmp_path):
+            pass
+    assert names(tmp_path) == kept == sorted(["log.pem", f"log-{second.id.hex()}.pem"])
+    assert not check(tmp_path).ok
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,10 @@ LIES = {
     "future": "nonsense",
     "garbage": "nonsense",
     "nothing": "nonsense",
+    "packed": "nonsense",
     "newlines": "nonsense",
+    "longer": "nonsense",
+    "extended": "nonsense",
     "flood": "nonsense",
     "bytes": "nonsense",
     "undecided": "nonsense",
@@ -224,8 +227,10 @@ LIES = {
     "elsewhere": "refused",
     "hangs up": "unreachable",
     "slow": "unreachable",
+    "drips": "unreachable",
     "ahead": "ahead",
     "conflict": "forked",
+    "same size": "forked",
     "odd size": "forked",
     "no size": "forked",
     "inconsistent": "forked",
@@ -278,6 +283,17 @@ async def test_a_witness_that_is_down_does_not_hold_up_another(tmp_path: Path, l
         bare = verify(tmp_path, room.books.keys.name.text)
         assert bare.findings == []
         assert any("ones to trust" in part for part in bare.unchecked)
+
+
+async def test_a_witness_that_drips_does_not_hold_up_another(tmp_path: Path, liar: Liar) -> None:
+    """The other one's word is recorded and counts as soon as the slow one's time is up."""
+    liar.manner = "drips"
+    with lying() as good:
+        async with watched(tmp_path, named((vkey(), liar.url), (vkey(), good.url)), timeout_s=0.3) as room:
+            await room.round()
+            assert room.states() == ["unreachable", "ok"]
+            assert len(room.books.records("checkpoint.witnessed")) == 1
+            assert room.unwitnessed() == 0
 
 
 async def test_calls_do_not_wait_while_a_witness_is_slow(tmp_path: Path, liar: Liar) -> None:

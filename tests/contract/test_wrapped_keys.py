@@ -1,6 +1,8 @@
 """The key of payloads, wrapped by a vault: a real OpenBao, and what a kill or a wrong key leaves."""
 
+import os
 import secrets
+import stat
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +125,38 @@ async def test_a_kill_on_the_way_is_taken_up(tmp_path: Path) -> None:
         assert create_or_load(tmp_path, ORIGIN).kek == keys.kek
         assert (await create_or_unwrap(tmp_path, ORIGIN, fake)).kek == keys.kek
         assert names(tmp_path) == {"log.pem", LOG_VKEY, PSEUDONYM_KEY, WRAPPED_KEK}
+
+
+async def test_a_kill_in_the_middle_of_writing_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the wrapped key is on disk: the next start wraps it again, and one without a vault starts as well."""
+    keys, fake = create_or_load(tmp_path, ORIGIN), FakeWrapper()
+
+    def killed(descriptor: int) -> None:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        with pytest.raises(SystemExit):
+            await create_or_unwrap(tmp_path, ORIGIN, fake)
+    assert create_or_load(tmp_path, ORIGIN).kek == keys.kek
+    assert (await create_or_unwrap(tmp_path, ORIGIN, fake)).kek == keys.kek
+    assert names(tmp_path) == {"log.pem", LOG_VKEY, PSEUDONYM_KEY, WRAPPED_KEK}
+
+
+async def test_keys_that_are_put_in_place_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is made durable after the last file has its name: what signs later is not lost with the power."""
+    seen: list[set[str]] = []
+    real = os.fsync
+
+    def noted(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            seen.append(names(tmp_path))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    create_or_load(tmp_path, ORIGIN)
+    assert seen[-1] == names(tmp_path) == {"log.pem", LOG_VKEY, PSEUDONYM_KEY, PAYLOAD_KEK}
 
 
 async def test_another_key_is_never_taken(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ async def test_nobody_else_keeps_or_finds_one() -> None:
         ({"label": "one", "state": {}, "more": 1}, 400),
         ({"label": "one", "state": {"x": "x" * 300_000}}, 413),
         ({"label": "one", "state": {"x": "port-s3cret"}}, 422),
+        ({"label": "step/port-s3cret", "state": {}}, 422),
     ],
 )
 async def test_what_is_no_state_is_refused(body: dict[str, Any], status: int) -> None:

@@ -1,18 +1,23 @@
 """The judge of the campaign kill: each broken promise is named, and a log that keeps them all is not accused."""
 
 import sqlite3
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from deploy.campaigns.kill.campaign import Campaign, Options
 from deploy.campaigns.kill.commits import count
+from deploy.campaigns.kill.house import House
 from deploy.campaigns.kill.judge import Effect, Journal, Judge, Tree
+from deploy.campaigns.kill.load import Load
 from deploy.campaigns.kill.plan import Moment, plan
 from deploy.campaigns.kill.wire import Told
 from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
@@ -100,6 +105,7 @@ def test_a_log_that_keeps_its_promises_is_not_accused(log: Log, judge: Judge) ->
         ((SOUND, (Effect("m1", "c1", intent=False),), TOLD), "before its intent was in the log"),
         ((SOUND, (*EFFECTS, Effect("m3", "c3", intent=None)), TOLD), "was answered denied and had an effect"),
         ((SOUND[:2] + SOUND[3:], EFFECTS, TOLD), "no decision is in the log"),
+        ((SOUND, (EFFECTS[0], Effect("m1", "c2", intent=None)), TOLD), "m1 was done twice, now as call c2"),
         (((*SOUND, SOUND[0]), EFFECTS, TOLD), "has two intents"),
         (((*SOUND, SOUND[3]), EFFECTS, TOLD), "ends as tool.completed and is not open"),
     ],
@@ -109,6 +115,47 @@ def test_each_broken_promise_is_named(log: Log, judge: Judge, found: Found, said
     log.write(found[0])
     judge.death(log.path, *found[1:], came_up=True)
     assert any(said in violation for violation in judge.violations), judge.violations
+
+
+@pytest.mark.parametrize("code", ["denied", "unavailable"])
+def test_an_effect_after_nothing_was_done_is_found(log: Log, judge: Judge, code: str) -> None:
+    """The client was told so in one life, and the tool heard of the call in the next."""
+    log.write(SOUND)
+    judge.death(log.path, EFFECTS, (TOLD[0], Told("m3", code, "c3")), came_up=True)
+    assert judge.violations == []
+    log.write([*SOUND, SWEPT, ("tool.requested", "c3", {})])
+    judge.death(log.path, (Effect("m3", "c3", intent=None),), (), came_up=True)
+    assert judge.violations == [f"m3 was answered {code} and had an effect afterwards"]
+
+
+@pytest.mark.parametrize(("act", "killed", "code"), [("signal.pause()", True, -9), ("raise SystemExit(3)", False, 3)])
+async def test_only_a_gateway_that_was_killed_has_died(tmp_path: Path, act: str, *, killed: bool, code: int) -> None:
+    """One that had ended by itself was not killed, and how it ended is known."""
+    house = House(tmp_path, (sys.executable, "-c", f"import signal; {act}"))
+    await house.begin()
+    process = house._living()
+    if not killed:
+        await process.wait()
+    assert (await house.kill(), house.code) == (killed, code)
+
+
+@pytest.mark.parametrize(
+    ("moment", "code", "said"),
+    [
+        (Moment.LOAD, -9, ""),
+        (Moment.STOPPING, -9, ""),
+        (Moment.STOPPING, 0, ""),
+        (Moment.STOPPING, 1, "ended by itself, exit code 1, while it shuts down"),
+        (Moment.LOAD, 0, "ended by itself, exit code 0, under load"),
+    ],
+)
+def test_what_was_no_death_is_not_counted(tmp_path: Path, judge: Judge, moment: Moment, code: int, said: str) -> None:
+    """A clean end on SIGTERM that was quicker than the strike is none, and another end is a finding."""
+    house = House(tmp_path, (), code=code)
+    campaign = Campaign(Options(), house, Load(0, Random(0)), Journal(tmp_path / "journal"), judge)
+    campaign.counted(moment, killed=code < 0)
+    assert campaign.moments.total() == (code < 0)
+    assert [said in violation for violation in judge.violations] == [True] * bool(said)
 
 
 @pytest.mark.parametrize(

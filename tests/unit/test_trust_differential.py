@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.export import verify
-from gateway.core.cosigning import CosignerKey, Group, TrustPolicy, Witness
+from gateway.core.cosigning import CosignerKey, Group, TrustError, TrustPolicy, Witness
 from gateway.core.log_keys import KeyHistory, KeyRefused, added_body, first_body, retired_body
 from gateway.core.tiles import consistency
 from gateway.core.tlog import Checkpoint, Frontier, NoteError, Signer, leaf_hash, node_hash
@@ -89,6 +90,17 @@ def test_both_count_a_quorum_alike(there: list[bool], inner: int, outer: int) ->
     policy = TrustPolicy((FIRST,), witnesses, groups, "h")
     signed = [one.key for one, is_there in zip(witnesses, there, strict=True) if is_there]
     assert verify.trust.policy(policy.text).is_met([key.text for key in signed]) is policy.is_met(signed)
+
+
+@pytest.mark.parametrize("name", ["w", "v"])
+def test_both_refuse_one_key_under_two_names(name: str) -> None:
+    """It would count twice, whatever name the key itself has; the same for a log's key."""
+    one, two = (CosignerKey(each, bytes(32)).text for each in ("w", name))
+    for text in (f"witness a {one}\nwitness b {two}\nquorum none\n", f"log {FIRST.text}\n" * 2 + "quorum none\n"):
+        with pytest.raises(TrustError, match="twice"):
+            TrustPolicy.parse(text)
+        with pytest.raises(verify.Unsound, match="twice"):
+            verify.trust.policy(text)
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 400))

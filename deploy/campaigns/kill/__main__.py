@@ -68,6 +68,8 @@ def hollow(campaign: Campaign) -> list[str]:
     found = [f"no {name}" for name in ("swept", "looks", "consistency proofs", "told denied") if not counts[name]]
     if not campaign.load.unanswered:
         found.append("no kill cut off an answer")
+    if kills < campaign.options.kills:
+        found.append(f"{kills} of {campaign.options.kills} strikes killed a gateway only")
     if kills < _TELLING_KILLS:
         return found
     found += [f"no kill {moment}" for moment in Moment if not campaign.moments[moment]]

@@ -39,6 +39,9 @@ _ALONE: Final = 60
 _FRESH_TOKENS: Final = 10
 _VERIFY: Final = 40
 _MOST_COMMITS: Final = 2
+# Strikes that come too late are no deaths: for each this many kills one more is planned, and some at least.
+_SPARE: Final = 4
+_LEAST_SPARE: Final = 3
 _FILES: Final = ("log.db", "log.db-wal", "log.guard")
 
 
@@ -103,14 +106,17 @@ class Campaign:
             HouseError: the gateway does not start any more, or leaves something behind.
         """
         clients = [asyncio.create_task(self.load.client(number)) for number in range(self.options.clients)]
-        strikes = plan(self.options.seed, self.options.kills)
+        kills = self.options.kills
+        strikes = plan(self.options.seed, kills + kills // _SPARE + _LEAST_SPARE)
         try:
             await self._measure()
             for number, strike in enumerate(strikes, 1):
                 await self._live(number, strike)
-                _say(f"{number} of {len(strikes)} kills, {strike.moment}: {self._standing()}")
+                _say(f"{self.moments.total()} of {kills} kills, {strike.moment}: {self._standing()}")
                 if self.judge.violations and self.options.until_violated:
                     return
+                if self.moments.total() >= kills:
+                    break
             await self._end()
         finally:
             for task in clients:
@@ -162,11 +168,18 @@ class Campaign:
             self.load.tokens = await self.house.tokens(16, 16)
         async with self._collecting():
             struck = await _MOMENTS[strike.moment](self, strike.share)
-            await self.house.kill()
-        self.moments[strike.moment if struck else Moment.LOAD] += 1
+            killed = await self.house.kill()
+        self.counted(strike.moment if struck else Moment.LOAD, killed=killed)
         self._judge(came_up=came_up)
         if number % _VERIFY == 0:
             await self._verify()
+
+    def counted(self, moment: Moment, *, killed: bool) -> None:
+        """Count a death, if it was one: who is told to end may have ended well before the strike, and nobody else."""
+        if killed:
+            self.moments[moment] += 1
+        elif self.house.code or moment is not Moment.STOPPING:
+            self.judge.violations.append(f"the gateway ended by itself, exit code {self.house.code}, {moment}")
 
     async def _start(self, *, wait: bool) -> None:
         began = time.monotonic()

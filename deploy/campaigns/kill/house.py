@@ -41,11 +41,13 @@ class House:
     Attributes:
         command: how a gateway is started; ``serve ...`` is added.
         port: where it listens in all its lives.
+        code: exit code of the last life that is over; negative = the signal that ended it.
     """
 
     folder: Path
     command: Sequence[str]
     port: int = 0
+    code: int = 0
     _process: asyncio.subprocess.Process | None = None
     _operator: httpx.AsyncClient | None = None
     _words: Any = field(default=None, repr=False)
@@ -95,8 +97,8 @@ class House:
         transport = httpx.AsyncHTTPTransport(uds=json.loads(line)["admin_socket"], verify=_NO_TLS)
         self._operator = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=_PATIENCE_S)
 
-    async def kill(self) -> None:
-        """SIGKILL to the whole process group; returns when nothing of it is left.
+    async def kill(self) -> bool:
+        """SIGKILL to the whole process group; whether that ended it, once nothing of it is left.
 
         Raises:
             HouseError: something is.
@@ -104,13 +106,14 @@ class House:
         process = self._living()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        self.code = await process.wait()
         deadline = time.monotonic() + _END_S
         while _lives(process.pid):
             if time.monotonic() > deadline:
                 raise HouseError("a process of the gateway's group outlived SIGKILL")
             await asyncio.sleep(_LOOK_S)
         await self._gone()
+        return self.code == -signal.SIGKILL
 
     def ask_to_end(self) -> None:
         """SIGTERM; it ends in its own time."""

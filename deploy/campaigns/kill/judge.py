@@ -3,9 +3,10 @@
 1. A call that was answered as completed is completed in the log under the very id that was told, and the tool noted
    its marker under that id.
 2. A call that was answered as denied has its decision in the log, and the tool never heard of it; nor did it of a call
-   whose error says that nothing was done.
+   whose error says that nothing was done, then or afterwards.
 3. Every effect has an intent with its call id; where the tool looked, the log held it before the effect.
-4. No call has two effects, two intents or two endings, or an ending without an intent; what completed had its effect.
+4. No call has two effects, under one call id or two, two intents or two endings, or an ending without an intent; what
+   completed had its effect.
 5. What a death left open is ended by the next start that comes up, as unknown.
 6. Nothing is lost or altered: records follow each other without gaps, and every checkpoint that was ever handed out is
    the root over the log's first records, as it was then.
@@ -109,6 +110,7 @@ class Judge:
     _denials: set[str] = field(default_factory=set)
     _effects: dict[str, str] = field(default_factory=dict)
     _markers: set[str] = field(default_factory=set)
+    _undone: dict[str, str] = field(default_factory=dict)
     _left: set[str] = field(default_factory=set)
     _fresh: list[str] = field(default_factory=list)
 
@@ -199,20 +201,27 @@ class Judge:
 
     def _hear(self, journal: Iterable[Effect]) -> None:
         for effect in journal:
-            self.counts["effects"] += 1
-            self.counts["looks"] += effect.intent is not None
-            if effect.intent is False:
-                self._wrong(f"call {effect.call} had its effect before its intent was in the log")
-            if effect.call not in self._intents:
-                self._wrong(f"call {effect.call} had an effect and has no intent")
-            if effect.call in self._effects:
-                self._wrong(f"call {effect.call} had two effects")
-            self._effects[effect.call] = effect.marker
-            self._markers.add(effect.marker)
+            self._happened(effect)
         for call_id in self._fresh:
             if call_id not in self._effects:
                 self._wrong(f"call {call_id} is completed and the tool never heard of it")
         self._fresh.clear()
+
+    def _happened(self, effect: Effect) -> None:
+        self.counts["effects"] += 1
+        self.counts["looks"] += effect.intent is not None
+        if effect.intent is False:
+            self._wrong(f"call {effect.call} had its effect before its intent was in the log")
+        if effect.call not in self._intents:
+            self._wrong(f"call {effect.call} had an effect and has no intent")
+        if effect.call in self._effects:
+            self._wrong(f"call {effect.call} had two effects")
+        elif effect.marker in self._markers:
+            self._wrong(f"{effect.marker} was done twice, now as call {effect.call}")
+        if effect.marker in self._undone:
+            self._wrong(f"{effect.marker} was answered {self._undone[effect.marker]} and had an effect afterwards")
+        self._effects[effect.call] = effect.marker
+        self._markers.add(effect.marker)
 
     def _told(self, answer: Told) -> None:
         self.counts[f"told {answer.code}"] += 1
@@ -223,8 +232,10 @@ class Judge:
                 self._wrong(f"call {answer.call_id} was answered and the log says {ending}")
             if self._effects.get(call_id) != answer.marker:
                 self._wrong(f"call {answer.call_id} was answered and its effect is not {answer.marker}")
-        elif answer.code not in _UNSURE and answer.marker in self._markers:
-            self._wrong(f"call {answer.call_id} was answered {answer.code} and had an effect")
+        elif answer.code not in _UNSURE:
+            self._undone[answer.marker] = answer.code
+            if answer.marker in self._markers:
+                self._wrong(f"call {answer.call_id} was answered {answer.code} and had an effect")
         if answer.code == DENIED and call_id not in self._denials:
             self._wrong(f"call {answer.call_id} was denied and no decision is in the log")
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, pem, read_secret, read_signers, write_durably
+from gateway.adapters.ledger.key_files import (
+    LOG_KEY,
+    StateRefused,
+    pem,
+    read_secret,
+    read_signers,
+    sync_folder,
+    write_durably,
+)
 from gateway.adapters.ledger.mac import Mac
 from gateway.adapters.ledger.ring import KeyRing
 from gateway.core.tlog import Signer, VerifierKey, is_key_name
@@ -116,12 +124,13 @@ def _create(folder: Path, origin: str, kek: Secret) -> None:
 
 def _put_in_place(folder: Path) -> None:
     # Only once all of them are on disk: who is killed while making them begins anew, who is killed here goes on here.
-    for name in _NAMES:
-        if _new(folder, name).exists() and not (folder / name).exists():
-            try:
-                _new(folder, name).rename(folder / name)
-            except OSError as error:
-                raise StateRefused(f"the key {folder / name} cannot be written: {error.strerror}") from None
+    names = [name for name in _NAMES if _new(folder, name).exists() and not (folder / name).exists()]
+    for name in names:
+        try:
+            _new(folder, name).rename(folder / name)
+            sync_folder(folder)
+        except OSError as error:
+            raise StateRefused(f"the key {folder / name} cannot be written: {error.strerror}") from None
 
 
 def _new(folder: Path, name: str) -> Path:

@@ -20,12 +20,13 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.tree import LogTree
-from gateway.adapters.ledger.witness_records import body_of, growth, newest
+from gateway.adapters.ledger.witness_records import Witnessed, body_of, growth, newest
 from gateway.core.cosigning import Cosignature
 from gateway.core.errors import NotFound
 from gateway.core.ports import Clock
 from gateway.core.records import EventType
-from gateway.core.tlog import Checkpoint, split_note
+from gateway.core.tiles import ProofError, check_consistency
+from gateway.core.tlog import Checkpoint, NoteError, split_note
 from gateway.core.witnessing import Cosigner, OtherSize, Standing, WitnessFault, WitnessMeter
 
 _LOG = logging.getLogger("gateway.ledger")
@@ -141,12 +142,31 @@ class Witnessing:
             found = await self._log.reader.ask(partial(newest, key=key))
             if found is None:
                 continue
+            if not await self._is_ours(found):
+                name = one.cosigner.witness.name
+                _LOG.error("the record of what witness %s cosigned last is not of this log: it was altered", name)
+                continue
             one.seen = found.size
             # As it was signed then, byte for byte; a key that is gone cannot sign it any more.
             if all(ring.has(each) for each in ring.history.signing(found.size)):
                 note = ring.sign(Checkpoint(ring.history.first.name, found.size, found.root), ring.history)
                 one.word = _Word(found.size, note, found.cosignature)
         self._settle()
+
+    async def _is_ours(self, found: Witnessed) -> bool:
+        """Whether the witness signed the tree that a row names, and it begins the log's signed tree."""
+        # Whoever can write a row would have the log sign whatever tree the row names.
+        history = self._log.keys.ring.history
+        text = Checkpoint(history.first.name, found.size, found.root).text
+        if found.size < 1 or not found.cosignature.holds(text):
+            return False
+        try:
+            end = history.open(await self._tree.checkpoint())
+            _, proof = await self._tree.extend(found.size, end.size)
+            check_consistency(found.size, found.root, end.size, end.root, proof)
+        except (NoteError, NotFound, ProofError):
+            return False
+        return True
 
     async def once(self) -> None:
         """One round: ask each witness whose time has come, where there is something new for it.
@@ -161,6 +181,7 @@ class Witnessing:
             return
         size = Checkpoint.parse(split_note(note)[0]).size
         due = [one for one in self._asked if one.due <= begun and await self._grew(one.seen)]
+        before = [(one, one.seen, one.word) for one in due]
         async with create_task_group() as group:
             for one in due:
                 group.start_soon(self._turn, one, size, note)
@@ -170,7 +191,13 @@ class Witnessing:
                 self._scribe.draft(EventType.CHECKPOINT_WITNESSED, Subject(), body_of(note, word.cosignature))
                 for word in fresh
             ]
-            await self._log.ledger.append(drafts)
+            try:
+                await self._log.ledger.append(drafts)
+            except Exception:
+                # A word that the log does not hold does not count: it is asked for again.
+                for one, seen, word in before:
+                    one.seen, one.word, one.due = seen, word, begun
+                raise
         await self._tell(self._settle(), begun_us)
 
     def _settle(self) -> bool:

@@ -40,7 +40,8 @@ async def _wrap(folder: Path, origin: str, wrapper: KeyWrapper) -> None:
     wrapped = await wrapper.wrap(kek, origin)
     if await wrapper.unwrap(wrapped, origin) != kek:
         raise StateRefused(f"{wrapper.name} does not open what it has wrapped: nothing was changed")
-    beside = folder / f"{WRAPPED_KEK}.new"
+    # Not `.new`: that is taken for whole and put in place by the next start, and this may be cut off half written.
+    beside = folder / f"{WRAPPED_KEK}.part"
     write_durably(beside, wrapped.encode(), 0o600)
     try:
         beside.rename(folder / WRAPPED_KEK)
