@@ -265,8 +265,10 @@ class Store:
         return self._tail
 
     def _check_end(self, db: Database, end: tail.Tail, *, is_new: bool) -> None:
-        if not self._site.is_local and not (is_new and end.frontier.size):
-            tail.check_guard(db, end, files.read_guard(self._folder))
+        guard = None if self._site.is_local else files.read_guard(self._folder)
+        # A database that was put back does not know who joined since then: who has a guard is held to it all the same.
+        if guard is not None or not (self._site.is_local or (is_new and end.frontier.size)):
+            tail.check_guard(db, end, guard)
         self._ring.prune()
         if end.span.high_us - self._clock.now_us() > _BEHIND_US:
             _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
