@@ -125,7 +125,11 @@ class ApprovalRegistry:
 
     async def grant(self, call: Call) -> Grant | None:
         """What a resumed call is carried out with; see ``core.ports.Approvals``."""
-        return self._granted(call.origin.approval_id) if isinstance(call.origin, Resumed) else None
+        if not isinstance(call.origin, Resumed):
+            return None
+        if self._files.is_shared:  # another process may have revoked a key whose word this counts
+            await self._files.reviewers.load()
+        return self._granted(call.origin.approval_id)
 
     async def park(self, target: Resolved, decision: Decision) -> GatewayError:
         """Park a call; see ``core.ports.Approvals``."""
@@ -231,6 +235,7 @@ class ApprovalRegistry:
                 continue  # erased
             if (parked.state, parked.at_us) != (stand.state, stand.at_us) and not parked.turn.locked():
                 async with parked.turn:
+                    await self._files.reviewers.load()
                     await self._renew(parked)
             # Whose process heard the last word carries it out; where that did not happen, the next one tries.
             if parked.state is State.APPROVED and not parked.in_hand and now - stand.at_us >= _TAKE_OVER_US:
@@ -241,7 +246,6 @@ class ApprovalRegistry:
         case = await cases.case(self._files.reader, parked.action.id)
         if case is None:
             return
-        await self._files.reviewers.load()
         holders = {known.key_id: known for known in self._files.reviewers.all()}
         said = restored(case, parked.action, holders.get)
         parked.signatures, parked.why = said.signatures, said.why
