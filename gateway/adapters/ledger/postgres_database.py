@@ -22,8 +22,8 @@ from gateway.adapters.ledger.database import DatabaseFault, Dialect, TooCostly, 
 SCHEMA = "ostiary"
 _PORT = 5432
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_CONNECT_S, _COMMAND_S, _CLOSE_S = 5.0, 15.0, 1.0
-_QUESTION_S = 300.0  # of a verifier, over all records
+_CONNECT_S, COMMAND_S, _CLOSE_S = 5.0, 15.0, 1.0
+QUESTION_S = 300.0  # of a verifier, over all records
 _CHUNK = 2000
 _STEPS_IN_MS = 10_000  # of SQLite's instructions, about
 _FULL = "53100"
@@ -102,7 +102,7 @@ def arguments(target: Server, settings: Mapping[str, str] | None = None) -> dict
         "database": target.database,
         "ssl": target.tls or False,
         "timeout": _CONNECT_S,
-        "command_timeout": _COMMAND_S,
+        "command_timeout": COMMAND_S,
         "server_settings": {**_SETTINGS, **(settings or {})},
     }
 
@@ -197,8 +197,10 @@ class PostgresDatabase:
 
     dialect = POSTGRES
 
-    def __init__(self, target: Server, settings: Mapping[str, str] | None = None) -> None:
-        """Connect, with ``settings`` for the session.
+    def __init__(
+        self, target: Server, settings: Mapping[str, str] | None = None, patience_s: float = COMMAND_S
+    ) -> None:
+        """Connect, with ``settings`` for the session; no statement is waited for longer than ``patience_s``.
 
         Raises:
             DatabaseFault: it cannot.
@@ -206,8 +208,8 @@ class PostgresDatabase:
         self._loop = asyncio.SelectorEventLoop()
         self._snapshot: Any = None
         try:
-            patience = {} if settings is None else {"command_timeout": _QUESTION_S}
-            self._connection: Any = self._wait(asyncpg.connect(**{**arguments(target, settings), **patience}))
+            given = arguments(target, settings) | {"command_timeout": patience_s}
+            self._connection: Any = self._wait(asyncpg.connect(**given))
         except BaseException:
             self._loop.close()
             raise

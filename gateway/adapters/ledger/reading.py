@@ -107,7 +107,9 @@ class LogReader:
     Failure mode, closed: a log that cannot be read is ``Unavailable``.
     """
 
-    def __init__(self, place: Path | Site, keys: LogKeys) -> None:
+    def __init__(self, place: Path | Site, keys: LogKeys, *, is_hasty: bool = False) -> None:
+        """``is_hasty``: calls wait for its answers."""
+        self._is_hasty = is_hasty
         self._site = sited(place)
         self._kek = keys.kek
         self._db: Database | None = None
@@ -236,7 +238,7 @@ class LogReader:
         def run() -> T:
             with self._in_use:
                 if self._db is None:
-                    self._db = self._site.reader()
+                    self._db = self._site.reader(is_hasty=self._is_hasty)
                 return question(self._db)
 
         async with self._turn:
