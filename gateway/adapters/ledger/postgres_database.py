@@ -37,6 +37,11 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "10000",
+    # Whatever the database's or the user's own settings are: by one state for a whole transaction, a budget would be
+    # counted as it was before its turn came; and a call that takes long must not cost the session, which is its life.
+    "default_transaction_isolation": "read committed",
+    "idle_session_timeout": "0",
+    "statement_timeout": "0",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
