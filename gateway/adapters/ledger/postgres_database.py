@@ -263,7 +263,7 @@ class PostgresDatabase:
         """See ``Database``."""
         ended, self._snapshot = self._snapshot, None
         if ended is None:
-            self.script("rollback")
+            self._wait(asyncio.wait_for(self._connection.execute("rollback"), _CLOSE_S))
         else:
             self._wait(ended.rollback())
 
