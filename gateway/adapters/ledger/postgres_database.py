@@ -240,10 +240,10 @@ class PostgresDatabase:
         yield
         self.script("set local statement_timeout = 0")
 
-    def walk(self, sql: str) -> Iterator[Any]:
+    def walk(self, sql: str, most: int = _CHUNK) -> Iterator[Any]:
         """See ``Database``."""
         cursor = self._wait(self._connection.cursor(sql))
-        while rows := self._wait(cursor.fetch(_CHUNK)):
+        while rows := self._wait(cursor.fetch(most)):
             yield from map(tuple, rows)
 
     def begin(self) -> None:
