@@ -191,9 +191,11 @@ class PostgresSite:
             )
 
     def _live(self, db: PostgresDatabase) -> None:
-        with self.starting(db):
-            db.execute(_JOIN, (self.replica, self.replica))
-            self._joins = self._is_new(db)
+        # Who only lost its session does not wait for others that start.
+        if db.execute("select 1 from replicas where id = ?", (self.replica,)).fetchone() is None:
+            with self.starting(db):
+                db.execute(_JOIN, (self.replica, self.replica))
+        self._joins = self._is_new(db)
         try:
             db.execute(_LIFE, (self.replica,))
         except DatabaseFault as error:
