@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import postgres_site
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.patrol import LIVES
+from gateway.adapters.ledger.postgres_database import PostgresDatabase
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.call import Intent
 from gateway.core.errors import Unavailable
@@ -114,6 +117,25 @@ async def is_ready(books: Books) -> bool:
     """What a probe of readiness is told."""
     try:
         await books.log.ping()
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_who_lost_its_session_does_not_wait_for_who_starts(both: tuple[Books, Books], sites: Sites) -> None:
+    """It joined long ago: while another one has the turn to start, it is back and writes."""
+    starting = await to_thread.run_sync(PostgresDatabase, sites.target)
+    await to_thread.run_sync(starting.execute, f"select pg_advisory_lock({LIVES}, 0)")
+    sites.cut(both[0])
+    await until_asked(lambda: writes(both[0]))
+    await to_thread.run_sync(starting.close)
+    assert both[0].verify().findings == []
+
+
+async def writes(books: Books) -> bool:
+    """Whether a call gets through."""
+    try:
+        await Walk(books).go()
     except Unavailable:
         return False
     return True
