@@ -90,7 +90,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     reserve = settings.audit.reserve_mb * 1024 * 1024
     site = stores.site(settings)
     ledger = await stack.enter_async_context(Ledger(site, keys, clock, reserve))
-    reader = await stack.enter_async_context(LogReader(site, keys))
+    reader = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.
     asked = await stack.enter_async_context(LogReader(site, keys))
     patrol = await together(stack, site, ledger, reader)

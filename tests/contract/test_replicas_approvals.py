@@ -74,6 +74,34 @@ async def test_a_key_revoked_at_one_signs_nothing_at_the_other(sites: Sites) -> 
             await other.books.approvals.decide(action.id, PAUL.ballot(action))
 
 
+async def test_a_key_revoked_after_the_approval_carries_out_nothing_anywhere(sites: Sites) -> None:
+    """Approved and known at both, then revoked at one: the other finds no word left that counts, and pays nothing."""
+    async with two_doors(sites, first_acts=False) as (one, other):
+        await one.enrol(VERA)
+        action = await one.parked()
+        await one.approve(action, VERA)
+        await other.books.approvals.follow()
+        await one.books.reviewers.revoke(OPERATOR, VERA.key_id)
+        one.world.clock.advance(10)
+        await other.reaches(action, State.VOID, State.ENDED)
+        assert one.paid() == 0
+        assert (await other.books.approvals.dossier(action.id)).state is State.VOID
+        assert other.books.verify().findings == []
+
+
+async def test_several_actions_of_one_are_met_by_the_other(sites: Sites) -> None:
+    """All of them, each once: what is asked for again waits already."""
+    async with two_doors(sites) as (one, other):
+        await one.enrol(VERA)
+        calls = [b'{"amount": %d}' % amount for amount in (1, 2, 3)]
+        actions = [await one.parked(one.call(arguments)) for arguments in calls]
+        await other.books.approvals.follow()
+        waiting, size = await other.books.approvals.waiting(10)
+        assert [dossier.action.id for dossier in waiting] == [action.id for action in actions]
+        assert size == 3
+        assert [(await other.parked(other.call(arguments))).id for arguments in calls] == [one.id for one in actions]
+
+
 @asynccontextmanager
 async def two_doors(sites: Sites, *, first_acts: bool = True) -> AsyncIterator[tuple[Door, Door]]:
     """Two gateways before one bank."""

@@ -89,6 +89,7 @@ class ApprovalRegistry:
         self._filing = Filing(archive.ledger, archive.keys, archive.clock, scribe, origin, terms.ttl_s)
         self._parked: dict[str, Parked] = {}
         self._by_mark: dict[str, Parked] = {}
+        self._erased: set[str] = set()
         self._inbox = Inbox()
         self._turns = Turns()
         self._ready: asyncio.Queue[Parked] = asyncio.Queue()
@@ -125,7 +126,11 @@ class ApprovalRegistry:
 
     async def grant(self, call: Call) -> Grant | None:
         """What a resumed call is carried out with; see ``core.ports.Approvals``."""
-        return self._granted(call.origin.approval_id) if isinstance(call.origin, Resumed) else None
+        if not isinstance(call.origin, Resumed):
+            return None
+        if self._files.is_shared:  # another process may have revoked a key whose word this counts
+            await self._files.reviewers.load()
+        return self._granted(call.origin.approval_id)
 
     async def park(self, target: Resolved, decision: Decision) -> GatewayError:
         """Park a call; see ``core.ports.Approvals``."""
@@ -222,26 +227,36 @@ class ApprovalRegistry:
         """Take over what other processes parked, heard, carried out or left behind; a task calls this now and then."""
         now = self._files.clock.now_us()
         found = await cases.stands(self._files.reader, now - self._terms.replay_s * 1_000_000)
-        if found.keys() - self._parked.keys():
-            await self._files.reviewers.load()
-            await self._take_up(carries_out=False)
+        self._erased &= found.keys()
+        await self._meet([one for one in found if one not in self._parked and one not in self._erased])
         for approval_id, stand in found.items():
             parked = self._parked.get(approval_id)
             if parked is None:
                 continue  # erased
             if (parked.state, parked.at_us) != (stand.state, stand.at_us) and not parked.turn.locked():
                 async with parked.turn:
+                    await self._files.reviewers.load()
                     await self._renew(parked)
             # Whose process heard the last word carries it out; where that did not happen, the next one tries.
             if parked.state is State.APPROVED and not parked.in_hand and now - stand.at_us >= _TAKE_OVER_US:
                 parked.in_hand = True
                 self._ready.put_nowait(parked)
 
+    async def _meet(self, unknown: list[str]) -> None:
+        # One by one: reading again all that wait, for each that is new, would keep every call waiting.
+        if unknown:
+            await self._files.reviewers.load()
+        for approval_id in unknown:
+            case = await cases.case(self._files.reader, approval_id)
+            if case is None or case.action is None:
+                self._erased.add(approval_id)
+            else:
+                await self._take(case, carries_out=False)
+
     async def _renew(self, parked: Parked) -> None:
         case = await cases.case(self._files.reader, parked.action.id)
         if case is None:
             return
-        await self._files.reviewers.load()
         holders = {known.key_id: known for known in self._files.reviewers.all()}
         said = restored(case, parked.action, holders.get)
         parked.signatures, parked.why = said.signatures, said.why
@@ -353,19 +368,22 @@ class ApprovalRegistry:
             raise NotFound("no such approval", cause_code="approval")
         return parked
 
-    async def _take_up(self, *, carries_out: bool = True) -> None:
+    async def _take_up(self) -> None:
         since = self._files.clock.now_us() - self._terms.replay_s * 1_000_000
-        holders = {known.key_id: known for known in self._files.reviewers.all()}
         for case in await cases.cases(self._files.reader, since):
-            if case.action is None or case.id in self._parked:
-                continue
-            parked = self._keep(restored(case, case.action, holders.get))
-            if parked.state in OPEN:
-                parked.release = await self._files.runs.keep(parked.action.run)
-            if parked.state is State.APPROVED and carries_out:
-                self._ready.put_nowait(parked)
-            if parked.state is State.ENDED and parked.call_id is not None:
-                parked.outcome = await cases.outcome(self._files.reader, parked.call_id)
+            await self._take(case, carries_out=True)
+
+    async def _take(self, case: cases.Case, *, carries_out: bool) -> None:
+        if case.action is None or case.id in self._parked:
+            return
+        holders = {known.key_id: known for known in self._files.reviewers.all()}
+        parked = self._keep(restored(case, case.action, holders.get))
+        if parked.state in OPEN:
+            parked.release = await self._files.runs.keep(parked.action.run)
+        if parked.state is State.APPROVED and carries_out:
+            self._ready.put_nowait(parked)
+        if parked.state is State.ENDED and parked.call_id is not None:
+            parked.outcome = await cases.outcome(self._files.reader, parked.call_id)
 
     def _forget(self, parked: Parked) -> None:
         del self._parked[parked.action.id]

@@ -63,10 +63,13 @@ async def cases(reader: LogReader, since_us: int) -> tuple[Case, ...]:
 
 
 async def stands(reader: LogReader, since_us: int) -> dict[str, Stand]:
-    """Where the approvals stand that are open, or were moved since then."""
+    """Where the approvals stand that are open, or were moved since then; the oldest first."""
 
     def run(db: Database) -> dict[str, Stand]:
-        rows = db.execute(f"select id, {COLUMNS} from approvals where {_OPEN} or at_us >= ?", (since_us,))  # noqa: S608 - literals
+        rows = db.execute(
+            f"select id, {COLUMNS} from approvals where {_OPEN} or at_us >= ? order by idx",  # noqa: S608 - literals
+            (since_us,),
+        )
         return {row[0]: stand_of(row[1:]) for row in rows}
 
     return await reader.ask(run)

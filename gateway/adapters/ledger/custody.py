@@ -187,7 +187,9 @@ def returned(db: Database) -> list[str]:
     The list of destroyed keys is made whole on the way, so that none of them is used.
     """
     db.begin()
-    db.executemany("insert into erased values (?, ?) on conflict do nothing", recorded(db))
+    known = {key for (key,) in db.execute("select key from erased")}
+    missing = [row for row in recorded(db) if row[0] not in known]
+    db.executemany("insert into erased values (?, ?) on conflict do nothing", missing)
     db.commit()
     rows = db.execute("select id from deks where id in (select key from erased) order by id")
     return [key for (key,) in rows]

@@ -82,8 +82,8 @@ class Database(Protocol):
     def bounded(self, steps: int) -> AbstractContextManager[None]:
         """Statements within take about so many of SQLite's instructions together, or raise ``TooCostly``."""
 
-    def walk(self, sql: str) -> Iterator[Any]:
-        """The rows of a statement that may find any number, without all of them in memory; within a snapshot."""
+    def walk(self, sql: str, most: int = 2000) -> Iterator[Any]:
+        """The rows of a statement that may find any number, at most ``most`` of them in memory; within a snapshot."""
 
     def begin(self) -> None:
         """Begin a transaction that writes."""
@@ -151,7 +151,7 @@ class SqliteDatabase(sqlite3.Connection):
         finally:
             self.set_progress_handler(None, 0)
 
-    def walk(self, sql: str) -> Iterator[Any]:
+    def walk(self, sql: str, most: int = 1) -> Iterator[Any]:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Database``."""
         return self.execute(sql)
 

@@ -11,6 +11,7 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.sealing import scope_of
 from gateway.adapters.ledger.site import Site
+from gateway.core.errors import Unavailable
 
 # The class of those advisory locks that are lives of replicas.
 LIVES = 0x4F73
@@ -60,6 +61,7 @@ class Patrol:
     def remind(self, *memories: Memory) -> None:
         """Tell these of what other processes erase from now on."""
         self._memories = memories
+        self._erased = -1  # what was erased while nobody listened is told now
 
     async def once(self) -> None:
         """Give back what is owed; end what the dead left open; and be alive oneself.
@@ -67,14 +69,22 @@ class Patrol:
         Raises:
             Unavailable: the log cannot be read or written.
         """
-        await self.places.flush()
-        if await self._reader.ask(self._lifeless):
+        if await self._is_anybody_lifeless():
             # Who is dead is found out again in the transaction that ends what they left.
             self._ledger.patrol()
             await self._ledger.append(())
         runs = await self._reader.ask(self._newly_erased)
         for memory in self._memories if runs else ():
             memory.drop(runs)
+        await self.places.flush()
+        await self._ledger.ping()  # where writing failed, what is owed to the log does not wait for the next call
+
+    async def _is_anybody_lifeless(self) -> bool:
+        try:
+            return bool(await self._reader.ask(self._lifeless))
+        except Unavailable:
+            await self._ledger.append(())  # so that it is known before a call finds out
+            raise
 
     def _newly_erased(self, db: Database) -> frozenset[str]:
         rows = db.execute("select key, idx from erased where idx > ?", (self._erased,)).fetchall()

@@ -22,8 +22,8 @@ from gateway.adapters.ledger.database import DatabaseFault, Dialect, TooCostly, 
 SCHEMA = "ostiary"
 _PORT = 5432
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_CONNECT_S, _COMMAND_S, _CLOSE_S = 5.0, 15.0, 1.0
-_QUESTION_S = 300.0  # of a verifier, over all records
+_CONNECT_S, COMMAND_S, _CLOSE_S = 5.0, 15.0, 1.0
+QUESTION_S = 300.0  # of a verifier, over all records
 _CHUNK = 2000
 _STEPS_IN_MS = 10_000  # of SQLite's instructions, about
 _FULL = "53100"
@@ -37,6 +37,11 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "10000",
+    # Whatever the database's or the user's own settings are: by one state for a whole transaction, a budget would be
+    # counted as it was before its turn came; and a call that takes long must not cost the session, which is its life.
+    "default_transaction_isolation": "read committed",
+    "idle_session_timeout": "0",
+    "statement_timeout": "0",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -102,7 +107,7 @@ def arguments(target: Server, settings: Mapping[str, str] | None = None) -> dict
         "database": target.database,
         "ssl": target.tls or False,
         "timeout": _CONNECT_S,
-        "command_timeout": _COMMAND_S,
+        "command_timeout": COMMAND_S,
         "server_settings": {**_SETTINGS, **(settings or {})},
     }
 
@@ -197,8 +202,10 @@ class PostgresDatabase:
 
     dialect = POSTGRES
 
-    def __init__(self, target: Server, settings: Mapping[str, str] | None = None) -> None:
-        """Connect, with ``settings`` for the session.
+    def __init__(
+        self, target: Server, settings: Mapping[str, str] | None = None, patience_s: float = COMMAND_S
+    ) -> None:
+        """Connect, with ``settings`` for the session; no statement is waited for longer than ``patience_s``.
 
         Raises:
             DatabaseFault: it cannot.
@@ -206,8 +213,8 @@ class PostgresDatabase:
         self._loop = asyncio.SelectorEventLoop()
         self._snapshot: Any = None
         try:
-            patience = {} if settings is None else {"command_timeout": _QUESTION_S}
-            self._connection: Any = self._wait(asyncpg.connect(**{**arguments(target, settings), **patience}))
+            given = arguments(target, settings) | {"command_timeout": patience_s}
+            self._connection: Any = self._wait(asyncpg.connect(**given))
         except BaseException:
             self._loop.close()
             raise
@@ -233,10 +240,10 @@ class PostgresDatabase:
         yield
         self.script("set local statement_timeout = 0")
 
-    def walk(self, sql: str) -> Iterator[Any]:
+    def walk(self, sql: str, most: int = _CHUNK) -> Iterator[Any]:
         """See ``Database``."""
         cursor = self._wait(self._connection.cursor(sql))
-        while rows := self._wait(cursor.fetch(_CHUNK)):
+        while rows := self._wait(cursor.fetch(most)):
             yield from map(tuple, rows)
 
     def begin(self) -> None:
@@ -256,7 +263,7 @@ class PostgresDatabase:
         """See ``Database``."""
         ended, self._snapshot = self._snapshot, None
         if ended is None:
-            self.script("rollback")
+            self._wait(asyncio.wait_for(self._connection.execute("rollback"), _CLOSE_S))
         else:
             self._wait(ended.rollback())
 

@@ -14,7 +14,14 @@ from gateway.adapters.ledger import files, postgres_schema
 from gateway.adapters.ledger.database import Database, DatabaseFault
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.patrol import LIVES, LIVING
-from gateway.adapters.ledger.postgres_database import READS_ONLY, SCHEMA, PostgresDatabase, Server
+from gateway.adapters.ledger.postgres_database import (
+    COMMAND_S,
+    QUESTION_S,
+    READS_ONLY,
+    SCHEMA,
+    PostgresDatabase,
+    Server,
+)
 from gateway.adapters.ledger.postgres_places import PostgresPlaces
 from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
@@ -77,9 +84,9 @@ class PostgresSite:
             raise
         return db
 
-    def reader(self) -> Database:
+    def reader(self, *, is_hasty: bool = False) -> Database:
         """See ``Site``."""
-        return PostgresDatabase(self.target, READS_ONLY)
+        return PostgresDatabase(self.target, READS_ONLY, COMMAND_S if is_hasty else QUESTION_S)
 
     def places(self) -> PostgresPlaces:
         """See ``Site``."""
@@ -184,9 +191,11 @@ class PostgresSite:
             )
 
     def _live(self, db: PostgresDatabase) -> None:
-        with self.starting(db):
-            db.execute(_JOIN, (self.replica, self.replica))
-            self._joins = self._is_new(db)
+        # Who only lost its session does not wait for others that start.
+        if db.execute("select 1 from replicas where id = ?", (self.replica,)).fetchone() is None:
+            with self.starting(db):
+                db.execute(_JOIN, (self.replica, self.replica))
+        self._joins = self._is_new(db)
         try:
             db.execute(_LIFE, (self.replica,))
         except DatabaseFault as error:

@@ -15,7 +15,7 @@ from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.files import PAYLOAD_SLOTS, RARE_TYPE
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
-from gateway.adapters.ledger.searching import search
+from gateway.adapters.ledger.searching import search, size_before
 from gateway.adapters.ledger.site import Site, sited
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Recorded
@@ -45,7 +45,8 @@ select run_id, expires <= ? from (
 )) order by run_id limit ?
 """
 
-_OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? order by idx desc"  # noqa: S608 - literals only
+# From a record on, as a database may hand over all it finds at once.
+_OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? and idx >= ? order by idx desc"  # noqa: S608 - literals only
 
 # A key that was destroyed stays so, even where somebody put it back.
 LIVE_KEY = "select wrapped from deks where id = ? and not exists (select 1 from erased where key = deks.id)"
@@ -107,7 +108,9 @@ class LogReader:
     Failure mode, closed: a log that cannot be read is ``Unavailable``.
     """
 
-    def __init__(self, place: Path | Site, keys: LogKeys) -> None:
+    def __init__(self, place: Path | Site, keys: LogKeys, *, is_hasty: bool = False) -> None:
+        """``is_hasty``: calls wait for its answers."""
+        self._is_hasty = is_hasty
         self._site = sited(place)
         self._kek = keys.kek
         self._db: Database | None = None
@@ -136,7 +139,7 @@ class LogReader:
         """The last record of a type that is not among the most common, or None."""
 
         def run(db: Database) -> LogRecord | None:
-            row = db.execute(_OF_TYPE, (kind,)).fetchone()
+            row = db.execute(f"{_OF_TYPE} limit 1", (kind, 0)).fetchone()
             return None if row is None else LogRecord(row[0], row[1], msgspec.json.decode(row[1]))
 
         return await self.ask(run)
@@ -236,7 +239,7 @@ class LogReader:
         def run() -> T:
             with self._in_use:
                 if self._db is None:
-                    self._db = self._site.reader()
+                    self._db = self._site.reader(is_hasty=self._is_hasty)
                 return question(self._db)
 
         async with self._turn:
@@ -318,11 +321,10 @@ _REQUESTED = msgspec.json.Decoder(Requested)
 
 
 def _newest(db: Database, kind: EventType, since_us: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index, entry in db.execute(_OF_TYPE, (kind,)):
+    for index, entry in db.execute(_OF_TYPE, (kind, size_before(db, since_us))):
         record = msgspec.json.decode(entry)
-        if record["ts"] < since_us:
-            return
-        yield index, record
+        if record["ts"] >= since_us:
+            yield index, record
 
 
 def _requested(db: Database, run_id: str) -> tuple[Requested, ...]:

@@ -48,11 +48,15 @@ class ReviewerRegistry:
         self.origin = keys.name.text
 
     async def load(self) -> None:
-        """Read all keys from the log.
+        """Read all keys from the log; not for who is ``steady``, which has read them.
 
         Raises:
             Unavailable: the log cannot be read.
         """
+        async with self._turns.hold(_TURN):  # or what was read before a revocation would undo it
+            await self._read_all()
+
+    async def _read_all(self) -> None:
         self._known = await self._reader.ask(lambda db: _stored(self._reader, db))
 
     def all(self) -> tuple[Reviewer, ...]:
@@ -78,7 +82,7 @@ class ReviewerRegistry:
                 yield
                 return
             async with self._places.alone(_TURN):
-                await self.load()
+                await self._read_all()
                 yield
 
     async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:

@@ -65,8 +65,8 @@ class Site(Protocol):
             StateRefused: it is no log of this format, or another process writes under this name.
         """
 
-    def reader(self) -> Database:
-        """A connection that cannot write."""
+    def reader(self, *, is_hasty: bool = False) -> Database:
+        """A connection that cannot write; ``is_hasty``: calls wait for what it answers, so it gives up soon."""
 
     def places(self) -> Places | None:
         """Where the processes that write the log count their budgets together; None where there is only one."""
@@ -139,7 +139,7 @@ class Folder:
         """See ``Site``."""
         return files.connect(self.folder)
 
-    def reader(self) -> SqliteDatabase:
+    def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
         return files.connect_readonly(self.database)
 

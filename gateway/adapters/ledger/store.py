@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.adapters.ledger import custody, files, tail
 from gateway.adapters.ledger.batch import Batch, Heads
-from gateway.adapters.ledger.database import FAULTS, Database
+from gateway.adapters.ledger.database import FAULTS, Database, TooCostly
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.keys import LogKeys
@@ -54,6 +54,7 @@ class Store:
         self._swept_at: float | None = None
         self._damaged = False
         self._unguarded: str | None = None
+        self._told = ""
         self._site = site = sited(place)
         self._folder = site.folder
         self.sweeps = site.sweeps
@@ -108,7 +109,10 @@ class Store:
         try:
             outcomes = self._transact(groups)
         except (*FAULTS, OSError, StateRefused) as error:
+            if isinstance(error, StateRefused):
+                self._drop()  # who may not write leaves its calls under way to the others
             self.abandon()
+            self._tell(error)
             if _is_damage(error):
                 self._damaged, self.trouble = True, _DAMAGED
                 _LOG.error(
@@ -120,6 +124,12 @@ class Store:
             return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
         self._sweep()
         return outcomes
+
+    def _tell(self, error: Exception) -> None:
+        # Once: every call tries again, and would say it again.
+        if str(error) != self._told:
+            self._told = str(error)
+            _LOG.error("the log cannot be written: %s", error)
 
     @property
     def is_due(self) -> bool:
@@ -143,7 +153,10 @@ class Store:
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
-        self._drop()
+        if self._is_rolled_back():
+            self._forget()
+        else:
+            self._drop()
         self.trouble = _UNWRITABLE
 
     @property
@@ -190,6 +203,7 @@ class Store:
             self.swept, self._swept_at = False, None
         self._acknowledged, self._written = set(end.open_calls), note
         self._owed.clear()
+        self._told = ""
         self.trouble = "the disk reserve is used up" if is_low else self._unguarded
         return outcomes
 
@@ -265,8 +279,10 @@ class Store:
         return self._tail
 
     def _check_end(self, db: Database, end: tail.Tail, *, is_new: bool) -> None:
-        if not self._site.is_local and not (is_new and end.frontier.size):
-            tail.check_guard(db, end, files.read_guard(self._folder))
+        guard = None if self._site.is_local else files.read_guard(self._folder)
+        # A database that was put back does not know who joined since then: who has a guard is held to it all the same.
+        if guard is not None or not (self._site.is_local or (is_new and end.frontier.size)):
+            tail.check_guard(db, end, guard)
         self._ring.prune()
         if end.span.high_us - self._clock.now_us() > _BEHIND_US:
             _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
@@ -278,9 +294,23 @@ class Store:
         # Closing rolls back whatever is open, even where a rollback itself would fail.
         if self._db is not None:
             self._db.close()
-        self._db = self._tail = None
+        self._db = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tail = None
         self._heads.forget()
         self._data_keys.forget()
+
+    def _is_rolled_back(self) -> bool:
+        # Among several processes the session is this one's life: whoever closes it gives up the calls under way.
+        if self._db is None or self._site.is_local:
+            return False
+        try:
+            self._db.rollback()
+        except (*FAULTS, TooCostly):
+            return False
+        return True
 
     def _start(self, db: Database, end: tail.Tail) -> None:
         groups: list[Sequence[Draft]] = [

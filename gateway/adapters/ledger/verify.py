@@ -36,6 +36,7 @@ from gateway.core.log_keys import KeyHistory
 from gateway.core.records import ENDINGS, EventType
 from gateway.core.tlog import Frontier, NoteError, VerifierKey, leaf_hash
 
+_PAYLOADS = 16  # of up to some MiB each, in memory at once
 _STEP = 4096  # records from one word on progress to the next
 Progress = Callable[[int, int], None]
 _CHAIN_END = frozenset({EventType.RUN_STARTED, EventType.RUN_ENDED, EventType.TOOL_REQUESTED})
@@ -216,7 +217,7 @@ class _Verification:
         self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
         self._opened: dict[str, bytes] = {}
-        self._payloads = db.walk("select pid, sealed from payloads order by pid")
+        self._payloads = db.walk("select pid, sealed from payloads order by pid", _PAYLOADS)
         self._payload = next(self._payloads, None)
         self._aids = FindingAids(db, report)
         self._checkpoints: Iterator[tuple[int, int, str, bytes, int, int]] = db.walk(
