@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 LOG, WITNESS = b"\x01", b"\x04"
 OTHER_KEY = "the checkpoint is not signed by the log's key: it is of another log, or the key is another one"
 
+NOT_IN_FORCE = "the checkpoint is signed by a key of the log that was retired before, or added later"
+
 
 class Unsound(Exception):
     """The bundle is not what was exported, or the log is not what was signed."""
@@ -117,7 +119,7 @@ class Keys:
         self.all.append(found)
 
     def open(self, note: str) -> tuple[int, bytes]:
-        """Size and root of a checkpoint that every key in force has signed."""
+        """Size and root of a checkpoint that every key in force has signed, and no other one of the log."""
         text, lines = signatures(note)
         origin, number, root = text.split("\n")[:3]
         size, signed = int(number), []
@@ -127,7 +129,8 @@ class Keys:
                     check_signature(one.raw, signature, text.encode(), "the checkpoint's signature is not good")
                     signed.append(str(one))
         lacking = [one for one in self.all if one.signs(size) and str(one) not in signed]
-        need(any(one.signs(size) and str(one) in signed for one in self.all), OTHER_KEY)
+        need(signed, OTHER_KEY)
+        need(all(one.signs(size) for one in self.all if str(one) in signed), NOT_IN_FORCE)
         need(not lacking, f"the checkpoint lacks the signature of key {', '.join(one.id.hex() for one in lacking)}")
         need(origin == self.all[0].name and str(size) == number, "the checkpoint is of another log")
         return size, unbase64(root)
@@ -159,9 +162,15 @@ def policy(text: str) -> Policy:
         names = {*found.witnesses, *found.groups}
         new = words[0] if words else ""
         if kind == "log":
+            need(str(key(new)) not in found.logs, "the policy names a log's key twice")
             found.logs.append(str(key(new)))
         elif kind == "witness" and new not in {"none", *names}:
-            found.witnesses[new] = key(words[1], WITNESS)
+            given = key(words[1], WITNESS)
+            # By the key itself: under two names it would count twice.
+            need(
+                all(one.raw != given.raw for one in found.witnesses.values()), "the policy names a witness's key twice"
+            )
+            found.witnesses[new] = given
         elif kind == "group" and new not in {"none", *names}:
             members = words[2:]
             count = {"any": 1, "all": len(members)}.get(words[1]) or int(words[1])

@@ -194,7 +194,8 @@ class Store:
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
         note = batch.store()
         self._changes += batch.destroys or batch.history is not end.history
-        self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
+        if not self._site.is_local:
+            self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
         db.commit()
         end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
         self._ring.history = end.history
@@ -230,14 +231,8 @@ class Store:
             self._is_patrol_due = False
 
     def _batch(self, db: Database, end: tail.Tail, groups: Sequence[Sequence[Draft]]) -> Batch:
-        calls = [
-            draft.call_id
-            for drafts in groups
-            for draft in drafts
-            if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
-        ]
         frontier, site = end.frontier.copy(), self._site
-        places = site.redeem(db, calls)
+        places = None if site.is_local else site.redeem(db, _requested(groups))
         return Batch(
             db=db,
             pool=self._pool,
@@ -370,6 +365,15 @@ def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
+
+
+def _requested(groups: Sequence[Sequence[Draft]]) -> list[str]:
+    return [
+        draft.call_id
+        for drafts in groups
+        for draft in drafts
+        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
+    ]
 
 
 def _common(keys: LogKeys) -> str:
