@@ -5,7 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 
-from deploy.checks.suites import HALVES
+from deploy.checks.suites import PARTS
 from tests.arch.sources import PRODUCT, ROOMS, ROOT, Source, called, calls, functions, sources
 
 # Who may construct a link of the evidence chain: modules, by prefix.
@@ -199,10 +199,9 @@ def _imports(source: Source) -> Iterator[str]:
 
 
 def test_every_folder_of_tests_is_run() -> None:
-    """`make test` runs them by name, half of them in each of two processes."""
+    """`make test` runs them by name, two at a time."""
     there = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    named = [folder for half in HALVES.values() for folder in half]
-    assert sorted(named) == sorted({"/".join(folder.split("/")[:2]) for folder in there})
+    assert sorted(f"tests/{name}" for name in PARTS) == sorted({"/".join(folder.split("/")[:2]) for folder in there})
 
 
 def test_broad_excepts_say_why() -> None:

@@ -120,11 +120,14 @@ async def test_settings_that_are_made_can_be_read(name: str) -> None:
     """But for those that are spoilt on purpose, or the rules would never be reached."""
     (package,) = [package for package in await packages() if package.name == name]
     modules = [*package.bundle.modules, Module("ask.rego", ASK.replace("NAME", name))]
+    # Read once: of the settings, not of the rules, there are many.
+    engine = worker._engine([[one.name, one.text] for one in modules], "{}")[0]
 
     @settings(QUICK, max_examples=40, deadline=None)
     @given(SETTINGS[name])
     def readable(made: Any) -> None:
-        engine = worker._engine([[one.name, one.text] for one in modules], json.dumps({"house": {name: made}}))[0]
+        engine.clear_data()
+        engine.add_data_json(json.dumps({"house": {name: made}}))
         engine.set_input_json("{}")
         assert engine.eval_rule_as_json("data.asked.readable") == "true", made
 
