@@ -28,6 +28,7 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.verify import verify
 from gateway.core.filters import parse
 from gateway.core.inquiry import Query
+from gateway.serving.hardening import settle_memory
 from loadtests import evidence
 from loadtests.big_log import AGENTS, REFUSALS, START_US, TOOLS, BigLog, build
 from loadtests.load import REFERENCE_PROBE_MS, ROOT, fdatasync_p50_us, probe_ms
@@ -239,6 +240,7 @@ async def campaign(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     keys = create_or_load(folder / "keys", "bench.test/log")
     sync = fdatasync_p50_us(folder)
     print(f"{CALLERS} callers write", flush=True)
+    settle_memory()  # as the gateway does when it has started
     probes = [probe_ms()]
     made = await written(folder / "written", keys, _CALLS, options.seed)
     probes.append(probe_ms())
