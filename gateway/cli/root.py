@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reject": ("approving", "reject", "Reject the call ID; the agent is told the reason."),
     "reviewer": ("reviewers", "reviewer", "Make, enrol and revoke reviewers' signing keys."),
     "lease": ("leases", "lease", "List and revoke the credentials that are minted for calls."),
+    "vault": ("vault", "vault", "Set up the vault for a configuration, with least privilege."),
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
     "audit": ("audit", "audit", "Search, verify and erase the signed log."),
     "policy": ("policy", "policy", "Check, test, replay and draft Rego policies."),

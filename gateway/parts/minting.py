@@ -67,7 +67,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         return None
     vault: Vault = await stack.enter_async_context(client(settings.vault, means.known, means.clock))
     parts = LeaseParts(vault, means.journal, means.known, means.clock, means.meter)
-    return await stack.enter_async_context(Leases(_templates(settings), parts))
+    return await stack.enter_async_context(Leases(templates(settings), parts))
 
 
 def postgres(name: str, upstream: SqlUpstream) -> Any:
@@ -162,13 +162,6 @@ def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
     """The vault, to be entered and left."""
     # Loaded here: whoever has no vault does not pay for its libraries.
     module = importlib.import_module("gateway.adapters.vault")
-    address = module.Address(
-        url=vault.address,
-        ca_certificate=vault.ca_certificate,
-        namespace=vault.namespace,
-        timeout_s=vault.timeout_s,
-        connections=vault.connections,
-    )
     given = vault.secret_id if vault.secret_id is not None else vault.token
     assert given is not None  # the settings say so
     what = "vault.secret_id" if vault.secret_id is not None else "vault.token"
@@ -176,10 +169,23 @@ def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
     access = module.Access(
         secret=lambda: read_secret(what, source, os.environ), role_id=vault.role_id, mount=vault.approle_mount
     )
-    return module.VaultClient(address, access, known, clock)
+    return module.VaultClient(address(vault), access, known, clock)
 
 
-def _templates(settings: GatewaySettings) -> dict[str, Template]:
+def address(vault: VaultSection) -> Any:
+    """Where the vault is."""
+    module = importlib.import_module("gateway.adapters.vault")
+    return module.Address(
+        url=vault.address,
+        ca_certificate=vault.ca_certificate,
+        namespace=vault.namespace,
+        timeout_s=vault.timeout_s,
+        connections=vault.connections,
+    )
+
+
+def templates(settings: GatewaySettings) -> dict[str, Template]:
+    """The lease templates by name."""
     return {name: _template(name, given) for name, given in settings.leases.items()}
 
 
