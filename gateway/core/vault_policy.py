@@ -13,7 +13,7 @@ from gateway.core.leasing import Provider, Template
 
 _BLOCK = re.compile(r'path "(?P<path>[^"]+)" \{\n(?P<body>(?:  [^\n]+\n)+)\}\n')
 _LINE = re.compile(r"  (?P<key>[a-z_]+) = (?P<value>[^\n]+)\n")
-_MEMBER = re.compile(r'("[a-z_]+") =')
+_MEMBER = re.compile(r'("(?:[a-z_]+|\*)") =')
 _UPDATE = ("update",)
 # Response-wrapping is demanded: a secret id passes no proxy and no audit log in the clear, and is taken out once.
 _WRAPPED = ("1s", "120s")
@@ -26,8 +26,8 @@ class Rule:
     Attributes:
         path: below ``/v1/``.
         capabilities: what may be done there.
-        parameters: the only members a body may have, each with the values it may have (none listed = any); None = any
-            members.
+        parameters: the only members a body may have, each with the values it may have (none listed = any); no member
+            at all where it is empty; None = any members.
         wrapping: shortest and longest life of the wrapping that is demanded of the answer.
     """
 
@@ -55,7 +55,9 @@ class Rule:
     def text(self) -> str:
         """The rule as a policy has it."""
         lines = [f"capabilities = {json.dumps(list(self.capabilities))}"]
-        if self.parameters is not None:
+        if self.parameters == ():  # an empty list of those allowed would allow all
+            lines.append('denied_parameters = { "*" = [] }')
+        elif self.parameters is not None:
             lines.append(f"allowed_parameters = {_hcl({name: list(values) for name, values in self.parameters})}")
         if self.wrapping is not None:
             lines += [f'min_wrapping_ttl = "{self.wrapping[0]}"', f'max_wrapping_ttl = "{self.wrapping[1]}"']
@@ -171,10 +173,7 @@ def _dutiful(duties: Duties) -> tuple[Rule, ...]:
             Rule(f"{mount}/decrypt/{key}", _UPDATE, (("ciphertext", ()), bound)),
         ]
         if duties.rewraps:
-            rules += [
-                Rule(f"{mount}/keys/{key}/rotate", _UPDATE, ()),
-                Rule(f"{mount}/rewrap/{key}", _UPDATE, (("ciphertext", ()), bound)),
-            ]
+            rules.append(Rule(f"{mount}/keys/{key}/rotate", _UPDATE, ()))
     if duties.secret_id is not None:
         rules += [
             Rule(f"auth/{duties.secret_id}/secret-id", _UPDATE, (), _WRAPPED),
@@ -215,7 +214,6 @@ def forbidden(templates: Sequence[Template], name: str) -> tuple[str, ...]:
         "sys/mounts",
         "sys/raw/x",
         "sys/seal",
-        "sys/step-down",
     )
 
 
@@ -248,6 +246,9 @@ def _rule(path: str, body: str) -> Rule | None:
             said[match["key"]] = json.loads(_MEMBER.sub(r"\1:", match["value"]))
         except ValueError:
             return None
+    if said.get("denied_parameters") == {"*": []}:
+        said["allowed_parameters"] = {}
+        del said["denied_parameters"]
     known = {"capabilities", "allowed_parameters", "min_wrapping_ttl", "max_wrapping_ttl"}
     if not said.keys() <= known or not isinstance(said.get("capabilities"), list):
         return None
