@@ -165,7 +165,7 @@ def _check_may(seen: Seen, *, yes: bool, widen: bool) -> None:
     wider = [change for change in seen.changes if change.effect is Effect.WIDEN]
     if wider and not widen:
         _say(seen)
-        raise Failed(f"{wider[0].piece.path} would {wider[0].why}; nothing was written", "look, then --widen")
+        raise Failed(f"{wider[0].piece.path} {wider[0].why}; nothing was written", "look, then --widen")
     if not seen.changes or yes:
         return
     if wants_json():

@@ -297,6 +297,8 @@ def _number(text: str) -> float | None:
 
 
 def _is_less(name: str, wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, str) and isinstance(found, list):
+        return {one for one in wanted.split(",") if one} <= set(map(str, found))
     # A ttl of 0 is none, so it is not less.
     if not isinstance(wanted, str) or not _MEASURES.fullmatch(name) or isinstance(found, bool):
         return False
