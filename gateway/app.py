@@ -152,7 +152,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
-    vouching, static = identities.opened(settings, clock, stack), _static(settings, known)
+    vouching, static = identities.opened(settings, clock, record.api_keys, stack), _static(settings, known)
     leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
     if leases is not None:
         record.runs.on_end(leases.run_ended)
@@ -203,6 +203,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
+        api_keys=record.api_keys,
         leases=beside.leases or minting.NoLeases(),
         custody=record.custodian,
         keys=record.keys,

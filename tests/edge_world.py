@@ -15,6 +15,7 @@ from gateway.edge.asgi import Options, build
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import (
+    FakeApiKeyDesk,
     FakeApprovalDesk,
     FakeChanges,
     FakeCustody,
@@ -108,6 +109,7 @@ class Edge:
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
+            api_keys=FakeApiKeyDesk(),
             leases=self.leases,
             custody=self.custody,
             keys=self.keys,

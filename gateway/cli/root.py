@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "check": ("serve", "check", "Show the effective configuration and ask every part."),
     "doctor": ("doctor", "doctor", "Look at this machine and say what to mend."),
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
+    "key": ("api_keys", "key", "Make, list and revoke API keys, for clients without tokens."),
     "login": ("login", "login", "Log in with your browser, for later commands with the same --url."),
     "tool": ("tools", "tool", "List and call tools."),
     "run": ("runs", "run", "Open, show and end runs."),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.core.api_keys import ApiKeyDesk
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
@@ -361,6 +362,7 @@ class Desk:
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
+    api_keys: ApiKeyDesk
     leases: LeaseDesk
     custody: CustodyDesk
     keys: KeyDesk

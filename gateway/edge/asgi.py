@@ -23,6 +23,7 @@ from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
 from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
+from gateway.edge.rest_api_keys import ApiKeyRest
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
@@ -97,6 +98,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *CallRest(desk).operations(),
         *ApprovalRest(ports, desk).operations(),
         *ReviewerRest(desk).operations(),
+        *ApiKeyRest(desk).operations(),
         *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway.adapters.ledger.activations import Activations
+from gateway.adapters.ledger.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
@@ -46,6 +47,7 @@ class Books:
     searches: SearchLog
     changes: ChangeLog
     reviewers: ReviewerRegistry
+    api_keys: ApiKeyRegistry
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
     activations: Activations
@@ -99,6 +101,9 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock, places))
     reviewers = ReviewerRegistry(ledger, reader, keys, clock, places)
     await reviewers.load()
+    api_keys = await stack.enter_async_context(
+        ApiKeyRegistry(ledger, reader, Scribe(clock, keys), settings.identity.issuer, is_shared=places is not None)
+    )
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, means.url)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
@@ -118,6 +123,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         searches=SearchLog(ledger, keys, clock),
         changes=ChangeLog(ledger, keys, clock),
         reviewers=reviewers,
+        api_keys=api_keys,
         approvals=approvals,
         leases=SignedLeaseJournal(ledger, reader, keys, clock),
         activations=Activations(ledger, reader, keys, clock),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.adapters.identity import (
     Address,
+    ApiKeyIdentity,
     ForeignIdentity,
     ForeignTrust,
     Identities,
@@ -15,6 +16,7 @@ from gateway.adapters.identity import (
     Trust,
     load_key,
 )
+from gateway.core.api_keys import ApiKeyBook
 from gateway.core.desk import Ping
 from gateway.core.ports import Clock
 from gateway.parts import clients
@@ -36,7 +38,7 @@ class Vouching:
     pings: Mapping[str, Ping]
 
 
-def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vouching:
+def opened(settings: GatewaySettings, clock: Clock, book: ApiKeyBook, stack: AsyncExitStack) -> Vouching:
     """All issuers; no foreign one is asked for anything yet, and one that is down keeps nobody from starting.
 
     Raises:
@@ -48,8 +50,9 @@ def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vo
     key = load_key(settings.state / "keys" / "issuer.pem")
     foreign = {name: _foreign(name, settings, clock, stack) for name in settings.identity.issuers}
     local = LocalIdentity(clock, trust, [key.public_key()])
+    api_keys = ApiKeyIdentity(clock, trust.issuer, book)
     pings = {name: one.keys.ping for name, one in foreign.items()}
-    return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values())), pings)
+    return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values()), api_keys), pings)
 
 
 def scopes(settings: GatewaySettings) -> dict[str, tuple[str, ...]]:

@@ -175,7 +175,7 @@ async def test_each_line_is_needed(site: Erp, which: int) -> None:
 async def test_the_gateway_is_refused_all_else(site: Erp, path: str, method: str) -> None:
     """Minting by itself, reading secrets, other policies, other tokens, sealing: 403 for each way of asking."""
     token = Raw(site.openbao).token("whole")
-    body = {"json": {}} if method == "POST" else {}
+    body: dict[str, Any] = {"json": {}} if method == "POST" else {}
     answer = Raw(site.openbao).ask(method, path, token, **body)
     # 405: the vault has no such request, whoever asks.
     assert answer.status_code in {403, 405}, answer.text

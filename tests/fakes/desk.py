@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.core.api_keys import ApiKey, KeyWish
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
@@ -286,6 +287,22 @@ class FakeReviewerDesk:
         raise NotFound("no such key was enrolled")
 
 
+class FakeApiKeyDesk:
+    """No keys, and none is made."""
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """None."""
+        return ()
+
+    async def create(self, by: Principal, wish: KeyWish) -> tuple[ApiKey, str]:
+        """Never."""
+        raise Forbidden("no keys are made here")
+
+    async def revoke(self, by: Principal, name: str) -> ApiKey:
+        """None."""
+        raise NotFound("there is no such key")
+
+
 @dataclass(slots=True)
 class FakeLeaseDesk:
     """Leases as given; what is revoked is gone, but for the templates that are stuck."""
@@ -338,6 +355,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),
+        api_keys=FakeApiKeyDesk(),
         leases=FakeLeaseDesk(),
         custody=FakeCustody(),
         keys=FakeKeyDesk(),

@@ -1,5 +1,6 @@
 """Who is calling: the local issuer of Ed25519 bearer tokens, foreign issuers, and the verification of their tokens."""
 
+from gateway.adapters.identity.api_keys import ApiKeyIdentity
 from gateway.adapters.identity.claims import SCOPES, Cause, Grant, Trust
 from gateway.adapters.identity.foreign import ForeignTrust
 from gateway.adapters.identity.jwks import Address, IssuerKeys
@@ -10,6 +11,7 @@ from gateway.adapters.identity.oidc import ForeignIdentity, Identities
 __all__ = [
     "SCOPES",
     "Address",
+    "ApiKeyIdentity",
     "Cause",
     "ForeignIdentity",
     "ForeignTrust",

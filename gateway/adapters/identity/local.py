@@ -149,9 +149,9 @@ class LocalIdentity:
         self._good[digest] = principal
         return principal
 
-    def vouches(self, issuer: str) -> bool:
+    def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""
-        return issuer == self._trust.issuer
+        return principal.issuer == self._trust.issuer
 
     def holds(self, digest: bytes) -> bool:
         """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
