@@ -27,7 +27,7 @@ from gateway.core.errors import Conflict, Forbidden, NotFound, Unavailable
 from gateway.core.records import EventType, Payload, Role, identifier
 
 _ROUND_S = 1.0
-_ALONE_S = 30.0
+_ALONE_S = 5.0
 _STALE_S = 10.0
 _TURN = "api keys"
 _KINDS = f"'{EventType.API_KEY_CREATED}', '{EventType.API_KEY_REVOKED}'"
