@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("up", "up", "Run a development gateway on this machine."),
     "serve": ("serve", "serve", "Run the gateway of a configuration file."),
     "check": ("serve", "check", "Show the effective configuration and ask every part."),
+    "rotate": ("rotations", "rotate", "Replace keys now, or show how old they are."),
     "doctor": ("doctor", "doctor", "Look at this machine and say what to mend."),
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
     "key": ("api_keys", "key", "Make, list and revoke API keys, for clients without tokens."),

@@ -15,6 +15,7 @@ from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.log_keys import KeyDesk
+from gateway.core.rotation import RotationDesk
 from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
 from gateway.core.witnessing import WitnessDesk
@@ -366,6 +367,7 @@ class Desk:
     leases: LeaseDesk
     custody: CustodyDesk
     keys: KeyDesk
+    rotations: RotationDesk
     witnesses: WitnessDesk
     views: Views
     policy: PolicyDesk

@@ -59,6 +59,9 @@ class EventType(StrEnum):
     CREDENTIAL_LEASED = "credential.leased"
     CREDENTIAL_REVOKE_PENDING = "credential.revoke_pending"
     CREDENTIAL_REVOKED = "credential.revoked"
+    # kind, subject; failed: cause.
+    ROTATION_DONE = "rotation.done"
+    ROTATION_FAILED = "rotation.failed"
     POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
     QUERY = "query"

@@ -35,6 +35,7 @@ from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
 from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
+from gateway.edge.rest_rotations import RotationRest
 from gateway.edge.rest_runs import RunRest
 from gateway.edge.rest_snapshots import SnapshotRest
 from gateway.edge.rest_tools import ToolRest
@@ -105,6 +106,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ExportRest(desk).operations(),
         *CustodyRest(desk, options.issuer).operations(),
         *KeyRest(desk).operations(),
+        *RotationRest(desk, ports.clock).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from gateway.adapters.ledger import rotations
 from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
@@ -13,6 +14,7 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
+from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
@@ -48,6 +50,9 @@ class Books:
     changes: ChangeLog
     reviewers: ReviewerRegistry
     api_keys: ApiKeyRegistry
+    rotations: rotations.Books
+    secrets: LogKeys
+    others: Others
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
     activations: Activations
@@ -124,6 +129,9 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         changes=ChangeLog(ledger, keys, clock),
         reviewers=reviewers,
         api_keys=api_keys,
+        rotations=rotations.Books(ledger, reader, Scribe(clock, keys), places),
+        secrets=keys,
+        others=partial(asked.ask, site.others),
         approvals=approvals,
         leases=SignedLeaseJournal(ledger, reader, keys, clock),
         activations=Activations(ledger, reader, keys, clock),

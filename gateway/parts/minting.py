@@ -53,8 +53,9 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What minting needs of the other parts."""
+    """What minting needs of the other parts; ``vault``: None where none is configured."""
 
+    vault: Vault | None
     journal: LeaseJournal
     known: KnownValues
     clock: Clock
@@ -63,10 +64,9 @@ class Means:
 
 async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Leases | None:
     """The leases, if any are configured; ``stack`` ends them. A vault that is down keeps nobody from starting."""
-    if settings.vault is None or not settings.leases:
+    if means.vault is None or not settings.leases:
         return None
-    vault: Vault = await stack.enter_async_context(client(settings.vault, means.known, means.clock))
-    parts = LeaseParts(vault, means.journal, means.known, means.clock, means.meter)
+    parts = LeaseParts(means.vault, means.journal, means.known, means.clock, means.meter)
     return await stack.enter_async_context(Leases(templates(settings), parts))
 
 
@@ -156,6 +156,15 @@ def _module(name: str) -> Any:
         return importlib.import_module("connectors.sql.postgres")
     except ModuleNotFoundError:
         raise SettingsError([f"upstreams.{name}.url: PostgreSQL needs the extra `postgres`: {_EXTRA}"]) from None
+
+
+async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock, stack: AsyncExitStack) -> Any:
+    """The one client of the vault, which leases and rotations share; None where neither needs it. Asks nothing yet."""
+    rotation = settings.rotation
+    rotates = rotation.secret_id_h is not None or rotation.payload_key_h is not None or rotation.databases
+    if settings.vault is None or not (settings.leases or rotates):
+        return None
+    return await stack.enter_async_context(client(settings.vault, known, clock))
 
 
 def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:

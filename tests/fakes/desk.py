@@ -14,6 +14,7 @@ from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Una
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.filters import Field, Term, holds
 from gateway.core.inquiry import Query, Searched
+from gateway.core.rotation import KeyKind, KeyStanding
 from gateway.core.snapshots import Snapshot
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
@@ -303,6 +304,18 @@ class FakeApiKeyDesk:
         raise NotFound("there is no such key")
 
 
+class FakeRotationDesk:
+    """Nothing is replaced."""
+
+    async def standings(self) -> tuple[KeyStanding, ...]:
+        """None."""
+        return ()
+
+    async def rotate(self, by: Principal, kind: KeyKind) -> tuple[KeyStanding, ...]:
+        """Never."""
+        raise NotFound("no such key")
+
+
 @dataclass(slots=True)
 class FakeLeaseDesk:
     """Leases as given; what is revoked is gone, but for the templates that are stuck."""
@@ -359,6 +372,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         leases=FakeLeaseDesk(),
         custody=FakeCustody(),
         keys=FakeKeyDesk(),
+        rotations=FakeRotationDesk(),
         witnesses=FakeWitnessDesk(),
         views=FakeViews(),
         snapshots=FakeSnapshots(),

@@ -3,6 +3,7 @@
 from gateway.adapters.identity.api_keys import ApiKeyIdentity
 from gateway.adapters.identity.claims import SCOPES, Cause, Grant, Trust
 from gateway.adapters.identity.foreign import ForeignTrust
+from gateway.adapters.identity.issuer_keys import IssuerKeyRotation, IssuerTerms, former
 from gateway.adapters.identity.jwks import Address, IssuerKeys
 from gateway.adapters.identity.keys import KeyFileError, create_key, load_key
 from gateway.adapters.identity.local import LocalIdentity, LocalIssuer
@@ -17,11 +18,14 @@ __all__ = [
     "ForeignTrust",
     "Grant",
     "Identities",
+    "IssuerKeyRotation",
     "IssuerKeys",
+    "IssuerTerms",
     "KeyFileError",
     "LocalIdentity",
     "LocalIssuer",
     "Trust",
     "create_key",
+    "former",
     "load_key",
 ]

@@ -168,6 +168,43 @@ class VaultClient:
         """
         return (await self._as_gateway(Ask(path, dict(body), _UPDATE))).data or {}
 
+    async def request(self, ask: Ask) -> Reply:
+        """What the vault answers the gateway.
+
+        Raises:
+            VaultFault: it does not, or refuses.
+        """
+        return await self._as_gateway(ask)
+
+    async def request_with(self, ask: Ask, token: str) -> Reply:
+        """The same with another token, such as a wrapping."""
+        return await self._answered(ask, token, ())
+
+    async def prove_secret(self, secret: str) -> None:
+        """Log in with a secret id that is not in use yet, and out again; nothing of it is shown from now on.
+
+        Raises:
+            VaultFault: that cannot be done.
+        """
+        self._learn(secret, instead_of=None)
+        ask = Ask(f"auth/{self._access.mount}/login", {"role_id": self._access.role_id, "secret_id": secret}, _UPDATE)
+        reply = await self._answered(ask, None, ())
+        if reply.auth is None:
+            raise _refused(ask, _BAD_REQUEST)
+        await self._answered(Ask("auth/token/revoke-self", {}, _UPDATE), reply.auth.client_token, ())
+
+    async def change_secret(self, put: Callable[[], None]) -> None:
+        """Let ``put`` replace what the secret id is read from, and log in with that; nobody logs in meanwhile.
+
+        Raises:
+            VaultFault: the vault does not let the gateway in now.
+        """
+        async with self._login:
+            await asyncio.to_thread(put)
+            token, lasts_s = await self._logged_in()
+            self._learn(token, instead_of=self._token)
+            self._token, self._token_until = token, self._clock.monotonic() + lasts_s
+
     async def ping(self) -> None:
         """The vault is well and lets the gateway in; see ``core.leasing.Vault``."""
         await self._guarded(self._wire.health)
