@@ -53,7 +53,7 @@ def opened(settings: GatewaySettings, clock: Clock, book: ApiKeyBook, stack: Asy
     key = load_key(settings.state / "keys" / "issuer.pem")
     foreign = {name: _foreign(name, settings, clock, stack) for name in settings.identity.issuers}
     local = LocalIdentity(clock, trust, [])
-    for old, until_s in former(settings.state / "keys", clock.now_us() // 1_000_000).items():
+    for old, until_s in former(settings.state / "keys", clock.now_us() // 1_000_000):
         local.trust(old, until_s)
     local.trust(key.public_key(), None)
     api_keys = ApiKeyIdentity(clock, trust.issuer, book)

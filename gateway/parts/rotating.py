@@ -91,8 +91,10 @@ def _in_the_vault(settings: GatewaySettings, means: Means) -> list[Rotatable]:
 def _root(vault: Any, connection: str) -> Callable[[], Awaitable[object]]:
     mount, _, name = connection.rpartition("/")
 
+    ask = importlib.import_module("gateway.adapters.vault.wire").Ask(f"{mount}/rotate-root/{name}", {}, ("update",))
+
     async def once() -> None:
-        await vault.update(f"{mount}/rotate-root/{name}", {})
+        await vault.request_alone(ask)
 
     return once
 

@@ -73,6 +73,11 @@ class Caller:
     seen: list[tuple[int, str]] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def go_on(self) -> None:
+        """Wait for ten more calls."""
+        before = len(self.seen)
+        until(lambda: len(self.seen) > before + 10)
+
     def call(self) -> None:
         """Until it is told to stop."""
         with self.gateway.client(self.token) as http:
@@ -148,10 +153,9 @@ def test_no_call_is_lost_while_every_key_is_replaced(folder: Path, servers: Erp)
         old = gateway.token(agent=_AGENT)
         with calling(gateway, old) as caller:
             for kind in KINDS:
-                before = len(caller.seen)
                 found = gateway.ask("rotate", kind)["keys"]
                 assert [(one["kind"], one.get("failed")) for one in found] == [(kind, None)]
-                until(lambda before=before: len(caller.seen) > before + 10)
+                caller.go_on()
             for kind in ("secret_id", "database", "payload_key", "issuer_key"):
                 gateway.ask("rotate", kind)
             assert gateway.call(gateway.token(agent=_AGENT), "erp.find_order", {"number": "PO-1001"}).status_code == 200

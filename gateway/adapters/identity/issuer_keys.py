@@ -26,13 +26,13 @@ _MICRO = 1_000_000
 Others = Callable[[], Awaitable[frozenset[str]]]
 
 
-def former(folder: Path, now_s: int) -> dict[Ed25519PublicKey, int]:
+def former(folder: Path, now_s: int) -> list[tuple[Ed25519PublicKey, int]]:
     """The public keys that were replaced and still count, each with its last second."""
-    found: dict[Ed25519PublicKey, int] = {}
+    found: list[tuple[Ed25519PublicKey, int]] = []
     for path in sorted(_old(folder).glob("*.pub")):
         match = _NAME.fullmatch(path.name)
         if match is not None and int(match["until"]) > now_s:
-            found[Ed25519PublicKey.from_public_bytes(bytes.fromhex(match["public"]))] = int(match["until"])
+            found.append((Ed25519PublicKey.from_public_bytes(bytes.fromhex(match["public"])), int(match["until"])))
     return found
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -180,6 +181,29 @@ class VaultClient:
         """The same with another token, such as a wrapping."""
         return await self._answered(ask, token, ())
 
+    async def request_alone(self, ask: Ask) -> Reply:
+        """The same while nothing else is under way: what was asked before ends first, what comes meanwhile waits.
+
+        A database's connection that is replaced under a minting makes that fail.
+        """
+        await self._as_gateway(Ask("sys/capabilities-self", {"paths": [ask.path]}, _UPDATE))  # the token is good
+        token, taken = await self._own_token(), 0
+        try:
+            with fail_after(self._address.timeout_s):
+                while taken < self._address.connections:
+                    await self._places.acquire()
+                    taken += 1
+            question = partial(self._wire.ask, ask, token)
+            status, reply = await asyncio.get_running_loop().run_in_executor(self._threads, question)
+        except TimeoutError:
+            raise self._busy() from None
+        finally:
+            for _ in range(taken):
+                self._places.release()
+        if status > _LAST_OK:
+            raise _refused(ask, status)
+        return reply
+
     async def prove_secret(self, secret: str) -> None:
         """Log in with a secret id that is not in use yet, and out again; nothing of it is shown from now on.
 
@@ -296,12 +320,16 @@ class VaultClient:
             with fail_after(self._address.timeout_s):
                 await self._places.acquire()
         except TimeoutError:
-            fix = "raise [vault] connections"
-            raise VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True) from None
+            raise self._busy() from None
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, question)
         finally:
             self._places.release()
+
+    @staticmethod
+    def _busy() -> VaultFault:
+        fix = "raise [vault] connections"
+        return VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True)
 
     async def _forget_token(self) -> None:
         token, self._token = self._token, None
