@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,7 +32,7 @@ from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
-from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams
+from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams, vaulting
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -180,7 +181,20 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
     beside = _Beside(vouching, leases, watched, connected.all, meter, rotations)
     desk = _desk(settings, record, ports, beside, url)
-    return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
+    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, leases, connected.all))
+
+
+async def _trials(
+    settings: GatewaySettings,
+    vault: Any,
+    leases: Leases | None,
+    connectors: Mapping[str, Connector],
+    tools: Iterable[Tool],
+) -> list[Finding]:
+    return [
+        *await vaulting.findings(settings, vault),
+        *await minting.trials(settings, leases, connectors, tools),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
-from gateway.adapters.vault import kv, pki
+from gateway.adapters.vault import database, kv, pki
 from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
@@ -94,7 +94,10 @@ class VaultClient:
     async def open_token(self, template: Template) -> MintingToken:
         """A new minting token; see ``core.leasing.Vault``."""
         ask = Ask(f"auth/token/create/{template.token_role}", _creation(template), ("create", "update"))
-        reply = await self._as_gateway(ask)
+        try:
+            reply = await self._as_gateway(ask)
+        except VaultFault as fault:
+            raise _no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
         auth = reply.auth
         if auth is None:
             raise _unfit(template, "the vault gave no token")
@@ -120,14 +123,15 @@ class VaultClient:
             return await self._value(template, token)
         if template.provider is Provider.PKI:
             return await self._certificate(template, token)
-        ask = Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
-        reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
+        ask = database.question(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status > _LAST_OK:
+            raise database.refusal(template, status, reply) or _refused(ask, status)
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
         if not reply.lease_id or not isinstance(user, str) or not isinstance(password, str):
             if reply.lease_id:  # a key or certificate, and it works: nobody else knows of it
                 await self.revoke_login(reply.lease_id, wait=True)
-            fix = f"bao read {template.mount}/roles/{template.role} must show a database role with passwords"
-            raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
+            raise database.no_login(template)
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
 
     async def _value(self, template: Template, token: MintingToken) -> MintedLogin:
@@ -370,6 +374,11 @@ def _misfit(auth: Auth, template: Template) -> str | None:
     if not auth.renewable or not 0 < auth.lease_duration <= template.longest_s:
         return f"its tokens must be renewable, with a period of at most {template.longest_s} s"
     return None
+
+
+def _no_token_role(template: Template, fault: VaultFault) -> VaultFault:
+    fix = f"auth/token/roles/{template.token_role} must be there and allow the policy {template.token_policy}"
+    return VaultFault(VaultCause.NO_ROLE, fault.detail, fix=f"{fix}: see `ostiary vault plan`", undone=fault.undone)
 
 
 def _unfit(template: Template, problem: str) -> VaultFault:
