@@ -4,10 +4,10 @@
 and a slip of the pen is told from a guess.
 """
 
+import binascii
 import hashlib
 import hmac
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -123,4 +123,4 @@ def digest_of(text: str) -> bytes:
 
 
 def _checksum(said: str) -> str:
-    return f"{zlib.crc32(said.encode('ascii')):08x}"
+    return f"{binascii.crc32(said.encode('ascii')):08x}"

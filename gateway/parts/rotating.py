@@ -106,7 +106,9 @@ def _payload_key(settings: GatewaySettings, means: Means) -> Callable[[], Awaita
     async def once() -> None:
         await means.vault.update(f"{mount}/keys/{key}/rotate", {})
         try:
-            await wrap_anew(settings.state / _KEYS, settings.audit.origin, transit, means.record.secrets.kek)
+            await wrap_anew(
+                settings.state / _KEYS, settings.audit.origin, transit, means.record.rotations.scribe.keys.kek
+            )
         except StateRefused as error:
             raise Unavailable(str(error), cause_code="key_file") from None
 

@@ -80,7 +80,10 @@ def test_settings_that_fit_are_found_to_be_right(servers: Erp, tmp_path: Path) -
         ),
         ('mount = "nowhere"\nrole = "erp-read"', "or correct mount and role of [leases.erp-read]"),
         ('role = "erp-read"\ntoken_role = "nobody"', 'path "auth/token/create/nobody" { capabilities = ["create", "up'),
-        ('role = "erp-read"\npolicy = "another"', "auth/token/roles/erp-read must be there and allow the policy another"),
+        (
+            'role = "erp-read"\npolicy = "another"',
+            "auth/token/roles/erp-read must be there and allow the policy another",
+        ),
     ],
 )
 def test_a_template_that_cannot_work_is_named_with_its_fix(servers: Erp, tmp_path: Path, new: str, words: str) -> None:
