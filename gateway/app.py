@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,12 +26,13 @@ from gateway.core.leasing import VaultFault
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Redactor
+from gateway.core.rotation import RotationDesk
 from gateway.core.tool import EffectClass, Tool
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
-from gateway.parts import books, boxes, engines, identities, minting, policies, shadowing, upstreams
+from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams, vaulting
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -152,8 +154,9 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
-    vouching, static = identities.opened(settings, clock, stack), _static(settings, known)
-    leases = await minting.opened(settings, minting.Means(record.leases, known, clock, meter), stack)
+    vouching, static = identities.opened(settings, clock, record.api_keys, stack), _static(settings, known)
+    vault = await minting.connected(settings, known, clock, stack)
+    leases = await minting.opened(settings, minting.Means(vault, record.leases, known, clock, meter), stack)
     if leases is not None:
         record.runs.on_end(leases.run_ended)
     connected = await upstreams.connect(settings, static, known, stack)
@@ -175,9 +178,23 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         meter=meter,
         settings=_pipeline_settings(settings),
     )
-    beside = _Beside(vouching, leases, watched, connected.all, meter)
+    rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
+    beside = _Beside(vouching, leases, watched, connected.all, meter, rotations)
     desk = _desk(settings, record, ports, beside, url)
-    return Parts(ports, desk, stock, watched, partial(minting.trials, settings, leases, connected.all))
+    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, leases, connected.all))
+
+
+async def _trials(
+    settings: GatewaySettings,
+    vault: Any,
+    leases: Leases | None,
+    connectors: Mapping[str, Connector],
+    tools: Iterable[Tool],
+) -> list[Finding]:
+    return [
+        *await vaulting.findings(settings, vault),
+        *await minting.trials(settings, leases, connectors, tools),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +206,7 @@ class _Beside:
     policy: Policies
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
+    rotations: RotationDesk
 
 
 def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: _Beside, url: str) -> Desk:
@@ -203,9 +221,11 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         changes=record.changes,
         approvals=record.approvals,
         reviewers=record.reviewers,
+        api_keys=record.api_keys,
         leases=beside.leases or minting.NoLeases(),
         custody=record.custodian,
         keys=record.keys,
+        rotations=beside.rotations,
         witnesses=record.witnesses,
         views=record.views,
         snapshots=record.snapshots,

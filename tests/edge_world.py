@@ -15,6 +15,7 @@ from gateway.edge.asgi import Options, build
 from tests.fakes import World
 from tests.fakes.callers import AGENT, FakeIdentity
 from tests.fakes.desk import (
+    FakeApiKeyDesk,
     FakeApprovalDesk,
     FakeChanges,
     FakeCustody,
@@ -23,6 +24,7 @@ from tests.fakes.desk import (
     FakePolicyDesk,
     FakeReader,
     FakeReviewerDesk,
+    FakeRotationDesk,
     FakeRunDesk,
     FakeSearches,
     FakeSnapshots,
@@ -108,9 +110,11 @@ class Edge:
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
+            api_keys=FakeApiKeyDesk(),
             leases=self.leases,
             custody=self.custody,
             keys=self.keys,
+            rotations=FakeRotationDesk(),
             witnesses=self.witnesses,
             views=self.views,
             snapshots=FakeSnapshots(),

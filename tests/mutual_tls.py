@@ -86,7 +86,7 @@ def club(folder: Path, trusted: str) -> Iterator[Club]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             """Say nothing."""
 
-    tls, certificate = _own(folder)
+    tls, certificate = own_certificate(folder)
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_verify_locations(cadata=trusted)
     with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
@@ -100,7 +100,8 @@ def club(folder: Path, trusted: str) -> Iterator[Club]:
             thread.join()
 
 
-def _own(folder: Path) -> tuple[ssl.SSLContext, Path]:
+def own_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's certificate for 127.0.0.1, signed by itself: ``club.pem``, and with its key ``club-key.pem``."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "club")])
     now = dt.datetime.now(dt.UTC)

@@ -1,11 +1,14 @@
 """What the gateway needs of a vault whose kv engine holds static secrets, as data: see ``docs/credentials.md``."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.servers.openbao import Request
-from deploy.servers.vault_setup import Entry, tokens, way_in
+from deploy.servers.vault_setup import Entry, held, secret_id
+from gateway.core import vault_policy
+from gateway.core.leasing import Provider, Template
+from gateway.core.vault_plan import Needs
+from gateway.core.vault_policy import Duties
 
 MOUNT = "secret"
 
@@ -27,24 +30,20 @@ class Secret:
 
 def requests(secrets: Sequence[Secret], entry: Entry) -> list[Request]:
     """What OpenBao is told at its first start."""
+    asked = Needs(_templates(secrets), role_id=entry.role_id, period_s=entry.period_s)
     return [
-        Request("kv", f"sys/mounts/{MOUNT}", {"type": "kv", "options": {"version": "2"}}),
-        *(request for secret in secrets for request in _secret(secret, entry.period_s)),
-        *way_in(gateway_policy(secrets), entry),
+        *held(asked),
+        *(Request(f"secret-{one.name}", f"{MOUNT}/data/{one.path}", {"data": dict(one.members)}) for one in secrets),
+        secret_id(asked.name, entry.secret_id),
     ]
 
 
 def gateway_policy(secrets: Sequence[Secret]) -> str:
     """The policy of the gateway itself: it makes and ends the tokens that read; it cannot read."""
-    paths = {f"auth/token/create/{secret.name}": {"capabilities": ["create", "update"]} for secret in secrets}
-    for word in ("revoke-accessor", "renew-accessor", "revoke-self"):
-        paths[f"auth/token/{word}"] = {"capabilities": ["update"]}
-    return json.dumps({"path": paths})
+    return vault_policy.text(vault_policy.gateway(_templates(secrets), Duties()))
 
 
-def _secret(secret: Secret, period_s: int) -> list[Request]:
-    policy = json.dumps({"path": {f"{MOUNT}/data/{secret.path}": {"capabilities": ["read"]}}})
-    return [
-        Request(f"secret-{secret.name}", f"{MOUNT}/data/{secret.path}", {"data": dict(secret.members)}),
-        *tokens(secret.name, policy, period_s),
-    ]
+def _templates(secrets: Sequence[Secret]) -> tuple[Template, ...]:
+    return tuple(
+        Template(one.name, MOUNT, one.path, one.name, 120, provider=Provider.KV, member="key") for one in secrets
+    )

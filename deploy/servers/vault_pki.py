@@ -1,12 +1,12 @@
 """What the gateway needs of a vault whose pki engine issues client certificates, as data: ``docs/credentials.md``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from deploy.servers.openbao import Request
-from deploy.servers.vault_setup import Entry, tokens, way_in
+from deploy.servers.vault_setup import Entry, held, secret_id
+from gateway.core.leasing import Provider, Template
+from gateway.core.vault_plan import Needs
 
 MOUNT = "pki"
 
@@ -30,28 +30,20 @@ class Issuing:
 def requests(roles: Sequence[Issuing], entry: Entry) -> list[Request]:
     """What OpenBao is told at its first start."""
     authority = {"common_name": "ostiary test authority", "key_type": "ec", "key_bits": 256, "ttl": "8760h"}
+    asked = Needs(tuple(_template(role) for role in roles), role_id=entry.role_id, period_s=entry.period_s)
     return [
-        Request("pki", f"sys/mounts/{MOUNT}", {"type": "pki"}),
+        *held(asked),
         Request("authority", f"{MOUNT}/root/generate/internal", authority),
-        *(request for role in roles for request in _role(role, entry.period_s)),
-        *way_in(gateway_policy(roles), entry),
+        *(_role(role) for role in roles),
+        secret_id(asked.name, entry.secret_id),
     ]
 
 
-def gateway_policy(roles: Sequence[Issuing]) -> str:
-    """The policy of the gateway itself: it makes the tokens that issue, and ends them and their leases."""
-    leases = {"lease_id": [f"{MOUNT}/issue/{role.name}/*" for role in roles]}
-    anything: list[str] = []
-    update = ["update"]
-    paths: dict[str, Any] = {f"auth/token/create/{role.name}": {"capabilities": ["create", "update"]} for role in roles}
-    for word in ("revoke-accessor", "renew-accessor", "revoke-self"):
-        paths[f"auth/token/{word}"] = {"capabilities": update}
-    paths["sys/leases/revoke"] = {"capabilities": update, "allowed_parameters": leases | {"sync": anything}}
-    paths["sys/leases/lookup"] = {"capabilities": update, "allowed_parameters": leases}
-    return json.dumps({"path": paths})
+def _template(role: Issuing) -> Template:
+    return Template(role.name, MOUNT, role.name, role.name, role.ttl_s, provider=Provider.PKI, common_name=role.domain)
 
 
-def _role(role: Issuing, period_s: int) -> list[Request]:
+def _role(role: Issuing) -> Request:
     settings = {
         "allowed_domains": [role.domain],
         "allow_bare_domains": True,
@@ -62,5 +54,4 @@ def _role(role: Issuing, period_s: int) -> list[Request]:
         "max_ttl": f"{role.ttl_s}s",
         "generate_lease": role.leased,
     }
-    policy = json.dumps({"path": {f"{MOUNT}/issue/{role.name}": {"capabilities": ["update"]}}})
-    return [Request(f"role-{role.name}", f"{MOUNT}/roles/{role.name}", settings), *tokens(role.name, policy, period_s)]
+    return Request(f"role-{role.name}", f"{MOUNT}/roles/{role.name}", settings)

@@ -1,19 +1,21 @@
-"""What the gateway needs of a Vault and of PostgreSQL, as data: the very things ``docs/credentials.md`` lists.
+"""What the gateway needs of a Vault and of PostgreSQL, as data.
 
-One group role of PostgreSQL, one database role, one policy and one token role for each lease template; one AppRole for
-the gateway. Nobody can do more than their template: the tokens that mint hold one policy and not ``default``.
+Policies, token roles, AppRoles and the rest are what ``ostiary vault apply`` writes (``gateway/core/vault_plan.py``);
+here are only the things of ``docs/credentials.md`` that are the operator's own: group roles, connection, roles.
 """
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from deploy.servers.openbao import Request
+from gateway.core import leasing, vault_plan
+from gateway.core.vault_plan import PASSWORDS, Needs, Piece
+from gateway.core.vault_policy import Duties
 
 MOUNT = "database"
-_ALNUM = 'length = 24\nrule "charset" {\n  charset = "%s"\n}\n'
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+CONNECTION = "ostiary"
+_ODD = re.compile(r"[^a-z0-9-]")
 # `{{name}}` is the minted role. Each line is a statement of its own, all of them one transaction.
 _CREATION = (
     'CREATE ROLE "{{{{name}}}}" LOGIN IN ROLE "{group}" CONNECTION LIMIT 2',
@@ -88,8 +90,24 @@ def groups_sql(templates: Sequence[Template], keeper: Keeper) -> list[str]:
     return statements
 
 
-def requests(templates: Sequence[Template], keeper: Keeper, entry: Entry) -> list[Request]:
+def requests(
+    templates: Sequence[Template],
+    keeper: Keeper,
+    entry: Entry,
+    duties: Duties = Duties(),  # noqa: B008 - immutable
+) -> list[Request]:
     """What OpenBao is told at its first start."""
+    asked = Needs(
+        tuple(leasing.Template(one.name, MOUNT, one.name, one.name, one.ttl_s) for one in templates),
+        duties,
+        role_id=entry.role_id,
+        period_s=entry.period_s,
+    )
+    return [*held(asked), *databases(templates, keeper), secret_id(asked.name, entry.secret_id)]
+
+
+def databases(templates: Sequence[Template], keeper: Keeper) -> list[Request]:
+    """The operator's own: the connection, and a role for each template."""
     connection = {
         "plugin_name": "postgresql-database-plugin",
         "allowed_roles": [template.name for template in templates],
@@ -97,93 +115,43 @@ def requests(templates: Sequence[Template], keeper: Keeper, entry: Entry) -> lis
         f"host={keeper.folder}",
         "username": keeper.user,
         "password": keeper.password,
-        "password_policy": "alnum",
+        "password_policy": PASSWORDS,
         "username_template": '{{ printf "v-%s-%s" (.RoleName | truncate 20) (random 12) | lowercase }}',
         "max_open_connections": 8,
     }
     return [
-        Request("passwords", "sys/policies/password/alnum", {"policy": _ALNUM % _LETTERS}),
-        Request("databases", f"sys/mounts/{MOUNT}", {"type": "database"}),
-        Request("connection", f"{MOUNT}/config/ostiary", connection),
-        *(request for template in templates for request in _template(template, keeper, entry.period_s)),
-        *way_in(gateway_policy(templates), entry),
+        Request("connection", f"{MOUNT}/config/{CONNECTION}", connection),
+        *(_role(template, keeper) for template in templates),
     ]
 
 
-def way_in(policy: str, entry: Entry) -> list[Request]:
-    """The gateway's AppRole, and what it may do."""
-    return [
-        Request("approle", "sys/auth/approle", {"type": "approle"}),
-        Request("gateway-policy", "sys/policies/acl/ostiary-gateway", {"policy": policy}),
-        Request("gateway", "auth/approle/role/ostiary", _approle(entry)),
-        Request("gateway-id", "auth/approle/role/ostiary/role-id", {"role_id": entry.role_id}),
-        Request("gateway-key", "auth/approle/role/ostiary/custom-secret-id", {"secret_id": entry.secret_id}),
-    ]
+def held(needs: Needs) -> list[Request]:
+    """All that ``ostiary vault apply`` would write, written at the first start instead."""
+    return [_as_request(piece) for piece in vault_plan.pieces(needs)]
+
+
+def secret_id(approle: str, value: str) -> Request:
+    """The first secret id of an AppRole, chosen by us."""
+    return Request(f"key-{approle}", f"auth/approle/role/{approle}/custom-secret-id", {"secret_id": value})
 
 
 def tokens(name: str, policy: str, period_s: int) -> list[Request]:
-    """The policy ``name``, and the token role of that name whose tokens have it and no other."""
+    """The policy ``name`` with any text, and the token role of that name whose tokens have it and no other."""
+    template = leasing.Template(name, MOUNT, name, name, period_s)
+    _, role = vault_plan.token_pieces(template, period_s)
+    return [Request(f"policy-{name}", f"sys/policies/acl/{name}", {"policy": policy}), _as_request(role)]
+
+
+def _as_request(piece: Piece) -> Request:
+    return Request(_ODD.sub("-", piece.path), piece.path, piece.body)
+
+
+def _role(template: Template, keeper: Keeper) -> Request:
     role = {
-        "allowed_policies": [name],
-        "token_no_default_policy": True,
-        "orphan": True,
-        "token_type": "service",
-        "token_period": f"{period_s}s",
-        "token_explicit_max_ttl": "1h",
-        "renewable": True,
-    }
-    return [
-        Request(f"policy-{name}", f"sys/policies/acl/{name}", {"policy": policy}),
-        Request(f"tokens-{name}", f"auth/token/roles/{name}", role),
-    ]
-
-
-def template_policy(template: Template) -> str:
-    """The policy of the tokens that mint: this one role, and nothing else."""
-    return _policy({f"{MOUNT}/creds/{template.name}": {"capabilities": ["read"]}})
-
-
-def gateway_policy(templates: Sequence[Template]) -> str:
-    """The policy of the gateway itself: it makes those tokens, ends them, and ends and looks up their leases."""
-    leases = {"lease_id": [f"{MOUNT}/creds/{template.name}/*" for template in templates]}
-    anything: list[str] = []
-    paths: dict[str, Any] = {
-        f"auth/token/create/{template.name}": {"capabilities": ["create", "update"]} for template in templates
-    }
-    paths |= {
-        "auth/token/revoke-accessor": {"capabilities": ["update"]},
-        "auth/token/renew-accessor": {"capabilities": ["update"]},
-        "auth/token/revoke-self": {"capabilities": ["update"]},
-        "sys/leases/revoke": {"capabilities": ["update"], "allowed_parameters": leases | {"sync": anything}},
-        "sys/leases/lookup": {"capabilities": ["update"], "allowed_parameters": leases},
-    }
-    return _policy(paths)
-
-
-def _template(template: Template, keeper: Keeper, period_s: int) -> list[Request]:
-    role = {
-        "db_name": "ostiary",
+        "db_name": CONNECTION,
         "creation_statements": [line.format(group=template.group, keeper=keeper.user) for line in _CREATION],
         "revocation_statements": [line.format(keeper=keeper.user) for line in _REVOCATION],
         "default_ttl": f"{template.ttl_s}s",
         "max_ttl": f"{template.ttl_s}s",
     }
-    return [
-        Request(f"role-{template.name}", f"{MOUNT}/roles/{template.name}", role),
-        *tokens(template.name, template_policy(template), period_s),
-    ]
-
-
-def _approle(entry: Entry) -> dict[str, Any]:
-    return {
-        "token_policies": ["ostiary-gateway"],
-        "token_no_default_policy": True,
-        "token_period": f"{max(entry.period_s, 60)}s",
-        "token_type": "service",
-        "secret_id_num_uses": 0,
-        "bind_secret_id": True,
-    }
-
-
-def _policy(paths: dict[str, Any]) -> str:
-    return json.dumps({"path": paths})
+    return Request(f"role-{template.name}", f"{MOUNT}/roles/{template.name}", role)

@@ -42,6 +42,7 @@ class PrometheusMeter:
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
     ``ostiary_leases{state}``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
+    ``ostiary_key_age_seconds{kind,subject}``,
     ``ostiary_policy_shadow_total{result}`` and ``ostiary_policy_shadow_watching``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
@@ -74,6 +75,9 @@ class PrometheusMeter:
             "ostiary_policy_shadow", "Decisions compared with the candidate's.", ["result"], registry=registry
         )
         self._watching = Gauge("ostiary_policy_shadow_watching", "1 while a candidate is asked.", registry=registry)
+        self._key_ages = Gauge(
+            "ostiary_key_age_seconds", "Age of keys that are replaced.", ["kind", "subject"], registry=registry
+        )
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
 
@@ -118,6 +122,10 @@ class PrometheusMeter:
     def shadow_watching(self, watching: bool) -> None:
         """Whether the policy in the shadow is there to be asked."""
         self._watching.set(watching)
+
+    def key_age(self, kind: str, subject: str, seconds: float) -> None:
+        """How old a key is that is replaced from time to time."""
+        self._key_ages.labels(kind, subject).set(seconds)
 
     def page(self) -> tuple[str, bytes]:
         """(content type, text) of the metrics page."""

@@ -19,8 +19,8 @@ import click
 
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines
-from gateway.cli.reach import state_option
-from gateway.cli.screen import Misconfigured, answer, json_option
+from gateway.cli.reach import ADMIN_SOCKET, Reach, state_option
+from gateway.cli.screen import Failed, Misconfigured, answer, json_option
 from gateway.core.sandbox import Capabilities
 from gateway.findings import Finding
 from gateway.parts.boxes import summary
@@ -54,11 +54,31 @@ def doctor(port: int, state: Path) -> None:
         _descriptors(),
         *_disk(state),
         *_modes(state),
+        *_rotations(state),
     ]
     document = as_document(findings)
     answer(document, as_lines(findings))
     if not document["ok"]:
         raise click.exceptions.Exit(1)
+
+
+def _rotations(state: Path) -> Iterator[Finding]:
+    # Only a running gateway knows; where none runs there is nothing to say.
+    if not (state / ADMIN_SOCKET).exists():
+        return
+    try:
+        found = Reach(state).get("/v1/rotations")["keys"]
+    except Failed:
+        return
+    for one in found:
+        name = f"key {one['kind']}" + (f" {one['subject']}" if one["subject"] else "")
+        bad = one["overdue"] or one.get("failed") is not None
+        text = f"not replaced for {_days(one['since_us'])} days" + (f"; {one['failed']}" if one.get("failed") else "")
+        yield Finding(name, not bad, text, f"`ostiary rotate {one['kind']}`, and see the gateway's log")
+
+
+def _days(since_us: int) -> int:
+    return max(0, int(time.time() - since_us / 1_000_000) // 86_400)
 
 
 def _python() -> Finding:

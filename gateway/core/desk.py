@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.core.api_keys import ApiKeyDesk
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
@@ -14,6 +15,7 @@ from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.log_keys import KeyDesk
+from gateway.core.rotation import RotationDesk
 from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
 from gateway.core.witnessing import WitnessDesk
@@ -361,9 +363,11 @@ class Desk:
     changes: Changes
     approvals: ApprovalDesk
     reviewers: ReviewerDesk
+    api_keys: ApiKeyDesk
     leases: LeaseDesk
     custody: CustodyDesk
     keys: KeyDesk
+    rotations: RotationDesk
     witnesses: WitnessDesk
     views: Views
     policy: PolicyDesk

@@ -57,7 +57,7 @@ async def _principal(call: Call, ports: Ports) -> Principal:
     # A parked call is resumed as who it was parked for: the credential was checked then and may have expired since.
     if isinstance(call.origin, Resumed):
         principal = await ports.approvals.principal(call.origin)
-        if not ports.identity.vouches(principal.issuer):
+        if not ports.identity.vouches(principal):
             raise Unauthenticated("who vouched for the caller is not trusted any more", cause_code="issuer")
         return principal
     return await ports.identity.authenticate(call)

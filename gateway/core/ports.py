@@ -63,8 +63,11 @@ class Identity(Pingable, Protocol):
             Unauthenticated: anything wrong with it.
         """
 
-    def vouches(self, issuer: str) -> bool:
-        """Whether tokens of ``issuer`` are taken now: a call that was parked is carried out only while they are."""
+    def vouches(self, principal: Principal) -> bool:
+        """Whether the principal's credential would be taken now but for its age: of whom it is, and not revoked.
+
+        A call that was parked is carried out only while that is so.
+        """
 
 
 class Section(Protocol):

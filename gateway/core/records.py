@@ -52,9 +52,16 @@ class EventType(StrEnum):
     APPROVAL_VOID = "approval.void"
     REVIEWER_ENROLLED = "reviewer.enrolled"
     REVIEWER_REVOKED = "reviewer.revoked"
+    API_KEY_CREATED = "key.created"
+    API_KEY_REVOKED = "key.revoked"
+    # day: days since the epoch; once a day and key.
+    API_KEY_USED = "key.used"
     CREDENTIAL_LEASED = "credential.leased"
     CREDENTIAL_REVOKE_PENDING = "credential.revoke_pending"
     CREDENTIAL_REVOKED = "credential.revoked"
+    # kind, subject; failed: cause.
+    ROTATION_DONE = "rotation.done"
+    ROTATION_FAILED = "rotation.failed"
     POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
     QUERY = "query"

@@ -23,6 +23,7 @@ from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
 from gateway.edge.reply import Header, Reply
 from gateway.edge.rest import Operation, RestApi
+from gateway.edge.rest_api_keys import ApiKeyRest
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
@@ -34,6 +35,7 @@ from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
 from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
+from gateway.edge.rest_rotations import RotationRest
 from gateway.edge.rest_runs import RunRest
 from gateway.edge.rest_snapshots import SnapshotRest
 from gateway.edge.rest_tools import ToolRest
@@ -97,12 +99,14 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *CallRest(desk).operations(),
         *ApprovalRest(ports, desk).operations(),
         *ReviewerRest(desk).operations(),
+        *ApiKeyRest(desk).operations(),
         *LeaseRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),
         *CustodyRest(desk, options.issuer).operations(),
         *KeyRest(desk).operations(),
+        *RotationRest(desk, ports.clock).operations(),
         *PolicyRest(desk, ports.settings).operations(),
         *QuestionRest(ports, options.issuer).operations(),
     )

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from gateway.adapters.ledger import rotations
 from gateway.adapters.ledger.activations import Activations
+from gateway.adapters.ledger.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.drafting import Scribe
@@ -33,6 +35,8 @@ from gateway.core.witnessing import WitnessMeter
 from gateway.parts import stores, unlocking
 from gateway.settings import GatewaySettings
 
+_MIB = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
@@ -46,6 +50,9 @@ class Books:
     searches: SearchLog
     changes: ChangeLog
     reviewers: ReviewerRegistry
+    api_keys: ApiKeyRegistry
+    rotations: rotations.Books
+    others: Others
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
     activations: Activations
@@ -81,43 +88,42 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     """Open the log in the state folder and what stands on it; ``stack`` closes them.
 
     Raises:
-        StateRefused: the log cannot be used.
-        SettingsError: where it lies cannot be used.
+        StateRefused, SettingsError: the log, or where it lies, cannot be used.
         Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
     clock = means.clock
     keys = await unlocking.log_keys(settings, means.known, clock)
-    reserve = settings.audit.reserve_mb * 1024 * 1024
     site = stores.site(settings)
-    ledger = await stack.enter_async_context(Ledger(site, keys, clock, reserve))
+    ledger = await stack.enter_async_context(Ledger(site, keys, clock, settings.audit.reserve_mb * _MIB))
     reader = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.
     asked = await stack.enter_async_context(LogReader(site, keys))
     patrol = await together(stack, site, ledger, reader)
     places = None if patrol is None else patrol.places
-    tree = LogTree(asked)
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock, places))
     reviewers = ReviewerRegistry(ledger, reader, keys, clock, places)
     await reviewers.load()
+    shared, others = rotations.Books(ledger, reader, Scribe(clock, keys), places), partial(asked.ask, site.others)
+    api_keys = await stack.enter_async_context(_api_keys(settings, shared))
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
-    terms = Terms(settings.approvals.ttl_s, settings.approvals.replay_s, means.url)
-    approvals = await stack.enter_async_context(ApprovalRegistry(archive, terms))
-    log = SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean)
-    log_desk = Log(ledger, asked, keys, clock)
-    room, witnesses = await _countersigned(settings, log_desk, partial(asked.ask, site.others), means, stack)
+    approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
+    room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), others, means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     if patrol is not None:
         patrol.remind(runs, approvals)
     await stack.enter_async_context(Retention(custodian, clock, settings.audit.retention_days))
     return Books(
-        log=log,
+        log=SignedLog(ledger, runs, Scribe(clock, keys), means.meter, means.clean),
         runs=runs,
         reader=asked,
-        tree=tree,
+        tree=LogTree(asked),
         export=LogExport(asked, keys),
         searches=SearchLog(ledger, keys, clock),
         changes=ChangeLog(ledger, keys, clock),
         reviewers=reviewers,
+        api_keys=api_keys,
+        rotations=shared,
+        others=others,
         approvals=approvals,
         leases=SignedLeaseJournal(ledger, reader, keys, clock),
         activations=Activations(ledger, reader, keys, clock),
@@ -127,6 +133,15 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         views=ViewLog(ledger, keys, clock),
         snapshots=Snapshots(ledger, reader, keys, clock),
     )
+
+
+def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegistry:
+    is_shared, issuer = shared.places is not None, settings.identity.issuer
+    return ApiKeyRegistry(shared.ledger, shared.reader, shared.scribe, issuer, is_shared=is_shared)
+
+
+def _terms(settings: GatewaySettings, url: str) -> Terms:
+    return Terms(settings.approvals.ttl_s, settings.approvals.replay_s, url)
 
 
 async def _countersigned(

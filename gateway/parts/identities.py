@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.adapters.identity import (
     Address,
+    ApiKeyIdentity,
     ForeignIdentity,
     ForeignTrust,
     Identities,
@@ -13,8 +14,10 @@ from gateway.adapters.identity import (
     LocalIdentity,
     LocalIssuer,
     Trust,
+    former,
     load_key,
 )
+from gateway.core.api_keys import ApiKeyBook
 from gateway.core.desk import Ping
 from gateway.core.ports import Clock
 from gateway.parts import clients
@@ -28,15 +31,17 @@ class Vouching:
     Attributes:
         issuer: signs tokens of this gateway.
         identity: checks everybody's.
+        local: checks those of this gateway.
         pings: whether the keys of each foreign issuer are at hand, by its name in the settings.
     """
 
     issuer: LocalIssuer
     identity: Identities
+    local: LocalIdentity
     pings: Mapping[str, Ping]
 
 
-def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vouching:
+def opened(settings: GatewaySettings, clock: Clock, book: ApiKeyBook, stack: AsyncExitStack) -> Vouching:
     """All issuers; no foreign one is asked for anything yet, and one that is down keeps nobody from starting.
 
     Raises:
@@ -47,9 +52,13 @@ def opened(settings: GatewaySettings, clock: Clock, stack: AsyncExitStack) -> Vo
     trust = Trust(settings.identity.issuer, frozenset(settings.identity.audience), vouched=vouched)
     key = load_key(settings.state / "keys" / "issuer.pem")
     foreign = {name: _foreign(name, settings, clock, stack) for name in settings.identity.issuers}
-    local = LocalIdentity(clock, trust, [key.public_key()])
+    local = LocalIdentity(clock, trust, [])
+    for old, until_s in former(settings.state / "keys", clock.now_us() // 1_000_000):
+        local.trust(old, until_s)
+    local.trust(key.public_key(), None)
+    api_keys = ApiKeyIdentity(clock, trust.issuer, book)
     pings = {name: one.keys.ping for name, one in foreign.items()}
-    return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values())), pings)
+    return Vouching(LocalIssuer(clock, trust, key), Identities(local, list(foreign.values()), api_keys), local, pings)
 
 
 def scopes(settings: GatewaySettings) -> dict[str, tuple[str, ...]]:

@@ -53,8 +53,9 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What minting needs of the other parts."""
+    """What minting needs of the other parts; ``vault``: None where none is configured."""
 
+    vault: Vault | None
     journal: LeaseJournal
     known: KnownValues
     clock: Clock
@@ -63,11 +64,10 @@ class Means:
 
 async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Leases | None:
     """The leases, if any are configured; ``stack`` ends them. A vault that is down keeps nobody from starting."""
-    if settings.vault is None or not settings.leases:
+    if means.vault is None or not settings.leases:
         return None
-    vault: Vault = await stack.enter_async_context(client(settings.vault, means.known, means.clock))
-    parts = LeaseParts(vault, means.journal, means.known, means.clock, means.meter)
-    return await stack.enter_async_context(Leases(_templates(settings), parts))
+    parts = LeaseParts(means.vault, means.journal, means.known, means.clock, means.meter)
+    return await stack.enter_async_context(Leases(templates(settings), parts))
 
 
 def postgres(name: str, upstream: SqlUpstream) -> Any:
@@ -158,17 +158,19 @@ def _module(name: str) -> Any:
         raise SettingsError([f"upstreams.{name}.url: PostgreSQL needs the extra `postgres`: {_EXTRA}"]) from None
 
 
+async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock, stack: AsyncExitStack) -> Any:
+    """The one client of the vault, which leases and rotations share; None where neither needs it. Asks nothing yet."""
+    rotation = settings.rotation
+    rotates = rotation.secret_id_h is not None or rotation.payload_key_h is not None or rotation.databases
+    if settings.vault is None or not (settings.leases or rotates):
+        return None
+    return await stack.enter_async_context(client(settings.vault, known, clock))
+
+
 def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
     """The vault, to be entered and left."""
     # Loaded here: whoever has no vault does not pay for its libraries.
     module = importlib.import_module("gateway.adapters.vault")
-    address = module.Address(
-        url=vault.address,
-        ca_certificate=vault.ca_certificate,
-        namespace=vault.namespace,
-        timeout_s=vault.timeout_s,
-        connections=vault.connections,
-    )
     given = vault.secret_id if vault.secret_id is not None else vault.token
     assert given is not None  # the settings say so
     what = "vault.secret_id" if vault.secret_id is not None else "vault.token"
@@ -176,10 +178,23 @@ def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
     access = module.Access(
         secret=lambda: read_secret(what, source, os.environ), role_id=vault.role_id, mount=vault.approle_mount
     )
-    return module.VaultClient(address, access, known, clock)
+    return module.VaultClient(address(vault), access, known, clock)
 
 
-def _templates(settings: GatewaySettings) -> dict[str, Template]:
+def address(vault: VaultSection) -> Any:
+    """Where the vault is."""
+    module = importlib.import_module("gateway.adapters.vault")
+    return module.Address(
+        url=vault.address,
+        ca_certificate=vault.ca_certificate,
+        namespace=vault.namespace,
+        timeout_s=vault.timeout_s,
+        connections=vault.connections,
+    )
+
+
+def templates(settings: GatewaySettings) -> dict[str, Template]:
+    """The lease templates by name."""
     return {name: _template(name, given) for name, given in settings.leases.items()}
 
 

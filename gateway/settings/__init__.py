@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gateway.settings.identity import IdentitySection
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
+from gateway.settings.rotation import RotationSection
 from gateway.settings.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
 from gateway.settings.vault import LeaseSection, VaultSection
 
@@ -275,6 +276,7 @@ class GatewaySettings(BaseSettings):
     approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()
+    rotation: RotationSection = RotationSection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
     vault: VaultSection | None = Field(None, description="Where logins are minted.")
     leases: Mapping[str, LeaseSection] = Field(default_factory=dict)
@@ -320,6 +322,19 @@ class GatewaySettings(BaseSettings):
     def _vault_exists(self) -> Self:
         if self.audit.vault_key is not None and self.vault is None:
             raise ValueError("audit.vault_key: no [vault] section says where it is")
+        return self
+
+    @model_validator(mode="after")
+    def _rotation_fits(self) -> Self:
+        vault, rotation = self.vault, self.rotation
+        if rotation.secret_id_h is not None and (
+            vault is None or vault.secret_id is None or vault.secret_id.file is None
+        ):
+            raise ValueError(
+                "rotation.secret_id_h: the next secret id is written to [vault] secret_id = { file = ... }"
+            )
+        if rotation.databases and vault is None:
+            raise ValueError("rotation.databases: no [vault] section says where they are")
         return self
 
     @model_validator(mode="after")

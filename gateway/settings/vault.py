@@ -29,6 +29,17 @@ class VaultSection(Section):
     secret_id: SecretReference | None = Field(None, description="Its secret id.")
     token: SecretReference | None = Field(None, description="A token instead; somebody else keeps it renewed.")
     approle_mount: str = Field("approle", pattern=r"^[A-Za-z0-9_/-]+$", description="Where AppRole is mounted.")
+    approle_role: str = Field(
+        "ostiary",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
+        description="Name of that AppRole; the gateway's policies in the vault are named after it.",
+    )
+    token_period_s: int = Field(
+        30,
+        ge=2,
+        le=3_600,
+        description="Of `ostiary vault`: minting tokens that nobody renews end after so long, seconds.",
+    )
     namespace: str | None = Field(None, description="Namespace of all paths.")
     ca_certificate: Path | None = Field(None, description="PEM file the vault's certificate is checked against.")
     timeout_s: float = Field(2.0, gt=0, le=30, description="Longest an answer may take.")

@@ -14,11 +14,17 @@ from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import build
 from gateway.settings.identity import IdentitySection
 from tests.edge_world import Edge
+from tests.evidence import make_principal
 from tests.fakes.desk import FakeRunDesk
 from tests.issuer_world import FIRST, SECOND, World, call_with, trusting, world
 from tests.waiting import until
 
 __all__ = ["world"]
+
+
+def of(issuer: str) -> Principal:
+    """Somebody of that issuer."""
+    return make_principal(issuer=issuer)
 
 
 @pytest.mark.parametrize("odd", [{"alg": []}, {"alg": {}}, {"kty": []}, {"use": []}, {"kid": {}}, {"key_ops": {}}])
@@ -103,9 +109,9 @@ async def test_whatever_breaks_while_keys_are_fetched_is_the_issuers_failure(wor
 
 async def test_only_issuers_in_the_settings_are_vouched_for(world: World) -> None:
     """The local one and the named ones; what was parked for anybody else's is not carried out."""
-    assert [world.port.vouches(one) for one in (world.issuer.url, "urn:ostiary:local")] == [True, True]
-    assert [world.port.vouches(one) for one in (world.issuer.url + "/", "https://other.test", "")] == [False] * 3
-    assert not world.own.vouches(world.issuer.url)
+    assert [world.port.vouches(of(one)) for one in (world.issuer.url, "urn:ostiary:local")] == [True, True]
+    assert [world.port.vouches(of(one)) for one in (world.issuer.url + "/", "https://other.test", "")] == [False] * 3
+    assert not world.own.vouches(of(world.issuer.url))
 
 
 async def test_a_run_that_nobody_can_work_in_is_not_left_open() -> None:

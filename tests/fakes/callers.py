@@ -44,9 +44,9 @@ class FakeIdentity:
     tokens: dict[str, Principal] = field(default_factory=lambda: {"good": AGENT})
     dropped: set[str] = field(default_factory=set)
 
-    def vouches(self, issuer: str) -> bool:
+    def vouches(self, principal: Principal) -> bool:
         """Whether it was not dropped."""
-        return issuer not in self.dropped
+        return principal.issuer not in self.dropped
 
     async def authenticate(self, call: Call) -> Principal:
         """The principal of the call's token."""

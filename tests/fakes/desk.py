@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.core.api_keys import ApiKey, KeyWish
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
@@ -13,6 +14,7 @@ from gateway.core.errors import Conflict, Forbidden, GatewayError, NotFound, Una
 from gateway.core.extract import Depth, Extract, Extracted, OpenedPayload
 from gateway.core.filters import Field, Term, holds
 from gateway.core.inquiry import Query, Searched
+from gateway.core.rotation import KeyKind, KeyStanding
 from gateway.core.snapshots import Snapshot
 from gateway.core.tiles import Tile
 from tests.clock import StepClock
@@ -286,6 +288,34 @@ class FakeReviewerDesk:
         raise NotFound("no such key was enrolled")
 
 
+class FakeApiKeyDesk:
+    """No keys, and none is made."""
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """None."""
+        return ()
+
+    async def create(self, by: Principal, wish: KeyWish) -> tuple[ApiKey, str]:
+        """Never."""
+        raise Forbidden("no keys are made here")
+
+    async def revoke(self, by: Principal, name: str) -> ApiKey:
+        """None."""
+        raise NotFound("there is no such key")
+
+
+class FakeRotationDesk:
+    """Nothing is replaced."""
+
+    async def standings(self) -> tuple[KeyStanding, ...]:
+        """None."""
+        return ()
+
+    async def rotate(self, by: Principal, kind: KeyKind) -> tuple[KeyStanding, ...]:
+        """Never."""
+        raise NotFound("no such key")
+
+
 @dataclass(slots=True)
 class FakeLeaseDesk:
     """Leases as given; what is revoked is gone, but for the templates that are stuck."""
@@ -338,9 +368,11 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         changes=FakeChanges(),
         approvals=FakeApprovalDesk(),
         reviewers=FakeReviewerDesk(),
+        api_keys=FakeApiKeyDesk(),
         leases=FakeLeaseDesk(),
         custody=FakeCustody(),
         keys=FakeKeyDesk(),
+        rotations=FakeRotationDesk(),
         witnesses=FakeWitnessDesk(),
         views=FakeViews(),
         snapshots=FakeSnapshots(),

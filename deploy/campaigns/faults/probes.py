@@ -87,9 +87,9 @@ class WatchedIdentity:
         """As the part does."""
         await self.inner.ping()
 
-    def vouches(self, issuer: str) -> bool:
+    def vouches(self, principal: Principal) -> bool:
         """As the part does."""
-        return self.inner.vouches(issuer)
+        return self.inner.vouches(principal)
 
     async def authenticate(self, call: Call) -> Principal:
         """As the part does."""

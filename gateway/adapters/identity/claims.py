@@ -37,6 +37,8 @@ class Cause(StrEnum):
     ISSUER = "issuer"
     AUDIENCE = "audience"
     EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown_key"
     CLAIMS = "claims"
 
 

@@ -43,9 +43,13 @@ class LocalIssuer:
         """``trust`` is what the verifiers of these tokens expect."""
         self._clock = clock
         self._trust = trust
+        self._registry = Pinned(_NAMES)
+        self.use(key)
+
+    def use(self, key: Ed25519PrivateKey) -> None:
+        """Sign with this key from now on."""
         self._key = OKPKey.import_key(key)
         self._header = {"alg": _NAMES[0], "typ": "at+jwt", "kid": self._key.thumbprint()}
-        self._registry = Pinned(_NAMES)
 
     def principal(self, grant: Grant) -> Principal:
         """The principal a token of ``grant`` speaks of, with a new ``jti``.
@@ -113,10 +117,17 @@ class LocalIdentity:
         """``keys`` are all keys whose tokens are still good (several while a key is being replaced)."""
         self._clock = clock
         self._trust = trust
-        imported = [OKPKey.import_key(key) for key in keys]
-        self._keys: Mapping[str, OKPKey] = {key.thumbprint(): key for key in imported}
+        self._keys: dict[str, tuple[OKPKey, int | None]] = {}
         self._registry = Pinned(_NAMES)
         self._good: dict[bytes, Principal] = {}
+        for key in keys:
+            self.trust(key, None)
+
+    def trust(self, key: Ed25519PublicKey, until_s: int | None) -> None:
+        """Take tokens of this key, until that second if one is given; what was remembered is verified anew."""
+        imported = OKPKey.import_key(key)
+        self._keys[imported.thumbprint()] = (imported, until_s)
+        self._good.clear()
 
     async def authenticate(self, call: Call) -> Principal:
         """Verify the call's credential.
@@ -143,15 +154,18 @@ class LocalIdentity:
         if known is not None and now_us < known.expires_us:
             return known
         self._good.pop(digest, None)
-        principal = principal_of(self._open(token), self._trust, now_us)
+        claims, is_lasting = self._open(token)
+        principal = principal_of(claims, self._trust, now_us)
+        if not is_lasting:  # its key may end before it does
+            return principal
         if len(self._good) >= _MAX_CACHED:
             self._make_room(now_us)
         self._good[digest] = principal
         return principal
 
-    def vouches(self, issuer: str) -> bool:
+    def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""
-        return issuer == self._trust.issuer
+        return principal.issuer == self._trust.issuer
 
     def holds(self, digest: bytes) -> bool:
         """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
@@ -166,7 +180,7 @@ class LocalIdentity:
         if not self._keys:
             raise Unavailable("no key to verify tokens with", cause_code="identity_unavailable")
 
-    def _open(self, token: str) -> dict[str, Any]:
+    def _open(self, token: str) -> tuple[dict[str, Any], bool]:
         # 1. Form: three base64url parts, the last as long as an Ed25519 signature.
         # 2. Header: exactly alg, typ and kid (so no crit, jku, jwk, x5c, b64, zip), read by the strict parser.
         # 3. Key by thumbprint; the signature over the bytes that were sent.
@@ -174,22 +188,24 @@ class LocalIdentity:
         header, _, signature = segments(token)
         if len(signature) != _SIGNATURE_SIZE:
             raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
-        key = self._key_for(document(header))
+        key, is_lasting = self._key_for(document(header))
         try:
             opened = jws.deserialize_compact(token, key, registry=self._registry)
         except (JoseError, ValueError, TypeError):
             raise refused(Cause.SIGNATURE, "the token's signature is not good") from None
-        return document(opened.payload)
+        return document(opened.payload), is_lasting
 
-    def _key_for(self, header: Mapping[str, Any]) -> OKPKey:
+    def _key_for(self, header: Mapping[str, Any]) -> tuple[OKPKey, bool]:
         if header.keys() != _HEADER or not all(isinstance(value, str) for value in header.values()):
             raise refused(Cause.MALFORMED, "the token's header is not alg, typ and kid")
         if header["typ"].lower() not in _TYPES:
             raise refused(Cause.TYPE, "the credential is not an access token")
-        key = self._keys.get(header["kid"])
+        key, until_s = self._keys.get(header["kid"], (None, None))
         if header["alg"] not in _NAMES or key is None:
             raise refused(Cause.SIGNATURE, "the token is not signed with a key of this gateway")
-        return key
+        if until_s is not None and self._clock.now_us() >= until_s * 1_000_000:
+            raise refused(Cause.SIGNATURE, "the key that signed the token was replaced, and its time is over")
+        return key, until_s is None
 
     def _make_room(self, now_us: int) -> None:
         self._good = {digest: good for digest, good in self._good.items() if now_us < good.expires_us}

@@ -9,11 +9,13 @@ from typing import Any, Final
 from joserfc import jws
 from joserfc.errors import JoseError
 
+from gateway.adapters.identity.api_keys import ApiKeyIdentity
 from gateway.adapters.identity.claims import Cause, refused
 from gateway.adapters.identity.compact import Pinned, document, segments
 from gateway.adapters.identity.foreign import ForeignTrust, principal_of
 from gateway.adapters.identity.jwks import IssuerKeys, Key
 from gateway.adapters.identity.local import LocalIdentity
+from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.call import Call, Live, Principal
 from gateway.core.errors import Unauthenticated, Unavailable
 from gateway.core.ports import Clock
@@ -114,21 +116,28 @@ class Identities:
     That word is not believed before its signature was checked with that very issuer's keys.
     """
 
-    def __init__(self, local: LocalIdentity, foreign: Sequence[ForeignIdentity]) -> None:
+    def __init__(
+        self, local: LocalIdentity, foreign: Sequence[ForeignIdentity], api_keys: ApiKeyIdentity | None = None
+    ) -> None:
         """Issuers have names of their own; ``local`` takes whatever no foreign issuer is named in."""
         self._local = local
+        self._api_keys = api_keys
         self._foreign = {one.trust.issuer: one for one in foreign}
 
     async def authenticate(self, call: Call) -> Principal:
         """Verify the call's credential; see ``core.ports.Identity``."""
+        if self._api_keys is not None and isinstance(call.origin, Live) and self._api_keys.takes(call.origin.token):
+            return self._api_keys.verify(call.origin.token)
         foreign = self._named(call) if self._foreign else None
         if foreign is None or not isinstance(call.origin, Live):
             return await self._local.authenticate(call)
         return await foreign.verify(call.origin.token)
 
-    def vouches(self, issuer: str) -> bool:
+    def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""
-        return issuer in self._foreign or self._local.vouches(issuer)
+        if principal.auth_method == AUTH_METHOD:
+            return self._api_keys is not None and self._api_keys.is_good(principal.jti)
+        return principal.issuer in self._foreign or self._local.vouches(principal)
 
     async def ping(self) -> None:
         """Return when tokens of the local issuer can be verified; foreign issuers are asked after one by one."""

@@ -79,6 +79,13 @@ class KeyRoom:
 
     async def rotate(self, by: Principal) -> Reign:
         """Add a key; see ``core.log_keys.KeyDesk``."""
+        return await self._rotate(self._scribe.actor(by))
+
+    async def renew(self) -> Reign:
+        """The same by the gateway itself."""
+        return await self._rotate(SYSTEM)
+
+    async def _rotate(self, actor: Actor) -> Reign:
         async with self._turn:
             if len(self._ring.history.in_force) > 1:
                 raise Conflict("two keys are in force: `ostiary audit keys retire` first", cause_code="log_key")
@@ -95,7 +102,7 @@ class KeyRoom:
                 raise Unavailable(str(error), cause_code="log_key") from None
             due_us = self._clock.now_us() + self._terms.overlap_h * _HOUR_US
             body = added_body(self._ring.history.first, old, new.key, due_us)
-            await self._ledger.append([self._scribe.draft(EventType.KEY, Subject(self._scribe.actor(by)), body)])
+            await self._ledger.append([self._scribe.draft(EventType.KEY, Subject(actor), body)])
             return self._ring.history.newest
 
     async def retire(self, by: Principal) -> Reign:

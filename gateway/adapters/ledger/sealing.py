@@ -54,6 +54,8 @@ def data_key_id(draft: Draft) -> str:
     day = draft.at_us // DAY_US
     if draft.type is EventType.REVIEWER_ENROLLED:  # good for as long as the reviewer's key is
         return f"{_REVIEWER}{draft.body['key']}"
+    if draft.type is EventType.API_KEY_CREATED:  # retention counts from when it ends; erasing the user ends it
+        return f"{_DAY}{draft.body['expires_us'] // DAY_US}.{draft.body['user']}"
     if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
         return f"{_HOLD}{day}.{draft.id}"
     if draft.type in _ASKED and draft.actor.user is not None:

@@ -36,7 +36,16 @@ async def create_or_unwrap(folder: Path, origin: str, wrapper: KeyWrapper) -> Lo
 
 
 async def _wrap(folder: Path, origin: str, wrapper: KeyWrapper) -> None:
-    kek = read_symmetric(folder / PAYLOAD_KEK)
+    await wrap_anew(folder, origin, wrapper, read_symmetric(folder / PAYLOAD_KEK))
+
+
+async def wrap_anew(folder: Path, origin: str, wrapper: KeyWrapper, kek: bytes) -> None:
+    """Put ``kek`` in place as the vault wraps it now: whole, or what was there stays.
+
+    Raises:
+        StateRefused: it cannot be written, or the vault does not open what it has wrapped.
+        Unavailable: the vault is not there, or refuses.
+    """
     wrapped = await wrapper.wrap(kek, origin)
     if await wrapper.unwrap(wrapped, origin) != kek:
         raise StateRefused(f"{wrapper.name} does not open what it has wrapped: nothing was changed")

@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
-from gateway.adapters.vault import kv, pki
+from gateway.adapters.vault import database, kv, pki
 from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
@@ -93,7 +94,10 @@ class VaultClient:
     async def open_token(self, template: Template) -> MintingToken:
         """A new minting token; see ``core.leasing.Vault``."""
         ask = Ask(f"auth/token/create/{template.token_role}", _creation(template), ("create", "update"))
-        reply = await self._as_gateway(ask)
+        try:
+            reply = await self._as_gateway(ask)
+        except VaultFault as fault:
+            raise _no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
         auth = reply.auth
         if auth is None:
             raise _unfit(template, "the vault gave no token")
@@ -119,14 +123,15 @@ class VaultClient:
             return await self._value(template, token)
         if template.provider is Provider.PKI:
             return await self._certificate(template, token)
-        ask = Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
-        reply = await self._answered(ask, token.secret, (_BAD_REQUEST, _NOT_FOUND))
+        ask = database.question(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status > _LAST_OK:
+            raise database.refusal(template, status, reply) or _refused(ask, status)
         user, password = (reply.data or {}).get("username"), (reply.data or {}).get("password")
         if not reply.lease_id or not isinstance(user, str) or not isinstance(password, str):
             if reply.lease_id:  # a key or certificate, and it works: nobody else knows of it
                 await self.revoke_login(reply.lease_id, wait=True)
-            fix = f"bao read {template.mount}/roles/{template.role} must show a database role with passwords"
-            raise VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
+            raise database.no_login(template)
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
 
     async def _value(self, template: Template, token: MintingToken) -> MintedLogin:
@@ -167,6 +172,66 @@ class VaultClient:
             VaultFault: it does not, or refuses.
         """
         return (await self._as_gateway(Ask(path, dict(body), _UPDATE))).data or {}
+
+    async def request(self, ask: Ask) -> Reply:
+        """What the vault answers the gateway.
+
+        Raises:
+            VaultFault: it does not, or refuses.
+        """
+        return await self._as_gateway(ask)
+
+    async def request_with(self, ask: Ask, token: str) -> Reply:
+        """The same with another token, such as a wrapping."""
+        return await self._answered(ask, token, ())
+
+    async def request_alone(self, ask: Ask) -> Reply:
+        """The same while nothing else is under way: what was asked before ends first, what comes meanwhile waits.
+
+        A database's connection that is replaced under a minting makes that fail.
+        """
+        await self._as_gateway(Ask("sys/capabilities-self", {"paths": [ask.path]}, _UPDATE))  # the token is good
+        token, taken = await self._own_token(), 0
+        try:
+            with fail_after(self._address.timeout_s):
+                while taken < self._address.connections:
+                    await self._places.acquire()
+                    taken += 1
+            question = partial(self._wire.ask, ask, token)
+            status, reply = await asyncio.get_running_loop().run_in_executor(self._threads, question)
+        except TimeoutError:
+            raise self._busy() from None
+        finally:
+            for _ in range(taken):
+                self._places.release()
+        if status > _LAST_OK:
+            raise _refused(ask, status)
+        return reply
+
+    async def prove_secret(self, secret: str) -> None:
+        """Log in with a secret id that is not in use yet, and out again; nothing of it is shown from now on.
+
+        Raises:
+            VaultFault: that cannot be done.
+        """
+        self._learn(secret, instead_of=None)
+        ask = Ask(f"auth/{self._access.mount}/login", {"role_id": self._access.role_id, "secret_id": secret}, _UPDATE)
+        reply = await self._answered(ask, None, ())
+        if reply.auth is None:
+            raise _refused(ask, _BAD_REQUEST)
+        await self._answered(Ask("auth/token/revoke-self", {}, _UPDATE), reply.auth.client_token, ())
+
+    async def change_secret(self, put: Callable[[], None]) -> None:
+        """Let ``put`` replace what the secret id is read from, and log in with that; nobody logs in meanwhile.
+
+        Raises:
+            VaultFault: the vault does not let the gateway in now.
+        """
+        async with self._login:
+            await asyncio.to_thread(put)
+            token, lasts_s = await self._logged_in()
+            self._learn(token, instead_of=self._token)
+            self._token, self._token_until = token, self._clock.monotonic() + lasts_s
 
     async def ping(self) -> None:
         """The vault is well and lets the gateway in; see ``core.leasing.Vault``."""
@@ -259,12 +324,16 @@ class VaultClient:
             with fail_after(self._address.timeout_s):
                 await self._places.acquire()
         except TimeoutError:
-            fix = "raise [vault] connections"
-            raise VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True) from None
+            raise self._busy() from None
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, question)
         finally:
             self._places.release()
+
+    @staticmethod
+    def _busy() -> VaultFault:
+        fix = "raise [vault] connections"
+        return VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True)
 
     async def _forget_token(self) -> None:
         token, self._token = self._token, None
@@ -305,6 +374,11 @@ def _misfit(auth: Auth, template: Template) -> str | None:
     if not auth.renewable or not 0 < auth.lease_duration <= template.longest_s:
         return f"its tokens must be renewable, with a period of at most {template.longest_s} s"
     return None
+
+
+def _no_token_role(template: Template, fault: VaultFault) -> VaultFault:
+    fix = f"auth/token/roles/{template.token_role} must be there and allow the policy {template.token_policy}"
+    return VaultFault(VaultCause.NO_ROLE, fault.detail, fix=f"{fix}: see `ostiary vault plan`", undone=fault.undone)
 
 
 def _unfit(template: Template, problem: str) -> VaultFault:

@@ -55,11 +55,13 @@ class Ask:
         path: below ``/v1/``.
         body: JSON object; None = a GET.
         capabilities: what the token's policy must say of the path, for the operator.
+        wrap: life of the wrapping that the answer is to come in; None = it comes as it is.
     """
 
     path: str
     body: Mapping[str, Any] | None
     capabilities: tuple[str, ...]
+    wrap: str | None = None
 
     @property
     def policy_line(self) -> str:
@@ -83,6 +85,12 @@ class Auth(msgspec.Struct, frozen=True):
     renewable: bool = False
 
 
+class Wrapping(msgspec.Struct, frozen=True):
+    """The ``wrap_info`` member of an answer."""
+
+    token: str
+
+
 class Reply(msgspec.Struct, frozen=True):
     """What a vault answers.
 
@@ -95,6 +103,7 @@ class Reply(msgspec.Struct, frozen=True):
     lease_duration: int = 0
     data: dict[str, Any] | None = None
     auth: Auth | None = None
+    wrap_info: Wrapping | None = None
     no_route: bool = False
 
 
@@ -134,6 +143,8 @@ class Wire:
         """
         method = "get" if ask.body is None else "post"
         headers = {} if token is None else {"X-Vault-Token": token}
+        if ask.wrap is not None:
+            headers["X-Vault-Wrap-TTL"] = ask.wrap
         try:
             response = self._adapter.request(
                 method, f"/v1/{ask.path}", headers=headers, raise_exception=False, json=ask.body

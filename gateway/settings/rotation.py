@@ -1,0 +1,26 @@
+"""``[rotation]``: which keys the gateway replaces, and how often."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from gateway.settings.sections import Section
+
+_MOST_H = 10 * 8_784
+Connection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/[A-Za-z0-9_.-]+$")]
+
+
+class RotationSection(Section):
+    """Hours between two rotations of each kind of key; 0 = only by `ostiary rotate`; none = not by the gateway."""
+
+    secret_id_h: int | None = Field(None, ge=0, le=_MOST_H, description="Secret id of the gateway's AppRole.")
+    database_h: int = Field(0, ge=0, le=_MOST_H, description="Root passwords of `databases`.")
+    databases: tuple[Connection, ...] = Field(
+        (), description="Connections of the vault's database engines, MOUNT/NAME, e.g. database/erp."
+    )
+    log_key_h: int = Field(0, ge=0, le=_MOST_H, description="Signing key of the log.")
+    payload_key_h: int | None = Field(None, ge=0, le=_MOST_H, description="Key that wraps the keys of payloads.")
+    issuer_key_h: int = Field(0, ge=0, le=_MOST_H, description="Signing key of the local issuer's tokens.")
+    issuer_overlap_h: int = Field(
+        8_784, ge=1, le=_MOST_H, description="How long tokens of an issuer's key that was replaced stay good, hours."
+    )

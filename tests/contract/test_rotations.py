@@ -1,0 +1,248 @@
+"""Rotations on the log: due by the clock, done by one gateway, told when they fail; and what a kill leaves."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.identity import (
+    Grant,
+    IssuerKeyRotation,
+    IssuerTerms,
+    LocalIdentity,
+    LocalIssuer,
+    Trust,
+    create_key,
+    former,
+    load_key,
+)
+from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.rotations import Books as Kept
+from gateway.adapters.ledger.rotations import Rotations
+from gateway.adapters.ledger.site import Site
+from gateway.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
+from gateway.core.rotation import KeyKind
+from tests.clock import StepClock
+from tests.evidence import make_principal
+from tests.ledgers import Books, content, open_books
+from tests.replicas import Sites, both, sites
+from tests.stores import real_postgres, site
+
+__all__ = ["both", "real_postgres", "site", "sites"]
+
+ADMIN = make_principal(agent=None, scopes=frozenset({"admin"}))
+DAY = 86_400
+
+
+@dataclass
+class Replaced:
+    """A key that counts how often it was replaced; ``trouble`` keeps it from being."""
+
+    kind: KeyKind = KeyKind.DATABASE
+    subject: str = "database/erp"
+    every_h: int = 24
+    times: int = 0
+    settled: int = 0
+    trouble: Exception | None = None
+    during: Callable[[], None] = field(default=lambda: None)
+
+    async def since_us(self) -> int | None:
+        """The log knows."""
+        return None
+
+    async def settle(self) -> None:
+        """Count it."""
+        self.settled += 1
+
+    async def rotate(self) -> None:
+        """Count it."""
+        if self.trouble is not None:
+            raise self.trouble
+        await asyncio.sleep(0)
+        self.times += 1
+
+
+@dataclass
+class Ages:
+    """Remembers the ages that were told."""
+
+    told: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def key_age(self, kind: str, subject: str, seconds: float) -> None:
+        """Note one."""
+        self.told[kind, subject] = seconds
+
+
+def rotations(books: Books, key: Replaced, ages: Ages | None = None) -> Rotations:
+    """What replaces ``key``; its rounds are the test's."""
+    places = getattr(books, "places", None)
+    return Rotations(Kept(books.ledger, books.reader, Scribe(books.clock, books.keys), places), ages or Ages(), [key])
+
+
+async def test_a_key_is_replaced_when_its_time_is_up_and_not_before(site: Site) -> None:
+    """Counted from the log's beginning, then from the last time; a restart knows it; the age is a metric."""
+    clock, key, ages = StepClock(), Replaced(), Ages()
+    async with open_books(site, clock) as books:
+        room = rotations(books, key, ages)
+        await room.look()
+        clock.advance(DAY - 10)
+        await room.look()
+        assert (key.times, key.settled) == (0, 1)
+        clock.advance(20)
+        await room.look()
+        assert (key.times, ages.told["database", "database/erp"]) == (1, 0)
+        clock.advance(3600)
+        await room.look()
+        assert (key.times, ages.told["database", "database/erp"]) == (1, 3600)
+        assert [one["body"] for one in books.records("rotation.done")] == [
+            {"kind": "database", "subject": "database/erp"}
+        ]
+    async with open_books(site, clock) as books:
+        await rotations(books, key).look()
+        assert key.times == 1
+        clock.advance(DAY)
+        await rotations(books, key).look()
+        assert (key.times, books.verify().findings) == (2, [])
+
+
+async def test_a_key_without_a_schedule_is_replaced_on_demand_only(site: Site) -> None:
+    """However old it is; by whom is recorded."""
+    clock, key = StepClock(), Replaced(every_h=0)
+    async with open_books(site, clock) as books:
+        room = rotations(books, key)
+        clock.advance(1000 * DAY)
+        await room.look()
+        assert key.times == 0
+        (standing,) = await room.rotate(ADMIN, KeyKind.DATABASE)
+        assert (key.times, standing.since_us) == (1, clock.now_us())
+        assert books.records("rotation.done")[0]["actor"]["authn"] == "local"
+        with pytest.raises(NotFound):
+            await room.rotate(ADMIN, KeyKind.SECRET_ID)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [(Unavailable("no", cause_code="vault_slow"), "vault_slow"), (RuntimeError("a bug"), "internal")],
+)
+async def test_a_failure_is_recorded_and_tried_again(site: Site, trouble: Exception, cause: str) -> None:
+    """The standing says why until it has gone well; then it says nothing of it; an hour late it is overdue."""
+    clock, key = StepClock(), Replaced(trouble=trouble)
+    async with open_books(site, clock) as books:
+        room = rotations(books, key)
+        clock.advance(DAY * 1.3)
+        await room.look()
+        (standing,) = await room.standings()
+        assert (standing.failed, standing.is_overdue(clock.now_us())) == (cause, True)
+        key.trouble = None
+        clock.advance(60)
+        await room.look()
+        (standing,) = await room.standings()
+        assert (key.times, standing.failed, standing.is_overdue(clock.now_us())) == (1, None, False)
+        assert [one["body"]["cause"] for one in books.records("rotation.failed")] == [cause]
+
+
+async def test_of_several_gateways_one_replaces_what_is_due(sites: Sites) -> None:
+    """Both find it due at the same moment; the second sees in its turn that it was done."""
+    clock, key = StepClock(), Replaced()
+    async with open_books(sites.site("a"), clock) as first, open_books(sites.site("b"), clock) as second:
+        clock.advance(DAY + 1)
+        places = [books.site.places() for books in (first, second)]
+        assert None not in places
+        async with places[0], places[1]:  # type: ignore[union-attr]
+            rooms = [
+                Rotations(Kept(books.ledger, books.reader, Scribe(clock, books.keys), place), Ages(), [key])
+                for books, place in zip((first, second), places, strict=True)
+            ]
+            await asyncio.gather(*(room.look() for room in rooms))
+        assert key.times == 1
+        assert len(first.records("rotation.done")) == 1
+
+
+@dataclass
+class Issuer:
+    """A local issuer with a key on disk, as one process has it."""
+
+    folder: Path
+    clock: StepClock
+    others: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Start."""
+        trust = Trust("urn:ostiary:local", frozenset({"ostiary"}))
+        key = load_key(self.folder / "issuer.pem")
+        self.issuer, self.identity = LocalIssuer(self.clock, trust, key), LocalIdentity(self.clock, trust, [])
+        for old, until_s in former(self.folder, self.clock.now_us() // 1_000_000):
+            self.identity.trust(old, until_s)
+        self.identity.trust(key.public_key(), None)
+        terms = IssuerTerms(0, 2, self._others)
+        self.rotation = IssuerKeyRotation(self.folder, self.clock, self.issuer, self.identity, terms)
+
+    async def _others(self) -> frozenset[str]:
+        return self.others
+
+    def token(self) -> str:
+        """One of a day."""
+        return self.issuer.issue(self.issuer.principal(Grant("dora", ttl_s=DAY)))
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with the issuer's first key."""
+    create_key(tmp_path / "issuer.pem")
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    """What lies there."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_tokens_of_a_replaced_key_are_good_for_its_overlap(keys: Path) -> None:
+    """Here and in the next process, also those that were seen before; then not; those of the new key all along."""
+    clock = StepClock()
+    one = Issuer(keys, clock)
+    old = one.token()
+    one.identity.verify(old)
+    await one.rotation.rotate()
+    new = one.token()
+    for process in (one, Issuer(keys, clock)):
+        assert process.identity.verify(old).user == process.identity.verify(new).user == "dora"
+    clock.advance(2 * 3600)
+    for process in (one, Issuer(keys, clock)):
+        with pytest.raises(Unauthenticated):
+            process.identity.verify(old)
+        assert process.identity.verify(new).user == "dora"
+    await one.rotation.rotate()
+    assert len(names(keys / "issuer-old")) == 1  # the one whose time is over is gone
+
+
+async def test_the_secret_half_of_a_replaced_key_is_gone(keys: Path) -> None:
+    """Nobody can make a token of it any more; what is kept of it is public."""
+    one = Issuer(keys, StepClock())
+    before = (keys / "issuer.pem").read_bytes()
+    await one.rotation.rotate()
+    assert before not in content(keys)
+    assert names(keys) == ["issuer-old", "issuer.pem"]
+
+
+async def test_an_issuers_key_that_others_take_is_not_replaced(keys: Path) -> None:
+    """They would refuse the new one's tokens; nothing is made."""
+    one = Issuer(keys, StepClock(), frozenset({"another"}))
+    with pytest.raises(Conflict):
+        await one.rotation.rotate()
+    assert names(keys) == ["issuer.pem"]
+
+
+async def test_who_is_killed_before_the_key_is_in_place_goes_on_with_the_old_one(keys: Path) -> None:
+    """The new key lies beside, and the old public half is kept already: the next start clears up."""
+    one = Issuer(keys, StepClock())
+    old = one.token()
+    one.rotation._prepare()
+    again = Issuer(keys, one.clock)
+    assert again.identity.verify(old).user == again.identity.verify(again.token()).user == "dora"
+    await again.rotation.settle()
+    assert not (keys / "issuer-next.pem").exists()
+    await again.rotation.rotate()
+    assert again.identity.verify(old).user == again.identity.verify(again.token()).user == "dora"

@@ -1,0 +1,217 @@
+"""Keys replaced while agents call, at a real gateway, OpenBao and PostgreSQL: no call is lost, a kill is survived."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.servers import vault_setup
+from deploy.servers.erp import CATALOGUE, Erp, erp
+from deploy.servers.openbao import Request
+from gateway.core import vault_policy
+from gateway.core.vault_plan import Needs, pieces
+from gateway.core.vault_policy import Duties
+from tests.fakes.leases import READ, WRITE
+from tests.gateways import NO_TLS, Gateway, ostiary, serving, until
+
+_AGENT = "ap-agent"
+DUTIES = Duties(
+    vault_policy.Transit("transit", "payloads"),
+    rewraps=True,
+    secret_id="approle/role/ostiary",
+    roots=("database/ostiary",),
+)
+NEEDS = Needs((READ, WRITE), DUTIES, role_id="ostiary-gateway", period_s=30)
+_SETTINGS = f"""
+state = "state"
+catalogue = ["{CATALOGUE}"]
+[listen]
+port = 0
+[limits]
+edge_per_minute = 60000
+[audit]
+vault_key = "payloads"
+[rotation]
+secret_id_h = 24
+payload_key_h = 24
+databases = ["database/ostiary"]
+[policy.data.gateway.scope.agents.{_AGENT}]
+allow = ["erp.*"]
+[policy.data.gateway.scope.users.dora]
+allow = ["erp.*"]
+"""
+KINDS = ("secret_id", "database", "log_key", "payload_key", "issuer_key")
+
+
+def more() -> list[Request]:
+    """What the rotations need besides what the lease tests have."""
+    has = {one.path for one in vault_setup.held(Needs((READ, WRITE), role_id="ostiary-gateway"))}
+    added = [piece for piece in pieces(NEEDS) if piece.path not in has or piece.path.endswith("ostiary-gateway")]
+    return [Request(f"rotation-{at}", piece.path, piece.body) for at, piece in enumerate(added)]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Erp]:
+    """Both servers."""
+    with erp(30, more()) as both:
+        yield both
+
+
+@dataclass
+class Caller:
+    """An agent that calls without pause, in threads of its own."""
+
+    gateway: Gateway
+    token: str
+    seen: list[tuple[int, str]] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def go_on(self) -> None:
+        """Wait for ten more calls."""
+        before = len(self.seen)
+        until(lambda: len(self.seen) > before + 10)
+
+    def call(self) -> None:
+        """Until it is told to stop."""
+        with self.gateway.client(self.token) as http:
+            while not self.stop.is_set():
+                body = {"arguments": {"number": "PO-1001"}}
+                try:
+                    answer = http.post("/v1/tools/erp.find_order/call", json=body)
+                except httpx.HTTPError:
+                    return
+                self.seen.append((answer.status_code, "" if answer.status_code == 200 else answer.text))
+
+
+@contextmanager
+def calling(gateway: Gateway, token: str) -> Iterator[Caller]:
+    """Three of them at a time."""
+    caller = Caller(gateway, token)
+    threads = [threading.Thread(target=caller.call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: len(caller.seen) > 5)
+        yield caller
+    finally:
+        caller.stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def furnish(folder: Path, servers: Erp) -> None:
+    """A gateway whose secret id is in a file."""
+    assert ostiary("init", str(folder)).returncode == 0
+    text = _SETTINGS + servers.gateway_toml().replace('env = "ERP_VAULT_SECRET_ID"', 'file = "secret-id"')
+    (folder / "gateway.toml").write_text(text)
+    with os.fdopen(os.open(folder / "secret-id", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        # Its own: the one that the tests share is destroyed by the first rotation.
+        file.write(own_secret_id(servers))
+
+
+def own_secret_id(servers: Erp) -> str:
+    """A new secret id, got with the shared one's rights."""
+    role = {"role_id": "ostiary-gateway", "secret_id": servers.entry.secret_id}
+    token = vault(servers, "auth/approle/login", role).json()["auth"]["client_token"]
+    headers = {"X-Vault-Token": token, "X-Vault-Wrap-TTL": "60s"}
+    wrapped = vault(servers, "auth/approle/role/ostiary/secret-id", {}, headers).json()["wrap_info"]["token"]
+    found = vault(servers, "sys/wrapping/unwrap", {}, {"X-Vault-Token": wrapped}).json()
+    return str(found["data"]["secret_id"])
+
+
+def vault(servers: Erp, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
+    """One request to the vault."""
+    transport = httpx.HTTPTransport(uds=str(servers.openbao.socket), verify=NO_TLS)
+    with httpx.Client(transport=transport, base_url="http://localhost/v1/") as http:
+        return http.post(path, json=body, headers=headers or {})
+
+
+def lets_in(servers: Erp, secret_id: str) -> bool:
+    """Whether the vault lets the gateway in by that secret id."""
+    body = {"role_id": "ostiary-gateway", "secret_id": secret_id}
+    return vault(servers, "auth/approle/login", body).status_code == 200
+
+
+@pytest.fixture
+def folder(servers: Erp, tmp_path: Path) -> Path:
+    """Of a gateway before the servers."""
+    furnish(tmp_path, servers)
+    return tmp_path
+
+
+def test_no_call_is_lost_while_every_key_is_replaced(folder: Path, servers: Erp) -> None:
+    """Each kind twice, under constant calls: all succeed; the old secret id is dead, old tokens are good."""
+    first = (folder / "secret-id").read_text()
+    with serving(folder) as gateway:
+        old = gateway.token(agent=_AGENT)
+        with calling(gateway, old) as caller:
+            for kind in KINDS:
+                found = gateway.ask("rotate", kind)["keys"]
+                assert [(one["kind"], one.get("failed")) for one in found] == [(kind, None)]
+                caller.go_on()
+            for kind in ("secret_id", "database", "payload_key", "issuer_key"):
+                gateway.ask("rotate", kind)
+            assert gateway.call(gateway.token(agent=_AGENT), "erp.find_order", {"number": "PO-1001"}).status_code == 200
+        assert [one for one in caller.seen if one[0] != 200] == []
+        second = (folder / "secret-id").read_text()
+        assert (lets_in(servers, first), lets_in(servers, second)) == (False, True)
+        assert sorted(path.name for path in folder.glob("secret-id*")) == ["secret-id"]
+        done = [record["body"]["kind"] for record in gateway.records(type="rotation.done")]
+        assert sorted(done) == sorted([*KINDS, "secret_id", "database", "payload_key", "issuer_key"])
+        assert gateway.records(type="rotation.failed") == []
+        page = gateway.http.get("/metrics").text
+        assert 'ostiary_key_age_seconds{kind="database",subject="database/ostiary"}' in page
+        said = json.dumps(gateway.records()) + page + gateway.words()
+        assert first not in said
+        assert second not in said
+        assert gateway.ask("rotate", "log_key", code=1)["status"] == 409  # the last one is still in its overlap
+    with serving(folder) as gateway:
+        # What was replaced is what the next process has: tokens of both former issuer's keys, the payloads' key.
+        assert gateway.call(old, "erp.find_order", {"number": "PO-1001"}).status_code == 200
+        assert len(gateway.ask("rotate")["keys"]) == len(KINDS)
+    assert ostiary("audit", "verify", "--state", str(folder / "state")).returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gateway_killed_in_the_middle_of_a_rotation_starts_and_goes_on(folder: Path, servers: Erp, kind: str) -> None:
+    """Wherever it was: the next one starts, is let in, takes the old token, and replaces the key."""
+    for delay_s in (0.001, 0.01, 0.03):
+        with serving(folder) as gateway:
+            token = gateway.token(agent=_AGENT)
+            killer = threading.Timer(delay_s, gateway.process.kill)
+            killer.start()
+            try:
+                gateway.http.post(f"/v1/rotations/{kind}", json={})
+            except httpx.HTTPError:
+                assert True  # it was killed before it could answer
+            killer.join()
+            gateway.process.wait()
+        with serving(folder) as gateway:
+            answer = gateway.call(token, "erp.find_order", {"number": "PO-1001"})
+            assert answer.status_code == 200, answer.text
+            if kind != "log_key":
+                assert gateway.ask("rotate", kind)["keys"][0].get("failed") is None
+            until(lambda: [path.name for path in folder.glob("secret-id*")] == ["secret-id"])
+    assert lets_in(servers, (folder / "secret-id").read_text())
+    assert ostiary("audit", "verify", "--state", str(folder / "state")).returncode == 0
+
+
+def test_a_rotation_that_fails_is_told_and_changes_nothing(folder: Path, servers: Erp) -> None:
+    """A connection that is not there: the command says so, the log has it, and calls go on."""
+    config = folder / "gateway.toml"
+    config.write_text(config.read_text().replace('"database/ostiary"', '"database/none"'))
+    with serving(folder) as gateway:
+        assert gateway.ask("rotate", "database", code=1)["status"] == 503
+        (failed,) = gateway.records(type="rotation.failed")
+        assert (failed["body"]["kind"], failed["body"]["cause"]) == ("database", "vault_denied")
+        (standing,) = [one for one in gateway.ask("rotate")["keys"] if one["kind"] == "database"]
+        assert standing["failed"] == "vault_denied"
+        token = gateway.token(agent=_AGENT)
+        assert gateway.call(token, "erp.find_order", {"number": "PO-1001"}).status_code == 200
