@@ -55,11 +55,13 @@ class Ask:
         path: below ``/v1/``.
         body: JSON object; None = a GET.
         capabilities: what the token's policy must say of the path, for the operator.
+        correlation: shown in the vault's audit log where it audits the header field ``X-Correlation-Id``.
     """
 
     path: str
     body: Mapping[str, Any] | None
     capabilities: tuple[str, ...]
+    correlation: str | None = None
 
     @property
     def policy_line(self) -> str:
@@ -134,6 +136,8 @@ class Wire:
         """
         method = "get" if ask.body is None else "post"
         headers = {} if token is None else {"X-Vault-Token": token}
+        if ask.correlation is not None:
+            headers["X-Correlation-Id"] = ask.correlation
         try:
             response = self._adapter.request(
                 method, f"/v1/{ask.path}", headers=headers, raise_exception=False, json=ask.body
