@@ -71,6 +71,7 @@ class Desk:
 
     Attributes:
         since: index of the last record that was there before.
+        vault: where the gateway asks the vault.
     """
 
     gateway: Gateway
@@ -80,6 +81,7 @@ class Desk:
     token: str
     threads: ThreadPoolExecutor
     since: int = -1
+    vault: str = ""
 
     def call(self, surface: str, tool: str, **arguments: Any) -> Said:
         """Call a tool over ``rest`` or ``mcp``."""
@@ -173,11 +175,12 @@ def opened(folder: Path, *, over_tcp: bool = False, period_s: int = PERIOD_S) ->
         equip(folder, both, address)
         with ThreadPoolExecutor(8) as threads, serving(folder, **both.environment) as gateway:
             try:
-                yield Desk(gateway, both, relay, Warden(both.openbao, WARDEN), gateway.token(agent=AGENT), threads)
+                watch = Warden(both.openbao, WARDEN)
+                yield Desk(gateway, both, relay, watch, gateway.token(agent=AGENT), threads, vault=address)
             finally:
                 relay.let_go.set()
 
 
-def nothing_is_left(desk: Desk, seconds: float = 60.0) -> None:
+def nothing_is_left(desk: Desk, seconds: float = 25.0) -> None:
     """Wait until nothing is; fails at the deadline."""
     until(lambda: not desk.left(), seconds=seconds)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deploy.servers.erp import READ, WRITE
@@ -53,15 +55,16 @@ def frozen(desk: Desk) -> Iterator[None]:
         os.kill(process.pid, signal.SIGCONT)
 
 
-def held(*words: bytes) -> Strike:
-    """Requests with these words take longer than the gateway waits."""
+def held(word: bytes) -> Strike:
+    """Requests with this word take longer than the gateway waits."""
 
     def strike(desk: Desk) -> Iterator[None]:
-        for word in words:
-            desk.relay.hold = word
-        yield
-        desk.relay.hold = None
-        desk.relay.let_go.set()
+        desk.relay.hold = word
+        try:
+            yield
+        finally:
+            desk.relay.hold = None
+            desk.relay.let_go.set()
 
     return strike
 
@@ -71,8 +74,10 @@ def lost_before(word: bytes) -> Strike:
 
     def strike(desk: Desk) -> Iterator[None]:
         desk.relay.drop = word
-        yield
-        desk.relay.drop = None
+        try:
+            yield
+        finally:
+            desk.relay.drop = None
 
     return strike
 
@@ -82,8 +87,10 @@ def lost_after(word: bytes) -> Strike:
 
     def strike(desk: Desk) -> Iterator[None]:
         desk.relay.cut = word
-        yield
-        desk.relay.cut = None
+        try:
+            yield
+        finally:
+            desk.relay.cut = None
 
     return strike
 
@@ -93,8 +100,11 @@ def limited(path: str) -> Strike:
 
     def strike(desk: Desk) -> Iterator[None]:
         desk.warden.limit(path, 0.001)
-        yield
-        desk.warden.unlimit()
+        until(lambda: httpx.get(f"{desk.vault}/v1/{path}").status_code == HTTPStatus.TOO_MANY_REQUESTS)
+        try:
+            yield
+        finally:
+            desk.warden.unlimit()
 
     return strike
 
@@ -119,8 +129,10 @@ def shut_out(desk: Desk) -> Iterator[None]:
 def turned_away(desk: Desk) -> Iterator[None]:
     """The database does not let the vault in, and has thrown it out; it goes on with everybody else."""
     desk.erp.postgres.run("ALTER ROLE ostiary_keeper NOLOGIN", _KEEPERS)
-    yield
-    desk.erp.postgres.run("ALTER ROLE ostiary_keeper LOGIN")
+    try:
+        yield
+    finally:
+        desk.erp.postgres.run("ALTER ROLE ostiary_keeper LOGIN")
 
 
 def database_killed(desk: Desk) -> Iterator[None]:
@@ -144,6 +156,7 @@ class Row:
         cause: ``cause_code`` in answer, record and metric; None = the call goes well.
         ends: the servers do not survive it.
         tcp: the vault must see the gateway's address.
+        fresh: each call has a run of its own, that has no minting token yet.
     """
 
     name: str
@@ -151,24 +164,25 @@ class Row:
     cause: str | None
     ends: bool = False
     tcp: bool = False
+    fresh: bool = False
 
 
 MINTING = (
     Row("sealed", sealed, "vault_sealed", ends=True),
     Row("unreachable", killed, "vault_unreachable", ends=True),
     Row("frozen", frozen, "vault_slow"),
-    Row("slow at the token", held(b"/v1/auth/token/create/"), "vault_slow"),
+    Row("slow at the token", held(b"/v1/auth/token/create/"), "vault_slow", fresh=True),
     Row("slow at the login", held(b"/v1/database/creds/"), "vault_slow"),
-    Row("rate limited at the token", limited("auth/token/"), "vault_busy", tcp=True),
+    Row("rate limited at the token", limited("auth/token/"), "vault_busy", tcp=True, fresh=True),
     Row("rate limited at the login", limited("database/"), "vault_busy", tcp=True),
     Row("request for the login lost", lost_before(b"/v1/database/creds/"), "vault_unreachable"),
     Row("answer with the login lost", lost_after(b"/v1/database/creds/"), "vault_unreachable"),
-    Row("answer with the token lost", lost_after(b"/v1/auth/token/create/"), "vault_unreachable"),
+    Row("answer with the token lost", lost_after(b"/v1/auth/token/create/"), "vault_unreachable", fresh=True),
     Row("database turns the vault away", turned_away, "vault_failed"),
     Row("database killed", database_killed, "vault_failed", ends=True),
     Row("gateway's token expired", expired("ostiary-gateway"), None),
     Row("minting token expired", expired(WRITE), None),
-    Row("gateway's token expired, its secret id gone", shut_out, "vault_denied", ends=True),
+    Row("gateway's token expired, its secret id gone", shut_out, "vault_denied", ends=True, fresh=True),
 )
 MID_CALL = (
     Row("login over", ended, "connection_lost"),
@@ -212,6 +226,7 @@ def desk(row: Row, shared: dict[bool, Desk], tmp_path: Path) -> Iterator[Desk]:
     with ExitStack() as stack:
         found = stack.enter_context(opened(tmp_path)) if row.ends else shared[row.tcp]
         found.relay.let_go.clear()
+        found.erp.postgres.run("DELETE FROM staged_invoices")
         until(lambda: found.call("rest", "erp.find_order", number="PO-1001").status == 200)
         yield replace(found, token=found.gateway.token(agent=AGENT), since=found.gateway.size() - 1)
 
@@ -226,7 +241,8 @@ def test_what_cannot_be_minted_is_said_counted_and_recorded_and_nothing_happens(
     before = desk.metric(faults)
     with contextmanager(row.strike)(desk):
         for surface in SURFACES:
-            said = desk.call(surface, "erp.stage_invoice", invoice=surface, **INVOICE)
+            caller = replace(desk, token=desk.gateway.token(agent=AGENT)) if row.fresh else desk
+            said = caller.call(surface, "erp.stage_invoice", invoice=surface, **INVOICE)
             _is_said(said, row)
             _is_recorded(desk, said, row)
             assert desk.call(surface, "books.count").code == "completed"
@@ -306,7 +322,6 @@ def _leaves_nothing(desk: Desk, row: Row, staged: dict[str, bool]) -> None:
     if row.ends:
         return
     assert {surface: desk.staged(surface) == 1 for surface in staged} == staged
-    desk.erp.postgres.run("DELETE FROM staged_invoices")
     # Then it works again, and the run's tokens end with the run.
     until(lambda: desk.call("rest", "erp.find_order", number="PO-1001").status == 200)
     for run in {record["run_id"] for record in desk.records(type="tool.requested")}:

@@ -155,7 +155,14 @@ class VaultClient:
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login; see ``core.leasing.Vault``."""
         body = {"lease_id": lease_id, "sync": wait}
-        await self._as_gateway(Ask("sys/leases/revoke", body, _UPDATE, correlation_of(lease_id)))
+        try:
+            await self._as_gateway(Ask("sys/leases/revoke", body, _UPDATE, correlation_of(lease_id)))
+        except VaultFault as fault:
+            if fault.cause_code != VaultCause.NO_ROLE:
+                raise
+            # A lease that is not there is fine to a vault: what it calls a bad request is its engine failing to end it.
+            fix = "the vault's log says why it could not end the login (is the database behind it up?)"
+            raise VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix) from None
 
     async def login_exists(self, lease_id: str) -> bool:
         """Whether the lease is there; see ``core.leasing.Vault``."""
