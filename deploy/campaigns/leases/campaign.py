@@ -15,6 +15,7 @@ from deploy.campaigns.leases.steps import ENDING, RECOVERING, Death, Step, plan
 from deploy.servers import warden
 from deploy.servers.erp import READ, WRITE, erp
 from deploy.servers.warden import Warden
+from gateway.adapters.ledger.keys import create_or_load
 
 # What a recovery ends is gone long before it would be over by itself.
 PERIOD_S: Final = 60
@@ -24,8 +25,7 @@ _LOOK_S: Final = 0.1
 _WARDEN: Final = "the-wardens-own-secret"
 _SESSIONS: Final = "SELECT usename FROM pg_stat_activity WHERE usename LIKE 'v-%'"
 _MISSES: Final = 4
-# Deaths after which a token may be left that no journal knows.
-_NAMELESS: Final = frozenset({Step.MAKING_TOKEN, Step.TOKEN_MADE})
+_ORIGIN: Final = "ostiary.local/log"
 
 
 @contextmanager
@@ -82,8 +82,11 @@ class Campaign:
         for death in plan(self.seed, self.kills + self.kills // _MISSES):
             if self.deaths.total() >= self.kills and (last is None or last.step not in RECOVERING):
                 break
+            before = len(self.violations)
             self._live(death, last)
             last = death
+            for violation in self.violations[before:]:
+                _say(f"  - {violation}")
             _say(f"{self.deaths.total()} of {self.kills}, {death.step}: {len(self.violations)} violations")
         self._end(last)
 
@@ -106,27 +109,24 @@ class Campaign:
         return found + [f"lease {lease}" for lease in self.warden.leases(READ, WRITE)]
 
     def _tokens(self) -> list[str]:
-        found = [token.accessor for token in self.warden.tokens() if token.policy in {READ, WRITE}]
-        return [accessor for accessor in found if accessor not in self.nameless]
+        # Those that a journal knows. Of the others nobody does: their gateway died before it could say so.
+        state = self.house.folder / "state"
+        keys, marks = create_or_load(state / "keys", _ORIGIN), self.house.marks()
+        found = [token for token in self.warden.tokens() if token.policy in {READ, WRITE}]
+        nameless = {token.accessor for token in found if keys.mark("accessor", token.accessor) not in marks}
+        self.nameless |= nameless
+        return [f"token of {token.policy}" for token in found if token.accessor not in nameless]
 
     def _judge(self, last: Death | None) -> None:
         # The gateway has started and is idle: whatever is there now was left.
         self.looks += 1
         deadline = time.monotonic() + _RECOVERY_S
-        patience = deadline if last is None or last.step not in _NAMELESS else time.monotonic() + _RECOVERY_S / 4
-        while (left := self._left()) or (tokens := self._tokens()):
-            if time.monotonic() > (deadline if left else patience):
-                break
+        while (left := [*self._left(), *self._tokens()]) and time.monotonic() < deadline:
+            if not self.house.lives:  # it died in the middle of its recovery: the next one is judged
+                return
             time.sleep(_LOOK_S)
-        else:
-            return
         after = "the start" if last is None else f"a death where {last.step} (turn {last.turn})"
         self.violations += [f"{one} is left after {after}" for one in left]
-        tokens = self._tokens()
-        if last is not None and last.step in _NAMELESS and not left:
-            self.nameless |= set(tokens)
-            return
-        self.violations += [f"token {accessor} is left after {after}" for accessor in tokens]
 
     def _end(self, last: Death | None) -> None:
         if not self.house.begin(None):
@@ -138,7 +138,7 @@ class Campaign:
             while (tokens := self.warden.tokens()) and time.monotonic() < deadline:
                 time.sleep(_LOOK_S)
             self.violations += [f"token {token.policy} is left after its period, at the end" for token in tokens]
-        self.violations += [f"token {accessor} is left at the end" for accessor in self._tokens()]
+        self.violations += [f"{token} is left at the end" for token in self._tokens()]
         self.violations += [f"{one} is left at the end" for one in self._left()]
         said = self.house.verified()
         self.records = said["size"]

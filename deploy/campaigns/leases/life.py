@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ import httpx
 
 from deploy.campaigns.leases.steps import Death
 from deploy.servers.erp import CATALOGUE, READ, SECRET_VARIABLE, Erp
+from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from loadtests.load import ROOT
 
 _PATIENCE_S: Final = 60.0
@@ -56,6 +57,11 @@ class House:
     def mark(self) -> Path:
         """Is there once the step was reached."""
         return self.folder / "reached"
+
+    @property
+    def lives(self) -> bool:
+        """Whether the gateway has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def furnish(self) -> None:
         """Write the settings: reads may share a login within their run, writes have one each."""
@@ -138,6 +144,12 @@ class House:
         if process.wait(_PATIENCE_S):
             raise LifeError(f"the gateway ended with exit code {process.returncode}")
         self.bury()
+
+    def marks(self) -> frozenset[str]:
+        """The marks of all tokens and logins that the log says were minted."""
+        with closing(connect_readonly(self.folder / "state" / DATABASE)) as database:
+            rows = database.execute("select leaf from records where type = 'credential.leased'")
+            return frozenset(str(json.loads(leaf)["body"]["mark"]) for (leaf,) in rows)
 
     def verified(self) -> dict[str, Any]:
         """What ``ostiary audit verify`` says."""
