@@ -94,6 +94,7 @@ def erp(
     *,
     templates: Sequence[Template] = TEMPLATES,
     tables: Sequence[str] = _TABLES,
+    port: int | None = None,
 ) -> Iterator[Erp]:
     """Both servers, set up; gone with everything on exit.
 
@@ -102,6 +103,7 @@ def erp(
         more: further requests of OpenBao's first start.
         templates: what can be leased.
         tables: statements of the superuser once the templates' group roles are there.
+        port: of loopback, where OpenBao listens besides.
 
     Raises:
         ServerError: one cannot be started; one line with its fix.
@@ -111,5 +113,5 @@ def erp(
         keeper = Keeper("ostiary_keeper", str(database.folder), DATABASE, secrets.token_hex(24))
         database.run(*vault_setup.groups_sql(templates, keeper), *tables)
         entry = Entry("ostiary-gateway", secrets.token_hex(24), period_s)
-        with openbao([*vault_setup.requests(templates, keeper, entry), *more]) as vault:
+        with openbao([*vault_setup.requests(templates, keeper, entry), *more], port) as vault:
             yield Erp(database, vault, entry)

@@ -70,15 +70,17 @@ class OpenBao:
 
 
 @contextmanager
-def openbao(setup: Sequence[Request]) -> Iterator[OpenBao]:
+def openbao(setup: Sequence[Request], port: int | None = None) -> Iterator[OpenBao]:
     """Serve until exit; ``setup`` is carried out at the first start, all of it or the start fails.
+
+    ``port``: of loopback, where it listens besides, in clear text; a rate limit quota needs clients with an address.
 
     Raises:
         ServerError: it cannot be started; one line with its fix.
     """
     with short_folder("ostiary-bao-") as folder, ExitStack() as stack:
         # It holds the key to the seal and what is set up, first credentials included: it never has a name.
-        with handed_over(folder, json.dumps(_config(folder, setup))) as config:
+        with handed_over(folder, json.dumps(_config(folder, setup, port))) as config:
             process = stack.enter_context(running(_server(folder, config.fileno())))
             process.wait_until(lambda: _is_active(folder / "bao.sock"), _READY_S)
         yield OpenBao(folder, process)
@@ -107,12 +109,15 @@ def binary() -> Path:
     return Path(on_path)
 
 
-def _config(folder: Path, setup: Sequence[Request]) -> dict[str, Any]:
+def _config(folder: Path, setup: Sequence[Request], port: int | None) -> dict[str, Any]:
     requests = [{r.name: {"operation": "update", "path": r.path, "data": dict(r.data)}} for r in setup]
     audit_log = folder / "audit.log"
+    listeners = [{"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}]
+    if port is not None:
+        listeners.append({"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}})
     return {
         "storage": {"inmem": {}},
-        "listener": [{"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}],
+        "listener": listeners,
         "seal": {"static": {"current_key_id": "1", "current_key": secrets.token_hex(32)}},
         "audit": [{"type": "file", "path": "ostiary", "options": {"file_path": str(audit_log), "mode": "0600"}}],
         "initialize": [{"ostiary": {"request": requests}}],

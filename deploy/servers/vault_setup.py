@@ -126,8 +126,10 @@ def databases(templates: Sequence[Template], keeper: Keeper) -> list[Request]:
 
 
 def held(needs: Needs) -> list[Request]:
-    """All that ``ostiary vault apply`` would write, written at the first start instead."""
-    return [_as_request(piece) for piece in vault_plan.pieces(needs)]
+    """All that ``ostiary vault apply`` would write, written at the first start instead, and what joins the two logs."""
+    # Requests that end something have no id in their answers: their header field is audited.
+    joins = Request("correlation", "sys/config/auditing/request-headers/X-Correlation-Id", {"hmac": False})
+    return [joins, *(_as_request(piece) for piece in vault_plan.pieces(needs))]
 
 
 def secret_id(approle: str, value: str) -> Request:

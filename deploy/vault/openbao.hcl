@@ -33,6 +33,14 @@ audit "file" "ostiary" {
 # The first start, once: no root token is made. What it leaves is one AppRole that may write what
 # `ostiary vault apply` writes, with exactly those values, and nothing else.
 initialize "ostiary" {
+  # Requests that end something have no id in their answers: this header field joins the two logs.
+  request "correlation" {
+    operation = "update"
+    path      = "sys/config/auditing/request-headers/X-Correlation-Id"
+    data = {
+      hmac = false
+    }
+  }
   request "approle" {
     operation = "update"
     path      = "sys/auth/approle"

@@ -41,8 +41,8 @@ class PrometheusMeter:
 
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
-    ``ostiary_leases{state}``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
-    ``ostiary_key_age_seconds{kind,subject}``,
+    ``ostiary_leases{state}``, ``ostiary_lease_faults_total{step,cause}``, ``ostiary_key_age_seconds{kind,subject}``,
+    ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
     ``ostiary_policy_shadow_total{result}`` and ``ostiary_policy_shadow_watching``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
@@ -65,6 +65,12 @@ class PrometheusMeter:
         )
         leases = Gauge("ostiary_leases", "Minted logins: in use, or waiting to be ended.", ["state"], registry=registry)
         self._leases = (leases.labels("live"), leases.labels("pending"))
+        self._lease_faults = Counter(
+            "ostiary_lease_faults",
+            "Credentials that could not be had, or not be ended with their calls.",
+            ["step", "cause"],
+            registry=registry,
+        )
         self._unwitnessed = Gauge(
             "ostiary_log_unwitnessed_since_seconds",
             "Since when records wait for a quorum of witnesses, as a Unix time; 0 = none waits.",
@@ -106,6 +112,10 @@ class PrometheusMeter:
         """How many minted logins there are: used by a call, and waiting to be ended."""
         self._leases[0].set(live)
         self._leases[1].set(pending)
+
+    def lease_fault(self, step: str, cause: str) -> None:
+        """A credential could not be had, or not be ended with its call; ``cause`` is a ``VaultCause`` or the like."""
+        self._lease_faults.labels(step, self._codes.name(cause)).inc()
 
     def unwitnessed(self, since_s: float) -> None:
         """Since when records of the log wait for witnesses, seconds since the epoch; 0 = none waits."""

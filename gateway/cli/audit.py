@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.credentials import credentials, table
 from gateway.cli.custody import erase, hash_, hold
 from gateway.cli.explain import explain
 from gateway.cli.export.command import export
@@ -68,7 +69,10 @@ def search(reach: Reach, **given: Any) -> None:
 @click.argument("run_id", metavar="ID")
 @reaching
 def run_(reach: Reach, run_id: str) -> None:
-    """Show the timeline of the run ID."""
+    """Show the timeline of the run ID.
+
+    Below it what was minted for its calls: lease, role, ttl, when it was revoked, and the vault's own request id.
+    """
     records: list[dict[str, Any]] = []
     after: int | None = None
     while True:
@@ -77,7 +81,8 @@ def run_(reach: Reach, run_id: str) -> None:
         after = found.get("next")
         if after is None:
             break
-    answer({"run_id": run_id, "records": records}, _rows(records))
+    leased = credentials(records)
+    answer({"run_id": run_id, "records": records, "credentials": leased}, [*_rows(records), *table(leased)])
 
 
 def _flat(page: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ token's period even if there is no next start.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Protocol
 
 from gateway.core.call import Intent, Login
@@ -225,11 +226,29 @@ class LeaseJournal(Protocol):
         """A leftover is gone; the vault ends its logins."""
 
 
+class Step(StrEnum):
+    """Where the vault failed a call."""
+
+    MINT = "mint"
+    REVOKE = "revoke"
+
+
 class LeaseMeter(Protocol):
     """Counts for operators. Cannot fail."""
 
     def leases(self, live: int, pending: int) -> None:
         """How many logins there are now: used by a call, and waiting to be ended."""
+
+    def lease_fault(self, step: Step, cause: str) -> None:
+        """A credential could not be had, or not be ended with its call, by ``cause_code``."""
+
+
+def correlation_of(name: str) -> str:
+    """What requests to end ``name``, a lease id or accessor, are marked with: in the vault's audit log and in ours.
+
+    A vault answers such requests without an id of its own. The names hold enough of chance that nobody guesses them.
+    """
+    return sha256(b"ostiary/ends/" + name.encode()).hexdigest()[:32]
 
 
 def crowded() -> VaultFault:

@@ -139,14 +139,17 @@ async def test_a_refused_secret_id_is_not_tried_until_the_role_is_locked(played:
     assert tried == ["the-wrong-secret-id", "the-next-secret-id", "the-next-secret-id", "the-right-secret-id"]
 
 
-@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error"])
-async def test_a_login_that_was_not_refused_is_tried_again(played: Played, status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [("429 Too Many Requests", VaultCause.BUSY), ("500 Internal Server Error", VaultCause.FAILED)],
+)
+async def test_a_login_that_was_not_refused_is_tried_again(played: Played, status: str, cause: VaultCause) -> None:
     """It says nothing about the secret id."""
     played.answers["auth/approle/login"] = (status, {})
     async with played.client() as vault:
         with pytest.raises(VaultFault) as caught:
             await vault.open_token(READ)
-        assert caught.value.cause_code == VaultCause.FAILED
+        assert caught.value.cause_code == cause
         played.answers["auth/approle/login"] = ("200 OK", LOGIN)
         await vault.open_token(READ)
 
@@ -306,7 +309,7 @@ async def test_a_token_is_asked_for_with_its_one_policy(played: Played, policy: 
         ("400 Bad Request", False, VaultCause.NO_ROLE),  # it is read as an answer without a lease
         ("403 Forbidden", True, VaultCause.DENIED),
         ("412 Precondition Failed", True, VaultCause.FAILED),
-        ("429 Too Many Requests", True, VaultCause.FAILED),
+        ("429 Too Many Requests", True, VaultCause.BUSY),
         ("500 Internal Server Error", False, VaultCause.FAILED),
         ("501 Not Implemented", False, VaultCause.SEALED),
         ("502 Bad Gateway", False, VaultCause.FAILED),

@@ -13,6 +13,7 @@ from gateway.core.leasing import (
     MintedLogin,
     MintingToken,
     Provider,
+    Step,
     Template,
     VaultCause,
     VaultFault,
@@ -179,14 +180,19 @@ class FakeLeaseJournal:
 
 @dataclass(slots=True)
 class FakeLeaseMeter:
-    """Keeps the last numbers."""
+    """Keeps the last numbers, and all faults."""
 
     live: int = 0
     pending: int = 0
+    faults: list[tuple[str, str]] = field(default_factory=list)
 
     def leases(self, live: int, pending: int) -> None:
         """Keep them."""
         self.live, self.pending = live, pending
+
+    def lease_fault(self, step: Step, cause: str) -> None:
+        """Keep it."""
+        self.faults.append((str(step), cause))
 
 
 @dataclass(slots=True)

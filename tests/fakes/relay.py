@@ -17,6 +17,7 @@ class Relay:
     Attributes:
         path: where it listens.
         cut: bytes after which, once forwarded, the connection is cut before any answer.
+        drop: bytes at which the connection is cut; they are not forwarded.
         hold: bytes that are forwarded only once ``let_go`` is set.
         held: set when something is being held.
         down: new connections are closed at once.
@@ -25,6 +26,7 @@ class Relay:
 
     path: Path
     cut: bytes | None = None
+    drop: bytes | None = None
     hold: bytes | None = None
     let_go: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
@@ -37,6 +39,8 @@ class Relay:
                 if self.hold is not None and self.hold in data:
                     self.held.set()
                     self.let_go.wait(60)
+                if self.drop is not None and self.drop in data:
+                    break
                 server.sendall(data) if self.cut is None or self.cut not in data else self._cut(client, server, data)
         _shut(client, server)
 

@@ -30,6 +30,7 @@ from gateway.core.leasing import (
     LeaseMeter,
     MintedLogin,
     Provider,
+    Step,
     Template,
     Vault,
     VaultCause,
@@ -160,6 +161,9 @@ class Leases:
             held = await asyncio.shield(minting)
         except asyncio.CancelledError:
             minting.add_done_callback(self._give_up)
+            raise
+        except Unavailable as error:
+            self._parts.meter.lease_fault(Step.MINT, error.cause_code)
             raise
         is_kept = False
         try:
@@ -320,6 +324,7 @@ class Leases:
         except Exception as error:  # noqa: BLE001
             cause = error.cause_code if isinstance(error, Unavailable) else "internal"
             parts.journal.pending(held.holder, held.template, minted, cause)
+            parts.meter.lease_fault(Step.REVOKE, cause)
             # Ended when its last user is gone, and this login with it, should the vault not hear of it before.
             held.token.retire()
             self._reconciler.take(held.holder, held.template, minted)

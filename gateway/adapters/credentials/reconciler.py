@@ -103,6 +103,10 @@ class Reconciler:
             # Not waiting for it: the vault takes it over and tries for itself.
             await end(self.vault, pending.minted, wait=False)
             pending.is_asked = True
+        elif await exists(self.vault, pending.minted):
+            # A vault tries ever more seldom by itself, and after six failures never again. It is asked to do it now;
+            # to leave it to the vault once more would only use those attempts up.
+            await end(self.vault, pending.minted, wait=True)
         if not await exists(self.vault, pending.minted):
             self._done(pending, "reconciled")
 

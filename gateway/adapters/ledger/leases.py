@@ -13,7 +13,7 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Durable, Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.canonical import encode
-from gateway.core.leasing import Holder, Leftover, MintedLogin, MintingToken, Provider, Template
+from gateway.core.leasing import Holder, Leftover, MintedLogin, MintingToken, Provider, Template, correlation_of
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
 
@@ -82,19 +82,20 @@ class SignedLeaseJournal:
 
     def pending(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login could not be ended with its call; see ``core.leasing.LeaseJournal``."""
-        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._login_ending(template, minted, cause)
         said = {"lease_id": minted.lease_id}
         self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body, said))
 
     def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login is gone; see ``core.leasing.LeaseJournal``."""
-        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
+        body = self._login_ending(template, minted, cause)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
     def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
         """A minting token is gone; see ``core.leasing.LeaseJournal``."""
         mark = self._mark("accessor", accessor)
-        self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, self._ending("token", template, mark, cause)))
+        body = self._ending("token", template, mark, cause) | {"correlation": correlation_of(accessor)}
+        self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """Minting tokens of earlier processes that were never closed; see ``core.leasing.LeaseJournal``."""
@@ -105,7 +106,13 @@ class SignedLeaseJournal:
         """A leftover is gone; see ``core.leasing.LeaseJournal``."""
         self._own.add(leftover.mark)
         body = self._ending("token", leftover.template, leftover.mark, "swept")
+        if leftover.accessor is not None:
+            body["correlation"] = correlation_of(leftover.accessor)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, Holder(leftover.run_id), body))
+
+    def _login_ending(self, template: Template, minted: MintedLogin, cause: str) -> dict[str, Any]:
+        body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
+        return body | {"correlation": correlation_of(minted.accessor or minted.lease_id)}
 
     def _ending(self, kind: str, template: str, mark: str, cause: str) -> dict[str, Any]:
         return {"cause": identifier(cause), "kind": kind, "mark": mark, "template": identifier(template)}

@@ -20,7 +20,7 @@ from gateway.core.breaker import Breaker
 from gateway.core.call import Login
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import MintedLogin, MintingToken, Provider, Template, VaultCause, VaultFault
+from gateway.core.leasing import MintedLogin, MintingToken, Provider, Template, VaultCause, VaultFault, correlation_of
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Clock
 
@@ -73,6 +73,7 @@ class VaultClient:
         self._threads = ThreadPoolExecutor(address.connections, "vault")
         self._places = asyncio.Semaphore(address.connections)
         self._breaker = Breaker()
+        self._silence: VaultFault | None = None
         self._login = asyncio.Lock()
         self._secret: str | None = None
         self._token: str | None = None
@@ -114,7 +115,7 @@ class VaultClient:
 
     async def revoke_token(self, accessor: str) -> None:
         """End a minting token and its logins; see ``core.leasing.Vault``."""
-        ask = Ask("auth/token/revoke-accessor", {"accessor": accessor}, _UPDATE)
+        ask = Ask("auth/token/revoke-accessor", {"accessor": accessor}, _UPDATE, correlation_of(accessor))
         await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
@@ -158,7 +159,15 @@ class VaultClient:
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login; see ``core.leasing.Vault``."""
-        await self._as_gateway(Ask("sys/leases/revoke", {"lease_id": lease_id, "sync": wait}, _UPDATE))
+        body = {"lease_id": lease_id, "sync": wait}
+        try:
+            await self._as_gateway(Ask("sys/leases/revoke", body, _UPDATE, correlation_of(lease_id)))
+        except VaultFault as fault:
+            if fault.cause_code != VaultCause.NO_ROLE:
+                raise
+            # A lease that is not there is fine to a vault: what it calls a bad request is its engine failing to end it.
+            fix = "the vault's log says why it could not end the login (is the database behind it up?)"
+            raise VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix) from None
 
     async def login_exists(self, lease_id: str) -> bool:
         """Whether the lease is there; see ``core.leasing.Vault``."""
@@ -303,12 +312,12 @@ class VaultClient:
 
     async def _guarded(self, question: Callable[[], T]) -> T:
         if self._breaker.wait(self._clock.monotonic()) > 0:
-            fix = f"start it, or correct [vault] address ({self._address.url})"
-            raise VaultFault(VaultCause.UNREACHABLE, "the vault did not answer a moment ago", fix=fix, undone=True)
+            raise self._still()
         try:
             answer = await self._in_thread(question)
         except VaultFault as fault:
             if fault.cause_code in _SILENT:
+                self._silence = fault
                 self._breaker.failed(self._clock.monotonic())
             else:
                 self._breaker.gave_up()
@@ -318,6 +327,12 @@ class VaultClient:
             raise
         self._breaker.succeeded()
         return answer
+
+    def _still(self) -> VaultFault:
+        # Not asked: as it was a moment ago, and for the same reason.
+        was = self._silence
+        assert was is not None  # nothing else opens the breaker
+        return VaultFault(VaultCause(was.cause_code), f"{was.detail} (a moment ago)", fix=was.fix, undone=True)
 
     async def _in_thread(self, question: Callable[[], T]) -> T:
         try:
@@ -354,6 +369,9 @@ def _refused(ask: Ask, status: int) -> VaultFault:
     if status in {_BAD_REQUEST, _NOT_FOUND}:
         fix = f"the vault has no such path or role: {ask.path}"
         return VaultFault(VaultCause.NO_ROLE, "the vault does not know what it is asked for", fix=fix, undone=undone)
+    if status == _TOO_MANY:
+        fix = f"raise the rate limit quota of the vault that covers {ask.path}: bao list sys/quotas/rate-limit"
+        return VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True)
     fix = f"the vault answered {status} to {ask.path}; its log says why (is the database behind it up?)"
     return VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix, undone=undone)
 

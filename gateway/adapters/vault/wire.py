@@ -56,12 +56,14 @@ class Ask:
         body: JSON object; None = a GET.
         capabilities: what the token's policy must say of the path, for the operator.
         wrap: life of the wrapping that the answer is to come in; None = it comes as it is.
+        correlation: shown in the vault's audit log where it audits the header field ``X-Correlation-Id``.
     """
 
     path: str
     body: Mapping[str, Any] | None
     capabilities: tuple[str, ...]
     wrap: str | None = None
+    correlation: str | None = None
 
     @property
     def policy_line(self) -> str:
@@ -145,6 +147,8 @@ class Wire:
         headers = {} if token is None else {"X-Vault-Token": token}
         if ask.wrap is not None:
             headers["X-Vault-Wrap-TTL"] = ask.wrap
+        if ask.correlation is not None:
+            headers["X-Correlation-Id"] = ask.correlation
         try:
             response = self._adapter.request(
                 method, f"/v1/{ask.path}", headers=headers, raise_exception=False, json=ask.body
