@@ -115,7 +115,7 @@ class VaultClient:
 
     async def revoke_token(self, accessor: str) -> None:
         """End a minting token and its logins; see ``core.leasing.Vault``."""
-        ask = Ask("auth/token/revoke-accessor", {"accessor": accessor}, _UPDATE, correlation_of(accessor))
+        ask = Ask("auth/token/revoke-accessor", {"accessor": accessor}, _UPDATE, correlation=correlation_of(accessor))
         await self._as_gateway(ask, fine=(_BAD_REQUEST, _NOT_FOUND))
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
@@ -161,7 +161,7 @@ class VaultClient:
         """End a login; see ``core.leasing.Vault``."""
         body = {"lease_id": lease_id, "sync": wait}
         try:
-            await self._as_gateway(Ask("sys/leases/revoke", body, _UPDATE, correlation_of(lease_id)))
+            await self._as_gateway(Ask("sys/leases/revoke", body, _UPDATE, correlation=correlation_of(lease_id)))
         except VaultFault as fault:
             if fault.cause_code != VaultCause.NO_ROLE:
                 raise
