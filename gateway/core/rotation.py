@@ -10,6 +10,7 @@ from gateway.core.call import Principal
 _HOUR_US = 3_600_000_000
 # A rotation that is due may have to wait for the vault or for another gateway before anybody need care.
 _GRACE = 1.25
+_REST_US = 600_000_000
 
 
 class KeyKind(StrEnum):
@@ -64,6 +65,7 @@ class KeyStanding:
     Attributes:
         since_us: since when it is in force; the log's beginning where it was never replaced.
         failed: why the last attempt since then failed; None = it did not.
+        failed_us: when that was.
     """
 
     kind: KeyKind
@@ -71,10 +73,12 @@ class KeyStanding:
     every_h: int
     since_us: int
     failed: str | None = None
+    failed_us: int = 0
 
     def is_due(self, now_us: int) -> bool:
-        """Whether its time is up."""
-        return self.every_h > 0 and now_us - self.since_us >= self.every_h * _HOUR_US
+        """Whether its time is up; after a failure, a while later."""
+        rests = self.failed is not None and now_us - self.failed_us < _REST_US
+        return self.every_h > 0 and not rests and now_us - self.since_us >= self.every_h * _HOUR_US
 
     def is_overdue(self, now_us: int) -> bool:
         """Whether it should have been replaced a while ago."""

@@ -333,6 +333,8 @@ class GatewaySettings(BaseSettings):
             raise ValueError(
                 "rotation.secret_id_h: the next secret id is written to [vault] secret_id = { file = ... }"
             )
+        if 0 < rotation.log_key_h <= self.log.key_overlap_h:
+            raise ValueError("rotation.log_key_h: must be longer than log.key_overlap_h, or the third key has to wait")
         if rotation.databases and vault is None:
             raise ValueError("rotation.databases: no [vault] section says where they are")
         return self

@@ -127,7 +127,7 @@ async def test_a_key_without_a_schedule_is_replaced_on_demand_only(site: Site) -
     [(Unavailable("no", cause_code="vault_slow"), "vault_slow"), (RuntimeError("a bug"), "internal")],
 )
 async def test_a_failure_is_recorded_and_tried_again(site: Site, trouble: Exception, cause: str) -> None:
-    """The standing says why until it has gone well; then it says nothing of it; an hour late it is overdue."""
+    """Ten minutes later, not in each round; the standing says why until it has gone well, and that it is overdue."""
     clock, key = StepClock(), Replaced(trouble=trouble)
     async with open_books(site, clock) as books:
         room = rotations(books, key)
@@ -137,6 +137,9 @@ async def test_a_failure_is_recorded_and_tried_again(site: Site, trouble: Except
         assert (standing.failed, standing.is_overdue(clock.now_us())) == (cause, True)
         key.trouble = None
         clock.advance(60)
+        await room.look()
+        assert key.times == 0
+        clock.advance(600)
         await room.look()
         (standing,) = await room.standings()
         assert (key.times, standing.failed, standing.is_overdue(clock.now_us())) == (1, None, False)

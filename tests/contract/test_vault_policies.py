@@ -144,8 +144,8 @@ async def minted(vault: VaultClient, template: Template) -> None:
     login = await vault.mint(template, token)
     if template is not KEY:
         assert await vault.login_exists(login.lease_id)
-        await vault.revoke_login(login.lease_id, wait=False)
         await vault.revoke_login(login.lease_id, wait=True)
+        await vault.revoke_login((await vault.mint(template, token)).lease_id, wait=False)
     await vault.revoke_token(token.accessor)
 
 

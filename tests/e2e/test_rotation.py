@@ -213,5 +213,8 @@ def test_a_rotation_that_fails_is_told_and_changes_nothing(folder: Path, servers
         assert (failed["body"]["kind"], failed["body"]["cause"]) == ("database", "vault_denied")
         (standing,) = [one for one in gateway.ask("rotate")["keys"] if one["kind"] == "database"]
         assert standing["failed"] == "vault_denied"
+        doctor = ostiary("doctor", "--state", str(gateway.state), "--json")
+        found = {one["part"]: one["ok"] for one in json.loads(doctor.stdout.splitlines()[-1])["findings"]}
+        assert (found["key database database/none"], found["key issuer_key"]) == (False, True)
         token = gateway.token(agent=_AGENT)
         assert gateway.call(token, "erp.find_order", {"number": "PO-1001"}).status_code == 200

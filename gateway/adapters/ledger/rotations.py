@@ -150,7 +150,7 @@ class Rotations:
         since_us = known if known is not None else past.done.get(name, past.began_us)
         failed_us, why = past.failed.get(name, (0, ""))
         failed = why if failed_us > max(since_us, past.done.get(name, 0)) else None
-        return KeyStanding(key.kind, key.subject, key.every_h, since_us, failed)
+        return KeyStanding(key.kind, key.subject, key.every_h, since_us, failed, failed_us)
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

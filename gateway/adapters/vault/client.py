@@ -98,7 +98,7 @@ class VaultClient:
         try:
             reply = await self._as_gateway(ask)
         except VaultFault as fault:
-            raise _no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
+            raise database.no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
         auth = reply.auth
         if auth is None:
             raise _unfit(template, "the vault gave no token")
@@ -392,11 +392,6 @@ def _misfit(auth: Auth, template: Template) -> str | None:
     if not auth.renewable or not 0 < auth.lease_duration <= template.longest_s:
         return f"its tokens must be renewable, with a period of at most {template.longest_s} s"
     return None
-
-
-def _no_token_role(template: Template, fault: VaultFault) -> VaultFault:
-    fix = f"auth/token/roles/{template.token_role} must be there and allow the policy {template.token_policy}"
-    return VaultFault(VaultCause.NO_ROLE, fault.detail, fix=f"{fix}: see `ostiary vault plan`", undone=fault.undone)
 
 
 def _unfit(template: Template, problem: str) -> VaultFault:

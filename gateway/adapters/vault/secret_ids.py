@@ -51,7 +51,11 @@ class SecretIdRotation:
         """Replace it; see ``core.rotation.Rotatable``."""
         await self._finish()
         fresh = await self._asked()
-        await to_thread.run_sync(_write, self._next, fresh)
+        try:
+            await to_thread.run_sync(_write, self._next, fresh)
+        except Unavailable:
+            await self._destroy(fresh)
+            raise
         await self._client.prove_secret(fresh)
         # Nobody logs in between: a login by the old one could meet its end.
         await self._client.change_secret(self._swap)
@@ -84,8 +88,11 @@ class SecretIdRotation:
         for path in (self._next, self._old):
             left = await to_thread.run_sync(_read, path)
             if left is not None and left != present:
-                await self._client.request(Ask(f"{self._path}/destroy", {"secret_id": left}, _UPDATE))
+                await self._destroy(left)
             path.unlink(missing_ok=True)
+
+    async def _destroy(self, secret: str) -> None:
+        await self._client.request(Ask(f"{self._path}/destroy", {"secret_id": secret}, _UPDATE))
 
 
 def _read(path: Path) -> str | None:

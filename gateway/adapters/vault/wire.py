@@ -6,7 +6,7 @@ libraries leaves: their words quote bodies, and bodies hold secrets.
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Ask:
     path: str
     body: Mapping[str, Any] | None
     capabilities: tuple[str, ...]
-    wrap: str | None = None
-    correlation: str | None = None
+    wrap: str | None = field(default=None, kw_only=True)
+    correlation: str | None = field(default=None, kw_only=True)
 
     @property
     def policy_line(self) -> str:
