@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
-from gateway.adapters.vault import database, kv, pki
+from gateway.adapters.vault import database, kv, opening, pki
 from gateway.adapters.vault.wire import Address, Ask, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
