@@ -12,12 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import logs
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredential, StaticCredentials
+from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
 from gateway.adapters.pins import Pins
 from gateway.core.catalog import Catalog, Shelf
+from gateway.core.connections import NoConnections
 from gateway.core.connector import Connector
 from gateway.core.desk import Desk
 from gateway.core.errors import GatewayError
@@ -156,9 +157,10 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, record.api_keys, stack), _static(settings, known)
     vault = await minting.connected(settings, known, clock, stack)
-    leases = await minting.opened(settings, minting.Means(vault, record.leases, known, clock, meter), stack)
-    if leases is not None:
-        record.runs.on_end(leases.run_ended)
+    lenders = minting.Means(vault, record.leases, known, clock, meter, record.connections)
+    lending = await minting.opened(settings, lenders, stack)
+    if lending.leases is not None:
+        record.runs.on_end(lending.leases.run_ended)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
     stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
@@ -170,7 +172,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         policy=await shadowing.opened(settings, active, meter, stack),
         approvals=record.approvals,
         limits=MemoryLimits(clock, OverallLimits(settings.limits.principal_per_minute, settings.limits.concurrency)),
-        broker=CredentialBroker(static, leases),
+        broker=CredentialBroker(static, lending.leases),
         verifier=verifier,
         redactor=redactor,
         audit=record.log,
@@ -179,21 +181,21 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=_pipeline_settings(settings),
     )
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
-    beside = _Beside(vouching, leases, watched, connected.all, meter, rotations)
+    beside = _Beside(vouching, lending, watched, connected.all, meter, rotations)
     desk = _desk(settings, record, ports, beside, url)
-    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, leases, connected.all))
+    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, lending, connected.all))
 
 
 async def _trials(
     settings: GatewaySettings,
     vault: Any,
-    leases: Leases | None,
+    lending: minting.Lending,
     connectors: Mapping[str, Connector],
     tools: Iterable[Tool],
 ) -> list[Finding]:
     return [
         *await vaulting.findings(settings, vault),
-        *await minting.trials(settings, leases, connectors, tools),
+        *await minting.trials(settings, lending, connectors, tools),
     ]
 
 
@@ -202,7 +204,7 @@ class _Beside:
     """Parts that only the desk needs."""
 
     vouching: identities.Vouching
-    leases: Leases | None
+    lending: minting.Lending
     policy: Policies
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
@@ -222,7 +224,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         approvals=record.approvals,
         reviewers=record.reviewers,
         api_keys=record.api_keys,
-        leases=beside.leases or minting.NoLeases(),
+        leases=beside.lending.leases or minting.NoLeases(),
         custody=record.custodian,
         keys=record.keys,
         rotations=beside.rotations,
@@ -232,10 +234,11 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         policy=beside.policy,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={
-            name: minting.reach(name, part, settings, beside.leases) for name, part in beside.connectors.items()
+            name: minting.reach(name, part, settings, beside.lending.leases) for name, part in beside.connectors.items()
         },
         metrics=beside.meter.page,
         external_url=url,
+        connections=NoConnections() if beside.lending.persons is None else beside.lending.persons.desk,
     )
 
 

@@ -1,7 +1,7 @@
 """MCP over streamable HTTP, both eras.
 
 The era is found once: a ``server/discover`` that succeeds is the stateless era, a refusal means the handshake. A
-session belongs to one credential and is never used with another.
+session belongs to one credential and is never used with another; one of a leased credential ends with its call.
 
 A call is sent once: each attempt has an intent of its own. A 404 should mean that the server does not know the
 session and did not look at the call, but a proxy may say so of a call that was carried out. Hence a read has then
@@ -100,6 +100,9 @@ class HttpConnector:
             return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
             raise call_error(fault) from fault
+        finally:
+            if lease.is_passing:
+                await self._sessions.leave(lease.headers)
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""

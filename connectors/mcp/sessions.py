@@ -81,6 +81,15 @@ class Sessions:
             # Some servers name the request even where it is the session that they do not know.
             self._forget(session)
 
+    async def leave(self, credential: Mapping[str, str]) -> None:
+        """A call with a passing credential is over: end its session, unless another call is using the same value."""
+        key = _identity(credential)
+        session = self._kept.get(key)
+        if session is not None and not session.users:
+            del self._kept[key]
+            with CancelScope(shield=True):
+                await session.end()
+
     async def close(self) -> None:
         """End the sessions, as far as the upstream lets us within a moment."""
         sessions, self._kept = list(self._kept.values()), OrderedDict()

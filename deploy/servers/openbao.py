@@ -126,19 +126,23 @@ def _config(folder: Path, setup: Sequence[Request], port: int | None) -> dict[st
     }
 
 
-class _UnixConnection(HTTPConnection):
+class UnixConnection(HTTPConnection):
+    """An HTTP connection to a Unix socket."""
+
     def __init__(self, path: Path) -> None:
+        """``path``: the socket."""
         super().__init__("localhost", timeout=_ASK_S)
         self._path = path
 
     def connect(self) -> None:
+        """Open it."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
 def _is_active(path: Path) -> bool:
-    connection = _UnixConnection(path)
+    connection = UnixConnection(path)
     try:
         connection.request("GET", "/v1/sys/health")
         return connection.getresponse().status == _OK

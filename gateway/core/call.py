@@ -285,11 +285,14 @@ class Lease:
         intent: what it was minted for.
         headers: header fields to send upstream; the values are known to the redactor.
         login: user minted for this call, where the tool's credential is a lease template.
+        is_passing: the header fields are this caller's alone and end with the call, so that nothing that was opened
+            with them is kept.
     """
 
     intent: Intent
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     login: Login | None = None
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from gateway.core.api_keys import ApiKeyDesk
 from gateway.core.approval import Action, Reviewer, Signature, State, Verdict
 from gateway.core.bundle import PolicyDesk
 from gateway.core.call import Principal, Run
+from gateway.core.connections import ConnectionDesk, NoConnections
 from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
@@ -352,6 +353,7 @@ class Desk:
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
         snapshots: the states that agents keep of their runs.
         foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
+        connections: accounts that persons have at other services.
     """
 
     runs: RunDesk
@@ -377,3 +379,4 @@ class Desk:
     external_url: str
     snapshots: SnapshotDesk
     foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)
+    connections: ConnectionDesk = field(default_factory=NoConnections)

@@ -51,6 +51,7 @@ class Provider(StrEnum):
 
     DATABASE = "database"
     KV = "kv"
+    OAUTH_USER = "oauth_user"
     PKI = "pki"
 
 
@@ -61,7 +62,7 @@ class Template:
     Attributes:
         name: as tools and upstreams name it.
         mount: where the vault has its engine.
-        role: role that logins or certificates are minted by; of kv: path of the secret.
+        role: role that logins or certificates are minted by; of kv: path of the secret; of oauth_user: the connection.
         token_role: token role that minting tokens are made by.
         longest_s: a login or token that would outlive the gateway by more is refused.
         policy: the one policy of its minting tokens; None = it is named like the token role.
@@ -71,8 +72,9 @@ class Template:
         member: of kv: which member of the secret.
         prefix: of kv: what stands before the value in the header field.
         common_name: of pki: the name certificates are issued for.
-        must_revoke: of pki: a certificate that nothing could revoke after its call is not used.
+        must_revoke: of pki and oauth_user: what nothing could revoke after its call is not used.
         is_shared: a login may serve several reads of one tool in one run, one after the other.
+        scopes: of oauth_user: what its access tokens are asked for, and no more.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Template:
     common_name: str | None = None
     must_revoke: bool = True
     is_shared: bool = False
+    scopes: tuple[str, ...] = ()
 
     @property
     def is_single(self) -> bool:
@@ -119,15 +122,16 @@ class MintingToken:
 
 @dataclass(frozen=True, slots=True)
 class MintedLogin:
-    """A database user or certificate that exists because one call needs it, or a value that was read for one call.
+    """A database user, certificate or access token that exists because one call needs it, or a value read for one call.
 
     Attributes:
         lease_id: ends it; no secret. Where there is no lease it is a name only.
-        login: user and password; of a value the user is empty.
+        login: user and password; of a value and of an access token the user is empty.
         ttl_s: it ends by itself after so long; of a value: the token it was read with.
         request_id: the vault's own id of the request.
         accessor: where the vault keeps no lease: the token it alone was minted with; None = there is a lease.
         serial: of a certificate, as the vault writes it.
+        scopes: of a person's access token: what its issuer says that it may do.
     """
 
     lease_id: str
@@ -136,6 +140,7 @@ class MintedLogin:
     request_id: str
     accessor: str | None = None
     serial: str | None = None
+    scopes: tuple[str, ...] = ()
 
 
 class Vault(Protocol):

@@ -62,6 +62,10 @@ class EventType(StrEnum):
     # kind, subject; failed: cause.
     ROTATION_DONE = "rotation.done"
     ROTATION_FAILED = "rotation.failed"
+    # connection, scopes: a person lets the gateway act for them at a service; the actor is the person.
+    CONNECTION_OPENED = "connection.opened"
+    # connection, cause asked | failed | refused; person (pseudonym) where a call found that it is broken.
+    CONNECTION_CLOSED = "connection.closed"
     POLICY_ACTIVATED = "policy.activated"
     ADMIN_CHANGE = "admin.change"
     QUERY = "query"
@@ -90,6 +94,7 @@ CLOSINGS = ENDINGS | {
     EventType.CREDENTIAL_LEASED,
     EventType.CREDENTIAL_REVOKE_PENDING,
     EventType.CREDENTIAL_REVOKED,
+    EventType.CONNECTION_CLOSED,
 }
 
 

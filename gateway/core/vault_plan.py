@@ -174,8 +174,8 @@ def _mounts(needs: Needs) -> list[Piece]:
     found = list[Piece]()
     for template in needs.templates:
         body: dict[str, Any] = {"type": template.provider.value}
-        if template.provider is Provider.KV:
-            body["options"] = {"version": "2"}
+        if template.provider in {Provider.KV, Provider.OAUTH_USER}:
+            body = {"type": "kv", "options": {"version": "2"}}
         found.append(Piece(Kind.MOUNT, f"sys/mounts/{template.mount}", body))
     transit = needs.duties.transit
     if transit is not None:
@@ -223,6 +223,8 @@ def _entry(needs: Needs, mount: str, role: str, role_id: str) -> list[Piece]:
 
 def looked_at(template: Template) -> tuple[str, ...]:
     """What is looked at, and never written, for a template."""
+    if template.provider is Provider.OAUTH_USER:
+        return ()
     if template.provider is Provider.KV:
         return (f"{template.mount}/metadata/{template.role}",)
     return (f"{template.mount}/roles/{template.role}",)

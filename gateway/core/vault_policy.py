@@ -126,7 +126,7 @@ def prefix(template: Template) -> str | None:
             return f"{template.mount}/creds/{template.role}"
         case Provider.PKI:
             return f"{template.mount}/issue/{template.role}"
-        case Provider.KV:
+        case Provider.KV | Provider.OAUTH_USER:
             return None
     assert_never(template.provider)
 
@@ -140,6 +140,12 @@ def minting(template: Template) -> tuple[Rule, ...]:
             return (Rule(f"{template.mount}/issue/{template.role}", _UPDATE),)
         case Provider.KV:
             return (Rule(f"{template.mount}/data/{template.role}", ("read",)),)
+        case Provider.OAUTH_USER:
+            place = f"ostiary/connections/{template.role}/+"
+            return (
+                Rule(f"{template.mount}/data/{place}", ("create", "read", "update")),
+                Rule(f"{template.mount}/metadata/{place}", ("create", "update", "delete")),
+            )
     assert_never(template.provider)
 
 

@@ -27,6 +27,7 @@ from gateway.edge.rest_api_keys import ApiKeyRest
 from gateway.edge.rest_approvals import ApprovalRest
 from gateway.edge.rest_audit import AuditRest
 from gateway.edge.rest_calls import CallRest
+from gateway.edge.rest_connections import ConnectionRest
 from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
 from gateway.edge.rest_keys import KeyRest
@@ -101,6 +102,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ReviewerRest(desk).operations(),
         *ApiKeyRest(desk).operations(),
         *LeaseRest(desk).operations(),
+        *ConnectionRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),

@@ -14,6 +14,7 @@ from gateway.core.errors import (
     GatewayError,
     InvalidArguments,
     MalformedRequest,
+    NotConnected,
     NotFound,
     OutcomeUnknown,
     Pending,
@@ -39,6 +40,7 @@ INTERNAL = GatewayError("the gateway failed; its operator has the details")
 ACTIONABLE = (
     Pending,
     Denied,
+    NotConnected,
     InvalidArguments,
     Throttled,
     BudgetExhausted,

@@ -10,6 +10,7 @@ from gateway.adapters.ledger.activations import Activations
 from gateway.adapters.ledger.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
+from gateway.adapters.ledger.connections import ConnectionLog
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
@@ -55,6 +56,7 @@ class Books:
     others: Others
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
+    connections: ConnectionLog
     activations: Activations
     custodian: Custodian
     keys: KeyRoom
@@ -91,9 +93,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         StateRefused, SettingsError: the log, or where it lies, cannot be used.
         Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
-    clock = means.clock
+    clock, site = means.clock, stores.site(settings)
     keys = await unlocking.log_keys(settings, means.known, clock)
-    site = stores.site(settings)
     ledger = await stack.enter_async_context(Ledger(site, keys, clock, settings.audit.reserve_mb * _MIB))
     reader = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.
@@ -126,6 +127,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         others=others,
         approvals=approvals,
         leases=SignedLeaseJournal(ledger, reader, keys, clock),
+        connections=ConnectionLog(ledger, keys, clock),
         activations=Activations(ledger, reader, keys, clock),
         custodian=custodian,
         keys=room,

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 from gateway.core.sandbox import NO_SANDBOX, Capabilities
 from gateway.findings import Finding
 from gateway.parts import upstreams
-from gateway.settings import CodeUpstream, GatewaySettings
+from gateway.settings import GatewaySettings
+from gateway.settings.upstreams import CodeUpstream
 
 _POLICY = "[policy.data.gateway.sandbox]"
 

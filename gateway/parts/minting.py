@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from gateway.adapters.credentials import Leases, SecretSource, read_secret
 from gateway.adapters.credentials.leases import LeaseParts
 from gateway.core.call import Login
+from gateway.core.connections import ConnectionJournal, Keeper
 from gateway.core.connector import Connector
 from gateway.core.desk import LiveLease, Ping, Whose
 from gateway.core.errors import GatewayError
@@ -18,7 +19,10 @@ from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Provider, Tem
 from gateway.core.ports import Clock
 from gateway.core.tool import Tool
 from gateway.findings import Finding
-from gateway.settings import GatewaySettings, SettingsError, SqlUpstream
+from gateway.parts import accounts
+from gateway.parts.accounts import Persons
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings.upstreams import SqlUpstream
 from gateway.settings.vault import LeaseSection, VaultSection
 
 _SEE_LOG = "see the gateway's log"
@@ -60,14 +64,26 @@ class Means:
     known: KnownValues
     clock: Clock
     meter: LeaseMeter
+    connections: ConnectionJournal
 
 
-async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Leases | None:
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """What credentials of calls come from; None each where nothing of it is configured."""
+
+    leases: Leases | None = None
+    persons: Persons | None = None
+
+
+async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Lending:
     """The leases, if any are configured; ``stack`` ends them. A vault that is down keeps nobody from starting."""
-    if means.vault is None or not settings.leases:
-        return None
-    parts = LeaseParts(means.vault, means.journal, means.known, means.clock, means.meter)
-    return await stack.enter_async_context(Leases(templates(settings), parts))
+    if means.vault is None or not (settings.leases or settings.connections):
+        return Lending()
+    keeper: Keeper = _vaults().ConnectionKeeper(means.vault)
+    persons = accounts.opened(settings, means.vault, keeper, (means.connections, means.known, means.clock))
+    tokens = None if persons is None else persons.tokens
+    parts = LeaseParts(means.vault, means.journal, means.known, means.clock, means.meter, tokens)
+    return Lending(await stack.enter_async_context(Leases(templates(settings), parts)), persons)
 
 
 def postgres(name: str, upstream: SqlUpstream) -> Any:
@@ -108,20 +124,22 @@ def reach(name: str, connector: Connector, settings: GatewaySettings, leases: Le
 
 
 async def trials(
-    settings: GatewaySettings, leases: Leases | None, connectors: Mapping[str, Connector], tools: Iterable[Tool]
+    settings: GatewaySettings, lending: Lending, connectors: Mapping[str, Connector], tools: Iterable[Tool]
 ) -> list[Finding]:
     """Try each template: mint a login and plan its tools' statements with it, or read the value; all is ended again."""
+    leases, persons = lending.leases, lending.persons
     if leases is None:
         return []
-    by_template: dict[str, list[Tool]] = {name: [] for name in settings.leases}
+    own = [name for name, lease in settings.leases.items() if lease.connection is not None]
+    found = [await accounts.trial(name, settings, persons.desk) for name in own if persons is not None]
+    by_template: dict[str, list[Tool]] = {name: [] for name in settings.leases if name not in own}
     for tool in tools:
         if tool.credential in by_template:
             by_template[tool.credential].append(tool)
-    return [
-        finding
-        for template, mine in by_template.items()
-        for finding in await _trial(template, mine, leases, connectors, _tried(settings.leases[template], len(mine)))
-    ]
+    for template, mine in by_template.items():
+        done = _tried(settings.leases[template], len(mine))
+        found += await _trial(template, mine, leases, connectors, done)
+    return found
 
 
 async def _trial(
@@ -162,15 +180,14 @@ async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock,
     """The one client of the vault, which leases and rotations share; None where neither needs it. Asks nothing yet."""
     rotation = settings.rotation
     rotates = rotation.secret_id_h is not None or rotation.payload_key_h is not None or rotation.databases
-    if settings.vault is None or not (settings.leases or rotates):
+    if settings.vault is None or not (settings.leases or settings.connections or rotates):
         return None
     return await stack.enter_async_context(client(settings.vault, known, clock))
 
 
 def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
     """The vault, to be entered and left."""
-    # Loaded here: whoever has no vault does not pay for its libraries.
-    module = importlib.import_module("gateway.adapters.vault")
+    module = _vaults()
     given = vault.secret_id if vault.secret_id is not None else vault.token
     assert given is not None  # the settings say so
     what = "vault.secret_id" if vault.secret_id is not None else "vault.token"
@@ -183,8 +200,7 @@ def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
 
 def address(vault: VaultSection) -> Any:
     """Where the vault is."""
-    module = importlib.import_module("gateway.adapters.vault")
-    return module.Address(
+    return _vaults().Address(
         url=vault.address,
         ca_certificate=vault.ca_certificate,
         namespace=vault.namespace,
@@ -193,20 +209,27 @@ def address(vault: VaultSection) -> Any:
     )
 
 
+def _vaults() -> Any:
+    # Loaded here: whoever has no vault does not pay for its libraries.
+    return importlib.import_module("gateway.adapters.vault")
+
+
 def templates(settings: GatewaySettings) -> dict[str, Template]:
     """The lease templates by name."""
-    return {name: _template(name, given) for name, given in settings.leases.items()}
+    return {name: _template(name, given, settings) for name, given in settings.leases.items()}
 
 
-def _template(name: str, given: LeaseSection) -> Template:
+def _template(name: str, given: LeaseSection, settings: GatewaySettings) -> Template:
     provider = Provider(given.provider)
+    # What a person's token is read with is the connection's business, not the template's.
+    kept = settings.connections[given.connection] if given.connection is not None else None
     return Template(
         name=name,
-        mount=given.mount or _MOUNTS[provider],
+        mount=kept.mount if kept is not None else given.mount or _MOUNTS[provider],
         role=given.template_role,
-        token_role=given.token_role or given.template_role,
+        token_role=kept.token_role if kept is not None else given.token_role or given.template_role,
         longest_s=given.ttl_s,
-        policy=given.policy,
+        policy=kept.policy if kept is not None else given.policy,
         header=given.header,
         provider=provider,
         member=given.member,
@@ -214,4 +237,5 @@ def _template(name: str, given: LeaseSection) -> Template:
         common_name=given.common_name,
         must_revoke=given.revoke,
         is_shared=given.scope == "run",
+        scopes=given.scopes,
     )

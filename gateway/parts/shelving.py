@@ -13,7 +13,8 @@ from gateway.core.catalog import Shelf
 from gateway.core.connector import Discovering
 from gateway.core.tool import Tool
 from gateway.findings import Finding
-from gateway.settings import McpUpstream, SettingsError, catalogue
+from gateway.settings import SettingsError, catalogue
+from gateway.settings.upstreams import McpUpstream
 
 Definitions = Mapping[str, Mapping[str, Any]]
 _LOG = logging.getLogger("ostiary.stock")

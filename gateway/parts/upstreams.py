@@ -4,7 +4,7 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -30,16 +30,8 @@ from gateway.core.tool import Tool
 from gateway.parts import minting
 from gateway.parts.shelving import Source, declared_shelf
 from gateway.parts.stock import Rhythm, Stock
-from gateway.settings import (
-    CodeUpstream,
-    GatewaySettings,
-    HttpUpstream,
-    McpUpstream,
-    SettingsError,
-    SqlUpstream,
-    Upstream,
-    catalogue,
-)
+from gateway.settings import GatewaySettings, SettingsError, catalogue
+from gateway.settings.upstreams import CodeUpstream, HttpUpstream, McpUpstream, SqlUpstream, Upstream
 from sandbox.runner import BwrapRunner, Options
 
 
@@ -69,7 +61,7 @@ async def connect(
         SettingsError: an upstream cannot be used as it is configured.
     """
     pool = await stack.enter_async_context(Pool())
-    means = _Means(pool, static, known)
+    means = _Means(pool, static, known, settings.leases.keys())
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     sandbox = await stack.enter_async_context(runner(settings)) if _runs_code(settings) else None
@@ -134,12 +126,14 @@ class _Means:
     pool: Pool
     static: StaticCredentials
     known: KnownValues
+    leased: Collection[str]
 
 
 def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | StdioConnector:
     if upstream.url is not None:
-        # Read at each use, as for a call: a rotated credential counts at once.
-        options = HttpOptions(credential=partial(means.static.headers, upstream.credential))
+        # Read at each use, as for a call: a rotated credential counts at once. A leased one is for calls only.
+        given = upstream.discovery_credential if upstream.credential in means.leased else upstream.credential
+        options = HttpOptions(credential=partial(means.static.headers, given))
         try:
             return HttpConnector(upstream.url, means.pool, options)
         except ValueError as error:

@@ -1,19 +1,21 @@
 """``gateway.toml``: nested frozen sections, unknown keys refused; secrets come from the environment or files."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.settings.connections import ConnectionSection
 from gateway.settings.identity import IdentitySection
+from gateway.settings.lending import Lenders, check
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
 from gateway.settings.rotation import RotationSection
-from gateway.settings.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
+from gateway.settings.sections import Address, HeaderName, SecretReference, Section
+from gateway.settings.upstreams import SqlUpstream, Upstream
 from gateway.settings.vault import LeaseSection, VaultSection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -160,86 +162,6 @@ class CredentialSection(SecretReference):
     prefix: str = Field("", description="Text before the value, e.g. `Bearer `.")
 
 
-class McpUpstream(Section):
-    """An MCP server, by URL or as a child process."""
-
-    kind: Literal["mcp"]
-    url: str | None = Field(None, pattern=r"^https?://", description="Streamable HTTP endpoint.")
-    command: tuple[str, ...] = Field((), description="Command line of a stdio server.")
-    env: Mapping[str, str | SecretReference] = Field(
-        default_factory=dict,
-        description="The child's whole environment besides PATH; secrets as {env = NAME} or {file = PATH}.",
-    )
-    cwd: Path | None = Field(None, description="The child's working folder.")
-    credential: str | None = Field(None, description="Name of a [credentials.*] section.")
-    trust: Literal["pinned", "first_use"] = Field(
-        "pinned", description="first_use pins what the server says at first sight (development)."
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.url is None) == (not self.command):
-            raise ValueError("set exactly one of url and command")
-        if self.command and self.credential is not None:
-            raise ValueError(
-                "credential: a child process is shared by all calls and takes no header fields; "
-                'give it the secret by env = {NAME = {env = "..."}}'
-            )
-        return self
-
-
-class SqlUpstream(Section):
-    """A database; its tools are the statements the catalogue declares."""
-
-    kind: Literal["sql"]
-    database: Path | None = Field(None, description="SQLite file.")
-    url: str | None = Field(
-        None,
-        pattern=r"^postgresql://[^@]*$",
-        description="PostgreSQL: postgresql://HOST:PORT/DATABASE or postgresql:///DATABASE?host=FOLDER; no user.",
-    )
-    read_lease: str | None = Field(None, description="Name of a [leases.*] section; statements of mode read use it.")
-    write_lease: str | None = Field(None, description="The same for statements of mode write.")
-    ca_certificate: Path | None = Field(None, description="PEM file PostgreSQL's certificate is checked against.")
-    insecure: bool = Field(default=False, description="Reach PostgreSQL beyond loopback without TLS.")
-
-    @model_validator(mode="after")
-    def _one_database(self) -> Self:
-        if (self.database is None) == (self.url is None):
-            raise ValueError("set exactly one of database and url")
-        if self.url is not None and self.read_lease is None and self.write_lease is None:
-            raise ValueError("url: set read_lease or write_lease, as users of PostgreSQL are minted")
-        if self.database is not None and (self.read_lease is not None or self.write_lease is not None):
-            raise ValueError("read_lease, write_lease: a SQLite file has no users")
-        return self
-
-    @property
-    def leases(self) -> tuple[str, ...]:
-        """The lease templates it uses."""
-        return tuple(name for name in (self.read_lease, self.write_lease) if name is not None)
-
-
-class HttpUpstream(Section):
-    """An HTTP API with one fixed origin."""
-
-    kind: Literal["http"]
-    origin: str = Field(pattern=r"^https?://[^/?#@]+$", description="scheme://host[:port]; no path.")
-    credential: str | None = Field(
-        None,
-        description="Name of a [credentials.*] section, or of a [leases.*] section with a `header` or of provider pki.",
-    )
-    allow_networks: tuple[str, ...] = Field((), description="Private networks that may be dialled, e.g. 127.0.0.0/8.")
-    ca_certificate: Path | None = Field(
-        None, description="PEM file its certificate is checked against, instead of the system's authorities."
-    )
-
-
-class CodeUpstream(Section):
-    """Code that callers send, run in the sandbox."""
-
-    kind: Literal["code"]
-
-
 class SandboxSection(Section):
     """How boxes for code are made; see docs/sandbox.md."""
 
@@ -250,9 +172,6 @@ class SandboxSection(Section):
         60_600, ge=1_000, le=2**31, description="As root: first of 64 user ids of this machine that only boxes have."
     )
     groups: bool = Field(default=True, description="Cap boxes by control groups where they can be made.")
-
-
-Upstream = Annotated[McpUpstream | SqlUpstream | HttpUpstream | CodeUpstream, Field(discriminator="kind")]
 
 
 class GatewaySettings(BaseSettings):
@@ -280,6 +199,7 @@ class GatewaySettings(BaseSettings):
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
     vault: VaultSection | None = Field(None, description="Where logins are minted.")
     leases: Mapping[str, LeaseSection] = Field(default_factory=dict)
+    connections: Mapping[ServerName, ConnectionSection] = Field(default_factory=dict)
     upstreams: Mapping[ServerName, Upstream] = Field(default_factory=dict)
 
     @classmethod
@@ -298,24 +218,6 @@ class GatewaySettings(BaseSettings):
     def _own_name_kept(self) -> Self:
         if "gateway" in self.upstreams:
             raise ValueError("upstreams.gateway: the name is the gateway's own")
-        return self
-
-    @model_validator(mode="after")
-    def _credentials_exist(self) -> Self:
-        for name, upstream in self.upstreams.items():
-            credential: str | None = getattr(upstream, "credential", None)
-            if credential is not None and isinstance(upstream, HttpUpstream) and credential in self.leases:
-                lease = self.leases[credential]
-                if lease.provider == "pki" and not upstream.origin.startswith("https://"):
-                    raise ValueError(f"upstreams.{name}.origin: a client certificate needs https://")
-                if lease.provider != "pki" and lease.header is None:
-                    raise ValueError(f"leases.{credential}: upstreams.{name} needs to know in which `header`")
-                if not re.match(NEAR_OR_TLS, upstream.origin):
-                    raise ValueError(
-                        f"upstreams.{name}.origin: a leased credential goes over https://, or http:// on loopback"
-                    )
-            elif credential is not None and credential not in self.credentials:
-                raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
         return self
 
     @model_validator(mode="after")
@@ -340,29 +242,10 @@ class GatewaySettings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _leases_exist(self) -> Self:
-        if self.leases and self.vault is None:
+    def _credentials_fit(self) -> Self:
+        if (self.leases or self.connections) and self.vault is None:
             raise ValueError("leases: no [vault] section says where they are minted")
-        both = sorted(self.leases.keys() & self.credentials.keys())
-        if both:
-            raise ValueError(f"leases.{both[0]}: a credential has this name, too")
-        for name in self.upstreams:
-            missing = [lease for lease in self.leases_of(name) if lease not in self.leases]
-            if missing:
-                raise ValueError(f"upstreams.{name}: no [leases.{missing[0]}]")
-        return self
-
-    @model_validator(mode="after")
-    def _leases_fit_databases(self) -> Self:
-        for name, upstream in self.upstreams.items():
-            if not isinstance(upstream, SqlUpstream):
-                continue
-            static = [lease for lease in upstream.leases if self.leases[lease].provider != "database"]
-            if static:
-                raise ValueError(f"leases.{static[0]}: upstreams.{name} needs users, which database mints")
-            write = upstream.write_lease
-            if write is not None and self.leases[write].scope != "call":
-                raise ValueError(f"leases.{write}.scope: upstreams.{name} writes with it, so it must be call")
+        check(self.upstreams, Lenders(self.credentials.keys(), self.leases, self.connections))
         return self
 
     def leases_of(self, upstream: str) -> tuple[str, ...]:

@@ -13,15 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
-from gateway.settings import (
-    GatewaySettings,
-    HttpUpstream,
-    McpUpstream,
-    ServerName,
-    SettingsError,
-    SqlUpstream,
-)
+from gateway.settings import GatewaySettings, ServerName, SettingsError
 from gateway.settings.sections import Section
+from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]

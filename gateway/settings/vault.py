@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.settings.identity import ScopeName
 from gateway.settings.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
 
 # No dot segments: the vault's policy is about the path as it is written.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # By provider: what must be given, and what must not.
 _MEMBERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "database": (("role",), ("path", "member", "prefix", "common_name")),
-    "kv": (("path", "member", "token_role", "header"), ("role", "common_name")),
-    "pki": (("role", "common_name"), ("path", "member", "prefix", "header")),
+    "database": (("role",), ("path", "member", "prefix", "common_name", "connection", "scopes")),
+    "kv": (("path", "member", "token_role"), ("role", "common_name", "connection", "scopes")),
+    "oauth_user": (
+        ("connection",),
+        ("role", "path", "member", "common_name", "mount", "token_role", "policy"),
+    ),
+    "pki": (("role", "common_name"), ("path", "member", "prefix", "header", "connection", "scopes")),
 }
 
 
@@ -57,10 +62,14 @@ class VaultSection(Section):
 class LeaseSection(Section):
     """A template of credentials for one call each: logins that are minted and end with it, or values read for it."""
 
-    provider: Literal["database", "kv", "pki"] = Field(
+    provider: Literal["database", "kv", "oauth_user", "pki"] = Field(
         "database",
-        description="database: users are minted. pki: client certificates are issued. kv (version 2): a static secret "
-        "is read for each call.",
+        description="database: users are minted. pki: client certificates are issued. oauth_user: access tokens of the "
+        "person the call is made for. kv (version 2): a static secret is read for each call.",
+    )
+    connection: str | None = Field(None, description="Of oauth_user: name of a [connections.*] section.")
+    scopes: tuple[ScopeName, ...] = Field(
+        (), description="Of oauth_user: what access tokens are asked for; none = all that the person agreed to."
     )
     mount: str | None = Field(
         None,
@@ -78,7 +87,7 @@ class LeaseSection(Section):
         None, pattern=r"^[A-Za-z0-9_.@-]+$", max_length=64, description="Of pki: the name certificates are issued for."
     )
     revoke: bool = Field(
-        default=True, description="Of pki: refuse certificates that cannot be revoked after the call; see the page."
+        default=True, description="Of pki and oauth_user: refuse what cannot be revoked after the call; see the page."
     )
     token_role: str | None = Field(
         None,
@@ -90,19 +99,25 @@ class LeaseSection(Section):
     )
     scope: Literal["call", "run"] = Field(
         "call",
-        description="call: each call has a login of its own. run, of database: reads of one tool in one run may have "
-        "the same, one after the other.",
+        description="call: each call has a login of its own. run, of database and oauth_user: reads of one tool in one "
+        "run may have the same, one after the other.",
     )
     header: HeaderName | None = Field(
         None,
-        description="Header field that an HTTP upstream gets the login in, as USER:PASSWORD, or the value of kv, for "
-        "one call.",
+        description="Header field that an upstream gets the login in, as USER:PASSWORD, or the value of kv, or the "
+        "access token (of oauth_user `Authorization` unless set), for one call.",
     )
     prefix: str = Field(
-        "", pattern=r"^[\x20-\x7e]*$", description="Of kv: text before the value in the header, e.g. `Bearer `."
+        "",
+        pattern=r"^[\x20-\x7e]*$",
+        description="Of kv and oauth_user: text before the value in the header; of oauth_user `Bearer ` unless set.",
     )
     ttl_s: int = Field(
-        120, ge=5, le=86_400, description="Longest life of a login and longest period of a minting token, seconds."
+        120,
+        ge=5,
+        le=86_400,
+        description="Longest life of a login and longest period of a minting token, seconds; of oauth_user, where the "
+        "service says how long, an hour unless set.",
     )
 
     @model_validator(mode="after")
@@ -114,15 +129,22 @@ class LeaseSection(Section):
         odd = [name for name in foreign if getattr(self, name)]
         if odd:
             raise ValueError(f"{odd[0]}: provider {self.provider} has none")
-        if self.scope == "run" and self.provider != "database":
-            raise ValueError("scope: run is for logins of provider database")
-        if not self.revoke and self.provider != "pki":
-            raise ValueError("revoke: provider pki only may go without")
+        if self.scope == "run" and (self.provider not in {"database", "oauth_user"} or not self.revoke):
+            raise ValueError("scope: run is for logins of provider database, and for oauth_user with revoke")
+        if not self.revoke and self.provider not in {"oauth_user", "pki"}:
+            raise ValueError("revoke: providers pki and oauth_user only may go without")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_of_persons(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("provider") == "oauth_user":
+            return {"header": "Authorization", "prefix": "Bearer ", "ttl_s": 3600, **given}
+        return given
 
     @property
     def template_role(self) -> str:
-        """What is asked for in the engine: a role, or the path of a secret."""
-        found = self.path if self.provider == "kv" else self.role
+        """What is asked for in the engine: a role, the path of a secret, or a connection."""
+        found = {"kv": self.path, "oauth_user": self.connection}.get(self.provider, self.role)
         assert found is not None  # the validator says so
         return found

@@ -19,8 +19,8 @@ from gateway.core.errors import Quarantined, Tainted, Unavailable
 from gateway.core.tool import EffectClass
 from gateway.parts.shelving import Source
 from gateway.parts.stock import Rhythm, Stock
-from gateway.settings import McpUpstream
 from gateway.settings.catalogue import ToolEntry
+from gateway.settings.upstreams import McpUpstream
 from tests.evidence import make_call, make_caller, make_intent, make_permit, make_tool
 
 

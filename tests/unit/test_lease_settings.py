@@ -8,8 +8,9 @@ import pytest
 
 from connectors.http.api import _OWN_FIELDS
 from gateway.parts import minting
-from gateway.settings import SettingsError, SqlUpstream
+from gateway.settings import SettingsError
 from gateway.settings import file as settings_file
+from gateway.settings.upstreams import SqlUpstream
 from tests.gateways import ROOT
 
 VAULT = '[vault]\naddress = "https://vault.example.org"\nrole_id = "r"\nsecret_id = { env = "S" }\n'
@@ -75,7 +76,7 @@ def load(folder: Path, text: str) -> str:
         (VAULT + KV.replace('member = "key"\n', ""), "member: provider kv needs it"),
         (VAULT + KV.replace('path = "erp/api"\n', ""), "path: provider kv needs it"),
         (VAULT + KV.replace('token_role = "key"\n', ""), "token_role: provider kv needs it"),
-        (VAULT + KV.replace('header = "X-Key"\n', ""), "header: provider kv needs it"),
+        (VAULT + KV.replace('header = "X-Key"\n', ""), ""),
         (VAULT + KV.replace("erp/api", "erp/../api"), "leases.key.path"),
         (VAULT + KV.replace("erp/api", "/erp"), "leases.key.path"),
         (VAULT + LEASE + 'member = "x"\n', "member: provider database has none"),
@@ -85,7 +86,7 @@ def load(folder: Path, text: str) -> str:
         (PKI_API.replace("https://api", "http://127.0.0.1"), "upstreams.api.origin"),
         (PKI_API.replace("https://api.example.org", "http://127.0.0.1"), "a client certificate needs https"),
         (VAULT + PKI + "revoke = false\n", ""),
-        (VAULT + KV + "revoke = false\n", "revoke: provider pki only"),
+        (VAULT + KV + "revoke = false\n", "revoke: providers pki and oauth_user only"),
         (VAULT + PKI + 'header = "X-Key"\n', "header: provider pki has none"),
         (VAULT + PKI.replace('common_name = "gateway.example.org"\n', ""), "common_name: provider pki needs it"),
         (VAULT + LEASE + 'common_name = "a"\n', "common_name: provider database has none"),

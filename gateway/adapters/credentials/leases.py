@@ -15,12 +15,16 @@ from typing import Any, Self, TypeVar
 from anyio import CancelScope
 
 from gateway.adapters.credentials.ending import end, exists
+from gateway.adapters.credentials.fitness import check_life, unfit_secret
+from gateway.adapters.credentials.injecting import injected
 from gateway.adapters.credentials.lending import Lending
 from gateway.adapters.credentials.pool import Key, Pool, key_of
 from gateway.adapters.credentials.reconciler import Reconciler
+from gateway.adapters.credentials.sources import Sources
 from gateway.adapters.credentials.sweeper import Sweeper
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
 from gateway.core.call import Login
+from gateway.core.connections import AccessTokens
 from gateway.core.desk import LiveLease, Whose
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
@@ -29,7 +33,6 @@ from gateway.core.leasing import (
     LeaseJournal,
     LeaseMeter,
     MintedLogin,
-    Provider,
     Step,
     Template,
     Vault,
@@ -43,24 +46,24 @@ from gateway.core.ports import Clock
 _CUT_AGAIN_S = 0.5
 # A login that is used again must outlive its call by this.
 _MARGIN_S = 1.0
-_PASSWORDS = {
-    Provider.DATABASE: "give the database connection of the vault a password policy of 20 or more letters and digits",
-    Provider.KV: "put a value of 8 to 16,384 characters there",
-    Provider.PKI: "let the role make keys of another type",
-}
 _LOG = logging.getLogger("ostiary.credentials")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseParts:
-    """What leases are made with."""
+    """What leases are made with.
+
+    Attributes:
+        persons: access tokens of persons; None where no connection is configured.
+    """
 
     vault: Vault
     journal: LeaseJournal
     known: KnownValues
     clock: Clock
     meter: LeaseMeter
+    persons: AccessTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,10 @@ class Leases:
         """``templates`` by the name that tools and upstreams use."""
         self._templates = dict(templates)
         self._parts = parts
+        self._sources = Sources(parts.vault, parts.persons)
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
         self._lending = Lending(parts.known)
-        self._reconciler = Reconciler(parts.vault, parts.journal, self._lending, self._count)
+        self._reconciler = Reconciler(self._sources, parts.journal, self._lending, self._count)
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
@@ -177,11 +181,7 @@ class Leases:
 
     def injected(self, name: str, login: Login) -> tuple[dict[str, str], Login | None]:
         """What the call gets of a login of the template ``name``: header fields, and the user that was minted."""
-        template = self._templates[name]
-        if template.provider is Provider.KV:
-            assert template.header is not None  # the settings say so
-            return {template.header: template.prefix + login.password}, None
-        return {} if template.header is None else {template.header: f"{login.user}:{login.password}"}, login
+        return injected(self._templates[name], login)
 
     def live(self) -> tuple[LiveLease, ...]:
         """Those in use; see ``core.desk.LeaseDesk``."""
@@ -226,7 +226,7 @@ class Leases:
         # The call goes on until its upstream throws it out; when it ends, the login is looked for once more.
         held.token.retire()
         try:
-            await end(self._parts.vault, held.minted, wait=True)
+            await end(self._sources, held.minted, wait=True)
         except Unavailable as error:
             _LOG.warning("a credential of %s cannot be revoked yet: %s", held.template.name, error.cause_code)
             self._start(self._keep_cutting(held))
@@ -239,7 +239,7 @@ class Leases:
         while held.minted.lease_id in self._in_use:
             await asyncio.sleep(_CUT_AGAIN_S)
             with suppress(Unavailable):
-                await end(self._parts.vault, held.minted, wait=True)
+                await end(self._sources, held.minted, wait=True)
                 return
 
     async def ping(self, name: str) -> None:
@@ -278,7 +278,7 @@ class Leases:
         try:
             if self._parts.known.room < self._minting:
                 raise crowded()
-            minted = await self._parts.vault.mint(template, token.token)
+            minted = await self._sources.mint_for(holder, template, token.token)
         except BaseException as error:
             # A login may exist whose id nobody knows. It ends with its token, which is used no more.
             if not isinstance(error, VaultFault) or not error.undone or error.cause_code == VaultCause.DENIED:
@@ -300,25 +300,15 @@ class Leases:
         except TooManySecrets:  # tokens came in between
             raise crowded() from None
         except UnfitSecret as error:
-            detail = f"the password cannot be kept out of outputs: {error}"
-            raise VaultFault(VaultCause.UNFIT, detail, fix=_PASSWORDS[template.provider]) from None
-        if template.provider is Provider.KV:
-            return  # what was read does not end, whatever becomes of its token
-        if not lasting_s <= minted.ttl_s <= template.longest_s:
-            which = "max_ttl" if template.provider is Provider.PKI else "default_ttl"
-            fix = (
-                f"{template.mount}/roles/{template.role}: {which} must be between {lasting_s:.0f} s (the tool's "
-                f"timeout) and {template.longest_s} s (ttl_s of [leases.{template.name}])"
-            )
-            detail = f"credentials of {template.name!r} last {minted.ttl_s} s, which does not fit the tool"
-            raise VaultFault(VaultCause.UNFIT, detail, fix=fix)
+            raise unfit_secret(template, error) from None
+        check_life(template, minted, lasting_s)
 
     async def _given_back(self, held: Held) -> bool:
         # Whether the vault says that it is gone.
         parts, minted = self._parts, held.minted
         try:
-            await end(parts.vault, minted, wait=True)
-            if minted.accessor is None and await exists(parts.vault, minted):
+            await end(self._sources, minted, wait=True)
+            if minted.accessor is None and await exists(self._sources, minted):
                 raise VaultFault(VaultCause.FAILED, "the vault still has the lease", fix="see the vault's log")
         # Whatever it is: the call was made, and its answer is not lost over this.
         except Exception as error:  # noqa: BLE001

@@ -52,12 +52,12 @@ class SignedLeaseJournal:
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login was minted; see ``core.leasing.LeaseJournal``."""
-        self._submit(self._lease(holder, template, minted, self._lease_body(template, token, minted)))
+        self._submit(self._lease(holder, minted, self._lease_body(template, token, minted)))
 
     def reused(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
         """A login serves another call; see ``core.leasing.LeaseJournal``."""
         body = self._lease_body(template, token, minted) | {"reused": True}
-        self._submit(self._lease(holder, template, minted, body))
+        self._submit(self._lease(holder, minted, body))
 
     def _lease_body(self, template: Template, token: MintingToken, minted: MintedLogin) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -70,13 +70,15 @@ class SignedLeaseJournal:
             "token": self._mark("accessor", token.accessor),
             "ttl_s": minted.ttl_s,
         }
+        if template.provider is Provider.OAUTH_USER:
+            body["scopes"] = [identifier(scope) for scope in minted.scopes]
         if minted.serial is not None:
             body["serial"] = identifier(minted.serial)
         return body
 
-    def _lease(self, holder: Holder, template: Template, minted: MintedLogin, body: Mapping[str, Any]) -> Draft:
+    def _lease(self, holder: Holder, minted: MintedLogin, body: Mapping[str, Any]) -> Draft:
         said = {"lease_id": minted.lease_id}
-        if template.provider is not Provider.KV:
+        if minted.login.user:
             said["user"] = minted.login.user
         return self._draft(EventType.CREDENTIAL_LEASED, holder, body, said)
 
@@ -141,6 +143,8 @@ def _kind(template: Template, minted: MintedLogin) -> str:
     # of what issued a certificate that cannot be revoked.
     if template.provider is Provider.KV:
         return "read"
+    if template.provider is Provider.OAUTH_USER:
+        return "access" if minted.accessor is None else "unrevocable"
     if template.provider is Provider.PKI:
         return "certificate" if minted.accessor is None else "unrevocable"
     return "login"

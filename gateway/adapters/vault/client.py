@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, fail_after
 
-from gateway.adapters.vault import database, kv, pki
-from gateway.adapters.vault.wire import Address, Ask, Auth, Reply, Wire
+from gateway.adapters.vault import database, kv, opening, pki
+from gateway.adapters.vault.wire import Address, Ask, Reply, Wire
 from gateway.core.breaker import Breaker
 from gateway.core.call import Login
 from gateway.core.errors import Unavailable
@@ -33,11 +33,9 @@ _NOT_FOUND = 404
 _LAST_REFUSAL = 499
 _LAST_OK = 299
 _UPDATE = ("update",)
-_TOO_MUCH = frozenset({"root", "default"})
 _MARGIN_S = 5
 # Vaults lock a role for 15 minutes after five refused logins in as many minutes, also for those who then do it right.
 _REFUSED_S = 900
-_SERVICE = "service"
 _SILENT = frozenset({VaultCause.UNREACHABLE, VaultCause.SLOW, VaultCause.SEALED})
 T = TypeVar("T")
 
@@ -94,18 +92,18 @@ class VaultClient:
 
     async def open_token(self, template: Template) -> MintingToken:
         """A new minting token; see ``core.leasing.Vault``."""
-        ask = Ask(f"auth/token/create/{template.token_role}", _creation(template), ("create", "update"))
+        ask = Ask(f"auth/token/create/{template.token_role}", opening.creation(template), ("create", "update"))
         try:
             reply = await self._as_gateway(ask)
         except VaultFault as fault:
-            raise database.no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
+            raise opening.no_token_role(template, fault) if fault.cause_code == VaultCause.NO_ROLE else fault from None
         auth = reply.auth
         if auth is None:
-            raise _unfit(template, "the vault gave no token")
-        problem = _misfit(auth, template)
+            raise opening.unfit(template, "the vault gave no token")
+        problem = opening.misfit(auth, template)
         if problem is not None:
             await self._as_gateway(Ask("auth/token/revoke-accessor", {"accessor": auth.accessor}, _UPDATE))
-            raise _unfit(template, problem)
+            raise opening.unfit(template, problem)
         return MintingToken(auth.accessor, auth.client_token, auth.lease_duration, reply.request_id)
 
     async def renew_token(self, accessor: str) -> int:
@@ -242,6 +240,14 @@ class VaultClient:
             self._learn(token, instead_of=self._token)
             self._token, self._token_until = token, self._clock.monotonic() + lasts_s
 
+    async def asked(self, ask: Ask, secret: str) -> tuple[int, Reply]:
+        """Status and answer to a request with the token ``secret``.
+
+        Raises:
+            VaultFault: there is no answer, or the vault is sealed.
+        """
+        return await self._guarded(lambda: self._wire.ask(ask, secret))
+
     async def ping(self) -> None:
         """The vault is well and lets the gateway in; see ``core.leasing.Vault``."""
         await self._guarded(self._wire.health)
@@ -374,26 +380,3 @@ def _refused(ask: Ask, status: int) -> VaultFault:
         return VaultFault(VaultCause.BUSY, "the vault is asked too much at a time", fix=fix, undone=True)
     fix = f"the vault answered {status} to {ask.path}; its log says why (is the database behind it up?)"
     return VaultFault(VaultCause.FAILED, "the vault could not do it", fix=fix, undone=undone)
-
-
-def _creation(template: Template) -> dict[str, object]:
-    return {"display_name": f"ostiary-{template.name}", "policies": [template.token_policy]}
-
-
-def _misfit(auth: Auth, template: Template) -> str | None:
-    # A token that can do more, or lives on without the gateway, is not what the operator meant.
-    if auth.token_type != _SERVICE or not auth.orphan:
-        return "its tokens must be of type service, and orphans"
-    if _TOO_MUCH & set(auth.token_policies):
-        return "its tokens may not have the policies root or default"
-    if set(auth.token_policies) != {template.token_policy}:
-        return f"its tokens must have the policy {template.token_policy} and no other (`policy` of the lease names it)"
-    # What is not renewed must end by itself, and what is used must live on.
-    if not auth.renewable or not 0 < auth.lease_duration <= template.longest_s:
-        return f"its tokens must be renewable, with a period of at most {template.longest_s} s"
-    return None
-
-
-def _unfit(template: Template, problem: str) -> VaultFault:
-    fix = f"auth/token/roles/{template.token_role}: {problem}"
-    return VaultFault(VaultCause.UNFIT, f"the vault's token role for {template.name!r} is not fit for use", fix=fix)

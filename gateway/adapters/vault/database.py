@@ -38,9 +38,3 @@ def no_login(template: Template) -> VaultFault:
         f"correct `mount` and `role` of [leases.{template.name}]"
     )
     return VaultFault(VaultCause.NO_ROLE, f"the vault mints no login for {template.name!r}", fix=fix)
-
-
-def no_token_role(template: Template, fault: VaultFault) -> VaultFault:
-    """A minting token was refused as unknown: its role is not there, or allows another policy."""
-    fix = f"auth/token/roles/{template.token_role} must be there and allow the policy {template.token_policy}"
-    return VaultFault(VaultCause.NO_ROLE, fault.detail, fix=f"{fix}: see `ostiary vault plan`", undone=fault.undone)

@@ -57,6 +57,7 @@ class Ask:
         capabilities: what the token's policy must say of the path, for the operator.
         wrap: life of the wrapping that the answer is to come in; None = it comes as it is.
         correlation: shown in the vault's audit log where it audits the header field ``X-Correlation-Id``.
+        method: of HTTP, where it is another one than GET without a body and POST with one.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Ask:
     capabilities: tuple[str, ...]
     wrap: str | None = field(default=None, kw_only=True)
     correlation: str | None = field(default=None, kw_only=True)
+    method: str | None = field(default=None, kw_only=True)
 
     @property
     def policy_line(self) -> str:
@@ -143,7 +145,7 @@ class Wire:
         Raises:
             VaultFault: no answer (unreachable, slow), a sealed vault, or one that cannot be read.
         """
-        method = "get" if ask.body is None else "post"
+        method = ask.method or ("get" if ask.body is None else "post")
         headers = {} if token is None else {"X-Vault-Token": token}
         if ask.wrap is not None:
             headers["X-Vault-Wrap-TTL"] = ask.wrap
