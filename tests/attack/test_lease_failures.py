@@ -148,6 +148,12 @@ def ended(desk: Desk) -> Iterator[None]:
     yield
 
 
+def _both(desk: Desk) -> Iterator[None]:
+    assert desk.warden.end(READ)
+    assert desk.warden.end(WRITE)
+    yield
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table.
@@ -186,7 +192,7 @@ MINTING = (
 )
 MID_CALL = (
     Row("login over", ended, "connection_lost"),
-    Row("minting tokens expired", lambda desk: _both(desk), "connection_lost"),
+    Row("minting tokens expired", _both, "connection_lost"),
     Row("database killed", database_killed, "connection_lost", ends=True),
 )
 REVOKING = (
@@ -200,12 +206,6 @@ REVOKING = (
     Row("database turns the vault away", turned_away, "vault_failed"),
     Row("gateway's token expired", expired("ostiary-gateway"), None),
 )
-
-
-def _both(desk: Desk) -> Iterator[None]:
-    assert desk.warden.end(READ)
-    assert desk.warden.end(WRITE)
-    yield
 
 
 def named(rows: tuple[Row, ...]) -> pytest.MarkDecorator:

@@ -4,6 +4,8 @@ Six deaths on the real parts, the first of the campaign; ``make campaign NAME=le
 step. And the campaign is put to the test itself: a gateway that sweeps nothing is found out.
 """
 
+from itertools import pairwise
+
 import pytest
 
 from deploy.campaigns.leases.campaign import Campaign
@@ -26,7 +28,7 @@ def test_every_step_is_struck_before_any_is_struck_twice() -> None:
     deaths = plan(7, 60)
     assert deaths == plan(7, 60)
     assert {death.step for death in deaths[:25]} == set(Step)
-    before = {first.step for first, second in zip(deaths, deaths[1:], strict=False) if second.step in RECOVERING}
+    before = {first.step for first, second in pairwise(deaths) if second.step in RECOVERING}
     assert before <= {Step.CALLING, Step.MINTED, Step.KNOWN, Step.COMMITTED}
 
 

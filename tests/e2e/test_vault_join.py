@@ -1,4 +1,4 @@
-"""Two logs tell one story: each record of a lease is one request in OpenBao's own audit log, and the other way round."""
+"""Two logs tell one story: each record of a lease is one request in the vault's own audit log, and back."""
 
 import json
 from collections import Counter

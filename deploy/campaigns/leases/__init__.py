@@ -1,7 +1,7 @@
 """Is any role, lease, token or session left when a gateway is killed between two steps of a lease, again and again?
 
 A real gateway before a real OpenBao and PostgreSQL kills itself with SIGKILL at a named step of the way that
-``core/leasing.py`` describes: before or after it, or while the vault or the database is at it (``victim``). Four clients
+``core/leasing.py`` describes: when it is over, or while the vault or the database is at it (``victim``). Four clients
 call it meanwhile, so other leases are at other steps. Then it is started again on the same state, and once it has
 swept, what is left is told by the vault's listing of leases and accessors and by PostgreSQL's own catalogues.
 

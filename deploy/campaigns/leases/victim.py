@@ -96,22 +96,22 @@ def _after(doom: Doom, owner: type, name: str, *, waits: bool) -> None:
 
 
 def _within(doom: Doom, path: str, share: float) -> None:
-    ask = Wire.ask
+    original = Wire.ask
 
-    def asking(self: Wire, question: Ask, token: str | None) -> tuple[int, Reply]:
-        if question.path.startswith(path) and doom.is_due():
+    def asking(self: Wire, ask: Ask, token: str | None) -> tuple[int, Reply]:
+        if ask.path.startswith(path) and doom.is_due():
             timer = threading.Timer(share * _REQUEST_S, doom.strike)
             timer.start()
-            said = ask(self, question, token)
+            said = original(self, ask, token)
             timer.join()  # what was answered is told to nobody
             return said
-        return ask(self, question, token)
+        return original(self, ask, token)
 
     Wire.ask = asking  # type: ignore[method-assign]
 
 
 def _calling(doom: Doom, share: float) -> None:
-    executed = postgres._executed
+    executed = postgres._executed  # noqa: SLF001 - a victim is wrapped where it has no door
 
     async def executing(*args: Any) -> Any:
         if doom.is_due():
@@ -120,18 +120,18 @@ def _calling(doom: Doom, share: float) -> None:
             await asyncio.Event().wait()
         return await executed(*args)
 
-    postgres._executed = executing
+    postgres._executed = executing  # type: ignore[assignment]  # noqa: SLF001 - the same
 
 
 def _committed(doom: Doom) -> None:
-    committed = postgres._committed
+    committed = postgres._committed  # noqa: SLF001 - the same
 
     async def committing(transaction: Any) -> None:
         await committed(transaction)
         if doom.is_due():
             doom.strike()
 
-    postgres._committed = committing
+    postgres._committed = committing  # noqa: SLF001 - the same
 
 
 def arm(step: Step, doom: Doom, share: float) -> None:
