@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import logs
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredential, StaticCredentials
+from gateway.adapters.killing import KillSwitch
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
@@ -32,7 +33,19 @@ from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
-from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams, vaulting
+from gateway.parts import (
+    books,
+    boxes,
+    engines,
+    identities,
+    minting,
+    policies,
+    rotating,
+    shadowing,
+    stopping,
+    upstreams,
+    vaulting,
+)
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -162,9 +175,12 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
     stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
+    supplies = stopping.Supplies(leases, catalog.tools, meter, known, clock)
+    kills = await stopping.opened(settings, record.kills, supplies, stack)
     ports = Ports(
         clock=clock,
         identity=vouching.identity,
+        kills=kills,
         runs=record.runs,
         catalog=catalog,
         policy=await shadowing.opened(settings, active, meter, stack),
@@ -179,21 +195,24 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=_pipeline_settings(settings),
     )
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
-    beside = _Beside(vouching, leases, watched, connected.all, meter, rotations)
+    beside = _Beside(vouching, leases, kills, watched, connected.all, meter, rotations)
     desk = _desk(settings, record, ports, beside, url)
-    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, leases, connected.all))
+    trial = partial(stopping.trial, settings, known, clock)
+    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, (leases, trial), connected.all))
 
 
 async def _trials(
     settings: GatewaySettings,
     vault: Any,
-    leases: Leases | None,
+    what: tuple[Leases | None, Callable[[], Awaitable[list[Finding]]]],
     connectors: Mapping[str, Connector],
     tools: Iterable[Tool],
 ) -> list[Finding]:
+    leases, glass = what
     return [
         *await vaulting.findings(settings, vault),
         *await minting.trials(settings, leases, connectors, tools),
+        *await glass(),
     ]
 
 
@@ -203,6 +222,7 @@ class _Beside:
 
     vouching: identities.Vouching
     leases: Leases | None
+    kills: KillSwitch
     policy: Policies
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
@@ -223,6 +243,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         reviewers=record.reviewers,
         api_keys=record.api_keys,
         leases=beside.leases or minting.NoLeases(),
+        kills=beside.kills,
         custody=record.custodian,
         keys=record.keys,
         rotations=beside.rotations,

@@ -30,6 +30,7 @@ from gateway.edge.rest_calls import CallRest
 from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
 from gateway.edge.rest_keys import KeyRest
+from gateway.edge.rest_kills import KillRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
@@ -101,6 +102,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ReviewerRest(desk).operations(),
         *ApiKeyRest(desk).operations(),
         *LeaseRest(desk).operations(),
+        *KillRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),

@@ -13,6 +13,7 @@ from gateway.core.errors import (
     Denied,
     GatewayError,
     InvalidArguments,
+    Killed,
     MalformedRequest,
     NotFound,
     OutcomeUnknown,
@@ -39,6 +40,7 @@ INTERNAL = GatewayError("the gateway failed; its operator has the details")
 ACTIONABLE = (
     Pending,
     Denied,
+    Killed,
     InvalidArguments,
     Throttled,
     BudgetExhausted,

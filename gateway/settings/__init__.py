@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.settings.identity import IdentitySection
+from gateway.settings.kill import KillSection
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
 from gateway.settings.rotation import RotationSection
@@ -274,6 +275,7 @@ class GatewaySettings(BaseSettings):
     audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
     approvals: ApprovalsSection = ApprovalsSection()
+    kill: KillSection = KillSection()
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()
     rotation: RotationSection = RotationSection()

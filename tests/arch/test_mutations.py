@@ -59,13 +59,13 @@ MUTATIONS = (
     ),
     Mutation(
         "commit_dropped",
-        ((COMMIT, ""), ("_carried_out(intent)", "nullcontext()"), ("lease(intent)", "lease(quota)")),
+        ((COMMIT, ""), ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
     ),
     Mutation(
         "commit_after_the_call",
         (
             (COMMIT, ""),
-            ("_carried_out(intent)", "nullcontext()"),
+            ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"),
             (VERIFY, "                intent = await entry.commit(quota)\n" + VERIFY),
         ),
     ),
@@ -100,7 +100,8 @@ def mutated(mutation: Mutation, source: str) -> str:
     for old, new in mutation.edits:
         assert handle.count(old) == 1, f"{mutation.name}: the pipeline no longer reads {old!r}"
         handle = handle.replace(old, new)
-    return handle.replace(IMPORTS, f"{IMPORTS}, Quota, Raw\nfrom contextlib import nullcontext") + mark + rest
+    more = "from contextlib import nullcontext\nfrom gateway.core.kills import Watch as _Watch\nWATCH: _Watch"
+    return handle.replace(IMPORTS, f"{IMPORTS}, Quota, Raw\n{more}") + mark + rest
 
 
 @pytest.fixture(scope="module")
