@@ -93,9 +93,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         StateRefused, SettingsError: the log, or where it lies, cannot be used.
         Unavailable: it cannot be read, or its keys not without a vault that is not there.
     """
-    clock = means.clock
+    clock, site = means.clock, stores.site(settings)
     keys = await unlocking.log_keys(settings, means.known, clock)
-    site = stores.site(settings)
     ledger = await stack.enter_async_context(Ledger(site, keys, clock, settings.audit.reserve_mb * _MIB))
     reader = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.

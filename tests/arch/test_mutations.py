@@ -12,6 +12,7 @@ PIPELINE = ROOT / "gateway" / "core" / "pipeline.py"
 IMPORTS = "from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed"
 COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
 LEASE = "                async with ports.broker.lease(intent) as lease:  # credential for this call\n"
+LOOK = "                    await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
 INVOKE = "                    raw = await ports.catalog.invoke(lease)\n"
 VERIFY = "                verified = ports.verifier.verify(raw)  # output contract first ...\n"
 REDACT = "                output = ports.redactor.redact(verified)  # ... then secrets\n"
@@ -70,7 +71,9 @@ MUTATIONS = (
         ),
     ),
     Mutation("commit_not_awaited", (("await entry.commit(quota)", "entry.commit(quota)"),)),
-    Mutation("lease_dropped", ((LEASE, ""), (INVOKE, "                raw = await ports.catalog.invoke(intent)\n"))),
+    Mutation(
+        "lease_dropped", ((LEASE + LOOK, ""), (INVOKE, "                raw = await ports.catalog.invoke(intent)\n"))
+    ),
     Mutation("invoked_with_the_permit", (("ports.catalog.invoke(lease)", "ports.catalog.invoke(permit)"),)),
     Mutation("verify_dropped", ((VERIFY, ""), ("redact(verified)", "redact(raw)"))),
     Mutation("redact_dropped", ((REDACT, ""), ("entry.complete(output)", "entry.complete(verified)"))),
