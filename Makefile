@@ -59,7 +59,7 @@ campaign: setup  ## a long series of runs that leaves evidence in docs/evidence 
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
 	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 
-bench: setup .venvs/peers/.stamp  ## the gateway against the upstream and its peers; NAME=policy: decisions, NAME=audit: a large log, NAME=leases: minted logins
+bench: setup .venvs/peers/.stamp  ## the gateway against the upstream and its peers; NAME=policy: decisions, NAME=audit: a large log, NAME=leases: minted logins, NAME=kill: the kill switch
 	$(BIN)/python -m loadtests.$(or $(subst -,_,$(NAME)),one_door) $(ARGS)
 
 lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses

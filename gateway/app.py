@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import logs
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
+from gateway.adapters.killing import KillSwitch
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
@@ -33,7 +34,19 @@ from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
-from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams, vaulting
+from gateway.parts import (
+    books,
+    boxes,
+    engines,
+    identities,
+    minting,
+    policies,
+    rotating,
+    shadowing,
+    stopping,
+    upstreams,
+    vaulting,
+)
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -164,9 +177,12 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
     stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
+    supplies = stopping.Supplies(lending.leases, catalog.tools, meter, known, clock)
+    kills = await stopping.opened(settings, record.kills, supplies, stack)
     ports = Ports(
         clock=clock,
         identity=vouching.identity,
+        kills=kills,
         runs=record.runs,
         catalog=catalog,
         policy=await shadowing.opened(settings, active, meter, stack),
@@ -181,21 +197,24 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=_pipeline_settings(settings),
     )
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
-    beside = _Beside(vouching, lending, watched, connected.all, meter, rotations)
+    beside = _Beside(vouching, lending, kills, watched, connected.all, meter, rotations)
     desk = _desk(settings, record, ports, beside, url)
-    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, lending, connected.all))
+    trial = partial(stopping.trial, settings, known, clock)
+    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, (lending, trial), connected.all))
 
 
 async def _trials(
     settings: GatewaySettings,
     vault: Any,
-    lending: minting.Lending,
+    what: tuple[minting.Lending, Callable[[], Awaitable[list[Finding]]]],
     connectors: Mapping[str, Connector],
     tools: Iterable[Tool],
 ) -> list[Finding]:
+    lending, glass = what
     return [
         *await vaulting.findings(settings, vault),
         *await minting.trials(settings, lending, connectors, tools),
+        *await glass(),
     ]
 
 
@@ -205,6 +224,7 @@ class _Beside:
 
     vouching: identities.Vouching
     lending: minting.Lending
+    kills: KillSwitch
     policy: Policies
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
@@ -225,6 +245,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         reviewers=record.reviewers,
         api_keys=record.api_keys,
         leases=beside.lending.leases or minting.NoLeases(),
+        kills=beside.kills,
         custody=record.custodian,
         keys=record.keys,
         rotations=beside.rotations,

@@ -112,6 +112,7 @@ class Edge:
             reviewers=FakeReviewerDesk(),
             api_keys=FakeApiKeyDesk(),
             leases=self.leases,
+            kills=self.world.kills,
             custody=self.custody,
             keys=self.keys,
             rotations=FakeRotationDesk(),

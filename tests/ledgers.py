@@ -16,6 +16,7 @@ from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
+from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
@@ -79,6 +80,7 @@ class Books:
     approvals: ApprovalRegistry
     custodian: Custodian
     room: KeyRoom
+    places: Places | None = None
 
     @property
     def folder(self) -> Path:
@@ -134,6 +136,7 @@ async def open_books(
             approvals=approvals,
             custodian=Custodian(ledger, reader, keys, ticking, (runs, approvals)),
             room=KeyRoom(ledger, keys, ticking, KeyTerms()),
+            places=places,
         )
 
 

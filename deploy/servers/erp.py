@@ -5,13 +5,13 @@ tools.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.servers import vault_setup
-from deploy.servers.openbao import OpenBao, Request, openbao
+from deploy.servers.openbao import OpenBao, Request, Storage, openbao
 from deploy.servers.postgres import DATABASE, Postgres, postgres
 from deploy.servers.vault_setup import Entry, Keeper, Template
 
@@ -88,13 +88,14 @@ write_lease = "{WRITE}"
 
 
 @contextmanager
-def erp(
+def erp(  # noqa: PLR0913 - what a test chooses of the two servers
     period_s: int = 30,
     more: Sequence[Request] = (),
     *,
     templates: Sequence[Template] = TEMPLATES,
     tables: Sequence[str] = _TABLES,
     port: int | None = None,
+    storage: Callable[[Postgres], Storage] | None = None,
 ) -> Iterator[Erp]:
     """Both servers, set up; gone with everything on exit.
 
@@ -102,6 +103,7 @@ def erp(
         period_s: what a killed gateway leaves behind is gone after so long.
         more: further requests of OpenBao's first start.
         templates: what can be leased.
+        storage: where OpenBao keeps what it knows; None = in memory.
         tables: statements of the superuser once the templates' group roles are there.
         port: of loopback, where OpenBao listens besides.
 
@@ -113,5 +115,6 @@ def erp(
         keeper = Keeper("ostiary_keeper", str(database.folder), DATABASE, secrets.token_hex(24))
         database.run(*vault_setup.groups_sql(templates, keeper), *tables)
         entry = Entry("ostiary-gateway", secrets.token_hex(24), period_s)
-        with openbao([*vault_setup.requests(templates, keeper, entry), *more], port) as vault:
+        place = None if storage is None else storage(database)
+        with openbao([*vault_setup.requests(templates, keeper, entry), *more], port, place) as vault:
             yield Erp(database, vault, entry)

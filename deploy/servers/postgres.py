@@ -189,7 +189,7 @@ def _server(home: Path, folder: Path, owner: Owner) -> Server:
         "unix_socket_permissions": "0700" if owner.uid is None else "0777",
         "password_encryption": "scram-sha-256",
         "fsync": "off",
-        "max_connections": "60",
+        "max_connections": "200",
         "shared_buffers": "16MB",
         "log_min_messages": "warning",
     }

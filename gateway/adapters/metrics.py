@@ -42,7 +42,7 @@ class PrometheusMeter:
     Series: ``ostiary_calls_total{tool,outcome}``, ``ostiary_call_seconds{tool}``, ``ostiary_decision_seconds``,
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
     ``ostiary_leases{state}``, ``ostiary_lease_faults_total{step,cause}``, ``ostiary_key_age_seconds{kind,subject}``,
-    ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
+    ``ostiary_kills``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
     ``ostiary_policy_shadow_total{result}`` and ``ostiary_policy_shadow_watching``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
@@ -71,6 +71,7 @@ class PrometheusMeter:
             ["step", "cause"],
             registry=registry,
         )
+        self._kills = Gauge("ostiary_kills", "Kills in force.", registry=registry)
         self._unwitnessed = Gauge(
             "ostiary_log_unwitnessed_since_seconds",
             "Since when records wait for a quorum of witnesses, as a Unix time; 0 = none waits.",
@@ -116,6 +117,10 @@ class PrometheusMeter:
     def lease_fault(self, step: str, cause: str) -> None:
         """A credential could not be had, or not be ended with its call; ``cause`` is a ``VaultCause`` or the like."""
         self._lease_faults.labels(step, self._codes.name(cause)).inc()
+
+    def kills(self, in_force: int) -> None:
+        """How many kills are in force."""
+        self._kills.set(in_force)
 
     def unwitnessed(self, since_s: float) -> None:
         """Since when records of the log wait for witnesses, seconds since the epoch; 0 = none waits."""

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reviewer": ("reviewers", "reviewer", "Make, enrol and revoke reviewers' signing keys."),
     "lease": ("leases", "lease", "List and revoke the credentials that are minted for calls."),
     "vault": ("vault", "vault", "Set up the vault for a configuration, with least privilege."),
+    "kill": ("kills", "kill", "Stop an agent, user, tool, run or everything, and lift that."),
     "explain": ("explain", "explain", "Tell why a call ended as it did."),
     "audit": ("audit", "audit", "Search, verify and erase the signed log."),
     "policy": ("policy", "policy", "Check, test, replay and draft Rego policies."),

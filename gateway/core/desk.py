@@ -15,6 +15,7 @@ from gateway.core.connections import ConnectionDesk, NoConnections
 from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
+from gateway.core.kills import KillDesk
 from gateway.core.log_keys import KeyDesk
 from gateway.core.rotation import RotationDesk
 from gateway.core.snapshots import SnapshotDesk
@@ -367,6 +368,7 @@ class Desk:
     reviewers: ReviewerDesk
     api_keys: ApiKeyDesk
     leases: LeaseDesk
+    kills: KillDesk
     custody: CustodyDesk
     keys: KeyDesk
     rotations: RotationDesk

@@ -128,6 +128,13 @@ class NotConnected(GatewayError):
     ending = Ending.NOT_SENT
 
 
+class Killed(GatewayError):
+    """Operators have stopped this agent, user, tool or run; nothing was sent. Only they lift it."""
+
+    code, title, status = "killed", "Stopped by operators", 403
+    ending = Ending.NOT_SENT
+
+
 class Forbidden(GatewayError):
     """The credential is good but lacks the scope this surface asks for."""
 
@@ -199,6 +206,14 @@ class OutcomeUnknown(GatewayError):
 
 def recalled(code: str, detail: str, cause_code: str) -> GatewayError:
     """The error that was recorded with ``code``, made anew to be told again; an unknown code is ``OutcomeUnknown``."""
-    kinds: tuple[type[GatewayError], ...] = (ToolFailed, NotSent, NotConnected, Tainted, Unavailable, OutcomeUnknown)
+    kinds: tuple[type[GatewayError], ...] = (
+        ToolFailed,
+        NotSent,
+        NotConnected,
+        Killed,
+        Tainted,
+        Unavailable,
+        OutcomeUnknown,
+    )
     kind = next((kind for kind in kinds if kind.code == code), OutcomeUnknown)
     return kind(detail, cause_code=cause_code)

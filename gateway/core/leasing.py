@@ -98,6 +98,13 @@ class Template:
         return self.provider is Provider.KV or not self.must_revoke
 
     @property
+    def lease_prefix(self) -> str | None:
+        """What the ids of its leases begin with; None where the vault keeps no leases of it."""
+        if self.is_single:
+            return None
+        return f"{self.mount}/{'issue' if self.provider is Provider.PKI else 'creds'}/{self.role}"
+
+    @property
     def token_policy(self) -> str:
         """The policy its minting tokens have, and no other."""
         return self.policy or self.token_role

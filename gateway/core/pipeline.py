@@ -24,6 +24,7 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
+from gateway.core.kills import Kills, Watch
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import Tool
 from gateway.core.usage import Usage
@@ -45,8 +46,9 @@ async def handle(call: Call, ports: Ports) -> Answer:
             ports.limits.spend(permit) as quota,  # rate, concurrency
         ):
             intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
-            with _carried_out(intent):  # a committed effect finishes though its caller has gone
+            with _carried_out(intent, ports.kills) as watch:  # finishes though its caller has gone; a kill ends it
                 async with ports.broker.lease(intent) as lease:  # credential for this call
+                    await watch.look(lease)  # nothing is handed out once a kill has taken effect
                     raw = await ports.catalog.invoke(lease)
                 verified = ports.verifier.verify(raw)  # output contract first ...
                 output = ports.redactor.redact(verified)  # ... then secrets
@@ -64,13 +66,12 @@ async def _principal(call: Call, ports: Ports) -> Principal:
 
 
 @contextmanager
-def _carried_out(intent: Intent) -> Iterator[None]:
+def _carried_out(intent: Intent, kills: Kills) -> Iterator[Watch]:
     # Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
-    if not intent.shielded:
-        yield
-        return
-    with CancelScope(shield=True):
-        yield
+    with CancelScope(shield=intent.shielded) as scope, kills.watch(intent, scope.cancel) as watch:
+        yield watch
+    if scope.cancelled_caught:
+        raise watch.broken_off()
 
 
 async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
@@ -89,10 +90,12 @@ async def listing(call: Call, ports: Ports) -> tuple[Tool, ...]:
 
     Raises:
         Unauthenticated: no good credential.
+        Killed: the caller is stopped.
         Unavailable: policy cannot be asked.
     """
     principal = await ports.identity.authenticate(call)
     caller = await ports.runs.enter(call, principal)
+    await ports.kills.check(caller)
     targets = [Resolved(caller, tool, None) for tool in ports.catalog.tools() if caller.run.covers(tool.fqn)]
     at_us = ports.clock.now_us()
     inputs = [policy_input.listing(target, ports.settings, at_us) for target in targets]
@@ -115,14 +118,16 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
         GatewayError: the arguments' own fault, once the caller is known to see the tool.
         Denied: policy says no.
         Pending: policy asks for people, and the call now waits for them.
-        Unavailable: policy cannot be asked or its answer cannot be used.
+        Killed: operators have stopped the agent, the user, the tool, the run or everything.
+        Unavailable: policy cannot be asked or its answer cannot be used, or nobody can say what is stopped.
     """
+    stopped = await ports.kills.check(target.caller)  # before anything is decided
     grant = await ports.approvals.grant(target.call)
     async with ports.runs.section(target.caller) as section:
         verdict = await _decide(_Question(target, section.usage, grant), ports)
         target = verdict.target
         entry.decided(target, verdict.decision)
-        _judge(target, verdict)
+        _judge(target, verdict, stopped)
         _held_to(grant, target)
         reservation = section.reserve(target) if verdict.decision.passes else None
     if reservation is None:
@@ -225,11 +230,13 @@ async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) ->
     return Evaluation((*alone.results, None), faults, alone.revision, alone.engine)
 
 
-def _judge(target: Resolved, verdict: _Verdict) -> None:
+def _judge(target: Resolved, verdict: _Verdict, stopped: GatewayError | None) -> None:
     # What is known of the call alone is said only to those who may know of the tool.
     _usable(verdict.listed)
     if not (target.tool.listed and verdict.listed.passes):
         raise UnknownTool("no such tool")
+    if stopped is not None:
+        raise stopped
     if verdict.fault is not None:
         raise verdict.fault
     decision = verdict.decision

@@ -26,6 +26,7 @@ from gateway.core.call import (
 )
 from gateway.core.decision import Decision, Evaluation
 from gateway.core.errors import GatewayError
+from gateway.core.kills import Kills
 from gateway.core.tool import Tool
 from gateway.core.usage import Reservation, Usage
 
@@ -312,6 +313,7 @@ class Ports:
 
     clock: Clock
     identity: Identity
+    kills: Kills
     runs: Runs
     catalog: Catalog
     policy: PolicyEngine

@@ -73,6 +73,14 @@ class EventType(StrEnum):
     ERASURE = "erasure"
     # action set | released, target: run:ID or subject:PSEUDONYM; why, in words, is payload.
     LEGAL_HOLD = "legal_hold"
+    # kind, mark of what is stopped, name where it is an id; who and why, in words, is payload. Its id names the kill.
+    KILL_ENGAGED = "kill.engaged"
+    # kill, calls, running, ended, not_ended, unverifiable: what one gateway did about it.
+    KILL_CARRIED_OUT = "kill.carried_out"
+    # kill, voter, votes, needed: one person asks to lift it.
+    KILL_LIFT_ASKED = "kill.lift_asked"
+    # kill, votes, needed.
+    KILL_LIFTED = "kill.lifted"
     # view, roles, and which call, run, approvals or records (by index); no payload.
     PAYLOAD_VIEWED = "payload.viewed"
 
@@ -95,6 +103,8 @@ CLOSINGS = ENDINGS | {
     EventType.CREDENTIAL_REVOKE_PENDING,
     EventType.CREDENTIAL_REVOKED,
     EventType.CONNECTION_CLOSED,
+    EventType.KILL_ENGAGED,
+    EventType.KILL_CARRIED_OUT,
 }
 
 
@@ -173,6 +183,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         call_id: the call, shared by all its records.
         body: what the type says; ids, enumerations, integers only.
         payloads: to be sealed.
+        fences: keyed hashes of what would stop it: an intent that a kill in force covers is no record. Not written.
     """
 
     id: str
@@ -184,6 +195,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     call_id: str | None
     body: Mapping[str, Any]
     payloads: tuple[Payload, ...] = ()
+    fences: tuple[str, ...] = ()
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):

@@ -31,6 +31,7 @@ from gateway.edge.rest_connections import ConnectionRest
 from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
 from gateway.edge.rest_keys import KeyRest
+from gateway.edge.rest_kills import KillRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
 from gateway.edge.rest_policy import PolicyRest
@@ -103,6 +104,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *ApiKeyRest(desk).operations(),
         *LeaseRest(desk).operations(),
         *ConnectionRest(desk).operations(),
+        *KillRest(desk).operations(),
         *AuditRest(desk).operations(),
         *LogRest(desk).operations(),
         *ExportRest(desk).operations(),

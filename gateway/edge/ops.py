@@ -1,6 +1,7 @@
 """For operators: alive, ready, metrics. No secrets, no paths, no names of what a caller may not see."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from anyio import Lock, create_task_group, move_on_after
 
@@ -27,6 +28,7 @@ class Readiness:
         named |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
         self._standing = desk.policy.standing
         self._witnesses = desk.witnesses.standing
+        self._kills = desk.kills
         self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
@@ -36,15 +38,18 @@ class Readiness:
         An upstream or a foreign issuer that is down makes the gateway ``degraded``: its tools fail, its new tokens are
         refused, everybody else's go on. Which there are is said only where the ``whole`` may be known, and which policy
         is in force, ``stale`` where its sources hold another that is not. Policy that is stale is good all the same, so
-        it changes no status; nor do witnesses that have not cosigned the log.
+        it changes no status; nor do witnesses that have not cosigned the log, nor what operators have stopped.
         """
         own, upstreams = await self._own.states(), await self._upstreams.states()
         is_able = _are_well(own)
         status = "unavailable" if not is_able else "ready" if _are_well(upstreams) else "degraded"
-        page = {"status": status, "parts": {**own, **upstreams} if whole else own}
+        page: dict[str, Any] = {"status": status, "parts": {**own, **upstreams} if whole else own}
         if whole:
             now = self._standing()
             page["policy"] = {"revision": now.revision, "stale": bool(now.problems)}
+            stopped = sum(kill.lifted_us is None for kill in self._kills.all())
+            if stopped:
+                page["kills"] = stopped
             seen = self._witnesses()
             if seen.states:
                 page["witnesses"] = {"states": seen.states, "size": seen.size, "unwitnessed_since_us": seen.since_us}

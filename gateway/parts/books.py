@@ -15,6 +15,7 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
+from gateway.adapters.ledger.kills import KillRegistry
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
@@ -57,6 +58,7 @@ class Books:
     approvals: ApprovalRegistry
     leases: SignedLeaseJournal
     connections: ConnectionLog
+    kills: KillRegistry
     activations: Activations
     custodian: Custodian
     keys: KeyRoom
@@ -106,6 +108,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     await reviewers.load()
     shared, others = rotations.Books(ledger, reader, Scribe(clock, keys), places), partial(asked.ask, site.others)
     api_keys = await stack.enter_async_context(_api_keys(settings, shared))
+    kills = KillRegistry(ledger, reader, keys, clock, settings.kill.lift_quorum).among(places, reviewers)
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
     room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), others, means, stack)
@@ -128,6 +131,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         approvals=approvals,
         leases=SignedLeaseJournal(ledger, reader, keys, clock),
         connections=ConnectionLog(ledger, keys, clock),
+        kills=await stack.enter_async_context(kills),
         activations=Activations(ledger, reader, keys, clock),
         custodian=custodian,
         keys=room,

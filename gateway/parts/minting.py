@@ -23,7 +23,7 @@ from gateway.parts import accounts
 from gateway.parts.accounts import Persons
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.upstreams import SqlUpstream
-from gateway.settings.vault import LeaseSection, VaultSection
+from gateway.settings.vault import BreakGlassSection, LeaseSection, VaultSection
 
 _SEE_LOG = "see the gateway's log"
 _MOUNTS = {Provider.DATABASE: "database", Provider.KV: "secret", Provider.PKI: "pki"}
@@ -185,15 +185,18 @@ async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock,
     return await stack.enter_async_context(client(settings.vault, known, clock))
 
 
-def client(vault: VaultSection, known: KnownValues, clock: Clock) -> Any:
-    """The vault, to be entered and left."""
+def client(vault: VaultSection, known: KnownValues, clock: Clock, glass: BreakGlassSection | None = None) -> Any:
+    """The vault, to be entered and left; by the break-glass credential where it is given."""
     module = _vaults()
     given = vault.secret_id if vault.secret_id is not None else vault.token
-    assert given is not None  # the settings say so
     what = "vault.secret_id" if vault.secret_id is not None else "vault.token"
+    role_id = vault.role_id
+    if glass is not None:
+        given, what, role_id = glass.secret_id, "vault.break_glass.secret_id", glass.role_id
+    assert given is not None  # the settings say so
     source = SecretSource(env=given.env, file=given.file)
     access = module.Access(
-        secret=lambda: read_secret(what, source, os.environ), role_id=vault.role_id, mount=vault.approle_mount
+        secret=lambda: read_secret(what, source, os.environ), role_id=role_id, mount=vault.approle_mount
     )
     return module.VaultClient(address(vault), access, known, clock)
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.settings.connections import ConnectionSection
 from gateway.settings.identity import IdentitySection
+from gateway.settings.kill import KillSection
 from gateway.settings.lending import Lenders, check
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
@@ -193,6 +194,7 @@ class GatewaySettings(BaseSettings):
     audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
     approvals: ApprovalsSection = ApprovalsSection()
+    kill: KillSection = KillSection()
     discovery: DiscoverySection = DiscoverySection()
     sandbox: SandboxSection = SandboxSection()
     rotation: RotationSection = RotationSection()

@@ -43,6 +43,9 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
     document = _existing(state)
     document["state"] = state
     document.setdefault("listen", {})["port"] = port
+    kill = document.setdefault("kill", {})
+    if isinstance(kill, dict):
+        kill.setdefault("lift_quorum", 1)
     known = document.setdefault("upstreams", {})
     for name, target in upstreams.items():
         known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
@@ -112,6 +115,7 @@ _PATHS = (
     ("vault", "ca_certificate"),
     ("vault", "secret_id", "file"),
     ("vault", "token", "file"),
+    ("vault", "break_glass", "secret_id", "file"),
     ("identity", "issuers", "*", "ca_certificate"),
     ("policy", "opa", "ca_certificate"),
     ("policy", "opa", "token", "file"),

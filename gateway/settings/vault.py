@@ -23,6 +23,13 @@ _MEMBERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+class BreakGlassSection(Section):
+    """An AppRole of its own that ends all leases of a template; it logs in only when a kill needs it."""
+
+    role_id: str = Field(min_length=1, description="Its role id.")
+    secret_id: SecretReference = Field(description="Its secret id.")
+
+
 class VaultSection(Section):
     """OpenBao or HashiCorp Vault, where logins are minted. The gateway is let in by AppRole, or by a token."""
 
@@ -47,6 +54,9 @@ class VaultSection(Section):
     )
     namespace: str | None = Field(None, description="Namespace of all paths.")
     ca_certificate: Path | None = Field(None, description="PEM file the vault's certificate is checked against.")
+    break_glass: BreakGlassSection | None = Field(
+        None, description="The AppRole that ends all leases of a template when a kill covers it whole."
+    )
     timeout_s: float = Field(2.0, gt=0, le=30, description="Longest an answer may take.")
     connections: int = Field(12, ge=1, le=64, description="Requests at a time.")
 

@@ -12,6 +12,7 @@ PIPELINE = ROOT / "gateway" / "core" / "pipeline.py"
 IMPORTS = "from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed"
 COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
 LEASE = "                async with ports.broker.lease(intent) as lease:  # credential for this call\n"
+LOOK = "                    await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
 INVOKE = "                    raw = await ports.catalog.invoke(lease)\n"
 VERIFY = "                verified = ports.verifier.verify(raw)  # output contract first ...\n"
 REDACT = "                output = ports.redactor.redact(verified)  # ... then secrets\n"
@@ -59,18 +60,20 @@ MUTATIONS = (
     ),
     Mutation(
         "commit_dropped",
-        ((COMMIT, ""), ("_carried_out(intent)", "nullcontext()"), ("lease(intent)", "lease(quota)")),
+        ((COMMIT, ""), ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
     ),
     Mutation(
         "commit_after_the_call",
         (
             (COMMIT, ""),
-            ("_carried_out(intent)", "nullcontext()"),
+            ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"),
             (VERIFY, "                intent = await entry.commit(quota)\n" + VERIFY),
         ),
     ),
     Mutation("commit_not_awaited", (("await entry.commit(quota)", "entry.commit(quota)"),)),
-    Mutation("lease_dropped", ((LEASE, ""), (INVOKE, "                raw = await ports.catalog.invoke(intent)\n"))),
+    Mutation(
+        "lease_dropped", ((LEASE + LOOK, ""), (INVOKE, "                raw = await ports.catalog.invoke(intent)\n"))
+    ),
     Mutation("invoked_with_the_permit", (("ports.catalog.invoke(lease)", "ports.catalog.invoke(permit)"),)),
     Mutation("verify_dropped", ((VERIFY, ""), ("redact(verified)", "redact(raw)"))),
     Mutation("redact_dropped", ((REDACT, ""), ("entry.complete(output)", "entry.complete(verified)"))),
@@ -100,7 +103,8 @@ def mutated(mutation: Mutation, source: str) -> str:
     for old, new in mutation.edits:
         assert handle.count(old) == 1, f"{mutation.name}: the pipeline no longer reads {old!r}"
         handle = handle.replace(old, new)
-    return handle.replace(IMPORTS, f"{IMPORTS}, Quota, Raw\nfrom contextlib import nullcontext") + mark + rest
+    more = "from contextlib import nullcontext\nfrom gateway.core.kills import Watch as _Watch\nWATCH: _Watch"
+    return handle.replace(IMPORTS, f"{IMPORTS}, Quota, Raw\n{more}") + mark + rest
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from gateway.logs import JsonLines
 from tests.evidence import make_tool
 from tests.fakes import World
 from tests.fakes.callers import FakeIdentity
+from tests.fakes.kills import fake_switch
 from tests.fakes.leases import Mint
 from tests.ledgers import Books, content, open_books
 
@@ -109,6 +110,7 @@ async def house(folder: Path, echo: Echo) -> AsyncIterator[tuple[Ports, Books, M
         ports = Ports(
             clock=mint.clock,
             identity=FakeIdentity(world.journal),
+            kills=fake_switch(),
             runs=books.runs,
             catalog=catalog,
             policy=world.policy,

@@ -31,6 +31,7 @@ from gateway.core.verify import Verifier
 from tests.evidence import make_decision
 from tests.fakes import World
 from tests.fakes.callers import AGENT
+from tests.fakes.kills import fake_switch
 from tests.fakes.upstream import ORDER, RESULT, STOCK
 from tests.ledgers import open_books
 from tests.rego_demo import SETTINGS
@@ -105,6 +106,7 @@ async def real(folder: Path) -> AsyncIterator[Side]:
         ports = Ports(
             clock=clock,
             identity=LocalIdentity(clock, trust, [key.public_key()]),
+            kills=fake_switch(),
             runs=books.runs,
             catalog=catalog,
             policy=await stack.enter_async_context(policy),

@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.adapters.killing import KillSwitch
 from gateway.core import canonical
 from gateway.core.call import Call, Channel, Live
 from gateway.core.ports import PipelineSettings, Ports
@@ -14,6 +15,7 @@ from tests.fakes.approvals import FakeApprovals
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.callers import FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
+from tests.fakes.kills import FakeKillBook, fake_switch
 from tests.fakes.rules import FakeLimits, FakeMeter, FakePace, FakePolicy
 from tests.fakes.upstream import FakeBroker, FakeCatalog, FakeConnector, FakeRedactor, FakeVerifier
 
@@ -53,6 +55,7 @@ class World:
     journal: Journal = field(default_factory=Journal)
     clock: StepClock = field(default_factory=StepClock)
     meter: FakeMeter = field(default_factory=FakeMeter)
+    book: FakeKillBook = field(default_factory=FakeKillBook)
     settings: PipelineSettings = field(default_factory=PipelineSettings)
     identity: FakeIdentity = field(init=False)
     runs: FakeRuns = field(init=False)
@@ -66,6 +69,7 @@ class World:
     redactor: FakeRedactor = field(init=False)
     audit: MemoryAudit = field(init=False)
     pace: FakePace = field(init=False)
+    kills: KillSwitch = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the parts that share the journal."""
@@ -76,12 +80,14 @@ class World:
         self.catalog, self.broker = FakeCatalog(journal, self.connector), FakeBroker(journal)
         self.limits, self.verifier, self.redactor = FakeLimits(journal), FakeVerifier(journal), FakeRedactor(journal)
         self.audit, self.pace = MemoryAudit(journal), FakePace(journal)
+        self.kills = fake_switch(self.book)
 
     def ports(self) -> Ports:
         """The ports as the pipeline takes them; mypy holds each fake to its Protocol here."""
         return Ports(
             clock=self.clock,
             identity=self.identity,
+            kills=self.kills,
             runs=self.runs,
             catalog=self.catalog,
             policy=self.policy,

@@ -20,6 +20,7 @@ from gateway.core.tiles import Tile
 from tests.clock import StepClock
 from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
+from tests.fakes.kills import fake_switch
 from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
 
 
@@ -370,6 +371,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         reviewers=FakeReviewerDesk(),
         api_keys=FakeApiKeyDesk(),
         leases=FakeLeaseDesk(),
+        kills=fake_switch(),
         custody=FakeCustody(),
         keys=FakeKeyDesk(),
         rotations=FakeRotationDesk(),

@@ -6,7 +6,7 @@ whatever way, leaves nothing behind, as the task goes on and ends what it began.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from anyio import CancelScope
 
+from gateway.adapters.credentials.cutting import Cutting
 from gateway.adapters.credentials.ending import end, exists
 from gateway.adapters.credentials.fitness import check_life, unfit_secret
 from gateway.adapters.credentials.injecting import injected
@@ -27,6 +28,7 @@ from gateway.core.call import Login
 from gateway.core.connections import AccessTokens
 from gateway.core.desk import LiveLease, Whose
 from gateway.core.errors import Unavailable
+from gateway.core.kills import Cut
 from gateway.core.known import KnownValues
 from gateway.core.leasing import (
     Holder,
@@ -119,9 +121,11 @@ class Leases:
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
+        self._endings: dict[str, asyncio.Task[bool]] = {}
         self._minting = 0
         self._pool: Pool[Held] = Pool(self._end_later)
         self._cuts = 0
+        self._cutting = Cutting(parts.vault, self._in_use, self._end_later)
 
     def __contains__(self, name: object) -> bool:
         return name in self._templates
@@ -160,7 +164,7 @@ class Leases:
         """
         template, cuts = self._templates[name], self._cuts
         key = key_of(template, holder) if reads else None
-        minting = self._start(self._found(key, template, holder, lasting_s))
+        minting = self._cutting.minting(holder, self._start(self._found(key, template, holder, lasting_s)))
         try:
             held = await asyncio.shield(minting)
         except asyncio.CancelledError:
@@ -177,7 +181,7 @@ class Leases:
         finally:
             if not is_kept:
                 with CancelScope(shield=True):
-                    await asyncio.shield(self._start(self._given_back(held)))
+                    await asyncio.shield(self._end_later(held))
 
     def injected(self, name: str, login: Login) -> tuple[dict[str, str], Login | None]:
         """What the call gets of a login of the template ``name``: header fields, and the user that was minted."""
@@ -194,20 +198,38 @@ class Leases:
         idle = {held.minted.lease_id for held in kept}
         meant = [held for held in self._in_use.values() if whose.covers(held.shown)]
         ended = await asyncio.gather(
-            *(
-                self._start(self._given_back(held) if held.minted.lease_id in idle else self._cut(held))
-                for held in meant
-            )
+            *(self._end_later(held) if held.minted.lease_id in idle else self._start(self._cut(held)) for held in meant)
         )
         return sum(ended), len(ended) - sum(ended)
+
+    def obey(self, stop: Callable[[Holder], None]) -> None:
+        """Ask ``stop`` before each minting: it raises for whom nothing may be minted."""
+        self._cutting.stop = stop
+
+    async def kill(self, meant: Callable[[Holder], bool], *, whole_runs: bool) -> Cut:
+        """End all that is minted, or just being minted, for those who are meant; see ``adapters/killing.py``."""
+        self._cuts += 1
+        self._pool.drain(lambda held: meant(held.holder))
+        # The tokens first, without waiting: a vault that hangs over one keeps no login.
+        tokens = self._start(self._tokens.cut(meant)) if whole_runs else None
+        cut = await self._cutting.cut(meant)
+        if tokens is not None:
+            await asyncio.wait({tokens}, timeout=_CUT_AGAIN_S)
+        return cut
 
     def run_ended(self, run_id: str) -> None:
         """Nothing of this run is kept any more; what a call still uses ends with the call."""
         for held in self._pool.close(run_id):
             self._end_later(held)
 
-    def _end_later(self, held: Held) -> None:
-        self._start(self._given_back(held))
+    def _end_later(self, held: Held) -> "asyncio.Task[bool]":
+        # Once: a call that ends and whoever ends it from outside may both ask.
+        name = held.minted.lease_id
+        found = self._endings.get(name)
+        if found is None:
+            found = self._endings[name] = self._start(self._given_back(held))
+            found.add_done_callback(lambda _: self._endings.pop(name, None))
+        return found
 
     async def _found(self, key: Key | None, template: Template, holder: Holder, lasting_s: float) -> Held:
         until = self._parts.clock.monotonic() + lasting_s + _MARGIN_S
@@ -218,7 +240,7 @@ class Leases:
         try:
             self._parts.journal.reused(holder, template, held.token.token, held.minted)
         except BaseException:
-            await self._given_back(held)
+            await self._end_later(held)
             raise
         return held
 
@@ -268,16 +290,18 @@ class Leases:
             self._parts.journal.leased(holder, template, held.token.token, held.minted)
             self._check(held, lasting_s)
         except BaseException:
-            await self._given_back(held)
+            await self._end_later(held)
             raise
         return held
 
     async def _mint(self, template: Template, holder: Holder) -> Held:
+        self._cutting.stop(holder)
         token, since = await self._tokens.hold(template, holder), self._parts.clock.monotonic()
         self._minting += 1
         try:
             if self._parts.known.room < self._minting:
                 raise crowded()
+            self._cutting.stop(holder)  # whoever was stopped meanwhile gets nothing
             minted = await self._sources.mint_for(holder, template, token.token)
         except BaseException as error:
             # A login may exist whose id nobody knows. It ends with its token, which is used no more.
@@ -306,6 +330,8 @@ class Leases:
     async def _given_back(self, held: Held) -> bool:
         # Whether the vault says that it is gone.
         parts, minted = self._parts, held.minted
+        if minted.lease_id not in self._in_use:
+            return True  # it was ended from outside before its call was over
         try:
             await end(self._sources, minted, wait=True)
             if minted.accessor is None and await exists(self._sources, minted):
@@ -336,7 +362,7 @@ class Leases:
     def _give_up(self, minting: "asyncio.Task[Held]") -> None:
         # The caller left while it was being minted: nobody gets to see it.
         if not minting.cancelled() and minting.exception() is None:
-            self._start(self._given_back(minting.result()))
+            self._end_later(minting.result())
 
     def _count(self) -> None:
         self._parts.meter.leases(len(self._in_use), self._reconciler.waiting)

@@ -71,7 +71,7 @@ class Pool(Generic[P]):
         idle_s: how long one waits.
     """
 
-    expire: Callable[[P], None]
+    expire: Callable[[P], object]
     idle_s: float = 30.0
     _idle: dict[Key, list[tuple[P, asyncio.TimerHandle]]] = field(default_factory=dict)
     # Runs that have ended lately: what comes back from a call that outlived its run is not kept.

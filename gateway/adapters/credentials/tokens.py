@@ -6,6 +6,7 @@ for what was minted to end; it only ends sooner.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ class HeldToken:
     """A minting token and who uses it.
 
     Attributes:
+        opener: whose call it was opened for; its run is one principal's.
         users: logins of it in use.
         is_retired: gets no new users.
         is_closing: is ended, or about to be.
@@ -36,6 +38,7 @@ class HeldToken:
 
     template: Template
     holder: Holder
+    opener: Holder
     token: MintingToken
     opened_at: float
     renewed_at: float
@@ -161,6 +164,13 @@ class Tokens:
         self.known.retire(held.token.secret)
         self.journal.closed(held.holder, held.template.name, held.token.accessor, cause)
 
+    async def cut(self, meant: Callable[[Holder], bool]) -> None:
+        """End, now, the tokens of the runs that are meant, and the vault their logins with them."""
+        found = [held for held in self._open if meant(held.opener)]
+        for held in found:
+            self._drop(held)
+        await asyncio.gather(*(self.close(held, "killed") for held in found))
+
     async def close_all(self) -> None:
         """End all tokens: the gateway stops. What cannot be ended is left to the period and the next start."""
         await asyncio.gather(*(self.close(held, "stopped") for held in list(self._open)))
@@ -171,7 +181,7 @@ class Tokens:
         token = await self.vault.open_token(template)
         now = self.clock.monotonic()
         run = Holder(holder.run_id)
-        held = HeldToken(template, run, token, now, now, now)
+        held = HeldToken(template, run, holder, token, now, now, now)
         try:
             self.known.lend(token.secret)
             await self.journal.opened(run, template, token)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.ledger import claims, custody, key_records
+from gateway.adapters.ledger import claims, custody, key_records, kill_records
 from gateway.adapters.ledger.claims import Claims, Stand
 from gateway.adapters.ledger.custody import Custody, Kept
 from gateway.adapters.ledger.database import Database
@@ -110,6 +110,7 @@ class Batch:
         ring: the log's signing keys.
         history: which of them sign; changes with the batch.
         replica: which gateway process this is.
+        kills: what is stopped; changes with the batch.
         places: calls that hold a place in a budget; None where the database does not keep places.
     """
 
@@ -124,20 +125,22 @@ class Batch:
     history: KeyHistory
     replica: str = ""
     places: frozenset[str] | None = None
+    kills: kill_records.Stands = field(default_factory=dict)
     _rows: _Rows = field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
         """Take one caller's drafts, all or none.
 
         Raises:
-            NotFound: an intent in a run that has ended, or its second end.
+            NotFound: an intent in a run that has ended, or its second end; or a kill that is not in force.
+            Killed: an intent of what is stopped.
             Conflict: what is to be erased is in use or held; or a key is to be added or retired out of turn.
             RecordError: a draft that breaks the rules of the log.
             SealBroken: the run's data key cannot be opened.
         """
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
-        history = self.history
+        history, kills = self.history, self.kills
         for draft in drafts:
             head = self._admit(draft, rows)
             moves.take(draft, self._next_index(rows))
@@ -145,8 +148,12 @@ class Batch:
                 Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, self._next_index(rows))
             if draft.type is EventType.KEY:
                 history = key_records.follow(history, draft, self._next_index(rows), self.ring)
+            if draft.type in kill_records.KINDS:
+                kills = kill_records.follow(kills, draft)
+            if draft.type is EventType.TOOL_REQUESTED:
+                kill_records.admit(kills, draft)
             self._place(draft, head, rows)
-        self.history = history
+        self.history, self.kills = history, kills
         self._rows.take(rows)
         self.heads.put(rows.heads)
         self.open_calls.update(rows.opened)

@@ -12,11 +12,13 @@ from msgspec import structs
 from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.kill_records import Marks
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
+from gateway.core.kills import holder_of_caller, targets_of
 from gateway.core.ports import Meter
 from gateway.core.records import Draft, EventType, Payload, identifier
 from gateway.core.tool import EffectClass
@@ -30,7 +32,7 @@ class SignedLog:
 
     def __init__(self, ledger: Ledger, runs: RunRegistry, scribe: Scribe, meter: Meter, clean: Clean) -> None:
         """``clean`` takes secrets out of an upstream's words before they are sealed."""
-        self._desk = _Desk(ledger, runs, meter, scribe, Allowance(scribe.clock), clean)
+        self._desk = _Desk(ledger, runs, meter, scribe, Allowance(scribe.clock), clean, Marks(scribe.keys))
 
     def open(self, call: Call, principal: Principal) -> "CallEntry":
         """The entry of one authenticated call; see ``core.ports.AuditLog``."""
@@ -55,6 +57,7 @@ class _Desk:
     scribe: Scribe
     allowance: Allowance
     clean: Clean
+    marks: Marks
 
 
 class CallEntry:
@@ -116,6 +119,7 @@ class CallEntry:
         Raises:
             Unavailable: the log cannot be written.
             NotFound: the run has ended meanwhile.
+            Killed: operators have stopped it meanwhile.
         """
         permit = quota.permit
         self._target, self._decision = permit.target, permit.decision
@@ -123,6 +127,8 @@ class CallEntry:
         draft = self._draft(
             EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
         )
+        targets = targets_of(holder_of_caller(permit.target.caller, permit.target.tool.fqn))
+        draft = structs.replace(draft, fences=self._desk.marks.of(targets))
         durable = self._desk.ledger.submit([decision, draft])
         try:
             with CancelScope(shield=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.adapters.ledger import custody, files, tail
+from gateway.adapters.ledger import custody, files, kill_records, tail
 from gateway.adapters.ledger.batch import Batch, Heads
 from gateway.adapters.ledger.database import FAULTS, Database, TooCostly
 from gateway.adapters.ledger.drafting import Scribe, Subject
@@ -193,11 +193,12 @@ class Store:
             _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
         note = batch.store()
-        self._changes += batch.destroys or batch.history is not end.history
+        self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
             self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
         db.commit()
         end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
+        end.kills = batch.kills
         self._ring.history = end.history
         if batch.destroys:
             self._data_keys.forget()
@@ -220,6 +221,7 @@ class Store:
             if moved.changes != self._changes:
                 self._data_keys.forget()
                 end.history = tail.keys_of(db, end.history.first)
+                end.kills = kill_records.load(db)
                 self._ring.settle(end.history)
             self._changes = moved.changes
             tail.follow(end, moved)
@@ -245,6 +247,7 @@ class Store:
             history=end.history,
             replica=site.replica,
             places=places,
+            kills=end.kills,
         )
 
     def _connected(self) -> tuple[Database, tail.Tail]:

@@ -1,9 +1,10 @@
 """Where the log ends: read from the database when the gateway starts or recovers, and checked before it is built on."""
 
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.adapters.ledger import kill_records
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
@@ -37,6 +38,7 @@ class Tail:
         open_calls: calls of this replica whose intent has not ended.
         span: the times of the records.
         history: the keys that signed, and those that sign.
+        kills: what is stopped.
     """
 
     frontier: Frontier
@@ -44,6 +46,7 @@ class Tail:
     open_calls: set[str]
     span: Span
     history: KeyHistory
+    kills: kill_records.Stands = field(default_factory=dict)
 
 
 def load(db: Database, first: VerifierKey, replica: str = "") -> Tail:
@@ -73,7 +76,7 @@ def load(db: Database, first: VerifierKey, replica: str = "") -> Tail:
     if before.peaks != frontier.peaks:
         raise StateRefused(f"the newest records are not the signed ones: the log was altered; {_RESTORE}")
     calls = {call_id for (call_id,) in db.execute("select call_id from intents where replica = ?", (replica,))}
-    return Tail(frontier, row[1], calls, Span(*row[3:]), history)
+    return Tail(frontier, row[1], calls, Span(*row[3:]), history, kill_records.load(db))
 
 
 def keys_of(db: Database, first: VerifierKey) -> KeyHistory:

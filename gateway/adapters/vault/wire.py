@@ -70,11 +70,8 @@ class Ask:
     @property
     def policy_line(self) -> str:
         """The policy that allows it."""
-        return (
-            f'path "{self.path}" {{ capabilities = [{", ".join(f"{word!r}" for word in self.capabilities)}] }}'.replace(
-                "'", '"'
-            )
-        )
+        path, words = self.path.partition("?")[0], ", ".join(f'"{word}"' for word in self.capabilities)
+        return f'path "{path}" {{ capabilities = [{words}] }}'
 
 
 class Auth(msgspec.Struct, frozen=True):
