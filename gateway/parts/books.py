@@ -15,6 +15,7 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean, SignedLog
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
+from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.kills import KillRegistry
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
@@ -25,6 +26,7 @@ from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Others, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
+from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.snapshots import Snapshots
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.viewing import ViewLog
@@ -98,9 +100,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     clock, site = means.clock, stores.site(settings)
     keys = await unlocking.log_keys(settings, means.known, clock)
     ledger = await stack.enter_async_context(Ledger(site, keys, clock, settings.audit.reserve_mb * _MIB))
-    reader = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
-    # Another one for people who search, export and erase: no call waits until they have found what they look for.
-    asked = await stack.enter_async_context(LogReader(site, keys))
+    reader, asked = await _readers(site, keys, stack)
     patrol = await together(stack, site, ledger, reader)
     places = None if patrol is None else patrol.places
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock, places))
@@ -139,6 +139,12 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         views=ViewLog(ledger, keys, clock),
         snapshots=Snapshots(ledger, reader, keys, clock),
     )
+
+
+async def _readers(site: Site, keys: LogKeys, stack: AsyncExitStack) -> tuple[LogReader, LogReader]:
+    calls = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
+    # Another one for people who search, export and erase: no call waits until they have found what they look for.
+    return calls, await stack.enter_async_context(LogReader(site, keys))
 
 
 def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegistry:
