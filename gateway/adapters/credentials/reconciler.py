@@ -104,8 +104,7 @@ class Reconciler:
             await end(self.vault, pending.minted, wait=False)
             pending.is_asked = True
         elif await exists(self.vault, pending.minted):
-            # A vault tries ever more seldom by itself, and after six failures never again. It is asked to do it now;
-            # to leave it to the vault once more would only use those attempts up.
+            # Seen of OpenBao: what it failed to end it leaves alone for long, though its database is back. Ask anew.
             await end(self.vault, pending.minted, wait=True)
         if not await exists(self.vault, pending.minted):
             self._done(pending, "reconciled")
