@@ -63,7 +63,7 @@ method = "POST"
 path = "/tools/things"
 body = "rest"
 """
-ROUNDS = 6
+ROUNDS = 4
 
 
 @pytest.fixture(scope="module")

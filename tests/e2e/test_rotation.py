@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,15 +182,14 @@ def test_no_call_is_lost_while_every_key_is_replaced(folder: Path, servers: Erp)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gateway_killed_in_the_middle_of_a_rotation_starts_and_goes_on(folder: Path, servers: Erp, kind: str) -> None:
     """Wherever it was: the next one starts, is let in, takes the old token, and replaces the key."""
-    for delay_s in (0.001, 0.01, 0.03):
+    # The secret id takes several steps in files and at the vault; the others are one record or one request.
+    for delay_s in (0.001, 0.01, 0.03) if kind == "secret_id" else (0.01,):
         with serving(folder) as gateway:
             token = gateway.token(agent=_AGENT)
             killer = threading.Timer(delay_s, gateway.process.kill)
             killer.start()
-            try:
+            with suppress(httpx.HTTPError):  # it may be killed before it can answer
                 gateway.http.post(f"/v1/rotations/{kind}", json={})
-            except httpx.HTTPError:
-                assert True  # it was killed before it could answer
             killer.join()
             gateway.process.wait()
         with serving(folder) as gateway:
