@@ -125,7 +125,7 @@ class Leases:
         self._minting = 0
         self._pool: Pool[Held] = Pool(self._end_later)
         self._cuts = 0
-        self._cutting = Cutting(parts.vault, self._in_use, self._end_later)
+        self._cutting = Cutting(self._sources, self._in_use, self._end_later)
 
     def __contains__(self, name: object) -> bool:
         return name in self._templates
