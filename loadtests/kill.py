@@ -199,7 +199,7 @@ def measured(storage: str, rounds: int) -> list[Round]:
     glass = secrets.token_hex(24)
     with (
         tempfile.TemporaryDirectory(prefix="ostiary-kill-") as name,
-        erp(30, vault_glass.requests(_PREFIXES, glass), storage=STORAGES[storage]) as servers,
+        erp(30, vault_glass.requests(glass), storage=STORAGES[storage]) as servers,
         ThreadPoolExecutor(LEASES + 2) as threads,
     ):
         page = furnish(Path(name), servers)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deploy.servers import vault_glass
-from deploy.servers.erp import READ, WRITE, Erp, erp
+from deploy.servers.erp import Erp, erp
 from tests.e2e.test_leases import furnish
 from tests.gateways import Gateway, ostiary, serving, types, until
 from tests.servers import sealer
@@ -24,7 +24,6 @@ allow = ["erp.*"]
 [policy.data.gateway.scope.users.erwin]
 allow = ["erp.*"]
 """
-_PREFIXES = [f"database/creds/{name}" for name in (READ, WRITE)]
 _OPEN = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(%' AND usename LIKE 'v-%'"
 
 
@@ -67,7 +66,7 @@ def opened(folder: Path, both: Erp) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Erp]:
     """Servers with a break-glass AppRole; what a killed gateway leaves lasts a minute."""
-    with erp(60, [*vault_glass.requests(_PREFIXES, _GLASS), *sealer("the-sealers-own-secret")]) as both:
+    with erp(60, [*vault_glass.requests(_GLASS), *sealer("the-sealers-own-secret")]) as both:
         yield both
 
 
@@ -218,7 +217,7 @@ def test_check_tries_the_break_glass_credential(place: Site) -> None:
 def test_a_sealed_vault_keeps_nothing_of_ours_open(tmp_path: Path) -> None:
     """Calls are broken off and their sessions closed by us; the credentials are said to be unverifiable."""
     with (
-        erp(60, [*vault_glass.requests(_PREFIXES, _GLASS), *sealer("the-sealers-own-secret")]) as both,
+        erp(60, [*vault_glass.requests(_GLASS), *sealer("the-sealers-own-secret")]) as both,
         opened(tmp_path, both) as site,
     ):
         token = site.gateway.token(agent=_AGENT)

@@ -2,13 +2,11 @@
 
 from typing import Any
 
+from gateway.adapters.vault.refusing import BAD_REQUEST, NOT_FOUND, not_let_in
 from gateway.adapters.vault.wire import Ask, Reply
 from gateway.core.call import Login
 from gateway.core.leasing import MintedLogin, MintingToken, Template, VaultCause, VaultFault
 
-_BAD_REQUEST = 400
-_FORBIDDEN = 403
-_NOT_FOUND = 404
 # Two clocks never agree: a certificate that seems to last so much longer than asked for lasts as long as asked for.
 _SKEW_S = 30
 
@@ -26,24 +24,15 @@ def question(template: Template) -> Ask:
 
 def refusal(template: Template, status: int, reply: Reply) -> VaultFault | None:
     """What is wrong where the vault said no; None = nothing that can be told from the status."""
-    section = f"[leases.{template.name}]"
     detail = f"the vault issues no certificate for {template.name!r}"
-    if status == _FORBIDDEN:
-        fix = (
-            f"allow it in the policy {template.token_policy}: {question(template).policy_line}; "
-            f"or correct mount and role of {section}"
-        )
-        return VaultFault(VaultCause.DENIED, "the vault refuses the gateway", fix=fix, undone=True)
-    if status == _NOT_FOUND and reply.no_route:
-        fix = f"nothing is mounted at {template.mount}/: correct `mount` of {section}"
-        return VaultFault(VaultCause.NO_ROLE, detail, fix=fix, undone=True)
-    if status in {_BAD_REQUEST, _NOT_FOUND}:
+    shut = not_let_in(template, question(template), status, reply, detail)
+    if shut is None and status in {BAD_REQUEST, NOT_FOUND}:
         fix = (
             f"{template.mount}/roles/{template.role} must be a role that allows the name {template.common_name}: "
-            f"correct `mount`, `role` and `common_name` of {section}, or the role"
+            f"correct `mount`, `role` and `common_name` of [leases.{template.name}], or the role"
         )
         return VaultFault(VaultCause.NO_ROLE, detail, fix=fix, undone=True)
-    return None
+    return shut
 
 
 def certificate(template: Template, token: MintingToken, reply: Reply, now_s: int) -> MintedLogin | None:
