@@ -1,0 +1,258 @@
+"""What a vault is to hold, as plain rules: its policies, the plan, how it differs, and what is only looked at."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core import vault_looks
+from gateway.core import vault_policy as policy
+from gateway.core.leasing import Provider, Template
+from gateway.core.vault_plan import Effect, Kind, Needs, Piece, admin_policy, compared, looked_at, pieces
+from gateway.core.vault_policy import Duties, Rule, Transit
+
+DATABASE = Template("erp", "database", "erp-read", "erp-read", 120)
+PKI = Template("web", "pki", "web", "web", 60, provider=Provider.PKI, common_name="gw.example")
+KV = Template("key", "secret", "erp/api", "key", 60, provider=Provider.KV, member="key", header="Authorization")
+ACCOUNT = Template("hub", "accounts", "hub", "hub", 300, provider=Provider.OAUTH_USER, header="Authorization")
+ALL = (DATABASE, PKI, KV, ACCOUNT)
+DUTIES = Duties(Transit("transit", "ostiary"), rewraps=True, secret_id="approle/role/ostiary", roots=("database/erp",))
+NEEDS = Needs(ALL, DUTIES, role_id="ostiary-gateway", logins_per_s=5)
+RULES = st.builds(
+    Rule,
+    st.from_regex(r"[a-z]{1,8}/[a-z+*]{1,8}", fullmatch=True),
+    st.lists(st.sampled_from(["create", "list", "read", "sudo", "update"]), min_size=1, unique=True).map(tuple),
+    st.none()
+    | st.lists(
+        st.tuples(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), st.lists(st.text("ab/*{} ", max_size=4)).map(tuple)),
+        max_size=3,
+        unique_by=lambda pair: pair[0],
+    ).map(tuple),
+    st.none() | st.just(("1s", "120s")),
+)
+
+
+@given(st.lists(RULES, max_size=5))
+def test_policies_are_read_as_they_are_written(rules: list[Rule]) -> None:
+    """Each rule comes back as it was, and a policy is not wider than itself."""
+    text = policy.text(rules)
+    assert policy.parsed(text) == tuple(rules)
+    assert policy.wider(text, text) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path "a" { capabilities = ["read"] }\n',
+        '# a word\npath "a" {\n  capabilities = ["read"]\n}\n',
+        'path "a" {\n  capabilities = ["read"]\n}\nand more',
+        'path "a" {\n  capabilities = [read]\n}\n',
+        'path "a" {\n  capabilities = ["read"]\n  denied_parameters = { "x" = [] }\n}\n',
+        'path "a" {\n  min_wrapping_ttl = "1s"\n}\n',
+    ],
+)
+def test_a_policy_in_another_form_tells_nothing(text: str) -> None:
+    """What cannot be read for certain is not compared."""
+    assert policy.parsed(text) is None
+    assert policy.wider(text, text) is None
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        (Rule("a", ("read", "update")), Rule("a", ("read",))),
+        (Rule("a", ("update",)), Rule("a", ("update",), (("x", ("1",)),))),
+        (Rule("a", ("update",), (("x", ()), ("y", ()))), Rule("a", ("update",), (("x", ("1",)),))),
+        (Rule("a", ("update",), (("x", ("1", "2")),)), Rule("a", ("update",), (("x", ("1",)),))),
+        (Rule("a", ("update",)), Rule("a", ("update",), None, ("1s", "120s"))),
+        (Rule("a", ("update",), (("x", ()),)), Rule("a", ("update",), ())),
+    ],
+)
+def test_what_allows_more(wide: Rule, narrow: Rule) -> None:
+    """The wider rule covers the narrower one, and not the other way round."""
+    assert wide.covers(narrow)
+    assert not narrow.covers(wide)
+    assert policy.wider(policy.text([narrow]), policy.text([wide])) == (wide,)
+    assert policy.wider(policy.text([wide]), policy.text([narrow])) == ()
+    assert not Rule("b", wide.capabilities).covers(narrow)
+
+
+def test_a_rule_without_members_denies_them_all() -> None:
+    """An empty list of those allowed would allow everything."""
+    assert 'denied_parameters = { "*" = [] }' in Rule("a", ("update",), ()).text
+    assert "allowed_parameters" not in Rule("a", ("update",), ()).text
+
+
+def test_what_each_token_may_do() -> None:
+    """A minting token its one thing, the gateway none of those, the break-glass token all of a template at once."""
+    paths = {template.name: [rule.path for rule in policy.minting(template)] for template in ALL}
+    assert paths == {
+        "erp": ["database/creds/erp-read"],
+        "web": ["pki/issue/web"],
+        "key": ["secret/data/erp/api"],
+        "hub": ["accounts/data/ostiary/connections/hub/+", "accounts/metadata/ostiary/connections/hub/+"],
+    }
+    gateway = {rule.path: rule for rule in policy.gateway(ALL, DUTIES)}
+    assert not gateway.keys() & set(policy.forbidden(ALL, "ostiary"))
+    ids = ("lease_id", ("database/creds/erp-read/*", "pki/issue/web/*"))
+    assert gateway["sys/leases/revoke"].parameters == (ids, ("sync", ()))
+    assert {"transit/keys/ostiary/rotate", "database/rotate-root/erp"} <= gateway.keys()
+    assert gateway["auth/approle/role/ostiary/secret-id"].wrapping == ("1s", "120s")
+    assert policy.introducer("approle/role/ostiary") == (gateway["auth/approle/role/ostiary/secret-id"],)
+    glass = [rule.path for rule in policy.break_glass(ALL)]
+    assert glass[:2] == ["sys/leases/revoke-prefix/database/creds/erp-read", "sys/leases/revoke-prefix/pki/issue/web"]
+
+
+def test_an_engine_nobody_knows_gets_no_policy() -> None:
+    """Neither a token's nor a lease's path is guessed."""
+    odd = replace(DATABASE, provider=cast("Provider", "other"))
+    for derive in (policy.minting, policy.prefix):
+        with pytest.raises(AssertionError):
+            derive(odd)
+
+
+def test_a_gateway_without_duties_asks_for_little() -> None:
+    """Nothing minted, nothing wrapped: it may look at itself and end its token."""
+    assert [rule.path for rule in policy.gateway((), Duties())] == ["auth/token/revoke-self", "sys/capabilities-self"]
+    without = policy.gateway((), replace(DUTIES, rewraps=False, secret_id=None, roots=()))
+    assert [rule.path for rule in without][2:] == ["transit/encrypt/ostiary", "transit/decrypt/ostiary"]
+    assert not any(rule.path.startswith("sys/leases") for rule in policy.gateway((KV,), Duties()))
+
+
+def test_the_plan() -> None:
+    """Mounts, policies, token roles, both AppRoles, quotas: each path once, and the admin may write exactly these."""
+    plan = {piece.path: piece for piece in pieces(NEEDS)}
+    assert plan["sys/mounts/accounts"].body == {"type": "kv", "options": {"version": "2"}}
+    assert plan["transit/keys/ostiary"].is_fixed
+    assert plan["auth/token/roles/web"].body["token_period"] == "30s"
+    assert plan["auth/approle/role/ostiary"].body["token_policies"] == "ostiary-gateway"
+    assert plan["auth/approle/role/ostiary-break-glass"].body["token_max_ttl"] == "300s"
+    assert plan["auth/approle/role/ostiary/role-id"].body == {"role_id": "ostiary-gateway"}
+    assert plan["sys/quotas/rate-limit/ostiary-logins"].body["rate"] == "5"
+    allowed = {rule.path: rule for rule in admin_policy(NEEDS)}
+    assert all(dict(allowed[path].parameters or ()) == {n: (v,) for n, v in plan[path].body.items()} for path in plan)
+    assert "sudo" in allowed["sys/auth/approle"].capabilities
+    assert allowed["database/roles/erp-read"].capabilities == ("read",)
+    assert NEEDS.admin == "ostiary-admin"
+
+
+def test_a_plan_without_templates_and_without_approle() -> None:
+    """No break-glass role where there is nothing to end, no AppRole where somebody else gives the token."""
+    plain = [piece.path for piece in pieces(Needs(()))]
+    assert "auth/approle/role/ostiary" in plain
+    assert not any("break-glass" in path or "quotas" in path for path in plain)
+    assert not any(
+        path.startswith("auth/approle") for path in [piece.path for piece in pieces(Needs(ALL, approle=None))]
+    )
+    assert [looked_at(template) for template in ALL] == [
+        ("database/roles/erp-read",),
+        ("pki/roles/web",),
+        ("secret/metadata/erp/api",),
+        (),
+    ]
+
+
+ROLE = Piece(Kind.SETTINGS, "auth/token/roles/erp", {"orphan": True, "allowed_policies": "erp", "token_period": "30s"})
+
+
+@pytest.mark.parametrize(
+    ("found", "effect"),
+    [
+        ({"orphan": True, "allowed_policies": ["erp"], "token_period": 30, "more": 1}, None),
+        (None, Effect.CREATE),
+        ({"orphan": False, "allowed_policies": ["erp"], "token_period": 30}, Effect.WIDEN),
+        ({"orphan": True, "allowed_policies": ["erp", "root"], "token_period": 30}, Effect.NARROW),
+        ({"orphan": True, "allowed_policies": ["other"], "token_period": 30}, Effect.WIDEN),
+        ({"orphan": True, "allowed_policies": ["erp"], "token_period": 60}, Effect.NARROW),
+        ({"orphan": True, "allowed_policies": ["erp"], "token_period": 0}, Effect.NARROW),
+        ({"orphan": True, "allowed_policies": ["erp"], "token_period": 10}, Effect.WIDEN),
+        ({"orphan": True, "allowed_policies": ["erp"], "token_period": True}, Effect.WIDEN),
+        ({"orphan": True, "allowed_policies": "erp/", "token_period": "30s"}, None),
+        ({"orphan": True, "allowed_policies": None, "token_period": 30}, Effect.WIDEN),
+        ({"orphan": True, "allowed_policies": {}, "token_period": 30}, Effect.WIDEN),
+    ],
+)
+def test_how_settings_differ(found: dict[str, Any] | None, effect: Effect | None) -> None:
+    """Less is narrower; whatever might be more is wider, and says what."""
+    change = compared(ROLE, found)
+    assert (change.effect if change else None) == effect
+    if change is not None and change.effect is Effect.WIDEN:
+        assert change.why.startswith("may allow more: ")
+    if change is not None:
+        assert change.diff
+
+
+def test_how_policies_differ() -> None:
+    """By what they allow; the lines that differ are shown, and one in another form may allow less."""
+    wide, narrow = Rule("a", ("read", "update")), Rule("a", ("read",))
+    piece = Piece(Kind.POLICY, "sys/policies/acl/x", {"policy": policy.text([wide])})
+    same = compared(piece, {"policy": policy.text([wide])})
+    wider = compared(piece, {"policy": policy.text([narrow])})
+    unknown = compared(piece, {"policy": "path a {}"})
+    narrower = compared(replace(piece, body={"policy": policy.text([narrow])}), {"policy": policy.text([wide])})
+    fresh = compared(piece, None)
+    assert same is None
+    assert wider is not None
+    assert (wider.effect, wider.why) == (Effect.WIDEN, "allows more at a")
+    assert '-  capabilities = ["read"]' in wider.diff
+    assert unknown is not None
+    assert (unknown.effect, "another form" in unknown.why) == (Effect.WIDEN, True)
+    assert narrower is not None
+    assert narrower.effect is Effect.NARROW
+    assert fresh is not None
+    assert fresh.diff[0] == '+ path "a" {'
+
+
+def test_what_is_there_is_not_made_into_something_else() -> None:
+    """A mount of another type is refused, not written."""
+    change = compared(Piece(Kind.MOUNT, "sys/mounts/x", {"type": "kv"}), {"type": "transit"})
+    assert change is not None
+    assert change.effect is Effect.REFUSE
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "erp": {
+        "default_ttl": 60,
+        "revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"],
+        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER"],
+    },
+    "web": {"generate_lease": True, "max_ttl": 60},
+    "key": {"current_version": 2, "versions": {"2": {"deletion_time": "", "destroyed": False}}},
+}
+
+
+@pytest.mark.parametrize("template", [DATABASE, PKI, KV])
+def test_what_is_the_operators_own_is_looked_at(template: Template) -> None:
+    """As it should be there is nothing to say; where it is not there, what to do is said."""
+    assert vault_looks.problem(template, GOOD[template.name]) is None
+    missing = vault_looks.problem(template, None)
+    assert missing is not None
+    assert ("has no secret" if template is KV else "has no role") in missing
+
+
+@pytest.mark.parametrize(
+    ("template", "worse", "said"),
+    [
+        (DATABASE, {"default_ttl": 121}, "default_ttl"),
+        (DATABASE, {"default_ttl": None}, "default_ttl"),
+        (DATABASE, {"revocation_statements": ["DROP ROLE x"]}, "revocation_statements"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN SUPERUSER"]}, "hand out SUPERUSER"),
+        (PKI, {"allow_any_name": True}, "allow_any_name"),
+        (PKI, {"generate_lease": False}, "generate_lease"),
+        (PKI, {"max_ttl": 61}, "max_ttl"),
+        (KV, {"versions": {"2": {"deletion_time": "now"}}}, "was deleted"),
+    ],
+)
+def test_what_is_wrong_is_named(template: Template, worse: dict[str, Any], said: str) -> None:
+    """Each by the setting to change."""
+    found = vault_looks.problem(template, GOOD[template.name] | worse)
+    assert found is not None
+    assert said in found
+
+
+def test_a_vault_without_audit_device() -> None:
+    """It is said, with where to look."""
+    assert vault_looks.audit_problem({"file/": {}}) is None
+    assert "openbao.hcl" in str(vault_looks.audit_problem({}))
