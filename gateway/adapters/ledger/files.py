@@ -21,6 +21,7 @@ _MAKE_WRITABLE = "the gateway's user must be able to write the folder and every 
 # Pages of the write-ahead log before they move into the database: the same few pages are written by every commit, and
 # moving them once serves them all. 32 MiB at most, read again after a crash in a fraction of a second.
 _WAL_PAGES = 8_000
+_PAGE = 4096
 
 # Each index is another page to write with each commit. What most records have in common needs none: whoever looks for
 # it finds it wherever they look. A query that is to use one of these has its condition in the very same words. The
@@ -249,6 +250,19 @@ def is_new(db: Database) -> bool:
     (version,) = db.execute("pragma user_version").fetchone()
     (found,) = db.execute("select count(*) from sqlite_master").fetchone()
     return bool(version == 0 and found == 0)
+
+
+def is_unborn(folder: Path) -> bool:
+    """Whether whoever began to make the database was killed before it was one; who may write undoes it on opening it.
+
+    Nothing can be in it: it has one page at most and no write-ahead log. Later there is never a rollback journal.
+    """
+    path = folder / DATABASE
+    return (
+        path.with_name(f"{DATABASE}-journal").exists()
+        and not path.with_name(f"{DATABASE}-wal").exists()
+        and path.stat().st_size <= _PAGE
+    )
 
 
 def check_format(db: Database, path: Path) -> None:

@@ -13,6 +13,7 @@ from gateway.adapters.ledger.files import (
     check_format,
     connect_readonly,
     is_new,
+    is_unborn,
     read_guard,
 )
 from gateway.adapters.ledger.key_files import StateRefused
@@ -131,7 +132,7 @@ def look(folder: Path, keys: LogKeys) -> None:
     """
     path = folder / DATABASE
     guard, nothing = read_guard(folder), Tail(Frontier(), "", set(), Span(), KeyHistory.begun(keys.name))
-    if not path.exists():
+    if not path.exists() or is_unborn(folder):
         check_guard(None, nothing, guard)
         return
     with closing(connect_readonly(path)) as db:
