@@ -50,8 +50,6 @@ async def test_a_prompt_passes_the_one_pipeline() -> None:
         old = await client.post("/mcp", json=rpc("prompts/get", {"name": "erp__letter"}))
         params = {"name": "letter", "arguments": {"to": "x"}}
         new = await client.post("/servers/erp/mcp", **modern("prompts/get", params))
-            "/servers/erp/mcp", **modern("prompts/get", {"name": "letter", "arguments": {"to": "x"}})
-        )
     assert old.json()["result"] == MESSAGES
     assert new.json()["result"] == {"resultType": "complete", **MESSAGES}
     assert [lease.intent.tool.fqn for lease in edge.world.connector.sent] == ["erp.prompts/letter"] * 2
