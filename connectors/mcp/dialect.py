@@ -1,6 +1,7 @@
 """What is said to an upstream in each era, as bytes: arguments are copied in verbatim, as they were decided on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +10,12 @@ from connectors.mcp.faults import Lost, Refused
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import encode
+from gateway.core.tool import Kind, Tool
 
 # No capability is declared, so an upstream may ask nothing of us: no sampling, no elicitation, no roots.
 _CAPABILITIES: Final[dict[str, Any]] = {}
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
+_METHODS: Final[Mapping[Kind, str]] = {Kind.TOOL: "tools/call", Kind.PROMPT: "prompts/get"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,13 @@ class Dialect:
         era: which era.
         version: the revision agreed on.
         meta: the ``_meta`` member of each request, with its leading comma; empty in the handshake era.
+        prompts: whether the upstream says that it has prompts.
     """
 
     era: Era
     version: str
     meta: bytes = b""
+    prompts: bool = False
 
     def params(self, members: bytes) -> bytes:
         """The ``params`` object of a request; ``members`` is the inside of a JSON object, without its braces."""
@@ -72,9 +77,14 @@ class Client:
         )
 
 
-def call_members(name: str, arguments: bytes) -> bytes:
-    """The inside of the ``params`` of ``tools/call``; ``arguments`` is canonical JSON text."""
-    return b'"name":%b,"arguments":%b' % (encode(name), arguments)
+def call_method(tool: Tool) -> str:
+    """The method that carries a call of ``tool`` out."""
+    return _METHODS[tool.kind]
+
+
+def call_members(tool: Tool, arguments: bytes) -> bytes:
+    """The inside of the ``params`` of ``call_method``; ``arguments`` is canonical JSON text."""
+    return b'"name":%b,"arguments":%b' % (encode(tool.own_name), arguments)
 
 
 def handshake_dialect(result: bytes) -> Dialect:
@@ -86,19 +96,29 @@ def handshake_dialect(result: bytes) -> Dialect:
     version = _member(result, "protocolVersion")
     if not isinstance(version, str) or version not in eras.HANDSHAKE_VERSIONS:
         raise Lost("protocol_version")
-    return Dialect(Era.HANDSHAKE, version)
+    return Dialect(Era.HANDSHAKE, version, prompts=_has_prompts(result))
 
 
-def stateless_version(result: bytes) -> str | None:
-    """The stateless revision a ``server/discover`` result offers; None means the handshake era."""
+def stateless_dialect(client: Client, result: bytes) -> Dialect | None:
+    """The stateless dialect that a ``server/discover`` result offers; None means the handshake era.
+
+    Raises:
+        Lost: the result is none.
+    """
     offered = _member(result, "supportedVersions")
-    return eras.newest_mutual(offered) if isinstance(offered, list) else None
+    version = eras.newest_mutual(offered) if isinstance(offered, list) else None
+    return None if version is None else replace(client.stateless(version), prompts=_has_prompts(result))
 
 
 def is_no_verdict(refusal: Refused) -> bool:
     """Whether a refused probe says nothing of the era: the door was shut, or the house is on fire."""
     status = refusal.status or 0
     return refusal.code is None and (status in {401, 403, 407, 429} or status >= 500)  # noqa: PLR2004 -- HTTP
+
+
+def _has_prompts(result: bytes) -> bool:
+    said = _member(result, "capabilities")
+    return isinstance(said, dict) and "prompts" in said
 
 
 def _member(result: bytes, name: str) -> Any:

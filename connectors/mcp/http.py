@@ -17,10 +17,10 @@ from typing import Any, Final, Self
 from anyio import fail_after
 
 from connectors.mcp import results
-from connectors.mcp.dialect import Client, call_members
+from connectors.mcp.dialect import Client, call_members, call_method
 from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
-from connectors.mcp.listing import ListingLimits, all_tools
+from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Sessions
@@ -88,8 +88,8 @@ class HttpConnector:
         """Carry out the call; see ``core.connector.Connector``."""
         tool = lease.intent.tool
         ask = Ask(
-            "tools/call",
-            call_members(tool.name, lease.intent.call.arguments.canonical),
+            call_method(tool),
+            call_members(tool, lease.intent.call.arguments.canonical),
             tool.limits.max_output_bytes,
             # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume the
             # worst, then does not strike while it is still certain that nothing left.
@@ -108,12 +108,13 @@ class HttpConnector:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
         options, credential = self._options, self._options.credential()
 
-        async def page(members: bytes, cap: int) -> bytes:
-            return await self._ask(credential, Ask("tools/list", members, cap, options.setup_timeout_s))
+        async def page(method: str, members: bytes, cap: int) -> bytes:
+            return await self._ask(credential, Ask(method, members, cap, options.setup_timeout_s))
 
         try:
             with fail_after(options.setup_timeout_s * 3):
-                return await all_tools(page, options.listing)
+                await self._sessions.get(credential, options.setup_timeout_s)  # what it has, it says at the start
+                return await all_offered(page, options.listing, prompts=self._sessions.has_prompts)
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:
@@ -168,7 +169,7 @@ class HttpConnector:
     def _call_headers(self, lease: Lease) -> list[Header]:
         tool = lease.intent.tool
         fields = headers.param_fields(self._annotated(tool), lease.intent.call.arguments.value)
-        return [(eras.NAME_HEADER, headers.wrap(tool.name)), *fields.items()]
+        return [(eras.NAME_HEADER, headers.wrap(tool.own_name)), *fields.items()]
 
     def _annotated(self, tool: Tool) -> Mapping[headers.Path, str]:
         found = self._annotations.get(tool.digest)

@@ -8,7 +8,7 @@ from typing import Final
 
 from anyio import CancelScope, Lock, fail_after, move_on_after
 
-from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_version
+from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_dialect
 from connectors.mcp.exchange import Endpoint, Post, Question, header_fields
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
 from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
@@ -44,6 +44,11 @@ class Sessions:
     def era(self) -> Era | None:
         """The upstream's era, None while it is not known."""
         return None if self._dialect is None else self._dialect.era
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether the upstream said that it has prompts, when a session was last opened."""
+        return self._dialect is not None and self._dialect.prompts
 
     async def get(self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf) -> Session:
         """The credential's session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
@@ -152,8 +157,7 @@ class Sessions:
             if is_no_verdict(refusal):
                 raise
             return None
-        version = stateless_version(result)
-        return None if version is None else self._client.stateless(version)
+        return stateless_dialect(self._client, result)
 
     async def _initialise(self, credential: str, budget_s: float) -> Session:
         request_id = self._endpoint.next_id()

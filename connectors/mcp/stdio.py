@@ -14,9 +14,9 @@ from typing import Any, Self
 from anyio import Event, create_task_group, current_time, fail_after, move_on_after, sleep
 
 from connectors.mcp import results
-from connectors.mcp.dialect import Client, Dialect, call_members, handshake_dialect, stateless_version
+from connectors.mcp.dialect import Client, Dialect, call_members, call_method, handshake_dialect, stateless_dialect
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, call_error, raise_unavailable
-from connectors.mcp.listing import ListingLimits, all_tools
+from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.multiplex import Multiplex
 from connectors.mcp.process import Child, Command, Ears, running
 from gateway.core.call import Lease, Raw
@@ -109,19 +109,19 @@ class StdioConnector:
         if lease.headers:
             raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
         intent = lease.intent
-        members = call_members(intent.tool.name, intent.call.arguments.canonical)
+        members = call_members(intent.tool, intent.call.arguments.canonical)
         try:
             # Less than the call's own time: while nothing has left, it must not look as if something had.
             line = await self._reached(min(self._options.setup_timeout_s, intent.timeout_s / 2))
-            return results.raw(lease, await line.ask("tools/call", members))
+            return results.raw(lease, await line.ask(call_method(intent.tool), members))
         except Fault as fault:
             raise call_error(fault) from fault
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
 
-        async def page(members: bytes, cap: int) -> bytes:
-            body = await line.ask("tools/list", members)
+        async def page(method: str, members: bytes, cap: int) -> bytes:
+            body = await line.ask(method, members)
             if len(body) > cap:
                 raise Lost("listing_too_large")
             return body
@@ -129,7 +129,7 @@ class StdioConnector:
         try:
             with fail_after(self._options.setup_timeout_s * 2):
                 line = await self._reached(self._options.setup_timeout_s)
-                return await all_tools(page, self._options.listing)
+                return await all_offered(page, self._options.listing, prompts=line.dialect.prompts)
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:
@@ -223,8 +223,7 @@ class StdioConnector:
                 result = await multiplex.ask("server/discover", dialect.params(b""))
         except (TimeoutError, Refused):
             return None
-        version = stateless_version(result)
-        return None if version is None else self._options.client.stateless(version)
+        return stateless_dialect(self._options.client, result)
 
     async def _initialise(self, multiplex: Multiplex) -> Dialect:
         try:

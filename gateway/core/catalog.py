@@ -54,10 +54,11 @@ class Catalog:
         """Put a new generation in force; calls already resolved keep the tool they were resolved with.
 
         Raises:
-            ValueError: two tools share a name, on the inside or on the aggregate wire.
+            ValueError: two of a kind share a name, on the inside or on the aggregate wire.
         """
         by_name = {shelf.tool.fqn: shelf for shelf in shelves}
-        if len(by_name) != len(shelves) or len({shelf.tool.wire_name for shelf in shelves}) != len(shelves):
+        on_wire = {(shelf.tool.kind, shelf.tool.wire_name) for shelf in shelves}
+        if len(by_name) != len(shelves) or len(on_wire) != len(shelves):
             raise ValueError("two tools of the catalogue have the same name")
         self._shelves = by_name
         self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))

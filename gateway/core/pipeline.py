@@ -4,7 +4,7 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -26,7 +26,7 @@ from gateway.core.errors import (
 )
 from gateway.core.kills import Kills, Watch
 from gateway.core.ports import Entry, Ports
-from gateway.core.tool import Tool
+from gateway.core.tool import Kind, Tool
 from gateway.core.usage import Usage
 
 
@@ -85,8 +85,8 @@ async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
         raise error
 
 
-async def listing(call: Call, ports: Ports) -> tuple[Tool, ...]:
-    """The tools the caller may know of, by phase=list decisions; a tool whose decision fails is hidden.
+async def listing(call: Call, ports: Ports, kinds: Container[Kind] = (Kind.TOOL,)) -> tuple[Tool, ...]:
+    """What of these kinds the caller may know of, by phase=list decisions; a tool whose decision fails is hidden.
 
     Raises:
         Unauthenticated: no good credential.
@@ -96,7 +96,8 @@ async def listing(call: Call, ports: Ports) -> tuple[Tool, ...]:
     principal = await ports.identity.authenticate(call)
     caller = await ports.runs.enter(call, principal)
     await ports.kills.check(caller)
-    targets = [Resolved(caller, tool, None) for tool in ports.catalog.tools() if caller.run.covers(tool.fqn)]
+    tools = [tool for tool in ports.catalog.tools() if tool.kind in kinds and caller.run.covers(tool.fqn)]
+    targets = [Resolved(caller, tool, None) for tool in tools]
     at_us = ports.clock.now_us()
     inputs = [policy_input.listing(target, ports.settings, at_us) for target in targets]
     decision_id = ports.clock.uuid()
@@ -234,7 +235,7 @@ def _judge(target: Resolved, verdict: _Verdict, stopped: GatewayError | None) ->
     # What is known of the call alone is said only to those who may know of the tool.
     _usable(verdict.listed)
     if not (target.tool.listed and verdict.listed.passes):
-        raise UnknownTool("no such tool")
+        raise UnknownTool(f"no such {target.tool.kind}")
     if stopped is not None:
         raise stopped
     if verdict.fault is not None:

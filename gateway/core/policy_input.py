@@ -148,7 +148,7 @@ def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) 
     call = target.call
     context = {"env": settings.environment, "region": settings.region, "channel": call.channel}
     time = {"us": at_us, "rfc3339": _rfc3339(at_us)}
-    facts = {"schema": SCHEMA, "phase": phase, "kind": "tool", "time": time, "context": context}
+    facts = {"schema": SCHEMA, "phase": phase, "kind": target.tool.kind, "time": time, "context": context}
     return facts | _who(target.caller.principal) | {"run": _run(target.caller.run), "tool": _tool(target.tool)}
 
 

@@ -18,6 +18,23 @@ class EffectClass(StrEnum):
     MONEY = "money"
 
 
+class Kind(StrEnum):
+    """What is offered under a name. One catalogue and one pipeline hold all kinds; ``tool`` in them means any."""
+
+    TOOL = "tool"
+    PROMPT = "prompt"
+
+    @property
+    def prefix(self) -> str:
+        """What the name inside begins with. No tool's name has a slash in it, so none is taken for another kind."""
+        return "" if self is Kind.TOOL else f"{self}s/"
+
+
+def kind_of(name: str) -> Kind:
+    """The kind that the name inside, without its server, is of."""
+    return next((kind for kind in Kind if kind.prefix and name.startswith(kind.prefix)), Kind.TOOL)
+
+
 class ConnectorKind(StrEnum):
     """Which connector carries out a tool."""
 
@@ -84,7 +101,7 @@ class Tool:
 
     Attributes:
         server: upstream name, no ``__`` in it.
-        name: tool name at the upstream.
+        name: name at the upstream; behind ``prompts/`` where it is a prompt's.
         connector: which connector carries it out.
         definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
         digest: ``definition_digest`` of what was approved; the pin.
@@ -117,10 +134,24 @@ class Tool:
         return f"{self.server}.{self.name}"
 
     @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return kind_of(self.name)
+
+    @property
+    def own_name(self) -> str:
+        """Its name at the upstream."""
+        return self.name.removeprefix(self.kind.prefix)
+
+    @property
     def wire_name(self) -> str:
-        """Name on the aggregate MCP endpoint, ``server__name``; at most 64 characters of ``[A-Za-z0-9_-]``."""
-        wire = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in f"{self.server}__{self.name}")
-        if wire == f"{self.server}__{self.name}" and len(wire) <= _WIRE_NAME_MAX:
+        """Name on the aggregate MCP endpoint, ``server__name``; at most 64 characters of ``[A-Za-z0-9_-]``.
+
+        A tool and a prompt may have the same one.
+        """
+        plain = f"{self.server}__{self.own_name}"
+        wire = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in plain)
+        if wire == plain and len(wire) <= _WIRE_NAME_MAX:
             return wire
         suffix = hashlib.sha256(self.fqn.encode()).hexdigest()[:10]
         return f"{wire[: _WIRE_NAME_MAX - 11]}_{suffix}"

@@ -5,14 +5,14 @@ approved. Messages name rules of the contract, never anything of the output.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.core import schema
 from gateway.core.call import Raw, Verified
 from gateway.core.errors import Tainted
 from gateway.core.schema import Checker
-from gateway.core.tool import Tool
+from gateway.core.tool import Kind, Tool
 
 # Members each content block must have, by type; all of them strings.
 _BLOCKS: dict[str, tuple[str, ...]] = {
@@ -22,6 +22,7 @@ _BLOCKS: dict[str, tuple[str, ...]] = {
     "resource_link": ("uri", "name"),
     "resource": (),
 }
+_ROLES = ("user", "assistant")
 
 
 class Verifier:
@@ -53,9 +54,9 @@ class Verifier:
         tool = raw.lease.intent.tool
         if len(raw.body) > tool.limits.max_output_bytes:
             raise Tainted(f"the output is over {tool.limits.max_output_bytes} bytes", cause_code="output_size")
-        fault = _misshape(raw.value)
+        fault = _SHAPES[tool.kind](raw.value)
         if fault is not None:
-            raise Tainted(f"the output is no tool result: {fault}", cause_code="output_shape")
+            raise Tainted(f"the output is no {tool.kind} result: {fault}", cause_code="output_shape")
         # An error need not be structured; where it is, it keeps the contract, or the flag would be a way around it.
         if not raw.value.get("isError", False) or "structuredContent" in raw.value:
             self._check_structured(tool, raw.value)
@@ -104,6 +105,24 @@ def _misshape(value: Any) -> str | None:
     return None if all(_is_block(block) for block in content) else "a content block is malformed"
 
 
+def _misshape_of_prompt(value: Any) -> str | None:
+    # As for a tool result.
+    if not isinstance(value, dict):
+        return "not an object"
+    if not isinstance(value.get("description", ""), str):
+        return "description is no text"
+    if not isinstance(value.get("_meta", {}), dict):
+        return "_meta is no object"
+    messages = value.get("messages")
+    if not isinstance(messages, list):
+        return "messages is no list"
+    return None if all(_is_message(message) for message in messages) else "a message is malformed"
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") in _ROLES and _is_block(message.get("content"))
+
+
 def _is_block(block: Any) -> bool:
     if not isinstance(block, dict):
         return False
@@ -118,3 +137,6 @@ def _is_resource(resource: Any) -> bool:
     if not isinstance(resource, dict) or not isinstance(resource.get("uri"), str):
         return False
     return isinstance(resource.get("text"), str) or isinstance(resource.get("blob"), str)
+
+
+_SHAPES: Mapping[Kind, Callable[[Any], str | None]] = {Kind.TOOL: _misshape, Kind.PROMPT: _misshape_of_prompt}

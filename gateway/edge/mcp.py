@@ -21,8 +21,8 @@ from gateway.core.mcpwire import eras, jsonrpc
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Request
 from gateway.core.ports import Ports
-from gateway.core.tool import Tool
-from gateway.edge import mcp_eras, mcp_tools, mcp_waiting, problems, reported
+from gateway.core.tool import Kind, Tool
+from gateway.edge import mcp_eras, mcp_prompts, mcp_tools, mcp_waiting, problems, reported
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off, carry_out
@@ -41,11 +41,14 @@ from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, header
 
 RUN_META = "ostiary/run"
-_CALL = "tools/call"
+_CALL, _PROMPT = "tools/call", "prompts/get"
+_KINDS = {_CALL: Kind.TOOL, _PROMPT: Kind.PROMPT}
+_LISTS = {"tools/list": (Kind.TOOL, mcp_tools.listed), "prompts/list": (Kind.PROMPT, mcp_prompts.listed)}
+_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {"tools": {}, "prompts": {}}
 _SESSION = eras.SESSION_HEADER.encode()
 _METHODS = {
-    Era.HANDSHAKE: frozenset({"initialize", "ping", "tools/list", _CALL}),
-    Era.STATELESS: frozenset({"server/discover", "tools/list", _CALL}),
+    Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_KINDS}),
+    Era.STATELESS: frozenset({"server/discover", *_LISTS, *_KINDS}),
 }
 _DISCOVER_TTL_MS = 60_000
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
@@ -74,7 +77,7 @@ class _Exchange:
 
 
 class McpEndpoint:
-    """MCP over streamable HTTP. Only tools are offered; nothing is pushed, so a GET has no stream to give."""
+    """MCP over streamable HTTP. Tools and prompts are offered; nothing is pushed, so a GET has no stream to give."""
 
     def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str) -> None:
         """``version`` is the gateway's own, for ``serverInfo``."""
@@ -149,8 +152,8 @@ class McpEndpoint:
         if isinstance(message, Request):
             exchange.request = message
             await self._understand_request(exchange, message)
-        elif message.method == _CALL:
-            raise MalformedRequest("tools/call needs an id: nothing was executed", cause_code="notification")
+        elif message.method in _KINDS:
+            raise MalformedRequest(f"{message.method} needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
         if request.method not in _METHODS[exchange.era]:
@@ -158,24 +161,25 @@ class McpEndpoint:
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
         run = _run(exchange.scope, request)
-        if request.method == _CALL:
+        if request.method in _KINDS:
             await self._understand_call(exchange, request, run)
             return
         exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
-        if request.method == "tools/list" and request.params.value.get("cursor") is not None:
-            raise InvalidParams("no such cursor: all tools are on one page", cause_code="cursor")
+        if request.method in _LISTS and request.params.value.get("cursor") is not None:
+            raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
     async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
         name = request.params.value.get("name")
         if not mcp_tools.is_name(name):
-            raise InvalidParams("params.name must be a tool's name", cause_code="name")
+            raise InvalidParams(f"params.name must be the name of a {_KINDS[request.method]}", cause_code="name")
         check_no_key(exchange.scope)
         try:
             arguments = canonical.arguments(request.params.member("arguments"))
         except InvalidArguments as error:
             raise InvalidParams(error.detail, cause_code="arguments") from None
         said = reported.of_meta(request.params.value.get("_meta"))
-        named = self._named(exchange, self._names.inside(name, exchange.server), arguments, run)
+        inside = self._names.inside(name, exchange.server, _KINDS[request.method])
+        named = self._named(exchange, inside, arguments, run)
         objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
         exchange.call = replace(named, reported=said, objection=objection)
 
@@ -192,11 +196,12 @@ class McpEndpoint:
         request = exchange.request
         if request is None:
             return Reply(202)
-        if request.method == _CALL:
+        if request.method in _KINDS:
             return await self._call(exchange, request.id)
-        if request.method == "tools/list":
-            tools = await self._visible(exchange)
-            result = mcp_tools.listed(tools, exchange.server, exchange.era)
+        if request.method in _LISTS:
+            kind, listed = _LISTS[request.method]
+            found = await self._visible(exchange)
+            result = listed([item for item in found if item.kind is kind], exchange.server, exchange.era)
         elif request.method == "ping":
             result = {}
         elif request.method == "initialize":
@@ -211,10 +216,12 @@ class McpEndpoint:
         if exchange.server is None and call.tool == mcp_waiting.FQN:
             own = mcp_waiting.wait(call, exchange.visit.principal, self._ports)
             answer = await unless_gone(receive, own)
+            body = mcp_prompts.readable(answer.body)
         else:
             exchange.acting = True
             answer = await carry_out(call, self._ports, receive)
-        result = mcp_tools.result_for(answer.body, exchange.era)
+            body = answer.body
+        result = mcp_tools.result_for(body, exchange.era)
         if answer.replayed:
             result = mcp_tools.told_again(result)
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
@@ -222,10 +229,10 @@ class McpEndpoint:
 
     async def _visible(self, exchange: _Exchange) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
-        tools = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports))
+        found = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports, frozenset(Kind)))
         if exchange.server is None:
-            return tools
-        own = tuple(tool for tool in tools if tool.server == exchange.server)
+            return found
+        own = tuple(tool for tool in found if tool.server == exchange.server)
         if not own:
             raise ServerNotFound("no such server")
         return own
@@ -244,7 +251,7 @@ class McpEndpoint:
         version = eras.answer_version(asked)
         client = mcp_eras.client_of(params.get("clientInfo"), version)
         session = self._sessions.open(exchange.visit.principal.key, exchange.server, client)
-        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": self._info}
+        result = {"protocolVersion": version, "capabilities": _CAPABILITIES, "serverInfo": self._info}
         body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
@@ -252,7 +259,7 @@ class McpEndpoint:
         return {
             **mcp_tools.stateless_head(_DISCOVER_TTL_MS),
             "supportedVersions": list(eras.STATELESS_VERSIONS),
-            "capabilities": {"tools": {}},
+            "capabilities": _CAPABILITIES,
             "_meta": {eras.META_SERVER: self._info},
         }
 

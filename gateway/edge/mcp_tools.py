@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
 from gateway.core.ports import Catalog
-from gateway.core.tool import Tool
+from gateway.core.tool import Kind, Tool, kind_of
 from gateway.edge import mcp_waiting
 
 REPLAYED_META = "ostiary/replayed"
@@ -35,7 +35,7 @@ Headers = Mapping[tuple[str, ...], str]
 @dataclass(frozen=True, slots=True)
 class _Index:
     source: Sequence[Tool]
-    by_wire: Mapping[tuple[str | None, str], str]
+    by_wire: Mapping[tuple[Kind, str | None, str], str]
     names: frozenset[str]
     annotated: Mapping[str, Headers]
 
@@ -48,18 +48,20 @@ class Names:
         self._catalog = catalog
         self._index = _Index((), {}, frozenset(), {})
 
-    def inside(self, name: str, server: str | None) -> str:
+    def inside(self, name: str, server: str | None, kind: Kind = Kind.TOOL) -> str:
         """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say.
 
         A name this endpoint does not have never reaches a tool, whatever separators stand in it: where it would read as
         the name of one, it becomes a name that none has (that of a server is never empty).
         """
         index = self._current()
-        found = index.by_wire.get((server, name))
+        found = index.by_wire.get((kind, server, name))
         if found is not None:
             return found
-        said = f"{server}.{name}" if server is not None else name.replace("__", ".", 1)
-        return f".{said}" if said in index.names else said
+        at, separator, own = (server, ".", name) if server is not None else name.partition("__")
+        # What would read as another kind's name is none of this kind.
+        said = f"{at}.{kind.prefix}{own}" if separator else name
+        return f".{said}" if said in index.names or kind_of(said.partition(".")[2]) is not kind else said
 
     def annotated(self, fqn: str) -> Headers | None:
         """The headers that a tool wants arguments repeated in; whoever may see it."""
@@ -71,8 +73,8 @@ class Names:
             wanted = ((tool, headers.annotated(tool.definition.get("inputSchema"))) for tool in tools)
             self._index = _Index(
                 tools,
-                {(None, tool.wire_name): tool.fqn for tool in tools}
-                | {(tool.server, tool.name): tool.fqn for tool in tools},
+                {(tool.kind, None, tool.wire_name): tool.fqn for tool in tools}
+                | {(tool.kind, tool.server, tool.own_name): tool.fqn for tool in tools},
                 frozenset(tool.fqn for tool in tools),
                 {tool.fqn: names for tool, names in wanted if names},
             )

@@ -94,7 +94,7 @@ def rpc_failure(error: GatewayError, request_id: jsonrpc.Id | None, era: Era | N
     handshake era an error of a known request travels as 200, since older clients drop the whole session on others.
     """
     code = rpc_code(error)
-    data = dict(getattr(error, "data", None) or {})
+    data = waiting(error, call_id) if isinstance(error, Pending) else dict(getattr(error, "data", None) or {})
     data |= {"code": error.code, "cause": _cause(error), "call_id": call_id, "retry_after": error.retry_after}
     status = error.status
     if era is Era.HANDSHAKE:

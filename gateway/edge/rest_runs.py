@@ -16,7 +16,7 @@ from gateway.edge.rest import Asked, Model, Operation, shown
 
 _DAY_S = 86_400
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:+/-]{0,127}$")]
-Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?-]{1,160}$")]
+Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?/-]{1,160}$")]
 Scope = Literal["tools", "runs", "review", "audit", "admin"]
 
 

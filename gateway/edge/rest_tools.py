@@ -21,7 +21,7 @@ from gateway.core.errors import (
 )
 from gateway.core.mcpwire import jsonrpc
 from gateway.core.ports import Ports
-from gateway.core.tool import EffectClass, Tool
+from gateway.core.tool import EffectClass, Kind, Tool, kind_of
 from gateway.edge.auth import NO_ARGUMENTS
 from gateway.edge.calling import carry_out
 from gateway.edge.disconnect import unless_gone
@@ -117,7 +117,7 @@ class ToolRest:
     async def call(self, asked: Asked) -> Reply:
         """Carry out one call."""
         given = canonical.arguments(asked.document.member("arguments"))
-        named = asked.visit.named(asked.path["tool"], given, asked.run)
+        named = asked.visit.named(_tool_name(asked.path["tool"]), given, asked.run)
         call = replace(named, reported=asked.body.reported())
         answer = await carry_out(call, self._ports, asked.receive)
         body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d%b}' % (
@@ -134,6 +134,11 @@ class ToolRest:
         call = asked.visit.named("", NO_ARGUMENTS, asked.run)
         tools = await unless_gone(asked.receive, pipeline.listing(call, self._ports))
         return shown(ToolList(tools=tuple(_shown(tool) for tool in tools)))
+
+
+def _tool_name(said: str) -> str:
+    # A name of another kind names no tool: it becomes one that none has.
+    return said if kind_of(said.partition(".")[2]) is Kind.TOOL else f".{said}"
 
 
 def _shown(tool: Tool) -> ToolShown:

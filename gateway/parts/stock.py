@@ -15,6 +15,7 @@ from anyio import create_task_group, move_on_after, sleep
 from gateway.adapters.pins import Pins
 from gateway.core.catalog import Shelf
 from gateway.core.errors import Unavailable
+from gateway.core.tool import Kind
 from gateway.findings import Finding
 from gateway.parts.shelving import Definitions, Source, pinned, strays, usable
 
@@ -161,9 +162,9 @@ class Stock:
     def _generation(self) -> list[Shelf]:
         # A name that an upstream made equal to another one's must not keep a generation from coming into force.
         found = [shelf for shelves in self._shelves.values() for shelf in shelves]
-        by_name: dict[str, Shelf] = {}
+        by_name: dict[tuple[Kind, str], Shelf] = {}
         for shelf in [*self._declared, *sorted(found, key=lambda shelf: shelf.tool.fqn)]:
-            if by_name.setdefault(shelf.tool.wire_name, shelf) is not shelf:
+            if by_name.setdefault((shelf.tool.kind, shelf.tool.wire_name), shelf) is not shelf:
                 _LOG.warning("upstream %s: a tool is left out, its name on the wire is taken", shelf.tool.server)
         return list(by_name.values())
 

@@ -17,7 +17,8 @@ from gateway.settings import GatewaySettings, ServerName, SettingsError
 from gateway.settings.sections import Section
 from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+# Behind ``prompts/`` it names a prompt of an MCP server.
+ToolName = Annotated[str, StringConstraints(pattern=r"^(prompts/)?[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
 
 

@@ -5,7 +5,8 @@
 #   {allow, deny}. A pattern is a tool's name (server.tool) with * for any characters, ? for one, [ab] and {a,b}; dots
 #   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
-#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts.
+#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. The
+#   name of a prompt is server.prompts/NAME; an allow entry covers it only where the entry itself begins so.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.scope
@@ -65,11 +66,18 @@ person_lacks_server if {
 # that a wildcard over everything, written before the tool was connected, never gives money away.
 covered(patterns) if {
 	input.tool.effect in {"read", "write", "destructive"}
-	matched(patterns)
+	matched(meant(patterns))
 } else if {
 	input.tool.effect == "money"
-	matched([pattern | some pattern in patterns; startswith(pattern, concat("", [input.tool.server, "."]))])
+	matched([pattern | some pattern in meant(patterns); startswith(pattern, concat("", [input.tool.server, "."]))])
 }
+
+# meant is the entries that speak of the kind that is asked for. A prompt (server.prompts/NAME) needs an entry that begins
+# so, as lists that were written for tools gave none of what else a server offers. Deny lists count as they stand.
+meant(patterns) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
+	startswith(input.tool.name, "prompts/")
+	prefix := concat("", [input.tool.server, ".prompts/"])
+} else := patterns
 
 # Of glob.match it is not known what it says: OPA's own loses matches of some alternations with wildcards, so that a deny
 # list would not bind. A pattern is turned into a regular expression, all patterns of a list into one, as each costs.

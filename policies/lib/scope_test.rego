@@ -74,3 +74,23 @@ test_money_needs_the_server_by_name if {
 }
 
 test_unknown_effect_is_never_covered if not scope.covered(["*"]) with input as tool("other")
+
+prompt := {"tool": {"server": "erp", "name": "prompts/letter", "fqn": "erp.prompts/letter", "effect": "destructive"}}
+
+test_no_list_that_was_written_for_tools_covers_a_prompt if {
+	every pattern in ["*", "erp.*", "erp.p*", "erp.prompts*", "*.prompts/*", "{crm,erp}.prompts/*", "crm.prompts/*"] {
+		not scope.covered([pattern]) with input as prompt
+	}
+}
+
+test_a_prompt_is_covered_by_its_own_entries if {
+	every pattern in ["erp.prompts/*", "erp.prompts/letter", "erp.prompts/l?tter"] {
+		scope.covered(["crm.*", pattern]) with input as prompt
+	}
+}
+
+test_every_deny_list_takes_prompts_too if {
+	every pattern in ["*", "erp.*", "erp.prompts/*"] {
+		scope.matched([pattern]) with input as prompt
+	}
+}

@@ -56,7 +56,7 @@ async def test_a_stateless_conversation() -> None:
     async with edge.client() as client:
         found = (await client.post("/mcp", **modern("server/discover"))).json()["result"]
         assert found["supportedVersions"] == [NEWEST]
-        assert found["capabilities"] == {"tools": {}}
+        assert found["capabilities"] == {"tools": {}, "prompts": {}}
         page = (await client.post("/mcp", **modern("tools/list"))).json()["result"]
         for result in (found, page):
             assert result["resultType"] == "complete"

@@ -78,6 +78,38 @@ def test_what_is_no_tool_result_is_withheld(value: Any) -> None:
     assert cause(value) == "output_shape"
 
 
+PROMPT = make_tool("prompts/letter")
+SAID = {"role": "user", "content": {"type": "text", "text": "x"}}
+
+
+@pytest.mark.parametrize("value", [{"messages": []}, {"messages": [SAID], "description": "d", "_meta": {}}])
+def test_prompts_pass(value: Any) -> None:
+    """A prompt's result is messages, each with one content block."""
+    found = raw(value, PROMPT)
+    assert Verifier().verify(found).raw is found
+    assert cause(value) == "output_shape"  # of a tool
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        {"content": []},
+        {"messages": {}},
+        {"messages": ["x"]},
+        {"messages": [SAID | {"role": "system"}]},
+        {"messages": [SAID | {"role": ["user"]}]},
+        {"messages": [SAID | {"content": [SAID["content"]]}]},
+        {"messages": [], "description": 1},
+        {"messages": [], "_meta": "x"},
+    ],
+)
+def test_what_is_no_prompt_is_withheld(value: Any) -> None:
+    """Nor is a message of a role that would speak for the system."""
+    assert cause(value, PROMPT) == "output_shape"
+
+
 def test_an_output_over_the_tools_cap_is_withheld() -> None:
     """The cap counts bytes as they would be sent."""
     tool = make_tool(limits=ToolLimits(max_output_bytes=100))

@@ -162,6 +162,11 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
+def members(text: bytes) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object that is known to be one, each as it is written."""
+    return _OBJECTS.decode(text)
+
+
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
@@ -176,6 +181,7 @@ class _Envelope(msgspec.Struct):
 
 
 _ENVELOPES: Final = msgspec.json.Decoder(_Envelope)
+_OBJECTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ERRORS: Final = msgspec.json.Decoder(_Error)
 
 
