@@ -16,7 +16,6 @@ from gateway.adapters.credentials import CredentialBroker, Leases, StaticCredent
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
-from gateway.adapters.pins import Pins
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.connector import Connector
 from gateway.core.desk import Desk
@@ -33,6 +32,7 @@ from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
 from gateway.parts import books, boxes, engines, identities, minting, policies, rotating, shadowing, upstreams, vaulting
+from gateway.parts.pin_room import PinRoom
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -161,7 +161,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         record.runs.on_end(leases.run_ended)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
-    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
+    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, record.pins, publish))
+    pin_room = PinRoom(stock, record.pins, record.reviewers, settings.governance.pin_roles)
     ports = Ports(
         clock=clock,
         identity=vouching.identity,
@@ -179,7 +180,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=_pipeline_settings(settings),
     )
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
-    beside = _Beside(vouching, leases, watched, connected.all, meter, rotations)
+    beside = _Beside(vouching, leases, watched, connected.all, meter, rotations, pin_room)
     desk = _desk(settings, record, ports, beside, url)
     return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, leases, connected.all))
 
@@ -207,6 +208,7 @@ class _Beside:
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
     rotations: RotationDesk
+    pins: PinRoom
 
 
 def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: _Beside, url: str) -> Desk:
@@ -229,6 +231,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         witnesses=record.witnesses,
         views=record.views,
         snapshots=record.snapshots,
+        pins=beside.pins,
         policy=beside.policy,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={
@@ -237,12 +240,6 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         metrics=beside.meter.page,
         external_url=url,
     )
-
-
-def _pins(settings: GatewaySettings) -> Pins:
-    pins = Pins(settings.state / "pins.json")
-    pins.load()
-    return pins
 
 
 def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:
@@ -289,6 +286,7 @@ def _catalogue(
         verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
         catalog.replace(shelves)
         meter.admit([tool.fqn for tool in catalog.tools()])
+        meter.quarantined(sum(shelf.quarantine is not None for shelf in shelves))
 
     return catalog, verifier, publish
 

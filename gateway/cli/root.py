@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "token": ("tokens", "token", "Issue tokens for persons and agents."),
     "key": ("api_keys", "key", "Make, list and revoke API keys, for clients without tokens."),
     "login": ("login", "login", "Log in with your browser, for later commands with the same --url."),
-    "tool": ("tools", "tool", "List and call tools."),
+    "tool": ("tools", "tool", "List, call and approve tools."),
     "run": ("runs", "run", "Open, show and end runs."),
     "watch": ("watch.command", "watch", "Follow the calls that pass the door, live."),
     "approval": ("approving", "approval", "List and show calls that wait for people."),

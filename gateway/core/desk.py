@@ -16,6 +16,7 @@ from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.log_keys import KeyDesk
 from gateway.core.rotation import RotationDesk
+from gateway.core.pinning import PinDesk
 from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
 from gateway.core.witnessing import WitnessDesk
@@ -351,6 +352,7 @@ class Desk:
         metrics: the metrics page as (content type, text).
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
         snapshots: the states that agents keep of their runs.
+        pins: which tools are approved, and which wait for it.
         foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
     """
 
@@ -376,4 +378,5 @@ class Desk:
     metrics: Callable[[], tuple[str, bytes]]
     external_url: str
     snapshots: SnapshotDesk
+    pins: PinDesk
     foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)

@@ -27,6 +27,7 @@ class Readiness:
         named |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
         self._standing = desk.policy.standing
         self._witnesses = desk.witnesses.standing
+        self._pins = desk.pins.counts
         self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
@@ -45,6 +46,7 @@ class Readiness:
         if whole:
             now = self._standing()
             page["policy"] = {"revision": now.revision, "stale": bool(now.problems)}
+            page["tools"] = dict(self._pins())
             seen = self._witnesses()
             if seen.states:
                 page["witnesses"] = {"states": seen.states, "size": seen.size, "unwitnessed_since_us": seen.since_us}

@@ -17,6 +17,7 @@ from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
+from gateway.adapters.ledger.pins import PinRegistry
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
@@ -61,6 +62,7 @@ class Books:
     witnesses: Witnessing
     views: ViewLog
     snapshots: Snapshots
+    pins: PinRegistry
 
 
 class LogMeter(Meter, WitnessMeter, Protocol):
@@ -105,6 +107,8 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     await reviewers.load()
     shared, others = rotations.Books(ledger, reader, Scribe(clock, keys), places), partial(asked.ask, site.others)
     api_keys = await stack.enter_async_context(_api_keys(settings, shared))
+    pins = PinRegistry(ledger, asked, keys, clock, places)
+    await pins.sync()
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
     room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), others, means, stack)
@@ -132,6 +136,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
         snapshots=Snapshots(ledger, reader, keys, clock),
+        pins=pins,
     )
 
 

@@ -153,6 +153,19 @@ class DiscoverySection(Section):
     refresh_s: float = Field(60.0, ge=1, le=86_400, description="Seconds between two looks at an upstream's tools.")
 
 
+class GovernanceSection(Section):
+    """Who signs for what may be used; see docs/tool-pinning.md."""
+
+    pin_roles: tuple[str, ...] = Field(
+        (),
+        max_length=32,
+        description="A reviewer with one of these roles must sign each tool that is pinned; none = no signature.",
+    )
+    suspicious: Literal["report", "hold"] = Field(
+        "report", description="hold leaves suspicious tools to people where first use is trusted."
+    )
+
+
 class CredentialSection(SecretReference):
     """A static upstream credential, sent as a header field; the value is read at each call."""
 
@@ -275,6 +288,7 @@ class GatewaySettings(BaseSettings):
     log: LogSection = LogSection()
     approvals: ApprovalsSection = ApprovalsSection()
     discovery: DiscoverySection = DiscoverySection()
+    governance: GovernanceSection = GovernanceSection()
     sandbox: SandboxSection = SandboxSection()
     rotation: RotationSection = RotationSection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
@@ -316,6 +330,13 @@ class GatewaySettings(BaseSettings):
                     )
             elif credential is not None and credential not in self.credentials:
                 raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
+        return self
+
+    @model_validator(mode="after")
+    def _pins_signed(self) -> Self:
+        for name, upstream in self.upstreams.items():
+            if self.governance.pin_roles and isinstance(upstream, McpUpstream) and upstream.trust == "first_use":
+                raise ValueError(f"upstreams.{name}.trust: first_use signs nothing, and governance.pin_roles wants it")
         return self
 
     @model_validator(mode="after")

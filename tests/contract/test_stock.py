@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from anyio import Event, create_task_group, fail_after, sleep_forever, wait_all_tasks_blocked
+from gateway.adapters.pins import Pins
 
 from gateway.adapters.metrics import PrometheusMeter
-from gateway.adapters.pins import Pins
 from gateway.core import verify
 from gateway.core.call import Lease, Raw
 from gateway.core.catalog import Catalog, Shelf
