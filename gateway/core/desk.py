@@ -15,8 +15,8 @@ from gateway.core.custody import CustodyDesk, Views
 from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.log_keys import KeyDesk
-from gateway.core.rotation import RotationDesk
 from gateway.core.pinning import PinDesk
+from gateway.core.rotation import RotationDesk
 from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
 from gateway.core.witnessing import WitnessDesk

@@ -107,8 +107,6 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     await reviewers.load()
     shared, others = rotations.Books(ledger, reader, Scribe(clock, keys), places), partial(asked.ask, site.others)
     api_keys = await stack.enter_async_context(_api_keys(settings, shared))
-    pins = PinRegistry(ledger, asked, keys, clock, places)
-    await pins.sync()
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
     room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), others, means, stack)
@@ -136,7 +134,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
         snapshots=Snapshots(ledger, reader, keys, clock),
-        pins=pins,
+        pins=await _pinned(PinRegistry(ledger, asked, keys, clock, places)),
     )
 
 
@@ -147,6 +145,12 @@ def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegis
 
 def _terms(settings: GatewaySettings, url: str) -> Terms:
     return Terms(settings.approvals.ttl_s, settings.approvals.replay_s, url)
+
+
+async def _pinned(pins: PinRegistry) -> PinRegistry:
+    """The registry, which has read what was approved."""
+    await pins.sync()
+    return pins
 
 
 async def _countersigned(

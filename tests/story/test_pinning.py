@@ -10,6 +10,7 @@ import pytest
 
 from gateway import app
 from gateway.core.errors import Conflict, Forbidden, NotFound, Quarantined, Unavailable
+from gateway.core.inquiry import Query
 from gateway.core.mcpwire.eras import Era
 from gateway.core.pinning import Cause, Consent, PinState, pin_message
 from gateway.settings import SettingsError
@@ -63,6 +64,11 @@ class House:
         """What is wrong with a call of the tool."""
         catalog = self.gateway.parts.ports.catalog
         return catalog.checked(catalog.resolve(make_caller(make_call("up.echo", {"text": "x"})))).fault
+
+    async def recorded(self) -> Any:
+        """The body of the one pin in the log."""
+        (record,) = await self.gateway.parts.desk.reader.search(Query(type="tool.pinned"))
+        return record.body["body"]
 
     def served(self) -> list[Any]:
         """The definitions that agents are shown."""
@@ -195,8 +201,7 @@ async def test_where_roles_are_named_one_of_them_signs(tmp_path: Path) -> None:
         assert home.served() == []
         await home.pins.pin(OPERATOR, "up.echo", Consent(digest, VERA.key_id, VERA.private.sign(good)))
         assert home.served() == [ECHO]
-        pinned = await home.gateway.parts.desk.reader.newest("tool.pinned")
-        assert pinned.body["body"]["key"] == VERA.key_id
+        assert (await home.recorded())["key"] == VERA.key_id
 
 
 def test_roles_and_trust_on_first_use_do_not_go_together(tmp_path: Path) -> None:
@@ -226,8 +231,7 @@ async def test_what_is_odd_is_shown_with_the_pin(tmp_path: Path) -> None:
         rules = ["instruct.before", "reference.tool", "unicode.hidden"]
         assert sorted(one.rule for one in found.suspicions) == rules
         await home.pins.pin(OPERATOR, "up.echo", Consent(found.live.digest))
-        pinned = await home.gateway.parts.desk.reader.newest("tool.pinned")
-        assert pinned.body["body"]["rules"] == rules
+        assert (await home.recorded())["rules"] == rules
 
 
 @pytest.mark.requirement("TOOL-9")
