@@ -13,7 +13,7 @@ from gateway.settings.identity import IdentitySection
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
 from gateway.settings.rotation import RotationSection
-from gateway.settings.sections import NEAR_OR_TLS, Address, HeaderName, SecretReference, Section
+from gateway.settings.sections import NEAR_OR_TLS, Address, GovernanceSection, HeaderName, SecretReference, Section
 from gateway.settings.vault import LeaseSection, VaultSection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -151,19 +151,6 @@ class DiscoverySection(Section):
 
     start_s: float = Field(5.0, gt=0, le=120, description="Longest the start waits for their answers, all together.")
     refresh_s: float = Field(60.0, ge=1, le=86_400, description="Seconds between two looks at an upstream's tools.")
-
-
-class GovernanceSection(Section):
-    """Who signs for what may be used; see docs/tool-pinning.md."""
-
-    pin_roles: tuple[str, ...] = Field(
-        (),
-        max_length=32,
-        description="A reviewer with one of these roles must sign each tool that is pinned; none = no signature.",
-    )
-    suspicious: Literal["report", "hold"] = Field(
-        "report", description="hold leaves suspicious tools to people where first use is trusted."
-    )
 
 
 class CredentialSection(SecretReference):

@@ -248,7 +248,7 @@ def test_what_cannot_be_minted_is_said_counted_and_recorded_and_nothing_happens(
             assert desk.call(surface, "books.count").code == "completed"
         if row.cause is not None:
             assert desk.metric(faults) >= before + 2
-    _leaves_nothing(desk, row, dict.fromkeys(SURFACES, row.cause is None))
+    _leaves_nothing(desk, row, {surface: row.cause is None for surface in SURFACES})
 
 
 @pytest.mark.requirement("CRED-1")

@@ -60,9 +60,8 @@ def data_key_id(draft: Draft) -> str:
         return f"{_PIN}{draft.body['tool'].partition('.')[0]}"
     if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
         return f"{_HOLD}{day}.{draft.id}"
-    if draft.type in _ASKED and draft.actor.user is not None:
-        return f"{_DAY}{day}.{draft.actor.user}"
-    return f"{_DAY}{day}"
+    is_personal = draft.type in _ASKED and draft.actor.user is not None
+    return f"{_DAY}{day}.{draft.actor.user}" if is_personal else f"{_DAY}{day}"
 
 
 @dataclass(frozen=True, slots=True)
