@@ -17,7 +17,6 @@ from gateway.adapters.killing import KillSwitch
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
-from gateway.adapters.pins import Pins
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.connections import NoConnections
 from gateway.core.connector import Connector
@@ -47,6 +46,7 @@ from gateway.parts import (
     upstreams,
     vaulting,
 )
+from gateway.parts.pin_room import PinRoom
 from gateway.parts.policies import Policies
 from gateway.parts.stock import Stock
 from gateway.serving import hardening, listening
@@ -176,9 +176,10 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         record.runs.on_end(lending.leases.run_ended)
     connected = await upstreams.connect(settings, static, known, stack)
     catalog, verifier, publish = _catalogue(connected, meter)
-    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, _pins(settings), publish))
+    stock = await stack.enter_async_context(upstreams.stocked(settings, connected, record.pins, publish))
     supplies = stopping.Supplies(lending.leases, catalog.tools, meter, known, clock)
     kills = await stopping.opened(settings, record.kills, supplies, stack)
+    pin_room = PinRoom(stock, record.pins, record.reviewers, settings.governance.pin_roles)
     ports = Ports(
         clock=clock,
         identity=vouching.identity,
@@ -197,7 +198,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         settings=_pipeline_settings(settings),
     )
     rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
-    beside = _Beside(vouching, lending, kills, watched, connected.all, meter, rotations)
+    beside = _Beside(vouching, lending, kills, watched, connected.all, meter, rotations, pin_room)
     desk = _desk(settings, record, ports, beside, url)
     trial = partial(stopping.trial, settings, known, clock)
     return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, (lending, trial), connected.all))
@@ -229,6 +230,7 @@ class _Beside:
     connectors: Mapping[str, Connector]
     meter: PrometheusMeter
     rotations: RotationDesk
+    pins: PinRoom
 
 
 def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: _Beside, url: str) -> Desk:
@@ -252,6 +254,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         witnesses=record.witnesses,
         views=record.views,
         snapshots=record.snapshots,
+        pins=beside.pins,
         policy=beside.policy,
         pings={name: part.ping for name, part in _parts(ports).items()},
         upstreams={
@@ -261,12 +264,6 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         external_url=url,
         connections=NoConnections() if beside.lending.persons is None else beside.lending.persons.desk,
     )
-
-
-def _pins(settings: GatewaySettings) -> Pins:
-    pins = Pins(settings.state / "pins.json")
-    pins.load()
-    return pins
 
 
 def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:
@@ -313,6 +310,7 @@ def _catalogue(
         verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)
         catalog.replace(shelves)
         meter.admit([tool.fqn for tool in catalog.tools()])
+        meter.quarantined(sum(shelf.quarantine is not None for shelf in shelves))
 
     return catalog, verifier, publish
 

@@ -32,6 +32,7 @@ from tests.fakes.desk import (
     FakeViews,
 )
 from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
+from tests.fakes.pins import FakePinDesk
 
 URL = "http://gateway.test"
 NEWEST = "2026-07-28"
@@ -93,6 +94,7 @@ class Edge:
     keys: FakeKeyDesk = field(default_factory=FakeKeyDesk)
     witnesses: FakeWitnessDesk = field(default_factory=FakeWitnessDesk)
     views: FakeViews = field(default_factory=FakeViews)
+    pins: FakePinDesk = field(default_factory=FakePinDesk)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -119,6 +121,7 @@ class Edge:
             witnesses=self.witnesses,
             views=self.views,
             snapshots=FakeSnapshots(),
+            pins=self.pins,
             policy=self.policy,
             pings={"ledger": self.world.audit.ping, "policy": self.world.policy.ping},
             upstreams=self.upstreams,

@@ -16,6 +16,7 @@ from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
+from gateway.adapters.ledger.pins import PinRegistry
 from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.report import Report
@@ -80,6 +81,7 @@ class Books:
     approvals: ApprovalRegistry
     custodian: Custodian
     room: KeyRoom
+    pins: PinRegistry
     places: Places | None = None
 
     @property
@@ -117,6 +119,8 @@ async def open_books(
         runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking, places))
         reviewers = ReviewerRegistry(ledger, reader, keys, ticking, places)
         await reviewers.load()
+        pins = PinRegistry(ledger, reader, keys, ticking, places)
+        await pins.sync()
         archive = Archive(ledger, reader, runs, reviewers, keys, ticking, is_shared=places is not None)
         approvals = await stack.enter_async_context(ApprovalRegistry(archive, TERMS))
         log = SignedLog(ledger, runs, Scribe(ticking, keys), meter, clean)
@@ -137,6 +141,7 @@ async def open_books(
             custodian=Custodian(ledger, reader, keys, ticking, (runs, approvals)),
             room=KeyRoom(ledger, keys, ticking, KeyTerms()),
             places=places,
+            pins=pins,
         )
 
 

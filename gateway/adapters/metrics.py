@@ -43,7 +43,7 @@ class PrometheusMeter:
     ``ostiary_decisions_total{effect,reason}``, ``ostiary_unauthenticated_total{code}``,
     ``ostiary_leases{state}``, ``ostiary_lease_faults_total{step,cause}``, ``ostiary_key_age_seconds{kind,subject}``,
     ``ostiary_kills``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
-    ``ostiary_policy_shadow_total{result}`` and ``ostiary_policy_shadow_watching``.
+    ``ostiary_policy_shadow_total{result}``, ``ostiary_policy_shadow_watching`` and ``ostiary_tools_quarantined``.
     Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
@@ -85,8 +85,13 @@ class PrometheusMeter:
         self._key_ages = Gauge(
             "ostiary_key_age_seconds", "Age of keys that are replaced.", ["kind", "subject"], registry=registry
         )
+        self._quarantined = Gauge("ostiary_tools_quarantined", "Pinned tools that may not be used.", registry=registry)
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
+
+    def quarantined(self, tools: int) -> None:
+        """So many pinned tools may not be used."""
+        self._quarantined.set(tools)
 
     def admit(self, tools: Collection[str]) -> None:
         """Name the tools (``server.tool``) of the catalogue: they get series of their own, the first 1000 named."""

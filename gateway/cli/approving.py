@@ -15,11 +15,11 @@ from urllib.parse import quote
 import click
 
 from gateway.cli import reviewer_key
-from gateway.cli.lookalikes import guarded
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.reviewer_key import ReviewerKey
 from gateway.cli.screen import Failed, answer, columns, shown, wants_json
 from gateway.core.approval import Verdict
+from gateway.core.lookalikes import guarded
 from gateway.core.signing import approval_message
 
 _MICRO = 1_000_000

@@ -6,13 +6,18 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli import pins
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, Misconfigured, answer, columns, shown
 
 
 @click.group()
 def tool() -> None:
-    """List and call tools."""
+    """List, call and approve tools."""
+
+
+tool.add_command(pins.diff)
+tool.add_command(pins.pin)
 
 
 @tool.command("list")
@@ -20,8 +25,11 @@ def tool() -> None:
 def list_(reach: Reach) -> None:
     """List the tools the token's bearer may see."""
     found = reach.get("/v1/tools")
-    rows = [(row["name"], row["effect"], str(row["definition"].get("description", ""))[:80]) for row in found["tools"]]
-    answer(found, columns(("TOOL", "EFFECT", "DESCRIPTION"), rows))
+    rows = [
+        (row["name"], row["effect"], row["state"], str(row["definition"].get("description", ""))[:80])
+        for row in found["tools"]
+    ]
+    answer(found, columns(("TOOL", "EFFECT", "STATE", "DESCRIPTION"), rows))
 
 
 @tool.command("call")

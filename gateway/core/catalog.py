@@ -15,9 +15,11 @@ from gateway.core.errors import (
     NotSent,
     OutcomeUnknown,
     Quarantined,
+    Reason,
     ToolFailed,
     Unavailable,
 )
+from gateway.core.pinning import CAUSES, Cause
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
 
 Problems = Callable[[Any], list[str]]
@@ -30,12 +32,12 @@ class Shelf:
     Attributes:
         tool: the pinned tool.
         problems: says what is wrong with an arguments object, in safe words; empty = nothing.
-        quarantine: why the tool may not be used (its upstream now describes it otherwise), or None.
+        quarantine: why the tool may not be used (its upstream describes it otherwise, say), or None.
     """
 
     tool: Tool
     problems: Problems
-    quarantine: str | None = None
+    quarantine: Cause | None = None
 
 
 @dataclass(slots=True)
@@ -116,13 +118,18 @@ class Catalog:
 def _fault(shelf: Shelf, caller: Caller) -> GatewayError | None:
     arguments = caller.call.arguments
     if shelf.quarantine is not None:
-        return Quarantined(shelf.quarantine)
+        return _quarantined(shelf.quarantine)
     if arguments.big_integers and not shelf.tool.big_integers:
         return InvalidArguments("an integer beyond 2^53 is not admitted by this tool", cause_code="integer_range")
     problems = shelf.problems(arguments.value)
     if problems:
         return InvalidArguments("; ".join(problems), cause_code="schema")
     return None
+
+
+def _quarantined(cause: Cause) -> Quarantined:
+    why = CAUSES[cause]
+    return Quarantined(why, reasons=(Reason(f"pin.{cause}", "gateway.pins", why),), cause_code=f"pin_{cause}")
 
 
 def _unlisted(name: str) -> Tool:

@@ -17,6 +17,7 @@ from gateway.core.extract import Depth, Extract
 from gateway.core.inquiry import Query, Searches
 from gateway.core.kills import KillDesk
 from gateway.core.log_keys import KeyDesk
+from gateway.core.pinning import PinDesk
 from gateway.core.rotation import RotationDesk
 from gateway.core.snapshots import SnapshotDesk
 from gateway.core.tiles import Tile
@@ -353,6 +354,7 @@ class Desk:
         metrics: the metrics page as (content type, text).
         external_url: where callers reach the gateway, no trailing slash; never taken from the Host header.
         snapshots: the states that agents keep of their runs.
+        pins: which tools are approved, and which wait for it.
         foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
         connections: accounts that persons have at other services.
     """
@@ -380,5 +382,6 @@ class Desk:
     metrics: Callable[[], tuple[str, bytes]]
     external_url: str
     snapshots: SnapshotDesk
+    pins: PinDesk
     foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)
     connections: ConnectionDesk = field(default_factory=NoConnections)

@@ -67,6 +67,10 @@ class EventType(StrEnum):
     # connection, cause asked | failed | refused; person (pseudonym) where a call found that it is broken.
     CONNECTION_CLOSED = "connection.closed"
     POLICY_ACTIVATED = "policy.activated"
+    # tool, digest, was, basis, rules, key, signature: what was approved; the words themselves are payload.
+    TOOL_PINNED = "tool.pinned"
+    # tool, digest (of the pin), cause, now: a pinned tool that may not be used.
+    TOOL_QUARANTINED = "tool.quarantined"
     ADMIN_CHANGE = "admin.change"
     QUERY = "query"
     # cause, subject (pseudonym) or None, keys: the data keys that were destroyed; why, in words, is payload.

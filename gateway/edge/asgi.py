@@ -34,6 +34,7 @@ from gateway.edge.rest_keys import KeyRest
 from gateway.edge.rest_kills import KillRest
 from gateway.edge.rest_leases import LeaseRest
 from gateway.edge.rest_log import LogRest
+from gateway.edge.rest_pins import PinRest
 from gateway.edge.rest_policy import PolicyRest
 from gateway.edge.rest_questions import QuestionRest
 from gateway.edge.rest_reviewers import ReviewerRest
@@ -95,7 +96,8 @@ class Options:
 def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation]:
     """All operations of the REST API; what ``openapi.json`` describes."""
     return (
-        *ToolRest(ports).operations(),
+        *ToolRest(ports, desk).operations(),
+        *PinRest(desk).operations(),
         *RunRest(desk, ports.clock, options.issuer, options.run_max_s).operations(),
         *SnapshotRest(ports, desk).operations(),
         *CallRest(desk).operations(),

@@ -29,6 +29,7 @@ class Readiness:
         self._standing = desk.policy.standing
         self._witnesses = desk.witnesses.standing
         self._kills = desk.kills
+        self._pins = desk.pins.counts
         self._own = _Round(desk.pings, clock, _FRESH_S, _DEADLINE_S)
         self._upstreams = _Round(named, clock, _UPSTREAMS_FRESH_S, _UPSTREAM_DEADLINE_S)
 
@@ -50,6 +51,7 @@ class Readiness:
             stopped = sum(kill.lifted_us is None for kill in self._kills.all())
             if stopped:
                 page["kills"] = stopped
+            page["tools"] = dict(self._pins())
             seen = self._witnesses()
             if seen.states:
                 page["witnesses"] = {"states": seen.states, "size": seen.size, "unwitnessed_since_us": seen.since_us}

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from gateway.core import canonical, pipeline
+from gateway.core.desk import Desk
 from gateway.core.errors import (
     BudgetExhausted,
     InvalidArguments,
@@ -20,6 +21,7 @@ from gateway.core.errors import (
     UnknownTool,
 )
 from gateway.core.mcpwire import jsonrpc
+from gateway.core.pinning import PinState
 from gateway.core.ports import Ports
 from gateway.core.tool import EffectClass, Kind, Tool, kind_of
 from gateway.edge.auth import NO_ARGUMENTS
@@ -58,6 +60,7 @@ class ToolShown(Model):
     wire_name: str = Field(description="Name on the aggregate MCP endpoint.")
     effect: EffectClass
     labels: tuple[str, ...]
+    state: PinState = Field(description="quarantined: not to be called until a person approves its new definition.")
     definition: dict[str, Any] = Field(description="The approved MCP definition.")
 
 
@@ -70,9 +73,10 @@ class ToolList(Model):
 class ToolRest:
     """Operations on tools. Every call ends in the pipeline."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, desk: Desk) -> None:
         """``ports`` are the pipeline's."""
         self._ports = ports
+        self._pins = desk.pins
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -133,7 +137,7 @@ class ToolRest:
         """The caller's tools."""
         call = asked.visit.named("", NO_ARGUMENTS, asked.run)
         tools = await unless_gone(asked.receive, pipeline.listing(call, self._ports))
-        return shown(ToolList(tools=tuple(_shown(tool) for tool in tools)))
+        return shown(ToolList(tools=tuple(_shown(tool, self._pins.state(tool.fqn)) for tool in tools)))
 
 
 def _tool_name(said: str) -> str:
@@ -141,11 +145,12 @@ def _tool_name(said: str) -> str:
     return said if kind_of(said.partition(".")[2]) is Kind.TOOL else f".{said}"
 
 
-def _shown(tool: Tool) -> ToolShown:
+def _shown(tool: Tool, state: PinState) -> ToolShown:
     return ToolShown(
         name=tool.fqn,
         wire_name=tool.wire_name,
         effect=tool.effect,
         labels=tool.labels,
+        state=state,
         definition=dict(tool.definition),
     )

@@ -20,6 +20,7 @@ from gateway.adapters.ledger.kills import KillRegistry
 from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
+from gateway.adapters.ledger.pins import PinRegistry
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.retention import Retention
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
@@ -67,6 +68,7 @@ class Books:
     witnesses: Witnessing
     views: ViewLog
     snapshots: Snapshots
+    pins: PinRegistry
 
 
 class LogMeter(Meter, WitnessMeter, Protocol):
@@ -138,6 +140,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         witnesses=witnesses,
         views=ViewLog(ledger, keys, clock),
         snapshots=Snapshots(ledger, reader, keys, clock),
+        pins=await _pinned(PinRegistry(ledger, asked, keys, clock, places)),
     )
 
 
@@ -154,6 +157,12 @@ def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegis
 
 def _terms(settings: GatewaySettings, url: str) -> Terms:
     return Terms(settings.approvals.ttl_s, settings.approvals.replay_s, url)
+
+
+async def _pinned(pins: PinRegistry) -> PinRegistry:
+    """The registry, which has read what was approved."""
+    await pins.sync()
+    return pins
 
 
 async def _countersigned(

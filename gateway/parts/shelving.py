@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from gateway.adapters.pins import Pins
 from gateway.core import schema
 from gateway.core.canonical import MAX_DEPTH
 from gateway.core.catalog import Shelf
 from gateway.core.connector import Discovering
+from gateway.core.pinning import Approval, Cause, Described, Pin, Quarantine
+from gateway.core.suspicion import Names, rules_of, suspicions
 from gateway.core.tool import Tool
 from gateway.findings import Finding
 from gateway.settings import SettingsError, catalogue
@@ -44,6 +45,14 @@ class Source:
             SettingsError: the definition cannot be used.
         """
         return catalogue.discovered(self.name, self.upstream, definition, self.entries)
+
+    def described(self, definition: Mapping[str, Any]) -> Described:
+        """What an approval of ``definition`` binds, here.
+
+        Raises:
+            SettingsError: the definition cannot be used.
+        """
+        return Described(catalogue.place(self.upstream), definition, self.tool(definition).digest)
 
 
 def declared_shelf(tool: Tool) -> Shelf:
@@ -89,48 +98,66 @@ def _children(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def pinned(source: Source, live: Definitions | None, pins: Pins) -> list[Shelf]:
+def approvals(source: Source, live: Definitions, names: Names, *, hold: bool) -> list[Approval]:
+    """What trust on first use approves of an upstream's words; where ``hold``, nothing that is suspicious."""
+    found = []
+    for name, text in live.items():
+        rules = rules_of(suspicions(source.name, text, names))
+        if rules and hold:
+            _LOG.warning("tool %s.%s is left to people: %s", source.name, name, ", ".join(rules))
+            continue
+        if rules:
+            _LOG.warning("tool %s.%s is pinned on first use in spite of: %s", source.name, name, ", ".join(rules))
+        found.append(Approval(f"{source.name}.{name}", source.described(text), rules=rules))
+    return found
+
+
+def pinned(source: Source, live: Definitions | None, pins: Mapping[str, Pin]) -> list[Shelf]:
     """The shelves of one upstream: each approved tool, quarantined where ``live`` is not what was approved.
 
     Args:
-        source: the upstream; where it is trusted on first use and nothing was approved yet, ``live`` is approved here.
+        source: the upstream.
         live: what it says now; None = it was not heard.
-        pins: what was approved.
-
-    Raises:
-        Unavailable: the pins cannot be written; nothing is approved.
+        pins: what was approved of it, by tool name.
     """
-    known = dict(pins.of(source.name))
-    fresh = {} if live is None else {name: text for name, text in live.items() if name not in known}
-    if fresh and not known and source.upstream.trust == "first_use":
-        known = {name: {"digest": source.tool(text).digest, "definition": text} for name, text in fresh.items()}
-        pins.add(source.name, known)
-    elif fresh and not known:
-        _LOG.warning('upstream %s has no pinned tools; trust = "first_use" pins what it says now', source.name)
-    elif fresh:  # a server that was taken over later must not widen what it may do
-        _LOG.warning("upstream %s has %d new tools, which nobody approved: left out", source.name, len(fresh))
     # A pin that is no tool any more is left out like a tool that never was one.
-    usable = {name: pin for name, pin in known.items() if _is_usable(source, pin["definition"])}
-    return [_compared(source, name, pin, live) for name, pin in usable.items()]
+    good = {name: pin for name, pin in pins.items() if _is_usable(source, pin.approved.definition)}
+    return [_compared(source, name, pin, live) for name, pin in good.items()]
 
 
-def _compared(source: Source, name: str, pin: Mapping[str, Any], live: Definitions | None) -> Shelf:
-    tool = source.tool(pin["definition"])
-    if tool.digest != pin["digest"]:
-        return _discovered_shelf(tool, "the upstream's address is not the one this tool was approved at")
+def quarantines(source: Source, live: Definitions | None, shelves: Sequence[Shelf]) -> list[Quarantine]:
+    """What is to be recorded of shelves that are quarantined."""
+    return [_case(source, live or {}, shelf, shelf.quarantine) for shelf in shelves if shelf.quarantine is not None]
+
+
+def _case(source: Source, live: Definitions, shelf: Shelf, cause: Cause) -> Quarantine:
+    tool = shelf.tool
+    said = live.get(tool.name)
+    now = None if said is None or cause is not Cause.CHANGED else source.described(said)
+    if now is not None and now.digest == shelf.tool.digest:
+        now = None  # taken back
+    return Quarantine(tool.fqn, tool.digest, cause, now)
+
+
+def _compared(source: Source, name: str, pin: Pin, live: Definitions | None) -> Shelf:
+    tool = source.tool(pin.approved.definition)
+    if tool.digest != pin.approved.digest:
+        # The digest stays that of the pin: it names what was approved.
+        return _discovered_shelf(replace(tool, digest=pin.approved.digest), Cause.ENDPOINT)
+    is_other = live is not None and name in live and source.tool(live[name]).digest != tool.digest
+    if pin.is_changed or is_other:
+        return _discovered_shelf(tool, Cause.CHANGED)
     if live is not None and name not in live:
-        return _discovered_shelf(tool, "the upstream no longer offers this tool")
-    if live is not None and source.tool(live[name]).digest != tool.digest:
-        return _discovered_shelf(tool, "the upstream now describes this tool otherwise than approved")
+        return _discovered_shelf(tool, Cause.GONE)
     return _discovered_shelf(tool)
 
 
-def _discovered_shelf(tool: Tool, quarantine: str | None = None) -> Shelf:
+def _discovered_shelf(tool: Tool, quarantine: Cause | None = None) -> Shelf:
     # One upstream's bad schema must not keep the others' tools away: the tool stays visible and cannot be used.
     try:
         return replace(_compiled(tool), quarantine=quarantine)
     except schema.SchemaRefused:
-        return Shelf(tool, lambda _: ["the tool's schema cannot be used"], "the tool's schema cannot be used")
+        return Shelf(tool, lambda _: ["the tool's schema cannot be used"], Cause.UNUSABLE)
 
 
 def _compiled(tool: Tool) -> Shelf:

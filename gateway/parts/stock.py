@@ -1,7 +1,8 @@
 """What is on the shelves: declared tools, and what upstreams say of theirs, compared with what was approved.
 
 Upstreams are asked all at once when the gateway starts, and one by one from then on. An upstream that is down, slow or
-hostile keeps nobody else's tools away, and never unlocks its own: what was approved stays as it was last seen.
+hostile keeps nobody else's tools away, and never unlocks its own: what was approved stays as it was last seen. What an
+upstream says other than approved is quarantined, and stays so until a person approves it.
 """
 
 import logging
@@ -12,12 +13,13 @@ from typing import Any, Final, Self
 
 from anyio import create_task_group, move_on_after, sleep
 
-from gateway.adapters.pins import Pins
 from gateway.core.catalog import Shelf
 from gateway.core.errors import Unavailable
+from gateway.core.pinning import CAUSES, Cause, Described, PinBook
+from gateway.core.suspicion import Names
 from gateway.core.tool import Kind
 from gateway.findings import Finding
-from gateway.parts.shelving import Definitions, Source, pinned, strays, usable
+from gateway.parts.shelving import Definitions, Source, approvals, pinned, quarantines, strays, usable
 
 _LOG = logging.getLogger("ostiary.stock")
 _MOST_DOUBLINGS: Final = 20
@@ -32,12 +34,14 @@ class Rhythm:
         refresh_s: pause between two looks at one; also the longest pause while it is down.
         first_pause_s: pause after it was first found down; doubled each time it still is.
         pause: waits so many seconds.
+        hold: whether suspicious tools are left to people, also where first use is trusted.
     """
 
     start_s: float = 5.0
     refresh_s: float = 60.0
     first_pause_s: float = 1.0
     pause: Callable[[float], Awaitable[None]] = sleep
+    hold: bool = False
 
     def after(self, failures: int) -> float:
         """Seconds until an upstream is asked again that did not answer so many times in a row."""
@@ -52,7 +56,7 @@ class Stock:
     Args:
         declared: tools that do not come from their upstream; they never change.
         sources: the upstreams that describe their own tools.
-        pins: what was approved, loaded.
+        pins: what was approved, synced.
         publish: puts a generation in force, whole.
         rhythm: when upstreams are asked.
     """
@@ -61,7 +65,7 @@ class Stock:
         self,
         declared: Sequence[Shelf],
         sources: Iterable[Source],
-        pins: Pins,
+        pins: PinBook,
         publish: Callable[[Sequence[Shelf]], None],
         rhythm: Rhythm,
     ) -> None:
@@ -72,7 +76,9 @@ class Stock:
         self._rhythm = rhythm
         self._said: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._live: dict[str, Definitions] = {}
-        self._shelves = {source.name: pinned(source, None, pins) for source in self._sources.values()}
+        self._shelves = {name: pinned(source, None, pins.of(name)) for name, source in self._sources.items()}
+        self._described: dict[str, Mapping[str, Described]] = {}
+        self._revisions: dict[str, int] = {}
         self._down: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -104,12 +110,38 @@ class Stock:
         Returns:
             Whether it answered.
         """
-        source = self._sources[server]
         before = _gist(self._shelves[server])
-        answered = await self._heard(source)
+        answered = await self._heard(self._sources[server])
         if _gist(self._shelves[server]) != before:
             self._publish(self._generation())
         return answered
+
+    async def reshelve(self, server: str) -> None:
+        """Take in what was pinned; put a new generation in force where that changes anything."""
+        before = _gist(self._shelves[server])
+        await self._shelve(self._sources[server], self._live.get(server))
+        if _gist(self._shelves[server]) != before:
+            self._publish(self._generation())
+
+    @property
+    def servers(self) -> Iterable[str]:
+        """The upstreams that describe their own tools."""
+        return self._sources.keys()
+
+    def shelves(self, server: str) -> Mapping[str, Shelf]:
+        """The pinned tools of one of them by name, whether or not they can be used."""
+        return {shelf.tool.name: shelf for shelf in self._shelves[server]}
+
+    def live(self, server: str) -> Mapping[str, Described]:
+        """What it said last, by tool name; empty where it was not heard."""
+        return self._described.get(server, {})
+
+    def names(self, more: Iterable[tuple[str, str]] = ()) -> Names:
+        """Every name of a tool, pinned or not, and these (server, name)."""
+        pairs = [*more, *((shelf.tool.server, shelf.tool.name) for shelf in self._declared)]
+        for server in self._sources:
+            pairs += [(server, name) for name in {*self._live.get(server, {}), *self._pins.of(server)}]
+        return Names.of(pairs)
 
     def strays(self) -> list[Finding]:
         """Catalogue entries for tools that their upstream, which was asked, does not have: misspelt, most likely."""
@@ -129,8 +161,12 @@ class Stock:
         """Take in what an upstream says; whether it answered."""
         try:
             found = await source.connector.discover()
-            if found != self._said.get(source.name):  # all that follows costs the loop time
-                self._take(source, usable(source, found))
+            is_synced = await self._synced()
+            # All that follows costs the loop time.
+            is_same = self._pins.revision == self._revisions.get(source.name) and found == self._said.get(source.name)
+            if not is_same:
+                await self._take(source, usable(source, found))
+            if is_synced:
                 self._said[source.name] = found
         except Unavailable as error:
             self._tell_down(source, error.detail)
@@ -142,16 +178,52 @@ class Stock:
         self._down.discard(source.name)
         return True
 
-    def _take(self, source: Source, live: Definitions) -> None:
+    async def _synced(self) -> bool:
+        """Take in what other processes pinned; where that fails, what is in memory still tells a change from none."""
+        try:
+            await self._pins.sync()
+        except Unavailable as error:
+            _LOG.warning("what other gateways pinned cannot be read: %s", error.detail)
+            return False
+        return True
+
+    async def _take(self, source: Source, live: Definitions) -> None:
+        if not self._pins.of(source.name) and source.upstream.trust == "first_use":
+            names = self.names((source.name, name) for name in live)
+            await self._pins.trust(source.name, approvals(source, live, names, hold=self._rhythm.hold))
         before = self._live.get(source.name)
-        if live == before:
-            return
-        shelves = pinned(source, live, self._pins)
-        _tell_quarantined(self._shelves[source.name], shelves)
-        self._live[source.name], self._shelves[source.name] = live, shelves
+        self._live[source.name] = live
+        self._described[source.name] = {name: source.described(text) for name, text in live.items()}
+        await self._shelve(source, live)
         if before is None:
             for stray in strays(source, {*live, *self._pins.of(source.name)}):
                 _LOG.warning("%s: %s", stray.part, stray.text)
+        if live != before:
+            self._tell_new(source, live)
+
+    async def _shelve(self, source: Source, live: Definitions | None) -> None:
+        # In force first, recorded then: where the log is full, what changed is quarantined all the same.
+        shelves = pinned(source, live, self._pins.of(source.name))
+        _tell_quarantined(self._shelves[source.name], shelves)
+        self._shelves[source.name] = shelves
+        try:
+            await self._pins.quarantine(quarantines(source, live, shelves))
+        except Unavailable:
+            _LOG.warning("upstream %s: a quarantine is in force and not recorded yet: tried again", source.name)
+            return
+        finally:
+            # Its own quarantines may have moved the pins on.
+            self._shelves[source.name] = pinned(source, live, self._pins.of(source.name))
+        self._revisions[source.name] = self._pins.revision
+
+    def _tell_new(self, source: Source, live: Definitions) -> None:
+        fresh = len(live.keys() - self._pins.of(source.name).keys())
+        if fresh:  # a server that was taken over later must not widen what it may do
+            _LOG.warning(
+                "upstream %s has %d new tools, which nobody approved: left out; see `ostiary tool diff`",
+                source.name,
+                fresh,
+            )
 
     def _tell_down(self, source: Source, why: str) -> None:
         # Once, and not each time it is still so.
@@ -169,7 +241,7 @@ class Stock:
         return list(by_name.values())
 
 
-def _gist(shelves: Sequence[Shelf]) -> list[tuple[str, str, str | None]]:
+def _gist(shelves: Sequence[Shelf]) -> list[tuple[str, str, Cause | None]]:
     """What makes one generation of shelves differ from another."""
     return [(shelf.tool.fqn, shelf.tool.digest, shelf.quarantine) for shelf in shelves]
 
@@ -178,4 +250,4 @@ def _tell_quarantined(before: Sequence[Shelf], after: Sequence[Shelf]) -> None:
     known = {shelf.tool.fqn: shelf.quarantine for shelf in before}
     for shelf in after:
         if shelf.quarantine is not None and known.get(shelf.tool.fqn) != shelf.quarantine:
-            _LOG.warning("tool %s is quarantined: %s", shelf.tool.fqn, shelf.quarantine)
+            _LOG.warning("tool %s is quarantined: %s", shelf.tool.fqn, CAUSES[shelf.quarantine])

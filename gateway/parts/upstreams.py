@@ -19,12 +19,12 @@ from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
 from connectors.sql import SqliteConnector
 from gateway.adapters.credentials import SecretSource, StaticCredentials, read_secret
-from gateway.adapters.pins import Pins
 from gateway.core.catalog import Shelf
 from gateway.core.connector import Connector, Discovering
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.needles import UnfitSecret
+from gateway.core.pinning import PinBook
 from gateway.core.sandbox import SandboxRunner
 from gateway.core.tool import Tool
 from gateway.parts import minting
@@ -96,7 +96,7 @@ def _runs_code(settings: GatewaySettings) -> bool:
 
 
 def stocked(
-    settings: GatewaySettings, upstreams: Upstreams, pins: Pins, publish: Callable[[Sequence[Shelf]], None]
+    settings: GatewaySettings, upstreams: Upstreams, pins: PinBook, publish: Callable[[Sequence[Shelf]], None]
 ) -> Stock:
     """The stock of these upstreams and of the catalogue files; it publishes nothing before it is entered.
 
@@ -115,7 +115,8 @@ def stocked(
         for name, upstream in settings.upstreams.items()
         if isinstance(upstream, McpUpstream)
     ]
-    rhythm = Rhythm(settings.discovery.start_s, settings.discovery.refresh_s)
+    hold = settings.governance.suspicious == "hold"
+    rhythm = Rhythm(settings.discovery.start_s, settings.discovery.refresh_s, hold=hold)
     return Stock([declared_shelf(tool) for tool in tools], sources, pins, publish, rhythm)
 
 

@@ -15,8 +15,8 @@ from gateway.settings.lending import Lenders, check
 from gateway.settings.log import LogSection
 from gateway.settings.policy import PolicySection
 from gateway.settings.rotation import RotationSection
-from gateway.settings.sections import Address, HeaderName, SecretReference, Section
-from gateway.settings.upstreams import SqlUpstream, Upstream
+from gateway.settings.sections import Address, GovernanceSection, HeaderName, SecretReference, Section
+from gateway.settings.upstreams import McpUpstream, SqlUpstream, Upstream
 from gateway.settings.vault import LeaseSection, VaultSection
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$", max_length=31)]
@@ -196,6 +196,7 @@ class GatewaySettings(BaseSettings):
     approvals: ApprovalsSection = ApprovalsSection()
     kill: KillSection = KillSection()
     discovery: DiscoverySection = DiscoverySection()
+    governance: GovernanceSection = GovernanceSection()
     sandbox: SandboxSection = SandboxSection()
     rotation: RotationSection = RotationSection()
     credentials: Mapping[str, CredentialSection] = Field(default_factory=dict)
@@ -220,6 +221,13 @@ class GatewaySettings(BaseSettings):
     def _own_name_kept(self) -> Self:
         if "gateway" in self.upstreams:
             raise ValueError("upstreams.gateway: the name is the gateway's own")
+        return self
+
+    @model_validator(mode="after")
+    def _pins_signed(self) -> Self:
+        for name, upstream in self.upstreams.items():
+            if self.governance.pin_roles and isinstance(upstream, McpUpstream) and upstream.trust == "first_use":
+                raise ValueError(f"upstreams.{name}.trust: first_use signs nothing, and governance.pin_roles wants it")
         return self
 
     @model_validator(mode="after")

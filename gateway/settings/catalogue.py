@@ -5,6 +5,7 @@ name adds what the gateway must not take from an upstream: effect class, labels,
 """
 
 import json
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -188,7 +189,12 @@ def discovered(server: str, upstream: McpUpstream, definition: Mapping[str, Any]
         entry = own.get(name) or ToolEntry(server=server, name=name)
     except ValidationError:
         raise SettingsError([f"upstreams.{server}: a tool name that is not of letters, digits, _ . -"]) from None
-    return _tool(entry, definition, upstream.url or " ".join(upstream.command), upstream.credential)
+    return _tool(entry, definition, place(upstream), upstream.credential)
+
+
+def place(upstream: McpUpstream) -> str:
+    """Where an MCP server is reached: its URL, or its command line as a shell would take it."""
+    return upstream.url or shlex.join(upstream.command)
 
 
 def _file(path: Path) -> CatalogueFile:

@@ -1,7 +1,7 @@
 """What sections of the settings are made of."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -53,3 +53,16 @@ class SecretReference(Section):
         if (self.env is None) == (self.file is None):
             raise ValueError("set exactly one of env and file")
         return self
+
+
+class GovernanceSection(Section):
+    """Who signs for what may be used; see docs/tool-pinning.md."""
+
+    pin_roles: tuple[str, ...] = Field(
+        (),
+        max_length=32,
+        description="A reviewer with one of these roles must sign each tool that is pinned; none = no signature.",
+    )
+    suspicious: Literal["report", "hold"] = Field(
+        "report", description="hold leaves suspicious tools to people where first use is trusted."
+    )

@@ -22,6 +22,7 @@ from tests.fakes.callers import AGENT, FakeIdentity, FakeRuns
 from tests.fakes.journal import Journal
 from tests.fakes.kills import fake_switch
 from tests.fakes.log_keys import FakeKeyDesk, FakeWitnessDesk
+from tests.fakes.pins import FakePinDesk
 
 
 @dataclass(slots=True)
@@ -378,6 +379,7 @@ def fake_desk(clock: StepClock | None = None, runs: FakeRuns | None = None) -> D
         witnesses=FakeWitnessDesk(),
         views=FakeViews(),
         snapshots=FakeSnapshots(),
+        pins=FakePinDesk(),
         policy=FakePolicyDesk(),
         pings={"identity": identity.ping},
         upstreams={},

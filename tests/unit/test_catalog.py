@@ -19,6 +19,7 @@ from gateway.core.errors import (
     ToolFailed,
     Unavailable,
 )
+from gateway.core.pinning import Cause
 from gateway.core.tool import EffectClass, Measure, Tool, ToolLimits
 from tests.evidence import lease, make_call, make_caller, make_run, make_tool
 
@@ -49,7 +50,7 @@ class Scripted:
         """Always well."""
 
 
-def shelf(tool: Tool, quarantine: str | None = None) -> Shelf:
+def shelf(tool: Tool, quarantine: Cause | None = None) -> Shelf:
     """A tool with its own schema compiled."""
     return Shelf(tool, schema.compile(tool.definition["inputSchema"]).problems, quarantine)
 
@@ -113,9 +114,10 @@ def test_big_integers_where_the_tool_admits_them() -> None:
 
 def test_a_quarantined_tool_is_listed_and_cannot_be_used() -> None:
     """The fault says why, before the arguments are looked at."""
-    catalog, _ = stocked(shelf(ECHO, "its description changed"))
+    catalog, _ = stocked(shelf(ECHO, Cause.CHANGED))
     fault = catalog.checked(catalog.resolve(make_caller(make_call("up.echo", {"n": "x"})))).fault
     assert isinstance(fault, Quarantined)
+    assert (fault.cause_code, [reason.id for reason in fault.reasons]) == ("pin_changed", ["pin.changed"])
     assert catalog.tools() == (ECHO,)
 
 

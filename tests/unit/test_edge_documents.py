@@ -116,7 +116,7 @@ async def test_all_references_of_the_document_resolve() -> None:
 
 async def test_each_described_path_is_served() -> None:
     """Asked without a credential, every described operation says 401, never 404 or 405."""
-    edge = Edge(options=Options(strangers_per_minute=60_000, open_metrics=True))
+    edge = Edge(options=Options(strangers_per_minute=100_000, open_metrics=True))
     said = await document(edge)
     async with edge.client(None) as client:
         for path, methods in said["paths"].items():

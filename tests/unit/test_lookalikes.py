@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.lookalikes import guarded, plain
+from gateway.core.lookalikes import guarded, plain
 
 
 @pytest.mark.parametrize(

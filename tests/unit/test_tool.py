@@ -1,6 +1,8 @@
 """Names of tools on the aggregate wire, and what a pin covers."""
 
+import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,3 +45,33 @@ def test_a_long_name_ends_in_a_hash() -> None:
 def test_a_pin_covers_where_and_what(other: tuple[str, str, str, dict[str, object]]) -> None:
     """Another server, connector, address or word of the definition is another tool."""
     assert definition_digest("a", "mcp", "u", {"name": "x"}) != definition_digest(*other)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=6)
+VALUES = st.recursive(
+    SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=4), max_leaves=12
+)
+DEFINITIONS = st.fixed_dictionaries(
+    {"name": st.text(max_size=6), "description": st.text(max_size=12), "inputSchema": VALUES},
+    optional={"annotations": VALUES, "outputSchema": VALUES, "title": st.text(max_size=5), "_meta": VALUES},
+)
+
+
+def reordered(value: Any) -> Any:
+    """The same JSON value, its objects' members in another order."""
+    if isinstance(value, dict):
+        return {key: reordered(item) for key, item in reversed(value.items())}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.requirement("TOOL-9")
+@given(DEFINITIONS, st.sampled_from(["name", "description", "inputSchema", "annotations", "new"]), VALUES)
+def test_any_change_of_a_member_is_another_digest_and_no_order_is(
+    definition: dict[str, Any], member: str, value: Any
+) -> None:
+    """What is quarantined is what differs as JSON, and nothing else."""
+    digest = definition_digest("a", "mcp", "u", {"tool": definition, "binding": {}})
+    assert digest == definition_digest("a", "mcp", "u", {"binding": {}, "tool": reordered(definition)})
+    changed = definition | {member: value}
+    is_same = json.dumps(changed, sort_keys=True) == json.dumps(definition, sort_keys=True)
+    assert (digest == definition_digest("a", "mcp", "u", {"tool": changed, "binding": {}})) is is_same

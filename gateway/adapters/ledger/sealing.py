@@ -27,7 +27,7 @@ _TAG_SIZE = 16
 WRAPPED_SIZE = NONCE_SIZE + _KEY_SIZE + _TAG_SIZE
 DAY_US = 86_400_000_000
 _CACHED_KEYS = 4096
-_DAY, _HOLD, _REVIEWER = "day-", "hold-", "reviewer-"
+_DAY, _HOLD, _REVIEWER, _PIN = "day-", "hold-", "reviewer-", "pin-"
 _GENERATION = "+"
 # A key that was destroyed and put back is not for erasure and retention: the next start destroys it again, and says so.
 LIVE = "select id from deks where not exists (select 1 from erased where key = deks.id)"
@@ -56,11 +56,12 @@ def data_key_id(draft: Draft) -> str:
         return f"{_REVIEWER}{draft.body['key']}"
     if draft.type is EventType.API_KEY_CREATED:  # retention counts from when it ends; erasing the user ends it
         return f"{_DAY}{draft.body['expires_us'] // DAY_US}.{draft.body['user']}"
+    if draft.type is EventType.TOOL_PINNED:  # good for as long as the tool may be used
+        return f"{_PIN}{draft.body['tool'].partition('.')[0]}"
     if draft.type is EventType.LEGAL_HOLD:  # good for as long as it holds
         return f"{_HOLD}{day}.{draft.id}"
-    if draft.type in _ASKED and draft.actor.user is not None:
-        return f"{_DAY}{day}.{draft.actor.user}"
-    return f"{_DAY}{day}"
+    is_personal = draft.type in _ASKED and draft.actor.user is not None
+    return f"{_DAY}{day}.{draft.actor.user}" if is_personal else f"{_DAY}{day}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Scope:
 def scope_of(dek_id: str) -> Scope:
     """What is sealed under the data key of that id, of whatever generation."""
     name = dek_id.partition(_GENERATION)[0]
-    if name.startswith(_REVIEWER):
+    if name.startswith((_REVIEWER, _PIN)):
         return Scope()
     for prefix in (_DAY, _HOLD):
         if name.startswith(prefix):

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.cli.export.story import RunTold, Story, Told, Word
 from gateway.cli.export.verify import Result, Run, unchecked
-from gateway.cli.lookalikes import guarded
+from gateway.core.lookalikes import guarded
 
 _MOST = 400
 _MOST_LINES = 40

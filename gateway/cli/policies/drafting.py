@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gateway.cli.lookalikes import guarded
 from gateway.cli.policies.events import Input, Recorded
 from gateway.core.decision import Effect, Phase
+from gateway.core.lookalikes import guarded
 from gateway.core.tool import EffectClass
 
 # An argument is taken for an enumeration where so many calls had so few values.

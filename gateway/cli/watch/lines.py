@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import click
 
-from gateway.cli.lookalikes import plain
 from gateway.cli.reach import Reach
 from gateway.cli.screen import Failed, wants_json
 from gateway.cli.watch.calls import CallRow, Calls, State
@@ -18,6 +17,7 @@ from gateway.cli.watch.feed import Feed, Page
 from gateway.cli.watch.pages import moment
 from gateway.cli.watch.talker import ANSWER_S, FIRST_S, LONGEST_S, passes, pause
 from gateway.cli.watch.view import ending, span
+from gateway.core.lookalikes import plain
 
 _OPEN_AT_MOST = 10_000
 _GROWTH = 1.5

@@ -8,8 +8,8 @@ from typing import Any
 from rich.cells import chop_cells
 
 from gateway.cli.explain import told
-from gateway.cli.lookalikes import guarded
 from gateway.cli.watch.approvals import PendingView
+from gateway.core.lookalikes import guarded
 
 _INDENT = "  "
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
-from gateway.cli.lookalikes import guarded
 from gateway.cli.watch import events, pages
 from gateway.cli.watch.approvals import PendingView
 from gateway.cli.watch.calls import CallRow, Calls
 from gateway.cli.watch.events import Approve, Event, Explain, Quit, Reject, Show, Wish
 from gateway.cli.watch.keys import PASTE
+from gateway.core.lookalikes import guarded
 
 KEEP = 2000
 CHROME = 3  # lines beside a list or a page: title, notice, keys

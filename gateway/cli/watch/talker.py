@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import quote
 
-from gateway.cli.lookalikes import guarded
 from gateway.cli.reach import Line, Reach, Unreached
 from gateway.cli.screen import Failed
 from gateway.cli.watch import pages
@@ -28,6 +27,7 @@ from gateway.cli.watch.events import (
     Wish,
 )
 from gateway.cli.watch.feed import Feed, Page
+from gateway.core.lookalikes import guarded
 
 FIRST_S, LONGEST_S = 0.25, 1.0
 ANSWER_S = 10.0

@@ -8,10 +8,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.lookalikes import guarded, plain
 from gateway.cli.watch.approvals import PendingView
 from gateway.cli.watch.calls import CallRow, State
 from gateway.cli.watch.state import Mode, Watch
+from gateway.core.lookalikes import guarded, plain
 
 _DECISIONS = {
     "allow": ("allow", "green"),
