@@ -2,12 +2,15 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import anyio
 import click
 
-from gateway.cli.client import bearing, connecting, housing, receipts, undoing
+from gateway.cli.client import bearing, bridge, connecting, door, housing, receipts, undoing
 from gateway.cli.client.changing import look
 from gateway.cli.client.connecting import Plan, Wish
 from gateway.cli.client.places import CLIENTS, surroundings
@@ -134,3 +137,27 @@ def _next(target: str, made: Plan, receipt: Path) -> list[str]:
         lines.append(f"nothing is allowed until policy allows it; {made.wish.who.agent} and {made.wish.who.user} need")
         lines.append(f"  allow = {names} in [policy.data.gateway.scope.agents.*] and users.*")
     return [*lines, f"then start the client anew; `ostiary client undo {shown(target)}` takes it back"]
+
+
+@client.command("bridge")
+@click.option("--url", help="Base URL of a gateway that runs elsewhere.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="With --url: a file with the token."
+)
+@click.option("--server", help="One upstream with its own names, instead of all of them.")
+@bearing.who_options
+@config_option
+@state_option
+def bridge_(**given: Any) -> None:
+    """Speak MCP on standard input and output, for clients that only start programs.
+
+    Messages go to the gateway of --state by its socket, with tokens made as they are needed; or to --url, with a token
+    from --token-file, OSTIARY_TOKEN or `ostiary login`.
+    """
+    path = "/mcp" if given["server"] is None else f"/servers/{quote(given['server'], safe='')}/mcp"
+    if given["url"] is None:
+        settings = bearing.settings_of(given["config"], given["state"])
+        way = door.of_settings(settings, given["user"], given["agent"], path)
+    else:
+        way = door.of_url(given["url"], given["token_file"], path)
+    anyio.run(bridge.run, way, sys.stdin.buffer, sys.stdout.buffer)
