@@ -82,7 +82,7 @@ class Reach:
             _knock(path)
             transport = httpx.HTTPTransport(uds=os.fspath(path))
             return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout, trust_env=False)
-        _guard(self.url, self.token)
+        guard(self.url, self.token)
         return httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)
 
     def send(self, client: httpx.Client, method: str, path: str, **request: Any) -> httpx.Response:
@@ -231,7 +231,12 @@ def _absent(place: str) -> Unreached:
     )
 
 
-def _guard(url: str, token: str | None) -> None:
+def guard(url: str, token: str | None) -> None:
+    """Refuse what is no address a token may be sent to.
+
+    Raises:
+        Misconfigured: no http or https URL, no token, or http beyond this machine.
+    """
     try:
         parts, is_url = urlsplit(url), bool(httpx.URL(url).host)
     except (ValueError, httpx.InvalidURL):

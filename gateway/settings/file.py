@@ -29,6 +29,26 @@ def load(path: Path) -> GatewaySettings:
     return _checked(_anchored(document, path.resolve().parent))
 
 
+def proposed(text: str, config: Path, state: Path | None) -> GatewaySettings:
+    """The settings that ``text`` would be as the file ``config``; nothing is written.
+
+    Args:
+        text: TOML.
+        config: where it would lie.
+        state: as for ``ostiary up``, which knows the state folder without being told; None = the text says it.
+
+    Raises:
+        SettingsError: not TOML, or keys that do not fit.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{config}: not TOML: {error}"]) from None
+    if state is not None:
+        document["state"] = str(state)
+    return _checked(_anchored(document, config.resolve().parent))
+
+
 def development(state: Path, port: int, upstreams: Mapping[str, str]) -> GatewaySettings:
     """Settings of ``ostiary up``: loopback, tools pinned on first use and granted to one agent of one user.
 

@@ -1,0 +1,244 @@
+"""``${...}`` in clients' files, and values that must not stand in settings."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gateway.core.needles import MAX_LENGTH, MIN_LENGTH
+from gateway.core.secret_names import is_secret_name
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class NotCarried(Exception):
+    """Something of a server cannot be carried over; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A secret: it goes into a file of its own."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FromEnvironment:
+    """A secret that stays where it is: in a variable of the environment."""
+
+    name: str
+
+
+Given = str | Hidden | FromEnvironment
+Parts = tuple[Given, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """How one client reads ``${...}``.
+
+    Attributes:
+        plain: whether ``${NAME}`` is a variable of the environment, with ``${NAME:-default}``.
+        marked: whether ``${env:NAME}`` is one, and ``${userHome}`` and ``${workspaceFolder}`` are folders.
+        environment: variables.
+        home: of the person.
+        folder: of the project.
+        ask: gives the value of ``${input:ID}``.
+    """
+
+    plain: bool
+    marked: bool
+    environment: Mapping[str, str]
+    home: Path
+    folder: Path
+    ask: Callable[[str], str] | None = None
+
+    def parts(self, text: str) -> Parts:
+        """``text`` in pieces: plain ones joined, each variable that may hold a secret alone.
+
+        Raises:
+            NotCarried: a variable is not known, or has no value.
+        """
+        if not (self.plain or self.marked):
+            return (text,)
+        pieces: list[Given] = []
+        for at, piece in enumerate(_VARIABLE.split(text)):
+            given = self._value(piece) if at % 2 else piece
+            if isinstance(given, str) and pieces and isinstance(pieces[-1], str):
+                pieces[-1] += given
+            elif given:
+                pieces.append(given)
+        return tuple(pieces) or ("",)
+
+    def plainly(self, text: str) -> str:
+        """``text`` with the values in the variables' place, for what stands in settings anyway.
+
+        Raises:
+            NotCarried: a variable is not known, or has no value.
+        """
+        return "".join(self.value(part) for part in self.parts(text))
+
+    def value(self, given: Given) -> str:
+        """What it stands for now."""
+        if isinstance(given, FromEnvironment):
+            return self.environment[given.name]
+        return given.value if isinstance(given, Hidden) else given
+
+    def _value(self, name: str) -> Given:
+        if self.marked and name.startswith("env:"):
+            return self._variable(name.removeprefix("env:"), None)
+        if self.marked and name.startswith("input:"):
+            return self._input(name.removeprefix("input:"))
+        if self.marked and name in self._folders():
+            return self._folders()[name]
+        bare, marked, default = name.partition(":-")
+        if self.plain and _NAME.fullmatch(bare):
+            return self._variable(bare, default if marked else None)
+        raise NotCarried(f"what ${{{name}}} stands for is known to the client only")
+
+    def _variable(self, name: str, default: str | None) -> Given:
+        value = self.environment.get(name, "")
+        if value and is_open(name, value):
+            return value  # such as HOME: kept out of answers as a secret, it would tear holes into every path
+        if value:
+            checked(name, Hidden(value))
+            return FromEnvironment(name)
+        if default is None:
+            raise NotCarried(f"the variable {name} is not set here")
+        return default
+
+    def _input(self, name: str) -> Given:
+        if self.ask is None:
+            raise NotCarried(f"the client asks for {name}, and keeps the answer to itself")
+        return Hidden(self.ask(name))
+
+    def _folders(self) -> dict[str, str]:
+        return {
+            "userHome": str(self.home),
+            "workspaceFolder": str(self.folder),
+            "workspaceFolderBasename": self.folder.name,
+            "pathSeparator": "/",
+            "/": "/",
+        }
+
+
+# What no reader of settings learns a secret from: numbers, switches, places without a login, plain small words.
+_HARMLESS: Final = re.compile(
+    r"[0-9.,:-]*|true|false|yes|no|on|off|(?:~|\.{1,2})?/[^@]*|[a-z]+(?:[-_][a-z]+){0,5}(?:[-_]?[0-9]{1,2})?"
+    r"|[a-z][a-z0-9+.-]*://[^@?#]*|[A-Za-z0-9.-]+:[0-9]{1,5}",
+    re.IGNORECASE,
+)
+_LONGEST_WORD: Final = 32
+# Marks that makers of tokens put in front of them.
+_MARKED: Final = re.compile(
+    r"(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|gh[opsur]_\w{8,}|github_pat_\w+|glpat-[\w-]+|xox[abeoprs]-[\w-]+|AKIA[A-Z0-9]{12,}"
+    r"|AIza[\w-]{20,}|eyJ[\w-]+\.[\w-]+\.[\w-]*|hf_\w{8,}|npm_\w{8,}|[rl]in_api_\w+|ntn_\w+|secret_\w{8,}"
+)
+_LOGIN: Final = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/@\s:]*:)(?P<secret>[^/@\s]+)(?=@)", re.IGNORECASE)
+_NAMED: Final = re.compile(r"(?P<before>-{0,2}(?P<name>[A-Za-z][\w.-]*)(?:=|:\s*))(?P<secret>.+)", re.DOTALL)
+_QUERY: Final = re.compile(r"(?P<before>[?&](?P<name>[\w.-]+)=)(?P<secret>[^&#\s]+)")
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]* )(?P<secret>\S+)")
+
+
+def environment_value(name: str, parts: Parts) -> Given:
+    """A variable's value as settings hold it: in the open only where it plainly is no secret.
+
+    Raises:
+        NotCarried: a secret that cannot be one.
+    """
+    if len(parts) == 1 and not isinstance(parts[0], str):
+        return checked(name, parts[0])
+    if len(parts) > 1:
+        raise NotCarried(f"{name} mixes text and variables; put the whole value into one variable")
+    text = str(parts[0])
+    return text if is_open(name, text) else checked(name, Hidden(text))
+
+
+def is_open(name: str, text: str) -> bool:
+    """Whether a variable's value plainly is no secret."""
+    if not text:
+        return True
+    is_harmless = _HARMLESS.fullmatch(text) is not None and (len(text) <= _LONGEST_WORD or "/" in text)
+    return not is_secret_name(name) and not _MARKED.search(text) and (is_harmless or len(text) < MIN_LENGTH)
+
+
+def argument(parts: Parts, before: str) -> Parts:
+    """A word of a command line, its secrets apart; ``before`` is the word before it.
+
+    Raises:
+        NotCarried: a secret that cannot be one.
+    """
+    if len(parts) > 1 or not isinstance(parts[0], str):
+        return parts
+    text = parts[0]
+    if before.startswith("-") and is_secret_name(before) and "=" not in before and not text.startswith("-"):
+        return _after_scheme(before, text)
+    named = _NAMED.fullmatch(text)
+    if named is not None and is_secret_name(named["name"]) and not named["secret"].startswith("//"):
+        return (named["before"], *_after_scheme(named["name"], named["secret"]))
+    return _cut(text)
+
+
+def address_is_open(url: str) -> bool:
+    """Whether a URL holds no login and no secret that could be told from its looks."""
+    return len(_cut(url)) == 1 and "@" not in url.partition("://")[2].partition("/")[0]
+
+
+def header_value(name: str, parts: Parts) -> tuple[str, Given]:
+    """A header field's value: the scheme before the secret, and the secret.
+
+    Raises:
+        NotCarried: it mixes too much, or cannot be a secret.
+    """
+    match parts:
+        case (Hidden() | FromEnvironment() as secret,):
+            return "", checked(name, secret)
+        case (str(scheme), Hidden() | FromEnvironment() as secret) if re.fullmatch(r"[A-Za-z][\w-]* ", scheme):
+            return scheme, checked(name, secret)
+        case (str(text),):
+            found = _SCHEME.fullmatch(text)
+            if found is None:
+                return "", checked(name, Hidden(text))
+            return found["scheme"], checked(name, Hidden(found["secret"]))
+    raise NotCarried(f"the header {name} mixes text and variables; put the whole value into one variable")
+
+
+def checked(name: str, given: Given) -> Given:
+    """``given``, which can be kept out of what tools answer.
+
+    Raises:
+        NotCarried: it cannot.
+    """
+    if isinstance(given, Hidden):
+        length = len(given.value.encode())
+        if not MIN_LENGTH <= length <= MAX_LENGTH or given.value != given.value.strip():
+            raise NotCarried(
+                f"{name} looks like a secret, and one of {length} bytes cannot be kept out of what tools answer; "
+                f"{MIN_LENGTH} to {MAX_LENGTH} bytes can, without space around them"
+            )
+    return given
+
+
+def _after_scheme(name: str, text: str) -> Parts:
+    found = _SCHEME.fullmatch(text)
+    if found is None:
+        return (checked(name, Hidden(text)),)
+    return (found["scheme"], checked(name, Hidden(found["secret"])))
+
+
+def _cut(text: str) -> Parts:
+    """``text`` with logins of URLs, secrets in query strings and marked tokens apart."""
+    spans = [found.span("secret") for found in _LOGIN.finditer(text)]
+    spans += [found.span("secret") for found in _QUERY.finditer(text) if is_secret_name(found["name"])]
+    spans += [found.span() for found in _MARKED.finditer(text)]
+    pieces: list[Given] = []
+    at = 0
+    for start, end in sorted(spans):
+        if start < at:
+            continue
+        pieces += [text[at:start]] if start > at else []
+        pieces.append(checked("a part of an argument", Hidden(text[start:end])))
+        at = end
+    return (*pieces, text[at:]) if at < len(text) or not pieces else tuple(pieces)
