@@ -1,8 +1,9 @@
 """All tests, two processes at a time: what waits in one leaves the processor to the other.
 
-``python -m deploy.checks.suites``: each line is printed as it comes, behind the name of its part. The exit code is that
-of the first part that fails, or of the coverage. The core is pure, so its unit tests must cover it by themselves; the
-other parts are not measured, which would cost them a third of their time.
+``python -m deploy.checks.suites``: each line is printed as it comes, behind the name of its part, and what failed is
+said once more at the end. The exit code is that of the first part that fails, or of the coverage. The core is pure, so
+its unit tests must cover it by themselves; the other parts are not measured, which would cost them a third of their
+time.
 """
 
 import asyncio
@@ -18,29 +19,34 @@ _SIDE_BY_SIDE = 2
 _WIDTH = max(map(len, PARTS))
 _LONGEST_LINE = 1 << 24
 _COVERAGE = (sys.executable, "-m", "coverage")
+# How pytest begins the lines of its summary that name what failed.
+_FAILURES = ("FAILED ", "ERROR ")
 
 
 async def main() -> int:
     """Run all parts, then report the coverage."""
     places = asyncio.Semaphore(_SIDE_BY_SIDE)
+    failures: list[str] = []
     began = time.monotonic()
-    codes = await asyncio.gather(*(_part(name, places) for name in PARTS))
+    codes = await asyncio.gather(*(_part(name, places, failures) for name in PARTS))
     _say(f"all tests: {time.monotonic() - began:.0f} s")
+    for line in failures:
+        _say(line)
     if any(codes):
         return next(code for code in codes if code)
     process = await asyncio.create_subprocess_exec(*_COVERAGE, "report")
     return await process.wait()
 
 
-async def _part(name: str, places: asyncio.Semaphore) -> int:
+async def _part(name: str, places: asyncio.Semaphore, failures: list[str]) -> int:
     async with places:
         began = time.monotonic()
-        code = await _tested(name)
+        code = await _tested(name, failures)
         _say(f"{name:{_WIDTH}} | {time.monotonic() - began:.0f} s")
         return code
 
 
-async def _tested(name: str) -> int:
+async def _tested(name: str, failures: list[str]) -> int:
     how = (*_COVERAGE, "run") if name == _MEASURED else (sys.executable,)
     command = (*how, "-m", "pytest", "--durations=20", f"tests/{name}")
     process = await asyncio.create_subprocess_exec(
@@ -48,9 +54,15 @@ async def _tested(name: str) -> int:
     )
     assert process.stdout is not None
     try:
-        async for line in process.stdout:
-            _say(f"{name:{_WIDTH}} | {line.decode(errors='replace').rstrip()}")
-        return await process.wait()
+        async for printed in process.stdout:
+            line = printed.decode(errors="replace").rstrip()
+            _say(f"{name:{_WIDTH}} | {line}")
+            if line.startswith(_FAILURES):
+                failures.append(line)
+        code = await process.wait()
+        if code:
+            failures.append(f"{name}: exit code {code}")
+        return code
     finally:
         # Interrupted: the tests end what they have started before they go.
         if process.returncode is None:
