@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.edge.auth import PROVEN
+from gateway.serving.corked import Corked
 
 # Files for the log, its readers, policy workers and upstreams; connections never get these.
 _RESERVE = 256
@@ -136,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place, or close. The operator's own socket is for nobody else and always has room."""
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))
         if self.client is not None:
             self._has_place = self._places.take(self, self.client[0])
             if not self._has_place:

@@ -171,7 +171,10 @@ class Ledger:
 
     def _wait(self, group: _Group) -> None:
         self._waiting.append(group)
-        self._schedule()
+        if self._callers == 1 and not self._is_due and not self._is_writing:
+            self._hand_over()  # nobody else is here who could have something for the same transaction
+        else:
+            self._schedule()
 
     def _schedule(self) -> None:
         if self._loop is not None and self._waiting and not self._is_due and not self._is_writing:
