@@ -96,17 +96,18 @@ FAST_S, SLOW_S = 0.0, 1.0
 
 
 @pytest.mark.parametrize(
-    ("house", "thread"),
+    ("house", "made"),
     [
-        ((0, 1, FAST_S), "loop"),
-        ((1, 1, FAST_S), "loop"),
-        ((2, 1, FAST_S), "writer"),
-        ((1, 2, FAST_S), "writer"),
-        ((1, 1, SLOW_S), "writer"),
+        ((0, 1, FAST_S), ["loop"]),
+        ((0, 2, FAST_S), ["writer"]),
+        ((1, 1, FAST_S), ["loop"]),
+        ((1, 2, FAST_S), ["loop", "loop"]),
+        ((2, 1, FAST_S), ["writer"]),
+        ((1, 1, SLOW_S), ["writer"]),
     ],
 )
 async def test_the_loop_writes_itself_for_one_caller_alone_while_the_disk_is_fast(
-    tmp_path: Path, threads: list[str], house: tuple[int, int, float], thread: str
+    tmp_path: Path, threads: list[str], house: tuple[int, int, float], made: list[str]
 ) -> None:
     """Whoever is not alone, or has a slow disk, never keeps the loop waiting: (callers, drafts, a write's seconds)."""
     callers, drafts, takes_s = house
@@ -118,10 +119,29 @@ async def test_the_loop_writes_itself_for_one_caller_alone_while_the_disk_is_fas
         with fail_after(10):
             for durable in [ledger.submit([change(scribe, number)]) for number in range(drafts)]:
                 await durable
-        assert threads == [thread]
+        assert threads == made
         for _ in range(callers):
             ledger.leave()
     assert numbers(tmp_path) == list(range(drafts))
+
+
+async def test_what_the_only_caller_hands_in_is_on_disk_at_once(tmp_path: Path, sizes: list[int]) -> None:
+    """Nobody else is there to wait for; whoever is not the only one waits for the end of the turn."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        ledger._takes_s = FAST_S
+        ledger.arrive()
+        alone = ledger.submit([change(scribe, 0)])
+        assert (alone.done(), sizes) == (True, [1])
+        ledger.arrive()
+        together = ledger.submit([change(scribe, 1)])
+        assert (together.done(), sizes) == (False, [1])
+        with fail_after(10):
+            await alone
+            await together
+        ledger.leave()
+        ledger.leave()
+    assert numbers(tmp_path) == [0, 1]
 
 
 async def test_a_disk_that_turned_slow_goes_back_to_the_writer(tmp_path: Path, threads: list[str]) -> None:
