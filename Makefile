@@ -19,6 +19,9 @@ CODE := $(wildcard gateway connectors sandbox planner tests loadtests deploy)
 NAME ?=
 ARGS ?=
 
+# Tests start hundreds of gateways: without bytecode files each of them compiles all modules anew, half a second each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test check format demo recording sample campaign bench lock clean
