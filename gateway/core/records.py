@@ -214,6 +214,25 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     prev_run: str | None
 
 
+class _Leaf(msgspec.Struct, frozen=True, gc=False):
+    # In the order of their names, as are the members of all that stands in it: canonical without sorting.
+    actor: Actor
+    body: msgspec.Raw
+    call_id: str | None
+    id: str
+    payloads: tuple[PayloadRef, ...]
+    prev_run: str | None
+    run_id: str | None
+    salt: str
+    seq_run: int | None
+    ts: int
+    type: EventType
+    v: int
+
+
+_IN_ORDER = msgspec.json.Encoder()
+
+
 def leaf(draft: Draft, place: Place, refs: tuple[PayloadRef, ...]) -> bytes:
     """The record's canonical bytes, stored and hashed verbatim.
 
@@ -224,21 +243,21 @@ def leaf(draft: Draft, place: Place, refs: tuple[PayloadRef, ...]) -> bytes:
     if draft.type is EventType.RUN_ENDED and place.seq_run is not None:
         # Said by the one who numbers: with it a run's timeline cannot be cut short unnoticed.
         body = {**body, "count": place.seq_run + 1}
-    entry = encode(
-        {
-            "actor": draft.actor,
-            "body": _checked(body),
-            "call_id": draft.call_id,
-            "id": draft.id,
-            "payloads": refs,
-            "prev_run": place.prev_run,
-            "run_id": draft.run_id,
-            "salt": draft.salt.hex(),
-            "seq_run": place.seq_run,
-            "ts": draft.at_us,
-            "type": draft.type,
-            "v": VERSION,
-        }
+    entry = _IN_ORDER.encode(
+        _Leaf(
+            actor=draft.actor,
+            body=_checked(body),
+            call_id=draft.call_id,
+            id=draft.id,
+            payloads=refs,
+            prev_run=place.prev_run,
+            run_id=draft.run_id,
+            salt=draft.salt.hex(),
+            seq_run=place.seq_run,
+            ts=draft.at_us,
+            type=draft.type,
+            v=VERSION,
+        )
     )
     if len(entry) > MAX_LEAF:
         raise RecordError("the record is too long")

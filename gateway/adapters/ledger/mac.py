@@ -1,6 +1,7 @@
 """HMAC-SHA256, keyed once."""
 
-import hmac
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 
 class Mac:
@@ -11,10 +12,10 @@ class Mac:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._keyed = hmac.new(key, digestmod="sha256")
+        self._keyed = HMAC(key, SHA256())
 
     def digest(self, message: bytes) -> bytes:
         """The 32 bytes for ``message``."""
         mac = self._keyed.copy()
         mac.update(message)
-        return mac.digest()
+        return mac.finalize()
