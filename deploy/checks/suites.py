@@ -19,8 +19,9 @@ _SIDE_BY_SIDE = 2
 _WIDTH = max(map(len, PARTS))
 _LONGEST_LINE = 1 << 24
 _COVERAGE = (sys.executable, "-m", "coverage")
-# How pytest begins the lines of its summary that name what failed.
-_FAILURES = ("FAILED ", "ERROR ")
+# How pytest begins what it says of failures, and of a test that hangs, which is the last it says.
+_FAILURES = ("FAILED ", "ERROR ", "Timeout (")
+_HANGS_IN = "/tests/"
 
 
 async def main() -> int:
@@ -30,9 +31,9 @@ async def main() -> int:
     began = time.monotonic()
     codes = await asyncio.gather(*(_part(name, places, failures) for name in PARTS))
     _say(f"all tests: {time.monotonic() - began:.0f} s")
-    for line in failures:
-        _say(line)
     if any(codes):
+        for line in failures:
+            _say(line)
         return next(code for code in codes if code)
     process = await asyncio.create_subprocess_exec(*_COVERAGE, "report")
     return await process.wait()
@@ -57,7 +58,7 @@ async def _tested(name: str, failures: list[str]) -> int:
         async for printed in process.stdout:
             line = printed.decode(errors="replace").rstrip()
             _say(f"{name:{_WIDTH}} | {line}")
-            if line.startswith(_FAILURES):
+            if line.startswith(_FAILURES) or (line.startswith("  File ") and _HANGS_IN in line):
                 failures.append(line)
         code = await process.wait()
         if code:
