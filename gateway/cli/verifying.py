@@ -133,8 +133,8 @@ def _keys(state: Path, vkey: Path | None, policy: TrustPolicy | None) -> str:
 def _in_force(state: Path, vkey: str, proof: str) -> str:
     # Beside the log itself its first key is enough: the log says which keys came after it.
     try:
-        found = keys_of(state, VerifierKey.parse(vkey), read_proof(proof).checkpoint)
-    except (NoteError, ProofError):
+        found = keys_of(_place(state), VerifierKey.parse(vkey), read_proof(proof).checkpoint)
+    except (NoteError, ProofError, Misconfigured):
         return vkey
     return "\n".join(key.text for key in found)
 

@@ -155,8 +155,11 @@ class LogTree(Protocol):
             NotFound: the tree is not so large.
         """
 
-    async def prove(self, index: int) -> str:
-        """The ``.tlog-proof`` of a record, up to the newest checkpoint; the record is its extra data.
+    async def prove(self, index: int, under: str | None = None) -> str:
+        """The ``.tlog-proof`` of a record; the record is its extra data.
+
+        ``under``: a checkpoint of the log, with cosignatures, up to which it is where the record stands below that;
+        otherwise it is up to the newest one.
 
         Raises:
             NotFound: no such record.

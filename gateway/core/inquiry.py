@@ -65,17 +65,19 @@ class Searched:
         query: what was asked.
         text: the query as it was written, where it was.
         results: how many records the answer holds.
+        is_malformed: whether it was not of the language: then ``text`` alone says what was asked.
     """
 
     door: str
     query: Query
     text: str | None
     results: int
+    is_malformed: bool = False
 
     @property
     def follows(self) -> bool:
         """Whether the log is only read on, by who wants whatever comes."""
-        return not self.query.fields and self.door != "proof"
+        return not self.query.fields and self.door != "proof" and not self.is_malformed
 
 
 class Searches(Protocol):

@@ -44,9 +44,9 @@ def rotation_message(first: VerifierKey, old: VerifierKey, new: VerifierKey) -> 
     return _CONTEXT + hashlib.sha256(encode(word)).digest()
 
 
-def first_body(key: VerifierKey) -> dict[str, Any]:
-    """The record of a log's first key, which nobody signs for."""
-    return _body(KeyAction.ADDED, key)
+def first_body(key: VerifierKey, others: str | None = None) -> dict[str, Any]:
+    """The record of a log's first key, which nobody signs for; ``others``: a keyed hash of the log's other keys."""
+    return _body(KeyAction.ADDED, key) | ({} if others is None else {"others": others})
 
 
 def added_body(first: VerifierKey, old: Signer, new: VerifierKey, retires_us: int) -> dict[str, Any]:

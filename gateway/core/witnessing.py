@@ -11,7 +11,8 @@ class WitnessFault(Exception):
     """A witness did not cosign; nothing of the log depends on it.
 
     Attributes:
-        state: an enumeration for operators: ``unreachable``, ``refused``, ``nonsense``, ``ahead`` or ``forked``.
+        state: an enumeration for operators: ``unreachable``, ``refused``, ``nonsense``, ``ahead``,
+            ``forked`` or ``overtaken`` (another gateway on the same log has shown it more meanwhile).
     """
 
     def __init__(self, state: str, detail: str) -> None:
@@ -88,4 +89,7 @@ class WitnessDesk(Protocol):
         """The log's checkpoint ``note`` with the cosignatures there are of it."""
 
     def witnessed(self) -> str | None:
-        """The largest checkpoint that a quorum has cosigned since the start, with its cosignatures; or None."""
+        """The largest checkpoint that a quorum has cosigned since the start, with its cosignatures; or None.
+
+        None also where only keys of the log have signed it that were retired since.
+        """

@@ -102,7 +102,7 @@ class AuditRest:
     async def search(self, asked: Asked) -> Reply:
         """Matching records."""
         given: RecordQuery = asked.query
-        query = understood(given, asked.visit.call.at_us)
+        query = await self._understood(asked, given)
         try:
             found = await self._reader.search(query)
         except InvalidArguments:  # how long it took says something, too
@@ -110,6 +110,15 @@ class AuditRest:
             raise
         await self._searches.record(asked.visit.principal, Searched("records", query, given.q, len(found)))
         return _page(found, query.limit)
+
+    async def _understood(self, asked: Asked, given: RecordQuery) -> Query:
+        try:
+            return understood(given, asked.visit.call.at_us)
+        except MalformedRequest:  # what somebody looked for and misspelt is what they looked for
+            query = Query(after=given.after, limit=given.limit)
+            searched = Searched("records", query, _written(given), 0, is_malformed=True)
+            await self._searches.record(asked.visit.principal, searched)
+            raise
 
     async def run(self, asked: Asked) -> Reply:
         """One run's records."""
@@ -143,6 +152,12 @@ def understood(given: RecordQuery, now_us: int) -> Query:
     since = max((each for each in (asked.since_us, given.since_us) if each is not None), default=None)
     until = min((each for each in (asked.until_us, given.until_us) if each is not None), default=None)
     return Query(terms=tuple(terms), since_us=since, until_us=until, after=given.after, limit=given.limit)
+
+
+def _written(given: RecordQuery) -> str:
+    """All terms as they came, however they are spelt."""
+    terms = given.model_dump(exclude={"q", "after", "limit"}, exclude_none=True)
+    return " ".join([given.q or "", *(f"{name}:{value}" for name, value in terms.items())]).strip()
 
 
 def shown_record(record: LogRecord) -> RecordShown:

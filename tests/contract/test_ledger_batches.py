@@ -151,7 +151,7 @@ async def test_a_disk_that_turned_slow_goes_back_to_the_writer(tmp_path: Path, t
             for number in range(200):
                 ledger._takes_s = FAST_S if number % 3 else SLOW_S
                 if number % 20 == 0:
-                    ledger._store._guarded_at = float("-inf")  # the guard is due
+                    ledger._store._guard._at = float("-inf")  # the guard is due
                 await ledger.append([change(scribe, number)])
         assert threads == ["loop" if number % 3 else "writer" for number in range(200)]
     assert numbers(tmp_path) == list(range(200))

@@ -136,11 +136,11 @@ class FakeTree:
             raise NotFound("the log has no such tile yet", cause_code="tile")
         return tile.path.encode()
 
-    async def prove(self, index: int) -> str:
+    async def prove(self, index: int, under: str | None = None) -> str:
         """A text in the place of a proof."""
         if index >= len(self.reader.records):
             raise NotFound("the log has no such record yet", cause_code="record")
-        return f"proof of {index}\n"
+        return f"proof of {index}\n" if under is None else f"proof of {index} under {under}\n"
 
     async def extend(self, old: int, new: int | None) -> tuple[int, Sequence[bytes]]:
         """One hash in the place of a proof."""

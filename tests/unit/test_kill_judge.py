@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deploy.campaigns.kill.campaign import Campaign, Options
 from deploy.campaigns.kill.commits import count
+from deploy.campaigns.kill.ground import Ground
 from deploy.campaigns.kill.house import House
 from deploy.campaigns.kill.judge import Effect, Journal, Judge, Tree
 from deploy.campaigns.kill.load import Load
+from deploy.campaigns.kill.logs import SqliteLog
 from deploy.campaigns.kill.plan import Moment, plan
 from deploy.campaigns.kill.wire import Told
 from gateway.core.tlog import Checkpoint, Frontier, Signer, leaf_hash
@@ -43,6 +45,11 @@ class Log:
 
     path: Path
     lines: list[Line] = field(default_factory=list)
+
+    @property
+    def kept(self) -> SqliteLog:
+        """As the judge reads it."""
+        return SqliteLog(self.path)
 
     def write(self, lines: Sequence[Line], signed: Sequence[Line] | None = None) -> str:
         """Hold these records, and a checkpoint over them (or over ``signed``); returns it."""
@@ -86,10 +93,10 @@ def test_a_log_that_keeps_its_promises_is_not_accused(log: Log, judge: Judge) ->
     """Two lives: what the first left open is swept in the second; all checkpoints are roots."""
     judge.handed_out(noted(SOUND[:2]))
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     log.write([*SOUND, SWEPT])
-    judge.death(log.path, (), (), came_up=True)
-    judge.again(log.path)
+    judge.death(log.kept, (), (), came_up=True)
+    judge.again(log.kept)
     assert judge.violations == []
     assert (judge.counts["swept"], judge.counts["roots"], judge.size) == (1, 3, 5)
 
@@ -113,7 +120,7 @@ def test_a_log_that_keeps_its_promises_is_not_accused(log: Log, judge: Judge) ->
 def test_each_broken_promise_is_named(log: Log, judge: Judge, found: Found, said: str) -> None:
     """One acknowledged completion taken out, an effect without an intent, a second ending, and so on."""
     log.write(found[0])
-    judge.death(log.path, *found[1:], came_up=True)
+    judge.death(log.kept, *found[1:], came_up=True)
     assert any(said in violation for violation in judge.violations), judge.violations
 
 
@@ -121,10 +128,10 @@ def test_each_broken_promise_is_named(log: Log, judge: Judge, found: Found, said
 def test_an_effect_after_nothing_was_done_is_found(log: Log, judge: Judge, code: str) -> None:
     """The client was told so in one life, and the tool heard of the call in the next."""
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, (TOLD[0], Told("m3", code, "c3")), came_up=True)
+    judge.death(log.kept, EFFECTS, (TOLD[0], Told("m3", code, "c3")), came_up=True)
     assert judge.violations == []
     log.write([*SOUND, SWEPT, ("tool.requested", "c3", {})])
-    judge.death(log.path, (Effect("m3", "c3", intent=None),), (), came_up=True)
+    judge.death(log.kept, (Effect("m3", "c3", intent=None),), (), came_up=True)
     assert judge.violations == [f"m3 was answered {code} and had an effect afterwards"]
 
 
@@ -152,7 +159,8 @@ async def test_only_a_gateway_that_was_killed_has_died(tmp_path: Path, act: str,
 def test_what_was_no_death_is_not_counted(tmp_path: Path, judge: Judge, moment: Moment, code: int, said: str) -> None:
     """A clean end on SIGTERM that was quicker than the strike is none, and another end is a finding."""
     house = House(tmp_path, (), code=code)
-    campaign = Campaign(Options(), house, Load(0, Random(0)), Journal(tmp_path / "journal"), judge)
+    ground = Ground([house], SqliteLog(house.database), tmp_path / "journal")
+    campaign = Campaign(Options(), ground, Load([0], Random(0)), Journal(ground.journal), judge)
     campaign.counted(moment, killed=code < 0)
     assert campaign.moments.total() == (code < 0)
     assert [said in violation for violation in judge.violations] == [True] * bool(said)
@@ -172,9 +180,9 @@ def test_what_a_death_leaves_open_is_swept(
 ) -> None:
     """By the next start that comes up, as unknown; a start that was killed on its way owes nothing."""
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     log.write([*SOUND, *([ending] if ending else [])])
-    judge.death(log.path, (), (), came_up=came_up)
+    judge.death(log.kept, (), (), came_up=came_up)
     assert [said in violation for violation in judge.violations] == [True] if said else judge.violations == []
 
 
@@ -182,24 +190,24 @@ def test_a_log_that_is_behind_a_checkpoint_is_found(log: Log, judge: Judge) -> N
     """Somebody was given a checkpoint over more records than there are."""
     judge.handed_out(noted([*SOUND, SWEPT]))
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     assert judge.violations == ["a checkpoint over 5 records was handed out and only 4 are here"]
 
 
 def test_a_log_that_was_set_back_is_found(log: Log, judge: Judge) -> None:
     """Fewer records than at the last death, or a hole, or none at all."""
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     log.write(SOUND[:3])
-    judge.death(log.path, (), (), came_up=True)
+    judge.death(log.kept, (), (), came_up=True)
     assert judge.violations[0] == "the log had 4 records and has 3: the others are lost"
     log.write([*SOUND, SWEPT, SWEPT])
     with closing(sqlite3.connect(log.path)) as db, db:
         db.execute("delete from records where idx = 4")
-    judge.death(log.path, (), (), came_up=False)
+    judge.death(log.kept, (), (), came_up=False)
     assert "record 4 is missing: the next one is 5" in judge.violations
     log.path.unlink()
-    judge.death(log.path, (), (), came_up=False)
+    judge.death(log.kept, (), (), came_up=False)
     assert judge.violations[-1] == "the log of 4 records is gone"
 
 
@@ -207,7 +215,7 @@ def test_another_history_is_found(log: Log, judge: Judge) -> None:
     """Records other than those a checkpoint was handed out for: by a new record, by reading again, by its signature."""
     judge.handed_out(noted([SOUND[1], SOUND[0]]))
     log.write(SOUND, signed=SOUND[::-1])
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     assert judge.violations == [
         "the first 2 records are not those that a checkpoint was handed out for",
         "the newest checkpoint in the log is not the root over its 4 records",
@@ -221,12 +229,12 @@ def test_another_history_is_found(log: Log, judge: Judge) -> None:
 def test_an_altered_beginning_is_found_at_the_end(log: Log, judge: Judge) -> None:
     """Reading it all again finds what was altered after it was judged."""
     log.write(SOUND)
-    judge.death(log.path, EFFECTS, TOLD, came_up=True)
+    judge.death(log.kept, EFFECTS, TOLD, came_up=True)
     log.write([("tool.requested", "c0", {}), *SOUND[1:]], signed=SOUND)
-    judge.again(log.path)
+    judge.again(log.kept)
     assert judge.violations == ["the first 4 records are not those that a checkpoint was handed out for"]
     log.write(SOUND[:3])
-    judge.again(log.path)
+    judge.again(log.kept)
     assert "the log has 3 records where 4 were read before" in judge.violations
 
 

@@ -7,6 +7,9 @@ state. The tool is a process of its own that is never killed and notes every eff
 each death what is on disk is judged (``judge``) against what the clients were told, what the tool did and every
 checkpoint that was ever handed out.
 
+With ``--store postgres`` two gateways write one log in a real PostgreSQL, and either is killed while the other goes on;
+before each judgement the load rests, and the survivor must have ended by itself what the dead one left open.
+
 A killed process loses nothing it has handed to the kernel: this shows the order of things and what a start makes of
 what it finds. That a commit reaches the disk itself is SQLite's ``synchronous = full``; no SIGKILL can test it.
 """

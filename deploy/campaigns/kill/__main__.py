@@ -1,4 +1,4 @@
-"""``python -m deploy.campaigns.kill [--seed N] [--kills N]``: ``make campaign NAME=kill``.
+"""``python -m deploy.campaigns.kill [--store S] [--seed N] [--kills N]``: ``make campaign NAME=kill``.
 
 Fewer kills than ``WHOLE`` show something and prove nothing: only a whole campaign leaves evidence.
 """
@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from deploy.campaigns import evidence
 from deploy.campaigns.kill.campaign import Campaign, Options, opened
+from deploy.campaigns.kill.ground import Store
 from deploy.campaigns.kill.house import HouseError
 from deploy.campaigns.kill.plan import Moment
 from deploy.campaigns.kill.wire import WireError
+from deploy.servers.process import ServerError
 from loadtests.processes import BenchmarkError
 
-WHOLE: Final = 200
+WHOLE: Final = {Store.SQLITE: 200, Store.POSTGRES: 40}
+NAMES: Final = {Store.SQLITE: "kill", Store.POSTGRES: "kill-postgres"}
 _TELLING_KILLS: Final = 20
 
 
@@ -24,24 +27,26 @@ def main() -> int:
     """Run the campaign; 0 = passed, 1 = something was lost, 2 = void."""
     parser = argparse.ArgumentParser(prog="python -m deploy.campaigns.kill", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the calls")
-    parser.add_argument("--kills", type=int, default=WHOLE, help="how many (%(default)s)")
+    parser.add_argument("--kills", type=int, help=f"how many ({', '.join(f'{each}: {WHOLE[each]}' for each in WHOLE)})")
+    parser.add_argument("--store", type=Store, choices=list(Store), default=Store.SQLITE, help="where the log lies")
     parser.add_argument("--clients", type=int, default=32, help="calls under way at a time (%(default)s)")
     asked = parser.parse_args()
     digest, began = evidence.sources_digest(), time.monotonic()
-    options = Options(asked.seed, asked.kills, asked.clients)
+    whole = WHOLE[asked.store]
+    options = Options(asked.seed, whole if asked.kills is None else asked.kills, asked.clients, asked.store)
     try:
         campaign = asyncio.run(conducted(options))
-    except (BenchmarkError, WireError) as error:
+    except (BenchmarkError, ServerError, WireError) as error:
         sys.stdout.write(f"void: {error}\n")
         return 2
     document = {"digest": digest, **as_document(campaign, time.monotonic() - began)}
     for line in [*document["violations"], *(f"hollow: {reason}" for reason in document["hollow"])]:
         sys.stdout.write(f"  - {line}\n")
-    if asked.kills >= WHOLE:
+    if options.kills >= whole:
         if evidence.sources_digest() != digest:
             sys.stdout.write("the sources changed while the campaign ran: it shows nothing of either\n")
             return 2
-        sys.stdout.write(f"evidence: {evidence.write('kill', document)}\n")
+        sys.stdout.write(f"evidence: {evidence.write(NAMES[asked.store], document)}\n")
     counts = document["counts"]
     said = ", ".join(f"{counts[name]} {name}" for name in ("kills", "told completed", "effects", "swept", "records"))
     sys.stdout.write(f"{document['verdict']}: {said}, {document['seconds']} s\n")
@@ -72,7 +77,8 @@ def hollow(campaign: Campaign) -> list[str]:
         found.append(f"{kills} of {campaign.options.kills} strikes killed a gateway only")
     if kills < _TELLING_KILLS:
         return found
-    found += [f"no kill {moment}" for moment in Moment if not campaign.moments[moment]]
+    there = [moment for moment in Moment if moment is not campaign.options.never]
+    found += [f"no kill {moment}" for moment in there if not campaign.moments[moment]]
     if counts["swept"] < kills:
         found.append(f"{counts['swept']} calls were open in {kills} deaths only")
     if counts["told completed"] * 5 < counts["intents"] * 4:
@@ -90,6 +96,7 @@ def as_document(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "counts": {name: counts.get(name, 0) for name in sorted({*counts, "told completed", "effects", "swept"})}
         | {"verified": campaign.verified},
         "clients": campaign.options.clients,
+        "store": campaign.options.store,
         "kills_by_moment": {str(moment): campaign.moments[moment] for moment in Moment},
         "commits_a_call": campaign.commits,
         "violations": judge.violations,

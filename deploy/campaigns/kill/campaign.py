@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 
 from deploy.campaigns.kill.commits import count
+from deploy.campaigns.kill.ground import Ground, Store, laid_out
 from deploy.campaigns.kill.house import GATEWAY, House, HouseError
 from deploy.campaigns.kill.judge import Journal, Judge
 from deploy.campaigns.kill.load import Load
@@ -23,8 +24,6 @@ from deploy.campaigns.kill.plan import Moment, Strike, plan
 from deploy.campaigns.kill.wire import NOTE, REFUSED, Surface
 from gateway.core.tiles import ProofError, check_consistency
 from gateway.core.tlog import Checkpoint, VerifierKey
-from loadtests.load import ROOT
-from loadtests.processes import serving
 
 _LOAD_S: Final = 1.2
 _MOVING_S: Final = 0.04
@@ -51,6 +50,7 @@ class Options:
 
     Attributes:
         clients: calls under way at a time.
+        store: where the log lies; in PostgreSQL two gateways write it, and either is killed.
         command: how a gateway is started.
         until_violated: end at the first death after which something is wrong.
     """
@@ -58,46 +58,53 @@ class Options:
     seed: int = 0
     kills: int = 5
     clients: int = 32
+    store: Store = Store.SQLITE
     command: Sequence[str] = GATEWAY
     until_violated: bool = False
+
+    @property
+    def never(self) -> Moment | None:
+        """The moment that there is not in such a store."""
+        return Moment.MOVING if self.store is Store.POSTGRES else None
 
 
 @contextlib.asynccontextmanager
 async def opened(options: Options) -> AsyncIterator["Campaign"]:
-    """A campaign whose tool and first gateway are up.
+    """A campaign whose tool and first gateways are up.
 
     Raises:
-        HouseError, BenchmarkError: they are not.
+        HouseError, BenchmarkError, ServerError: they are not.
     """
     with tempfile.TemporaryDirectory(prefix="ostiary-kill-") as name:
-        house = House(Path(name), options.command)
-        journal = Path(name) / "journal.jsonl"
-        tool = [sys.executable, "-m", "deploy.campaigns.kill.tool", str(journal), str(house.database)]
-        with serving(tool, Path(name), "tool", {"PYTHONPATH": str(ROOT)}) as (_, said):
-            house.furnish(said["url"])
-            await house.begin()
-            try:
-                await house.ready()
-                judge = Judge(VerifierKey.parse((house.state / "keys" / "log.vkey").read_text("ascii").strip()))
-                load = Load(house.port, random.Random(options.seed))  # noqa: S311  which calls are made is no secret
-                yield Campaign(options, house, load, Journal(journal), judge)
-            finally:
-                await house.put_away()
+        async with laid_out(Path(name), options.store, options.command) as ground:
+            vkey = (ground.houses[0].state / "keys" / "log.vkey").read_text("ascii").strip()
+            chance = random.Random(options.seed)  # noqa: S311  which calls are made is no secret
+            load = Load([house.port for house in ground.houses], chance)
+            yield Campaign(options, ground, load, Journal(ground.journal), Judge(VerifierKey.parse(vkey)))
 
 
 @dataclass(slots=True)
 class Campaign:
-    """What a campaign works with, and what it has found."""
+    """What a campaign works with, and what it has found.
+
+    Attributes:
+        house: the gateway that is struck next.
+    """
 
     options: Options
-    house: House
+    ground: Ground
     load: Load
     journal: Journal
     judge: Judge
     moments: Counter[str] = field(default_factory=Counter)
     commits: dict[str, float] = field(default_factory=dict)
     verified: int = 0
+    house: House = field(init=False)
     _start_s: float = 1.5
+
+    def __post_init__(self) -> None:
+        """The first is struck first."""
+        self.house = self.ground.houses[0]
 
     async def conduct(self) -> None:
         """All deaths, and a clean end.
@@ -107,7 +114,7 @@ class Campaign:
         """
         clients = [asyncio.create_task(self.load.client(number)) for number in range(self.options.clients)]
         kills = self.options.kills
-        strikes = plan(self.options.seed, kills + kills // _SPARE + _LEAST_SPARE)
+        strikes = plan(self.options.seed, kills + kills // _SPARE + _LEAST_SPARE, self.options.never)
         try:
             await self._measure()
             for number, strike in enumerate(strikes, 1):
@@ -126,6 +133,15 @@ class Campaign:
                     self.judge.violations.append(f"a client gave up: {ended!r}")
 
     async def _measure(self) -> None:
+        if self.options.store is Store.SQLITE:
+            await self._count_commits()
+        self.load.tokens = await self.house.tokens(16, 16)
+        if self.options.store is Store.SQLITE:
+            commits, calls = await self._counted(self._together)
+            self.commits["together"] = round(commits / max(1, calls), 3)
+            _say(f"commits a call, one at a time and together: {self.commits}")
+
+    async def _count_commits(self) -> None:
         self.load.tokens = await self.house.tokens(1, 0)
         await self.load.alone(Surface.REST, NOTE, 2)  # the first call begins the run
         for name, surface, tool in (
@@ -137,10 +153,6 @@ class Campaign:
             self.commits[name] = round(commits / calls, 3)
             if commits > _MOST_COMMITS * calls:
                 self.judge.violations.append(f"{calls} calls ({name}), one at a time, took {commits} commits")
-        self.load.tokens = await self.house.tokens(16, 16)
-        commits, calls = await self._counted(self._together)
-        self.commits["together"] = round(commits / max(1, calls), 3)
-        _say(f"commits a call, one at a time and together: {self.commits}")
 
     async def _counted(self, calling: Callable[[], Awaitable[object]]) -> tuple[int, int]:
         # The write-ahead log may be begun anew meanwhile: then it is done again.
@@ -164,13 +176,15 @@ class Campaign:
         came_up = strike.moment is not Moment.STARTING
         if number > 1:
             await self._start(wait=came_up)
+        if came_up:
+            self.house = self.ground.houses[int(strike.share * 1_000_000) % len(self.ground.houses)]
         if came_up and number % _FRESH_TOKENS == 0:
             self.load.tokens = await self.house.tokens(16, 16)
         async with self._collecting():
             struck = await _MOMENTS[strike.moment](self, strike.share)
             killed = await self.house.kill()
         self.counted(strike.moment if struck else Moment.LOAD, killed=killed)
-        self._judge(came_up=came_up)
+        await self._judge(came_up=came_up)
         if number % _VERIFY == 0:
             await self._verify()
 
@@ -188,9 +202,10 @@ class Campaign:
             await self.house.ready()
             self._start_s = time.monotonic() - began
 
-    def _judge(self, *, came_up: bool) -> None:
-        told = self.load.take()
-        self.judge.death(self.house.database, self.journal.more(), told, came_up=came_up)
+    async def _judge(self, *, came_up: bool) -> None:
+        await self.ground.rest(self.load)
+        told, has_another = self.load.take(), len(self.ground.houses) > 1
+        self.judge.death(self.ground.log, self.journal.more(), told, came_up=came_up or has_another)
         self.judge.violations += [f"call {marker} was never answered" for marker in self.load.hung]
         self.load.hung.clear()
 
@@ -273,10 +288,11 @@ class Campaign:
         self.load.door.clear()
         async with self._collecting():
             await asyncio.sleep(_TOGETHER_S)
-            self.house.ask_to_end()
-            await self.house.ended()
-        self._judge(came_up=True)
-        self.judge.again(self.house.database)
+            for house in self.ground.houses:
+                house.ask_to_end()
+                await house.ended()
+        await self._judge(came_up=True)
+        self.judge.again(self.ground.log)
         said = await self._verify()
         if said["open_calls"]:
             self.judge.violations.append(f"{len(said['open_calls'])} calls are open after a clean end")

@@ -62,13 +62,14 @@ class House:
         """The log."""
         return self.state / "log.db"
 
-    def furnish(self, tool: str) -> None:
-        """Write the configuration of a gateway before the tool at this URL."""
+    def furnish(self, tool: str, more: str = "") -> None:
+        """Write the configuration of a gateway before the tool at this URL; ``more`` stands at its end."""
+        self.folder.mkdir(exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         for name in ("gateway.toml", "catalogue.toml"):
             text = (HERE / name).read_text("utf-8").replace("@PORT@", str(self.port)).replace("@TOOL@", tool)
-            (self.folder / name).write_text(text, "utf-8")
+            (self.folder / name).write_text(text + (more if name == "gateway.toml" else ""), "utf-8")
 
     async def begin(self) -> None:
         """Start a gateway, in a process group of its own; it is not ready yet."""
@@ -96,6 +97,11 @@ class House:
             raise HouseError(f"the gateway did not start again:\n{words}")
         transport = httpx.AsyncHTTPTransport(uds=json.loads(line)["admin_socket"], verify=_NO_TLS)
         self._operator = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=_PATIENCE_S)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
 
     async def kill(self) -> bool:
         """SIGKILL to the whole process group; whether that ended it, once nothing of it is left.

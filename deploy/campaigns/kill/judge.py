@@ -15,16 +15,15 @@ Roots are computed here, by RFC 6962 and not by the gateway's code.
 """
 
 import hashlib
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from deploy.campaigns.kill.logs import Log, Stand
 from deploy.campaigns.kill.wire import COMPLETED, Told
 from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
@@ -131,23 +130,23 @@ class Judge:
         self.counts["checkpoints"] = len(self.checkpoints)
         return checkpoint
 
-    def death(self, database: Path, journal: Sequence[Effect], told: Sequence[Told], *, came_up: bool) -> None:
-        """Judge what a death left; ``came_up``: whether the gateway had taken calls in this life."""
-        if database.exists():
-            with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
-                self._read(db)
-        else:
-            self._wrong(f"the log of {self.size} records is gone")
+    def death(self, log: Log, journal: Sequence[Effect], told: Sequence[Told], *, came_up: bool) -> None:
+        """Judge what a death left; ``came_up``: whether a gateway had taken calls in this life."""
+        with log.read(self.size) as stand:
+            if stand is None:
+                self._wrong(f"the log of {self.size} records is gone")
+            else:
+                self._read(stand)
         self._hear(journal)
         for answer in told:
             self._told(answer)
         self._swept(came_up=came_up)
 
-    def again(self, database: Path) -> None:
+    def again(self, log: Log) -> None:
         """Read the whole log once more: every checkpoint ever handed out must be the root over its beginning."""
         tree, before = Tree(), len(self.violations)
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            for _, entry in _rows(db, 0):
+        with log.read(0) as stand:
+            for _, entry in () if stand is None else stand.rows:
                 tree.append(entry)
                 self._check_root(tree)
         if tree.size != self.size:
@@ -155,21 +154,18 @@ class Judge:
         if len(self.violations) == before:
             self.counts["roots"] = len(self.checkpoints)
 
-    def _read(self, db: sqlite3.Connection) -> None:
-        db.execute("begin")
-        (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
-        if stored < self.size:
-            self._wrong(f"the log had {self.size} records and has {stored}: the others are lost")
+    def _read(self, stand: Stand) -> None:
+        if stand.size < self.size:
+            self._wrong(f"the log had {self.size} records and has {stand.size}: the others are lost")
             return
-        for index, entry in _rows(db, self.size):
+        for index, entry in stand.rows:
             if index != self.size:
                 self._wrong(f"record {self.size} is missing: the next one is {index}")
                 return
             self._tree.append(entry)
             self._check_root(self._tree)
             self._record(_LEAF.decode(entry))
-        row = db.execute("select note from checkpoints order by win desc limit 1").fetchone()
-        newest = None if row is None else self.handed_out(row[0])
+        newest = None if stand.note is None else self.handed_out(stand.note)
         if newest is None or newest.size != self.size or newest.root != self._tree.root():
             self._wrong(f"the newest checkpoint in the log is not the root over its {self.size} records")
         promised = max(self.checkpoints, default=0)
@@ -193,6 +189,7 @@ class Judge:
             if call_id not in self._intents or call_id in self._endings:
                 self._wrong(f"call {call_id} ends as {leaf.type} and is not open")
             self._endings[call_id] = (leaf.type, leaf.body.cause)
+            self.counts["swept"] += (leaf.type, leaf.body.cause) == _SWEPT
             if leaf.type == "tool.completed":
                 self._fresh.append(call_id)
             self.counts[leaf.type] += 1
@@ -246,17 +243,12 @@ class Judge:
                 self._wrong(f"call {call_id} was left open by a death and the next start did not end it")
             if ending is not None and ending != _SWEPT:
                 self._wrong(f"call {call_id} was left open by a death and ended as {ending[0]}")
-            self.counts["swept"] += ending is not None
         self._left = self._intents - self._endings.keys()
 
     def _wrong(self, what: str) -> None:
         self.counts["violations"] += 1
         if len(self.violations) < _MOST_SHOWN and what not in self.violations:
             self.violations.append(what)
-
-
-def _rows(db: sqlite3.Connection, since: int) -> Iterator[tuple[int, bytes]]:
-    yield from db.execute("select idx, leaf from records where idx >= ? order by idx", (since,))
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,14 +19,15 @@ class Load:
     """All clients.
 
     Attributes:
-        port: the gateway's, the same in all its lives.
+        ports: the gateways', the same in all their lives.
         told: what was answered since this was last taken.
         unanswered: calls whose answer never came, as the connection broke.
         hung: calls that a living connection did not answer in time.
         reached: set by each answer.
+        busy: connections that are in use.
     """
 
-    port: int
+    ports: Sequence[int]
     chance: random.Random
     told: list[Told] = field(default_factory=list)
     unanswered: int = 0
@@ -33,6 +35,7 @@ class Load:
     tokens: list[str] = field(default_factory=list)
     door: asyncio.Event = field(default_factory=asyncio.Event)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
+    busy: int = 0
     _made: int = 0
 
     def take(self) -> list[Told]:
@@ -43,19 +46,22 @@ class Load:
     async def client(self, number: int) -> None:
         """Be one client, for ever."""
         surface = (Surface.REST, Surface.MCP)[number % 2]
+        port = self.ports[number // 2 % len(self.ports)]
         while True:
             await self.door.wait()
             try:
-                connection = await Connection.opened(self.port)
+                connection = await Connection.opened(port)
             except OSError:
                 await asyncio.sleep(_RETRY_S)
                 continue
+            self.busy += 1
             try:
                 while self.door.is_set():
                     await self._call(connection, surface, self.tokens[number % len(self.tokens)])
             except (OSError, EOFError):
                 self.unanswered += 1
             finally:
+                self.busy -= 1
                 connection.close()
 
     async def _call(self, connection: Connection, surface: Surface, token: str) -> None:
@@ -76,7 +82,7 @@ class Load:
 
     async def alone(self, surface: Surface, tool: str, calls: int) -> float:
         """Make ``calls`` one after another, with nobody else at the door; returns the seconds it took."""
-        connection = await Connection.opened(self.port)
+        connection = await Connection.opened(self.ports[0])
         began = time.monotonic()
         try:
             for _ in range(calls):

@@ -36,11 +36,12 @@ class Strike:
     share: float
 
 
-def plan(seed: int, kills: int) -> Sequence[Strike]:
-    """The deaths of a campaign, in order."""
+def plan(seed: int, kills: int, without: Moment | None = None) -> Sequence[Strike]:
+    """The deaths of a campaign, in order; those of the moment ``without`` strike under load."""
     chance = random.Random(seed)  # noqa: S311  when a test strikes is no secret
     moments: list[Moment] = []
     while len(moments) < kills:
         for part in (_SHARES[:_FIRST], _SHARES[_FIRST:]):
             moments += chance.sample(part, len(part))
-    return [Strike(moment, chance.random()) for moment in moments[:kills]]
+    there = [Moment.LOAD if moment is without else moment for moment in moments[:kills]]
+    return [Strike(moment, chance.random()) for moment in there]

@@ -304,6 +304,16 @@ class Batch:
             rows.ended.append(draft.run_id)
 
 
+def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
+    """The calls whose intents are among several callers' drafts."""
+    return [
+        draft.call_id
+        for drafts in groups
+        for draft in drafts
+        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
+    ]
+
+
 def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
     """The columns searches use, in table order from ``ts`` on; the verifier holds them against the leaf."""
     effect = draft.body.get("effect") if draft.type is EventType.DECISION else None

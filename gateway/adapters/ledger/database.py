@@ -16,6 +16,10 @@ class DatabaseFault(Exception):
     """The database cannot do what it was asked; the message holds nothing secret."""
 
 
+class Displaced(DatabaseFault):
+    """The database is not where it was opened any more: what is written now, nobody would find."""
+
+
 class TooCostly(Exception):
     """A question took more than it was given."""
 

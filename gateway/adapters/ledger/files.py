@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.adapters.ledger.database import Database, DatabaseFault, SqliteDatabase
@@ -86,6 +87,8 @@ pragma user_version = {_FORMAT};
 commit;
 """
 
+Standing = tuple[tuple[int, int], ...]
+
 _MARKS = ("application_id", "user_version")
 # Checkpoints are thinned to the newest of each window of this many records: enough to say where a log was altered.
 # With each stand the latest time of any record up to it, and the earliest of those since the one before it: where a
@@ -95,19 +98,49 @@ CHECKPOINT_WINDOW = 256
 PAYLOAD_SLOTS = 8
 
 
-def take_lock(folder: Path) -> int:
-    """Hold the folder for this process alone; returns the descriptor that holds it.
+def take_lock(folder: Path) -> tuple[int, ...]:
+    """Hold the folder for this process alone; returns the descriptors that hold it.
+
+    A file can be removed, and a second gateway would lock another one of the same name: the folder itself is held, too.
 
     Raises:
         StateRefused: another gateway holds it.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptors = (
+        os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+        os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600),
+    )
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for descriptor in descriptors:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
+        release_lock(descriptors)
         raise StateRefused(f"another gateway is using the state folder {folder}: stop it first") from None
-    return descriptor
+    return descriptors
+
+
+def release_lock(descriptors: Sequence[int]) -> None:
+    """Let go of what ``take_lock`` returned."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def standing(folder: Path) -> Standing:
+    """Which files stand where the database and its write-ahead log are: device and number, in a tuple each.
+
+    Raises:
+        OSError: one is not there.
+    """
+    found = [os.stat(folder / name) for name in (DATABASE, f"{DATABASE}-wal")]
+    return tuple((state.st_dev, state.st_ino) for state in found)
+
+
+def stands(folder: Path, before: Standing) -> bool:
+    """Whether the same files stand there as ``before``."""
+    try:
+        return standing(folder) == before
+    except OSError:
+        return False
 
 
 def connect(folder: Path) -> SqliteDatabase:

@@ -67,7 +67,7 @@ def remove(folder: Path, first: VerifierKey, retired: Sequence[VerifierKey]) -> 
     there = [path for path in folder.iterdir() if path.name == LOG_KEY or _LATER_KEY.fullmatch(path.name)]
     gone = sorted(path for path in there if path.name in names or path.suffix == ".new")
     for path in gone:
-        path.unlink()
+        path.unlink(missing_ok=True)
     if gone:
         sync_folder(folder)
     return [path.name for path in gone]

@@ -5,6 +5,7 @@ of payloads, ``pseudonym.key`` turns names into pseudonyms. ``log.vkey`` is the 
 it is the log's name for ever, what an auditor checks the log with, and best kept somewhere else as well.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,11 @@ class LogKeys:
     def name(self) -> VerifierKey:
         """The log's first key, which names it whatever key signs now."""
         return self.ring.history.first
+
+    @property
+    def common(self) -> str:
+        """Keyed hash of the keys that do not sign: what all processes on one log, at any time, must have the same of."""
+        return self.mark("keys", hashlib.sha256(b"kek" + self.kek).hexdigest())
 
     def mark(self, kind: str, value: str) -> str:
         """Keyed hash of ``value``, hex: the same value of one kind always gives the same mark, and tells no more."""

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from anyio import CancelScope, to_thread
 
+from gateway.adapters.ledger.guarding import GUARD_S
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.store import Outcome, Store
@@ -76,6 +77,7 @@ class Ledger:
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = self._is_due = self._is_writing = False
+        self._reminder: asyncio.TimerHandle | None = None
         self._callers = 0
         self._takes_s = _UNKNOWN_S
         # Who waits for a server, or for another process, does not do so on the loop.
@@ -97,6 +99,8 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_open = False
+        if self._reminder is not None:
+            self._reminder.cancel()
         while self._waiting:
             self._batches.put(self._batch())
         self._batches.put(None)
@@ -225,6 +229,16 @@ class Ledger:
     def _go_on(self) -> None:
         self._is_writing = False
         self._schedule()
+        # The last write before a long rest is noted in the guard, too, though no other one comes by.
+        if self._loop is not None and self._is_open and self._reminder is None and self._store.is_behind:
+            self._reminder = self._loop.call_later(GUARD_S, self._tend)
+
+    def _tend(self) -> None:
+        self._reminder = None
+        is_free = self._is_open and not self._is_writing and not self._is_due  # otherwise a write comes by all the same
+        if is_free and self._store.is_due:
+            self._is_writing = True
+            self._batches.put([])
 
     # the writer's thread; ``_written`` also the loop's, while the thread has nothing to do
 

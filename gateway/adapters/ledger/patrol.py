@@ -20,6 +20,7 @@ _LIFE = f"""
   select 1 from pg_locks where locktype = 'advisory' and classid = {LIVES} and objid = r.num and objsubid = 2
     and granted and database = (select oid from pg_database where datname = current_database())
 """  # noqa: S608 - literals only
+_END = "select size, changes from sequencer where id = 1"
 LIVING = f"select id from replicas r where id <> ? and exists ({_LIFE})"  # noqa: S608 - literals only
 _LIFELESS = f"""
 select id from replicas r where not exists ({_LIFE}) and (
@@ -47,6 +48,7 @@ class Patrol:
         self._replica = replica
         self._memories: tuple[Memory, ...] = ()
         self._erased = -1
+        self._end: tuple[int, int] | None = None
         self._rounds = Rounds(self.once, _ROUND_S, "the other gateways could not be looked after")
 
     async def __aenter__(self) -> Self:
@@ -64,14 +66,18 @@ class Patrol:
         self._erased = -1  # what was erased while nobody listened is told now
 
     async def once(self) -> None:
-        """Give back what is owed; end what the dead left open; and be alive oneself.
+        """Give back what is owed; end what the dead left open; follow the living; and be alive oneself.
 
         Raises:
             Unavailable: the log cannot be read or written.
         """
-        if await self._is_anybody_lifeless():
+        is_behind = await self._is_anybody_lifeless()
+        if is_behind:
             # Who is dead is found out again in the transaction that ends what they left.
             self._ledger.patrol()
+        if is_behind or await self._have_others_written():
+            # So the guard here holds the database to what another gateway wrote, too: it and the server may be lost
+            # together, and a copy that lagged be put in their place. And what another one retired goes from here.
             await self._ledger.append(())
         runs = await self._reader.ask(self._newly_erased)
         for memory in self._memories if runs else ():
@@ -85,6 +91,11 @@ class Patrol:
         except Unavailable:
             await self._ledger.append(())  # so that it is known before a call finds out
             raise
+
+    async def _have_others_written(self) -> bool:
+        end = await self._reader.ask(lambda db: db.execute(_END).fetchone())
+        known, self._end = self._end, end
+        return end != known
 
     def _newly_erased(self, db: Database) -> frozenset[str]:
         rows = db.execute("select key, idx from erased where idx > ?", (self._erased,)).fetchall()

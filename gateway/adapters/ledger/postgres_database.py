@@ -112,18 +112,22 @@ def arguments(target: Server, settings: Mapping[str, str] | None = None) -> dict
     }
 
 
+class Cancelled(DatabaseFault):
+    """A statement was broken off."""
+
+
 async def answered(work: Awaitable[T]) -> T:
     """What asyncpg answers; its errors as the ledger knows them.
 
     Raises:
         DatabaseFault: it failed, or is not there.
+        Cancelled: it was broken off, by a time limit or by whoever administers the server.
         OverflowError: a value that no column can hold.
-        TooCostly: it took longer than it was given.
     """
     try:
         return await work
-    except asyncpg.QueryCanceledError:
-        raise TooCostly from None
+    except asyncpg.QueryCanceledError as error:
+        raise Cancelled(f"PostgreSQL: {error.args[0]}") from error
     except asyncpg.DataError:
         raise OverflowError("no column can hold such a value") from None
     except asyncpg.PostgresError as error:
@@ -237,7 +241,10 @@ class PostgresDatabase:
     def bounded(self, steps: int) -> Iterator[None]:
         """See ``Database``; by the time they take, each statement by itself."""
         self.script(f"set local statement_timeout = {max(1, steps // _STEPS_IN_MS)}")
-        yield
+        try:
+            yield
+        except Cancelled:
+            raise TooCostly from None
         self.script("set local statement_timeout = 0")
 
     def walk(self, sql: str, most: int = _CHUNK) -> Iterator[Any]:

@@ -66,7 +66,7 @@ class PostgresSite:
         self.replica = ""
         self._joins = False
         self._has_started = False
-        self._lock: int | None = None
+        self._lock: tuple[int, ...] = ()
 
     def take(self) -> None:
         """See ``Site``."""
@@ -174,9 +174,8 @@ class PostgresSite:
 
     def release(self) -> None:
         """See ``Site``."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        files.release_lock(self._lock)
+        self._lock = ()
 
     def _furnish(self, db: PostgresDatabase) -> None:
         if db.execute("select to_regclass(?)", (f"{SCHEMA}.sequencer",)).fetchone() == (None,):
@@ -199,6 +198,8 @@ class PostgresSite:
         try:
             db.execute(_LIFE, (self.replica,))
         except DatabaseFault as error:
+            if "lock timeout" not in str(error):
+                raise
             raise StateRefused(
                 f"another gateway writes to {self.target.name} as replica {self.replica}: stop it first; a state "
                 f"folder that was copied needs a name of its own: delete {self.folder / REPLICA}"
@@ -213,7 +214,9 @@ def _own_name(path: Path) -> str:
         name = path.read_text("ascii").strip()
     except FileNotFoundError:
         name = os.urandom(_ID_SIZE).hex()
-        path.write_text(f"{name}\n", "ascii")
+        beside = path.with_name(f"{path.name}.new")  # whoever is killed meanwhile leaves a name or none, never half of one
+        beside.write_text(f"{name}\n", "ascii")
+        beside.replace(path)
     if len(name) != 2 * _ID_SIZE or not name.isalnum():
         raise StateRefused(f"{path} is not the name of a replica: delete it, and this gateway joins under a new one")
     return name

@@ -84,9 +84,16 @@ class KeyRing:
         self._signers[signer.key.text] = signer
         return signer
 
+    @property
+    def holds_retired(self) -> bool:
+        """Whether the private half of a key that was retired is here."""
+        return any(reign.until is not None and self.has(reign.key) for reign in self.history.reigns)
+
     def prune(self) -> None:
-        """Remove the files of keys that were retired."""
+        """Forget keys that were retired, and remove their files."""
         retired = [reign.key for reign in self.history.reigns if reign.until is not None]
+        ended = {key.text for key in retired}
+        self._signers = {text: signer for text, signer in self._signers.items() if text not in ended}
         try:
             gone = remove(self._folder, self.history.first, retired)
         except OSError as error:
@@ -94,5 +101,3 @@ class KeyRing:
             return
         if gone:
             _LOG.info("signing keys that were retired are removed: %s", ", ".join(gone))
-        ended = {key.text for key in retired}
-        self._signers = {text: signer for text, signer in self._signers.items() if text not in ended}

@@ -60,6 +60,7 @@ def _wording(searched: Searched) -> dict[str, Any]:
     ]
     return {
         "limit": query.limit,
+        "malformed": searched.is_malformed,
         "since_us": query.since_us,
         "terms": terms,
         "text": searched.text,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.adapters.ledger import files
-from gateway.adapters.ledger.database import Database, SqliteDatabase
+from gateway.adapters.ledger.database import Database, Displaced, SqliteDatabase
 from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.span import Span
 
@@ -90,7 +90,11 @@ class Site(Protocol):
         """One process starts at a time."""
 
     def begin(self, db: Database, size: int) -> End | None:
-        """Begin a transaction that writes; the log's end where another process wrote since it had ``size`` records."""
+        """Begin a transaction that writes; the log's end where another process wrote since it had ``size`` records.
+
+        Raises:
+            Displaced: the database is not in its place any more.
+        """
 
     def advance(self, db: Database, end: End) -> None:
         """Leave the end for the next writer, in the transaction."""
@@ -129,7 +133,8 @@ class Folder:
         self.folder = folder
         self.database = folder / database
         self.name = str(self.database)
-        self._lock: int | None = None
+        self._lock: tuple[int, ...] = ()
+        self._opened: files.Standing = ()
 
     def take(self) -> None:
         """See ``Site``."""
@@ -137,7 +142,9 @@ class Folder:
 
     def connect(self) -> Database:
         """See ``Site``."""
-        return files.connect(self.folder)
+        db = files.connect(self.folder)
+        self._opened = files.standing(self.folder)
+        return db
 
     def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
@@ -168,6 +175,10 @@ class Folder:
 
     def begin(self, db: Database, size: int) -> End | None:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
+        if not files.stands(self.folder, self._opened):
+            raise Displaced(
+                f"{self.name} or {files.DATABASE}-wal was moved away, removed or replaced while the gateway runs"
+            )
         db.begin()
         return None
 
@@ -196,9 +207,8 @@ class Folder:
 
     def release(self) -> None:
         """See ``Site``."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        files.release_lock(self._lock)
+        self._lock = ()
 
 
 def sited(place: Path | Site) -> Site:

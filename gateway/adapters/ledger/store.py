@@ -4,7 +4,6 @@ What is in memory is a copy of the database's end. When a transaction fails the 
 reads and checks it anew; so an ambiguous commit can neither be lost nor be built upon twice.
 """
 
-import hashlib
 import logging
 import sqlite3
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.adapters.ledger import custody, files, kill_records, tail
-from gateway.adapters.ledger.batch import Batch, Heads
-from gateway.adapters.ledger.database import FAULTS, Database, TooCostly
+from gateway.adapters.ledger.batch import Batch, Heads, requested
+from gateway.adapters.ledger.database import FAULTS, Database, Displaced
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.guarding import UNGUARDED, Guard
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.pool import Pool
@@ -29,13 +29,12 @@ from gateway.core.tlog import Checkpoint, Frontier
 
 Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
-_GUARD_S = 1.0
 _SWEEP_S = 1.0
 _UNKNOWN = -1  # what others did meanwhile is to be told, whatever the size
 _BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
 _DAMAGED = "the audit log is damaged"
-_UNGUARDED = "the rollback guard cannot be written"
+_DISPLACED = "the audit log is not in its place any more"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -52,8 +51,7 @@ class Store:
         self.trouble: str | None = None
         self.swept = False
         self._swept_at: float | None = None
-        self._damaged = False
-        self._unguarded: str | None = None
+        self._damaged: str | None = None
         self._told = ""
         self._site = site = sited(place)
         self._folder = site.folder
@@ -73,7 +71,7 @@ class Store:
         self._acknowledged: set[str] = set()
         self._written: str | None = None
         self._owed: list[Sequence[Draft]] = []
-        self._guarded_at: float | None = None
+        self._guard = Guard(self._folder, clock)
 
     def open(self) -> None:
         """Take the folder, check the log's end, end what a dead process left open.
@@ -88,7 +86,7 @@ class Store:
                 tail.look(self._folder, self._keys)
             db = self._opened()
             with self._site.starting(db):
-                is_new = self._site.joins(db, _common(self._keys))
+                is_new = self._site.joins(db, self._keys.common)
                 end = self._end_of(db)
                 self._check_end(db, end, is_new=is_new)
                 self._start(db, end)
@@ -105,25 +103,32 @@ class Store:
         An empty group asks whether writing works at all. What is damaged is written no more: that would make it worse.
         """
         if self._damaged:
-            return [Unavailable(_DAMAGED, cause_code="ledger_damaged") for _ in groups]
+            return [Unavailable(self._damaged, cause_code="ledger_damaged") for _ in groups]
         try:
             outcomes = self._transact(groups)
+        except Displaced as error:
+            # The connection is kept: as it is closed, what is in the write-ahead log gets into the database it is of.
+            self._stop(_DISPLACED, f"{error}: put it back where it was, and start the gateway again")
+            return [Unavailable(_DISPLACED, cause_code="ledger_displaced") for _ in groups]
         except (*FAULTS, OSError, StateRefused) as error:
             if isinstance(error, StateRefused):
                 self._drop()  # who may not write leaves its calls under way to the others
             self.abandon()
             self._tell(error)
             if _is_damage(error):
-                self._damaged, self.trouble = True, _DAMAGED
-                _LOG.error(
-                    "the log is damaged (%s): nothing is written any more; end the gateway, keep a copy, see what"
-                    " `ostiary audit verify` says, and restore a backup",
-                    error,
+                self._stop(
+                    _DAMAGED,
+                    f"the log is damaged ({error}): end the gateway, keep a copy, see what `ostiary audit verify` "
+                    "says, and restore a backup",
                 )
             cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
             return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
         self._sweep()
         return outcomes
+
+    def _stop(self, trouble: str, said: str) -> None:
+        self._damaged = self.trouble = trouble
+        _LOG.error("nothing is written any more: %s", said)
 
     def _tell(self, error: Exception) -> None:
         # Once: every call tries again, and would say it again.
@@ -134,22 +139,20 @@ class Store:
     @property
     def is_due(self) -> bool:
         """Whether there is something to ``tend`` to."""
-        # Only by a store that started: one that was refused must not vouch for the state it was refused for.
-        if self._tail is None or self._guarded_at is None:
-            return False
-        return self._clock.monotonic() - self._guarded_at >= _GUARD_S
+        return self._tail is not None and self._guard.is_due
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there will be something to ``tend`` to, though nothing more is written."""
+        return self._tail is not None and self._guard.is_behind(self._tail.note)
 
     def tend(self) -> None:
         """Note the guard: what follows writes now and then, and nobody waits for."""
-        if self._tail is None or self._guarded_at is None:
+        if self._tail is None:
             return
-        try:
-            files.write_guard(self._folder, self._tail.note)
-            self._guarded_at, self._unguarded = self._clock.monotonic(), None
-        except OSError:
-            self._unguarded = _UNGUARDED  # also after the next write, until it can
-        if self.trouble in {None, _UNGUARDED}:
-            self.trouble = self._unguarded
+        self._guard.tend(self._tail.note)
+        if self.trouble in {None, UNGUARDED}:
+            self.trouble = self._guard.trouble
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
@@ -200,13 +203,15 @@ class Store:
         end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
         end.kills = batch.kills
         self._ring.history = end.history
+        if self._ring.holds_retired and not self._site.is_local:
+            self._ring.prune()  # whichever gateway retired it: a thief finds it here, too
         if batch.destroys:
             self._data_keys.forget()
             self.swept, self._swept_at = False, None
         self._acknowledged, self._written = set(end.open_calls), note
         self._owed.clear()
         self._told = ""
-        self.trouble = "the disk reserve is used up" if is_low else self._unguarded
+        self.trouble = "the disk reserve is used up" if is_low else self._guard.trouble
         return outcomes
 
     def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
@@ -234,7 +239,7 @@ class Store:
 
     def _batch(self, db: Database, end: tail.Tail, groups: Sequence[Sequence[Draft]]) -> Batch:
         frontier, site = end.frontier.copy(), self._site
-        places = None if site.is_local else site.redeem(db, _requested(groups))
+        places = None if site.is_local else site.redeem(db, requested(groups))
         return Batch(
             db=db,
             pool=self._pool,
@@ -271,7 +276,7 @@ class Store:
             else:
                 self._ring.settle(self._tail.history)
             # A commit may have reported failure and yet be there. Its caller was told that nothing was done.
-            strays = self._tail.open_calls - self._acknowledged if self._guarded_at is not None else set()
+            strays = self._tail.open_calls - self._acknowledged if self._guard.has_begun else set()
             self._owed += [self._ending(db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
             db.rollback()
         return self._tail
@@ -281,12 +286,15 @@ class Store:
         # A database that was put back does not know who joined since then: who has a guard is held to it all the same.
         if guard is not None or not (self._site.is_local or (is_new and end.frontier.size)):
             tail.check_guard(db, end, guard)
+        elif is_new and end.frontier.size:
+            # Before the database knows that this folder has joined: who is killed in between must find a guard.
+            self._guard.note(end.note)
         self._ring.prune()
         if end.span.high_us - self._clock.now_us() > _BEHIND_US:
             _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
         if end.frontier.size == 0:
             # Before the first record: a start that is killed in between must not look like a log set back.
-            files.write_guard(self._folder, self._ring.sign(_empty(end.history), end.history))
+            self._guard.note(self._ring.sign(_empty(end.history), end.history))
 
     def _drop(self) -> None:
         # Closing rolls back whatever is open, even where a rollback itself would fail.
@@ -306,7 +314,7 @@ class Store:
             return False
         try:
             self._db.rollback()
-        except (*FAULTS, TooCostly):
+        except FAULTS:
             return False
         return True
 
@@ -316,13 +324,12 @@ class Store:
         ]
         groups += self._again(db)
         if end.frontier.size == 0:
-            groups.append([self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first))])
+            groups.append([self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first, self._keys.common))])
         self._is_patrol_due = True
         for refusal in self._transact(groups):
             if refusal is not None:
                 raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
-        files.write_guard(self._folder, end.note)
-        self._guarded_at = self._clock.monotonic()
+        self._guard.begin(end.note)
         # Whoever was killed after an erasure may have left copies of the keys there.
         self._sweep()
 
@@ -368,20 +375,6 @@ def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
-
-
-def _requested(groups: Sequence[Sequence[Draft]]) -> list[str]:
-    return [
-        draft.call_id
-        for drafts in groups
-        for draft in drafts
-        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
-    ]
-
-
-def _common(keys: LogKeys) -> str:
-    # What all processes on one log must have the same of.
-    return keys.mark("keys", hashlib.sha256(b"kek" + keys.kek).hexdigest())
 
 
 def _is_damage(error: Exception) -> bool:

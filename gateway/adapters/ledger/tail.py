@@ -4,6 +4,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from gateway.adapters.ledger import kill_records
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.files import (
@@ -18,7 +20,7 @@ from gateway.adapters.ledger.files import (
 )
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.key_records import history_of
-from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys
+from gateway.adapters.ledger.keys import PAYLOAD_KEK, PSEUDONYM_KEY, LogKeys
 from gateway.adapters.ledger.sealing import SealBroken, unwrap
 from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
@@ -120,6 +122,14 @@ def _check_kek(db: Database, kek: bytes) -> None:
         raise StateRefused(f"the key {PAYLOAD_KEK} opens none of the log's data keys: put the one of this log back")
 
 
+def _check_others(db: Database, keys: LogKeys) -> None:
+    # With another one, names would become other pseudonyms: what is stopped, held or bound by one would be so no more.
+    row = db.execute("select leaf from records where idx = 0").fetchone()
+    said = None if row is None else msgspec.json.decode(row[0])["body"].get("others")
+    if said not in {None, keys.common}:
+        raise StateRefused(f"the key {PSEUDONYM_KEY} is not the one of this log: put the one of this log back")
+
+
 def look(folder: Path, keys: LogKeys) -> None:
     """Check the log in ``folder`` without being able to change it.
 
@@ -144,6 +154,7 @@ def look(folder: Path, keys: LogKeys) -> None:
         check_guard(db, end, guard)
         keys.ring.settle(end.history)
         _check_kek(db, keys.kek)
+        _check_others(db, keys)
 
 
 def check_guard(db: Database | None, tail: Tail, note: str | None) -> None:

@@ -46,15 +46,18 @@ class LogTree:
 
         return await self._read(read)
 
-    async def prove(self, index: int) -> str:
+    async def prove(self, index: int, under: str | None = None) -> str:
         """See ``core.desk.LogTree``."""
 
         def read(db: Database, size: int, note: str) -> str:
             if index >= size:
                 raise NotFound("the log has no such record yet", cause_code="record")
-            hashes = inclusion(index, size, partial(node, db))
+            end, signed = size, note
+            if under is not None and index < _size(under) <= size:
+                end, signed = _size(under), under
+            hashes = inclusion(index, end, partial(node, db))
             (entry,) = _column(db, _ENTRIES, (index, index + 1), 1)
-            return write_proof(Proof(index, tuple(hashes), note, entry))
+            return write_proof(Proof(index, tuple(hashes), signed, entry))
 
         return await self._read(read)
 
@@ -88,7 +91,11 @@ def newest_note(db: Database) -> tuple[str, int]:
     if row is None:
         raise NotFound("nothing was logged yet")
     note = str(row[0])
-    return note, Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
+    return note, _size(note)
+
+
+def _size(note: str) -> int:
+    return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size
 
 
 def node(db: Database, level: int, place: int) -> bytes:

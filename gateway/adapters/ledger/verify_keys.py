@@ -5,9 +5,9 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.adapters.ledger.database import FAULTS, Database
-from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.key_records import history_of, key_records
 from gateway.adapters.ledger.report import Report, Signing
+from gateway.adapters.ledger.site import Site, sited
 from gateway.core.log_keys import KeyHistory, KeyRefused, Reign, key_of
 from gateway.core.tlog import Checkpoint, NoteError, VerifierKey, split_note
 
@@ -34,14 +34,14 @@ def trusted(db: Database, keys: Sequence[VerifierKey], report: Report) -> KeyHis
     return history if is_known else KeyHistory.begun(keys[0])
 
 
-def keys_of(folder: Path, first: VerifierKey, note: str) -> tuple[VerifierKey, ...]:
-    """The keys that sign a checkpoint of the size that ``note`` names, as the log in ``folder`` says.
+def keys_of(place: Path | Site, first: VerifierKey, note: str) -> tuple[VerifierKey, ...]:
+    """The keys that sign a checkpoint of the size that ``note`` names, as the log in ``place`` says.
 
     ``first`` alone, which names that log, where there is none that can be read. Nothing of the note is believed.
     """
     try:
         size = Checkpoint.parse(split_note(note)[0]).size
-        with closing(connect_readonly(folder / DATABASE)) as db:
+        with closing(sited(place).reader()) as db:
             return history_of(db, first).signing(size)
     except (NoteError, KeyRefused, *FAULTS, OSError):
         return (first,)

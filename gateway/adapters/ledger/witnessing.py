@@ -22,7 +22,7 @@ from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.witness_records import Witnessed, body_of, growth, newest
 from gateway.core.cosigning import Cosignature
-from gateway.core.errors import NotFound
+from gateway.core.errors import GatewayError, NotFound
 from gateway.core.ports import Clock
 from gateway.core.records import EventType
 from gateway.core.tiles import ProofError, check_consistency
@@ -32,6 +32,7 @@ from gateway.core.witnessing import Cosigner, OtherSize, Standing, WitnessFault,
 _LOG = logging.getLogger("gateway.ledger")
 _MICRO = 1_000_000
 _LONGEST_S = 3_600.0
+_OVERTAKEN = "overtaken"
 _MOST_DOUBLINGS = 12
 # A clock that runs ahead is no reason to trust less; one that is days ahead is no clock.
 _AHEAD_S = 86_400
@@ -52,12 +53,17 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The parts of the open log."""
+    """The parts of the open log.
+
+    Attributes:
+        is_shared: whether other gateways write it, and show it to the same witnesses.
+    """
 
     ledger: Ledger
     reader: LogReader
     keys: LogKeys
     clock: Clock
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +134,15 @@ class Witnessing:
 
     def witnessed(self) -> str | None:
         """The largest checkpoint that a quorum has cosigned."""
-        return self._witnessed
+        if self._witnessed is None:
+            return None
+        # Who trusts the keys of today takes nothing that only a retired one has signed.
+        history = self._log.keys.ring.history
+        signed = history.signing(Checkpoint.parse(split_note(self._witnessed)[0]).size)
+        return self._witnessed if any(reign.key in signed for reign in history.in_force) else None
 
     async def recall(self) -> None:
-        """Take up what witnesses said before the gateway started.
+        """Take up what witnesses said before the gateway started, or to another gateway on the same log.
 
         Raises:
             Unavailable: the log cannot be read.
@@ -140,13 +151,13 @@ class Witnessing:
         for one in self._asked:
             key = one.cosigner.witness.key
             found = await self._log.reader.ask(partial(newest, key=key))
-            if found is None:
+            if found is None or (one.word is not None and found.size <= one.word.size):
                 continue
             if not await self._is_ours(found):
                 name = one.cosigner.witness.name
                 _LOG.error("the record of what witness %s cosigned last is not of this log: it was altered", name)
                 continue
-            one.seen = found.size
+            one.seen, one.state = max(one.seen, found.size), "ok" if one.state == _OVERTAKEN else one.state
             # As it was signed then, byte for byte; a key that is gone cannot sign it any more.
             if all(ring.has(each) for each in ring.history.signing(found.size)):
                 note = ring.sign(Checkpoint(ring.history.first.name, found.size, found.root), ring.history)
@@ -175,6 +186,8 @@ class Witnessing:
             Unavailable: the log cannot be read or written.
         """
         begun, begun_us = self._log.clock.monotonic(), self._log.clock.now_us()
+        if self._log.is_shared:
+            await self.recall()
         try:
             note = await self._tree.checkpoint()
         except NotFound:
@@ -227,6 +240,9 @@ class Witnessing:
         except WitnessFault as fault:
             self._failed(one, fault)
             return
+        except GatewayError as error:  # the log itself cannot be read right now
+            _LOG.warning("witness %s could not be asked: %s", one.cosigner.witness.name, error.detail)
+            return
         if one.failures:
             _LOG.info("witness %s cosigns again", one.cosigner.witness.name)
         one.seen, one.word, one.state, one.failures = size, _Word(size, note, cosignature), "ok", 0
@@ -237,6 +253,8 @@ class Witnessing:
         try:
             found = await self._ask(one, size, note)
         except OtherSize as other:
+            if self._log.is_shared and other.size > size and not await self._is_beyond(other.size):
+                raise WitnessFault(_OVERTAKEN, f"another gateway has shown {name} more of this log") from None
             if other.size > size:
                 said = f"{name} has cosigned a tree of {other.size} records and this log has {size}: was it set back?"
                 raise WitnessFault("ahead", said) from None
@@ -249,15 +267,22 @@ class Witnessing:
             raise WitnessFault("nonsense", f"{name} signs for a time that is more than a day ahead")
         return found
 
+    async def _is_beyond(self, size: int) -> bool:
+        """Whether the log is smaller than ``size`` still, by now."""
+        return Checkpoint.parse(split_note(await self._tree.checkpoint())[0]).size < size
+
     async def _ask(self, one: _Asked, size: int, note: str) -> Cosignature:
         _, proof = await self._tree.extend(min(one.seen, size), size)
         return await one.cosigner.ask(min(one.seen, size), proof, note)
 
     def _failed(self, one: _Asked, fault: WitnessFault) -> None:
-        if fault.state != one.state:
+        if fault.state not in {one.state, _OVERTAKEN}:
             grave = fault.state in {"ahead", "forked"}
             _LOG.log(logging.ERROR if grave else logging.WARNING, "a witness did not cosign: %s", fault)
         every_s = self._rhythm.every_s
+        if fault.state == _OVERTAKEN:  # by the other gateway's word, which stands in the log before the next round
+            one.state, one.due = fault.state, self._log.clock.monotonic() + every_s
+            return
         one.failures = min(one.failures + 1, _MOST_DOUBLINGS)
         one.state = fault.state
         one.due = self._log.clock.monotonic() + max(every_s, min(every_s * 2**one.failures, _LONGEST_S))
