@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from anyio import to_thread
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import postgres_site
-from gateway.adapters.ledger.database import Database
+from gateway.adapters.ledger.database import Database, DatabaseFault
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.patrol import LIVES
-from gateway.adapters.ledger.postgres_database import PostgresDatabase
+from gateway.adapters.ledger.postgres_database import PostgresDatabase, answered
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.call import Intent
 from gateway.core.errors import Unavailable
@@ -174,3 +175,35 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.InternalClientError("cannot switch to state 15"), BrokenPipeError(32, "gone")]
+)
+async def test_a_driver_that_has_lost_its_way_is_a_database_that_fails(error: Exception) -> None:
+    """Whatever it says of a connection that broke: callers are told that nothing was done, not that we have a bug."""
+
+    async def work() -> None:
+        raise error
+
+    with pytest.raises(DatabaseFault, match="cannot be reached"):
+        await answered(work())
+
+
+async def test_a_statement_that_is_broken_off_is_a_fault_of_the_database(
+    both: tuple[Books, Books], sites: Sites, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever administers the server may do so: the call is refused, it is said in one line, and the next one passes."""
+    sites.run(
+        "create function ostiary.stop() returns trigger language plpgsql as "
+        "$$begin perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); return new; end$$"
+    )
+    sites.run("create trigger stop before insert on ostiary.records for each row execute function ostiary.stop()")
+    with pytest.raises(Unavailable):
+        await Walk(both[0]).go()
+    sites.run("drop trigger stop on ostiary.records")
+    sites.run("drop function ostiary.stop()")
+    await Walk(both[0]).go()
+    assert [line for line in caplog.messages if "canceling statement" in line]
+    assert not [record for record in caplog.records if record.exc_info]
+    assert both[0].verify().findings == []

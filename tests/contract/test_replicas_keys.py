@@ -4,13 +4,17 @@ import shutil
 from functools import partial
 
 import pytest
+from anyio import to_thread
 
-from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.verify_keys import keys_of
 from gateway.core.errors import Conflict, Unavailable
 from tests.evidence import make_principal
 from tests.ledgers import Books, open_books
 from tests.replicas import Sites, both, sites
+from tests.waiting import until
 
 __all__ = ["both", "sites"]
 
@@ -47,6 +51,21 @@ async def test_a_gateway_that_is_alone_rotates_and_others_join_with_its_keys(sit
         await books.ledger.append(())
         assert [reign.key for reign in books.keys.ring.history.in_force] == [new]
         assert books.verify().findings == []
+
+
+async def test_a_key_that_one_retired_is_gone_at_the_other(sites: Sites) -> None:
+    """Within a round or two, though that one writes nothing; a proof signed since is followed from the first key."""
+    async with open_books(sites.site("a"), SystemClock()) as books:
+        old = books.keys.name
+        await room(books).rotate(PERSON)
+    async with open_books(sites.site("a"), SystemClock()) as books, open_books(sites.site("b"), SystemClock()) as other:
+        assert other.keys.ring.has(old)
+        await books.room.retire(PERSON)
+        await until(lambda: not (other.folder / "keys" / LOG_KEY).exists())
+        assert not other.keys.ring.has(old)
+        note = await books.tree.checkpoint()
+        assert await to_thread.run_sync(keys_of, other.site, old, note) == (books.keys.ring.history.newest.key,)
+        assert other.verify().findings == []
 
 
 async def test_a_gateway_without_the_key_in_force_writes_nothing(sites: Sites) -> None:

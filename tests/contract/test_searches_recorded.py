@@ -1,5 +1,6 @@
 """Who searched the log, in the real log."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gateway.adapters.ledger.searches import FOLLOWING_S, SearchLog
 from gateway.core.errors import Unavailable
 from gateway.core.filters import Field, parse
 from gateway.core.inquiry import Query, Searched
+from gateway.core.records import Role
 from tests.clock import StepClock
 from tests.evidence import make_principal
 from tests.ledgers import Books, open_books
@@ -83,6 +85,21 @@ async def test_each_proof_of_a_record_is_a_record(books: Books) -> None:
         *(("proof", 3), ("proof", 4), ("proof", 4)),
         ("records", 3),
     ]
+
+
+async def test_a_search_that_was_misspelt_is_no_reading_on(books: Books) -> None:
+    """Each is recorded, as it was written; the words are sealed."""
+    log = searches(books)
+    await log.record(AUDITOR, READ_ON)
+    for _ in range(2):
+        await log.record(AUDITOR, Searched("records", Query(), "colour:zebra", 0, is_malformed=True))
+    _, *found = await books.reader.search(Query(type="query"))
+    assert [record.body["body"]["results"] for record in found] == [0, 0]
+    for record in found:
+        assert b"zebra" not in record.leaf
+        sealed = await books.reader.ask(lambda db, at=record: books.reader.sealed(db, at.index, at.body, Role.QUERY))  # type: ignore[misc]
+        said = json.loads(sealed or b"")
+        assert (said["text"], said["malformed"]) == ("colour:zebra", True)
 
 
 async def test_what_cannot_be_recorded_is_refused(books: Books) -> None:

@@ -42,6 +42,8 @@ async def test_proofs_and_the_checkpoint(edge: Edge) -> None:
         assert note.headers["cache-control"] == "no-store"
         proof = await auditor.get("/v1/audit/log/proofs/7")
         assert proof.text == "proof of 7\n"
+        edge.witnesses.note = "what witnesses cosigned"
+        assert (await auditor.get("/v1/audit/log/proofs/7")).text == "proof of 7 under what witnesses cosigned\n"
         assert proof.headers["content-disposition"] == 'attachment; filename="7.tlog-proof"'
         said = (await auditor.get("/v1/audit/log/consistency?old=3")).json()
         assert said == {"old": 3, "new": 300, "proof": ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]}

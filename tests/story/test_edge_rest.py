@@ -357,7 +357,10 @@ async def test_every_search_is_recorded_before_it_is_answered() -> None:
             by, searched = edge.searches.recorded.pop()
             assert (by, searched.door, list(searched.query.fields)) == ("eve", door, fields)
             assert (searched.text, searched.results) == (text, results)
-        await auditor.get("/v1/audit/records?q=colour:red")
+        for query, text in (("q=colour:red", "colour:red"), ("q=x&type=*a*b*c*d*e*", "x type:*a*b*c*d*e*")):
+            assert (await auditor.get(f"/v1/audit/records?{query}")).status_code == 400
+            _, searched = edge.searches.recorded.pop()
+            assert (searched.text, searched.results, searched.is_malformed) == (text, 0, True)
         for path in ("log/checkpoint", "log/tile/0/000.p/3", "log/consistency?old=3", "log/proofs/300", "export?a=1"):
             await auditor.get(f"/v1/audit/{path}")
         await auditor.get(f"/v1/calls/{'x' * 65}")

@@ -19,7 +19,7 @@ from loadtests.load import ROOT
 from loadtests.processes import serving
 
 _DATABASE: Final = "log"
-_PASSWORD: Final = "postgres.password"
+_SECRET_FILE: Final = "postgres.password"  # noqa: S105 - a file's name
 _SETTINGS: Final = """
 [audit.postgres]
 url = "{url}&user={user}"
@@ -101,7 +101,7 @@ def _database() -> Iterator[Postgres]:
 
 
 def _settings(folder: Path, server: Postgres) -> str:
-    password = folder / _PASSWORD
+    password = folder / _SECRET_FILE
     password.touch(0o600)
     password.write_text(server.password, "utf-8")
     return _SETTINGS.format(url=server.url, user=SUPERUSER, password=password)

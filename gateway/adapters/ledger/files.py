@@ -131,7 +131,7 @@ def standing(folder: Path) -> Standing:
     Raises:
         OSError: one is not there.
     """
-    found = [os.stat(folder / name) for name in (DATABASE, f"{DATABASE}-wal")]
+    found = [(folder / name).stat() for name in (DATABASE, f"{DATABASE}-wal")]
     return tuple((state.st_dev, state.st_ino) for state in found)
 
 

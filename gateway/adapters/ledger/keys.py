@@ -68,7 +68,7 @@ class LogKeys:
 
     @property
     def common(self) -> str:
-        """Keyed hash of the keys that do not sign: what all processes on one log, at any time, must have the same of."""
+        """Keyed hash of the keys that do not sign, which are the same for all processes on one log at all times."""
         return self.mark("keys", hashlib.sha256(b"kek" + self.kek).hexdigest())
 
     def mark(self, kind: str, value: str) -> str:

@@ -93,9 +93,8 @@ class Patrol:
             raise
 
     async def _have_others_written(self) -> bool:
-        end = await self._reader.ask(lambda db: db.execute(_END).fetchone())
-        known, self._end = self._end, end
-        return end != known
+        known, self._end = self._end, await self._reader.ask(_end)
+        return self._end != known
 
     def _newly_erased(self, db: Database) -> frozenset[str]:
         rows = db.execute("select key, idx from erased where idx > ?", (self._erased,)).fetchall()
@@ -105,6 +104,11 @@ class Patrol:
 
     def _lifeless(self, db: Database) -> list[str]:
         return [name for (name,) in db.execute(_LIFELESS, (self._replica,))]
+
+
+def _end(db: Database) -> tuple[int, int]:
+    size, changes = db.execute(_END).fetchone()
+    return size, changes
 
 
 async def together(stack: AsyncExitStack, site: Site, ledger: Ledger, reader: LogReader) -> Patrol | None:

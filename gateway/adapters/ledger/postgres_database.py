@@ -112,6 +112,16 @@ def arguments(target: Server, settings: Mapping[str, str] | None = None) -> dict
     }
 
 
+# A connection that broke in the middle of an answer may say so when it is used again only, by the second of these.
+_UNREACHED = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
+
+
 class Cancelled(DatabaseFault):
     """A statement was broken off."""
 
@@ -133,7 +143,7 @@ async def answered(work: Awaitable[T]) -> T:
     except asyncpg.PostgresError as error:
         full = "the disk is full: " if error.sqlstate == _FULL else ""
         raise DatabaseFault(f"PostgreSQL: {full}{error.args[0] if error.args else type(error).__name__}") from error
-    except (asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+    except _UNREACHED as error:
         raise DatabaseFault(f"PostgreSQL cannot be reached: {type(error).__name__}") from error
 
 

@@ -214,7 +214,7 @@ def _own_name(path: Path) -> str:
         name = path.read_text("ascii").strip()
     except FileNotFoundError:
         name = os.urandom(_ID_SIZE).hex()
-        beside = path.with_name(f"{path.name}.new")  # whoever is killed meanwhile leaves a name or none, never half of one
+        beside = path.with_name(f"{path.name}.new")  # a kill leaves a name or none, never half of one
         beside.write_text(f"{name}\n", "ascii")
         beside.replace(path)
     if len(name) != 2 * _ID_SIZE or not name.isalnum():

@@ -1,6 +1,5 @@
 """Where one log is kept, and what only that place has to do: hold it for one writer, order the writers, clean up."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
