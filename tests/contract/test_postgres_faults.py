@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -183,20 +183,24 @@ def stopped(pid: int) -> Iterator[None]:
 async def test_a_driver_that_has_lost_its_way_is_a_database_that_fails(error: Exception) -> None:
     """Whatever it says of a connection that broke: callers are told that nothing was done, not that we have a bug."""
 
-    async def work() -> None:
+    def asked() -> Awaitable[None]:
+        raise error  # as a connection does that was given back, before there is anything to await
+
+    async def answering() -> None:
         raise error
 
-    with pytest.raises(DatabaseFault, match="cannot be reached"):
-        await answered(work())
+    for work in (asked, answering):
+        with pytest.raises(DatabaseFault, match="cannot be reached"):
+            await answered(work)
 
 
 async def test_a_statement_that_is_broken_off_is_a_fault_of_the_database(
     both: tuple[Books, Books], sites: Sites, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever administers the server may do so: the call is refused, it is said in one line, and the next one passes."""
+    """Whoever administers the server may do so: the call is refused, it is said in a line, the next one passes."""
     sites.run(
-        "create function ostiary.stop() returns trigger language plpgsql as "
-        "$$begin perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); return new; end$$"
+        "create function ostiary.stop() returns trigger language plpgsql as $$begin "
+        " perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); return new; end$$"
     )
     sites.run("create trigger stop before insert on ostiary.records for each row execute function ostiary.stop()")
     with pytest.raises(Unavailable):

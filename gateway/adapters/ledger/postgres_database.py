@@ -7,7 +7,7 @@ thread of its own already, and handing each statement to another one would cost 
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -126,8 +126,8 @@ class Cancelled(DatabaseFault):
     """A statement was broken off."""
 
 
-async def answered(work: Awaitable[T]) -> T:
-    """What asyncpg answers; its errors as the ledger knows them.
+async def answered(ask: Callable[..., Awaitable[T]], *given: Any, **named: Any) -> T:
+    """What asyncpg answers to ``ask``; its errors as the ledger knows them. Some are raised as it is called already.
 
     Raises:
         DatabaseFault: it failed, or is not there.
@@ -135,7 +135,7 @@ async def answered(work: Awaitable[T]) -> T:
         OverflowError: a value that no column can hold.
     """
     try:
-        return await work
+        return await ask(*given, **named)
     except asyncpg.QueryCanceledError as error:
         raise Cancelled(f"PostgreSQL: {error.args[0]}") from error
     except asyncpg.DataError:
@@ -228,24 +228,24 @@ class PostgresDatabase:
         self._snapshot: Any = None
         try:
             given = arguments(target, settings) | {"command_timeout": patience_s}
-            self._connection: Any = self._wait(asyncpg.connect(**given))
+            self._connection: Any = self._wait(asyncpg.connect, **given)
         except BaseException:
             self._loop.close()
             raise
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Found:
         """See ``Database``."""
-        return Found(self._wait(self._connection.fetch(numbered(sql), *parameters)))
+        return Found(self._wait(self._connection.fetch, numbered(sql), *parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
         """See ``Database``."""
         rows = list(parameters)
         if rows:
-            self._wait(self._connection.executemany(numbered(sql), rows))
+            self._wait(self._connection.executemany, numbered(sql), rows)
 
     def script(self, sql: str) -> None:
         """Run several statements, as they stand."""
-        self._wait(self._connection.execute(sql))
+        self._wait(self._connection.execute, sql)
 
     @contextmanager
     def bounded(self, steps: int) -> Iterator[None]:
@@ -259,8 +259,8 @@ class PostgresDatabase:
 
     def walk(self, sql: str, most: int = _CHUNK) -> Iterator[Any]:
         """See ``Database``."""
-        cursor = self._wait(self._connection.cursor(sql))
-        while rows := self._wait(cursor.fetch(most)):
+        cursor = self._wait(self._connection.cursor, sql)
+        while rows := self._wait(cursor.fetch, most):
             yield from map(tuple, rows)
 
     def begin(self) -> None:
@@ -270,7 +270,7 @@ class PostgresDatabase:
     def snapshot(self) -> None:
         """See ``Database``."""
         self._snapshot = self._connection.transaction(isolation="repeatable_read", readonly=True)
-        self._wait(self._snapshot.start())
+        self._wait(self._snapshot.start)
 
     def commit(self) -> None:
         """See ``Database``."""
@@ -280,14 +280,14 @@ class PostgresDatabase:
         """See ``Database``."""
         ended, self._snapshot = self._snapshot, None
         if ended is None:
-            self._wait(asyncio.wait_for(self._connection.execute("rollback"), _CLOSE_S))
+            self._wait(lambda: asyncio.wait_for(self._connection.execute("rollback"), _CLOSE_S))
         else:
-            self._wait(ended.rollback())
+            self._wait(ended.rollback)
 
     def close(self) -> None:
         """See ``Database``."""
         try:
-            self._wait(self._connection.close(timeout=_CLOSE_S))
+            self._wait(self._connection.close, timeout=_CLOSE_S)
         except DatabaseFault:
             self._connection.terminate()
         # What the transport still has to do happens in the loop's next turns.
@@ -295,5 +295,5 @@ class PostgresDatabase:
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
-    def _wait(self, work: Awaitable[T]) -> T:
-        return self._loop.run_until_complete(answered(work))
+    def _wait(self, ask: Callable[..., Awaitable[T]], *given: Any, **named: Any) -> T:
+        return self._loop.run_until_complete(answered(ask, *given, **named))

@@ -6,7 +6,7 @@ one statement, so one state: an intent and the place it gave up never both count
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -110,7 +110,7 @@ class PostgresPlaces:
         if not owed:
             return
         async with self._connection() as connection:
-            await _said(connection.execute(_GIVE_BACK, owed))
+            await _said(connection.execute, _GIVE_BACK, owed)
         for call_id in owed:
             self._owed.pop(call_id, None)
 
@@ -119,27 +119,27 @@ class PostgresPlaces:
         key = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
         async with self._connection() as connection:
             try:
-                await _said(connection.execute(f"begin; select pg_advisory_xact_lock({key})"))
+                await _said(connection.execute, f"begin; select pg_advisory_xact_lock({key})")
                 yield connection
-                await _said(connection.execute("commit"))
+                await _said(connection.execute, "commit")
             except BaseException:
                 await _rolled_back(connection)
                 raise
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        connection = await _said(self._pool.acquire(timeout=_PATIENCE_S))
+        connection = await _said(self._pool.acquire, timeout=_PATIENCE_S)
         try:
             yield connection
         finally:
             with CancelScope(shield=True), suppress(Unavailable):
-                await _said(self._pool.release(connection))
+                await _said(self._pool.release, connection)
 
     async def _standing(self, connection: Any, budget: Budget, owed: list[str]) -> Standing:
         if owed:
-            await _said(connection.execute(_GIVE_BACK, owed))
+            await _said(connection.execute, _GIVE_BACK, owed)
         counted, held, is_open = budget.counted, [], budget.run is None
-        rows = await _said(connection.fetch(*_question(budget)))
+        rows = await _said(connection.fetch, *_question(budget))
         for index, entry, tool, measures in sorted(rows, key=lambda row: -1 if row[0] is None else row[0]):
             if entry is not None:
                 said = _REQUESTED.decode(entry)
@@ -158,7 +158,7 @@ class PostgresPlaces:
 
     async def _take(self, connection: Any, budget: Budget, tool: str, amounts: Mapping[str, int]) -> None:
         measures = msgspec.json.encode(amounts).decode()
-        await _said(connection.execute(_TAKE, budget.call_id, budget.scope, self._replica, tool, measures))
+        await _said(connection.execute, _TAKE, budget.call_id, budget.scope, self._replica, tool, measures)
 
     def _give_back(self, budget: Budget) -> None:
         self._owed[budget.call_id] = budget.scope
@@ -181,9 +181,9 @@ def _question(budget: Budget) -> tuple[Any, ...]:
     return (_OF_ACTOR.format("agent = $5"), *by, actor.agent)
 
 
-async def _said(work: Any) -> Any:
+async def _said(ask: Callable[..., Any], *given: Any, **named: Any) -> Any:
     try:
-        return await answered(work)
+        return await answered(ask, *given, **named)
     except DatabaseFault as error:
         raise Unavailable("the run's ledger cannot be read", retry_after=1, cause_code="ledger_unreadable") from error
 
@@ -191,7 +191,7 @@ async def _said(work: Any) -> Any:
 async def _rolled_back(connection: Any) -> None:
     # Where that fails the connection is broken, and with it the transaction is gone.
     with CancelScope(shield=True), suppress(Unavailable):
-        await _said(connection.execute("rollback"))
+        await _said(connection.execute, "rollback")
 
 
 async def _as_it_is(connection: Any) -> None:
