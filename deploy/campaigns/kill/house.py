@@ -92,10 +92,11 @@ class House:
                 line = await process.stdout.readline()
         except TimeoutError:
             line = b""
-        if not line:
+        said = json.loads(line or b"{}")
+        if "admin_socket" not in said:
             words = (self.folder / "gateway.err").read_text("utf-8", "replace")[-2000:]
-            raise HouseError(f"the gateway did not start again:\n{words}")
-        transport = httpx.AsyncHTTPTransport(uds=json.loads(line)["admin_socket"], verify=_NO_TLS)
+            raise HouseError(f"the gateway did not start again: {said}\n{words}")
+        transport = httpx.AsyncHTTPTransport(uds=said["admin_socket"], verify=_NO_TLS)
         self._operator = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=_PATIENCE_S)
 
     @property

@@ -11,13 +11,14 @@ _LOG = logging.getLogger("gateway.ledger")
 
 
 class Rounds:
-    """One round after another; a round that fails is told, and the next one tries again."""
+    """One round after another; that rounds fail is told once until one succeeds, or fails otherwise."""
 
     def __init__(self, once: Callable[[], Awaitable[object]], pause_s: float, trouble: str) -> None:
         """``trouble``: what is told of a round that failed, without full stop."""
         self._once = once
         self._pause_s = pause_s
         self._trouble = trouble
+        self._told = ""
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, *, at_once: bool = False) -> None:
@@ -37,8 +38,11 @@ class Rounds:
         while True:
             try:
                 await self._once()
+                self._told = ""
             except GatewayError as error:
-                _LOG.warning("%s: %s", self._trouble, error.detail)
+                if error.detail != self._told:  # several rounds a second, for as long as a database is away
+                    _LOG.warning("%s: %s", self._trouble, error.detail)
+                self._told = error.detail
             # Whatever it is: who depends on these rounds must not wait for ever because of it.
             except Exception:  # noqa: BLE001
                 _LOG.exception("%s", self._trouble)
