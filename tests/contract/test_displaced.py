@@ -103,3 +103,18 @@ async def test_the_last_record_before_a_rest_is_guarded(tmp_path: Path) -> None:
         await Walk(books).go()
         size = len(books.records())
         await until(lambda: Checkpoint.parse(split_note((tmp_path / GUARD).read_text())[0]).size == size)
+
+
+async def test_a_log_that_is_gone_all_but_its_keys_is_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Guard and database are away: that a log is begun by the old name is said, and not where the keys are new."""
+    async with open_books(tmp_path):
+        pass
+    assert caplog.messages == []
+    async with open_books(tmp_path):
+        pass
+    assert caplog.messages == []
+    for name in (DATABASE, GUARD):
+        (tmp_path / name).unlink()
+    async with open_books(tmp_path):
+        pass
+    assert sum("begun with keys that were here before" in line for line in caplog.messages) == 1

@@ -7,7 +7,7 @@ it is the log's name for ever, what an auditor checks the log with, and best kep
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,11 +50,13 @@ class LogKeys:
         ring: signs checkpoints.
         kek: wraps data keys, 32 bytes.
         pseudonym: keys the hashes of names.
+        are_new: whether they were made just now, so that there can be no log of theirs yet.
     """
 
     ring: KeyRing
     kek: bytes = field(repr=False)
     pseudonym: Mac = field(repr=False)
+    are_new: bool = False
 
     @property
     def signer(self) -> Signer:
@@ -85,14 +87,16 @@ def create_or_load(folder: Path, origin: str) -> LogKeys:
     Raises:
         StateRefused: some are missing, malformed, readable by others, or of another origin.
     """
-    make(folder, origin, Secret(PAYLOAD_KEK, os.urandom(KEY_SIZE)))
+    are_new = make(folder, origin, Secret(PAYLOAD_KEK, os.urandom(KEY_SIZE)))
     if (folder / WRAPPED_KEK).exists() and not (folder / PAYLOAD_KEK).exists():
         raise StateRefused(f"{folder / WRAPPED_KEK} opens with a vault only: set [vault], and [audit] vault_key")
-    return load(folder, origin)
+    return replace(load(folder, origin), are_new=are_new)
 
 
-def make(folder: Path, origin: str, kek: Secret | None) -> None:
+def make(folder: Path, origin: str, kek: Secret | None) -> bool:
     """Make the keys where there are none at all, with ``kek`` as the one of payloads; finish what a crash cut off.
+
+    Returns whether they were made.
 
     Raises:
         StateRefused: they cannot be written; or without ``kek`` there is something to make.
@@ -101,9 +105,11 @@ def make(folder: Path, origin: str, kek: Secret | None) -> None:
         raise StateRefused(f"the log's origin {origin!r} may not hold white space or '+'")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # All or nothing: a lost key must never be replaced silently beside a log that was written with it.
-    if kek is not None and not any((folder / name).exists() for name in _NAMES):
+    are_new = kek is not None and not any((folder / name).exists() for name in _NAMES)
+    if kek is not None and are_new:
         _create(folder, origin, kek)
     _put_in_place(folder)
+    return are_new
 
 
 def load_vkey(path: Path) -> VerifierKey:

@@ -33,6 +33,10 @@ _SWEEP_S = 1.0
 _UNKNOWN = -1  # what others did meanwhile is to be told, whatever the size
 _BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
+_BEGUN = (
+    "a log is begun with keys that were here before: where there was one of theirs, end the gateway and put it back, "
+    "or there will be two of one name"
+)
 _DAMAGED = "the audit log is damaged"
 _DISPLACED = "the audit log is not in its place any more"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -293,6 +297,8 @@ class Store:
         if end.span.high_us - self._clock.now_us() > _BEHIND_US:
             _LOG.warning("the clock is behind the newest records: set it right, or approvals last longer")
         if end.frontier.size == 0:
+            if not self._keys.are_new and files.read_guard(self._folder) is None:
+                _LOG.warning(_BEGUN)
             # Before the first record: a start that is killed in between must not look like a log set back.
             self._guard.note(self._ring.sign(_empty(end.history), end.history))
 

@@ -6,6 +6,7 @@ one, and the next start goes on from there.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.adapters.ledger.key_files import StateRefused, sync_folder, write_durably
@@ -23,16 +24,16 @@ async def create_or_unwrap(folder: Path, origin: str, wrapper: KeyWrapper) -> Lo
     """
     if not (folder / PAYLOAD_KEK).exists() and not (folder / WRAPPED_KEK).exists():
         kek = os.urandom(KEY_SIZE)
-        make(folder, origin, Secret(WRAPPED_KEK, (await wrapper.wrap(kek, origin)).encode()))
+        are_new = make(folder, origin, Secret(WRAPPED_KEK, (await wrapper.wrap(kek, origin)).encode()))
     else:
-        make(folder, origin, None)
+        are_new = make(folder, origin, None)
     if not (folder / WRAPPED_KEK).exists():
         await _wrap(folder, origin, wrapper)
     kek = await wrapper.unwrap(_text(folder / WRAPPED_KEK), origin)
     if len(kek) != KEY_SIZE:
         raise StateRefused(f"{wrapper.name} opens {folder / WRAPPED_KEK} to something else than a key")
     _remove_plain(folder, kek)
-    return load(folder, origin, kek)
+    return replace(load(folder, origin, kek), are_new=are_new)
 
 
 async def _wrap(folder: Path, origin: str, wrapper: KeyWrapper) -> None:
