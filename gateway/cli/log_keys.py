@@ -11,6 +11,7 @@ from gateway.cli.screen import Failed, answer, columns
 
 _MICRO = 1_000_000
 _PATIENCE_S = 60.0
+_LEFT = "its secret half is removed here; other gateways on the log follow, those that are not running as they start"
 
 
 @click.group()
@@ -42,9 +43,13 @@ def rotate(reach: Reach) -> None:
 @keys.command()
 @reaching
 def retire(reach: Reach) -> None:
-    """Let the older of two keys sign no more, now; its secret half is removed."""
+    """Let the older of two keys sign no more, now; its secret half is removed.
+
+    Other gateways on the same log remove theirs within seconds, one that is not running as it starts. Copies of it,
+    in backups above all, are yours to destroy.
+    """
     found = reach.post("/v1/audit/keys/retire", {})
-    answer(found, _table(found))
+    answer(found, [*_table(found), _LEFT])
 
 
 @click.command()
