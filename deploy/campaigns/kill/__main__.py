@@ -21,6 +21,8 @@ from loadtests.processes import BenchmarkError
 WHOLE: Final = {Store.SQLITE: 200, Store.POSTGRES: 40}
 NAMES: Final = {Store.SQLITE: "kill", Store.POSTGRES: "kill-postgres"}
 _TELLING_KILLS: Final = 20
+# How many calls a death cuts off after their intent, at least: with PostgreSQL most of their time is before it.
+_SWEPT: Final = {Store.SQLITE: 1.0, Store.POSTGRES: 0.25}
 
 
 def main() -> int:
@@ -79,7 +81,7 @@ def hollow(campaign: Campaign) -> list[str]:
         return found
     there = [moment for moment in Moment if moment is not campaign.options.never]
     found += [f"no kill {moment}" for moment in there if not campaign.moments[moment]]
-    if counts["swept"] < kills:
+    if counts["swept"] < kills * _SWEPT[campaign.options.store]:
         found.append(f"{counts['swept']} calls were open in {kills} deaths only")
     if counts["told completed"] * 5 < counts["intents"] * 4:
         found.append(f"{counts['told completed']} of {counts['intents']} calls were answered as completed only")
