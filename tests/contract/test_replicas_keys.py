@@ -5,14 +5,16 @@ from functools import partial
 
 import pytest
 from anyio import to_thread
+from click.testing import CliRunner
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
 from gateway.adapters.ledger.verify_keys import keys_of
+from gateway.cli.root import ostiary
 from gateway.core.errors import Conflict, Unavailable
 from tests.evidence import make_principal
-from tests.ledgers import Books, open_books
+from tests.ledgers import ORIGIN, Books, open_books
 from tests.replicas import Sites, both, sites
 from tests.waiting import until
 
@@ -66,6 +68,24 @@ async def test_a_key_that_one_retired_is_gone_at_the_other(sites: Sites) -> None
         note = await books.tree.checkpoint()
         assert await to_thread.run_sync(keys_of, other.site, old, note) == (books.keys.ring.history.newest.key,)
         assert other.verify().findings == []
+
+
+async def test_a_proof_by_a_later_key_is_followed_in_the_database(sites: Sites) -> None:
+    """`verify --proof` beside the log needs its first key alone, which has signed nothing of it any more."""
+    async with open_books(sites.site("a")) as books:
+        await books.room.rotate(PERSON)
+        await books.room.retire(PERSON)
+        (books.folder / "one.tlog-proof").write_text(await books.tree.prove(0))
+    at, state = sites.target, str(sites.folder / "a")
+    (sites.folder / "password").touch(0o600)
+    (sites.folder / "password").write_text(str(at.password))
+    (sites.folder / "gateway.toml").write_text(
+        f'state = "a"\n[audit]\norigin = "{ORIGIN}"\n[audit.postgres]\npassword = {{ file = "password" }}\n'
+        f'url = "postgresql:///{at.database}?host={at.host}&user={at.user}"\n'
+    )
+    words = ["audit", "verify", "--state", state, "--proof", f"{state}/one.tlog-proof"]
+    done = await to_thread.run_sync(CliRunner().invoke, ostiary, words)
+    assert (done.exit_code, done.stdout.startswith("proven: record 0 ")) == (0, True), done.output
 
 
 async def test_a_gateway_without_the_key_in_force_writes_nothing(sites: Sites) -> None:
