@@ -13,7 +13,7 @@ import pytest
 from anyio import to_thread
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger import postgres_site
+from gateway.adapters.ledger import postgres_database, postgres_site
 from gateway.adapters.ledger.database import Database, DatabaseFault
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.patrol import LIVES
@@ -131,6 +131,39 @@ async def test_who_lost_its_session_does_not_wait_for_who_starts(both: tuple[Boo
     await until_asked(lambda: writes(both[0]))
     await to_thread.run_sync(starting.close)
     assert both[0].verify().findings == []
+
+
+async def test_a_start_that_hangs_is_named_by_the_next_one(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gateway has the turn to start, and does not go on: who waits says whom for."""
+    async with open_books(sites.site("a"), SystemClock()):
+        pass
+    starting = await to_thread.run_sync(PostgresDatabase, sites.target)
+    await to_thread.run_sync(starting.execute, f"select pg_advisory_lock({LIVES}, 0)")
+    monkeypatch.setitem(postgres_database._SETTINGS, "lock_timeout", "100")
+    with pytest.raises(StateRefused, match="another gateway is starting"):
+        async with open_books(sites.site("b"), SystemClock()):
+            raise AssertionError("it started")
+    await to_thread.run_sync(starting.close)
+    async with open_books(sites.site("b"), SystemClock()) as books:
+        assert books.verify().findings == []
+
+
+async def test_a_verifier_that_is_cut_off_calls_nothing_damaged(
+    both: tuple[Books, Books], sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says where it stopped reading, and why."""
+    await Walk(both[0]).go()
+    walk = PostgresDatabase.walk
+
+    def cut(self: PostgresDatabase, sql: str, most: int = 1) -> Iterator[Any]:
+        if "from records" in sql:
+            self.script("select pg_terminate_backend(pg_backend_pid())")
+        return walk(self, sql, most)
+
+    monkeypatch.setattr(PostgresDatabase, "walk", cut)
+    said = [found.problem for found in both[0].verify().findings]
+    assert any("cannot be read on from here" in problem for problem in said), said
+    assert not any("damaged" in problem for problem in said), said
 
 
 async def writes(books: Books) -> bool:
