@@ -123,7 +123,14 @@ class PostgresSite:
     @contextmanager
     def starting(self, db: Database) -> Iterator[None]:
         """See ``Site``."""
-        db.execute(f"select pg_advisory_lock({LIVES}, {_STARTS})")
+        try:
+            db.execute(f"select pg_advisory_lock({LIVES}, {_STARTS})")
+        except DatabaseFault as error:
+            if not _is_timeout(error):
+                raise
+            raise StateRefused(
+                f"another gateway is starting on {self.name} and does not go on: see to it, or end it, and start again"
+            ) from error
         try:
             yield
         finally:
@@ -198,7 +205,7 @@ class PostgresSite:
         try:
             db.execute(_LIFE, (self.replica,))
         except DatabaseFault as error:
-            if "lock timeout" not in str(error):
+            if not _is_timeout(error):
                 raise
             raise StateRefused(
                 f"another gateway writes to {self.target.name} as replica {self.replica}: stop it first; a state "
@@ -207,6 +214,11 @@ class PostgresSite:
         if not self._has_started:  # what the process before this one held nobody will give back
             db.execute("delete from reservations where replica = ?", (self.replica,))
             self._has_started = True
+
+
+def _is_timeout(error: DatabaseFault) -> bool:
+    # Whatever else it is, nobody holds the lock.
+    return "lock timeout" in str(error)
 
 
 def _own_name(path: Path) -> str:

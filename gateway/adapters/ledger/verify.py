@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.adapters.ledger.contents import Contents, SealedRef
-from gateway.adapters.ledger.database import FAULTS, Database
+from gateway.adapters.ledger.database import FAULTS, Database, DatabaseFault
 from gateway.adapters.ledger.files import (
     CHECKPOINT_WINDOW,
     GUARD,
@@ -122,6 +122,8 @@ def verify(place: Path | Site, vkey: str, means: Means = _BARE, progress: Progre
         with _checked_pages(site, report):
             _Verification(db, history, report, contents, landmarks).run(progress)
         tell_signers(history, db, report)
+    except DatabaseFault as error:
+        report.add(report.size, None, f"the log cannot be read on from here: {error}")
     except (*FAULTS, OverflowError, TypeError, ValueError) as error:
         # SQLite hands out values of any type once its file was tampered with; the next record is where it stopped.
         report.add(report.size, None, f"the database is damaged here: {error}")
