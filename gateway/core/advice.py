@@ -1,7 +1,7 @@
 """What is said to an agent that asks before it acts on its own: an opinion, and no link of the evidence chain.
 
-A coding agent's own shell and editor do not pass this door. Its hook asks, policy answers as for a call, and that it was
-asked is recorded. Nothing is permitted, reserved, sent or proven by it: whether the agent acts, nobody here sees.
+A coding agent's own shell and editor do not pass this door. Its hook asks, policy answers as for a call, and that it
+was asked is recorded. Nothing is permitted, reserved, sent or proven by it: whether the agent acts, nobody here sees.
 """
 
 from dataclasses import dataclass

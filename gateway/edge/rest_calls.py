@@ -46,8 +46,8 @@ class CallShown(Model):
     call_id: str
     run_id: str | None
     outcome: str = Field(
-        description="`completed`, `pending`, `advised` (an agent asked before it acts itself: there was no call), or the "
-        "code of the error it ended with."
+        description="`completed`, `pending`, `advised` (an agent asked before it acts itself: there was no call), or "
+        "the code of the error it ended with."
     )
     events: tuple[Event, ...] = ()
     payloads: dict[str, Any] = Field(default_factory=dict, description="By role; what was sealed, as far as allowed.")

@@ -190,6 +190,11 @@ def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[To
     ]
 
 
+def sketch(entry: ToolEntry) -> Tool:
+    """A declared tool by its entry alone, before it is known where its upstream is; its digest is no pin's."""
+    return _tool(entry, _definition(entry), "", None)
+
+
 def advised(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[Tool]:
     """What coding agents ask about before they do it themselves: what is known of each, and what the catalogue says."""
     found = []

@@ -1,10 +1,11 @@
 """What coding agents do with tools of their own, by effect class, and what a catalogue entry may say about them.
 
-The names are those that the agents' makers document for their hooks. A name that is not here, and in no catalogue entry,
-is no tool: the agent is told so, and does not do it.
+The names are those that the agents' makers document for their hooks. A name that is not here, and in no catalogue
+entry, is no tool: the agent is told so, and does not do it.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from gateway.core.tool import EffectClass, Kind
@@ -65,7 +66,7 @@ def known(upstream: HookUpstream) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{Kind.HOOK.prefix}{name}", {"effect": effect, "description": words}
 
 
-def check(members: Set[str]) -> None:
+def check(members: AbstractSet[str]) -> None:
     """Refuse members of a catalogue entry that would bind nothing.
 
     Raises:

@@ -106,8 +106,8 @@ class HookUpstream(Section):
     )
     approval: Literal["deny", "ask"] = Field(
         "deny",
-        description="What the agent is told where policy wants people: deny, or to ask the person in front of it, whose "
-        "word is no approval and is not heard of here.",
+        description="What the agent is told where policy wants people: deny, or to ask the person in front of it, "
+        "whose word is no approval and is not heard of here.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The log's view of a question about what an agent will do itself: ``decision.advisory``, and none of a call's records."""
+"""The log's view of a question about what an agent will do itself: ``decision.advisory``, and no record of a call."""
 
 from typing import NoReturn
 
@@ -44,11 +44,11 @@ class AdviceEntry(CallEntry):
         reasons = tuple(reason.id for reason in decision.reasons)
         return Advice(self._call.id, target.caller.run.id, word, reasons)
 
-    async def commit(self, quota: Quota) -> NoReturn:
+    async def commit(self, quota: Quota) -> NoReturn:  # noqa: ARG002
         """A question intends nothing."""
         raise Unavailable("a question is no call", cause_code="advisory")
 
-    async def complete(self, output: Redacted) -> NoReturn:
+    async def complete(self, output: Redacted) -> NoReturn:  # noqa: ARG002
         """A question completes nothing."""
         raise Unavailable("a question is no call", cause_code="advisory")
 

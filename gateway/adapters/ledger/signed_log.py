@@ -1,4 +1,4 @@
-"""The signed log as the pipeline sees it: an entry for each call, and one for each question about what an agent will do."""
+"""The signed log as the pipeline sees it: an entry for each call, and for each question about what an agent will do."""
 
 from gateway.adapters.ledger.advisories import AdviceEntry
 from gateway.adapters.ledger.allowance import Allowance

@@ -82,4 +82,3 @@ def _told(document: Any) -> Ruling:
     if word == "allow":
         return Ruling(word, message)
     return Ruling(word, f"Ostiary: {message}. `ostiary explain {call_id}` tells more.")
-

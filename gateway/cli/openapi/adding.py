@@ -21,7 +21,6 @@ from gateway.cli.openapi.picking import Picked
 from gateway.cli.screen import Failed, Misconfigured, shown
 from gateway.core import schema
 from gateway.core.suspicion import Names, rules_of, suspicions
-from gateway.core.tool import Tool
 from gateway.settings import GatewaySettings, SettingsError, catalogue
 from gateway.settings.catalogue import ToolEntry
 
@@ -101,7 +100,7 @@ def checked(target: Target, entry: Mapping[str, Any]) -> list[str]:
     """What is wrong with an entry as the catalogue, the connector and the schemas' reader would take it."""
     try:
         made = ToolEntry.model_validate({"server": target.name, **entry})
-        tool = _tool(made)
+        tool = catalogue.sketch(made)
         schema.compile(tool.definition["inputSchema"])
         schema.compile(tool.definition.get("outputSchema", True))
     except ValidationError as error:
@@ -159,7 +158,13 @@ def carry_out(made: Plan) -> Path:
             )
         settings = str(made.target.house.config)
         receipt = Receipt(
-            client=f"upstream {made.target.name}", files=kept, settings=settings, block="", added=[], used=[], secrets={}
+            client=f"upstream {made.target.name}",
+            files=kept,
+            settings=settings,
+            block="",
+            added=[],
+            used=[],
+            secrets={},
         )
         own = receipts.keep(folder, receipt, backups)
         try:
@@ -168,13 +173,6 @@ def carry_out(made: Plan) -> Path:
             shutil.rmtree(own)
             raise
         return own
-
-
-def _tool(entry: ToolEntry) -> Tool:
-    section = {"kind": "http", "origin": "https://localhost"}
-    settings = GatewaySettings(**{"state": Path(), "upstreams": {entry.server: section}})
-    [tool] = catalogue.declared([entry], settings)
-    return tool
 
 
 def _settings(target: Target, config: Found) -> tuple[str, GatewaySettings]:
@@ -214,7 +212,7 @@ def _check_names(target: Target, entries: Sequence[Mapping[str, Any]], settings:
     own = [ToolEntry.model_validate(one) for one in entries]
     taken = {entry.name for entry in declared if entry.server == target.name}
     twice = sorted(entry.name for entry in own if entry.name in taken)
-    wires = Counter(_tool(entry).wire_name for entry in own)
+    wires = Counter(catalogue.sketch(entry).wire_name for entry in own)
     twice += sorted(name for name, count in wires.items() if count > 1)
     if twice:
         raise Misconfigured(

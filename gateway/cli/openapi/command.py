@@ -24,7 +24,7 @@ def upstream() -> None:
     """Add upstreams from what describes them."""
 
 
-class _Effect(click.ParamType):
+class _Effect(click.ParamType):  # type: ignore[type-arg]
     name = "pattern=class"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
@@ -71,7 +71,9 @@ def add(name: str, source: str, **given: Any) -> None:
         raise Failed("nothing was changed", "--yes does not ask")
     backup = adding.carry_out(made)
     lines = [f"done; copies of the files as they were: {backup}", "start the gateway anew; nothing is allowed until"]
-    answer({**made.document(), "done": True, "backup": str(backup)}, [*lines, f'policy allows it: allow = ["{name}.*"]'])
+    answer(
+        {**made.document(), "done": True, "backup": str(backup)}, [*lines, f'policy allows it: allow = ["{name}.*"]']
+    )
 
 
 def _planned(name: str, source: str, **given: Any) -> adding.Plan:

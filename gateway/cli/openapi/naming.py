@@ -18,16 +18,24 @@ _EFFECTS: Final = {
 METHODS: Final = tuple(_EFFECTS)
 # Words of paths and ids whose requests do something, whatever their method says.
 _DOING: Final = frozenset(
-    """abort accept activate add apply approve assign ban buy cancel clear confirm create deactivate delete deploy destroy
-    disable dismiss drop enable erase execute install invoke kill logout modify pause pay publish purge reboot register
-    reject remove rename replace reset restart restore resume revoke send shutdown start stop submit subscribe suspend
-    terminate toggle trigger unblock uninstall unlock unregister unsubscribe update upload upsert wipe""".split()
-)
+    {
+        "abort", "accept", "activate", "add", "apply", "approve", "assign", "ban", "buy", "cancel", "clear",
+        "confirm", "create", "deactivate", "delete", "deploy", "destroy", "disable", "dismiss", "drop", "enable",
+        "erase", "execute", "install", "invoke", "kill", "logout", "modify", "pause", "pay", "publish", "purge",
+        "reboot", "register", "reject", "remove", "rename", "replace", "reset", "restart", "restore", "resume",
+        "revoke", "send", "shutdown", "start", "stop", "submit", "subscribe", "suspend", "terminate", "toggle",
+        "trigger", "unblock", "uninstall", "unlock", "unregister", "unsubscribe", "update", "upload", "upsert",
+        "wipe",
+    }
+)  # fmt: skip
 # These are things as well: they do something where a path ends with one, or an id begins with it.
 _MAYBE: Final = frozenset(
-    """archive block book charge close commit export grant import insert lock merge move open order post push put refund
-    release run save set transfer void write""".split()
-)
+    {
+        "archive", "block", "book", "charge", "close", "commit", "export", "grant", "import", "insert", "lock",
+        "merge", "move", "open", "order", "post", "push", "put", "refund", "release", "run", "save", "set",
+        "transfer", "void", "write",
+    }
+)  # fmt: skip
 _WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
