@@ -78,7 +78,7 @@ def pre_tool(target: str, **given: Any) -> None:
     dialect = DIALECTS[target]
     signal.alarm(_LAST_S)  # ends the process, which is a no
     try:
-        ruling = _ruling(dialect, given["server"] or target, **given)
+        ruling = _ruling(dialect, given.pop("server") or target, **given)
     # The outermost boundary: an agent takes a program that broke for one that has nothing against it.
     except Exception as error:  # noqa: BLE001
         why = error.format_message() if isinstance(error, Failed) else type(error).__name__
