@@ -131,6 +131,11 @@ def plan(target: Target, picked: Picked, *, replace: bool) -> Plan:
     names = Names.of((target.name, one["name"]) for one in entries)
     found = {one["name"]: rules_of(suspicions(target.name, _words(one), names)) for one in entries}
     odd = {name: tuple(rules) for name, rules in found.items() if rules}
+    if odd and settings.governance.suspicious == "hold":
+        told = "; ".join(f"{name}: {', '.join(rules)}" for name, rules in odd.items())
+        raise Misconfigured(
+            f"suspicious words, which your settings leave to people: {shown(told)}", "leave these out by --leave"
+        )
     return Plan(target, picked, tuple(one for one in changes if one.content != one.was.content), odd)
 
 

@@ -204,7 +204,7 @@ def _check_style(at: At, schema: dict[str, Any]) -> None:
     if at.text("in") == "query" and kinds == {"array"}:
         if at.member("explode").value is False:
             raise at.member("explode").refused("style", "an array is carried as a repeated parameter only")
-        items = _as_object(schema.get("items"))
+        items = schemas.without_null(_as_object(schema.get("items")))
         if not schemas.types(items) <= _SCALARS:
             raise at.refused("style", "the items of an array in the query must be of plain types")
         schema["items"] = {"type": sorted(_SCALARS)} | items
@@ -253,6 +253,8 @@ def _body(document: Document, one: Found, unfolding: Unfolding, found: _Argument
             _put(place, found, name, one_of_them)
         found.required += [name for name in members["required"] if name in found.properties]
         found.body = list(members["properties"])
+        unchecked = sorted(schema.keys() & {"minProperties", "maxProperties"})
+        found.notes += [f"{', '.join(unchecked)} of the body is left to the API"] if unchecked else []
     elif isinstance(schema, dict) and not found.properties and schemas.types(schema) <= {"object"}:
         found.body, found.whole = "rest", {"type": "object"} | schema
     else:

@@ -8,6 +8,7 @@ from gateway.cli.openapi.document import At, Document
 
 # One operation, all its schemas unfolded: references into references multiply.
 MOST_NODES: Final = 5_000
+DEEPEST: Final = 48
 _PLAIN: Final = frozenset(
     {
         "const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "description", "enum",
@@ -36,11 +37,13 @@ class Unfolding:
         document: the whole.
         hides: the mark of properties that do not travel in this direction: ``readOnly`` or ``writeOnly``.
         nodes: how many schemas it has unfolded.
+        depth: how many it is in the middle of.
     """
 
     document: Document
     hides: str
     nodes: int = 0
+    depth: int = 0
 
     def schema(self, at: At) -> Any:
         """The whole schema at ``at``.
@@ -52,6 +55,15 @@ class Unfolding:
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise at.refused("too_large", f"more than {MOST_NODES} schemas in one operation, references unfolded")
+        if self.depth >= DEEPEST:
+            raise at.refused("too_deep", f"more than {DEEPEST} schemas inside each other, references unfolded")
+        self.depth += 1
+        try:
+            return self._unfolded(at)
+        finally:
+            self.depth -= 1
+
+    def _unfolded(self, at: At) -> Any:
         if isinstance(at.value, bool):
             return at.value
         if not isinstance(at.value, dict):
@@ -70,7 +82,7 @@ class Unfolding:
         found: dict[str, Any] = {}
         for key, member in at.members():
             if key in _PLAIN:
-                found[key] = member.value
+                found[key] = _formed(key, member)
             elif key in _ONE:
                 found[key] = self.schema(member)
             elif key in _MANY:
@@ -91,6 +103,17 @@ class Unfolding:
         if "properties" in found and isinstance(names, list):
             hidden = at.member("properties").value.keys() - found["properties"].keys()
             found["required"] = [name for name in names if name not in hidden]
+
+
+def _formed(key: str, member: At) -> Any:
+    # What is read here; the rest its own reader judges.
+    value = member.value
+    names = value if isinstance(value, list) else [value]
+    if key in {"type", "required"} and not all(isinstance(name, str) for name in names):
+        raise member.refused("schema", f"{key} is not of names")
+    if key in {"required", "enum"} and not isinstance(value, list):
+        raise member.refused("schema", f"{key} is no list")
+    return value
 
 
 def _modern(at: At, found: dict[str, Any]) -> dict[str, Any]:
@@ -126,13 +149,26 @@ def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_NOT_FLAT: Final = frozenset(
+    {
+        "anyOf", "const", "dependentRequired", "dependentSchemas", "enum", "if", "not", "oneOf", "patternProperties",
+        "propertyNames", "unevaluatedProperties",
+    }
+)  # fmt: skip
+
+
+def _is_closed(part: Mapping[str, Any]) -> bool:
+    # Such a part forbids the members of the others, too.
+    return part.get("additionalProperties") is False
+
+
 def flat(schema: Mapping[str, Any], clash: Callable[[str], Exception]) -> dict[str, Any] | None:
     """An object schema whose members are all named, parts of ``allOf`` joined; None where it is none.
 
     ``clash`` makes the error of a member that two parts describe in different ways.
     """
     parts = schema.get("allOf", ())
-    if schema.keys() & {"anyOf", "oneOf", "not", "if", "patternProperties", "dependentSchemas", "propertyNames"}:
+    if schema.keys() & _NOT_FLAT or any(isinstance(part, dict) and _is_closed(part) for part in parts):
         return None
     if types(schema) - {"object", "null"} or isinstance(schema.get("additionalProperties"), dict):
         return None
