@@ -1,4 +1,4 @@
-"""``ostiary client pre-tool``, driven as each agent drives its hooks: JSON on standard input, an answer on the output."""
+"""``ostiary client pre-tool``, driven as each agent drives its hooks: JSON on standard input, an answer on output."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""``POST /v1/hooks/pre-tool``: an agent asks before it acts itself, and whatever the answer is, nothing happens here."""
+"""``POST /v1/hooks/pre-tool``: an agent asks before it acts itself, and whatever it is told, nothing happens here."""
 
 from typing import Any
 

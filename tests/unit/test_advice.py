@@ -117,7 +117,7 @@ async def test_bad_arguments_and_secrets_are_told(world: World) -> None:
 async def test_what_waits_for_people_is_no_or_asked_of_the_person_there(
     world: World, approval: str, word: Word | None
 ) -> None:
-    """Nothing is parked: there is no call that could be carried out later, and a word at a terminal approves nothing."""
+    """Nothing is parked: there is no call to be carried out later, and a word at a terminal approves nothing."""
     world.catalog.shelf = (hook(approval),)
     world.policy.words[("call", BASH)] = APPROVAL
     call = world.call(BASH)

@@ -336,7 +336,7 @@ class TestWhatIsRefused:
             "query": {"type": "apiKey", "in": "query", "name": "key"},
             "header": {"type": "apiKey", "in": "header", "name": "X-Key"},
         }
-        more = {"components": {"securitySchemes": schemes}}
+        more: dict[str, Any] = {"components": {"securitySchemes": schemes}}
         assert refusal(api({"security": [{"query": []}]}, **more)) == ("#/paths/~1x/get/security", "security")
         assert refusal(api({}, security=[{"query": [], "header": []}], **more)) == ("#/security", "security")
         assert refusal(api({"security": [{"gone": []}]}, **more))[1] == "security"

@@ -13,6 +13,7 @@ from gateway.cli.openapi.document import Document, Refused, parsed
 from gateway.cli.openapi.picking import Choice, Picked
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
+from gateway.core import netguard
 from gateway.core.tool import EffectClass
 
 _EFFECTS: Final = [effect.value for effect in EffectClass]
@@ -82,6 +83,10 @@ def _planned(name: str, source: str, **given: Any) -> adding.Plan:
             f"{shown(name)} cannot name an upstream", "small letters, digits, single - and _, at most 31, not `gateway`"
         )
     networks: tuple[str, ...] = given["allow_network"]
+    try:
+        netguard.guard(networks)
+    except ValueError as error:
+        raise Misconfigured(f"--allow-network: {error}", "give networks in CIDR form, such as 10.1.0.0/16") from None
     body = reading.read(source, networks)
     choice = Choice(given["select"], given["leave"], given["effects"], not given["unchecked_answers"])
     house = housing.find(given["config"], given["state"])
