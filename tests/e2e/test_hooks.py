@@ -75,7 +75,7 @@ def gateway(hooked: Hooked) -> Iterator[None]:
 
 @pytest.mark.usefixtures("gateway")
 def test_yes_no_and_unknown(hooked: Hooked) -> None:
-    """By the shipped policy; each answer is one advisory record of one run, and no record says that anything was called."""
+    """By the shipped policy; each answer is one advisory record of one run, and none says that anything was called."""
     assert hooked.ask("Bash", command="npm test", timeout=120000) == (0, None)
     code, said = hooked.ask("WebFetch", url="https://example.org/")
     assert (code, said["permissionDecision"]) == (0, "deny")

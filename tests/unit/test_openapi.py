@@ -2,7 +2,6 @@
 
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -10,62 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.client.housing import House
-from gateway.cli.openapi import naming, picking
-from gateway.cli.openapi.adding import Target, checked
-from gateway.cli.openapi.document import Document, Refused, parsed
-from gateway.cli.openapi.picking import Choice, Picked
+from gateway.cli.openapi import naming
+from gateway.cli.openapi.picking import Choice
 from gateway.core.tool import EffectClass
-
-DOCUMENTS = Path(__file__).parents[1] / "fixtures" / "openapi"
-OK = {"responses": {"200": {"description": "ok"}}}
-TARGET = Target("api", House(Path("gateway.toml"), Path("state"), is_development=True), {"kind": "http"})
-
-
-def picked(document: dict[str, Any], choice: Choice | None = None) -> Picked:
-    """What is made of a document whose server's path is ``/v1``."""
-    whole = Document(parsed(json.dumps(document).encode()))
-    return picking.picked(whole, choice or Choice(), "/v1", lambda entry: checked(TARGET, entry))
-
-
-def shipped(name: str) -> dict[str, dict[str, Any]]:
-    """The entries of a document beside the tests, by name."""
-    whole = Document(parsed((DOCUMENTS / name).read_bytes()))
-    found = picking.picked(whole, Choice(), "/v1", lambda entry: checked(TARGET, entry))
-    assert found.problems == []
-    return {entry["name"]: entry for entry in found.entries}
-
-
-def api(operation: dict[str, Any], *, path: str = "/x", method: str = "get", **more: Any) -> dict[str, Any]:
-    """A document with one operation."""
-    return {"openapi": "3.1.0", "paths": {path: {method: OK | {"operationId": "x"} | operation}}} | more
-
-
-def body(schema: Any, **more: Any) -> dict[str, Any]:
-    """An operation with a JSON body."""
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}, **more}
-
-
-def parameter(place: str, schema: Any = None, name: str = "p", **more: Any) -> dict[str, Any]:
-    """An operation with one parameter."""
-    given_schema = {"type": "string"} if schema is None else schema
-    return {"parameters": [{"name": name, "in": place, "schema": given_schema} | more]}
-
-
-def only(document: dict[str, Any]) -> dict[str, Any]:
-    """The one entry of a document."""
-    found = picked(document)
-    assert [str(problem) for problem in found.problems] == []
-    [entry] = found.entries
-    return entry
-
-
-def refusal(document: dict[str, Any]) -> tuple[str, str]:
-    """Pointer and rule of the one refusal of a document."""
-    found = picked(document)
-    assert found.entries == []
-    [problem] = found.problems
-    return problem.pointer, problem.rule
+from tests.openapi_documents import DOCUMENTS, OK, api, body, only, parameter, picked, refusal, shipped
 
 
 class TestWhatBecomesOfIt:
@@ -347,127 +294,3 @@ class TestWhatIsRefused:
         """A catalogue is for people to read."""
         paths = {f"/{n}": {"get": OK} for n in range(501)}
         assert [problem.rule for problem in picked({"openapi": "3.1.0", "paths": paths}).problems] == ["too_large"]
-
-
-class TestDocuments:
-    """What is no document of this kind."""
-
-    @pytest.mark.parametrize(
-        ("text", "words"),
-        [
-            (b"openapi: 3.0.0\npaths: {}\n", "only JSON is read"),
-            (b"a: &a [x, x]\nb: &b [*a, *a]\n", "only JSON is read"),
-            (b"[]", "only JSON is read"),
-            (b"", "only JSON is read"),
-            (b"\xff\xfe", "not UTF-8"),
-            (b'{"a": 1, "a": 2}', "'\"a\" stands twice'"),
-            (b'{"a": NaN}', "NaN is not JSON"),
-            (b'{"a": 1e999}', "out of range"),
-            (b'{"a": "\\ud800"}', "half a character"),
-            (b'{"a": ' + b"9" * 5000 + b"}", "integer"),
-            (b'{"a": 1', "line 1, column 8"),
-            (b'{"a":' * 100_000, "nested deeper"),
-            (b'{"a":' * 150 + b"1" + b"}" * 150, "nested deeper"),
-            (b'{"a": "' + b"x" * (8 * 1024 * 1024) + b'"}', "8 MiB"),
-        ],
-    )
-    def test_what_is_no_json_of_use(self, text: bytes, words: str) -> None:
-        """YAML and its aliases, other encodings, members twice, numbers beyond all, bombs of depth and length."""
-        with pytest.raises(Refused) as caught:
-            parsed(text)
-        assert words.strip("'") in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("document", "pointer", "rule"),
-        [
-            ({"swagger": "2.0"}, "#/swagger", "version"),
-            ({"openapi": "3.2.0"}, "#/openapi", "version"),
-            ({"openapi": 3.1}, "#/openapi", "version"),
-            ({}, "#/openapi", "version"),
-            ({"openapi": "3.1.0", "jsonSchemaDialect": "https://x.example.org"}, "#/jsonSchemaDialect", "dialect"),
-        ],
-    )
-    def test_other_versions(self, document: dict[str, Any], pointer: str, rule: str) -> None:
-        """Swagger 2, versions that are not known, and other dialects of schemas."""
-        with pytest.raises(Refused) as caught:
-            Document(document)
-        assert (caught.value.pointer, caught.value.rule) == (pointer, rule)
-
-    @pytest.mark.parametrize(
-        ("servers", "source", "said", "found"),
-        [
-            ([{"url": "https://a.example.org/v1/"}], None, None, ("https://a.example.org", "/v1")),
-            ([{"url": "/v2"}], "https://a.example.org:8443/spec/o.json", None, ("https://a.example.org:8443", "/v2")),
-            (None, "https://a.example.org/o.json", None, ("https://a.example.org", "")),
-            ([{"url": "https://{x}.example.org"}], None, "https://b.example.org", ("https://b.example.org", "")),
-            ([{"url": "https://{x}.example.org"}], None, None, "server_variables"),
-            ([{"url": "https://a.example.org"}, {"url": "https://b.example.org"}], None, None, "servers"),
-            ([{"url": "/v2"}], None, None, "servers"),
-            (None, None, None, "servers"),
-            ([{"url": "ftp://a.example.org"}], None, None, "servers"),
-            ([{"url": "file:///etc/passwd"}], None, None, "servers"),
-            ([{"url": "https://u:p@a.example.org"}], None, None, "servers"),
-            ([{"url": "https://a.example.org/?x=1"}], None, None, "servers"),
-            ([{"url": "https://0x7f.1/"}], None, None, "servers"),
-            ([{"url": "https://[::1%25lo]/"}], None, None, "servers"),
-            ([{"url": "https://"}], None, None, "servers"),
-            ([{"url": 7}], None, None, "servers"),
-        ],
-    )
-    def test_where_the_api_is(
-        self, servers: Any, source: str | None, said: str | None, found: tuple[str, str] | str
-    ) -> None:
-        """One fixed origin, by the document or by a person; variables, several and odd ones are not guessed."""
-        document = Document({"openapi": "3.1.0"} | ({} if servers is None else {"servers": servers}))
-        if isinstance(found, tuple):
-            assert picking.server(document, source, said) == found
-            return
-        with pytest.raises(Refused) as caught:
-            picking.server(document, source, said)
-        assert caught.value.rule == found
-
-
-WORDS = st.sampled_from(["object", "array", "string", "null", "#/paths", "#/components/a", "x", "query", "path", "get"])
-LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | WORDS
-PARTS = [
-    "$ref", "type", "properties", "items", "allOf", "anyOf", "parameters", "in", "name", "schema",
-    "requestBody", "content", "application/json", "responses", "200", "security", "required", "operationId",
-    "servers", "enum", "nullable", "additionalProperties", "exclusiveMinimum", "minimum", "a", "get", "post",
-]  # fmt: skip
-
-
-def nested(keys: list[str]) -> st.SearchStrategy[Any]:
-    """Any JSON whose members are called so."""
-    objects = st.sampled_from(keys)
-    return st.recursive(
-        LEAVES,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(objects, inner, max_size=5),
-        max_leaves=16,
-    )
-
-
-JSON = nested(PARTS)
-SCHEMAS = nested(
-    ["$ref", "type", "properties", "items", "allOf", "required", "enum", "nullable", "minimum", "a", "anyOf"]
-)
-
-
-@given(SCHEMAS, SCHEMAS, SCHEMAS, st.sampled_from(["3.0.3", "3.1.0"]))
-def test_no_schema_breaks_the_reader(one: Any, two: Any, three: Any, version: str) -> None:
-    """In a parameter, a body, an answer: carried as a schema that can be used, or refused."""
-    content = {"application/json": {"schema": two}}
-    answer = {"200": {"content": {"application/json": {"schema": three}}}}
-    operation = {**parameter("query", one), "requestBody": {"content": content}, "responses": answer}
-    found = picked(api(operation, method="post", components={"a": three}) | {"openapi": version})
-    assert bool(found.entries) is not bool(found.problems)
-
-
-@pytest.mark.requirement("CLEAN-2")
-@given(JSON, JSON, JSON)
-def test_no_document_breaks_the_reader(item: Any, components: Any, security: Any) -> None:
-    """Whatever stands where: tools that the catalogue takes, or refusals with a place."""
-    document = {"openapi": "3.0.1", "paths": {"/x": item}, "components": components, "security": security}
-    found = picked(document)
-    assert found.entries or found.problems
-    assert all(problem.pointer.startswith("#") for problem in found.problems)
-    assert all(checked(TARGET, entry) == [] for entry in found.entries)
