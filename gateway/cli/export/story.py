@@ -144,9 +144,7 @@ class Story:
 
     def _count(self, record: Mapping[str, Any]) -> None:
         kind, body = record["type"], record["body"]
-        if kind == "decision.advisory":
-            self.totals[f"advice {body['answer']}"] += 1
-        elif kind == "decision":
+        if kind == "decision":
             self.totals[f"effect {body['effect']}"] += 1
             self.revisions[body["revision"]] += 1
         elif kind == "redaction":

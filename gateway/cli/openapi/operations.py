@@ -5,14 +5,13 @@ stands in the entry, and what stands nowhere is never sent.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.cli.openapi import naming, schemas
 from gateway.cli.openapi.document import At, Document, Refused, escaped
 from gateway.cli.openapi.schemas import Unfolding
-from gateway.core.tool import EffectClass
 
 _JSON: Final = "application/json"
 _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
@@ -132,11 +131,6 @@ def made(document: Document, one: Found, prefix: str, *, outputs: bool) -> Made:
     if len(json.dumps(entry)) > MOST_DEFINITION_BYTES:
         raise one.at.refused("too_large", f"its tool would be over {MOST_DEFINITION_BYTES // 1024} KiB")
     return Made(entry, notes)
-
-
-def is_read(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry is taken for a read."""
-    return bool(entry["effect"] == EffectClass.READ)
 
 
 def _words(one: Found) -> str:
