@@ -1,6 +1,7 @@
 """``ostiary client pre-tool``, driven as each agent drives its hooks: JSON on standard input, an answer on output."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli.client.door import Door
+from gateway.cli.hook import asking
+from gateway.cli.hook.dialects import Wish
 from gateway.cli.root import ostiary
+from gateway.core import canonical
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
 from tests.edge_world import Edge
 from tests.fakes.rules import APPROVAL, DENY
@@ -246,6 +251,16 @@ def test_a_clear_yes_is_one(agent: Agent) -> None:
     """So that the answers above are told from this one, and by nothing else."""
     with liar(200, b'{"decision": "allow", "message": "", "call_id": "x"}') as url:
         assert claude_says(agent.hook("claude-code", CLAUDE, url)) == ("no decision", "")
+
+
+def test_a_gateway_that_says_nothing_is_none() -> None:
+    """Whoever takes the connection and does not answer does not hold the agent for ever, and gets no yes out of it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        door = Door(f"http://127.0.0.1:{silent.getsockname()[1]}", asking.PATH, lambda _: "good")
+        wish = Wish("Bash", canonical.parse(b'{"command": "ls"}'), None)
+        said = asking.ruling(door, "coder", wish, within_s=0.2)
+    assert said.word == "deny"
+    assert "ReadTimeout" in said.message
 
 
 def test_without_a_gateway_the_answer_is_no(agent: Agent, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_an_agents_own_tools_are_known(tmp_path: Path) -> None:
 
 def test_people_say_more_and_otherwise(tmp_path: Path) -> None:
     """Another effect class and a schema of its arguments; tools that nobody knew, such as another server's."""
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"server": "coder", "name": "hooks/Bash", "effect": "write", "input_schema": {"required": ["command"]}},
         {"server": "coder", "name": "hooks/mcp__wiki__search", "effect": "read"},
     ]

@@ -125,7 +125,6 @@ def test_no_schema_breaks_the_reader(one: Any, two: Any, three: Any, version: st
     assert bool(found.entries) is not bool(found.problems)
 
 
-@pytest.mark.requirement("CLEAN-2")
 @given(JSON, JSON, JSON)
 def test_no_document_breaks_the_reader(item: Any, components: Any, security: Any) -> None:
     """Whatever stands where: tools that the catalogue takes, or refusals with a place."""
