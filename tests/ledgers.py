@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.drafting import Scribe
-from gateway.adapters.ledger.entry import Clean, SignedLog
+from gateway.adapters.ledger.entry import Clean
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.ledger import Ledger
@@ -23,6 +23,7 @@ from gateway.adapters.ledger.report import Report
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
 from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.signed_log import SignedLog
 from gateway.adapters.ledger.site import Folder, Site, sited
 from gateway.adapters.ledger.tree import LogTree
 from gateway.adapters.ledger.verify import Means, verify

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "login": ("login", "login", "Log in with your browser, for later commands with the same --url."),
     "connect": ("connecting", "connect", "Connect your account at a service; without NAME, list yours."),
     "client": ("client.command", "client", "Connect agents and editors with one command, and undo it."),
+    "upstream": ("openapi.command", "upstream", "Add upstreams from what describes them."),
     "tool": ("tools", "tool", "List, call and approve tools."),
     "run": ("runs", "run", "Open, show and end runs."),
     "watch": ("watch.command", "watch", "Follow the calls that pass the door, live."),

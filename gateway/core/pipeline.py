@@ -12,6 +12,7 @@ from typing import NoReturn
 from anyio import CancelScope
 
 from gateway.core import policy_input
+from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, as_missing, fold, in_mode
@@ -26,7 +27,7 @@ from gateway.core.errors import (
 )
 from gateway.core.kills import Kills, Watch
 from gateway.core.ports import Entry, Ports
-from gateway.core.tool import Kind, Tool
+from gateway.core.tool import ConnectorKind, Kind, Tool
 from gateway.core.usage import Usage
 
 
@@ -72,6 +73,26 @@ def _carried_out(intent: Intent, kills: Kills) -> Iterator[Watch]:
         yield watch
     if scope.cancelled_caught:
         raise watch.broken_off()
+
+
+async def advise(call: Call, ports: Ports) -> Advice:
+    """What policy says of what an agent is about to do itself. Nothing is executed, reserved, leased or limited.
+
+    Decided as a call is, so that hidden and unknown are alike here, too. That it may not is an error, as for a call.
+
+    Raises:
+        GatewayError: every refusal; nothing has happened, and the agent is to do nothing.
+    """
+    principal = await ports.identity.authenticate(call)
+    async with ports.pace.even(), ports.audit.consult(call, principal) as entry:
+        caller = entry.entered(await ports.runs.enter(call, principal))
+        target = ports.catalog.resolve(caller)
+        stopped = await ports.kills.check(caller)
+        async with ports.runs.section(caller) as section:  # read, and left as it was
+            verdict = await _decide(_Question(target, section.usage, None), ports)
+        entry.decided(verdict.target, verdict.decision)
+        _judge(verdict.target, verdict, stopped)
+        return await entry.advise(_word(verdict))  # durable BEFORE the answer
 
 
 async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
@@ -129,6 +150,7 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
         target = verdict.target
         entry.decided(target, verdict.decision)
         _judge(target, verdict, stopped)
+        _carried_out_here(target)
         _held_to(grant, target)
         reservation = section.reserve(target) if verdict.decision.passes else None
     if reservation is None:
@@ -244,6 +266,33 @@ def _judge(target: Resolved, verdict: _Verdict, stopped: GatewayError | None) ->
     _usable(decision)
     if not decision.passes and decision.effect is not Effect.NEEDS_APPROVAL:
         raise Denied("policy does not allow this call", reasons=decision.reasons)
+
+
+def _word(verdict: _Verdict) -> Word:
+    tool, decision = verdict.target.tool, verdict.decision
+    if tool.connector is not ConnectorKind.HOOK:
+        raise Denied("this goes through the gateway: call it there", cause_code="not_a_hook")
+    bound = decision.obligations
+    if bound.timeout_s is not None or bound.per_minute is not None:
+        # What policy lets go only under a condition does not go where nobody sees to it.
+        raise Denied(
+            "policy binds this to what only the gateway can see to", reasons=decision.reasons, cause_code="unbound"
+        )
+    if decision.passes:
+        return Word.ALLOW
+    if tool.binding.get("approval") == Word.ASK:
+        return Word.ASK
+    raise Denied(
+        "policy wants people's approval of this, which only a call of the gateway's own tools can wait for",
+        reasons=decision.reasons,
+        cause_code="approval_needed",
+    )
+
+
+def _carried_out_here(target: Resolved) -> None:
+    # No surface lets such a name in; if one did, the door would stay shut all the same.
+    if target.tool.connector is ConnectorKind.HOOK:
+        raise UnknownTool(f"no such {target.tool.kind}")
 
 
 def _held_to(grant: Grant | None, target: Resolved) -> None:

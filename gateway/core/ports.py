@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.advice import Advice, Word
 from gateway.core.approval import Action, Grant
 from gateway.core.call import (
     Answer,
@@ -260,11 +261,31 @@ class Entry(Protocol):
         """
 
 
+class Consultation(Protocol):
+    """The log's view of one question about what an agent will do itself. It can neither intend nor complete a call."""
+
+    def entered(self, caller: Caller) -> Caller:
+        """Note the run; returns what it was given."""
+
+    def decided(self, target: Resolved, decision: Decision) -> None:
+        """Note the decision, so that a refusal is recorded with it."""
+
+    async def advise(self, word: Word) -> Advice:
+        """Write ``decision.advisory`` durably; only then is there an answer.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+
+
 class AuditLog(Pingable, Protocol):
     """The signed log. Closed: what cannot be written is not done."""
 
     def open(self, call: Call, principal: Principal) -> AbstractAsyncContextManager[Entry]:
         """An entry for one authenticated call: one ending is recorded on every path, shielded from cancellation."""
+
+    def consult(self, call: Call, principal: Principal) -> AbstractAsyncContextManager[Consultation]:
+        """An entry for one authenticated question: one record on every path, none of which is a call's."""
 
 
 class Pace(Protocol):

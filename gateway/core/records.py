@@ -39,6 +39,8 @@ class EventType(StrEnum):
     # label, bytes: where a run stands; what its agent says of it is payload.
     STATE_SNAPSHOT = "state.snapshot"
     DECISION = "decision"
+    # answer allow | ask | deny, else as a decision: what an agent was told that acts on its own. No record of a call.
+    DECISION_ADVISORY = "decision.advisory"
     REQUEST_REFUSED = "request.refused"
     TOOL_REQUESTED = "tool.requested"
     TOOL_COMPLETED = "tool.completed"

@@ -23,6 +23,8 @@ class Kind(StrEnum):
 
     TOOL = "tool"
     PROMPT = "prompt"
+    # A coding agent's own tool: it is asked about, and never carried out here.
+    HOOK = "hook"
 
     @property
     def prefix(self) -> str:
@@ -42,6 +44,8 @@ class ConnectorKind(StrEnum):
     SQL = "sql"
     HTTP = "http"
     CODE = "code"
+    # None: the agent acts on its own.
+    HOOK = "hook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class Tool:
 
     Attributes:
         server: upstream name, no ``__`` in it.
-        name: name at the upstream; behind ``prompts/`` where it is a prompt's.
+        name: name at the upstream; behind ``prompts/`` where it is a prompt's, ``hooks/`` where its agent acts itself.
         connector: which connector carries it out.
         definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
         digest: ``definition_digest`` of what was approved; the pin.

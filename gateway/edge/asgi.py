@@ -30,6 +30,7 @@ from gateway.edge.rest_calls import CallRest
 from gateway.edge.rest_connections import ConnectionRest
 from gateway.edge.rest_custody import CustodyRest
 from gateway.edge.rest_export import ExportRest
+from gateway.edge.rest_hooks import HookRest
 from gateway.edge.rest_keys import KeyRest
 from gateway.edge.rest_kills import KillRest
 from gateway.edge.rest_leases import LeaseRest
@@ -97,6 +98,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
     """All operations of the REST API; what ``openapi.json`` describes."""
     return (
         *ToolRest(ports, desk).operations(),
+        *HookRest(ports).operations(),
         *PinRest(desk).operations(),
         *RunRest(desk, ports.clock, options.issuer, options.run_max_s).operations(),
         *SnapshotRest(ports, desk).operations(),

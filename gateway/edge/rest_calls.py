@@ -24,6 +24,7 @@ _MAX_ID = 64
 _MOST = 1000
 _COMPLETED = "completed"
 _PENDING = "pending"
+_ADVISED = "advised"
 _ENDINGS = frozenset({*ENDINGS, EventType.REQUEST_REFUSED})
 # Of an error the caller gets what they were told; its cause may be an upstream's words.
 _OWN_ERROR = ("code", "cause", "detail")
@@ -44,7 +45,10 @@ class CallShown(Model):
 
     call_id: str
     run_id: str | None
-    outcome: str = Field(description="`completed`, `pending`, or the code of the error it ended with.")
+    outcome: str = Field(
+        description="`completed`, `pending`, `advised` (an agent asked before it acts itself: there was no call), or "
+        "the code of the error it ended with."
+    )
     events: tuple[Event, ...] = ()
     payloads: dict[str, Any] = Field(default_factory=dict, description="By role; what was sealed, as far as allowed.")
     records: tuple[RecordShown, ...] = Field((), description="The log's records; for auditors only.")
@@ -188,6 +192,8 @@ def _outcome(records: Sequence[LogRecord]) -> str:
         code = _body(record).get("code")
         if kind in _ENDINGS or code is not None:  # a decision with a code is the whole record of a call policy refused
             return code if isinstance(code, str) else str(kind)
+        if kind == EventType.DECISION_ADVISORY:
+            return _ADVISED
     return _PENDING
 
 
@@ -214,7 +220,8 @@ def _message(error: Any, outcome: str) -> str:
     detail = error.get("detail") if isinstance(error, dict) else None
     if isinstance(detail, str):
         return detail
-    return "the call was carried out" if outcome == _COMPLETED else f"the call ended as {outcome}"
+    said = {_COMPLETED: "the call was carried out", _ADVISED: "there was no call: the agent asked before acting itself"}
+    return said.get(outcome, f"the call ended as {outcome}")
 
 
 def _reasons(payload: Any) -> tuple[ReasonShown, ...]:

@@ -12,7 +12,7 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.changes import ChangeLog
 from gateway.adapters.ledger.connections import ConnectionLog
 from gateway.adapters.ledger.drafting import Scribe
-from gateway.adapters.ledger.entry import Clean, SignedLog
+from gateway.adapters.ledger.entry import Clean
 from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.adapters.ledger.keys import LogKeys
@@ -27,6 +27,7 @@ from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Others, Overlap
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.searches import SearchLog
+from gateway.adapters.ledger.signed_log import SignedLog
 from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.snapshots import Snapshots
 from gateway.adapters.ledger.tree import LogTree

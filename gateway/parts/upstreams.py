@@ -31,7 +31,7 @@ from gateway.parts import minting
 from gateway.parts.shelving import Source, declared_shelf
 from gateway.parts.stock import Rhythm, Stock
 from gateway.settings import GatewaySettings, SettingsError, catalogue
-from gateway.settings.upstreams import CodeUpstream, HttpUpstream, McpUpstream, SqlUpstream, Upstream
+from gateway.settings.upstreams import CodeUpstream, HookUpstream, HttpUpstream, McpUpstream, SqlUpstream, Upstream
 from sandbox.runner import BwrapRunner, Options
 
 
@@ -72,6 +72,8 @@ async def connect(
         elif isinstance(upstream, CodeUpstream):
             assert sandbox is not None
             found[name] = CodeConnector(sandbox)
+        elif isinstance(upstream, HookUpstream):
+            continue  # nothing is carried out there, and nothing is to be asked
         else:
             found[name] = await stack.enter_async_context(_declared(name, upstream))
     return Upstreams(found, discovering, sandbox)
@@ -104,7 +106,7 @@ def stocked(
         SettingsError: the catalogue cannot be used.
     """
     entries = catalogue.load(settings.catalogue)
-    tools = catalogue.declared(entries, settings)
+    tools = [*catalogue.declared(entries, settings), *catalogue.advised(entries, settings)]
     problems = [problem for tool in tools for problem in _misbound(tool, settings.upstreams[tool.server])]
     taken = Counter(tool.wire_name for tool in tools)
     problems += [f"{tool.fqn}: another tool has this name on the wire" for tool in tools if taken[tool.wire_name] > 1]

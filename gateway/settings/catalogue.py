@@ -8,18 +8,29 @@ import json
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from gateway.core.tool import ConnectorKind, EffectClass, Measure, Tool, ToolLimits, Vendor, definition_digest
-from gateway.settings import GatewaySettings, ServerName, SettingsError
+from gateway.core.tool import (
+    ConnectorKind,
+    EffectClass,
+    Kind,
+    Measure,
+    Tool,
+    ToolLimits,
+    Vendor,
+    definition_digest,
+    kind_of,
+)
+from gateway.settings import GatewaySettings, ServerName, SettingsError, hooks
 from gateway.settings.sections import Section
-from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream
+from gateway.settings.upstreams import HookUpstream, HttpUpstream, McpUpstream, SqlUpstream
 
-# Behind ``prompts/`` it names a prompt of an MCP server.
-ToolName = Annotated[str, StringConstraints(pattern=r"^(prompts/)?[A-Za-z0-9_.-]{1,128}$")]
+# Behind ``prompts/`` it names a prompt of an MCP server, behind ``hooks/`` what a coding agent does itself.
+ToolName = Annotated[str, StringConstraints(pattern=r"^(prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}$")]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
 
 
@@ -125,13 +136,17 @@ class ToolEntry(Section):
     @property
     def kind(self) -> ConnectorKind:
         """Which connector carries it out."""
-        return next(iter(self.bindings), ConnectorKind.MCP)
+        unbound = ConnectorKind.HOOK if kind_of(self.name) is Kind.HOOK else ConnectorKind.MCP
+        return next(iter(self.bindings), unbound)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if len(self.bindings) > 1:
             raise ValueError("a tool is bound to one of sql, http and code")
         declared = bool(self.bindings)
+        if kind_of(self.name) is Kind.HOOK:
+            hooks.check(self.model_fields_set)
+            return self
         if declared and (self.description is None or self.input_schema is None):
             raise ValueError("a sql, http or code tool needs description and input_schema")
         if not declared and (self.input_schema or self.output_schema or self.description):
@@ -173,6 +188,23 @@ def declared(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[To
         for entry in entries
         if entry.bindings
     ]
+
+
+def sketch(entry: ToolEntry) -> Tool:
+    """A declared tool by its entry alone, before it is known where its upstream is; its digest is no pin's."""
+    return _tool(entry, _definition(entry), "", None)
+
+
+def advised(entries: Sequence[ToolEntry], settings: GatewaySettings) -> list[Tool]:
+    """What coding agents ask about before they do it themselves: what is known of each, and what the catalogue says."""
+    found = []
+    for server, upstream in settings.upstreams.items():
+        if isinstance(upstream, HookUpstream):
+            own = {name: ToolEntry(server=server, name=name, **said) for name, said in hooks.known(upstream)}
+            own |= {entry.name: entry for entry in entries if entry.server == server}
+            tools = [_tool(entry, _definition(entry), _endpoint(entry, settings), None) for entry in own.values()]
+            found += [replace(tool, binding={"approval": upstream.approval}) for tool in tools]
+    return found
 
 
 def discovered(server: str, upstream: McpUpstream, definition: Mapping[str, Any], entries: Sequence[ToolEntry]) -> Tool:
@@ -224,15 +256,15 @@ def _mismatch(entry: ToolEntry, settings: GatewaySettings) -> str | None:
 
 def _endpoint(entry: ToolEntry, settings: GatewaySettings) -> str:
     # Digested into the pin, so that the same words at another place are another tool.
-    place = {"kind", "origin", "database", "url"}
+    place = {"kind", "origin", "database", "url", "client", "approval"}
     return settings.upstreams[entry.server].model_dump_json(include=place, exclude_none=True)
 
 
 def _definition(entry: ToolEntry) -> dict[str, Any]:
     definition: dict[str, Any] = {
         "name": entry.name,
-        "description": entry.description,
-        "inputSchema": entry.input_schema,
+        "description": entry.description or "",
+        "inputSchema": {"type": "object"} if entry.input_schema is None else entry.input_schema,
     }
     if entry.title is not None:
         definition["title"] = entry.title

@@ -70,8 +70,13 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
     for name, target in upstreams.items():
         known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
     policy = document.setdefault("policy", {})
-    policy["data"] = _granting(policy.get("data", {}), [f"{name}.*" for name in known])
+    policy["data"] = _granting(policy.get("data", {}), [_pattern(name, known[name]) for name in known])
     return _checked(document)
+
+
+def _pattern(name: str, upstream: Any) -> str:
+    is_hook = isinstance(upstream, dict) and upstream.get("kind") == "hook"
+    return f"{name}.hooks/*" if is_hook else f"{name}.*"
 
 
 def _granting(data: Any, patterns: list[str]) -> Any:

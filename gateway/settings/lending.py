@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.settings.connections import ConnectionSection
 from gateway.settings.sections import NEAR_OR_TLS
-from gateway.settings.upstreams import CodeUpstream, HttpUpstream, McpUpstream, SqlUpstream, Upstream
+from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream, Upstream
 from gateway.settings.vault import LeaseSection
 
 # Fields of MCP over HTTP that are the protocol's own.
@@ -36,7 +36,7 @@ def check(upstreams: Mapping[str, Upstream], lenders: Lenders) -> None:
     for name, upstream in upstreams.items():
         if isinstance(upstream, SqlUpstream):
             _database(name, upstream, lenders)
-        elif not isinstance(upstream, CodeUpstream):
+        elif isinstance(upstream, McpUpstream | HttpUpstream):
             _named(name, upstream, lenders)
 
 

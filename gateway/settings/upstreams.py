@@ -97,4 +97,20 @@ class CodeUpstream(Section):
     kind: Literal["code"]
 
 
-Upstream = Annotated[McpUpstream | SqlUpstream | HttpUpstream | CodeUpstream, Field(discriminator="kind")]
+class HookUpstream(Section):
+    """A coding agent that asks before it uses a tool of its own, such as its shell; nothing is carried out here."""
+
+    kind: Literal["hook"]
+    client: Literal["claude-code", "cursor"] | None = Field(
+        None, description="Whose own tools are known, with their effect classes; none = those of the catalogue alone."
+    )
+    approval: Literal["deny", "ask"] = Field(
+        "deny",
+        description="What the agent is told where policy wants people: deny, or to ask the person in front of it, "
+        "whose word is no approval and is not heard of here.",
+    )
+
+
+Upstream = Annotated[
+    McpUpstream | SqlUpstream | HttpUpstream | CodeUpstream | HookUpstream, Field(discriminator="kind")
+]

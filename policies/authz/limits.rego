@@ -64,6 +64,16 @@ deny contains {
 	not data.gateway.lib.ledger.well_formed
 }
 
+# What an agent does itself is asked about and not counted: it might ask and not act, or act and not ask.
+deny contains {
+	"id": "limits.uncounted",
+	"msg": sprintf("%s is limited, and what an agent does itself cannot be counted", [input.tool.fqn]),
+	"fact": sprintf("data.gateway.limits.%s", [input.tool.fqn]),
+} if {
+	limited
+	input.tool.connector == "hook"
+}
+
 limited if {
 	input.phase == "call"
 	data.gateway.limits[input.tool.fqn]

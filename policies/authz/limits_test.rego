@@ -94,3 +94,11 @@ test_sum_beyond_exact_integers if {
 	run := {"sums": {"erp.pay": {"amount.EUR": "9007199254740993"}}, "amounts": {"lines": 1}}
 	"limits.malformed" in denied(run, euros)
 }
+
+test_what_an_agent_does_itself_cannot_be_limited if {
+	run := {"id": "r", "calls": {}, "sums": {}, "amounts": {}}
+	tool := {"server": "erp", "name": "pay", "fqn": "erp.pay", "effect": "money", "connector": "hook"}
+	asked := object.union(request({}), {"run": run, "tool": tool})
+	reasons := rules.deny with input as asked with data.gateway.limits as three_calls
+	{reason.id | some reason in reasons} == {"limits.uncounted"}
+}

@@ -6,7 +6,8 @@
 #   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
 #   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. The
-#   name of a prompt is server.prompts/NAME; an allow entry covers it only where the entry itself begins so.
+#   name of a prompt is server.prompts/NAME, that of what a coding agent does itself server.hooks/NAME; an allow entry
+#   covers either only where the entry itself begins so.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.scope
@@ -73,11 +74,17 @@ covered(patterns) if {
 }
 
 # meant is the entries that speak of the kind that is asked for. A prompt (server.prompts/NAME) needs an entry that begins
-# so, as lists that were written for tools gave none of what else a server offers. Deny lists count as they stand.
-meant(patterns) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
+# so, as lists that were written for tools gave none of what else a server offers; so does what an agent does itself
+# (server.hooks/NAME). Deny lists count as they stand.
+meant(patterns) := beginning(patterns, ".prompts/") if {
 	startswith(input.tool.name, "prompts/")
-	prefix := concat("", [input.tool.server, ".prompts/"])
+} else := beginning(patterns, ".hooks/") if {
+	startswith(input.tool.name, "hooks/")
 } else := patterns
+
+beginning(patterns, kind) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
+	prefix := concat("", [input.tool.server, kind])
+}
 
 # Of glob.match it is not known what it says: OPA's own loses matches of some alternations with wildcards, so that a deny
 # list would not bind. A pattern is turned into a regular expression, all patterns of a list into one, as each costs.

@@ -94,3 +94,15 @@ test_every_deny_list_takes_prompts_too if {
 		scope.matched([pattern]) with input as prompt
 	}
 }
+
+hook := {"tool": {"server": "coder", "name": "hooks/Bash", "fqn": "coder.hooks/Bash", "effect": "destructive"}}
+
+test_what_an_agent_does_itself_needs_entries_of_its_own if {
+	every pattern in ["*", "coder.*", "coder.hooks*", "*.hooks/*", "other.hooks/*", "coder.prompts/*"] {
+		not scope.covered([pattern]) with input as hook
+	}
+	every pattern in ["coder.hooks/*", "coder.hooks/Bash"] {
+		scope.covered(["erp.*", pattern]) with input as hook
+		scope.matched([pattern]) with input as hook
+	}
+}

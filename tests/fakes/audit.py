@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
+from gateway.core.advice import Advice, Word
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, OutcomeUnknown, Unavailable
@@ -15,6 +16,7 @@ from tests.fakes.journal import Journal
 COMPLETED = "tool.completed"
 REFUSED = "call.refused"
 INTENT = "tool.requested"
+ADVISORY = "decision.advisory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,37 @@ class MemoryEntry:
 
 
 @dataclass(slots=True)
+class MemoryConsultation:
+    """The log's view of one question about what an agent will do itself."""
+
+    audit: "MemoryAudit"
+    call: Call
+    caller: Caller | None = None
+    decision: Decision | None = None
+    ended: bool = False
+
+    def entered(self, caller: Caller) -> Caller:
+        """Note the run."""
+        self.audit.journal.note("consultation.entered")
+        self.caller = caller
+        return caller
+
+    def decided(self, target: Resolved, decision: Decision) -> None:
+        """Note the decision."""
+        self.audit.journal.note("consultation.decided")
+        self.decision = decision
+
+    async def advise(self, word: Word) -> Advice:
+        """Write the one line."""
+        await self.audit.journal.reach("consultation.advise")
+        self.audit.lines.append(Line(ADVISORY, self.call.id, word))
+        self.ended = True
+        run_id = "" if self.caller is None else self.caller.run.id
+        reasons = () if self.decision is None else tuple(reason.id for reason in self.decision.reasons)
+        return Advice(self.call.id, run_id, word, reasons)
+
+
+@dataclass(slots=True)
 class MemoryAudit:
     """The AuditLog port: ``lines`` is what is durable, in order."""
 
@@ -104,6 +137,19 @@ class MemoryAudit:
             with CancelScope(shield=True):
                 await checkpoint()
                 entry.end(error)
+            raise
+
+    @asynccontextmanager
+    async def consult(self, call: Call, principal: Principal) -> AsyncIterator[MemoryConsultation]:
+        """An entry of a question: one line, and none of a call's."""
+        self.journal.note("audit.consult")
+        entry = MemoryConsultation(self, call)
+        try:
+            yield entry
+        except BaseException as error:
+            if not entry.ended:
+                word = error.cause_code if isinstance(error, GatewayError) else "cancelled"
+                self.lines.append(Line(ADVISORY, call.id, word))
             raise
 
     def types(self, call_id: str) -> list[str]:

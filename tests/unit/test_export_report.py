@@ -188,3 +188,12 @@ def test_a_call_is_told_in_one_line() -> None:
     for part in ("money.person", "person", "Vera: approve, 2025-06-15", "the tool said it failed"):
         assert part in words
     assert "person 00ff00ff: approve" in "".join(told(row(9, "reviewer.enrolled", enrolled, run_id=None), *rows).words)
+
+
+def test_advice_to_an_agent_is_told_as_no_call() -> None:
+    """What it was told, and that nothing was carried out; it is not counted among decisions on calls."""
+    advice = {**DECISION, "effect": "allow", "tool": "coder.hooks/Bash", "answer": "allow"}
+    words = "|".join(told(row(0, "decision.advisory", advice)).words)
+    assert "no call: its agent asked before acting itself, and was told allow" in words
+    for part in ("0|decisions: allowed", "0|calls sent to tools", "0|completed"):
+        assert part in words

@@ -27,6 +27,7 @@ from gateway.core.ports import (
     AuditLog,
     Broker,
     Catalog,
+    Consultation,
     Entry,
     Identity,
     Limits,
@@ -335,6 +336,10 @@ class WatchedAudit:
     def open(self, call: Call, principal: Principal) -> AbstractAsyncContextManager[Entry]:
         """As the part does."""
         return self._opened(call, principal)
+
+    def consult(self, call: Call, principal: Principal) -> AbstractAsyncContextManager[Consultation]:
+        """As the part does: advice has no effect that a fault could leave half done."""
+        return self.inner.consult(call, principal)
 
     @asynccontextmanager
     async def _opened(self, call: Call, principal: Principal) -> AsyncIterator[Entry]:

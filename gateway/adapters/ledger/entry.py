@@ -27,29 +27,9 @@ _UNKNOWN_TOOL = "-"
 Clean = Callable[[str], str]
 
 
-class SignedLog:
-    """Implements ``core.ports.AuditLog`` on the ledger."""
-
-    def __init__(self, ledger: Ledger, runs: RunRegistry, scribe: Scribe, meter: Meter, clean: Clean) -> None:
-        """``clean`` takes secrets out of an upstream's words before they are sealed."""
-        self._desk = _Desk(ledger, runs, meter, scribe, Allowance(scribe.clock), clean, Marks(scribe.keys))
-
-    def open(self, call: Call, principal: Principal) -> "CallEntry":
-        """The entry of one authenticated call; see ``core.ports.AuditLog``."""
-        return CallEntry(self._desk, call, principal)
-
-    async def ping(self) -> None:
-        """Return when calls can be recorded.
-
-        Raises:
-            Unavailable: they cannot.
-        """
-        await self._desk.ledger.ping()
-
-
 @dataclass(frozen=True, slots=True)
-class _Desk:
-    """What every entry writes with."""
+class Desk:
+    """What every entry writes with; ``clean`` takes secrets out of an upstream's words before they are sealed."""
 
     ledger: Ledger
     runs: RunRegistry
@@ -68,7 +48,10 @@ class CallEntry:
     known or could not be recorded. A cancellation stays one.
     """
 
-    def __init__(self, desk: _Desk, call: Call, principal: Principal) -> None:
+    # What operators count where it ends well.
+    done = "completed"
+
+    def __init__(self, desk: Desk, call: Call, principal: Principal) -> None:
         self._desk = desk
         self._call = call
         self._key = principal.key
@@ -89,7 +72,7 @@ class CallEntry:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        outcome = "completed"
+        outcome = self.done
         try:
             if not self._is_complete:
                 error = error or RuntimeError("the call's bracket was left without an ending")

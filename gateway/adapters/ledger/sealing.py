@@ -31,7 +31,7 @@ _DAY, _HOLD, _REVIEWER, _PIN = "day-", "hold-", "reviewer-", "pin-"
 _GENERATION = "+"
 # A key that was destroyed and put back is not for erasure and retention: the next start destroys it again, and says so.
 LIVE = "select id from deks where not exists (select 1 from erased where key = deks.id)"
-_ASKED = frozenset({EventType.DECISION, EventType.REQUEST_REFUSED})
+_ASKED = frozenset({EventType.DECISION, EventType.DECISION_ADVISORY, EventType.REQUEST_REFUSED})
 
 
 class SealBroken(Exception):

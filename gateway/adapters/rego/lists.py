@@ -15,7 +15,7 @@ from gateway.core.canonical import MAX_SAFE_INTEGER
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@:+/-]{0,127}"
 _WORD = r"[A-Za-z0-9_.*?/-]"
 _PATTERN = rf"^({_WORD}|\[!?[A-Za-z0-9_.]+\]|\{{{_WORD}+(,{_WORD}+)*\}})+$"
-_TOOL = r"^[a-z0-9]+([_-][a-z0-9]+)*\.(prompts/)?[A-Za-z0-9_.-]{1,128}$"
+_TOOL = r"^[a-z0-9]+([_-][a-z0-9]+)*\.(prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}$"
 _MEASURE = r"^[a-z][a-z0-9_]{0,31}(\.[A-Z]{3})?$"
 _WILD = re.compile(r"[*?\[{]")
 

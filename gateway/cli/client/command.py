@@ -14,6 +14,8 @@ from gateway.cli.client import bearing, bridge, connecting, door, housing, recei
 from gateway.cli.client.changing import look
 from gateway.cli.client.connecting import Plan, Wish
 from gateway.cli.client.places import CLIENTS, surroundings
+from gateway.cli.hook.command import hook, pre_tool
+from gateway.cli.hook.installing import receipt_name
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
 
@@ -23,6 +25,10 @@ _TARGET = "|".join((*CLIENTS, "FILE"))
 @click.group()
 def client() -> None:
     """Connect agents and editors with one command, and undo it."""
+
+
+client.add_command(hook)
+client.add_command(pre_tool)
 
 
 def config_option(command: Any) -> Any:
@@ -67,13 +73,15 @@ def connect(target: str, **given: Any) -> None:
 @client.command()
 @click.argument("target", metavar=_TARGET)
 @click.option("--force", "forced", is_flag=True, help="Also where files were changed since; copies of those are kept.")
+@click.option("--hook", "hooked", is_flag=True, help="Take its hook back, not its servers.")
 @config_option
 @state_option
 @json_option
-def undo(target: str, config: Path | None, state: Path, *, forced: bool) -> None:
-    """Take the newest `connect` of a client back: its files as they were, byte for byte."""
+def undo(target: str, config: Path | None, state: Path, *, forced: bool, hooked: bool) -> None:
+    """Take the newest `connect` or `hook` of a client back: its files as they were, byte for byte."""
     house = housing.find(config, state)
     name = target if target in CLIENTS else str(look(Path(target)).path)
+    name = receipt_name(target) if hooked else name
     if not (house.state / "clients").is_dir():
         raise Failed(
             f"{shown(name)} is not connected, as far as this state folder knows", "name its gateway by --state"

@@ -27,7 +27,7 @@ class Door:
 
     Attributes:
         url: base URL; of a socket, one that only names the path.
-        path: of the MCP endpoint.
+        path: of the endpoint.
         socket: Unix socket, instead of an address.
         token: gives the token for the next request; its argument says that the last one was refused.
     """
@@ -52,6 +52,14 @@ class Door:
             timeout=httpx.Timeout(None, connect=5.0, write=60.0),
             follow_redirects=False,
             trust_env=False,
+        )
+
+    def plain_client(self, timeout_s: float) -> httpx.Client:
+        """The same for one question at a time, each of whose steps takes no longer."""
+        is_remote = self.socket is None  # nothing on a socket speaks TLS, and reading all authorities takes its time
+        transport = httpx.HTTPTransport(uds=None if is_remote else str(self.socket), verify=is_remote)
+        return httpx.Client(
+            base_url=self.url, transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False
         )
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli import home
-from gateway.cli.client import adopting, housing, jsonc
+from gateway.cli.client import adopting, appending, housing, jsonc
 from gateway.cli.client.adopting import Adopted, Housed
 from gateway.cli.client.changing import Found, look
 from gateway.cli.client.housing import House
@@ -19,14 +18,9 @@ from gateway.cli.client.places import Place
 from gateway.cli.client.servers import Server, understood
 from gateway.cli.client.variables import NotCarried, Variables
 from gateway.cli.screen import Misconfigured, shown
-from gateway.settings import GatewaySettings, SettingsError
-from gateway.settings.file import proposed
+from gateway.settings import GatewaySettings
 
 _MARK: Final = "\ufeff"
-_OPENING: Final = """\
-# Ostiary. `ostiary check --config gateway.toml` shows what is in force; `ostiary schema gateway` lists every key.
-state = "."
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +137,14 @@ def addition(picked: Picked, house: House, client: str) -> Addition:
         Misconfigured: the settings cannot be used, now or then.
     """
     found = look(house.config)
-    opening = _OPENING if found.content is None else None
-    document = _document(found)
+    document = appending.document(found)
     housed = Housed(document, house.config.parent, house.state / "secrets")
     adopted = adopting.adopt([(one.label, one.server) for one in picked.moved], housed)
     tables = adopting.tables(adopted, housed)
-    text = (found.content or b"").decode() + (opening or "")
-    block = _block(text, client, adopting.written(tables)) if tables["upstreams"] else ""
-    merged = adopting.merged(adopting.parsed(opening) if opening else document, tables)
-    settings = _settled(text + block, merged, house)
-    return Addition(found, opening, block, adopted, adopting.files(adopted, housed), settings)
+    name = os.path.basename(client)  # noqa: PTH119 - also of names of clients
+    title = f"From {shown(name)}, by `ostiary client connect`; `ostiary client undo` takes it out."
+    made = appending.appended(house, found, title, tables)
+    return Addition(found, made.opening, made.block, adopted, adopting.files(adopted, housed), made.settings)
 
 
 def rewritten(sheet: Sheet, moved: Sequence[Moved], entry: dict[str, Any], *, is_first: bool) -> bytes:
@@ -227,32 +219,3 @@ def _expected(value: dict[str, Any], section: tuple[str, ...], gone: Sequence[st
         inner = _expected(value.get(section[0], {}), section[1:], gone, entry)
         return {**value, section[0]: inner}
     return {**{key: one for key, one in value.items() if key not in gone}, housing.ENTRY: entry}
-
-
-def _document(found: Found) -> dict[str, Any]:
-    try:
-        return adopting.parsed((found.content or b"").decode())
-    except ValueError as error:  # TOML and UTF-8
-        raise Misconfigured(f"{found.path}: not TOML: {error}", "correct the file") from None
-
-
-def _block(text: str, client: str, tables: str) -> str:
-    lead = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
-    name = os.path.basename(client)  # noqa: PTH119 - also of names of clients
-    return f"{lead}# From {shown(name)}, by `ostiary client connect`; `ostiary client undo` takes it out.\n{tables}"
-
-
-def _settled(text: str, merged: dict[str, Any], house: House) -> GatewaySettings:
-    try:
-        fits = adopting.parsed(text) == merged
-    except ValueError:
-        fits = False
-    if not fits:
-        raise Misconfigured(
-            f"{house.config} cannot be added to: what is appended would be read as something else",
-            "write its upstreams and credentials as tables: [upstreams.NAME]",
-        )
-    try:
-        return proposed(text, house.config, house.state if house.is_development else None)
-    except SettingsError as error:
-        raise home.unusable(error) from None

@@ -136,7 +136,7 @@ class Story:
         call = None if run is None else run.calls.get(record["call_id"])
         if call is None:
             if run is None or self._kept >= MAX_CALLS:
-                self.left_out["calls"] += record["type"] in {"decision", "request.refused"}
+                self.left_out["calls"] += record["type"] in {"decision", "decision.advisory", "request.refused"}
                 return
             self._kept += 1
             call = run.calls[record["call_id"]] = Told(record["ts"], record["call_id"])
@@ -158,7 +158,10 @@ def _tell(call: Told, record: Mapping[str, Any], opened: Mapping[str, bytes]) ->
     call.agent = record["actor"]["agent"] or call.agent
     call.tool = body.get("tool") or call.tool
     call.approval = body.get("approval") or call.approval
-    if kind == "decision":
+    if kind == "decision.advisory":
+        call.effect, call.rules = body["effect"], list(dict.fromkeys([*body["reasons"], *body["requirements"]]))
+        call.outcome = f"no call: its agent asked before acting itself, and was told {body['answer']}"
+    elif kind == "decision":
         call.effect, call.rules = body["effect"], list(dict.fromkeys([*body["reasons"], *body["requirements"]]))
         call.outcome = _refused(body["code"]) if "code" in body else call.outcome
     elif kind in _ENDINGS:
