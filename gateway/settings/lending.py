@@ -50,6 +50,15 @@ def _named(name: str, upstream: HttpUpstream | McpUpstream, lenders: Lenders) ->
     if lease is None:
         if credential not in lenders.credentials:
             raise ValueError(f"upstreams.{name}.credential: no [credentials.{credential}]")
+        if isinstance(upstream, McpUpstream) and upstream.command:
+            raise ValueError(
+                f"upstreams.{name}.credential: a server by command takes no header fields; a lasting secret is given to "
+                'its one process, shared by all calls, by env = {NAME = {env = "..."}}'
+            )
+    elif isinstance(upstream, McpUpstream) and upstream.command:
+        _process(name, upstream, lease)
+    elif lease.variable is not None:
+        raise ValueError(f"leases.{credential}: `env` and `file` are for MCP servers by command, not upstreams.{name}")
     elif isinstance(upstream, HttpUpstream):
         _api(name, upstream, lease)
     elif upstream.url is not None:
@@ -63,6 +72,14 @@ def _api(name: str, upstream: HttpUpstream, lease: LeaseSection) -> None:
         _header(name, upstream.credential, lease)
     if not re.match(NEAR_OR_TLS, upstream.origin):
         raise ValueError(f"upstreams.{name}.origin: a leased credential goes over https://, or http:// on loopback")
+
+
+def _process(name: str, upstream: McpUpstream, lease: LeaseSection) -> None:
+    if lease.variable is None:
+        raise ValueError(
+            f"leases.{upstream.credential}: upstreams.{name} is run by command and finds its credential in a process of "
+            "the call; say in which variable, by `file` or `env`"
+        )
 
 
 def _server(name: str, upstream: McpUpstream, url: str, lease: LeaseSection) -> None:
@@ -101,6 +118,8 @@ def _database(name: str, upstream: SqlUpstream, lenders: Lenders) -> None:
             raise ValueError(f"upstreams.{name}: no [leases.{given}]")
         if lease.provider != "database":
             raise ValueError(f"leases.{given}: upstreams.{name} needs users, which database mints")
+        if lease.variable is not None:
+            raise ValueError(f"leases.{given}: `env` and `file` are for MCP servers by command, not upstreams.{name}")
     write = upstream.write_lease
     if write is not None and lenders.leases[write].scope != "call":
         raise ValueError(f"leases.{write}.scope: upstreams.{name} writes with it, so it must be call")

@@ -1,0 +1,224 @@
+"""What is done in the manor, and all that it leaves: calls of every kind, commands, and every place that is looked at."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+
+from tests.gateways import Gateway, ostiary, until
+from tests.hunting import leaky_api
+from tests.hunting.leaky_api import CANARY
+from tests.hunting.manor import AGENT, Manor
+from tests.hunting.places import descendants, processes
+from tests.hunting.search import Secret
+from tests.hunting.spellings import SPELLINGS
+
+_MINTED = re.compile(rb'"(password|client_token|private_key|value)":("(?:[^"\\]|\\.)*")')
+_MCP = {"accept": "application/json, text/event-stream"}
+_HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": CANARY, "version": "1"}}
+
+
+@dataclass(slots=True)
+class Campaign:
+    """A run of the gateway with everything in it.
+
+    Attributes:
+        places: what was collected so far, by name.
+        tokens: what callers prove themselves with, by name.
+        outcomes: how calls ended, by tool and way.
+    """
+
+    manor: Manor
+    gateway: Gateway
+    places: dict[str, bytes] = field(default_factory=dict, repr=False)
+    tokens: dict[str, str] = field(default_factory=dict, repr=False)
+    outcomes: dict[str, set[int]] = field(default_factory=dict)
+
+    def keep(self, place: str, data: bytes | str) -> None:
+        """Collect what stands in a place; the same place again is more of it."""
+        more = data.encode() if isinstance(data, str) else data
+        self.places[place] = self.places.get(place, b"") + more + b"\n"
+
+    def let_in(self) -> None:
+        """Tokens of every kind."""
+        self.tokens["agent's token"] = self.gateway.token(agent=AGENT)
+        self.tokens["person's token"] = self.gateway.token(scopes=["runs", "tools"])
+        run_id, self.tokens["run's token"] = self.gateway.run(AGENT, goal=f"find the {CANARY}")
+        self.keep("run id", run_id)
+        made = self.command("key", "create", "hunter", "--user", "dora", "--agent", AGENT, "--scope", "tools", "--json")
+        self.tokens["API key"] = json.loads(made.splitlines()[-1])["key"]
+
+    def call_everything(self) -> None:
+        """Each upstream, in each way it can fail, over REST; each spelling once; a few over MCP."""
+        http, stdio = leaky_api.WAYS, leaky_api.STDIO_WAYS
+        turns = [(server, way, "raw") for server in ("login", "crm", "old") for way in http]
+        turns += [("server", way, "raw") for way in leaky_api.MCP_WAYS]
+        turns += [(server, way, "raw") for server in ("shared", "lentfile") for way in stdio]
+        turns += [("lentenv", way, "raw") for way in ("result", "crash", "complaint")]
+        turns += [("login", "body", spelling) for spelling in SPELLINGS]
+        turns += [("server", "result", spelling) for spelling in SPELLINGS]
+        token = self.tokens["run's token"]
+        with ThreadPoolExecutor(6) as threads:
+            answers = threads.map(lambda turn: (turn, self._leak(token, *turn)), turns)
+        for (server, way, _), answer in answers:
+            self._keep_answer(f"{server}/{way}", answer)
+        for name, token in self.tokens.items():
+            if name != "person's token":
+                self._keep_answer(f"erp/{name}", self.gateway.call(token, "erp.confess", {"note": CANARY}))
+                self._keep_answer(f"erp/{name}", self.gateway.call(token, "erp.find_order", {"number": "PO-1001"}))
+        self._keep_answer("club/enter", self.gateway.call(token, "club.enter"))
+        self._keep_answer("erp/denied", self.gateway.call(token, "erp.stage_invoice", {"order": "x"}))
+
+    def bring_secrets(self, secrets: list[Secret]) -> None:
+        """The secrets themselves, brought by a caller who should not have them, wherever a request has room."""
+        token = self.tokens["run's token"]
+        for secret in secrets:
+            text = secret.value.decode("latin-1")
+            narrow = re.sub(r"[^!-~]", "-", text)
+            with self.gateway.client(token) as client:
+                sent: list[tuple[str, Callable[[], httpx.Response]]] = [
+                    ("arguments", lambda: _rest(client, "login.leak", {"note": text})),
+                    ("keys", lambda: _rest(client, "login.leak", {text: 1})),
+                    ("denied", lambda: _rest(client, "erp.stage_invoice", {"order": text})),
+                    ("tool", lambda: _rest(client, f"erp.{narrow}"[:200], {})),
+                    ("path", lambda: client.get(f"/v1/{narrow}"[:4000].replace("/", "-"))),
+                    ("query", lambda: client.get("/v1/tools", params={"access_token": text[:2000]})),
+                    ("field", lambda: client.get("/v1/tools", headers={"ostiary-run": narrow, "user-agent": narrow})),
+                    ("no json", lambda: client.post("/v1/tools/login.leak/call", content=b'{"arguments": {"x": "' + secret.value)),
+                    ("method", lambda: client.post("/mcp", json=_message(narrow, {}), headers=_MCP)),
+                    ("name", lambda: client.post("/mcp", json=_message("tools/call", {"name": narrow}), headers=_MCP)),
+                    ("token", lambda: client.get("/v1/tools", headers={"authorization": f"Bearer {narrow}"})),
+                    ("login", lambda: client.get("/v1/tools", headers={"authorization": f"Basic {narrow}"})),
+                ]
+                for where, send in sent:
+                    # What the caller sent comes back to that caller only where JSON-RPC or HTTP say so: not kept.
+                    self.outcomes.setdefault(f"brought/{where}", set()).add(send().status_code)
+
+    def speak_mcp(self) -> None:
+        """As an agent of the older era: a session, the list, and calls of every server."""
+        with self.gateway.client(self.tokens["agent's token"]) as client:
+            hello = client.post("/mcp", json=_message("initialize", _HELLO), headers=_MCP)
+            self.keep("answer/mcp/initialize", hello.text)
+            session = {**_MCP, "mcp-session-id": hello.headers.get("mcp-session-id", "")}
+            client.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)
+            self.keep("answer/mcp/list", client.post("/mcp", json=_message("tools/list", {}), headers=session).text)
+            for tool, way in (("login__leak", "body"), ("login__leak", "failure"), ("server__leak", "refusal"),
+                              ("shared__leak", "crash"), ("lentfile__leak", "result"), ("erp__confess", "")):  # fmt: skip
+                given = {"name": tool, "arguments": {"way": way} if way else {"note": CANARY}}
+                answer = client.post("/mcp", json=_message("tools/call", given), headers=session)
+                self.keep(f"answer/mcp/{tool}", f"{answer.headers} {answer.text}")
+
+    def look_at_processes(self) -> None:
+        """While calls hang in the processes that serve only them."""
+        token = self.tokens["run's token"]
+        with ThreadPoolExecutor(2) as threads:
+            calls = [threads.submit(self._leak, token, server, "hang") for server in ("lentfile", "lentenv")]
+            until(lambda: self._lent().keys() == {"LENT_FILE", "LENT_DSN"})
+            for name, data in processes(self.gateway.process.pid).items():
+                self.keep(name, data)
+            self.keep("listing/leases", json.dumps(self.gateway.ask("lease", "list")))
+            self.gateway.ask("lease", "revoke", "--all")
+            self.keep("listing/readyz", self.gateway.http.get("/readyz").text)
+            for pid in self._lent().values():
+                os.kill(pid, signal.SIGKILL)
+            for call in calls:
+                self._keep_answer("lent/hang", call.result())
+
+    def ask_commands(self) -> None:
+        """The commands of an operator, each with all it says."""
+        run = self.places["run id"].decode().strip()
+        calls = [row["call_id"] for row in self.gateway.records(type="tool.failed")[:3]]
+        for words in (
+            ("doctor", "--state", str(self.gateway.state)),
+            ("tool", "list"), ("lease", "list"), ("key", "list"), ("approval", "list"), ("rotate",), ("kill", "list"),
+            ("run", "show", run), ("audit", "search"), ("audit", "search", "type:credential.*", "--json"),
+            ("audit", "run", run), ("audit", "run", run, "--json"), ("audit", "keys"),
+            ("audit", "verify", "--state", str(self.gateway.state)),
+            ("audit", "export", "--since", "1h", "--payloads", "-o", str(self.manor.folder / "exported")),
+            *(("audit", "why", call) for call in calls),
+        ):  # fmt: skip
+            self.command(*words)
+        for path in ("/metrics", "/readyz", "/healthz", "/openapi.json", "/v1/tools", "/v1/leases", "/v1/audit/decisions"):
+            self.keep(f"listing{path}", self.gateway.http.get(path).text)
+        self.keep("records", json.dumps(self.gateway.records()))
+
+    def command(self, *words: str) -> str:
+        """Run a command, collect what it says, and give it back."""
+        done = ostiary(*words, OSTIARY_STATE=str(self.gateway.state), **self.manor.environment)
+        self.keep(f"command/{' '.join(words[:2])}", f"{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def payloads(self) -> None:
+        """What is sealed beside the records of each call, opened."""
+        for call in {record["call_id"] for record in self.gateway.records() if record.get("call_id")}:
+            self.keep("payloads", self.gateway.http.get(f"/v1/calls/{call}").text)
+
+    def _leak(self, token: str, server: str, way: str, spelling: str = "raw") -> httpx.Response:
+        given = {"way": way, "spelling": spelling, "note": f"asked by {CANARY}"}
+        return self.gateway.call(token, f"{server}.leak", given)
+
+    def _keep_answer(self, name: str, answer: httpx.Response) -> None:
+        self.outcomes.setdefault(name, set()).add(answer.status_code)
+        self.keep(f"answer/{name}", f"{answer.status_code} {answer.headers} {answer.text}")
+
+    def _lent(self) -> dict[str, int]:
+        """The processes that serve one call each, by the variable they were lent."""
+        found = {}
+        for pid in descendants(self.gateway.process.pid):
+            with contextlib.suppress(OSError):
+                environment = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+                found |= {name: pid for name in ("LENT_FILE", "LENT_DSN") if f"\0{name}=".encode() in environment}
+        return found
+
+
+def minted(manor: Manor) -> Iterator[Secret]:
+    """What the vault handed out so far, as the relay before it heard it."""
+    seen: set[bytes] = set()
+    for number, match in enumerate(_MINTED.finditer(bytes(manor.relay.answers))):
+        kind, text = match[1].decode(), json.loads(match[2])
+        if text.encode() in seen or len(text) < 8:  # noqa: PLR2004
+            continue
+        seen.add(text.encode())
+        if kind == "private_key":
+            yield from _private(f"certificate's key {number}", text.encode())
+        else:
+            yield Secret(f"{kind.replace('_', ' ')} {number}", text.encode())
+
+
+def keys(folder: Path) -> Iterator[Secret]:
+    """The gateway's own keys, by file."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.suffix in {".vkey", ".pub"}:
+            continue
+        data = path.read_bytes()
+        if b"PRIVATE KEY" in data:
+            yield from _private(path.name, data)
+        else:
+            yield Secret(path.name, data.strip() if data.strip().isascii() else data)
+
+
+def _private(name: str, pem: bytes) -> Iterator[Secret]:
+    body = b"".join(line for line in pem.splitlines() if b"-----" not in line)
+    yield Secret(name, body)
+    yield Secret(f"{name} in DER", b64decode(body))
+    key = serialization.load_pem_private_key(pem, None)
+    if hasattr(key, "private_bytes_raw"):
+        yield Secret(f"{name} raw", key.private_bytes_raw())
+
+
+def _rest(client: httpx.Client, tool: str, arguments: dict[str, Any]) -> httpx.Response:
+    return client.post(f"/v1/tools/{tool}/call", json={"arguments": arguments})
+
+
+def _message(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
