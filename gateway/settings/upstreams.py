@@ -22,8 +22,8 @@ class McpUpstream(Section):
     cwd: Path | None = Field(None, description="The child's working folder.")
     credential: str | None = Field(
         None,
-        description="By URL: name of a [credentials.*] section, or of a [leases.*] section with a `header`. By command: "
-        "of a [leases.*] section with `env` or `file`; each call then has a process of its own.",
+        description="By URL: name of a [credentials.*] section, or of a [leases.*] section with a `header`. By "
+        "command: of a [leases.*] section with `env` or `file`; each call then has a process of its own.",
     )
     discovery_credential: str | None = Field(
         None,

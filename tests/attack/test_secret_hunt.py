@@ -5,24 +5,17 @@ what is done in it, and the search. Beside each secret the upstreams say a harml
 where nothing could have been found is no evidence.
 """
 
-import gzip
-import json
-import sqlite3
+import re
 import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from tests.gateways import serving, until
 from tests.hunting.campaign import Campaign, keys, minted
-from tests.hunting.leaky_api import CANARY
 from tests.hunting.manor import manor
-from tests.hunting.places import files, processes, readable_by_others
-from tests.hunting.search import Allowed, Find, Hunt, Secret
-from tests.hunting.spellings import SPELLINGS, betrayals
+from tests.hunting.places import files, processes
+from tests.hunting.search import Allowed, Hunt, Secret
 
 TALKATIVE = (sys.executable, "-m", "tests.hunting.talkative")
 ALLOWED = (
@@ -49,7 +42,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
             done.call_everything()
             done.speak_mcp()
             done.look_at_processes()
-            done.bring_secrets([*secrets_of(done)])
+            done.bring_secrets(picked(done))
             gateway.process.kill()
             gateway.process.wait()
         done.places |= files(folder, "killed")
@@ -73,12 +66,29 @@ def secrets_of(done: Campaign) -> Iterator[Secret]:
     yield from keys(done.manor.folder / "state" / "keys")
 
 
+def picked(done: Campaign) -> list[Secret]:
+    """The first of each kind that the gateway knows by itself; of tokens it knows what they say, and of keys a hash."""
+    kinds: dict[str, Secret] = {}
+    for secret in secrets_of(done):
+        if secret.name not in done.tokens and not secret.name.endswith((" in DER", " raw")):
+            kinds.setdefault(re.sub(r"[ 0-9]+", "", secret.name), secret)
+    return list(kinds.values())
+
+
 @pytest.mark.requirement("CRED-3")
 def test_no_secret_of_a_full_run_stands_anywhere(campaign: Campaign) -> None:
     """Static, minted, read and lent credentials, tokens, API key, the vault's and the gateway's own keys."""
     wanted = list(secrets_of(campaign))
     names = {secret.name.rstrip("0123456789 ") for secret in wanted}
-    assert {"password", "client token", "API key", "run's token", "kv value that is lent", "log.pem", "payload.kek"} <= names
+    assert {
+        "password",
+        "client token",
+        "API key",
+        "run's token",
+        "kv value that is lent",
+        "log.pem",
+        "payload.kek",
+    } <= names
     places = campaign.places | files(campaign.manor.folder, "home")
     found = Hunt(wanted).through(places, ALLOWED)
     assert found == []

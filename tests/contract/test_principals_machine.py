@@ -17,7 +17,7 @@ from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
 from gateway.adapters.credentials import CredentialBroker, StaticCredential, StaticCredentials
 from gateway.adapters.credentials.leases import LeaseParts, Leases
-from gateway.core.call import Answer, Principal
+from gateway.core.call import Answer
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.desk import Whose
 from gateway.core.errors import GatewayError
@@ -265,7 +265,7 @@ class Mixing(RuleBasedStateMachine):
 
 
 def test_no_interleaving_mixes_two_principals() -> None:
-    """Issuer, user, agent: whatever differs, login, session, answer, error and record do; nothing is left at the end."""
+    """Issuer, user, agent: whatever differs, login, session, answer, error and record do; nothing is left."""
     counted: Counter[str] = Counter()
 
     class Counted(Mixing):

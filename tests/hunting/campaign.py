@@ -1,4 +1,4 @@
-"""What is done in the manor, and all that it leaves: calls of every kind, commands, and every place that is looked at."""
+"""What is done in the manor and all that it leaves: calls of every kind, commands, each place that is looked at."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.hunting.spellings import SPELLINGS
 
 _MINTED = re.compile(rb'"(password|client_token|private_key|value)":("(?:[^"\\]|\\.)*")')
 _MCP = {"accept": "application/json, text/event-stream"}
+_JSON = {"content-type": "application/json"}
 _HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": CANARY, "version": "1"}}
 
 
@@ -81,28 +82,11 @@ class Campaign:
 
     def bring_secrets(self, secrets: list[Secret]) -> None:
         """The secrets themselves, brought by a caller who should not have them, wherever a request has room."""
-        token = self.tokens["run's token"]
-        for secret in secrets:
-            text = secret.value.decode("latin-1")
-            narrow = re.sub(r"[^!-~]", "-", text)
-            with self.gateway.client(token) as client:
-                sent: list[tuple[str, Callable[[], httpx.Response]]] = [
-                    ("arguments", lambda: _rest(client, "login.leak", {"note": text})),
-                    ("keys", lambda: _rest(client, "login.leak", {text: 1})),
-                    ("denied", lambda: _rest(client, "erp.stage_invoice", {"order": text})),
-                    ("tool", lambda: _rest(client, f"erp.{narrow}"[:200], {})),
-                    ("path", lambda: client.get(f"/v1/{narrow}"[:4000].replace("/", "-"))),
-                    ("query", lambda: client.get("/v1/tools", params={"access_token": text[:2000]})),
-                    ("field", lambda: client.get("/v1/tools", headers={"ostiary-run": narrow, "user-agent": narrow})),
-                    ("no json", lambda: client.post("/v1/tools/login.leak/call", content=b'{"arguments": {"x": "' + secret.value)),
-                    ("method", lambda: client.post("/mcp", json=_message(narrow, {}), headers=_MCP)),
-                    ("name", lambda: client.post("/mcp", json=_message("tools/call", {"name": narrow}), headers=_MCP)),
-                    ("token", lambda: client.get("/v1/tools", headers={"authorization": f"Bearer {narrow}"})),
-                    ("login", lambda: client.get("/v1/tools", headers={"authorization": f"Basic {narrow}"})),
-                ]
-                for where, send in sent:
-                    # What the caller sent comes back to that caller only where JSON-RPC or HTTP say so: not kept.
-                    self.outcomes.setdefault(f"brought/{where}", set()).add(send().status_code)
+        with self.gateway.client(self.tokens["run's token"]) as client:
+            for secret in secrets:
+                # What a caller sent comes back to that caller only where JSON-RPC or HTTP say so: not kept.
+                for where, status in _bring(client, secret.value):
+                    self.outcomes.setdefault(f"brought/{where}", set()).add(status)
 
     def speak_mcp(self) -> None:
         """As an agent of the older era: a session, the list, and calls of every server."""
@@ -148,7 +132,15 @@ class Campaign:
             *(("audit", "why", call) for call in calls),
         ):  # fmt: skip
             self.command(*words)
-        for path in ("/metrics", "/readyz", "/healthz", "/openapi.json", "/v1/tools", "/v1/leases", "/v1/audit/decisions"):
+        for path in (
+            "/metrics",
+            "/readyz",
+            "/healthz",
+            "/openapi.json",
+            "/v1/tools",
+            "/v1/leases",
+            "/v1/audit/decisions",
+        ):
             self.keep(f"listing{path}", self.gateway.http.get(path).text)
         self.keep("records", json.dumps(self.gateway.records()))
 
@@ -160,7 +152,8 @@ class Campaign:
 
     def payloads(self) -> None:
         """What is sealed beside the records of each call, opened."""
-        for call in {record["call_id"] for record in self.gateway.records() if record.get("call_id")}:
+        called = {record["call_id"]: None for record in self.gateway.records() if record.get("call_id")}
+        for call in list(called)[::5]:  # the export has all of them
             self.keep("payloads", self.gateway.http.get(f"/v1/calls/{call}").text)
 
     def _leak(self, token: str, server: str, way: str, spelling: str = "raw") -> httpx.Response:
@@ -186,7 +179,7 @@ def minted(manor: Manor) -> Iterator[Secret]:
     seen: set[bytes] = set()
     for number, match in enumerate(_MINTED.finditer(bytes(manor.relay.answers))):
         kind, text = match[1].decode(), json.loads(match[2])
-        if text.encode() in seen or len(text) < 8:  # noqa: PLR2004
+        if text.encode() in seen or len(text) < 8:
             continue
         seen.add(text.encode())
         if kind == "private_key":
@@ -216,8 +209,26 @@ def _private(name: str, pem: bytes) -> Iterator[Secret]:
         yield Secret(f"{name} raw", key.private_bytes_raw())
 
 
-def _rest(client: httpx.Client, tool: str, arguments: dict[str, Any]) -> httpx.Response:
-    return client.post(f"/v1/tools/{tool}/call", json={"arguments": arguments})
+def _bring(client: httpx.Client, secret: bytes) -> Iterator[tuple[str, int]]:
+    text = secret.decode("latin-1")
+    narrow = re.sub(r"[^!-~]", "-", text)[:2000]
+    called, listed = "/v1/tools/login.leak/call", "/v1/tools"
+    yield "arguments", _rest(client, "login.leak", {"note": text})
+    yield "keys", _rest(client, "login.leak", {text: 1})
+    yield "denied", _rest(client, "erp.stage_invoice", {"order": text})
+    yield "tool", _rest(client, f"erp.{narrow}"[:200].replace("/", "-"), {})
+    yield "path", client.get(f"/v1/{narrow.replace('/', '-')}").status_code
+    yield "query", client.get(listed, params={"access_token": narrow}).status_code
+    yield "field", client.get(listed, headers={"ostiary-run": narrow, "user-agent": narrow}).status_code
+    yield "no json", client.post(called, content=b'{"arguments": {"x": "' + secret, headers=_JSON).status_code
+    yield "method", client.post("/mcp", json=_message(narrow, {}), headers=_MCP).status_code
+    yield "name", client.post("/mcp", json=_message("tools/call", {"name": narrow}), headers=_MCP).status_code
+    yield "token", client.get(listed, headers={"authorization": f"Bearer {narrow}"}).status_code
+    yield "login", client.get(listed, headers={"authorization": f"Basic {narrow}"}).status_code
+
+
+def _rest(client: httpx.Client, tool: str, arguments: dict[str, Any]) -> int:
+    return client.post(f"/v1/tools/{tool}/call", json={"arguments": arguments}).status_code
 
 
 def _message(method: str, params: dict[str, Any]) -> dict[str, Any]:

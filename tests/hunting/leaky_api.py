@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +15,7 @@ from tests.hunting.spellings import SPELLINGS
 CANARY = "canary-of-the-hunt-harmless"
 WAYS = (
     "body", "key", "failure", "text", "field", "reason", "redirect", "challenge", "cut", "unfinished", "no json",
-    "odd type", "empty status", "chunks",
+    "odd type", "odd status", "chunks",
 )  # fmt: skip
 MCP_WAYS = ("result", "is error", "refusal", "key", "unfinished", "events", "challenge", "cut")
 STDIO_WAYS = ("result", "is error", "refusal", "key", "complaint", "crash", "junk", "chatter", "asks")
@@ -91,38 +91,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.notes.seen.add(secret)
         return f"{CANARY} {SPELLINGS[spelling](secret)} {CANARY}"
 
-    def _reply(self, way: str, said: str) -> None:  # noqa: C901 -- a table of misbehaviours
-        line = " ".join(said.split("\n"))
-        narrow = line.encode("latin-1", "replace").decode("latin-1")
-        if way == "key":
-            self._json({said: said, "deep": [{"password": said, said: [said]}]})
-        elif way == "failure":
-            self._json({"error": f"cannot connect: {said}", "trace": [said]}, status=500)
-        elif way == "text":
-            self._send(said.encode(), status=503, kind="text/plain")
-        elif way == "field":
-            self._json({"note": CANARY}, fields={"X-Debug": narrow, "Set-Cookie": f"session={narrow}"})
-        elif way == "reason":
-            self.send_response(500, narrow)
-            self._end(b"{}")
-        elif way == "redirect":
-            self._send(b"", status=302, fields={"Location": f"https://elsewhere.test/{narrow}"})
-        elif way == "challenge":
-            self._json({"error": said}, status=401, fields={"WWW-Authenticate": f'Bearer realm="{narrow}"'})
-        elif way == "cut":
-            self._broken(json.dumps({"x": said}).encode())
-        elif way == "unfinished":
-            self._send(json.dumps({"x": said}).encode()[:-2])
-        elif way == "no json":
-            self._send(f"<html>{said}</html>".encode())
-        elif way == "odd type":
-            self._send(said.encode(), kind=f"text/{narrow}")
-        elif way == "empty status":
-            self._send(json.dumps([said]).encode(), status=299)
-        elif way == "chunks":
-            self._chunks(json.dumps({"x": said}).encode())
-        else:
-            self._json({"debug": said})
+    def _reply(self, way: str, said: str) -> None:
+        narrow = " ".join(said.split("\n")).encode("latin-1", "replace").decode("latin-1")
+        body = json.dumps({"x": said}).encode()
+        plain: dict[str, Callable[[], None]] = {
+            "key": lambda: self._json({said: said, "deep": [{"password": said, said: [said]}]}),
+            "failure": lambda: self._json({"error": f"cannot connect: {said}", "trace": [said]}, status=500),
+            "text": lambda: self._send(said.encode(), status=503, kind="text/plain"),
+            "field": lambda: self._json({"note": CANARY}, fields={"X-Debug": narrow, "Set-Cookie": f"s={narrow}"}),
+            "reason": lambda: self._send(b"{}", status=500, reason=narrow),
+            "redirect": lambda: self._send(b"", status=302, fields={"Location": f"https://elsewhere.test/{narrow}"}),
+            "challenge": lambda: self._json(said, status=401, fields={"WWW-Authenticate": f'Bearer realm="{narrow}"'}),
+            "cut": lambda: self._broken(body),
+            "unfinished": lambda: self._send(body[:-2]),
+            "no json": lambda: self._send(f"<html>{said}</html>".encode()),
+            "odd type": lambda: self._send(said.encode(), kind=f"text/{narrow}"),
+            "odd status": lambda: self._send(body, status=299),
+            "chunks": lambda: self._chunks(body),
+        }
+        plain.get(way, lambda: self._json({"debug": said}))()
 
     def _mcp(self, message: dict[str, Any]) -> None:
         method, request_id = message.get("method"), message.get("id")
@@ -171,9 +158,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode(), status=status, fields=fields)
 
     def _send(
-        self, body: bytes, *, status: int = 200, kind: str = "application/json", fields: dict[str, str] | None = None
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        reason: str | None = None,
+        kind: str = "application/json",
+        fields: dict[str, str] | None = None,
     ) -> None:
-        self.send_response(status)
+        self.send_response(status, reason)
         self.send_header("Content-Type", kind)
         for name, value in (fields or {}).items():
             self.send_header(name, value)

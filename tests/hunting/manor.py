@@ -215,9 +215,7 @@ def _vault(keeper: Keeper, entry: Entry, lasting: dict[str, str]) -> list[Reques
         Secret("crm-key", "crm/key", {"key": lasting["kv value of crm"]}),
         Secret("lent-key", "lent/key", {"key": lasting["kv value that is lent"]}),
     ]
-    logins = [
-        leasing.Template(one.name, vault_setup.MOUNT, one.name, one.name, one.ttl_s) for one in _LOGINS
-    ]
+    logins = [leasing.Template(one.name, vault_setup.MOUNT, one.name, one.name, one.ttl_s) for one in _LOGINS]
     templates = (*logins, *vault_kv.templates(values), vault_pki.template(_CLIENT))
     asked = Needs(templates, Duties(), role_id=entry.role_id, period_s=entry.period_s)
     return [

@@ -1,6 +1,5 @@
 """Where a run leaves traces: files, and what the kernel shows of processes."""
 
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,12 +35,14 @@ def processes(root: int) -> dict[str, bytes]:
 def descendants(root: int) -> Iterator[int]:
     """The process ids below ``root``, at this moment."""
     parents: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-        except (OSError, ValueError):
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
-        parents.setdefault(int(fields[1]), []).append(int(entry))
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(entry.name))
     waiting = [root]
     while waiting:
         for child in parents.get(waiting.pop(), []):

@@ -109,7 +109,7 @@ def _plainer(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _char(match: "re.Match[bytes]") -> bytes:
     number = int(match[1] or match[2], 16) if match[1] or match[2] else int(match[3])
-    return bytes([number]) if number < 256 else match[0]  # noqa: PLR2004 -- a byte
+    return bytes([number]) if number < 256 else match[0]
 
 
 def _inflated(data: bytes) -> Iterator[bytes]:

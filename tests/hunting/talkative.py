@@ -10,7 +10,7 @@ _quiet = logs.configure
 
 def talkative() -> None:
     """Run the command line with logs from DEBUG on."""
-    logs.configure = lambda redact, level="DEBUG": _quiet(redact, "DEBUG")  # noqa: ARG005 - the signature is theirs
+    logs.configure = lambda redact, level="DEBUG": _quiet(redact, "DEBUG")
     logging.raiseExceptions = True
     main()
 
