@@ -25,6 +25,7 @@ from gateway.core.mcpwire.eras import Era
 from gateway.core.pipeline import handle
 from gateway.core.ports import Ports
 from gateway.core.redact import Redactor
+from gateway.core.tool import EffectClass
 from gateway.core.verify import Verifier
 from tests.evidence import make_tool
 from tests.fakes import World
@@ -103,8 +104,8 @@ class Mixing(RuleBasedStateMachine):
 
     def _ports(self, connector: HttpConnector, broker: CredentialBroker, redactor: Redactor) -> Ports:
         tools = [
-            make_tool("lent", server="srv", credential=SHARED.name),
-            make_tool("lasting", server="srv", credential="key"),
+            make_tool("lent", server="srv", credential=SHARED.name, effect=EffectClass.READ),
+            make_tool("lasting", server="srv", credential="key", effect=EffectClass.READ),
         ]
         verifier, catalog = Verifier(), Catalog({"srv": connector})
         verifier.prepare(tools)
@@ -143,26 +144,26 @@ class Mixing(RuleBasedStateMachine):
         if waiting:
             self.loop.run_until_complete(self._finish(waiting[which % len(waiting)], how))
 
-    @rule(who=WHO)
-    def end_run(self, who: int) -> None:
-        """Nothing of a run is kept any more."""
+    @rule(who=WHO, tool=st.sampled_from(TOOLS))
+    def pass_through(self, who: int, tool: str) -> None:
+        """A call comes in and is answered, while others wait."""
+        self.begin(who, tool)
+        self.loop.run_until_complete(self._finish(self.calls[-1], "answer"))
+
+    @rule(what=st.sampled_from(["time", "time", "time", "cut", "end"]), who=WHO, seconds=st.floats(0.1, 20))
+    def disturb(self, what: str, who: int, seconds: float) -> None:
+        """Time passes, an operator ends an agent's credentials, or nothing of a run is kept any more."""
+        if what == "time":
+            self.mint.clock.advance(seconds)
+        elif what == "cut":
+            self.loop.run_until_complete(self.leases.revoke(Whose(agent=PRINCIPALS[who].agent)))
+        else:
+            self.loop.run_until_complete(self._end_run(who))
+
+    async def _end_run(self, who: int) -> None:
         runs = {record["run_id"] for record in self.books.records("run.started")}
-
-        async def end() -> None:
-            for run in sorted(runs)[who : who + 1]:
-                self.leases.run_ended(run)
-
-        self.loop.run_until_complete(end())
-
-    @rule(agent=st.sampled_from([AGENT.agent, "clerk"]))
-    def cut(self, agent: str) -> None:
-        """An operator ends an agent's credentials."""
-        self.loop.run_until_complete(self.leases.revoke(Whose(agent=agent)))
-
-    @rule(seconds=st.floats(0.1, 40))
-    def wait(self, seconds: float) -> None:
-        """Time passes."""
-        self.mint.clock.advance(seconds)
+        for run in sorted(runs)[who : who + 1]:
+            self.leases.run_ended(run)
 
     @invariant()
     def nothing_is_mixed(self) -> None:

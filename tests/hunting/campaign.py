@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -64,7 +65,7 @@ class Campaign:
         http, stdio = leaky_api.WAYS, leaky_api.STDIO_WAYS
         turns = [(server, way, "raw") for server in ("login", "crm", "old") for way in http]
         turns += [("server", way, "raw") for way in leaky_api.MCP_WAYS]
-        turns += [(server, way, "raw") for server in ("shared", "lentfile") for way in stdio]
+        turns += [("lentfile", way, "raw") for way in stdio]
         turns += [("lentenv", way, "raw") for way in ("result", "crash", "complaint")]
         turns += [("login", "body", spelling) for spelling in SPELLINGS]
         turns += [("server", "result", spelling) for spelling in SPELLINGS]
@@ -73,6 +74,8 @@ class Campaign:
             answers = threads.map(lambda turn: (turn, self._leak(token, *turn)), turns)
         for (server, way, _), answer in answers:
             self._keep_answer(f"{server}/{way}", answer)
+        for way in stdio:  # one after the other, as what one does to the process befalls all
+            self._keep_answer(f"shared/{way}", self._leak(token, "shared", way))
         for name, token in self.tokens.items():
             if name != "person's token":
                 self._keep_answer(f"erp/{name}", self.gateway.call(token, "erp.confess", {"note": CANARY}))
@@ -216,8 +219,8 @@ def _bring(client: httpx.Client, secret: bytes) -> Iterator[tuple[str, int]]:
     yield "arguments", _rest(client, "login.leak", {"note": text})
     yield "keys", _rest(client, "login.leak", {text: 1})
     yield "denied", _rest(client, "erp.stage_invoice", {"order": text})
-    yield "tool", _rest(client, f"erp.{narrow}"[:200].replace("/", "-"), {})
-    yield "path", client.get(f"/v1/{narrow.replace('/', '-')}").status_code
+    yield "tool", _rest(client, quote(f"erp.{narrow}", safe=""), {})
+    yield "path", client.get(f"/v1/{quote(narrow, safe='')}").status_code
     yield "query", client.get(listed, params={"access_token": narrow}).status_code
     yield "field", client.get(listed, headers={"ostiary-run": narrow, "user-agent": narrow}).status_code
     yield "no json", client.post(called, content=b'{"arguments": {"x": "' + secret, headers=_JSON).status_code

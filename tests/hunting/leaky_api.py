@@ -18,7 +18,7 @@ WAYS = (
     "odd type", "odd status", "chunks",
 )  # fmt: skip
 MCP_WAYS = ("result", "is error", "refusal", "key", "unfinished", "events", "challenge", "cut")
-STDIO_WAYS = ("result", "is error", "refusal", "key", "complaint", "crash", "junk", "chatter", "asks")
+STDIO_WAYS = ("result", "is error", "refusal", "key", "complaint", "junk", "chatter", "asks", "crash")
 _CREDENTIALS = ("X-Login", "X-Api-Key", "Authorization")
 TOOL = {
     "name": "leak",

@@ -36,6 +36,8 @@ known_secrets = ["KNOWN_SECRET"]
 port = 0
 [limits]
 edge_per_minute = 600_000
+[policy]
+deadline_ms = 10_000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.ap-agent]
 allow = ["*"]
 deny = ["erp.stage_invoice"]
