@@ -1,6 +1,7 @@
 """A real OpenBao: unsealed by a key of its own, set up by declaration at its first start, so that no root token exists.
 
-With ``OSTIARY_TEST_HASHICORP`` a HashiCorp Vault stands in its place. It keeps everything in memory and listens on a Unix socket in a private folder. Its audit device writes every request
+With ``OSTIARY_TEST_HASHICORP`` in the environment a HashiCorp Vault stands in its place (``hashicorp.py``). It keeps
+everything in memory and listens on a Unix socket in a private folder. Its audit device writes every request
 to ``audit.log`` in that folder, secrets hashed.
 """
 

@@ -14,8 +14,10 @@ import pytest
 from tests.gateways import serving, until
 from tests.hunting.campaign import Campaign, keys, minted
 from tests.hunting.manor import manor
-from tests.hunting.places import files, processes
+from tests.hunting.leaky_api import CANARY
+from tests.hunting.places import files, processes, readable_by_others
 from tests.hunting.search import Allowed, Hunt, Secret
+from tests.hunting.spellings import betrayals
 
 TALKATIVE = (sys.executable, "-m", "tests.hunting.talkative")
 ALLOWED = (
@@ -29,6 +31,13 @@ ALLOWED = (
     Allowed("child's lasting secret", "process/SHARED_KEY.starts/[0-9]+/environ", "its own, by the operator's wish"),
     Allowed("password [0-9]+", "process/LENT_DSN.starts/[0-9]+/environ", "the login of its one call, by `env`"),
 )
+
+
+KINDS = {
+    "secret id", "break-glass secret id", "client token", "password", "certificate's key", "kv value of crm",
+    "kv value that is lent", "static credential", "known secret", "child's lasting secret", "agent's token",
+    "person's token", "run's token", "API key", "log.pem", "issuer.pem", "payload.kek", "pseudonym.key",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,8 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
             done.ask_commands()
             done.payloads()
             done.places |= processes(second.process.pid)
-            yield done
+        done.places |= files(folder, "home")
+        yield done
 
 
 def secrets_of(done: Campaign) -> Iterator[Secret]:
@@ -80,15 +90,41 @@ def test_no_secret_of_a_full_run_stands_anywhere(campaign: Campaign) -> None:
     """Static, minted, read and lent credentials, tokens, API key, the vault's and the gateway's own keys."""
     wanted = list(secrets_of(campaign))
     names = {secret.name.rstrip("0123456789 ") for secret in wanted}
+    assert names >= KINDS, KINDS - names
+    assert Hunt(wanted).through(campaign.places, ALLOWED) == []
+    # What the upstreams were called with is among what was looked for.
+    values = tuple(secret.value.decode() for secret in wanted if secret.value.isascii())
+    assert [seen for seen in campaign.manor.leaky.seen if not seen.endswith(values)] == []
+
+
+def test_what_is_allowed_is_found_and_nobody_else_can_read_it(campaign: Campaign) -> None:
+    """Each exemption is one: without it the secret is found, in the real place; key files are for their owner only."""
+    found = Hunt(secrets_of(campaign)).through(campaign.places)
+    assert [one.why for one in ALLOWED if not any(one.covers(find) for find in found)] == []
+    assert readable_by_others(campaign.manor.folder / "state") == []
+
+
+def test_each_kind_of_place_was_looked_at_and_had_something_to_find(campaign: Campaign) -> None:
+    """The harmless word beside each secret came through: answers, payloads, listings, logs, exports."""
+    holding = {place for place, data in campaign.places.items() if CANARY.encode() in data}
     assert {
-        "password",
-        "client token",
-        "API key",
-        "run's token",
-        "kv value that is lent",
-        "log.pem",
-        "payload.kek",
-    } <= names
-    places = campaign.places | files(campaign.manor.folder, "home")
-    found = Hunt(wanted).through(places, ALLOWED)
-    assert found == []
+        "answer/login/body", "answer/crm/key", "answer/old/field", "answer/server/events", "answer/shared/junk",
+        "answer/lentfile/chatter", "answer/lentenv/result", "answer/mcp/login__leak", "payloads", "command/run show",
+        "listing/v1/audit/decisions", "home/gateway.err", "home/exported/payloads.jsonl", "home/exported/report.html",
+    } <= holding  # fmt: skip
+    kinds = ("killed/state/log.db-wal", "home/state/log.db", "command/check", "command/audit verify", "listing/metrics")
+    assert all(len(campaign.places[place]) > 100 for place in kinds)
+    assert {"erp/run's token", "server/refusal", "lent/hang", "brought/tool"} <= campaign.outcomes.keys()
+    assert {status for statuses in campaign.outcomes.values() for status in statuses} >= {200, 400, 401, 404, 502, 504}
+
+
+def test_what_is_planted_in_any_place_is_found_there(campaign: Campaign) -> None:
+    """In the middle of each place that was collected, in a spelling chosen by its name."""
+    secret = Secret("planted", b"Pl4nt3d-b3tw33n-th3-l1n3s")
+    hunt, spellings = Hunt([secret]), sorted(betrayals(secret.value).items())
+    assert hunt.through(campaign.places) == []
+    for number, (place, data) in enumerate(campaign.places.items()):
+        _, needles = spellings[number % len(spellings)]
+        near, middle = data[-50_000:], min(len(data), 50_000) // 2
+        planted = near[:middle] + min(needles) + near[middle:]
+        assert {find.place for find in hunt.through({place: planted})} == {place}

@@ -27,6 +27,10 @@ from tests.hunting.spellings import SPELLINGS
 _MINTED = re.compile(rb'"(password|client_token|private_key|value)":("(?:[^"\\]|\\.)*")')
 _MCP = {"accept": "application/json, text/event-stream"}
 _JSON = {"content-type": "application/json"}
+_MCP_CALLS = (
+    ("login__leak", "body"), ("login__leak", "failure"), ("server__leak", "refusal"), ("lentfile__leak", "result"),
+    ("erp__confess", ""),
+)  # fmt: skip
 _HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": CANARY, "version": "1"}}
 
 
@@ -58,7 +62,7 @@ class Campaign:
         run_id, self.tokens["run's token"] = self.gateway.run(AGENT, goal=f"find the {CANARY}")
         self.keep("run id", run_id)
         made = self.command("key", "create", "hunter", "--user", "dora", "--agent", AGENT, "--scope", "tools", "--json")
-        self.tokens["API key"] = json.loads(made.splitlines()[-1])["key"]
+        self.tokens["API key"] = json.loads(re.findall(r"^\{.*\}$", made, re.MULTILINE)[-1])["key"]
 
     def call_everything(self) -> None:
         """Each upstream, in each way it can fail, over REST; each spelling once; a few over MCP."""
@@ -99,8 +103,7 @@ class Campaign:
             session = {**_MCP, "mcp-session-id": hello.headers.get("mcp-session-id", "")}
             client.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)
             self.keep("answer/mcp/list", client.post("/mcp", json=_message("tools/list", {}), headers=session).text)
-            for tool, way in (("login__leak", "body"), ("login__leak", "failure"), ("server__leak", "refusal"),
-                              ("shared__leak", "crash"), ("lentfile__leak", "result"), ("erp__confess", "")):  # fmt: skip
+            for tool, way in _MCP_CALLS:
                 given = {"name": tool, "arguments": {"way": way} if way else {"note": CANARY}}
                 answer = client.post("/mcp", json=_message("tools/call", given), headers=session)
                 self.keep(f"answer/mcp/{tool}", f"{answer.headers} {answer.text}")
@@ -124,17 +127,23 @@ class Campaign:
     def ask_commands(self) -> None:
         """The commands of an operator, each with all it says."""
         run = self.places["run id"].decode().strip()
-        calls = [row["call_id"] for row in self.gateway.records(type="tool.failed")[:3]]
-        for words in (
+        calls = [row["call_id"] for row in self.gateway.records(type="tool.failed")[:2]]
+        commands: list[tuple[str, ...]] = [
+            ("check", "--config", str(self.manor.folder / "gateway.toml")),
             ("doctor", "--state", str(self.gateway.state)),
-            ("tool", "list"), ("lease", "list"), ("key", "list"), ("approval", "list"), ("rotate",), ("kill", "list"),
-            ("run", "show", run), ("audit", "search"), ("audit", "search", "type:credential.*", "--json"),
-            ("audit", "run", run), ("audit", "run", run, "--json"), ("audit", "keys"),
+            ("tool", "list"),
+            ("lease", "list"),
+            ("key", "list"),
+            ("run", "show", run),
+            ("audit", "search", "type:credential.*"),
+            ("audit", "run", run),
             ("audit", "verify", "--state", str(self.gateway.state)),
             ("audit", "export", "--since", "1h", "--payloads", "-o", str(self.manor.folder / "exported")),
             *(("audit", "why", call) for call in calls),
-        ):  # fmt: skip
-            self.command(*words)
+        ]
+        with ThreadPoolExecutor(3) as threads:
+            for words, said in zip(commands, threads.map(self._said, commands), strict=True):
+                self.keep(f"command/{' '.join(words[:2])}", said)
         for path in (
             "/metrics",
             "/readyz",
@@ -149,15 +158,19 @@ class Campaign:
 
     def command(self, *words: str) -> str:
         """Run a command, collect what it says, and give it back."""
-        done = ostiary(*words, OSTIARY_STATE=str(self.gateway.state), **self.manor.environment)
-        self.keep(f"command/{' '.join(words[:2])}", f"{done.stdout}\n{done.stderr}")
-        return done.stdout
+        said = self._said(words)
+        self.keep(f"command/{' '.join(words[:2])}", said)
+        return said
 
     def payloads(self) -> None:
         """What is sealed beside the records of each call, opened."""
         called = {record["call_id"]: None for record in self.gateway.records() if record.get("call_id")}
         for call in list(called)[::5]:  # the export has all of them
             self.keep("payloads", self.gateway.http.get(f"/v1/calls/{call}").text)
+
+    def _said(self, words: tuple[str, ...]) -> str:
+        done = ostiary(*words, OSTIARY_STATE=str(self.gateway.state), **self.manor.environment)
+        return f"{done.stdout}\n{done.stderr}"
 
     def _leak(self, token: str, server: str, way: str, spelling: str = "raw") -> httpx.Response:
         given = {"way": way, "spelling": spelling, "note": f"asked by {CANARY}"}

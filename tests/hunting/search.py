@@ -13,6 +13,7 @@ from tests.hunting.spellings import betrayals
 
 _GAPS = re.compile(rb"[\x00-\x20\x7f]+|\\+[nrt]|\xe2\x80[\x8b-\x8f]|\xc2\xad|\xef\xbb\xbf")
 _WRITTEN = re.compile(rb"\\+(?:u00|x)([0-9a-fA-F]{2})|&#(?:x([0-9a-fA-F]{2})|([0-9]{2,3}));")
+_SLASHES = re.compile(rb"\\+([^\\])")
 _PACKED = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 _MOST_INFLATED = 64 * 1024 * 1024
 _MEMORY = 1 << 30
@@ -99,6 +100,8 @@ def _looks(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _plainer(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield ", broken up", _GAPS.sub(b"", data)
+    if b"\\" in data:
+        yield ", in a text in a text", _SLASHES.sub(rb"\\\1", data)
     written = _WRITTEN.sub(_char, data)
     if b"%" in written:
         written = unquote_to_bytes(written)
