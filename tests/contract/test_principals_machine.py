@@ -234,8 +234,9 @@ class Mixing(RuleBasedStateMachine):
             writer.close()
             return
         result = {"content": [{"type": "text", "text": words}], "isError": going.how == "is error"}
-        refusal = {"error": {"code": -32000, "message": words}}
-        writer.write(error(seen, -32000, **refusal) if going.how == "refusal" else answer(seen, result))
+        refusal = {"code": -32000, "message": words}
+        refused = going.how == "refusal"
+        writer.write(error(seen, -32000, error=refusal) if refused else answer(seen, result))
         await writer.drain()
 
     def _all_marks_of(self, who: int) -> str:

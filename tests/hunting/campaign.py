@@ -182,7 +182,7 @@ class Campaign:
 
     def _lent(self) -> dict[str, int]:
         """The processes that serve one call each, by the variable they were lent."""
-        found = {}
+        found: dict[str, int] = {}
         for pid in descendants(self.gateway.process.pid):
             with contextlib.suppress(OSError):
                 environment = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()

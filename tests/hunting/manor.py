@@ -37,7 +37,7 @@ port = 0
 [limits]
 edge_per_minute = 600_000
 [policy]
-deadline_ms = 10_000 # the machine of a test is busy
+deadline_ms = 5000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.ap-agent]
 allow = ["*"]
 deny = ["erp.stage_invoice"]
