@@ -127,13 +127,10 @@ class Campaign:
     def ask_commands(self) -> None:
         """The commands of an operator, each with all it says."""
         run = self.places["run id"].decode().strip()
-        calls = [row["call_id"] for row in self.gateway.records(type="tool.failed")[:2]]
+        calls = [row["call_id"] for row in self.gateway.records(type="tool.failed")[:1]]
         commands: list[tuple[str, ...]] = [
             ("check", "--config", str(self.manor.folder / "gateway.toml")),
             ("doctor", "--state", str(self.gateway.state)),
-            ("tool", "list"),
-            ("lease", "list"),
-            ("key", "list"),
             ("run", "show", run),
             ("audit", "search", "type:credential.*"),
             ("audit", "run", run),
@@ -151,6 +148,7 @@ class Campaign:
             "/openapi.json",
             "/v1/tools",
             "/v1/leases",
+            "/v1/api-keys",
             "/v1/audit/decisions",
         ):
             self.keep(f"listing{path}", self.gateway.http.get(path).text)
