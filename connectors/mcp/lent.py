@@ -2,11 +2,12 @@
 
 A standing process without a credential answers discovery and pings. The credential is in an environment variable, or
 in a file that has no name in any folder: it lies in memory, its one call's process has it open, and it is gone with
-the last who has. So there is nothing to sweep up after a gateway that was killed.
+the last who has. The kernel ends that process with the gateway, however that ends: there is nothing to sweep up.
 """
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,11 @@ from gateway.core.errors import NotSent
 from gateway.core.mcpwire.eras import Era
 
 _MOST_PROCESSES: Final = 8
+# Becomes the program, which the kernel kills when the gateway dies; at once, where it has died meanwhile.
+_TIED: Final = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
+    "os.getppid() == int(sys.argv[1]) or os._exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
+)
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
@@ -94,8 +100,9 @@ class LentConnector:
 @contextmanager
 def _started_with(command: Command, handout: Handout) -> Iterator[Command]:
     """The command with the credential in its environment, or in a file it inherits."""
+    argv = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command.argv)
     if not handout.in_file:
-        yield replace(command, env={**command.env, handout.variable: handout.text})
+        yield replace(command, argv=argv, env={**command.env, handout.variable: handout.text})
         return
     descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -104,6 +111,7 @@ def _started_with(command: Command, handout: Handout) -> Iterator[Command]:
         os.fchmod(descriptor, 0o400)  # some programs refuse what others might read
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
         path = f"/proc/self/fd/{descriptor}"
-        yield replace(command, env={**command.env, handout.variable: path}, inherited=(descriptor,))
+        env = {**command.env, handout.variable: path}
+        yield replace(command, argv=argv, env=env, inherited=(descriptor,))
     finally:
         os.close(descriptor)

@@ -15,7 +15,7 @@ from tests.gateways import serving, until
 from tests.hunting.campaign import Campaign, keys, minted
 from tests.hunting.leaky_api import CANARY, WAYS
 from tests.hunting.manor import manor
-from tests.hunting.places import files, processes, readable_by_others
+from tests.hunting.places import files, processes, readable_by_others, runs
 from tests.hunting.search import Allowed, Hunt, Secret
 from tests.hunting.spellings import betrayals
 
@@ -50,10 +50,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
             done.let_in()
             done.call_everything()
             done.speak_mcp()
-            done.look_at_processes()
             done.bring_secrets(picked(done))
-            gateway.process.kill()
-            gateway.process.wait()
+            done.die()
         done.places |= files(folder, "killed")
         yield done
 
@@ -106,6 +104,15 @@ def test_every_way_was_gone(killed: Campaign) -> None:
         )
     assert ended["erp/run's token"] == {200, 502}
     assert (ended["erp/denied"], ended["brought/arguments"], ended["brought/tool"]) == ({404}, {422}, {404})
+
+
+@pytest.mark.requirement("CRED-1")
+def test_processes_that_were_lent_a_credential_die_with_the_gateway(killed: Campaign) -> None:
+    """Though they hang and listen to nothing: by the kernel, and the file in memory with them. None had a name."""
+    assert len(killed.lent) == 2
+    until(lambda: not [pid for pid in killed.lent if runs(pid)])
+    value = killed.manor.lasting["kv value that is lent"].encode()
+    assert [place for place, data in files(killed.manor.folder, "killed").items() if value in data] == []
 
 
 @pytest.mark.requirement("CRED-3")

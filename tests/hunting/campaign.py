@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import signal
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +40,7 @@ class Campaign:
         places: what was collected so far, by name.
         tokens: what callers prove themselves with, by name.
         outcomes: how calls ended, by tool and way.
+        lent: the processes of the calls in whose middle the gateway was killed.
     """
 
     manor: Manor
@@ -49,6 +48,7 @@ class Campaign:
     places: dict[str, bytes] = field(default_factory=dict, repr=False)
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
     outcomes: dict[str, set[int]] = field(default_factory=dict)
+    lent: tuple[int, ...] = ()
 
     def keep(self, place: str, data: bytes | str) -> None:
         """Collect what stands in a place; the same place again is more of it."""
@@ -108,8 +108,8 @@ class Campaign:
                 answer = client.post("/mcp", json=_message("tools/call", given), headers=session)
                 self.keep(f"answer/mcp/{tool}", f"{answer.headers} {answer.text}")
 
-    def look_at_processes(self) -> None:
-        """While calls hang in the processes that serve only them."""
+    def die(self) -> None:
+        """Killed while calls hang in processes that serve only them; those are looked at before."""
         token = self.tokens["run's token"]
         with ThreadPoolExecutor(2) as threads:
             calls = [threads.submit(self._leak, token, server, "hang") for server in ("lentfile", "lentenv")]
@@ -117,12 +117,10 @@ class Campaign:
             for name, data in processes(self.gateway.process.pid).items():
                 self.keep(name, data)
             self.keep("listing/leases", json.dumps(self.gateway.ask("lease", "list")))
-            self.gateway.ask("lease", "revoke", "--all")
-            self.keep("listing/readyz", self.gateway.http.get("/readyz").text)
-            for pid in self._lent().values():
-                os.kill(pid, signal.SIGKILL)
-            for call in calls:
-                self._keep_answer("lent/hang", call.result())
+            self.lent = tuple(self._lent().values())
+            self.gateway.process.kill()
+            self.gateway.process.wait()
+            assert all(isinstance(call.exception(), httpx.HTTPError) for call in calls)
 
     def ask_commands(self) -> None:
         """The commands of an operator, each with all it says."""

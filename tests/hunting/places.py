@@ -32,6 +32,14 @@ def processes(root: int) -> dict[str, bytes]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
 def descendants(root: int) -> Iterator[int]:
     """The process ids below ``root``, at this moment."""
     parents: dict[int, list[int]] = {}
