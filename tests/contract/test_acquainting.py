@@ -54,7 +54,7 @@ def test_every_secret_the_settings_name_is_known(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.requirement("REDACT-1")
 async def test_the_gateways_own_keys_are_known(tmp_path: Path) -> None:
-    """Read by an upstream that may read its files: as PEM, in base64, in hexadecimal; public keys are nobody's secret."""
+    """As PEM, in base64, in hexadecimal, as an upstream might read them; public keys are nobody's secret."""
     async with open_books(tmp_path):
         keys, known = tmp_path / "keys", KnownValues()
         acquainting.own_keys(keys, known)
