@@ -222,7 +222,7 @@ def _private(name: str, pem: bytes) -> Iterator[Secret]:
 
 
 def _bring(client: httpx.Client, secret: bytes) -> Iterator[tuple[str, int]]:
-    text = secret.decode("latin-1")
+    text = secret.decode() if secret.isascii() else secret.hex()
     narrow = re.sub(r"[^!-~]", "-", text)[:2000]
     called, listed = "/v1/tools/login.leak/call", "/v1/tools"
     yield "arguments", _rest(client, "login.leak", {"note": text})
@@ -232,7 +232,7 @@ def _bring(client: httpx.Client, secret: bytes) -> Iterator[tuple[str, int]]:
     yield "path", client.get(f"/v1/{quote(narrow, safe='')}").status_code
     yield "query", client.get(listed, params={"access_token": narrow}).status_code
     yield "field", client.get(listed, headers={"ostiary-run": narrow, "user-agent": narrow}).status_code
-    yield "no json", client.post(called, content=b'{"arguments": {"x": "' + secret, headers=_JSON).status_code
+    yield "no json", client.post(called, content=b'{"arguments": {"x": "' + text.encode(), headers=_JSON).status_code
     yield "method", client.post("/mcp", json=_message(narrow, {}), headers=_MCP).status_code
     yield "name", client.post("/mcp", json=_message("tools/call", {"name": narrow}), headers=_MCP).status_code
     yield "token", client.get(listed, headers={"authorization": f"Bearer {narrow}"}).status_code

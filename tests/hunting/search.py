@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -59,6 +59,11 @@ class Allowed:
         return re.fullmatch(self.secret, find.secret) is not None and re.fullmatch(self.place, find.place) is not None
 
 
+def forbidden(found: Iterable[Find], allowed: Sequence[Allowed]) -> list[Find]:
+    """What of it is not allowed."""
+    return [find for find in found if not any(one.covers(find) for one in allowed)]
+
+
 class Hunt:
     """All spellings of some secrets, compiled into one search."""
 
@@ -76,11 +81,9 @@ class Hunt:
         ordered = sorted(self._meant, key=len, reverse=True)
         self._pattern: Any = re2.compile(b"|".join(re2.escape(needle) for needle in ordered), options)
 
-    def through(self, places: Mapping[str, bytes], allowed: Iterable[Allowed] = ()) -> list[Find]:
-        """What is found, but for what is allowed; each secret once for each place and spelling."""
-        exempt = list(allowed)
-        found = {find for place, data in places.items() for find in self._in(place, data)}
-        return sorted(find for find in found if not any(one.covers(find) for one in exempt))
+    def through(self, places: Mapping[str, bytes]) -> list[Find]:
+        """What is found."""
+        return sorted({find for place, data in places.items() for find in self._in(place, data)})
 
     def _in(self, place: str, data: bytes) -> Iterator[Find]:
         for look, seen in _looks(data):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.hunting.places import files
-from tests.hunting.search import Allowed, Hunt, Secret
+from tests.hunting.search import Allowed, Hunt, Secret, forbidden
 from tests.hunting.spellings import SPELLINGS, betrayals
 
 VALUE = "Pl4nt3d+b3tw33n/th3'l1n3s&m0r3"
@@ -83,5 +83,5 @@ def test_an_exemption_is_for_its_secret_and_its_place_only() -> None:
     other = Secret("other", b"0th3r-s3cr3t-0f-th1s")
     exempt = [Allowed("planted", "keys/.*", "it is kept there")]
     both = SECRET.value + other.value
-    found = Hunt([SECRET, other]).through({"keys/one": both, "log": SECRET.value}, exempt)
+    found = forbidden(Hunt([SECRET, other]).through({"keys/one": both, "log": SECRET.value}), exempt)
     assert {(find.secret, find.place) for find in found} == {("other", "keys/one"), ("planted", "log")}
