@@ -34,6 +34,7 @@ from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
 from gateway.findings import Finding
 from gateway.parts import (
+    acquainting,
     books,
     boxes,
     engines,
@@ -165,7 +166,9 @@ def build(settings: GatewaySettings) -> ASGIApp:
 async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
     clock, meter, pace = SystemClock(), PrometheusMeter(), await stack.enter_async_context(EvenPace())
     known, redactor = _redaction(settings)
+    acquainting.configured(settings, known)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
+    acquainting.own_keys(settings.state / "keys", known)
     watch = policies.Means(clock, record.activations.record, known, meter.policy_stale)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, record.api_keys, stack), _static(settings, known)

@@ -106,9 +106,9 @@ def ostiary(*words: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 @contextmanager
-def serving(folder: Path, **environment: str) -> Iterator[Gateway]:
+def serving(folder: Path, *, program: Sequence[str] = OSTIARY, **environment: str) -> Iterator[Gateway]:
     """``ostiary serve`` on ``folder/gateway.toml``; ended by SIGTERM where the test has not ended it."""
-    command = [*OSTIARY, "serve", "--config", str(folder / "gateway.toml"), "--json"]
+    command = [*program, "serve", "--config", str(folder / "gateway.toml"), "--json"]
     with (folder / "gateway.err").open("ab") as words:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=words, cwd=ROOT, env={**os.environ, **environment}

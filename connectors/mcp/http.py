@@ -1,7 +1,8 @@
 """MCP over streamable HTTP, both eras.
 
 The era is found once: a ``server/discover`` that succeeds is the stateless era, a refusal means the handshake. A
-session belongs to one credential and is never used with another; one of a leased credential ends with its call.
+session belongs to one credential and one caller and is never used with another; one of a leased credential ends with
+its call.
 
 A call is sent once: each attempt has an intent of its own. A 404 should mean that the server does not know the
 session and did not look at the call, but a proxy may say so of a call that was carried out. Hence a read has then
@@ -43,7 +44,7 @@ class HttpOptions:
         setup_timeout_s: longest a connection with its handshake may take.
         ping_timeout_s: longest a ping may take.
         trusted_idle_s: a session unused for longer is tried before a call, seconds.
-        max_sessions: sessions kept at a time, one for each credential.
+        max_sessions: sessions kept at a time, one for each credential and caller.
         listing: bounds of discovery.
     """
 
@@ -102,7 +103,7 @@ class HttpConnector:
             raise call_error(fault) from fault
         finally:
             if lease.is_passing:
-                await self._sessions.leave(lease.headers)
+                await self._sessions.leave(lease.headers, _whose(lease))
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
@@ -141,7 +142,8 @@ class HttpConnector:
                 raise
 
     async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
-        session = await self._sessions.get(lease.headers, ask.connect_s, self._options.trusted_idle_s)
+        idle_s = self._options.trusted_idle_s
+        session = await self._sessions.get(lease.headers, ask.connect_s, idle_s, whose=_whose(lease))
         try:
             return await self._sent(session, ask)
         except Refused as refusal:
@@ -178,6 +180,11 @@ class HttpConnector:
                 self._annotations.clear()
             found = self._annotations[tool.digest] = headers.annotated(tool.definition.get("inputSchema"))
         return found
+
+
+def _whose(lease: Lease) -> str:
+    principal = lease.intent.quota.permit.target.caller.principal
+    return "|".join((principal.key, *principal.delegation))
 
 
 def _is_disowned(session: Session, refusal: Refused) -> bool:

@@ -32,6 +32,7 @@ class Command:
         max_waiting_bytes: most bytes a child may leave unread before it is held to be stuck.
         log_lines: most lines of standard error that are logged of one life of the child; the rest is dropped.
         grace_s: time to go after SIGTERM, seconds, before SIGKILL.
+        inherited: open files that it has under the same numbers; of ours it has no other.
     """
 
     argv: Sequence[str]
@@ -41,6 +42,7 @@ class Command:
     max_waiting_bytes: int = 8 * 1024 * 1024
     log_lines: int = 1000
     grace_s: float = 2.0
+    inherited: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ async def running(command: Command, ears: Ears) -> AsyncIterator[Child]:
                 cwd=command.cwd,
                 # A signal to the gateway's terminal does not reach it, and its process group can be ended as one.
                 start_new_session=True,
+                pass_fds=tuple(command.inherited),
             )
         except (OSError, ValueError) as error:
             raise Unreached("cannot_start") from error

@@ -1,4 +1,8 @@
-"""The sessions with one upstream, one for each credential, and how they come to be: era, handshake, revision."""
+"""The sessions with one upstream, one for each credential and caller, and how they come to be: era and revision.
+
+What a server keeps in a session (what was looked at, a page that is open) is one caller's and must not be shown to the
+next, also where both are served with the same lasting credential.
+"""
 
 import hashlib
 import math
@@ -24,7 +28,7 @@ _FRAMING: Final = frozenset(
 
 
 class Sessions:
-    """Sessions by credential; the era is found once and kept until the upstream proves it wrong.
+    """Sessions by credential and caller; the era is found once and kept until the upstream proves it wrong.
 
     Args:
         endpoint: the upstream.
@@ -50,13 +54,17 @@ class Sessions:
         """Whether the upstream said that it has prompts, when a session was last opened."""
         return self._dialect is not None and self._dialect.prompts
 
-    async def get(self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf) -> Session:
-        """The credential's session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
+    async def get(
+        self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf, *, whose: str = ""
+    ) -> Session:
+        """The session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
+
+        ``whose``: the caller; empty = the gateway's own, for discovery and pings.
 
         Raises:
             Unprepared: there is none to be had within ``budget_s`` seconds.
         """
-        key = _identity(credential)
+        key = _identity(credential, whose)
         session = self._kept.get(key)
         if session is not None and not session.is_doubtful(idle_s):
             self._kept.move_to_end(key)
@@ -86,9 +94,9 @@ class Sessions:
             # Some servers name the request even where it is the session that they do not know.
             self._forget(session)
 
-    async def leave(self, credential: Mapping[str, str]) -> None:
+    async def leave(self, credential: Mapping[str, str], whose: str) -> None:
         """A call with a passing credential is over: end its session, unless another call is using the same value."""
-        key = _identity(credential)
+        key = _identity(credential, whose)
         session = self._kept.get(key)
         if session is not None and not session.users:
             del self._kept[key]
@@ -120,7 +128,7 @@ class Sessions:
             del self._kept[key]
 
     async def _opened(self, key: str, credential: Mapping[str, str], budget_s: float) -> Session:
-        # One lock a credential: a slow handshake for one caller holds up nobody else.
+        # One lock a session: a slow handshake for one caller holds up nobody else.
         lock = self._opening.setdefault(key, Lock())
         try:
             async with lock:
@@ -205,9 +213,9 @@ def _checked(session_id: str | None) -> str | None:
     return session_id
 
 
-def _identity(credential: Mapping[str, str]) -> str:
+def _identity(credential: Mapping[str, str], whose: str) -> str:
     # A digest, so that the pool's keys hold no secret; lengths, so that no two credentials run together.
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"%d:%b" % (len(whose.encode()), whose.encode()))
     for name, value in sorted((name.lower(), value) for name, value in credential.items()):
         for part in (name.encode(), value.encode()):
             digest.update(b"%d:%b" % (len(part), part))

@@ -1,8 +1,8 @@
 """MCP over a child process's pipes, both eras: one supervised process, many calls at a time.
 
 A process that dies takes its calls with it as ``OutcomeUnknown`` and is started again, after a pause that grows while
-it keeps dying. No per-call credential can be given to a process that all callers share, so a call that brings one is
-refused before anything is written.
+it keeps dying. No per-call credential can be given to a process that all callers share, so a call that brings another
+one than the process was started with is refused before anything is written.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, call_error, 
 from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.multiplex import Multiplex
 from connectors.mcp.process import Child, Command, Ears, running
-from gateway.core.call import Lease, Raw
+from gateway.core.call import Handout, Lease, Raw
 from gateway.core.errors import NotSent
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
@@ -37,6 +37,9 @@ class StdioOptions:
         longest_pause_s: where the doubling ends.
         steady_s: a life of this length counts as healthy, and the pause starts over.
         listing: bounds of discovery.
+        lent: what the process was started with, for the one call that brings the very same; None = for all that bring
+            nothing.
+        dialect: what another life of the same program was found to speak.
     """
 
     client: Client = field(default_factory=Client)
@@ -46,6 +49,8 @@ class StdioOptions:
     longest_pause_s: float = 30.0
     steady_s: float = 60.0
     listing: ListingLimits = field(default_factory=ListingLimits)
+    lent: Handout | None = None
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class StdioConnector:
         self._log = log
         self._options = options or StdioOptions()
         self._ids = count(1)
-        self._dialect: Dialect | None = None
+        self._dialect = self._options.dialect
         self._probing = True
         self._line: _Line | None = None
         self._pid: int | None = None
@@ -100,13 +105,18 @@ class StdioConnector:
         return None if self._dialect is None else self._dialect.era
 
     @property
+    def dialect(self) -> Dialect | None:
+        """How it is spoken to, None while it is not known."""
+        return self._dialect
+
+    @property
     def pid(self) -> int | None:
         """Id of the process that serves now."""
         return self._pid
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
-        if lease.headers:
+        if lease.headers or lease.handout is not self._options.lent:
             raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
         intent = lease.intent
         members = call_members(intent.tool, intent.call.arguments.canonical)

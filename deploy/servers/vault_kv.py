@@ -30,20 +30,22 @@ class Secret:
 
 def requests(secrets: Sequence[Secret], entry: Entry) -> list[Request]:
     """What OpenBao is told at its first start."""
-    asked = Needs(_templates(secrets), role_id=entry.role_id, period_s=entry.period_s)
-    return [
-        *held(asked),
-        *(Request(f"secret-{one.name}", f"{MOUNT}/data/{one.path}", {"data": dict(one.members)}) for one in secrets),
-        secret_id(asked.name, entry.secret_id),
-    ]
+    asked = Needs(templates(secrets), role_id=entry.role_id, period_s=entry.period_s)
+    return [*held(asked), *values(secrets), secret_id(asked.name, entry.secret_id)]
+
+
+def values(secrets: Sequence[Secret]) -> list[Request]:
+    """The operator's own: what the engine holds."""
+    return [Request(f"secret-{one.name}", f"{MOUNT}/data/{one.path}", {"data": dict(one.members)}) for one in secrets]
 
 
 def gateway_policy(secrets: Sequence[Secret]) -> str:
     """The policy of the gateway itself: it makes and ends the tokens that read; it cannot read."""
-    return vault_policy.text(vault_policy.gateway(_templates(secrets), Duties()))
+    return vault_policy.text(vault_policy.gateway(templates(secrets), Duties()))
 
 
-def _templates(secrets: Sequence[Secret]) -> tuple[Template, ...]:
+def templates(secrets: Sequence[Secret]) -> tuple[Template, ...]:
+    """The lease templates that read them."""
     return tuple(
         Template(one.name, MOUNT, one.path, one.name, 120, provider=Provider.KV, member="key") for one in secrets
     )

@@ -29,17 +29,18 @@ class Issuing:
 
 def requests(roles: Sequence[Issuing], entry: Entry) -> list[Request]:
     """What OpenBao is told at its first start."""
-    authority = {"common_name": "ostiary test authority", "key_type": "ec", "key_bits": 256, "ttl": "8760h"}
-    asked = Needs(tuple(_template(role) for role in roles), role_id=entry.role_id, period_s=entry.period_s)
-    return [
-        *held(asked),
-        Request("authority", f"{MOUNT}/root/generate/internal", authority),
-        *(_role(role) for role in roles),
-        secret_id(asked.name, entry.secret_id),
-    ]
+    asked = Needs(tuple(template(role) for role in roles), role_id=entry.role_id, period_s=entry.period_s)
+    return [*held(asked), *authority(roles), secret_id(asked.name, entry.secret_id)]
 
 
-def _template(role: Issuing) -> Template:
+def authority(roles: Sequence[Issuing]) -> list[Request]:
+    """The operator's own: an authority, and what it issues."""
+    itself = {"common_name": "ostiary test authority", "key_type": "ec", "key_bits": 256, "ttl": "8760h"}
+    return [Request("authority", f"{MOUNT}/root/generate/internal", itself), *(_role(role) for role in roles)]
+
+
+def template(role: Issuing) -> Template:
+    """The lease template that has them issued."""
     return Template(role.name, MOUNT, role.name, role.name, role.ttl_s, provider=Provider.PKI, common_name=role.domain)
 
 

@@ -278,6 +278,21 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Handout:
+    """A credential as the process of one call finds it.
+
+    Attributes:
+        variable: environment variable that holds the text, or the path of a file that does.
+        text: the credential; what is secret of it is known to the redactor.
+        in_file: whether the variable holds a path.
+    """
+
+    variable: str
+    text: str = field(repr=False)
+    in_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """An intent with the credential for this one call. Made by the broker only.
 
@@ -287,12 +302,14 @@ class Lease:
         login: user minted for this call, where the tool's credential is a lease template.
         is_passing: the header fields are this caller's alone and end with the call, so that nothing that was opened
             with them is kept.
+        handout: what a process of this call alone is started with.
     """
 
     intent: Intent
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     login: Login | None = None
     is_passing: bool = False
+    handout: Handout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,9 @@ class Template:
         must_revoke: of pki and oauth_user: what nothing could revoke after its call is not used.
         is_shared: a login may serve several reads of one tool in one run, one after the other.
         scopes: of oauth_user: what its access tokens are asked for, and no more.
+        variable: environment variable in which the process of a call finds the credential; None = it finds none.
+        in_file: the variable holds the path of a file with the credential.
+        form: what it finds, ``{user}`` and ``{password}`` replaced.
     """
 
     name: str
@@ -91,6 +94,9 @@ class Template:
     must_revoke: bool = True
     is_shared: bool = False
     scopes: tuple[str, ...] = ()
+    variable: str | None = None
+    in_file: bool = False
+    form: str = "{password}"
 
     @property
     def is_single(self) -> bool:

@@ -241,4 +241,7 @@ def _template(name: str, given: LeaseSection, settings: GatewaySettings) -> Temp
         must_revoke=given.revoke,
         is_shared=given.scope == "run",
         scopes=given.scopes,
+        variable=given.variable,
+        in_file=given.file is not None,
+        form=given.filled_form,
     )

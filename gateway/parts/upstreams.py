@@ -14,6 +14,7 @@ from connectors import code, http, sql
 from connectors.code import CodeConnector
 from connectors.http import HttpApi, HttpApiOptions
 from connectors.mcp.http import HttpConnector, HttpOptions
+from connectors.mcp.lent import LentConnector
 from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
@@ -132,7 +133,7 @@ class _Means:
     leased: Collection[str]
 
 
-def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | StdioConnector:
+def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | StdioConnector | LentConnector:
     if upstream.url is not None:
         # Read at each use, as for a call: a rotated credential counts at once. A leased one is for calls only.
         given = upstream.discovery_credential if upstream.credential in means.leased else upstream.credential
@@ -142,7 +143,8 @@ def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | Std
         except ValueError as error:
             raise SettingsError([f"upstreams.{name}.url: {error}"]) from None
     environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(name, upstream, means.known)}
-    return StdioConnector(Command(upstream.command, environment, upstream.cwd), _child_log(name))
+    by_command = StdioConnector if upstream.credential is None else LentConnector
+    return by_command(Command(upstream.command, environment, upstream.cwd), _child_log(name))
 
 
 def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict[str, str]:

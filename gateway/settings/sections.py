@@ -1,5 +1,6 @@
 """What sections of the settings are made of."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -17,10 +18,19 @@ FRAMING = frozenset(
 # The whole authority of an http address: `localhost:x@elsewhere` is elsewhere.
 NEAR_OR_TLS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?(/|$)"
 
+# Variables that say how a program is found, loaded or run.
+_STEERING = re.compile(r"(PATH|ENV|BASH_ENV|NODE_OPTIONS|IFS|HOME)$|LD_|DYLD_|PYTHON|PERL|RUBY|JAVA_|GIT_CONFIG")
+
 
 def _no_framing(name: str) -> str:
     if name.lower() in FRAMING:
         raise ValueError(f"{name} frames the message; a credential needs a field of its own")
+    return name
+
+
+def _no_steering(name: str) -> str:
+    if _STEERING.match(name):
+        raise ValueError(f"{name} steers how a program is run; a credential needs a variable of its own")
     return name
 
 
@@ -34,6 +44,10 @@ def _is_address(url: str) -> str:
 # Further constraints (which schemes) stand where it is used.
 Address = Annotated[str, AfterValidator(_is_address)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$"), AfterValidator(_no_framing)]
+
+VariableName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64), AfterValidator(_no_steering)
+]
 
 
 class Section(BaseModel):

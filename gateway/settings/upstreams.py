@@ -22,7 +22,8 @@ class McpUpstream(Section):
     cwd: Path | None = Field(None, description="The child's working folder.")
     credential: str | None = Field(
         None,
-        description="By URL: name of a [credentials.*] section, or of a [leases.*] section with a `header`.",
+        description="By URL: name of a [credentials.*] section, or of a [leases.*] section with a `header`. By "
+        "command: of a [leases.*] section with `env` or `file`; each call then has a process of its own.",
     )
     discovery_credential: str | None = Field(
         None,
@@ -37,11 +38,6 @@ class McpUpstream(Section):
     def _one_way(self) -> Self:
         if (self.url is None) == (not self.command):
             raise ValueError("set exactly one of url and command")
-        if self.command and self.credential is not None:
-            raise ValueError(
-                "credential: a child process is shared by all calls and takes no header fields, and what it is lent in "
-                'its environment or a file would be everybody\'s; give it the secret by env = {NAME = {env = "..."}}'
-            )
         return self
 
 

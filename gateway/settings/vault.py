@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.settings.identity import ScopeName
-from gateway.settings.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section
+from gateway.settings.sections import NEAR_OR_TLS, HeaderName, SecretReference, Section, VariableName
 
 # No dot segments: the vault's policy is about the path as it is written.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -117,6 +117,22 @@ class LeaseSection(Section):
         description="Header field that an upstream gets the login in, as USER:PASSWORD, or the value of kv, or the "
         "access token (of oauth_user `Authorization` unless set), for one call.",
     )
+    env: VariableName | None = Field(
+        None,
+        description="Of MCP servers by command: each call has a process of its own, which finds the credential in this "
+        "environment variable.",
+    )
+    file: VariableName | None = Field(
+        None,
+        description="The same, but the variable holds the path of a file with the credential, which only that process "
+        "has; it is in memory and has no name in any folder.",
+    )
+    form: str | None = Field(
+        None,
+        pattern=r"^[^{}]*(\{(user|password)\}[^{}]*)+$",
+        description="Of env and file: what stands there, with {user} and {password} replaced; none given = "
+        "{user}:{password}, of kv and oauth_user {password}.",
+    )
     prefix: str = Field(
         "",
         pattern=r"^[\x20-\x7e]*$",
@@ -139,18 +155,45 @@ class LeaseSection(Section):
         odd = [name for name in foreign if getattr(self, name)]
         if odd:
             raise ValueError(f"{odd[0]}: provider {self.provider} has none")
+        self._one_way_in()
         if self.scope == "run" and (self.provider not in {"database", "oauth_user"} or not self.revoke):
             raise ValueError("scope: run is for logins of provider database, and for oauth_user with revoke")
         if not self.revoke and self.provider not in {"oauth_user", "pki"}:
             raise ValueError("revoke: providers pki and oauth_user only may go without")
         return self
 
+    def _one_way_in(self) -> None:
+        ways = [name for name in ("header", "env", "file") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"{ways[1]}: the credential goes by {ways[0]} already; set one of header, env and file")
+        if self.variable is None and self.form is not None:
+            raise ValueError("form: it says what env or file hold, and neither is set")
+        if self.variable is not None and self.provider == "pki":
+            raise ValueError(f"{ways[0]}: client certificates are for HTTP upstreams")
+        if self.variable is not None and self.prefix:
+            raise ValueError("prefix: it is for `header`; use `form`")
+        if self.form is not None and "{password}" not in self.form:
+            raise ValueError("form: it has no {password}")
+        if self.provider in {"kv", "oauth_user"} and "{user}" in (self.form or ""):
+            raise ValueError(f"form: provider {self.provider} has no {{user}}")
+
     @model_validator(mode="before")
     @classmethod
     def _usual_of_persons(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and given.get("provider") == "oauth_user":
-            return {"header": "Authorization", "prefix": "Bearer ", "ttl_s": 3600, **given}
+            sent = {} if given.keys() & {"env", "file"} else {"header": "Authorization", "prefix": "Bearer "}
+            return {**sent, "ttl_s": 3600, **given}
         return given
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable of a process that is for one call."""
+        return self.env or self.file
+
+    @property
+    def filled_form(self) -> str:
+        """What a process finds, with places to fill in."""
+        return self.form or ("{password}" if self.provider in {"kv", "oauth_user"} else "{user}:{password}")
 
     @property
     def template_role(self) -> str:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
@@ -28,28 +27,10 @@ from tests.fakes import World
 from tests.fakes.callers import FakeIdentity
 from tests.fakes.kills import fake_switch
 from tests.fakes.leases import Mint
+from tests.hunting.spellings import SPELLINGS
 from tests.ledgers import Books, content, open_books
 
 _LOG = logging.getLogger("tests.echo")
-FORMS: dict[str, Callable[[str], str]] = {
-    "raw": lambda secret: secret,
-    "within": lambda secret: f"postgresql://v-erp:{secret}@db/erp",
-    "json": lambda secret: json.dumps({"deep": [{"x": secret}]}),
-    "json in json": lambda secret: json.dumps(json.dumps({"x": secret})),
-    "unicode escapes": lambda secret: "".join(f"\\u{ord(char):04x}" for char in secret),
-    "url": lambda secret: quote(secret, safe=""),
-    "form": quote_plus,
-    "percent": lambda secret: "".join(f"%{byte:02x}" for byte in secret.encode()),
-    "hex": lambda secret: secret.encode().hex(),
-    "HEX": lambda secret: secret.encode().hex().upper(),
-    "base64": lambda secret: base64.b64encode(secret.encode()).decode(),
-    "base64 + 1": lambda secret: base64.b64encode(b"a" + secret.encode()).decode(),
-    "base64 + 2": lambda secret: base64.b64encode(b"ab" + secret.encode()).decode(),
-    "base64 url": lambda secret: base64.urlsafe_b64encode(b"\xff\xfe" + secret.encode()).decode(),
-    "reversed": lambda secret: secret[::-1],
-    "split": "\n".join,
-    "spaced": "\u200b".join,
-}
 
 
 def plain(said: str) -> dict[str, Any]:
@@ -77,7 +58,7 @@ class Echo:
     """An upstream that gives its login back, logs it, and may fail with it in its words."""
 
     def __init__(self) -> None:
-        self.form: Callable[[str], str] = FORMS["raw"]
+        self.form: Callable[[str], str] = SPELLINGS["raw"]
         self.fails = False
         self.result: Callable[[str], dict[str, Any]] = plain
         self.said: list[str] = []
@@ -149,7 +130,7 @@ async def test_an_echoed_credential_is_in_no_answer_record_payload_or_log_line(
         _LOG.addHandler(handler)
         _LOG.setLevel(logging.DEBUG)
         world = World(clock=mint.clock)
-        for name, form in FORMS.items():
+        for name, form in SPELLINGS.items():
             echo.form = form
             answer = await handle(world.call("erp.echo"), ports)
             assert answer.redactions >= 1, name
@@ -163,7 +144,7 @@ async def test_an_echoed_credential_is_in_no_answer_record_payload_or_log_line(
             assert said not in logged
             assert said not in records
         assert "[redacted:known_value]" in logged
-        assert len(books.records("redaction")) == len(FORMS)
+        assert len(books.records("redaction")) == len(SPELLINGS)
     files = content(tmp_path)
     assert not [said for said in echo.said if said.encode() in files]
 

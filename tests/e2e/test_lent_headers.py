@@ -123,7 +123,7 @@ def test_the_key_is_in_no_file_and_no_token_is_left(place: Place) -> None:
 
 
 def test_what_makes_no_sense_is_refused_with_the_reason(place: Place, tmp_path: Path) -> None:
-    """A certificate on shared connections, a field of the protocol, a process that all share, clear text beyond."""
+    """A certificate on shared connections, a field of the protocol, a header for a process, clear text beyond."""
     text = (place.folder / "gateway.toml").read_text()
     start = text.index("[upstreams.new]")
     wrongs = {
@@ -132,7 +132,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(place: Place, tmp_path: 
         .replace('header = "Authorization"\nprefix = "Bearer "\n', ""): "a client certificate names whoever uses",
         text.replace('header = "Authorization"', 'header = "Mcp-Session-Id"'): "is a field of MCP itself",
         text.replace('header = "Authorization"\n', ""): "needs to know in which `header`",
-        text[:start] + '[upstreams.new]\nkind = "mcp"\ncommand = ["x"]\ncredential = "mcp-key"\n': "shared by all",
+        text[:start] + '[upstreams.new]\nkind = "mcp"\ncommand = ["x"]\ncredential = "mcp-key"\n': "by `file` or `env`",
         text[:start] + '[upstreams.new]\nkind = "mcp"\nurl = "http://far.test/mcp"\ncredential = "mcp-key"\n': (
             "goes over https://"
         ),

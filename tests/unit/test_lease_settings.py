@@ -21,6 +21,7 @@ KV = '[leases.key]\nprovider = "kv"\npath = "erp/api"\nmember = "key"\ntoken_rol
 KV_API = VAULT + KV + '[upstreams.api]\nkind = "http"\ncredential = "key"\norigin = "https://api.example.org"\n'
 PKI = '[leases.cert]\nprovider = "pki"\nrole = "client"\ncommon_name = "gateway.example.org"\n'
 PKI_API = KV_API.replace(KV, PKI).replace('"key"', '"cert"')
+LENT = VAULT + LEASE + 'file = "LOGIN_FILE"\n[upstreams.x]\nkind = "mcp"\ncommand = ["x"]\ncredential = "read"\n'
 UPSTREAM = f'[upstreams.erp]\nkind = "sql"\n{URL}read_lease = "read"\n'
 
 
@@ -92,6 +93,23 @@ def load(folder: Path, text: str) -> str:
         (VAULT + LEASE + 'common_name = "a"\n', "common_name: provider database has none"),
         (VAULT + PKI + UPSTREAM.replace('"read"', '"cert"'), "leases.cert: upstreams.erp needs users"),
         (VAULT + KV + UPSTREAM.replace('"read"', '"key"'), "leases.key: upstreams.erp needs users"),
+        (LENT, ""),
+        (LENT.replace("file =", 'form = "postgresql://{user}:{password}@db/erp"\nenv ='), ""),
+        (LENT.replace('file = "LOGIN_FILE"', 'header = "X-Login"'), "say in which variable, by `file` or `env`"),
+        (LENT.replace("LOGIN_FILE", "LD_PRELOAD"), "LD_PRELOAD steers how a program is run"),
+        (LENT.replace("LOGIN_FILE", "PATH"), "PATH steers how a program is run"),
+        (LENT.replace("LOGIN_FILE", "A=B"), "leases.read.file"),
+        (LENT.replace("file =", 'env = "A"\nfile ='), "set one of header, env and file"),
+        (LENT.replace("file =", 'header = "X-A"\nfile ='), "set one of header, env and file"),
+        (LENT.replace("file =", 'form = "{user}"\nfile ='), "form: it has no {password}"),
+        (LENT.replace("file =", 'form = "{password}{x}"\nfile ='), "leases.read.form"),
+        (VAULT + LEASE + 'form = "{password}"\n', "form: it says what env or file hold"),
+        (VAULT + KV.replace('header = "X-Key"', 'env = "KEY"\nform = "{user}{password}"'), "has no {user}"),
+        (VAULT + KV.replace('header = "X-Key"', 'env = "KEY"\nprefix = "Bearer "'), "use `form`"),
+        (VAULT + PKI + 'file = "CERT"\n', "file: client certificates are for HTTP upstreams"),
+        (VAULT + LEASE + 'file = "LOGIN_FILE"\n' + UPSTREAM, "are for MCP servers by command, not upstreams.erp"),
+        (KV_API.replace('header = "X-Key"', 'env = "KEY"'), "are for MCP servers by command, not upstreams.api"),
+        (LENT.replace('"read"', '"old"') + '[credentials.old]\nenv = "OLD"\n', "a server by command takes no header"),
     ],
 )
 def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, words: str) -> None:

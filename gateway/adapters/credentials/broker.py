@@ -36,7 +36,8 @@ class CredentialBroker:
         # Only a read may get a login that another call of its run has had.
         reads = intent.tool.effect is EffectClass.READ
         async with self._leases.login(name, holder_of(intent), intent.timeout_s, reads=reads) as login:
-            yield Lease(intent, *self._leases.injected(name, login), is_passing=True)
+            got = self._leases.injected(name, login)
+            yield Lease(intent, got.headers, got.login, is_passing=True, handout=got.handout)
 
     async def ping(self) -> None:
         """All static credentials can be read. The vault is the business of the upstreams that need it.

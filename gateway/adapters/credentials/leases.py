@@ -17,7 +17,7 @@ from anyio import CancelScope
 from gateway.adapters.credentials.cutting import Cutting
 from gateway.adapters.credentials.ending import end, exists
 from gateway.adapters.credentials.fitness import check_life, unfit_secret
-from gateway.adapters.credentials.injecting import injected
+from gateway.adapters.credentials.injecting import Injection, injected
 from gateway.adapters.credentials.lending import Lending
 from gateway.adapters.credentials.pool import Key, Pool, key_of
 from gateway.adapters.credentials.reconciler import Reconciler
@@ -183,8 +183,8 @@ class Leases:
                 with CancelScope(shield=True):
                     await asyncio.shield(self._end_later(held))
 
-    def injected(self, name: str, login: Login) -> tuple[dict[str, str], Login | None]:
-        """What the call gets of a login of the template ``name``: header fields, and the user that was minted."""
+    def injected(self, name: str, login: Login) -> Injection:
+        """What the call gets of a login of the template ``name``."""
         return injected(self._templates[name], login)
 
     def live(self) -> tuple[LiveLease, ...]:

@@ -234,7 +234,7 @@ class CallEntry:
         body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
         payloads = [wording.reasons_payload(decision, refused=error is not None)]
         if error is not None:
-            payloads[0] = wording.cleaned(payloads[0], self._desk.clean)
+            payloads[0] = wording.cleaned_reasons(payloads[0], target, self._desk.clean)
             payloads.append(wording.refused_request_payload(self._call, self._desk.clean))
         if error is not None and ends:  # the one record of a call that policy refuses says how it ended, too
             body |= {"cause": identifier(_cause(error)), "code": _outcome(error)}

@@ -115,6 +115,14 @@ def cleaned(payload: Payload, clean: Callable[[str], str]) -> Payload:
     return Payload(payload.role, found.encode() if found.startswith("{") else encode({"redacted": True}))
 
 
+def cleaned_reasons(payload: Payload, target: Resolved, clean: Callable[[str], str]) -> Payload:
+    """The same for the facts a decision was made on, which have a name that was asked for in parts, too."""
+    asked = target.call.tool
+    if clean(asked) != asked:
+        return Payload(payload.role, encode({"redacted": True}))
+    return cleaned(payload, clean)
+
+
 def _refused_request(call: Call) -> Payload:
     canonical = call.arguments.canonical
     if len(canonical) <= _MAX_REFUSED_ARGUMENTS:
