@@ -27,7 +27,7 @@ def server(web: Web, issuer: str | None, authority: Path | None = None) -> OAuth
 
 def brought(issuer: str | None) -> Consent:
     """A code, by the word of ``issuer``."""
-    return Consent("a-code-of-somebody", "v" * 43, "http://127.0.0.1:7/callback", issuer)
+    return Consent("a-code-of-somebody", "v" * 43, "http://127.0.0.1:7/callback/hub", issuer)
 
 
 def publishes(web: Web, **more: Any) -> None:

@@ -39,7 +39,7 @@ class Site:
 
 async def connected(accounts: Accounts, account: str) -> None:
     """Dora connects her ``account``."""
-    await accounts.open(DORA, "hub", Consent(account, "v" * 43, "http://127.0.0.1:7/callback"))
+    await accounts.open(DORA, "hub", Consent(account, "v" * 43, "http://127.0.0.1:7/callback/hub"))
 
 
 async def minted(tokens: PersonTokens) -> MintedLogin:
