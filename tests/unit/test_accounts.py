@@ -1,10 +1,11 @@
 """Persons' own accounts on fakes: what comes between a refresh and its end, and whose token a call gets then."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.adapters.connections import Accounts, Link, PersonTokens, TokenParts
+from gateway.adapters.connections import Accounts, Link, PersonTokens, TokenParts, minting
 from gateway.core.connections import Consent
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
@@ -104,3 +105,26 @@ async def test_disconnecting_ends_what_was_never_written_down() -> None:
     site.keeper.is_down = False
     assert await accounts.close(DORA, "hub")
     assert (site.hub.good, site.hub.access) == ({}, {})
+
+
+async def test_a_service_that_hangs_collects_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits too long for their turn is told so, and leaves nothing behind: callers come and go meanwhile."""
+    site = Site()
+    accounts, tokens = site.gateway()
+    await connected(accounts, "dora-1")
+    monkeypatch.setattr(minting, "_LONGEST_WAIT_S", 0.01)
+    goes_on, is_asked = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        is_asked.set()
+        await goes_on.wait()
+
+    site.hub.during = hang
+    first = asyncio.create_task(minted(tokens))
+    await is_asked.wait()
+    others = [asyncio.create_task(minted(tokens)) for _ in range(20)]
+    done, _ = await asyncio.wait(others, timeout=30)
+    causes = {getattr(task.exception(), "cause_code", None) for task in done}
+    goes_on.set()
+    assert (len(done), causes) == (20, {"busy"})
+    assert (await first).login.password.startswith("access-of-dora-1")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from anyio import Lock
+from anyio import Lock, fail_after
 
 from gateway.core.call import Login
 from gateway.core.connections import (
@@ -151,8 +151,16 @@ class PersonTokens:
     async def _alone(self, place: str) -> AsyncIterator[None]:
         turn = self._turns.setdefault(place, Lock())
         try:
-            async with turn:
+            # Not for ever: a caller who has gone leaves its minting here, and a service may hang.
+            try:
+                with fail_after(_LONGEST_WAIT_S):
+                    await turn.acquire()
+            except TimeoutError:
+                raise _busy() from None
+            try:
                 yield
+            finally:
+                turn.release()
         finally:
             # Handed over to the next in the line, if there is one: then it stays locked.
             if not turn.locked():
@@ -183,7 +191,7 @@ class PersonTokens:
                 if await keeper.write(work.template, work.token, mine):
                     return replace(mine, version=mine.version + 1)
             if clock.monotonic() >= deadline:
-                raise Unavailable("the account is being used by too many calls", retry_after=1, cause_code="busy")
+                raise _busy()
             await asyncio.sleep(_PAUSE_S)
 
     async def _read(self, work: _Work) -> Kept:
@@ -314,6 +322,10 @@ class PersonTokens:
 def _is_of_one_consent(found: Kept | None, other: Kept) -> bool:
     # Versions do not tell: they begin anew where a connection was closed and another one was opened.
     return found is not None and found.since_us == other.since_us
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the account is being used by too many calls", retry_after=1, cause_code="busy")
 
 
 def _missing(link: Link, why: str) -> NotConnected:
