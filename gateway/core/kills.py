@@ -124,6 +124,14 @@ class Kills(Protocol):
             Unavailable: that cannot be told.
         """
 
+    async def check_person(self, principal: Principal) -> None:
+        """Whether a person may change anything at the gateway itself.
+
+        Raises:
+            Killed: they are stopped as a user; what else is stopped is about calls.
+            Unavailable: that cannot be told.
+        """
+
     def watch(self, intent: Intent, stop: Callable[[], None]) -> AbstractContextManager[Watch]:
         """Call ``stop`` when a kill covers this call, from now until the bracket is left.
 
