@@ -10,7 +10,6 @@ from starlette.types import Message
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
 from gateway.core.errors import InvalidArguments, Unavailable
-from gateway.core.kills import Kind
 from gateway.edge.asgi import Options
 from tests.edge_world import ADMIN, PERSON, Edge, Raw
 from tests.fakes.callers import AGENT, RUN
@@ -219,29 +218,6 @@ async def test_an_api_key_issues_no_tokens() -> None:
         answer = await client.post("/v1/tokens", json={"user": "root", "scopes": ["admin"]})
     assert (answer.status_code, answer.json()["cause"]) == (403, "api_key")
     assert edge.changes.recorded == []
-
-
-@pytest.mark.requirement("INC-1")
-async def test_who_is_stopped_changes_nothing() -> None:
-    """An account taken over makes no other accounts, keys or kills; it may look, and the operator goes on."""
-    edge = Edge()
-    kill, _ = await edge.world.kills.engage(ADMIN, Kind.USER, "root", "account taken over")
-    changes: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("/v1/tokens", {"user": "zoe", "scopes": ["admin"]}),
-        ("/v1/api-keys", {"name": "mine", "user": "zoe", "scopes": ["admin"]}),
-        ("/v1/kills", {"kind": "all", "reason": "theirs"}),
-        (f"/v1/kills/{kill.id}/lift", {"reason": "it is me"}),
-    )
-    async with edge.client("admin") as admin:
-        for path, body in changes:
-            answer = await admin.post(path, json=body)
-            assert (answer.status_code, answer.json()["cause"]) == (403, "kill.user"), path
-        assert (await admin.get("/v1/kills")).status_code == 200
-    assert (edge.changes.recorded, len(edge.world.kills.all())) == ([], 1)
-    edge.world.identity.tokens["second"] = replace(ADMIN, user="second")
-    await edge.world.kills.engage(ADMIN, Kind.ALL, "", "a test")
-    async with edge.client("second") as other:
-        assert (await other.post("/v1/tokens", json={"user": "zoe"})).status_code == 201, "only calls are stopped by it"
 
 
 async def test_an_administrator_issues_tokens() -> None:
