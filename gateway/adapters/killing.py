@@ -151,6 +151,14 @@ class KillSwitch:
         kill = self.book.covering(holder_of_caller(caller, caller.call.tool))
         return None if kill is None else refusal(kill.kind, kill.id)
 
+    async def check_person(self, principal: Principal) -> None:
+        """Whether they are stopped; see ``core.kills.Kills``."""
+        await self.book.current()
+        holder = Holder(user=principal.user)
+        for kill in self.book.all():
+            if kill.kind is Kind.USER and kill.lifted_us is None and self.book.covers(kill, holder):
+                raise refusal(kill.kind, kill.id)
+
     def refuse(self, holder: Holder) -> None:
         """Nothing where nobody has stopped it, as far as this process knows.
 

@@ -16,7 +16,7 @@ from gateway.cli.screen import Failed, answer, columns, shown
 
 _LONGEST_S: Final = 600.0
 _LOOK_S: Final = 0.5
-_PATH: Final = "/callback"
+_PATH: Final = "/callback/"
 _SAID: Final = b"You can close this window and go back to the command.\n"
 _AGAIN: Final = "`ostiary connect` it anew"
 
@@ -52,11 +52,11 @@ def _connected(reach: Reach, name: str, port: int) -> Any:
     state, verifier = secrets.token_urlsafe(48), secrets.token_urlsafe(64)
     place = f"/v1/connections/{quote(name, safe='')}"
     try:
-        server = _Waiting(port, state)
+        server = _Waiting(port, state, f"{_PATH}{quote(name, safe='')}")
     except OSError as error:
         raise Failed(f"port {port} cannot be used ({error.strerror})", "give another one with --port") from None
     with server:
-        redirect = f"http://127.0.0.1:{server.server_port}{_PATH}"
+        redirect = f"http://127.0.0.1:{server.server_port}{server.path}"
         asked = {"code_challenge": _challenge(verifier), "state": state, "redirect_uri": redirect}
         page = reach.post(f"{place}/page", asked)
         click.echo(f"Open {shown(page['url'])}", err=True)
@@ -72,13 +72,17 @@ def _challenge(verifier: str) -> str:
 
 
 class _Waiting(HTTPServer):
-    """Waits on loopback for the one browser that was sent away with ``state``."""
+    """Waits on loopback for the one browser that was sent away with ``state``.
+
+    ``path`` is the connection's own: a service that sends the browser on to another one has no place there for it.
+    """
 
     timeout = _LOOK_S
 
-    def __init__(self, port: int, state: str) -> None:
+    def __init__(self, port: int, state: str, path: str) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.state = state
+        self.path = path
         self.found: dict[str, str] | None = None
 
     def wait(self) -> dict[str, str]:
@@ -106,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         found = {name: values[0] for name, values in parse_qs(parts.query).items()}
         # Any page can send a browser here: only one that was sent by us knows the state.
-        is_ours = parts.path == _PATH and hmac.compare_digest(
+        is_ours = parts.path == self.server.path and hmac.compare_digest(
             found.get("state", "").encode(), self.server.state.encode()
         )
         self.send_response(200 if is_ours else 404)

@@ -124,6 +124,14 @@ class Kills(Protocol):
             Unavailable: that cannot be told.
         """
 
+    async def check_person(self, principal: Principal) -> None:
+        """Whether a person may change anything at the gateway itself.
+
+        Raises:
+            Killed: they are stopped as a user; what else is stopped is about calls.
+            Unavailable: that cannot be told.
+        """
+
     def watch(self, intent: Intent, stop: Callable[[], None]) -> AbstractContextManager[Watch]:
         """Call ``stop`` when a kill covers this call, from now until the bracket is left.
 
@@ -176,8 +184,12 @@ def target(kind: Kind, name: str) -> Target:
     said = folded(name)
     if (kind is Kind.ALL) is bool(said) or len(said) > _MOST or not said.isprintable():
         raise InvalidArguments("a kill names one agent, user, tool or run; of everything it names nothing")
-    if kind is Kind.TOOL and "." not in said:
+    server, _, tool = said.partition(".")
+    if kind is Kind.TOOL and not (server and tool):
         raise InvalidArguments("a tool is `server.name`, or `server.*` for all of a server", cause_code="tool")
+    # Whoever writes a pattern is told that there are none, not that something is stopped which goes on.
+    if "*" in (server if kind is Kind.TOOL and tool == "*" else said):
+        raise InvalidArguments("names hold no `*`; only `server.*` means several, all tools of it", cause_code="name")
     return Target(kind, said)
 
 

@@ -1,5 +1,6 @@
 """What is the operator's own in a vault, looked at: roles of databases and authorities, secrets, the audit devices."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,8 @@ def _database(template: Template, found: Mapping[str, Any]) -> str | None:
 
 
 def _says(statements: str, word: str) -> bool:
-    return word in statements.replace(f"NO{word}", "").split()
+    # As a word of its own, whatever stands beside it: a semicolon, a comment. NOSUPERUSER is another word.
+    return re.search(rf"\b{word}\b", statements) is not None
 
 
 def _pki(template: Template, found: Mapping[str, Any]) -> str | None:

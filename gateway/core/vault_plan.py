@@ -135,6 +135,7 @@ def pieces(needs: Needs) -> tuple[Piece, ...]:
 def token_pieces(template: Template, period_s: int) -> list[Piece]:
     """A template's policy, and the token role whose tokens have it and no other."""
     role = {
+        "allowed_entity_aliases": "",  # or its tokens could have an entity's policies besides
         "allowed_policies": template.token_policy,
         "allowed_policies_glob": "",
         "orphan": True,

@@ -203,9 +203,13 @@ def introducer(secret_id: str) -> tuple[Rule, ...]:
     return (Rule(f"auth/{secret_id}/secret-id", _UPDATE, (), _WRAPPED),)
 
 
-def forbidden(templates: Sequence[Template], name: str) -> tuple[str, ...]:
+def forbidden(templates: Sequence[Template], name: str, approle: str = "approle") -> tuple[str, ...]:
     """Paths that the gateway's own token must be refused: each would make it more than a maker of minting tokens."""
+    entries = [f"auth/{approle}/role/{name}{suffix}" for suffix in ("", "-admin", "-break-glass")]
     return (
+        *entries,
+        *(f"{entry}/secret-id" for entry in entries[1:]),
+        *(f"sys/policies/acl/{policy}" for policy in sorted({template.token_policy for template in templates})),
         *(rule.path for template in templates for rule in minting(template)),
         *(f"sys/leases/revoke-prefix/{one}" for one in _prefixes(templates)),
         *(f"sys/policies/acl/{policy}" for policy in (f"{name}-gateway", f"{name}-admin", f"{name}-break-glass")),
@@ -214,6 +218,8 @@ def forbidden(templates: Sequence[Template], name: str) -> tuple[str, ...]:
         "auth/token/create-orphan",
         "auth/token/lookup-accessor",
         "auth/token/accessors",
+        "identity/entity",
+        "identity/entity-alias",
         "sys/audit",
         "sys/auth",
         "sys/leases/revoke-force/x",

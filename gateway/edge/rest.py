@@ -182,6 +182,9 @@ class RestApi:
             raise Forbidden("this needs a person's own credential, not an agent's", cause_code="person")
         for needed in operation.needs:
             visit.require(needed)
+        if operation.persons and operation.method != "GET" and not visit.operator:
+            # An account that was taken over would make itself another one.
+            await self._ports.kills.check_person(visit.principal)
         if operation.calls:
             check_no_key(scope)
         query = _query(operation, scope)

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from gateway.core.connections import Account, Consent, Wish
 from gateway.core.desk import Desk
-from gateway.core.errors import Conflict, Forbidden, NotFound, Unavailable
+from gateway.core.errors import Conflict, Forbidden, MalformedRequest, NotFound, Unavailable
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
-_LOOPBACK = r"^http://(127\.0\.0\.1|\[::1\]):[1-9][0-9]{0,4}/callback$"
+_LOOPBACK = r"^http://(127\.0\.0\.1|\[::1\]):[1-9][0-9]{0,4}/callback/[a-z0-9_-]{1,31}$"
 _OPAQUE = r"^[A-Za-z0-9._~-]{43,128}$"
 
 
@@ -38,7 +38,9 @@ class PageGiven(Model):
 
     code_challenge: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="S256 (RFC 7636).")
     state: str = Field(pattern=_OPAQUE, description="Comes back with the code.")
-    redirect_uri: str = Field(pattern=_LOOPBACK, description="On the person's own machine.")
+    redirect_uri: str = Field(
+        pattern=_LOOPBACK, description="On the person's own machine: `/callback/NAME`, the connection's own."
+    )
 
 
 class Page(Model):
@@ -130,6 +132,7 @@ class ConnectionRest:
         """Where to go."""
         _own(asked)
         given: PageGiven = asked.body
+        _check_place(given.redirect_uri, asked.path["name"])
         wish = Wish(given.code_challenge, given.state, given.redirect_uri)
         return shown(Page(url=await self._desk.connections.page(asked.path["name"], wish)))
 
@@ -137,6 +140,7 @@ class ConnectionRest:
         """Keep it."""
         _own(asked)
         given: ConsentGiven = asked.body
+        _check_place(given.redirect_uri, asked.path["name"])
         consent = Consent(given.code, given.code_verifier, given.redirect_uri, given.iss)
         return shown(_shown(await self._desk.connections.open(asked.visit.principal, asked.path["name"], consent)))
 
@@ -150,6 +154,12 @@ def _own(asked: Asked) -> None:
     # Whoever holds the admin socket is the machine's operator, whose account would then be everybody's there.
     if asked.visit.operator:
         raise Forbidden("connections are a person's own: use your own token", cause_code="person")
+
+
+def _check_place(redirect: str, name: str) -> None:
+    # A place of its own for each service (RFC 9700 section 4.4.2.2): a code that came to another one's is not taken.
+    if redirect.rpartition("/")[2] != name:
+        raise MalformedRequest("redirect_uri: it must end in /callback/NAME of this connection", cause_code="redirect")
 
 
 def _shown(account: Account) -> AccountShown:

@@ -1,16 +1,18 @@
 """REST for the kill switch: stopping an agent, user, tool, run or everything, and lifting that."""
 
+import re
 from collections.abc import Sequence
 
 from pydantic import Field
 
 from gateway.core.desk import Desk
 from gateway.core.errors import Conflict, InvalidArguments, NotFound, Unavailable
-from gateway.core.kills import Cut, Kill, Kind
+from gateway.core.kills import Cut, Kill, Kind, folded
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
 _CREATED = 201
+_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class CutShown(Model):
@@ -112,6 +114,9 @@ class KillRest:
     async def engage(self, asked: Asked) -> Reply:
         """Stop it; the answer counts what this gateway ended."""
         given: KillGiven = asked.body
+        if given.kind is Kind.RUN and not _RUN.fullmatch(folded(given.name)):
+            # A part of an id stops nothing; whoever gives one is not told that something is stopped.
+            raise InvalidArguments("a run is named by its whole id", cause_code="run")
         kill, cut = await self._kills.engage(asked.visit.principal, given.kind, given.name, given.reason)
         return shown(self._shown(kill, cut), _CREATED)
 

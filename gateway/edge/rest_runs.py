@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.call import Principal, Run
 from gateway.core.custody import Seen, View
 from gateway.core.desk import Desk, RunRequest
-from gateway.core.errors import InvalidArguments, NotFound, Unavailable
+from gateway.core.errors import Forbidden, InvalidArguments, NotFound, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import Role, identifier
 from gateway.edge.reply import Reply
@@ -181,6 +182,9 @@ class RunRest:
 
     async def issue(self, asked: Asked) -> Reply:
         """Issue a token for anybody."""
+        if asked.visit.principal.auth_method == AUTH_METHOD:
+            # Or whoever finds a key could go on after it was revoked.
+            raise Forbidden("a key issues no tokens: come with a token", cause_code="api_key")
         wish: TokenRequest = asked.body
         principal = Principal(
             issuer=self._issuer,

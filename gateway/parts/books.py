@@ -111,7 +111,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     await reviewers.load()
     shared, others = rotations.Books(ledger, reader, Scribe(clock, keys), places), partial(asked.ask, site.others)
     api_keys = await stack.enter_async_context(_api_keys(settings, shared))
-    kills = KillRegistry(ledger, reader, keys, clock, settings.kill.lift_quorum).among(places, reviewers)
+    kills = _kills(settings, shared, keys, reviewers)
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
     shown = Log(ledger, asked, keys, clock, is_shared=places is not None)
@@ -155,6 +155,14 @@ async def _readers(site: Site, keys: LogKeys, stack: AsyncExitStack) -> tuple[Lo
 def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegistry:
     is_shared, issuer = shared.places is not None, settings.identity.issuer
     return ApiKeyRegistry(shared.ledger, shared.reader, shared.scribe, issuer, is_shared=is_shared)
+
+
+def _kills(
+    settings: GatewaySettings, shared: rotations.Books, keys: LogKeys, reviewers: ReviewerRegistry
+) -> KillRegistry:
+    foreign = any("admin" in issuer.scopes.values() for issuer in settings.identity.issuers.values())
+    registry = KillRegistry(shared.ledger, shared.reader, keys, shared.scribe.clock, settings.kill.lift_quorum)
+    return registry.among(shared.places, reviewers, foreign=foreign)
 
 
 def _terms(settings: GatewaySettings, url: str) -> Terms:

@@ -65,7 +65,7 @@ async def findings(settings: GatewaySettings, vault: Any) -> list[Finding]:
         return []
     templates = tuple(minting.templates(settings).values())
     rules = vault_policy.gateway(templates, duties(settings))
-    refused = vault_policy.forbidden(templates, settings.vault.approle_role)
+    refused = vault_policy.forbidden(templates, settings.vault.approle_role, settings.vault.approle_mount)
     try:
         found = await vault.update(_CAPABILITIES, {"paths": [*(rule.path for rule in rules), *refused]})
     except VaultFault as fault:

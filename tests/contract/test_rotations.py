@@ -1,7 +1,9 @@
 """Rotations on the log: due by the clock, done by one gateway, told when they fail; and what a kill leaves."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from gateway.adapters.identity import (
     load_key,
 )
 from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.rotations import Books as Kept
 from gateway.adapters.ledger.rotations import Rotations
 from gateway.adapters.ledger.site import Site
@@ -26,7 +29,7 @@ from gateway.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from gateway.core.rotation import KeyKind
 from tests.clock import StepClock
 from tests.evidence import make_principal
-from tests.ledgers import Books, content, open_books
+from tests.ledgers import Books, Walk, content, open_books
 from tests.replicas import Sites, both, sites
 from tests.stores import real_postgres, site
 
@@ -61,6 +64,7 @@ class Replaced:
         if self.trouble is not None:
             raise self.trouble
         await asyncio.sleep(0)
+        self.during()
         self.times += 1
 
 
@@ -144,6 +148,27 @@ async def test_a_failure_is_recorded_and_tried_again(site: Site, trouble: Except
         (standing,) = await room.standings()
         assert (key.times, standing.failed, standing.is_overdue(clock.now_us())) == (1, None, False)
         assert [one["body"]["cause"] for one in books.records("rotation.failed")] == [cause]
+
+
+async def test_what_was_replaced_is_recorded_also_where_the_log_failed_meanwhile(tmp_path: Path) -> None:
+    """Whoever asked hears that it could not be recorded; the record follows, and it is not replaced once more."""
+    clock, key = StepClock(), Replaced()
+
+    def told(statement: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "s" / DATABASE)) as db:
+            db.execute(statement)
+
+    async with open_books(tmp_path / "s", clock) as books:
+        room = rotations(books, key)
+        clock.advance(DAY + 1)
+        key.during = lambda: told("create trigger full before insert on records begin select raise(abort, 'no'); end")
+        with pytest.raises(Unavailable):
+            await room.rotate(ADMIN, KeyKind.DATABASE)
+        told("drop trigger full")
+        await Walk(books).go()
+        assert [one["actor"]["authn"] for one in books.records("rotation.done")] == ["local"]
+        await room.look()
+        assert key.times == 1
 
 
 async def test_of_several_gateways_one_replaces_what_is_due(sites: Sites) -> None:

@@ -129,6 +129,7 @@ def test_a_policy_that_allows_less_or_cannot_be_read_is_not_widened_unasked(site
         ({"allowed_policies": "api-key,other"}, "narrow"),
         ({"allowed_policies": "other"}, "widen"),
         ({"allowed_policies_glob": "*"}, "narrow"),
+        ({"allowed_entity_aliases": "an-administrator"}, "narrow"),
         ({"orphan": False}, "widen"),
     ],
 )

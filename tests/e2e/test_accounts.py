@@ -316,20 +316,34 @@ def test_who_is_no_person_connects_nothing(door: Gateway) -> None:
     wish = {
         "code_challenge": "A" * 43,
         "state": "s" * 43,
-        "redirect_uri": "http://127.0.0.1:7/callback",
+        "redirect_uri": "http://127.0.0.1:7/callback/hub",
     }
     assert door.http.post("/v1/connections/hub/page", json=wish).status_code == 403
     for token in (door.token("dora", agent=_AGENT), door.run(_AGENT)[1]):
         with door.client(token) as agent:
             assert agent.post("/v1/connections/hub/page", json=wish).status_code == 403
     with door.client(door.token("dora")) as person:
-        for odd in ("https://evil.test/callback", "http://127.0.0.1:7@evil.test/callback", "http://127.0.0.1/x"):
+        odds = (
+            "https://evil.test",
+            "http://127.0.0.1:7@evil.test",
+            "http://127.0.0.1/x",
+            "http://127.0.0.1:7/callback",
+        )
+        for odd in (
+            *(f"{one}/callback/hub" for one in odds),
+            "http://127.0.0.1:7/callback",
+            "http://127.0.0.1:7/callback/other",
+        ):
             assert person.post("/v1/connections/hub/page", json=wish | {"redirect_uri": odd}).status_code == 400
-        assert person.post("/v1/connections/none/page", json=wish).status_code == 404
+        none = wish | {"redirect_uri": "http://127.0.0.1:7/callback/none"}
+        assert person.post("/v1/connections/none/page", json=none).status_code == 404
         page = person.post("/v1/connections/hub/page", json=wish).json()["url"]
         query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(page).query))
         assert (query["code_challenge_method"], query["scope"]) == ("S256", "offline_access repo:read openid")
         given = {"code": "stolen", "code_verifier": "v" * 43, "redirect_uri": wish["redirect_uri"]}
+        # A code that came to another service's place is not sent to this one.
+        mixed = given | {"redirect_uri": none["redirect_uri"]}
+        assert person.post("/v1/connections/hub/open", json=mixed).status_code == 400
         assert person.post("/v1/connections/hub/open", json=given).status_code == 403
 
 

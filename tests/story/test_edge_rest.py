@@ -11,7 +11,7 @@ from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord
 from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import Options
-from tests.edge_world import PERSON, Edge, Raw
+from tests.edge_world import ADMIN, PERSON, Edge, Raw
 from tests.fakes.callers import AGENT, RUN
 from tests.fakes.rules import DENY
 
@@ -208,6 +208,16 @@ async def test_an_agent_cannot_open_runs_or_issue_tokens() -> None:
         for path, body in (("/v1/runs", OPEN), ("/v1/tokens", {"user": "ada"})):
             answer = await client.post(path, json=body)
             assert (answer.status_code, answer.json()["cause"]) == (403, "person")
+
+
+async def test_an_api_key_issues_no_tokens() -> None:
+    """Whoever finds a key could otherwise go on after it was revoked, by a token that it made."""
+    edge = Edge()
+    edge.world.identity.tokens["key"] = replace(ADMIN, auth_method="api_key")
+    async with edge.client("key") as client:
+        answer = await client.post("/v1/tokens", json={"user": "root", "scopes": ["admin"]})
+    assert (answer.status_code, answer.json()["cause"]) == (403, "api_key")
+    assert edge.changes.recorded == []
 
 
 async def test_an_administrator_issues_tokens() -> None:

@@ -138,9 +138,25 @@ async def test_a_disk_that_does_not_write_keeps_nobody_going(world: World) -> No
         await pipeline.handle(world.call(), world.ports())
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Kind.ALL, "x"), (Kind.AGENT, " "), (Kind.TOOL, "erp"), (Kind.RUN, "a\nb")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Kind.ALL, "x"),
+        (Kind.AGENT, " "),
+        (Kind.TOOL, "erp"),
+        (Kind.TOOL, "erp."),
+        (Kind.TOOL, ".pay"),
+        (Kind.TOOL, "erp.pay*"),
+        (Kind.TOOL, "*.pay"),
+        (Kind.TOOL, "*.*"),
+        (Kind.RUN, "a\nb"),
+        (Kind.AGENT, "ap-*"),
+        (Kind.USER, "*"),
+        (Kind.RUN, "0197a000*"),
+    ],
+)
 async def test_a_name_that_means_nothing(world: World, kind: Kind, name: str) -> None:
-    """It is refused, and nothing is in force."""
+    """It is refused, and nothing is in force: nobody is told of a kill that stops nothing, as by a pattern."""
     by: Principal = AGENT
     with pytest.raises(InvalidArguments):
         await world.kills.engage(by, kind, name, "a test")

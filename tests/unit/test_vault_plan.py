@@ -96,6 +96,10 @@ def test_what_each_token_may_do() -> None:
     }
     gateway = {rule.path: rule for rule in policy.gateway(ALL, DUTIES)}
     assert not gateway.keys() & set(policy.forbidden(ALL, "ostiary"))
+    # Who may do one of these is more than the gateway a moment later.
+    ways = {f"auth/approle/role/ostiary{one}/secret-id" for one in ("-break-glass", "-admin")}
+    ways |= {"auth/approle/role/ostiary", "sys/policies/acl/erp-read", "sys/policies/acl/web", "identity/entity"}
+    assert ways <= set(policy.forbidden(ALL, "ostiary"))
     ids = ("lease_id", ("database/creds/erp-read/*", "pki/issue/web/*"))
     assert gateway["sys/leases/revoke"].parameters == (ids, ("sync", ()))
     assert {"transit/keys/ostiary/rotate", "database/rotate-root/erp"} <= gateway.keys()
@@ -184,6 +188,14 @@ def test_how_settings_differ(found: dict[str, Any] | None, effect: Effect | None
         assert change.diff
 
 
+def test_minting_tokens_are_nobody_elses() -> None:
+    """A token role that lets its tokens be an entity's, with whatever that one may do, is taken back."""
+    (role,) = (piece for piece in pieces(NEEDS) if piece.path == "auth/token/roles/erp-read")
+    change = compared(role, {**role.body, "allowed_entity_aliases": ["an-administrator"]})
+    assert change is not None
+    assert (change.effect, "an-administrator" in "".join(change.diff)) == (Effect.NARROW, True)
+
+
 def test_how_policies_differ() -> None:
     """By what they allow; the lines that differ are shown, and one in another form may allow less."""
     wide, narrow = Rule("a", ("read", "update")), Rule("a", ("read",))
@@ -216,7 +228,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "erp": {
         "default_ttl": 60,
         "revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"],
-        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER"],
+        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;", 'GRANT "no_superuser" TO x;'],
     },
     "web": {"generate_lease": True, "max_ttl": 60},
     "key": {"current_version": 2, "versions": {"2": {"deletion_time": "", "destroyed": False}}},
@@ -239,6 +251,9 @@ def test_what_is_the_operators_own_is_looked_at(template: Template) -> None:
         (DATABASE, {"default_ttl": None}, "default_ttl"),
         (DATABASE, {"revocation_statements": ["DROP ROLE x"]}, "revocation_statements"),
         (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN SUPERUSER"]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": ["create role x login superuser;"]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x BYPASSRLS/**/LOGIN"]}, "hand out BYPASSRLS"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x NOSUPERUSER; ALTER ROLE x CREATEROLE;"]}, "CREATEROLE"),
         (PKI, {"allow_any_name": True}, "allow_any_name"),
         (PKI, {"generate_lease": False}, "generate_lease"),
         (PKI, {"max_ttl": 61}, "max_ttl"),

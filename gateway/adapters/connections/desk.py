@@ -77,14 +77,12 @@ class Accounts:
     async def close(self, by: Principal, name: str) -> bool:
         """Revoke and erase; see ``ConnectionDesk``."""
         link, owner = self._link(name), _person(by).mark
-        is_revoked = False
         # Once it is recorded it is done, whatever becomes of whoever asked.
         with CancelScope(shield=True):
             kept = await self._erased(by, link, owner)
-            await self._tokens.forget(link, owner)
-            if kept.refresh is not None:
-                is_revoked = await _end(link, kept.refresh, "refresh_token")
-        return is_revoked
+            unsaved = await self._tokens.forget(link, owner)
+            ended = [await _end(link, one, "refresh_token") for one in (unsaved, kept.refresh) if one is not None]
+        return bool(ended) and all(ended)
 
     async def _erased(self, by: Principal, link: Link, owner: str) -> Kept:
         async with self._token(link) as token:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from anyio import Lock
+from anyio import Lock, fail_after
 
 from gateway.core.call import Login
 from gateway.core.connections import (
@@ -135,20 +135,32 @@ class PersonTokens:
             await live.link.server.revoke(live.access, "access_token")
             self._live.pop(lease_id, None)
 
-    async def forget(self, link: Link, owner: str) -> None:
-        """The person has closed the connection: whatever their calls have of it ends now, as far as it can be ended."""
-        self._unsaved.pop(f"{link.name}/{owner}", None)
+    async def forget(self, link: Link, owner: str) -> str | None:
+        """The person has closed the connection: whatever their calls have of it ends now, as far as it can be ended.
+
+        Returns a refresh token that only this process has, which is to be revoked, too.
+        """
+        unsaved = self._unsaved.pop(f"{link.name}/{owner}", None)
         for lease_id, live in list(self._live.items()):
             if live.link.name == link.name and live.owner == owner:
                 with suppress(Unavailable):  # ended with its call, once more
                     await self.revoke(lease_id)
+        return None if unsaved is None else unsaved.refresh
 
     @asynccontextmanager
     async def _alone(self, place: str) -> AsyncIterator[None]:
         turn = self._turns.setdefault(place, Lock())
         try:
-            async with turn:
+            # Not for ever: a caller who has gone leaves its minting here, and a service may hang.
+            try:
+                with fail_after(_LONGEST_WAIT_S):
+                    await turn.acquire()
+            except TimeoutError:
+                raise _busy() from None
+            try:
                 yield
+            finally:
+                turn.release()
         finally:
             # Handed over to the next in the line, if there is one: then it stays locked.
             if not turn.locked():
@@ -179,7 +191,7 @@ class PersonTokens:
                 if await keeper.write(work.template, work.token, mine):
                     return replace(mine, version=mine.version + 1)
             if clock.monotonic() >= deadline:
-                raise Unavailable("the account is being used by too many calls", retry_after=1, cause_code="busy")
+                raise _busy()
             await asyncio.sleep(_PAUSE_S)
 
     async def _read(self, work: _Work) -> Kept:
@@ -188,7 +200,9 @@ class PersonTokens:
         if kept is not None and kept.owner != owner:
             raise _missing(link, "what is kept is another person's")
         unsaved = self._unsaved.pop(f"{link.name}/{owner}", None)
-        if kept is not None and unsaved is not None and kept.version == unsaved.version:
+        if unsaved is not None and not _is_of_one_consent(kept, unsaved):
+            await self._take_back(work, unsaved, None, is_closed=kept is None)
+        elif kept is not None and unsaved is not None and kept.version == unsaved.version:
             await self._save(work, unsaved, None)
             kept = replace(unsaved, version=unsaved.version + 1)
         if kept is None:
@@ -237,16 +251,31 @@ class PersonTokens:
                 await asyncio.sleep(_PAUSE_S * 2**attempt)
                 continue
             self._unsaved.pop(place, None)
-            if not is_written and not await self._is_there(work, kept):
+            if not is_written and not await self._is_there(work, kept, granted):
                 # Disconnected meanwhile, or taken over by somebody whose claim is newer.
                 await self._drop(work, granted)
                 raise Unavailable("the connection was changed meanwhile", retry_after=1, cause_code="connection")
             return
 
-    async def _is_there(self, work: _Work, kept: Kept) -> bool:
+    async def _is_there(self, work: _Work, kept: Kept, granted: Granted | None) -> bool:
         # An attempt whose answer was lost may have been the one that wrote it.
         found = await self._parts.keeper.read(work.template, work.token, kept.owner)
+        if not _is_of_one_consent(found, kept):
+            await self._take_back(work, kept, granted, is_closed=found is None)
         return found is not None and found.refresh == kept.refresh
+
+    async def _take_back(self, work: _Work, kept: Kept, granted: Granted | None, *, is_closed: bool) -> None:
+        # The person has disconnected: they ended the refresh token that was kept, and this one came of it. Where they
+        # have connected anew since, it stays where ending it would take the new consent along.
+        if not is_closed and not work.link.revokes:
+            return
+        for value, hint in ((kept.refresh, "refresh_token"), (granted and granted.access, "access_token")):
+            if value is None:
+                continue
+            try:
+                await work.link.server.revoke(value, hint)
+            except Unavailable as error:
+                _LOG.warning("a token of %s could not be revoked: %s", work.link.name, error.cause_code)
 
     async def _drop(self, work: _Work, granted: Granted | None) -> None:
         if granted is not None and work.template.must_revoke:
@@ -288,6 +317,15 @@ class PersonTokens:
             yield
         finally:
             self._parts.known.retire(value)
+
+
+def _is_of_one_consent(found: Kept | None, other: Kept) -> bool:
+    # Versions do not tell: they begin anew where a connection was closed and another one was opened.
+    return found is not None and found.since_us == other.since_us
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the account is being used by too many calls", retry_after=1, cause_code="busy")
 
 
 def _missing(link: Link, why: str) -> NotConnected:

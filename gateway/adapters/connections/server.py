@@ -24,15 +24,21 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _LAST_REFUSAL: Final = 499
 _KNOWN_S: Final = 600.0
+_NEAR: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where things are asked; None = there is no such place."""
+    """Where things are asked; None = there is no such place.
+
+    Attributes:
+        says_issuer: whether the server promises to say who it is with each code (RFC 9207).
+    """
 
     authorization: str
     token: str
     revocation: str | None = None
+    says_issuer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,8 @@ class OAuthServer:
 
     async def redeem(self, consent: Consent) -> Granted:
         """Tokens for a code; see ``AuthorizationServer``."""
-        if consent.issuer is not None and self.issuer is not None and consent.issuer != self.issuer:
+        where = await self._endpoints()
+        if not self._may_be_ours(consent.issuer, where):
             raise GrantRefused("issuer", is_over=True)
         form = {
             "grant_type": "authorization_code",
@@ -114,7 +121,7 @@ class OAuthServer:
             "redirect_uri": consent.redirect,
             **self._resource(),
         }
-        return granted(await self._said((await self._endpoints()).token, form))
+        return granted(await self._said(where.token, form))
 
     async def refresh(self, token: str, scopes: Sequence[str]) -> Granted:
         """An access token; see ``AuthorizationServer``."""
@@ -135,6 +142,14 @@ class OAuthServer:
         status, _ = await self._asked("POST", where, {"token": token, "token_type_hint": hint})
         if status != _OK:
             raise _odd("does not revoke")
+
+    def _may_be_ours(self, said: str | None, where: Endpoints) -> bool:
+        # A code of another server, sent here, would be in this one's hands: a bad one sends persons on to a good one.
+        if said is None:
+            return not where.says_issuer
+        if self.issuer is not None:
+            return said == self.issuer
+        return _origin(said) in {_origin(where.authorization), _origin(where.token)}
 
     async def _said(self, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
         status, content = await self._asked("POST", url, form)
@@ -173,9 +188,10 @@ class OAuthServer:
                 raise _odd("publishes no metadata that could be used")
             revocation = said.get("revocation_endpoint")
             return Endpoints(
-                _near_or_tls(said.get("authorization_endpoint")),
-                _near_or_tls(said.get("token_endpoint")),
-                None if revocation is None else _near_or_tls(revocation),
+                _address(said.get("authorization_endpoint"), self.issuer),
+                _address(said.get("token_endpoint"), self.issuer),
+                None if revocation is None else _address(revocation, self.issuer),
+                says_issuer=said.get("authorization_response_iss_parameter_supported") is True,
             )
         raise _odd("publishes no metadata")
 
@@ -231,12 +247,21 @@ class OAuthServer:
         return {**headers, "authorization": basic.encode()}, form
 
 
-def _near_or_tls(url: object) -> str:
+def _origin(url: str) -> tuple[str, str] | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc.lower()
+
+
+def _address(url: object, issuer: str) -> str:
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
     except ValueError:
         parts = None
-    is_near = parts is not None and parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    # Plain http only by the word of an issuer on this machine: another one could lead secrets to whatever is here.
+    is_near = parts is not None and parts.scheme == "http" and parts.hostname in _NEAR and issuer.startswith("http://")
     if not isinstance(url, str) or parts is None or not parts.hostname or not (is_near or parts.scheme == "https"):
         raise _odd("names an address that is no https address")
     return url

@@ -23,6 +23,8 @@ from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.sections import Turns
+from gateway.core.api_keys import AUTH_METHOD
+from gateway.core.approval import Reviewer
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
 from gateway.core.errors import Forbidden, NotFound
@@ -37,6 +39,7 @@ _LOOK_S = 0.15
 _STALE_S = 1.0
 _TURN = "kills"
 _MOST_SHOWN = 1000
+_OWN_TOKEN = "local"  # noqa: S105 - how somebody came who has a token of this gateway's own issuer
 
 
 class KillRegistry:
@@ -56,6 +59,7 @@ class KillRegistry:
         self.quorum = quorum
         self._places: Places | None = None
         self._reviewers: ReviewerRegistry | None = None
+        self._voiceless = frozenset({AUTH_METHOD})
         self._known: dict[str, Kill] = {}
         self._by_mark: dict[str, Kill] = {}
         self._seen = -1
@@ -64,9 +68,14 @@ class KillRegistry:
         self._heard: Callable[[Kill], None] = _nobody
         self._rounds = Rounds(self.follow, _LOOK_S, "what other gateways have stopped could not be read")
 
-    def among(self, places: Places | None, reviewers: ReviewerRegistry) -> Self:
-        """``places``: where several processes write the log; ``reviewers`` tell which accounts are one person's."""
+    def among(self, places: Places | None, reviewers: ReviewerRegistry, *, foreign: bool = False) -> Self:
+        """``places``: where several processes write the log; ``reviewers`` tell which accounts are one person's.
+
+        ``foreign``: a foreign issuer vouches for administrators; then tokens of this gateway's own issuer, which any of
+        them could make up, lift nothing. API keys never do.
+        """
         self._places, self._reviewers = places, reviewers
+        self._voiceless = frozenset({AUTH_METHOD, _OWN_TOKEN} if foreign else {AUTH_METHOD})
         return self
 
     async def __aenter__(self) -> Self:
@@ -163,8 +172,7 @@ class KillRegistry:
             kill = self._known.get(kill_id)
             if kill is None or kill.lifted_us is not None:
                 raise NotFound("no such kill is in force", cause_code="kill")
-            if kill.kind is Kind.USER and self._marks.of((Target(Kind.USER, folded(by.user)),)) == (kill.mark,):
-                raise Forbidden("who is stopped does not say when that ends", cause_code="kill_own")
+            self._check_voice(by)
             voter = self._voter(by)
             votes = len(kill.voters | {voter})
             asked = {"kill": kill_id, "needed": self.quorum, "voter": voter, "votes": votes}
@@ -203,12 +211,29 @@ class KillRegistry:
                 await self.follow()
                 yield
 
+    def _check_voice(self, by: Principal) -> None:
+        if by.auth_method in self._voiceless:
+            detail = "one administrator could make up many such accounts: come as a person, with a token of your issuer"
+            raise Forbidden(detail, cause_code="kill_voice")
+        same = {reviewer.person for reviewer in self._holders(by)}
+        accounts = {user for one in self._enrolled() if one.person in same for _, user in one.accounts} | {by.user}
+        marks = self._marks.of(Target(Kind.USER, folded(user)) for user in accounts)
+        if any(mark in self._by_mark for mark in marks):
+            raise Forbidden("who is stopped does not say when that ends", cause_code="kill_own")
+
+    def _enrolled(self) -> tuple[Reviewer, ...]:
+        # A key that was revoked tells whose an account is as ever; they could have revoked it themselves.
+        known = () if self._reviewers is None else self._reviewers.all()
+        return tuple(sorted(known, key=lambda reviewer: reviewer.revoked))
+
+    def _holders(self, by: Principal) -> list[Reviewer]:
+        return [one for one in self._enrolled() if (by.issuer, by.user) in one.accounts]
+
     def _voter(self, by: Principal) -> str:
         # Two accounts of one person are one voice, as far as reviewers are enrolled with their accounts.
-        known = () if self._reviewers is None else self._reviewers.all()
-        for reviewer in known:
-            if not reviewer.revoked and (by.issuer, by.user) in reviewer.accounts:
-                return self._keys.mark("person", reviewer.person)
+        holders = self._holders(by)
+        if holders:
+            return self._keys.mark("person", holders[0].person)
         return self._keys.mark("user", f"{by.issuer}|{by.user}")
 
     def _owe(self, done: Durable, draft: Draft) -> None:

@@ -142,7 +142,13 @@ class Rotations:
         body = {"kind": str(key.kind), "subject": identifier(key.subject) if key.subject else None}
         if cause is not None:
             body["cause"] = identifier(cause)
-        await self._books.ledger.append([self._books.scribe.draft(kind, Subject(actor), body)])
+        draft = self._books.scribe.draft(kind, Subject(actor), body)
+        try:
+            await self._books.ledger.append([draft])
+        except Unavailable:
+            # It has happened: the record follows as soon as the log can be written.
+            self._books.ledger.owe([draft])
+            raise
 
     async def _standing(self, key: Rotatable, past: _Past) -> KeyStanding:
         name = (str(key.kind), identifier(key.subject) if key.subject else "")

@@ -21,7 +21,7 @@ async function provider(issuer) {
         client_id: "ostiary",
         client_secret: "the-clients-own-s3cret",
         grant_types: ["authorization_code", "refresh_token"],
-        redirect_uris: ["http://127.0.0.1/callback"],
+        redirect_uris: ["http://127.0.0.1/callback/hub"],
         response_types: ["code"],
         application_type: "native",
       },
