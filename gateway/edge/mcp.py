@@ -38,7 +38,7 @@ from gateway.edge.faults import (
 )
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_tools import Names
-from gateway.edge.reply import Reply, header
+from gateway.edge.reply import Reply, headers
 
 RUN_META = "ostiary/run"
 _CALL, _PROMPT = "tools/call", "prompts/get"
@@ -144,6 +144,7 @@ class McpEndpoint:
         if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
+            self._session(exchange)
             return
         if isinstance(message, Request):
             exchange.id = message.id
@@ -152,7 +153,10 @@ class McpEndpoint:
         if isinstance(message, Request):
             exchange.request = message
             await self._understand_request(exchange, message)
-        elif message.method in _KINDS:
+            return
+        if exchange.era is Era.HANDSHAKE:
+            self._session(exchange)
+        if message.method in _KINDS:
             raise MalformedRequest(f"{message.method} needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
@@ -172,6 +176,8 @@ class McpEndpoint:
         name = request.params.value.get("name")
         if not mcp_tools.is_name(name):
             raise InvalidParams(f"params.name must be the name of a {_KINDS[request.method]}", cause_code="name")
+        if exchange.era is Era.STATELESS and "requestState" in request.params.value:
+            raise InvalidParams("this gateway has asked for no input: nothing was executed", cause_code="request_state")
         check_no_key(exchange.scope)
         try:
             arguments = canonical.arguments(request.params.member("arguments"))
@@ -264,10 +270,12 @@ class McpEndpoint:
         }
 
     def _session(self, exchange: _Exchange) -> Session | None:
-        named = header(exchange.scope, _SESSION)
-        if named is None:
+        named = headers(exchange.scope, _SESSION)
+        if not named:
             return None
-        return self._sessions.find(named.decode("latin-1"), exchange.visit.principal.key, exchange.server)
+        if len(named) > 1:  # whoever reads the other one sees another session
+            raise MalformedRequest("a request names at most one session", cause_code="session")
+        return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
 
     def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
         call, session = exchange.visit.call, exchange.session

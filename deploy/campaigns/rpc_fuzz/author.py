@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from deploy.campaigns.rpc_fuzz import faults
 from deploy.campaigns.rpc_fuzz.case import AGENTS, Case, Expect, Who
-from deploy.campaigns.rpc_fuzz.grammar import ENDPOINTS, Draft, Grammar, Session
+from deploy.campaigns.rpc_fuzz.grammar import ENDPOINTS, Grammar, Session, may_come
 from deploy.campaigns.rpc_fuzz.mutation import Mutator
 
 # Shares of requests: good ones, those with a fault, those in a session that is not theirs; the others are mutated.
-_ENDED, _GOOD, _FAULTY, _MISPLACED = 0.01, 0.25, 0.6, 0.68
+_ENDED, _GOOD, _FAULTY, _MISPLACED = 0.03, 0.25, 0.6, 0.68
 _IN_SESSION, _AT_ONCE, _NOTED = 0.6, 0.25, 0.2
 
 

@@ -18,7 +18,6 @@ class Who(StrEnum):
     BIRCH = "birch"
     NOBODY = "nobody"
     FORGED = "forged"
-    EXPIRED = "expired"
     SCOPELESS = "scopeless"
 
 

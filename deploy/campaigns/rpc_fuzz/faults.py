@@ -246,7 +246,6 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "a tool another may call": _not_birch,
     "no credential": _credential(Who.NOBODY),
     "forged credential": _credential(Who.FORGED),
-    "expired credential": _credential(Who.EXPIRED),
     "credential without scope": _credential(Who.SCOPELESS),
     "state never sealed": _resumed,
     "stream resumed": _verb("GET"),

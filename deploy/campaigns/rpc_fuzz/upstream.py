@@ -48,7 +48,7 @@ class _Params(msgspec.Struct):
 
 class _Request(msgspec.Struct):
     method: str = ""
-    id: msgspec.Raw | None = None
+    id: msgspec.Raw = msgspec.Raw()
     params: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -104,7 +104,7 @@ class Upstream:
 
     def _answer(self, server: str, body: bytes) -> bytes:
         request = _REQUESTS.decode(body or b"{}")
-        if request.id is None:
+        if not request.id:
             return _http(b"", "202 Accepted")
         result = self._result(server, request)
         if result is None:

@@ -25,6 +25,7 @@ from gateway.settings import file as settings_file
 
 HERE: Final = Path(__file__).resolve().parent
 _DAY_US: Final = 86_400_000_000
+_TOOLS: Final = 10
 _LOGGED: Final = logging.ERROR
 
 
@@ -90,6 +91,7 @@ async def opened(folder: Path, breakage: Breakage) -> AsyncIterator[World]:
         _prepare(folder, servers.url)
         chosen, ears = settings_file.load(folder / "gateway.toml"), Ears()
         async with app.opened(chosen, URL) as gateway:
+            assert len(gateway.parts.ports.catalog.tools()) == _TOOLS, "not every tool is there"
             servers.watch(folder / "state" / files.DATABASE)
             options = asgi.Options(issuer=chosen.identity.issuer, per_minute=chosen.limits.edge_per_minute)
             door = asgi.build(breakage.ports(gateway.parts.ports), gateway.parts.desk, options)
@@ -120,7 +122,6 @@ def _tokens(issuer: TokenIssuer, ports: Ports) -> dict[Who, str]:
     made = {
         Who.AMBER: amber,
         Who.BIRCH: replace(amber, user="ben", agent=Who.BIRCH.value, jti=ports.clock.uuid()),
-        Who.EXPIRED: replace(amber, jti=ports.clock.uuid(), expires_us=now - _DAY_US),
         Who.SCOPELESS: replace(amber, jti=ports.clock.uuid(), scopes=frozenset({"runs"})),
     }
     tokens = {who: issuer.issue(principal) for who, principal in made.items()}
