@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Final
 
+import uvloop
+
 from deploy.campaigns import evidence
 from deploy.campaigns.rpc_fuzz.campaign import STEPS, Options, conducted
 
@@ -26,7 +28,9 @@ def main() -> int:
     options = Options(asked.seed, asked.cases)
     if asked.conversation is not None:
         options = Options(asked.seed, STEPS, first=asked.conversation, at_once=1)
-    tally = asyncio.run(conducted(options))
+    # The loop that the gateway runs on.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        tally = runner.run(conducted(options))
     document = {"digest": digest, **tally.document(time.monotonic() - began)}
     for line in [*document["violations"], *(f"hollow: {reason}" for reason in document["hollow"])]:
         sys.stdout.write(f"  - {line}\n")

@@ -8,6 +8,11 @@ from deploy.campaigns.rpc_fuzz.case import Case, Expect, Who
 from deploy.campaigns.rpc_fuzz.grammar import ENDPOINTS, Draft
 
 Fault = Callable[[Draft, random.Random], Case | None]
+# Half a megabyte each: these are tried less often.
+_HEAVY: Final = frozenset({"too long", "too many parts"})
+_SPARED: Final = 0.7
+# Faults that only a call with parameter headers can have: such a call has one of them this often.
+_OF_PARAMETERS: Final = 0.6
 _TOO_LONG: Final = 512 * 1024 + 1
 _BIRCH_MAY_NOT: Final = ("box.put", "attic.look", "attic.put")
 _NOBODY_MAY: Final = ("box.secret", "box.blocked", "box.pay", "box.nothing", "nowhere.look")
@@ -259,8 +264,12 @@ SESSION_FAULTS: Final = ("another's session", "session of another endpoint", "en
 def broken(draft: Draft, chance: random.Random) -> Case:
     """``draft`` with one fault that fits it."""
     names = list(FAULTS)
+    if draft.stateless and draft.tool == "box.region" and chance.random() < _OF_PARAMETERS:
+        names = [name for name in names if name.startswith(("param ", "number header", "raw "))]
     while True:
         name = chance.choice(names)
+        if name in _HEAVY and chance.random() < _SPARED:
+            continue
         made = FAULTS[name](draft, chance)
         if made is not None:
             return _blamed(made, name)

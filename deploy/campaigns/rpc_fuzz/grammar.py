@@ -18,6 +18,8 @@ META: Final[Mapping[str, Any]] = {
     "io.modelcontextprotocol/clientInfo": {"name": "fuzz", "version": "1"},
 }
 ENDPOINTS: Final = {"/mcp": None, "/servers/box/mcp": "box", "/servers/attic/mcp": "attic"}
+# How often a stateless call is of the tool that wants its arguments in headers.
+_REGIONS: Final = 0.25
 _CALLS: Final = {"tools/call", "prompts/get"}
 _TEXTS: Final = ("", "a", "grüße", "日本", "\u202e", "\u200b", "'; --", "../..", "\n", "=?base64?YQ==?=", "null", "🙂" * 9)
 _NUMBERS: Final = (0, -1, 1.5, 2**31, 2**53 - 1, -0.25, 10**15)
@@ -120,6 +122,8 @@ class Grammar:
         server = ENDPOINTS[case.path]
         allowed = sorted(tool for tool in MAY_CALL[case.who] if server is None or tool.startswith(f"{server}."))
         tool = self.chance.choice(allowed)
+        if stateless and "box.region" in allowed and self.chance.random() < _REGIONS:
+            tool = "box.region"
         at, _, name = tool.partition(".")
         method = "prompts/get" if name.startswith("prompts/") else "tools/call"
         plain = name.removeprefix("prompts/")
