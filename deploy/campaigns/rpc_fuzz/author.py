@@ -9,7 +9,7 @@ from deploy.campaigns.rpc_fuzz.grammar import ENDPOINTS, Grammar, Session, may_c
 from deploy.campaigns.rpc_fuzz.mutation import Mutator
 
 # Shares of requests: good ones, those with a fault, those in a session that is not theirs; the others are mutated.
-_ENDED, _GOOD, _FAULTY, _MISPLACED = 0.03, 0.25, 0.6, 0.68
+_ENDED, _GOOD, _FAULTY, _MISPLACED = 0.03, 0.16, 0.56, 0.64
 _IN_SESSION, _AT_ONCE, _NOTED = 0.6, 0.25, 0.2
 
 
