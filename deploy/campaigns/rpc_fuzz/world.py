@@ -25,7 +25,7 @@ from gateway.settings import file as settings_file
 
 HERE: Final = Path(__file__).resolve().parent
 _DAY_US: Final = 86_400_000_000
-_TOOLS: Final = 10
+_TOOLS, _LOOKS = 10, 20
 _LOGGED: Final = logging.ERROR
 
 
@@ -50,6 +50,10 @@ class Ears(logging.Handler):
         if record.levelno >= _LOGGED or record.exc_info:
             trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
             self.heard.append(f"logged: {record.name}: {record.getMessage()} {trace[-1500:]}")
+
+
+class NotReady(Exception):
+    """The gateway does not offer what the campaign needs."""
 
 
 Spoil = Callable[[Ports], Ports]
@@ -91,13 +95,23 @@ async def opened(folder: Path, breakage: Breakage) -> AsyncIterator[World]:
         _prepare(folder, servers.url)
         chosen, ears = settings_file.load(folder / "gateway.toml"), Ears()
         async with app.opened(chosen, URL) as gateway:
-            assert len(gateway.parts.ports.catalog.tools()) == _TOOLS, "not every tool is there"
+            await _stocked(gateway)
             servers.watch(folder / "state" / files.DATABASE)
             options = asgi.Options(issuer=chosen.identity.issuer, per_minute=chosen.limits.edge_per_minute)
             door = asgi.build(breakage.ports(gateway.parts.ports), gateway.parts.desk, options)
             tokens = _tokens(gateway.parts.desk.issuer, gateway.parts.ports)
             with _listening(ears):
                 yield World(Client(breakage.app(door), tokens), servers, ears)
+
+
+async def _stocked(gateway: app.Gateway) -> None:
+    # A machine that is busy may have kept the servers from saying what they have when the gateway started.
+    for _ in range(_LOOKS):
+        if len(gateway.parts.ports.catalog.tools()) == _TOOLS:
+            return
+        for server in (upstream.BOX, upstream.ATTIC):
+            await gateway.parts.stock.refresh(server)
+    raise NotReady("not every tool is there")
 
 
 def _prepare(folder: Path, url: str) -> None:
