@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from anyio import create_task_group
+
 from deploy.campaigns import evidence
 from deploy.campaigns.rpc_fuzz import records, world
 from deploy.campaigns.rpc_fuzz.answers import Judge
@@ -135,9 +137,9 @@ async def _talked(tally: Tally, house: World, judge: Judge, numbers: Iterator[in
             await _conversation(Author(options.seed, next(numbers)), house, judge)
             tally.counts["conversations"] += 1
 
-    async with asyncio.TaskGroup() as tasks:
+    async with create_task_group() as tasks:
         for _ in range(options.at_once):
-            tasks.create_task(converse())
+            tasks.start_soon(converse)
 
 
 async def _conversation(author: Author, house: World, judge: Judge) -> None:

@@ -1,8 +1,8 @@
 """Requests changed at random: bytes, the tree of the message, header fields, path. Nothing is known of their answers."""
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from deploy.campaigns.rpc_fuzz.case import Case, Expect, Header, Who
@@ -53,7 +53,7 @@ class Mutator:
             for _ in range(self.chance.randrange(1, 3)):
                 self._tree(draft)
         case = draft.sealed()
-        self._seen[case.who].append(draft.message)
+        self._seen[case.who].append(deepcopy(draft.message))
         case.expect, case.id, case.fault = Expect.ANY, None, "mutated"
         for _ in range(self.chance.randrange(3)):
             self.chance.choice(_MUTATIONS)(self, case)
@@ -78,13 +78,14 @@ class Mutator:
         if not places:
             return
         place, key = self.chance.choice(places)
+        value = deepcopy(value)
         match self.chance.randrange(3):
             case 0:
                 del place[key]
             case 1 if isinstance(place, dict):
                 place[self.chance.choice((*place, "cursor", "_meta", "requestState", "task", "uri", "\u0000"))] = value
             case _:
-                place[key] = json.loads(json.dumps(value))
+                place[key] = value
 
     def bytes_of(self, case: Case) -> None:
         """Change, add, take away or repeat some bytes of the body."""
