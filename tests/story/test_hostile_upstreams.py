@@ -59,39 +59,51 @@ async def silent(seen: Seen, writer: asyncio.StreamWriter) -> None:
     await seen.client_gone()
 
 
+def mute(until: anyio.Event) -> Script:
+    """A script that says nothing ``until`` then, and hangs up."""
+
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        await until.wait()
+        writer.close()
+
+    return script
+
+
 NOTE = b'data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}\n\n' * 500
 ASKS = [{"jsonrpc": "2.0", "id": f"s{n}", "method": "elicitation/create", "params": {}} for n in range(40)]
 ELSEWHERE = "location: http://127.0.0.1:1/mcp\r\n"
 UNSURE, FAILED = "outcome_unknown", "tool_failed"
-# What each does to a call, and what its caller is told of it.
+LOST, LONG, GARBAGE = (f"{UNSURE}:{cause}" for cause in ("connection_lost", "output_too_large", "garbage"))
+# What each does to a call, and what its caller is told of it: code and cause. ``drips`` is ended by its call's time.
 HOSTILE: Mapping[str, tuple[Script, str]] = {
-    "drips": (drips, UNSURE),
-    "silent": (silent, UNSURE),
-    "endless-events": (endless(STREAM, NOTE), UNSURE),
-    "endless-comments": (endless(STREAM, b": ping\n" * 4000), UNSURE),
-    "endless-event": (endless(STREAM, b"data: " + b"x" * 65536 + b"\n"), UNSURE),
-    "endless-json": (endless(JSON, b" " * 65536), UNSURE),
-    "huge": (says(lambda s: answer(s, {"content": ["x" * 6_000_000]})), UNSURE),
-    "half": (says(lambda s: answer(s)[:-9], close=True), UNSURE),
-    "nothing": (says(lambda s: b"", close=True), UNSURE),
-    "no-session": (says(lambda s: http(b"", status="404 Not Found")), UNSURE),
-    "wrong-id": (says(lambda s: answer(s, id=999_999)), UNSURE),
-    "no-id": (says(lambda s: answer(s, id=None)), UNSURE),
-    "two-documents": (says(lambda s: http(json.dumps(envelope(s)).encode() * 2)), UNSURE),
+    "drips": (drips, f"{UNSURE}:timeout"),
+    "endless-events": (endless(STREAM, NOTE), LONG),
+    "endless-comments": (endless(STREAM, b": ping\n" * 4000), LONG),
+    "endless-event": (endless(STREAM, b"data: " + b"x" * 65536 + b"\n"), LONG),
+    "endless-json": (endless(JSON, b" " * 65536), LONG),
+    "huge": (says(lambda s: answer(s, {"content": ["x" * 6_000_000]})), LONG),
+    "half": (says(lambda s: answer(s)[:-9], close=True), LOST),
+    "nothing": (says(lambda s: b"", close=True), LOST),
+    "no-session": (says(lambda s: http(b"", status="404 Not Found")), ""),
+    "wrong-id": (says(lambda s: answer(s, id=999_999)), f"{UNSURE}:wrong_id"),
+    "no-id": (says(lambda s: answer(s, id=None)), GARBAGE),
+    "two-documents": (says(lambda s: http(json.dumps(envelope(s)).encode() * 2)), GARBAGE),
     "a-key-twice": (
         says(lambda s: http(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"content":[]}}' % s.message["id"])),
-        UNSURE,
+        GARBAGE,
     ),
     "deep": (
         says(lambda s: http(b'{"jsonrpc":"2.0","id":%d,"result":{"a":%b}}' % (s.message["id"], b"[" * 90_000))),
-        UNSURE,
+        GARBAGE,
     ),
-    "asks": (says(lambda s: stream(*ASKS, envelope(s)), close=True), UNSURE),
-    "redirects": (says(lambda s: http(b"", status="307 Moved", extra=ELSEWHERE)), FAILED),
-    "other-era": (says(lambda s: error(s, -32022, "400 Bad Request")), FAILED),
-    "refuses": (says(lambda s: error(s, -32603)), FAILED),
-    "breaks": (says(lambda s: http(b"", status="500 Oops")), FAILED),
+    "asks": (says(lambda s: stream(*ASKS, envelope(s)), close=True), f"{UNSURE}:server_request"),
+    "redirects": (says(lambda s: http(b"", status="307 Moved", extra=ELSEWHERE)), f"{FAILED}:redirect"),
+    "other-era": (says(lambda s: error(s, -32022, "400 Bad Request")), f"{FAILED}:jsonrpc_-32022"),
+    "refuses": (says(lambda s: error(s, -32603)), f"{FAILED}:jsonrpc_-32603"),
+    "breaks": (says(lambda s: http(b"", status="500 Oops")), f"{FAILED}:http_500"),
 }
+FORGOTTEN: Final = {Era.HANDSHAKE: f"{UNSURE}:session_expired", Era.STATELESS: f"{FAILED}:http_404"}
+TIMES: Final = {"drips": 2}
 LISTS: Mapping[str, Script] = {
     "no-list": says(lambda s: answer(s, {"tools": {}})),
     "no-end": says(lambda s: answer(s, {"tools": [], "nextCursor": "again"})),
@@ -114,19 +126,22 @@ class Street:
     upstreams: Mapping[str, RawUpstream]
 
     async def call(self, server: str) -> str:
-        """``done``, or the code of the error that the call of the server's ``echo`` ends with."""
+        """``done``, or code and cause of the error that the call of the server's ``echo`` ends with."""
         params = {"name": "echo", "arguments": {}}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         said = (await self.http.post(f"/servers/{server}/mcp", json=body)).json()
         if "error" in said:
             return str(said["error"]["data"]["code"])
         result = said["result"]
-        return str(json.loads(result["content"][0]["text"])["error"]) if result.get("isError") else "done"
+        if not result.get("isError"):
+            return "done"
+        told = json.loads(result["content"][0]["text"])
+        return f"{told['error']}:{told.get('cause')}"
 
     async def types(self) -> list[str]:
         """What the log holds of calls."""
         found = await self.gateway.parts.desk.reader.search(Query(limit=1000))
-        return [record.type for record in found]
+        return [str(record.body["type"]) for record in found]
 
 
 @asynccontextmanager
@@ -138,7 +153,7 @@ async def street(folder: Path, scripts: Mapping[str, Mapping[str, Script]], era:
             ups[name] = await stack.enter_async_context(running(era))
             ups[name].scripts |= {"tools/list": says(lambda s: answer(s, {"tools": [ECHO]})), "tools/call": says(answer)}
             ups[name].scripts |= scripts.get(name, {})
-        tools = [f'[[tool]]\nserver = "{name}"\nname = "echo"\nlimits = {{ timeout_s = 2 }}' for name in ups]
+        tools = [f'[[tool]]\nserver = "{name}"\nname = "echo"\nlimits = {{ timeout_s = {TIMES.get(name, 60)} }}' for name in ups]
         (folder / "tools.toml").write_text("\n".join(tools))
         sections = [f'[upstreams.{name}]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"' for name, up in ups.items()]
         everything = '[policy.data.gateway.scope]\nagents.test-agent.allow = ["*"]\nusers.alice.allow = ["*"]'
@@ -157,25 +172,27 @@ async def street(folder: Path, scripts: Mapping[str, Mapping[str, Script]], era:
 @pytest.mark.parametrize("era", list(Era))
 async def test_hostile_answers_are_their_own_callers_trouble(era: Era, tmp_path: Path) -> None:
     """All at once, each is told of as what it is and sent once; the good server serves meanwhile, they serve again."""
-    async with street(tmp_path, {name: {"tools/call": script} for name, (script, _) in HOSTILE.items()}, era) as here:
-        told: dict[str, str] = {}
+    told: dict[str, str] = {}
+    expected = {name: code for name, (_, code) in HOSTILE.items()} | {"mute": LOST, "no-session": FORGOTTEN[era]}
+    released = anyio.Event()
+    scripts = {name: {"tools/call": script} for name, (script, _) in HOSTILE.items()}
+    async with street(tmp_path, scripts | {"mute": {"tools/call": mute(released)}}, era) as here:
 
         async def attack(name: str) -> None:
             told[name] = await here.call(name)
 
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
-                for name in HOSTILE:
+                for name in expected:
                     tasks.start_soon(attack, name)
-                while not here.upstreams["silent"].calls("tools/call"):
-                    await anyio.sleep(0)
                 assert [await here.call("good") for _ in range(10)] == ["done"] * 10
-                assert "silent" not in told, "the good server's answers came while others were waited for"
-        assert told == {name: code for name, (_, code) in HOSTILE.items()}
-        assert {name: len(here.upstreams[name].calls("tools/call")) for name in HOSTILE} == dict.fromkeys(HOSTILE, 1)
+                assert "mute" not in told, "the good server's answers came while another was waited for"
+                released.set()
+        assert told == expected
+        assert {name: len(here.upstreams[name].calls("tools/call")) for name in expected} == dict.fromkeys(expected, 1)
         types = await here.types()
-        assert types.count(EventType.TOOL_REQUESTED) == sum(kind in ENDINGS for kind in types) == len(HOSTILE) + 10
-        for name in HOSTILE:
+        assert types.count(EventType.TOOL_REQUESTED) == sum(kind in ENDINGS for kind in types) == len(expected) + 10
+        for name in expected:
             here.upstreams[name].scripts["tools/call"] = says(answer)
             assert await here.call(name) == "done", name
 
@@ -198,7 +215,7 @@ async def test_a_session_that_expires_again_and_again_is_opened_once_a_call(tmp_
     async with street(tmp_path, {"up": {"tools/call": says(expired)}}, Era.HANDSHAKE) as here:
         up = here.upstreams["up"]
         for number in range(1, 4):
-            assert await here.call("up") == UNSURE
+            assert await here.call("up") == FORGOTTEN[Era.HANDSHAKE]
             assert (len(up.calls("tools/call")), up.sessions) == (number, number)
         up.scripts["tools/call"] = says(answer)
         assert [await here.call("up") for _ in range(3)] == ["done"] * 3

@@ -32,8 +32,8 @@ def main() -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         tally = runner.run(conducted(options))
     document = {"digest": digest, **tally.document(time.monotonic() - began)}
-    for line in [*document["violations"], *(f"hollow: {reason}" for reason in document["hollow"])]:
-        sys.stdout.write(f"  - {line}\n")
+    for reason in document["hollow"]:
+        sys.stdout.write(f"  - hollow: {reason}\n")
     if document["violations"]:
         sys.stdout.write(f'again: make campaign NAME=rpc-fuzz ARGS="--seed {asked.seed} --conversation NUMBER"\n')
     if asked.conversation is None and asked.cases >= WHOLE:

@@ -66,7 +66,10 @@ class Tally:
     def add(self, found: Sequence[str]) -> None:
         """More violations; only the first ones are kept."""
         self.counts["violations"] += len(found)
-        self.violations += found[: max(0, _MOST_SHOWN - len(self.violations))]
+        shown = found[: max(0, _MOST_SHOWN - len(self.violations))]
+        self.violations += shown
+        for one in shown:  # at once: a campaign is long
+            sys.stdout.write(f"  - {one}\n")
 
     def hollow(self) -> list[str]:
         """Why a campaign may have shown nothing; empty where it did, or was too short to tell."""
