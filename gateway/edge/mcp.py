@@ -19,7 +19,7 @@ from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, InvalidArguments, MalformedRequest
 from gateway.core.mcpwire import eras, jsonrpc
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import Id, Request
+from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import mcp_eras, mcp_prompts, mcp_tools, mcp_waiting, problems, reported
@@ -153,11 +153,14 @@ class McpEndpoint:
         if isinstance(message, Request):
             exchange.request = message
             await self._understand_request(exchange, message)
-            return
+        else:
+            self._check_notification(exchange, message)
+
+    def _check_notification(self, exchange: _Exchange, note: Notification) -> None:
         if exchange.era is Era.HANDSHAKE:
             self._session(exchange)
-        if message.method in _KINDS:
-            raise MalformedRequest(f"{message.method} needs an id: nothing was executed", cause_code="notification")
+        if note.method in _KINDS:
+            raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
         if request.method not in _METHODS[exchange.era]:

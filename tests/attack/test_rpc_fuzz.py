@@ -86,8 +86,8 @@ class Altered:
             if b'"result"' in body:
                 self.last = body
             kept = [pair for pair in started[0]["headers"] if pair[0] != b"content-length"]
-            await send(started[0] | {"headers": [*kept, (b"content-length", str(len(found)).encode())]})
-            await send(message | {"body": found})
+            await send(dict(started[0]) | {"headers": [*kept, (b"content-length", str(len(found)).encode())]})
+            await send(dict(message) | {"body": found})
 
         await self.app(scope, receive, changed)
 
@@ -126,12 +126,15 @@ BROKEN: dict[str, tuple[Breakage, str]] = {
         "a good call was not carried out",
     ),
     "answers with another's answer": (behind(mixed), "which its request does not"),
-    "answers under another id": (behind(lambda body, _: body.replace(b'"id":"a"', b'"id":"b"')), "the answer is to 'b'"),
+    "answers under another id": (
+        behind(lambda body, _: body.replace(b'"id":"a"', b'"id":"b"')),
+        "the answer is to 'b'",
+    ),
     "answers with no JSON": (behind(lambda body, _: body.replace(b'"error":', b'"error":,')), "not well formed"),
 }
 
 
-async def found_out(breakage: Breakage = Breakage()) -> Sequence[str]:
+async def found_out(breakage: Breakage) -> Sequence[str]:
     """What the campaign finds with a gateway that is broken on purpose."""
     tally = await conducted(Options(seed=3, cases=FEW, breakage=breakage, until_violated=True))
     return tally.violations
@@ -170,7 +173,7 @@ async def test_an_edge_that_lets_a_fault_pass_is_found_out(
 ) -> None:
     """What must be refused and was not is named with its fault."""
     monkeypatch.setattr(place, name, other)
-    found = await found_out()
+    found = await found_out(Breakage())
     assert any("must be refused" in one and fault in one for one in found), found
 
 
@@ -181,7 +184,7 @@ GOOD = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"AMB
 def told(body: bytes, status: int = 200, kind: bytes = b"application/json", **more: Any) -> Answer:
     """A whole answer with this body."""
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-    return Answer(**({"status": status, "headers": headers, "body": body, "whole": True} | more))
+    return replace(Answer(status, headers, body, whole=True), **more)
 
 
 ODD: dict[str, tuple[Case, Answer, str]] = {
@@ -211,7 +214,11 @@ ODD: dict[str, tuple[Case, Answer, str]] = {
     ),
     "an answer that was to be refused": (replace(CASE, expect=Expect.REFUSED), told(GOOD), "must be refused was not"),
     "taken though to be refused": (replace(CASE, expect=Expect.REFUSED), told(b"", 202), "must be refused was not"),
-    "a refused listing": (replace(CASE, expect=Expect.LISTED), told(b'{"jsonrpc":"2.0","id":1,"error":{}}'), "has a code"),
+    "a refused listing": (
+        replace(CASE, expect=Expect.LISTED),
+        told(b'{"jsonrpc":"2.0","id":1,"error":{}}'),
+        "has a code",
+    ),
     "a stream of no JSON": (CASE, told(b"data: {\n\n", kind=b"text/event-stream"), "no JSON"),
 }
 
@@ -247,6 +254,7 @@ def leaf(kind: str, call: str, **body: Any) -> dict[str, Any]:
 
 
 LOOKED = b'{"marker":"AMBERMARK-000000000001"}'
+RECEIVED = Received("box.look", LOOKED, 2)
 SOUND = (
     leaf("decision", "c1", effect="allow"),
     leaf("tool.requested", "c1", tool="box.look"),
@@ -259,18 +267,20 @@ class Book:
     """What is known of one short life."""
 
     leaves: Sequence[dict[str, Any]] = SOUND
-    journal: Sequence[Received] = (Received("box.look", LOOKED, 2),)
+    journal: Sequence[Received] = (RECEIVED,)
     judge: Judge = field(default_factory=lambda: Judge(calls={"c1": Who.AMBER}, completed={"c1"}))
 
     def found(self) -> list[str]:
         """What the judge finds."""
         request = b'{"arguments":%b}' % LOOKED
-        rows = [Record(n, one, request if one["type"] == "tool.requested" else None) for n, one in enumerate(self.leaves)]
+        rows = [
+            Record(n, one, request if one["type"] == "tool.requested" else None) for n, one in enumerate(self.leaves)
+        ]
         return violations(iter(rows), self.journal, self.judge)
 
 
 LOGS: dict[str, tuple[Book, str]] = {
-    "received twice": (Book(journal=Book.journal * 2), "without an earlier durable intent"),
+    "received twice": (Book(journal=(RECEIVED, RECEIVED)), "without an earlier durable intent"),
     "received too early": (Book(journal=(Received("box.look", LOOKED, 1),)), "without an earlier durable intent"),
     "other arguments": (Book(journal=(Received("box.look", b"{}", 2),)), "without an earlier durable intent"),
     "another tool": (Book(journal=(Received("box.put", LOOKED, 2),)), "without an earlier durable intent"),

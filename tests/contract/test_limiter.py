@@ -108,7 +108,7 @@ async def test_places_come_back_on_every_exit() -> None:
 
 
 async def test_an_upstream_that_hangs_leaves_places_to_the_others() -> None:
-    """However many calls wait at one upstream: of a principal, and of the gateway, some places are for other upstreams."""
+    """However many calls wait at one upstream: some places of each principal, and of all, are for others."""
     overall = OverallLimits(concurrency=12, concurrency_per_principal=6)
     limits, hung, other = MemoryLimits(StepClock(), overall), make_tool("a"), make_tool("b", server="other")
     async with AsyncExitStack() as stack:

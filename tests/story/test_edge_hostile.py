@@ -72,7 +72,7 @@ async def test_bad_bodies_are_told_by_their_status_in_2026(case: str, path: str,
 @ENDPOINTS
 @ERAS
 async def test_a_request_id_is_its_senders_own_affair(path: str, name: str, *, stateless: bool) -> None:
-    """One id for several requests at once, on one connection and on others: each gets its own answer, none is merged."""
+    """One id for several requests at once, on one connection and on others: each gets its own answer."""
     edge, here, go = Edge(), anyio.Event(), anyio.Event()
     waiting = 0
     answers: dict[str, httpx.Response] = {}

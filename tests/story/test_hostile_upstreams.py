@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway import app
-from gateway.core.desk import Query
+from gateway.core.inquiry import Query
 from gateway.core.mcpwire.eras import Era
 from gateway.core.records import ENDINGS, EventType
 from gateway.edge import asgi
@@ -151,11 +151,19 @@ async def street(folder: Path, scripts: Mapping[str, Mapping[str, Script]], era:
         ups = {}
         for name in (*scripts, "good"):
             ups[name] = await stack.enter_async_context(running(era))
-            ups[name].scripts |= {"tools/list": says(lambda s: answer(s, {"tools": [ECHO]})), "tools/call": says(answer)}
+            ups[name].scripts |= {
+                "tools/list": says(lambda s: answer(s, {"tools": [ECHO]})),
+                "tools/call": says(answer),
+            }
             ups[name].scripts |= scripts.get(name, {})
-        tools = [f'[[tool]]\nserver = "{name}"\nname = "echo"\nlimits = {{ timeout_s = {TIMES.get(name, 60)} }}' for name in ups]
+        tools = [
+            f'[[tool]]\nserver = "{name}"\nname = "echo"\nlimits = {{ timeout_s = {TIMES.get(name, 60)} }}'
+            for name in ups
+        ]
         (folder / "tools.toml").write_text("\n".join(tools))
-        sections = [f'[upstreams.{name}]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"' for name, up in ups.items()]
+        sections = [
+            f'[upstreams.{name}]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"' for name, up in ups.items()
+        ]
         everything = '[policy.data.gateway.scope]\nagents.test-agent.allow = ["*"]\nusers.alice.allow = ["*"]'
         chosen = settings(folder, 'catalogue = ["tools.toml"]', everything, "[discovery]\nstart_s = 2", *sections)
         gateway = await stack.enter_async_context(app.opened(chosen, URL))
@@ -211,8 +219,8 @@ async def test_hostile_listings_hide_nobody_elses_tools(era: Era, tmp_path: Path
 
 async def test_a_session_that_expires_again_and_again_is_opened_once_a_call(tmp_path: Path) -> None:
     """Each call in an expired session is sent once and fails; the next one begins in one new session."""
-    expired: Callable[[Seen], bytes] = lambda s: http(b"", status="404 Not Found")
-    async with street(tmp_path, {"up": {"tools/call": says(expired)}}, Era.HANDSHAKE) as here:
+    expired = says(lambda _: http(b"", status="404 Not Found"))
+    async with street(tmp_path, {"up": {"tools/call": expired}}, Era.HANDSHAKE) as here:
         up = here.upstreams["up"]
         for number in range(1, 4):
             assert await here.call("up") == FORGOTTEN[Era.HANDSHAKE]

@@ -8,6 +8,7 @@
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from deploy.campaigns.rpc_fuzz.upstream import ATTIC_WORDS, HIDDEN_WORDS
 from gateway.core.errors import TooLarge
 from gateway.core.mcpwire.sse import Decoder
 
+_ESCAPE: Final = re.compile(r"\\u([0-9a-f]{4})")
 _UNAVAILABLE: Final = 503
 _SERVER_ERRORS: Final = 500
 _SUCCESS: Final = range(200, 300)
@@ -60,7 +62,6 @@ class Judge:
         if case.expect is Expect.REFUSED:
             self.refused[case.marker] = str(case)
         for wrong in self._wrong(case, answer):
-            self.counts["violations"] += 1
             self.violations.append(f"{wrong}\n    {case}\n    answer {answer.status} {answer.body[:600]!r}")
         return self._opened(case, answer)
 
@@ -86,12 +87,12 @@ class Judge:
             yield f"not well formed: {error}"
             return
         yield from _foreign(case, answer, self._sessions)
-        yield from self._call_id(case, answer)
+        yield from self._call_id(answer)
         yield from _id(case, said)
         if answer.status != _UNAVAILABLE:
             yield from self._expected(case, answer, said)
 
-    def _call_id(self, case: Case, answer: Answer) -> Iterator[str]:
+    def _call_id(self, answer: Answer) -> Iterator[str]:
         call_id = answer.field(b"ostiary-call-id")
         if call_id is not None and call_id in self.calls:
             yield f"call id {call_id} was given to two requests"
@@ -197,9 +198,14 @@ def _id(case: Case, said: dict[str, Any]) -> Iterator[str]:
         yield f"the answer is to {given!r}"
 
 
+def _plain(body: bytes) -> str:
+    """A request's text, with the letters that it spells as escapes."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), body.decode("utf-8", "replace"))
+
+
 def _foreign(case: Case, answer: Answer, sessions: dict[str, Who]) -> Iterator[str]:
     text = answer.body.decode("utf-8", "replace")
-    own = {case.marker, *(found[0] for found in MARKER.finditer(case.body.decode("utf-8", "replace")))}
+    own = {case.marker, *(found[0] for found in MARKER.finditer(_plain(case.body)))}
     for found in MARKER.finditer(text):
         if found[0] not in own:
             yield f"the answer holds {found[0]}, which its request does not"

@@ -46,7 +46,7 @@ class Options:
     first: int = 0
     at_once: int = 16
     each: int = 25_000
-    breakage: Breakage = Breakage()
+    breakage: Breakage = field(default_factory=Breakage)
     until_violated: bool = False
 
 
@@ -76,7 +76,9 @@ class Tally:
         counts, cases = self.counts, self.counts["cases"]
         if cases < _TELLING_CASES:
             return []
-        found = [f"no case with the fault: {name}" for name in (*FAULTS, *SESSION_FAULTS) if not counts[f"fault: {name}"]]
+        found = [
+            f"no case with the fault: {name}" for name in (*FAULTS, *SESSION_FAULTS) if not counts[f"fault: {name}"]
+        ]
         found += [f"no case expected to be {expect}" for expect in Expect if not counts[f"expected {expect}"]]
         if counts["received"] * 10 < cases:
             found.append(f"{counts['received']} calls reached a server in {cases} cases only")

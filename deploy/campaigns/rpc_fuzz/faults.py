@@ -21,7 +21,7 @@ _NOBODY_MAY: Final = ("box.secret", "box.blocked", "box.pay", "box.nothing", "no
 def _header(name: bytes, *values: bytes) -> Fault:
     """A header that says something else than the body, or is missing (no value), or came twice."""
 
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         case = draft.sealed()
         if not draft.stateless or not any(key == name for key, _ in case.headers):
             return None
@@ -33,7 +33,7 @@ def _header(name: bytes, *values: bytes) -> Fault:
 
 
 def _doubled(name: bytes, *, stateless: bool = False) -> Fault:
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         case = draft.sealed()
         mine = [pair for pair in case.headers if pair[0] == name]
         if not mine or (stateless and not draft.stateless):
@@ -45,7 +45,7 @@ def _doubled(name: bytes, *, stateless: bool = False) -> Fault:
 
 
 def _added(name: bytes, value: bytes) -> Fault:
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         case = draft.sealed()
         case.set(name, value)
         return case
@@ -65,7 +65,7 @@ def _member(name: str, *values: Any) -> Fault:
 
 
 def _without(name: str) -> Fault:
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         if name == "id" and not draft.tool:
             return None  # a notification of a method that calls nothing is no fault
         del draft.message[name]
@@ -77,7 +77,7 @@ def _without(name: str) -> Fault:
 def _meta(**changed: Any) -> Fault:
     """A stateless request that does not describe itself."""
 
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         if not draft.stateless:
             return None
         meta = draft.message["params"]["_meta"]
@@ -92,12 +92,12 @@ def _meta(**changed: Any) -> Fault:
     return fault
 
 
-def _text(change: Callable[[bytes, str], bytes]) -> Fault:
-    """A body that is no message; ``change`` gets the good one and the request's marker."""
+def _text(change: Callable[[bytes], bytes]) -> Fault:
+    """A body that is no message; ``change`` gets the good one."""
 
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         case = draft.sealed()
-        case.body = change(case.body, case.marker)
+        case.body = change(case.body)
         return case
 
     return fault
@@ -106,7 +106,7 @@ def _text(change: Callable[[bytes, str], bytes]) -> Fault:
 def _argument(text: str) -> Fault:
     """An argument that is no JSON of ours; the call's other arguments stay."""
 
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         if not draft.tool:
             return None
         case = draft.sealed()
@@ -150,7 +150,7 @@ def _not_birch(draft: Draft, chance: random.Random) -> Case | None:
 
 
 def _credential(who: Who) -> Fault:
-    def fault(draft: Draft, chance: random.Random) -> Case | None:
+    def fault(draft: Draft, _: random.Random) -> Case | None:
         draft.case.who = who
         return draft.sealed()
 
@@ -166,7 +166,7 @@ def _resumed(draft: Draft, chance: random.Random) -> Case | None:
     return draft.sealed()
 
 
-def _latin(draft: Draft, chance: random.Random) -> Case | None:
+def _latin(draft: Draft, _: random.Random) -> Case | None:
     """A value that one reader takes for that of the body: what is not ASCII must be wrapped."""
     if draft.tool != "box.region" or not draft.stateless:
         return None
@@ -219,17 +219,17 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "compressed": _added(b"content-encoding", b"gzip"),
     "takes no JSON": _added(b"accept", b"text/html"),
     "two runs": _added(b"ostiary-run", b"\xff"),
-    "batch": _text(lambda body, _: b"[" + body + b"]"),
-    "batch of two": _text(lambda body, _: b"[" + body + b"," + body + b"]"),
-    "cut short": _text(lambda body, _: body[:-1]),
-    "two documents": _text(lambda body, _: body + body),
-    "a byte before": _text(lambda body, _: b"\xef\xbb\xbf" + body),
-    "not UTF-8": _text(lambda body, marker: body.replace(b'"2.0"', b'"2.0\xff"', 1)),
-    "too long": _text(lambda body, _: body + b" " * _TOO_LONG),
-    "empty": _text(lambda body, _: b""),
-    "too many parts": _text(lambda body, _: body[:-1] + b', "x": [' + b"0," * 40_000 + b"0]}"),
+    "batch": _text(lambda body: b"[" + body + b"]"),
+    "batch of two": _text(lambda body: b"[" + body + b"," + body + b"]"),
+    "cut short": _text(lambda body: body[:-1]),
+    "two documents": _text(lambda body: body + body),
+    "a byte before": _text(lambda body: b"\xef\xbb\xbf" + body),
+    "not UTF-8": _text(lambda body: body.replace(b'"2.0"', b'"2.0\xff"', 1)),
+    "too long": _text(lambda body: body + b" " * _TOO_LONG),
+    "empty": _text(lambda _: b""),
+    "too many parts": _text(lambda body: body[:-1] + b', "x": [' + b"0," * 40_000 + b"0]}"),
     "version of JSON-RPC": _member("jsonrpc", "1.0", 2.0, None, ["2.0"]),
-    "id of another type": _member("id", None, 1.5, True, [], {}, 2**60),
+    "id of another type": _member("id", None, 1.5, [], {}, 2**60),
     "no id": _without("id"),
     "no method": _without("method"),
     "method of another type": _member("method", None, 5, "", ["tools/call"]),
@@ -246,7 +246,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "number beyond 2^53": _argument('"k": 123456789012345678901234567890'),
     "a NUL": _argument('"k": "\\u0000"'),
     "lone surrogate": _argument('"k": "\\ud800"'),
-    "arguments of another type": _arguments([], "x", 5, True),
+    "arguments of another type": _arguments([], "x", 5, 1.5),
     "a tool nobody may call": _tool(*_NOBODY_MAY),
     "a tool another may call": _not_birch,
     "no credential": _credential(Who.NOBODY),
@@ -287,4 +287,3 @@ def misplaced(draft: Draft, name: str, *, noted: bool) -> Case:
 def _blamed(case: Case, name: str) -> Case:
     case.expect, case.fault = Expect.REFUSED, name
     return case
-

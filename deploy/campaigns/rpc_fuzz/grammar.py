@@ -18,10 +18,25 @@ META: Final[Mapping[str, Any]] = {
     "io.modelcontextprotocol/clientInfo": {"name": "fuzz", "version": "1"},
 }
 ENDPOINTS: Final = {"/mcp": None, "/servers/box/mcp": "box", "/servers/attic/mcp": "attic"}
+# Shares: of calls among requests, of the stateless era, of requests of the other era that name their version.
+_OF_CALLS, _STATELESS, _VERSIONED = 0.7, 0.6, 0.7
 # How often a stateless call is of the tool that wants its arguments in headers.
 _REGIONS: Final = 0.25
 _CALLS: Final = {"tools/call", "prompts/get"}
-_TEXTS: Final = ("", "a", "grüße", "日本", "\u202e", "\u200b", "'; --", "../..", "\n", "=?base64?YQ==?=", "null", "🙂" * 9)
+_TEXTS: Final = (
+    "",
+    "a",
+    "grüße",
+    "日本",
+    "\u202e",
+    "\u200b",
+    "'; --",
+    "../..",
+    "\n",
+    "=?base64?YQ==?=",
+    "null",
+    "🙂" * 9,
+)
 _NUMBERS: Final = (0, -1, 1.5, 2**31, 2**53 - 1, -0.25, 10**15)
 
 
@@ -67,12 +82,12 @@ class Grammar:
 
     def request(self, who: Who, session: Session | None) -> Draft:
         """A good request of an agent, in the session's era and at its endpoint where there is one."""
-        stateless = session is None and self.chance.random() < 0.6  # noqa: PLR2004 - a share
+        stateless = session is None and self.chance.random() < _STATELESS
         path = self._path(who) if session is None else session.path
         case = self._case(who, path)
         if session is not None:
             case.set(b"mcp-session-id", session.id.encode())
-        if self.chance.random() < 0.7:
+        if self.chance.random() < _OF_CALLS:
             draft = self._call(case, stateless=stateless)
         else:
             draft = self._other(case, stateless=stateless)
@@ -91,7 +106,7 @@ class Grammar:
             case 0:
                 return None
             case 1:
-                return self.chance.random() < 0.5
+                return self.chance.choice((True, False))
             case 2:
                 return self.chance.choice(_NUMBERS)
             case 3 | 4:
@@ -127,7 +142,7 @@ class Grammar:
         at, _, name = tool.partition(".")
         method = "prompts/get" if name.startswith("prompts/") else "tools/call"
         plain = name.removeprefix("prompts/")
-        arguments = {"marker": case.marker}
+        arguments: dict[str, Any] = {"marker": case.marker}
         if method == "tools/call" and plain == "region":
             arguments |= {"region": self.chance.choice(("eu", "日本", " x ")), "level": self.chance.randrange(-9, 99)}
         elif method == "tools/call":
@@ -153,7 +168,7 @@ class Grammar:
             if draft.tool == "box.region":
                 case.set(b"mcp-param-region", wrapped(message["params"]["arguments"]["region"]))
                 case.set(b"mcp-param-level", b"%d" % message["params"]["arguments"]["level"])
-        elif message["method"] != "initialize" and self.chance.random() < 0.7:
+        elif message["method"] != "initialize" and self.chance.random() < _VERSIONED:
             case.set(b"mcp-protocol-version", self.chance.choice(HANDSHAKES).encode())
         return draft
 

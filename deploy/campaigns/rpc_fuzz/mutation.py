@@ -1,4 +1,4 @@
-"""Requests changed at random: bytes, the tree of the message, header fields, path. Nothing is known of their answers."""
+"""Requests changed at random: bytes, message, header fields, path. Nothing is known of their answers."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +32,17 @@ _VALUES: Final = (
 )
 _PATHS: Final = (
     *(*ENDPOINTS, "/mcp/", "//mcp", "/MCP", "/servers//mcp", "/servers/box/../attic/mcp", "/servers/box/mcp/mcp"),
-    *("/servers/box%2f/mcp", "/servers/nothing/mcp", "/servers/\x00/mcp", "/servers/bücher/mcp", "/servers/gateway/mcp"),
+    *(
+        "/servers/box%2f/mcp",
+        "/servers/nothing/mcp",
+        "/servers/\x00/mcp",
+        "/servers/bücher/mcp",
+        "/servers/gateway/mcp",
+    ),
 )
 _VERBS: Final = ("POST",) * 6 + ("GET", "HEAD", "PATCH", "post", "")
+# How often the message is changed, and not its bytes alone.
+_TREES: Final = 0.6
 Mutation = Callable[["Mutator", Case], None]
 
 
@@ -49,7 +57,7 @@ class Mutator:
 
     def mutate(self, draft: Draft) -> Case:
         """The draft, changed one to three times."""
-        if self.chance.random() < 0.6:  # noqa: PLR2004 - a share
+        if self.chance.random() < _TREES:
             for _ in range(self.chance.randrange(1, 3)):
                 self._tree(draft)
         case = draft.sealed()
@@ -136,7 +144,7 @@ class Mutator:
         case.body = escaped.encode("utf-8", "surrogatepass")
 
     def _shuffle(self, headers: list[Header]) -> None:
-        if self.chance.random() < 0.5:  # noqa: PLR2004 - a share
+        if self.chance.choice((True, False)):
             self.chance.shuffle(headers)
 
 

@@ -114,22 +114,19 @@ class Upstream:
     def _result(self, server: str, request: _Request) -> dict[str, Any] | None:
         stateless = server == BOX
         head = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"} if stateless else {}
-        offers = {"tools": {}, "prompts": {}}
-        match request.method:
-            case "server/discover" if stateless:
-                return {"supportedVersions": ["2026-07-28"], "capabilities": offers, **head}
-            case "initialize" if not stateless:
-                info = {"name": server, "version": "1"}
-                return {"protocolVersion": "2025-11-25", "capabilities": offers, "serverInfo": info}
-            case "tools/list":
-                return {"tools": _TOOLS[server], **head}
-            case "prompts/list":
-                return {"prompts": _PROMPTS, **head}
-            case "tools/call" | "prompts/get":
-                return self._called(server, request)
-            case "ping":
-                return {}
-        return None
+        offers: dict[str, Any] = {"tools": {}, "prompts": {}}
+        info = {"name": server, "version": "1"}
+        answers: dict[str, dict[str, Any]] = {
+            "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": offers, **head},
+            "initialize": {"protocolVersion": "2025-11-25", "capabilities": offers, "serverInfo": info},
+            "tools/list": {"tools": _TOOLS[server], **head},
+            "prompts/list": {"prompts": _PROMPTS, **head},
+            "ping": {},
+        }
+        if request.method in {"tools/call", "prompts/get"}:
+            return self._called(server, request)
+        is_known = request.method != ("initialize" if stateless else "server/discover")
+        return answers.get(request.method) if is_known else None
 
     def _called(self, server: str, request: _Request) -> dict[str, Any]:
         is_prompt = request.method == "prompts/get"
