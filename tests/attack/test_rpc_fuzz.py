@@ -30,7 +30,7 @@ from tests.fixtures.broken_doors import Audit, EarlyEntry, Shell, Twice, Yes
 FEW = 1200
 
 
-@pytest.mark.requirement("CLEAN-2", "TOOL-7")
+@pytest.mark.requirement("CLEAN-2", "TEST-5")
 async def test_five_thousand_hostile_requests() -> None:
     """Nothing is found in them, and every kind of fault was among them."""
     tally = await conducted(Options(seed=1, cases=5000))

@@ -176,7 +176,7 @@ async def street(folder: Path, scripts: Mapping[str, Mapping[str, Script]], era:
         yield Street(gateway, await stack.enter_async_context(client), ups)
 
 
-@pytest.mark.requirement("TOOL-7")
+@pytest.mark.requirement("TOOL-8")
 @pytest.mark.parametrize("era", list(Era))
 async def test_hostile_answers_are_their_own_callers_trouble(era: Era, tmp_path: Path) -> None:
     """All at once, each is told of as what it is and sent once; the good server serves meanwhile, they serve again."""
@@ -205,7 +205,6 @@ async def test_hostile_answers_are_their_own_callers_trouble(era: Era, tmp_path:
             assert await here.call(name) == "done", name
 
 
-@pytest.mark.requirement("TOOL-7")
 @pytest.mark.parametrize("era", list(Era))
 async def test_hostile_listings_hide_nobody_elses_tools(era: Era, tmp_path: Path) -> None:
     """The start waits its own time for all of them once; who lists nothing usable has no tools, the good one has."""
