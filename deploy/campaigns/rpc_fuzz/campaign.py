@@ -44,7 +44,7 @@ class Options:
     seed: int = 0
     cases: int = 5000
     first: int = 0
-    at_once: int = 16
+    at_once: int = 24
     each: int = 25_000
     breakage: Breakage = field(default_factory=Breakage)
     until_violated: bool = False

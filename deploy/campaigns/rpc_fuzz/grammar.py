@@ -4,6 +4,7 @@ import base64
 import json
 import random
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from deploy.campaigns.rpc_fuzz.case import MAY_CALL, Case, Expect, Who, marker_o
 STATELESS: Final = "2026-07-28"
 HANDSHAKE: Final = "2025-11-25"
 HANDSHAKES: Final = ("2024-11-05", "2025-03-26", "2025-06-18", HANDSHAKE)
-META: Final[Mapping[str, Any]] = {
+META: Final[dict[str, Any]] = {
     "io.modelcontextprotocol/protocolVersion": STATELESS,
     "io.modelcontextprotocol/clientCapabilities": {},
     "io.modelcontextprotocol/clientInfo": {"name": "fuzz", "version": "1"},
@@ -160,7 +161,7 @@ class Grammar:
         case, message = draft.case, draft.message
         case.id = json.dumps(message["id"]).encode()
         if draft.stateless:
-            message["params"]["_meta"] = dict(META)
+            message["params"]["_meta"] = deepcopy(META)  # it may be mutated
             case.set(b"mcp-protocol-version", STATELESS.encode())
             case.set(b"mcp-method", message["method"].encode())
             if message["method"] in _CALLS:
