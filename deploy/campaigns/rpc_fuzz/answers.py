@@ -78,6 +78,8 @@ class Judge:
         yield from answer.odd
         if answer.status >= _SERVER_ERRORS and answer.status != _UNAVAILABLE:
             yield f"status {answer.status}"
+        if case.leaves is not None and not answer.status:
+            return
         if not answer.status or not (answer.whole or answer.streams):
             yield "no whole answer"
             return

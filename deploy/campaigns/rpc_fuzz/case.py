@@ -62,6 +62,7 @@ class Case:
         headers: fields, names in lower case, without the credential's.
         body: bytes.
         cuts: where the body is cut into pieces.
+        leaves: after how many pieces its caller is gone; None = it waits for the answer.
         expect: what is known of the answer.
         fault: what is wrong with it, where that is known.
         id: JSON of its id, where the answer must repeat it; None where that is not known.
@@ -75,6 +76,7 @@ class Case:
     headers: list[Header] = field(default_factory=list)
     body: bytes = b""
     cuts: tuple[int, ...] = ()
+    leaves: int | None = None
     expect: Expect = Expect.ANY
     fault: str = ""
     id: bytes | None = None

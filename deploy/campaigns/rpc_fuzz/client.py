@@ -99,6 +99,7 @@ class _Visit:
     def __init__(self, case: Case) -> None:
         self.answer = Answer()
         self._pieces = list(case.pieces())
+        self._left = case.leaves
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -107,7 +108,11 @@ class _Visit:
             self._timer.cancel()
 
     async def receive(self) -> Message:
-        if self._pieces:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self._gone.set()
+        if self._pieces and not self._gone.is_set():
             piece = self._pieces.pop(0)
             return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
         await self._gone.wait()

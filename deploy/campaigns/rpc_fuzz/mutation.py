@@ -137,6 +137,11 @@ class Mutator:
         size = len(case.body) + 1
         case.cuts = tuple(self.chance.randrange(size) for _ in range(self.chance.randrange(1, 5)))
 
+    def leave_of(self, case: Case) -> None:
+        """Leave before the request is whole, or before it is answered."""
+        self.cuts_of(case)
+        case.leaves = self.chance.randrange(4)
+
     def escapes_of(self, case: Case) -> None:
         """Spell some letters as escapes: another text of the same message."""
         letters = self.chance.choice(("abc", "look", "method", "/", "-_"))
@@ -155,6 +160,7 @@ _MUTATIONS: Final[Sequence[Mutation]] = (
     Mutator.field_of,
     Mutator.place_of,
     Mutator.cuts_of,
+    Mutator.leave_of,
     Mutator.escapes_of,
 )
 
