@@ -1,7 +1,7 @@
 """One POST to an MCP endpoint and its answer, as JSON or as an event stream."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +19,9 @@ from gateway.core.mcpwire.jsonrpc import Failure, Reply, Request, UpstreamMessag
 Header = tuple[str, str]
 # An envelope is a little larger than the result in it.
 _ENVELOPE_BYTES: Final = 4096
+# An event stream may be this much longer than the result in it: one of small events that never ends would keep the loop
+# busy for as long as its call may take.
+_BESIDES_BYTES: Final = 8 * 1024 * 1024
 _REFUSAL_BYTES: Final = 64 * 1024
 _MAX_SERVER_REQUESTS: Final = 16
 # A server closes the stream after its answer; waiting this long for it saves the connection for the next call.
@@ -219,7 +222,7 @@ async def _body(answer: Response, cap: int) -> bytes:
 
 async def _from_stream(answer: Response, question: Question) -> bytes:
     decoder, asked = sse.Decoder(question.cap + _ENVELOPE_BYTES), 0
-    async with aclosing(answer.chunks()) as chunks:
+    async with aclosing(_bounded(answer.chunks(), question.cap + _BESIDES_BYTES)) as chunks:
         async for chunk in chunks:
             for event in decoder.feed(chunk):
                 if event.name != "message":
@@ -233,6 +236,14 @@ async def _from_stream(answer: Response, question: Question) -> bytes:
                     await _linger(chunks)
                     return result
     raise Lost("stream_ended")
+
+
+async def _bounded(chunks: AsyncIterator[bytes], room: int) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        room -= len(chunk)
+        if room < 0:
+            raise TooLarge("the stream does not end")
+        yield chunk
 
 
 async def _decline(question: Question, request: Request, asked: int) -> None:

@@ -18,11 +18,14 @@ class OverallLimits:
         per_minute: calls a minute and principal, all tools together.
         concurrency: calls at a time, all principals and tools together.
         concurrency_per_principal: calls at a time and principal.
+        for_others: of each of these, in per cent: how many one upstream leaves to the others. One that hangs keeps its
+            calls for as long as they may take; it would soon have every place, and no other upstream would get one.
     """
 
     per_minute: int = 6_000
     concurrency: int = 256
-    concurrency_per_principal: int = 64
+    concurrency_per_principal: int = 96
+    for_others: int = 33
 
 
 class MemoryLimits:
@@ -75,10 +78,16 @@ class MemoryLimits:
 
     def _places(self, permit: Permit) -> list[Place]:
         whose, tool = permit.target.caller.principal.key, permit.target.tool
+        most, each = self._overall.concurrency, self._overall.concurrency_per_principal
         places = [
-            Place("all", self._overall.concurrency, "concurrency"),
-            Place(f"principal {whose}", self._overall.concurrency_per_principal, "concurrency_principal"),
+            Place("all", most, "concurrency"),
+            Place(f"upstream {tool.server}", self._share(most), "concurrency_upstream"),
+            Place(f"principal {whose}", each, "concurrency_principal"),
+            Place(f"upstream {tool.server} {whose}", self._share(each), "concurrency_upstream"),
         ]
         if tool.limits.concurrency is not None:
             places.append(Place(f"tool {tool.fqn}", tool.limits.concurrency, "concurrency_tool"))
         return places
+
+    def _share(self, places: int) -> int:
+        return places - places * self._overall.for_others // 100

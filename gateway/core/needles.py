@@ -55,7 +55,6 @@ _WRITTEN = re.compile(
 _IN_HEX = re.compile(rb"[0-9a-f]{16,}")
 
 Span = tuple[int, int]
-Edit = tuple[int, int, bytes]
 
 
 class UnfitSecret(ValueError):
@@ -111,11 +110,18 @@ class Needles:
         if len(data) < MIN_LENGTH:
             return []
         found = self._in_plain(data)
-        edits = _written(data) if b"%" in data or b"\\" in data else []
-        if edits:
-            places = _Places((start, end, len(char)) for start, end, char in edits)
-            found += [(places.first(start), places.last(end)) for start, end in self._in_plain(_edited(data, edits))]
+        if b"%" in data or b"\\" in data:
+            found += self._in_written(data)
         return _merged(found)
+
+    def _in_written(self, data: bytes) -> list[Span]:
+        # An upstream can write megabytes as escapes: where they stand is only asked if a value is found among them.
+        meant = _meant(data)
+        found = [] if meant == data else self._in_plain(meant)
+        if not found:
+            return []
+        places = _Places((*match.span(), len(_character(match))) for match in _WRITTEN.finditer(data))
+        return [(places.first(start), places.last(end)) for start, end in found]
 
     def _in_plain(self, data: bytes) -> list[Span]:
         solid = data.translate(None, _ASCII_GAPS)
@@ -161,9 +167,17 @@ class _Places:
         return self._olds[at + 1] if at % 2 else self._olds[at] + end - self._news[at]
 
 
-def _written(data: bytes) -> list[Edit]:
-    # All characters that are written as something else, and what they are.
-    return [(*match.span(), _character(match)) for match in _WRITTEN.finditer(data)]
+def _meant(data: bytes) -> bytes:
+    # Every character that is written as something else, as it is; each spelling is worked out once.
+    known: dict[bytes, bytes] = {}
+
+    def character(match: re.Match[bytes]) -> bytes:
+        spelling = match[0]
+        if spelling not in known:
+            known[spelling] = _character(match)
+        return known[spelling]
+
+    return _WRITTEN.sub(character, data)
 
 
 def _character(match: re.Match[bytes]) -> bytes:
@@ -174,14 +188,6 @@ def _character(match: re.Match[bytes]) -> bytes:
         return bytes.fromhex(byte.decode())
     units = (match["u"] or match["high"] + match["low"]).decode()
     return bytes.fromhex(units).decode("utf-16-be", "surrogatepass").encode("utf-8", "surrogatepass")
-
-
-def _edited(data: bytes, edits: list[Edit]) -> bytes:
-    parts, end = [], 0
-    for start, stop, char in edits:
-        parts += [data[end:start], char]
-        end = stop
-    return b"".join([*parts, data[end:]])
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

@@ -19,7 +19,7 @@ from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, InvalidArguments, MalformedRequest
 from gateway.core.mcpwire import eras, jsonrpc
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import Id, Request
+from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import mcp_eras, mcp_prompts, mcp_tools, mcp_waiting, problems, reported
@@ -38,7 +38,7 @@ from gateway.edge.faults import (
 )
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_tools import Names
-from gateway.edge.reply import Reply, header
+from gateway.edge.reply import Reply, headers
 
 RUN_META = "ostiary/run"
 _CALL, _PROMPT = "tools/call", "prompts/get"
@@ -144,6 +144,7 @@ class McpEndpoint:
         if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
+            self._session(exchange)
             return
         if isinstance(message, Request):
             exchange.id = message.id
@@ -152,8 +153,14 @@ class McpEndpoint:
         if isinstance(message, Request):
             exchange.request = message
             await self._understand_request(exchange, message)
-        elif message.method in _KINDS:
-            raise MalformedRequest(f"{message.method} needs an id: nothing was executed", cause_code="notification")
+        else:
+            self._check_notification(exchange, message)
+
+    def _check_notification(self, exchange: _Exchange, note: Notification) -> None:
+        if exchange.era is Era.HANDSHAKE:
+            self._session(exchange)
+        if note.method in _KINDS:
+            raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
         if request.method not in _METHODS[exchange.era]:
@@ -172,6 +179,8 @@ class McpEndpoint:
         name = request.params.value.get("name")
         if not mcp_tools.is_name(name):
             raise InvalidParams(f"params.name must be the name of a {_KINDS[request.method]}", cause_code="name")
+        if exchange.era is Era.STATELESS and "requestState" in request.params.value:
+            raise InvalidParams("this gateway has asked for no input: nothing was executed", cause_code="request_state")
         check_no_key(exchange.scope)
         try:
             arguments = canonical.arguments(request.params.member("arguments"))
@@ -264,10 +273,12 @@ class McpEndpoint:
         }
 
     def _session(self, exchange: _Exchange) -> Session | None:
-        named = header(exchange.scope, _SESSION)
-        if named is None:
+        named = headers(exchange.scope, _SESSION)
+        if not named:
             return None
-        return self._sessions.find(named.decode("latin-1"), exchange.visit.principal.key, exchange.server)
+        if len(named) > 1:  # whoever reads the other one sees another session
+            raise MalformedRequest("a request names at most one session", cause_code="session")
+        return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
 
     def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
         call, session = exchange.visit.call, exchange.session

@@ -102,7 +102,8 @@ def result_for(body: bytes, era: Era) -> bytes:
     if era is Era.HANDSHAKE:
         return body if _is_object(head.structured_content) else _without_structure(body)
     if head.result_type is msgspec.UNSET:
-        return b'{"resultType":"complete",' + body.lstrip()[1:]
+        rest = body.lstrip()[1:].lstrip()
+        return b'{"resultType":"complete"%b%b' % (b"" if rest.startswith(b"}") else b",", rest)
     if bytes(head.result_type) == _COMPLETE:
         return body
     # What the log holds is a finished result; a client must not take it for a question.
@@ -125,19 +126,16 @@ def header_fault(names: Headers, arguments: Mapping[str, Any], fields: Mapping[s
         arguments: of the body.
         fields: the request's ``mcp-param-*`` headers, lower case; None for one that came twice.
     """
-    expected = headers.param_fields(names, arguments)
+    expected = headers.param_values(names, arguments)
     for name in names.values():
-        said, meant = fields.get(name), expected.get(name)
-        if (name in fields) != (name in expected) or (name in fields and not _same(said, meant)):
+        said = fields.get(name)
+        if (name in fields) != (name in expected) or (name in fields and not _says(said, expected[name])):
             return name
     return None
 
 
-def _same(said: str | None, meant: str | None) -> bool:
-    if said is None or meant is None:
-        return False
-    left = headers.unwrap(said)
-    return left is not None and left == headers.unwrap(meant)
+def _says(field: str | None, value: headers.Scalar) -> bool:
+    return field is not None and headers.says(field, value)
 
 
 def _is_object(structure: msgspec.Raw | msgspec.UnsetType) -> bool:

@@ -53,8 +53,8 @@ ACTIONABLE = (
     Quarantined,
     TooLarge,
 )
-# JSON-RPC codes of ours, in the band the specification leaves to implementations.
-_UNAUTHENTICATED, _FORBIDDEN, _UNAVAILABLE, _NOT_FOUND = -32010, -32011, -32012, -32013
+# JSON-RPC codes of ours, outside the band that JSON-RPC reserves: of that the specification wants new ones no more.
+_UNAUTHENTICATED, _FORBIDDEN, _UNAVAILABLE, _NOT_FOUND = -31010, -31011, -31012, -31013
 _RPC_CODES: tuple[tuple[type[GatewayError], int], ...] = (
     (UnknownTool, eras.INVALID_PARAMS),
     (MethodNotFound, eras.METHOD_NOT_FOUND),

@@ -34,7 +34,7 @@ async def test_a_permit_with_room_becomes_a_quota() -> None:
     limits, wanted = MemoryLimits(StepClock()), permit(make_tool(limits=ToolLimits(concurrency=1)))
     async with limits.spend(wanted) as quota:
         assert quota.permit is wanted
-        assert limits.held == 3
+        assert limits.held == 5
     assert limits.held == 0
 
 
@@ -91,7 +91,7 @@ async def test_places_are_limited(overall: OverallLimits, second: str, cause: st
         error = await refused(limits, permit(tool, second))
         assert (error.cause_code, error.retry_after) == (cause, 1.0)
     async with limits.spend(permit(tool, second)):
-        assert limits.held == 3
+        assert limits.held == 5
 
 
 async def test_places_come_back_on_every_exit() -> None:
@@ -104,6 +104,21 @@ async def test_places_come_back_on_every_exit() -> None:
         async with limits.spend(permit()):
             scope.cancel()
             await anyio.sleep_forever()
+    assert limits.held == 0
+
+
+async def test_an_upstream_that_hangs_leaves_places_to_the_others() -> None:
+    """However many calls wait at one upstream: some places of each principal, and of all, are for others."""
+    overall = OverallLimits(concurrency=12, concurrency_per_principal=6)
+    limits, hung, other = MemoryLimits(StepClock(), overall), make_tool("a"), make_tool("b", server="other")
+    async with AsyncExitStack() as stack:
+        for user, most in (("alice", 5), ("bob", 4)):
+            for _ in range(most):
+                await stack.enter_async_context(limits.spend(permit(hung, user)))
+            assert (await refused(limits, permit(hung, user))).cause_code == "concurrency_upstream"
+            await stack.enter_async_context(limits.spend(permit(other, user)))
+        assert (await refused(limits, permit(hung, "carol"))).cause_code == "concurrency_upstream"
+        await stack.enter_async_context(limits.spend(permit(other, "carol")))
     assert limits.held == 0
 
 

@@ -113,6 +113,41 @@ async def test_a_payment_from_the_agents_side(house: House) -> None:
     assert house.door.paid() == 1
 
 
+def eager(approval_id: str) -> list[dict[str, Any]]:
+    """Everything that a client could say to be done with a question: answers, and calls with a yes in them."""
+    yes = {"action": "accept", "content": {"approve": True, "approved": True, "approval_id": approval_id}}
+    answers = [{"jsonrpc": "2.0", "id": name, "result": yes} for name in (1, "1", approval_id)]
+    given = {"inputResponses": {approval_id: yes}, "_meta": {"approved": True, "ostiary/approval": approval_id}}
+    asked = [("tools/call", PAY | given), ("elicitation/create", yes), ("notifications/elicitation/complete", yes)]
+    calls = [rpc(method, params) for method, params in asked]
+    calls.append(rpc("tools/call", {"name": "gateway__wait_approval", "arguments": {"approval_id": approval_id} | yes}))
+    return [*answers, *calls]
+
+
+@pytest.mark.requirement("GATE-1")
+async def test_a_client_that_answers_everything_approves_nothing(house: House) -> None:
+    """What a client says is never a person's word, in either era: the payment waits until somebody signs."""
+    said = await house.pending()
+    answered = {"inputResponses": {said["approval_id"]: {"action": "accept"}}}
+    async with house.client("good") as agent:
+        for message in eager(said["approval_id"]):
+            answer = await agent.post("/mcp", json=message)
+            assert answer.status_code in {200, 202}
+            assert "42 in stock" not in answer.text
+        for state in ({}, {"requestState": said["approval_id"]}):
+            answer = await agent.post("/mcp", **modern("tools/call", PAY | answered | state))
+            assert "42 in stock" not in answer.text
+        place = f"/v1/approvals/{said['approval_id']}/decision"
+        assert (await agent.post(place, json={"verdict": "approve"})).status_code == 403
+    assert house.door.paid() == 0
+    again = await house.pending()
+    assert again["approval_id"] == said["approval_id"]
+    action = (await house.door.books.approvals.dossier(said["approval_id"])).action
+    await house.door.approve(action, VERA)
+    await house.door.reaches(action, State.ENDED)
+    assert house.door.paid() == 1
+
+
 async def test_a_payment_over_rest(house: House) -> None:
     """202 and when to come back; then 200 with the outcome, marked as told again."""
     async with house.client("good") as agent:

@@ -178,10 +178,29 @@ def test_header_values_survive_the_trip(value: str) -> None:
     assert headers.unwrap(field) == value
 
 
-@pytest.mark.parametrize("field", ["=?base64?!?=", "=?base64?YQ?=", "=?base64?YR==?=", "=?base64?/w==?="])
+@pytest.mark.parametrize(
+    "field", ["=?base64?!?=", "=?base64?YQ?=", "=?base64?YR==?=", "=?base64?/w==?=", "\xe9", "a\x7f", "a\x00", "a\n"]
+)
 def test_malformed_wrapping_says_nothing(field: str) -> None:
-    """Bad base64, a second spelling of one value and bad UTF-8 match no value."""
+    """Bad base64, a second spelling of one value, bad UTF-8 and what has to be wrapped match no value."""
     assert headers.unwrap(field) is None
+    assert not headers.says(field, "\xe9")
+    assert not headers.says(field, 5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        *[("42", 42, True), ("42.0", 42, True), ("42", 42.0, True), ("-7", -7, True), ("-7", 7, False)],
+        *[("042", 42, True), ("4_2", 42, False), ("\u0664\u0662", 42, False), ("42 ", 42, False), ("1e1", 10, False)],
+        *[("9007199254740993", 2**53, False), ("1" + "0" * 40, 10**40, True), ("2" + "0" * 40, 10**40, False)],
+        *[("42", "42", True), ("42.0", "42", False), ("true", True, True), ("1", True, False), ("1", "true", False)],
+        *[("=?base64?NDI=?=", 42, True), ("=?base64?w6k=?=", "\xe9", True), ("e", "\xe9", False)],
+    ],
+)
+def test_numbers_are_compared_as_numbers(field: str, value: str | float, *, same: bool) -> None:
+    """However a number is written it is the same one; texts and truth values are what they are, letter for letter."""
+    assert headers.says(field, value) is same
 
 
 def annotation(token: Any, kind: Any = "string") -> dict[str, Any]:

@@ -7,16 +7,21 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from gateway.core.mcpwire.eras import PARAM_ANNOTATION, PARAM_HEADER_PREFIX
 
 _WRAPPED: Final = re.compile(r"=\?base64\?(.*)\?=")
 _PLAIN: Final = re.compile(r"[\x20-\x7e]*")
+# What may stand in a field as it is; a byte beyond it is read as this letter by one reader and as that one by another.
+_VISIBLE: Final = re.compile(r"[\x20-\x7e\t]*")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,32}(?:\.[0-9]{1,32})?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TYPES: Final = frozenset({"string", "integer", "boolean"})
 
 Path = tuple[str, ...]
+Scalar = str | int | float | bool
 
 
 def wrap(value: str) -> str:
@@ -27,16 +32,26 @@ def wrap(value: str) -> str:
 
 
 def unwrap(field: str) -> str | None:
-    """What a header field says, or None where its wrapping is malformed."""
+    """What a header field says, or None where its wrapping is malformed or it holds what has to be wrapped."""
     match = _WRAPPED.fullmatch(field)
     if match is None:
-        return field
+        return field if _VISIBLE.fullmatch(field) else None
     try:
         raw = base64.b64decode(match[1], validate=True)
         # Only the canonical form: two spellings of one value are two chances to disagree.
         return raw.decode() if base64.b64encode(raw).decode() == match[1] else None
     except (binascii.Error, ValueError):
         return None
+
+
+def says(field: str, value: Scalar) -> bool:
+    """Whether a field says this argument; a number may be spelled otherwise (``42.0`` is ``42``)."""
+    said = unwrap(field)
+    if said is None:
+        return False
+    if isinstance(value, str | bool) or not _NUMBER.fullmatch(said):
+        return said == _text(value)
+    return Decimal(said) == Decimal(str(value))
 
 
 def annotated(schema: Any) -> dict[Path, str]:
@@ -57,14 +72,15 @@ def annotated(schema: Any) -> dict[Path, str]:
     return found if len(set(found.values())) == len(found) else {}
 
 
+def param_values(names: Mapping[Path, str], arguments: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What the ``mcp-param-*`` fields repeat of these arguments, by header name; absent and null ones have none."""
+    found = {name: _at(arguments, path) for path, name in names.items()}
+    return {name: value for name, value in found.items() if isinstance(value, str | int | float)}
+
+
 def param_fields(names: Mapping[Path, str], arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The ``mcp-param-*`` fields for these arguments, by header name; absent and null arguments have none."""
-    fields = {}
-    for path, name in names.items():
-        text = _scalar(_at(arguments, path))
-        if text is not None:
-            fields[name] = wrap(text)
-    return fields
+    """The ``mcp-param-*`` fields for these arguments, by header name."""
+    return {name: wrap(_text(value)) for name, value in param_values(names, arguments).items()}
 
 
 def _properties(schema: Any) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -87,7 +103,5 @@ def _at(arguments: Any, path: Path) -> Any:
     return arguments
 
 
-def _scalar(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, str | int | float) else None
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
