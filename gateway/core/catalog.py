@@ -1,12 +1,12 @@
 """The catalogue in force: pinned tools, checked arguments, and the one place where a connector is invoked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anyio import fail_after
 
-from gateway.core import measures
+from gateway.core import measures, resources
 from gateway.core.call import Caller, Lease, Raw, Resolved
 from gateway.core.connector import Connector
 from gateway.core.errors import (
@@ -66,7 +66,10 @@ class Catalog:
         self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))
 
     def resolve(self, caller: Caller) -> Resolved:
-        """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at."""
+        """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at.
+
+        Of a resource the address is, since it is what is asked for; where a template does not make it, there is none.
+        """
         shelf = self._shelf(caller)
         return Resolved(caller, _unlisted(caller.call.tool) if shelf is None else shelf.tool, None)
 
@@ -86,7 +89,10 @@ class Catalog:
 
     def _shelf(self, caller: Caller) -> Shelf | None:
         shelf = self._shelves.get(caller.call.tool)
-        return None if shelf is None or not caller.run.covers(shelf.tool.fqn) else shelf
+        tool = None if shelf is None else resources.read(shelf.tool, caller.call.arguments.value)
+        if shelf is None or tool is None or not caller.run.covers(tool.decided_fqn):
+            return None
+        return shelf if tool is shelf.tool else replace(shelf, tool=tool)
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""

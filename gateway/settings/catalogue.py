@@ -18,8 +18,14 @@ from gateway.settings import GatewaySettings, ServerName, SettingsError
 from gateway.settings.sections import Section
 from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream
 
-# Behind ``prompts/`` it names a prompt of an MCP server.
-ToolName = Annotated[str, StringConstraints(pattern=r"^(prompts/)?[A-Za-z0-9_.-]{1,128}$")]
+# What an MCP server has besides tools: a prompt, a resource or a template of them by its address, what completes one.
+ToolName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^((prompts/|completions/prompts/)?[A-Za-z0-9_.-]{1,128}"
+        r"|(completions/)?resources/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200})$"
+    ),
+]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
 
 

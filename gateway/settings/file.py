@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.core.tool import Kind
 from gateway.settings import GatewaySettings, SettingsError
 
 DEVELOPMENT_AGENT, DEVELOPMENT_USER = "dev-agent", "developer"
@@ -70,7 +71,7 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
     for name, target in upstreams.items():
         known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
     policy = document.setdefault("policy", {})
-    policy["data"] = _granting(policy.get("data", {}), [f"{name}.*" for name in known])
+    policy["data"] = _granting(policy.get("data", {}), [f"{name}.{kind.prefix}*" for name in known for kind in Kind])
     return _checked(document)
 
 

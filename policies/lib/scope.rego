@@ -5,8 +5,9 @@
 #   {allow, deny}. A pattern is a tool's name (server.tool) with * for any characters, ? for one, [ab] and {a,b}; dots
 #   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
-#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. The
-#   name of a prompt is server.prompts/NAME; an allow entry covers it only where the entry itself begins so.
+#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. A
+#   prompt is server.prompts/NAME, a resource server.resources/ADDRESS, what completes one of them server.completions/ and
+#   the rest of its name; an allow entry covers it only where the entry itself begins so.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.scope
@@ -72,11 +73,13 @@ covered(patterns) if {
 	matched([pattern | some pattern in meant(patterns); startswith(pattern, concat("", [input.tool.server, "."]))])
 }
 
-# meant is the entries that speak of the kind that is asked for. A prompt (server.prompts/NAME) needs an entry that begins
-# so, as lists that were written for tools gave none of what else a server offers. Deny lists count as they stand.
+# meant is the entries that speak of the kind that is asked for. What is no tool (server.prompts/NAME ...) needs an entry
+# that begins so, as lists that were written for tools gave none of what else a server offers. Deny lists count as they
+# stand.
 meant(patterns) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
-	startswith(input.tool.name, "prompts/")
-	prefix := concat("", [input.tool.server, ".prompts/"])
+	some kind in ["prompts/", "resources/", "completions/"]
+	startswith(input.tool.name, kind)
+	prefix := concat("", [input.tool.server, ".", kind])
 } else := patterns
 
 # Of glob.match it is not known what it says: OPA's own loses matches of some alternations with wildcards, so that a deny
@@ -86,7 +89,9 @@ matched(patterns) if regex.match(concat("", ["(?s)^(?:", alternation(concat(",",
 # [!ab] is [^ab], a dot is a dot, * is any characters, ? is one, {a,b} and the list itself are alternatives.
 alternation(text) := replace(replace(replace(jokers(text), "{", "(?:"), "}", ")"), ",", "|")
 
-jokers(text) := replace(replace(replace(replace(text, "[!", "[^"), ".", "\\."), "*", ".*"), "?", ".")
+jokers(text) := replace(replace(replace(replace(plain(text), "[!", "[^"), ".", "\\."), "*", ".*"), "?", ".")
+
+plain(text) := replace(text, "+", "\\+")
 
 # Where an entry would have to stand: in the agent's own list, and in that of the person's first group or their own.
 agent_path := sprintf("data.gateway.scope.agents.%s.allow", [input.agent.id])
