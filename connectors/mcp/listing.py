@@ -46,7 +46,7 @@ class ListingLimits:
 
 
 async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str]) -> list[dict[str, Any]]:
-    """Every definition that has a name of its own, tools as the upstream wrote them, others as the catalogue holds them.
+    """Every definition that has a name of its own: tools as the upstream wrote them, others as the catalogue has them.
 
     Args:
         ask: asks a method with these members of ``params`` and this cap in bytes; returns the result's text.
@@ -87,7 +87,7 @@ async def _others(
 
 
 def as_resource(said: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A resource as the catalogue holds it, without what changes with its contents; None where it has no good address."""
+    """A resource as the catalogue has it, without what changes with its contents; None where its address is no good."""
     if not resources.is_listable(said["uri"]):
         return None
     return _addressed(said["uri"], "resource", said)

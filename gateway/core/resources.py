@@ -27,8 +27,8 @@ _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*:"
 _LISTED: Final = re.compile(rf"{_SCHEME}[!-~]+")
 _NEVER: Final = re.compile(r'["<>\\^`{|}]')
 
-# What may stand in an address stands there as it is. Only what may not is encoded, in capitals: blank " < > [ ] ^ ` { | }
-# and all beyond ASCII. Brackets are never plain, as in a path they may not be; a backslash is a slash to some.
+# What may stand in an address stands there as it is. Only what may not is encoded, in capitals: blank " < > [ ] ^ ` { |
+# } and all beyond ASCII. Brackets are never plain, as in a path they may not be; a backslash is a slash to some.
 _PLAIN: Final = r"[A-Za-z0-9._~:/?#@!$&'()*+,;=-]"
 _ENCODED: Final = r"%(?:2[025]|3[CE]|5[BDE]|60|7[BCD]|[89A-F][0-9A-F])"
 _MADE: Final = re2.compile(rf"[a-z][a-z0-9+.-]*:(?:{_PLAIN}|{_ENCODED})+")

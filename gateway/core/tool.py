@@ -103,8 +103,8 @@ class Tool:
 
     Attributes:
         server: upstream name, no ``__`` in it.
-        name: name at the upstream, behind ``prompts/`` where it is a prompt's; ``resources/`` and an address or template
-            of addresses; ``completions/`` and the name here of what is completed.
+        name: name at the upstream, behind ``prompts/`` where it is a prompt's; ``resources/`` and an address or a
+            template of addresses; ``completions/`` and the name here of what is completed.
         connector: which connector carries it out.
         definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
         digest: ``definition_digest`` of what was approved; the pin.

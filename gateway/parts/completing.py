@@ -1,4 +1,4 @@
-"""What completes the arguments of prompts and of templates: entries of the catalogue made of theirs, under their pin."""
+"""What completes the arguments of prompts and templates: entries of the catalogue made of theirs, under their pins."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -53,7 +53,7 @@ def _schema(named: Sequence[str]) -> dict[str, Any]:
         "required": ["name", "value"],
         "additionalProperties": False,
     }
-    known = {"type": "object", "properties": {name: _TEXT for name in named}, "additionalProperties": False}
+    known = {"type": "object", "properties": dict.fromkeys(named, _TEXT), "additionalProperties": False}
     context = {"type": "object", "properties": {"arguments": known}, "additionalProperties": False}
     return {
         "type": "object",
