@@ -71,7 +71,8 @@ def of_wire(uri: str) -> tuple[str, str]:
     """Server and address of an address on the aggregate; no server (``""``) has one that is written otherwise."""
     scheme, _, rest = uri.partition(":")
     server, colon, own = rest.partition(":")
-    return (server, own) if scheme == URI_SCHEME and colon else ("", uri)
+    # A name with a dot is no server's, and would read as one of something else behind the dot.
+    return (server, own) if scheme == URI_SCHEME and colon and "." not in server else ("", uri)
 
 
 def result_for(body: bytes, server: str, era: Era, *, aggregate: bool) -> bytes:

@@ -7,7 +7,6 @@ from gateway.core import resources, schema
 from gateway.core.catalog import Shelf
 from gateway.core.tool import Kind
 from gateway.parts.shelving import Source
-from gateway.settings import SettingsError
 
 _TEXT: Final = {"type": "string"}
 
@@ -31,12 +30,9 @@ def _completion(source: Source, shelf: Shelf) -> Shelf | None:
     named = _arguments(shelf)
     if not named:
         return None
-    definition = {"name": name_of(shelf.tool.name), "inputSchema": _schema(named)}
-    try:
-        tool = source.tool(definition)
-    except SettingsError:  # its name is too long for one of this kind
-        return None
-    return Shelf(tool, schema.compile(definition["inputSchema"]).problems, shelf.quarantine)
+    arguments = _schema(named)
+    tool = source.tool({"name": name_of(shelf.tool.name), "inputSchema": arguments})
+    return Shelf(tool, schema.compile(arguments).problems, shelf.quarantine)
 
 
 def _arguments(shelf: Shelf) -> Sequence[str]:

@@ -94,3 +94,18 @@ test_sum_beyond_exact_integers if {
 	run := {"sums": {"erp.pay": {"amount.EUR": "9007199254740993"}}, "amounts": {"lines": 1}}
 	"limits.malformed" in denied(run, euros)
 }
+
+test_what_is_made_of_a_template_counts_for_it if {
+	made := object.union(
+		request({"calls": {"crm.resources/crm://{id}": 3}}),
+		{"tool": {
+			"server": "crm",
+			"name": "resources/crm://7",
+			"fqn": "crm.resources/crm://7",
+			"template": "resources/crm://{id}",
+		}},
+	)
+	limits := {"crm.resources/crm://{id}": {"calls_per_run": 3}}
+	reasons := rules.deny with input as made with data.gateway.limits as limits
+	{reason.id | some reason in reasons} == {"limits.calls_per_run"}
+}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core import resources
 from gateway.core.call import Caller, Intent, Lease, Raw, Redacted, Resolved, Verified
 from gateway.core.errors import GatewayError
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
@@ -67,8 +68,9 @@ class FakeCatalog:
         self.journal.note("catalog.resolve")
         name = caller.call.tool
         for pinned in self.shelf:
-            if pinned.fqn == name and caller.run.covers(name):
-                return Resolved(caller, pinned, None)
+            asked = resources.read(pinned, caller.call.arguments.value) if pinned.fqn == name else None
+            if asked is not None and caller.run.covers(asked.decided_fqn):
+                return Resolved(caller, asked, None)
         server, _, rest = name.partition(".")
         return Resolved(caller, Tool(server, rest, ConnectorKind.MCP, {}, digest="", listed=False), None)
 
