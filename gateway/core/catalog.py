@@ -1,7 +1,7 @@
 """The catalogue in force: pinned tools, checked arguments, and the one place where a connector is invoked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from anyio import fail_after
@@ -92,7 +92,7 @@ class Catalog:
         tool = None if shelf is None else resources.read(shelf.tool, caller.call.arguments.value)
         if shelf is None or tool is None or not caller.run.covers(tool.decided_fqn):
             return None
-        return shelf if tool is shelf.tool else replace(shelf, tool=tool)
+        return shelf if tool is shelf.tool else Shelf(tool, shelf.problems, shelf.quarantine)
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""

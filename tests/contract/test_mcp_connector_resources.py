@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def offering(up: RawUpstream) -> None:
         "completion/complete": VALUES,
     }
     for method, result in listed.items():
-        up.scripts.setdefault(method, says(lambda seen, result=result: answer(seen, result)))
+        up.scripts.setdefault(method, says(partial(answer, result=result)))
 
 
 @asynccontextmanager

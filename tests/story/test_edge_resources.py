@@ -88,7 +88,7 @@ async def test_a_read_passes_the_one_pipeline(era: str) -> None:
 
 
 async def test_an_address_of_a_template_is_decided_on_as_it_is_sent() -> None:
-    """Policy is asked about the very string, in both phases, and that is what goes upstream; the pin is the template's."""
+    """Policy is asked about the very string, in both phases, and that goes upstream; the pin is the template's."""
     edge = edge_with_resources()
     edge.world.policy.words["call", "erp.resources/file:///etc/passwd"] = DENY
     assert (await read(edge, "file:///etc/passwd"))["error"]["data"]["code"] == "denied"
@@ -119,7 +119,7 @@ async def test_an_address_of_a_template_is_decided_on_as_it_is_sent() -> None:
 )
 @pytest.mark.parametrize("era", ERAS)
 async def test_another_spelling_is_no_way_around_a_rule(era: str, uri: str) -> None:
-    """What a rule names cannot be reached under another name: such an address is that of nothing, and nothing is sent."""
+    """What a rule names cannot be reached under another name: such an address is that of nothing."""
     edge = edge_with_resources()
     edge.world.policy.words["list", "erp.resources/file:///etc/passwd"] = DENY
     edge.world.policy.words["call", "erp.resources/file:///etc/motd/"] = DENY
@@ -129,7 +129,7 @@ async def test_another_spelling_is_no_way_around_a_rule(era: str, uri: str) -> N
 
 
 async def test_on_the_aggregate_an_address_says_its_server() -> None:
-    """It reaches that server with its own address, comes back under the endpoint's, and is nothing without the server."""
+    """It reaches that server as its own, comes back under the endpoint's, and is nothing without the server."""
     edge = edge_with_resources()
     answer = await read(edge, "ostiary:crm:file:///etc/motd", path="/mcp")
     assert answer["result"]["contents"] == [{"uri": "ostiary:crm:file:///etc/motd", "text": "Welcome."}]
@@ -217,7 +217,7 @@ async def test_no_shared_cache_keeps_a_read(said: Any, kept: int) -> None:
     ],
 )
 async def test_completion_passes_the_one_pipeline(era: str, path: str, reference: dict[str, str], name: str) -> None:
-    """What is typed goes to a server, so it is decided on and recorded, as ``server.completions/`` and what completes."""
+    """What is typed goes to a server, so it is decided on and recorded, as ``server.completions/...``."""
     edge = edge_with_resources()
     edge.world.connector.result = VALUES
     known = {"arguments": {"tone": "kind"}}

@@ -1,5 +1,6 @@
 """A whole gateway and an upstream with prompts and resources: what is pinned, and what completes them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.story.test_discovery import _logs, settings
 
 __all__ = ["_logs"]
 
-CAPABLE = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
+CAPABLE: dict[str, Any] = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
 ONE: dict[str, Any] = {"uri": "x:one", "name": "one", "description": "The first.", "size": 3}
 MANY = {"uriTemplate": "x:{id}/{part}", "name": "many"}
 LETTER = {"name": "letter", "arguments": [{"name": "to"}]}
@@ -30,7 +31,7 @@ def say(up: RawUpstream, resource: dict[str, Any]) -> None:
         "resources/templates/list": {"resourceTemplates": [MANY]},
     }
     for method, result in results.items():
-        up.scripts[method] = says(lambda seen, result=result: answer(seen, result))
+        up.scripts[method] = says(partial(answer, result=result))
 
 
 def faults(gateway: app.Gateway, name: str, arguments: dict[str, Any]) -> Exception | None:
@@ -58,7 +59,7 @@ async def test_resources_are_pinned_like_tools(tmp_path: Path) -> None:
 
 
 async def test_what_completes_is_there_as_long_as_what_it_completes(tmp_path: Path) -> None:
-    """An entry of its own for each prompt and template with something to fill in, without a pin; arguments are checked."""
+    """An entry for each prompt and template with something to fill in, without a pin; arguments are checked."""
     async with running(Era.STATELESS) as up:
         say(up, ONE)
         section = f'[upstreams.up]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"'

@@ -58,7 +58,7 @@ async def test_faulty_arguments_are_named_and_not_put_to_policy(world: World, ar
 
 
 async def test_a_template_is_asked_about_by_its_address(world: World) -> None:
-    """What policy says of one address says nothing of the next; an address it does not make is none of the catalogue."""
+    """What policy says of one address says nothing of the next; an address it does not make is none."""
     world.catalog.shelf = (make_tool("resources/x:{id}", server="erp"),)
     said = await asked(world, {"uri": "x:7"}, tool="erp.resources/x:{id}")
     assert said.tool.decided_fqn == "erp.resources/x:7"
