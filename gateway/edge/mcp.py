@@ -6,7 +6,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +27,7 @@ from gateway.edge import (
     mcp_completion,
     mcp_eras,
     mcp_prompts,
+    mcp_push,
     mcp_resources,
     mcp_tools,
     mcp_waiting,
@@ -46,6 +47,7 @@ from gateway.edge.faults import (
     MethodNotFound,
     ServerNotFound,
 )
+from gateway.edge.mcp_push import Listener, Pushing, Wanted
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, header
@@ -67,11 +69,14 @@ _LISTS = {
 }
 # What is listed makes a server be there; what completes something is only there with what it completes.
 _LISTABLE = frozenset(kind for kind, _ in _LISTS.values())
-_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
+_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {
+    **{f"{kind}s": {"listChanged": True} for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE)},
+    "completions": {},
+}
 _SESSION = eras.SESSION_HEADER.encode()
 _METHODS = {
     Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_CALLS}),
-    Era.STATELESS: frozenset({"server/discover", *_LISTS, *_CALLS}),
+    Era.STATELESS: frozenset({"server/discover", mcp_push.LISTEN, *_LISTS, *_CALLS}),
 }
 _DISCOVER_TTL_MS = 60_000
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
@@ -100,7 +105,7 @@ class _Exchange:
 
 
 class McpEndpoint:
-    """MCP over streamable HTTP. Nothing is pushed, so a GET has no stream to give."""
+    """MCP over streamable HTTP. What is pushed between requests is that a list has changed."""
 
     def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str) -> None:
         """``version`` is the gateway's own, for ``serverInfo``."""
@@ -109,20 +114,22 @@ class McpEndpoint:
         self._bench = bench
         self._sessions = Sessions(ports.clock)
         self._names = Names(ports.catalog)
+        self._pushing = Pushing(ports)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
         """Answer one HTTP request at the aggregate (``server`` None) or at one server's endpoint."""
         try:
-            if scope["method"] not in {"POST", "DELETE"}:
-                raise MethodNotAllowed(("POST", "DELETE"))
+            if scope["method"] not in {"POST", "DELETE", "GET"}:
+                raise MethodNotAllowed(("POST", "DELETE", "GET"))
             visit = await self._gate.admit(scope, Channel.MCP)
             exchange = _Exchange(scope, receive, server, visit, mcp_eras.era_hint(scope), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
         try:
-            answer = await (self._post(exchange) if scope["method"] == "POST" else self._delete(exchange))
+            answering = {"POST": self._post, "DELETE": self._delete, "GET": self._session_stream}
+            answer = await answering[scope["method"]](exchange)
         except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
             with CancelScope(shield=True):
                 await _refusal(exchange, broken_off(may_have_acted=exchange.acting)).send(send)
@@ -138,6 +145,28 @@ class McpEndpoint:
             return problems.rpc_failure(MethodNotAllowed(("POST",)), None, None, exchange.call.id)
         self._sessions.end(session)
         return Reply(204)
+
+    async def _session_stream(self, exchange: _Exchange) -> Reply:
+        try:
+            session = self._session(exchange)
+            if session is None or exchange.era is Era.STATELESS:
+                raise MethodNotAllowed(("POST",))
+            exchange.session = session
+            exchange.visit.require("tools")
+            exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
+            return await self._pushed(exchange, Wanted())
+        except GatewayError as error:
+            return problems.rpc_failure(error, None, None, exchange.call.id)
+
+    async def _pushed(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+        async def look() -> Sequence[Tool]:
+            if exchange.session is not None:
+                self._session(exchange)  # one that has ended has no stream
+            return await self._listing(exchange, wanted.kinds)
+
+        self._gate.listing(exchange.visit)
+        listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id)
+        return await self._pushing.begin(listener, wanted, look)
 
     async def _post(self, exchange: _Exchange) -> Reply:
         try:
@@ -222,6 +251,8 @@ class McpEndpoint:
             result = {}
         elif request.method == "initialize":
             return await self._initialize(exchange, request)
+        elif request.method == mcp_push.LISTEN:
+            return await self._pushed(exchange, mcp_push.wanted(request.params, request.id))
         else:
             await self._find_server(exchange)
             result = self._discovered()
@@ -245,9 +276,12 @@ class McpEndpoint:
 
     async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = _LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
+        return await unless_gone(exchange.receive, self._listing(exchange, kinds))
+
+    async def _listing(self, exchange: _Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
         if exchange.server is not None:
             kinds = _LISTABLE  # a server of which anything may be seen is there, whatever is asked for
-        found = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports, kinds))
+        found = await pipeline.listing(exchange.call, self._ports, kinds)
         if exchange.server is None:
             return found
         own = tuple(tool for tool in found if tool.server == exchange.server)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from anyio import Event
 
 from gateway.core import resources
 from gateway.core.call import Caller, Intent, Lease, Raw, Redacted, Resolved, Verified
@@ -62,6 +63,7 @@ class FakeCatalog:
     connector: FakeConnector
     shelf: tuple[Tool, ...] = (STOCK, ORDER, PAY, WIPE)
     faults: dict[str, GatewayError] = field(default_factory=dict)
+    restocked: Event = field(default_factory=Event)
 
     def resolve(self, caller: Caller) -> Resolved:
         """The pinned tool, or the unlisted stand-in of one that is not there."""
@@ -83,6 +85,17 @@ class FakeCatalog:
         """The shelf."""
         self.journal.note("catalog.tools")
         return self.shelf
+
+    def restock(self, *shelf: Tool) -> None:
+        """Put a new generation in force."""
+        self.shelf = shelf
+        self.restocked.set()
+        self.restocked = Event()
+
+    async def changed(self, seen: Sequence[Tool]) -> None:
+        """Return once ``restock`` has put another shelf in force."""
+        while self.shelf is seen:
+            await self.restocked.wait()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Hand the leased call to the connector."""
