@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from anyio import sleep_forever
+from anyio import create_task_group, sleep_forever, wait_all_tasks_blocked
 
 from gateway.core import schema
 from gateway.core.call import Lease, Raw, Resolved
@@ -154,6 +154,25 @@ def test_a_new_generation_replaces_the_old_whole() -> None:
     catalog.replace([shelf(PAY)])
     assert catalog.tools() == (PAY,)
     assert not catalog.resolve(make_caller(make_call("up.echo"))).tool.listed
+
+
+async def test_a_new_generation_is_told_to_those_who_wait() -> None:
+    """Who has seen an older one need not wait at all."""
+    catalog = stocked(shelf(ECHO))[0]
+    first = catalog.tools()
+    told = []
+
+    async def wait() -> None:
+        await catalog.changed(first)
+        told.append(catalog.tools())
+
+    async with create_task_group() as group:
+        group.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert told == []
+        catalog.replace([shelf(PAY)])
+    assert [list(tools) for tools in told] == [[PAY]]
+    await catalog.changed(first)
 
 
 async def test_readiness() -> None:
