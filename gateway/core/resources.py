@@ -68,7 +68,13 @@ def is_made_well(uri: str) -> bool:
         text = unquote_to_bytes(uri).decode()
     except UnicodeDecodeError:
         return False
-    return text.isprintable() and is_normalized("NFKC", text)
+    return text.isprintable() and is_normalized("NFKC", text) and not _has_twins(uri)
+
+
+def _has_twins(uri: str) -> bool:
+    # A parameter that comes twice is read as the first by some and as the last by others.
+    names = [pair.partition("=")[0] for pair in uri.partition("#")[0].partition("?")[2].split("&")]
+    return len(set(names)) != len(names)
 
 
 def variables(template: str) -> tuple[str, ...] | None:
@@ -81,13 +87,11 @@ def variables(template: str) -> tuple[str, ...] | None:
 
 def matches(template: str, uri: str) -> bool:
     """Whether ``uri`` is an address that ``template`` makes, spelled in the one way there is."""
-    pattern = _pattern(template)
-    if pattern is None or not is_made_well(uri) or not pattern.fullmatch(uri):
+    # Cheap test first: a server may have a thousand templates.
+    if not uri.startswith(template.partition("{")[0]):
         return False
-    # A parameter that comes twice is read as the first by some and as the last by others.
-    query = uri.partition("#")[0].partition("?")[2]
-    names = [pair.partition("=")[0] for pair in query.split("&")]
-    return len(set(names)) == len(names)
+    pattern = _pattern(template)
+    return pattern is not None and bool(pattern.fullmatch(uri)) and is_made_well(uri)
 
 
 def read(tool: Tool, arguments: Mapping[str, Any]) -> Tool | None:
@@ -103,12 +107,14 @@ def read(tool: Tool, arguments: Mapping[str, Any]) -> Tool | None:
     return replace(tool, uri=uri) if isinstance(uri, str) and matches(tool.own_name, uri) else None
 
 
-def template_of(uri: str, tools: Iterable[Tool]) -> Tool | None:
-    """The template among ``tools`` that makes ``uri``; of several the one with the gravest effect, then by name.
+def template_of(uri: str, templates: Iterable[Tool]) -> Tool | None:
+    """The one of these templates that makes ``uri``; of several the one with the gravest effect, then by name.
 
     Which one the upstream takes is not known: the gravest is what policy must see.
     """
-    made = [tool for tool in tools if tool.is_template and matches(tool.own_name, uri)]
+    if not is_made_well(uri):
+        return None
+    made = [tool for tool in templates if matches(tool.own_name, uri)]
     gravest = sorted(made, key=lambda tool: (-list(EffectClass).index(tool.effect), tool.name))
     return gravest[0] if gravest else None
 

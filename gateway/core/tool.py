@@ -34,7 +34,11 @@ class Kind(StrEnum):
 
 def kind_of(name: str) -> Kind:
     """The kind that the name inside, without its server, is of."""
-    return next((kind for kind in Kind if kind.prefix and name.startswith(kind.prefix)), Kind.TOOL)
+    before, slash, _ = name.partition("/")
+    return _BY_PREFIX.get(before, Kind.TOOL) if slash else Kind.TOOL
+
+
+_BY_PREFIX: Mapping[str, Kind] = {f"{kind}s": kind for kind in Kind if kind is not Kind.TOOL}
 
 
 class ConnectorKind(StrEnum):

@@ -183,7 +183,7 @@ def test_of_several_templates_the_gravest_counts() -> None:
     mild, grave = template("x:{+a}"), template("x:{b}", EffectClass.DESTRUCTIVE)
     also = template("x:{c}", EffectClass.DESTRUCTIVE)
     assert resources.template_of("x:1", [mild, also, grave]) is grave
-    assert resources.template_of("x:1/2", [mild, grave, make_tool()]) is mild
+    assert resources.template_of("x:1/2", [mild, grave]) is mild
     assert resources.template_of("y:1", [mild, grave]) is None
 
 
