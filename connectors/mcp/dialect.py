@@ -10,12 +10,17 @@ from connectors.mcp.faults import Lost, Refused
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import encode
-from gateway.core.tool import Kind, Tool
+from gateway.core.tool import Kind, Tool, kind_of
 
 # No capability is declared, so an upstream may ask nothing of us: no sampling, no elicitation, no roots.
 _CAPABILITIES: Final[dict[str, Any]] = {}
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
-_METHODS: Final[Mapping[Kind, str]] = {Kind.TOOL: "tools/call", Kind.PROMPT: "prompts/get"}
+_METHODS: Final[Mapping[Kind, str]] = {
+    Kind.TOOL: "tools/call",
+    Kind.PROMPT: "prompts/get",
+    Kind.RESOURCE: "resources/read",
+    Kind.COMPLETION: "completion/complete",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +31,13 @@ class Dialect:
         era: which era.
         version: the revision agreed on.
         meta: the ``_meta`` member of each request, with its leading comma; empty in the handshake era.
-        prompts: whether the upstream says that it has prompts.
+        offers: what besides tools the upstream says that it has (``prompts``, ``resources`` ...).
     """
 
     era: Era
     version: str
     meta: bytes = b""
-    prompts: bool = False
+    offers: frozenset[str] = frozenset()
 
     def params(self, members: bytes) -> bytes:
         """The ``params`` object of a request; ``members`` is the inside of a JSON object, without its braces."""
@@ -83,8 +88,28 @@ def call_method(tool: Tool) -> str:
 
 
 def call_members(tool: Tool, arguments: bytes) -> bytes:
-    """The inside of the ``params`` of ``call_method``; ``arguments`` is canonical JSON text."""
+    """The inside of the ``params`` of ``call_method``; ``arguments`` is canonical JSON text.
+
+    Of a read the address is its argument, and so the one that was decided on.
+    """
+    if tool.kind is Kind.RESOURCE:
+        return arguments[1:-1]
+    if tool.kind is Kind.COMPLETION:
+        return b'"ref":%b,%b' % (encode(_reference(tool.own_name)), arguments[1:-1])
     return b'"name":%b,"arguments":%b' % (encode(tool.own_name), arguments)
+
+
+def call_name(tool: Tool) -> str | None:
+    """What the stateless era repeats of a call in its name header; None = nothing."""
+    if tool.kind is Kind.COMPLETION:
+        return None
+    return tool.own_name if tool.uri is None else tool.uri
+
+
+def _reference(name: str) -> dict[str, str]:
+    kind = kind_of(name)
+    own = name.removeprefix(kind.prefix)
+    return {"type": "ref/prompt", "name": own} if kind is Kind.PROMPT else {"type": "ref/resource", "uri": own}
 
 
 def handshake_dialect(result: bytes) -> Dialect:
@@ -96,7 +121,7 @@ def handshake_dialect(result: bytes) -> Dialect:
     version = _member(result, "protocolVersion")
     if not isinstance(version, str) or version not in eras.HANDSHAKE_VERSIONS:
         raise Lost("protocol_version")
-    return Dialect(Era.HANDSHAKE, version, prompts=_has_prompts(result))
+    return Dialect(Era.HANDSHAKE, version, offers=_offers(result))
 
 
 def stateless_dialect(client: Client, result: bytes) -> Dialect | None:
@@ -107,7 +132,7 @@ def stateless_dialect(client: Client, result: bytes) -> Dialect | None:
     """
     offered = _member(result, "supportedVersions")
     version = eras.newest_mutual(offered) if isinstance(offered, list) else None
-    return None if version is None else replace(client.stateless(version), prompts=_has_prompts(result))
+    return None if version is None else replace(client.stateless(version), offers=_offers(result))
 
 
 def is_no_verdict(refusal: Refused) -> bool:
@@ -116,9 +141,9 @@ def is_no_verdict(refusal: Refused) -> bool:
     return refusal.code is None and (status in {401, 403, 407, 429} or status >= 500)  # noqa: PLR2004 -- HTTP
 
 
-def _has_prompts(result: bytes) -> bool:
+def _offers(result: bytes) -> frozenset[str]:
     said = _member(result, "capabilities")
-    return isinstance(said, dict) and "prompts" in said
+    return frozenset(said) if isinstance(said, dict) else frozenset()
 
 
 def _member(result: bytes, name: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from anyio import fail_after
 
 from connectors.mcp import results
-from connectors.mcp.dialect import Client, call_members, call_method
+from connectors.mcp.dialect import Client, call_members, call_method, call_name
 from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.listing import ListingLimits, all_offered
@@ -115,7 +115,7 @@ class HttpConnector:
         try:
             with fail_after(options.setup_timeout_s * 3):
                 await self._sessions.get(credential, options.setup_timeout_s)  # what it has, it says at the start
-                return await all_offered(page, options.listing, prompts=self._sessions.has_prompts)
+                return await all_offered(page, options.listing, self._sessions.offers)
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:
@@ -171,7 +171,9 @@ class HttpConnector:
     def _call_headers(self, lease: Lease) -> list[Header]:
         tool = lease.intent.tool
         fields = headers.param_fields(self._annotated(tool), lease.intent.call.arguments.value)
-        return [(eras.NAME_HEADER, headers.wrap(tool.own_name)), *fields.items()]
+        name = call_name(tool)
+        named = [] if name is None else [(eras.NAME_HEADER, headers.wrap(name))]
+        return [*named, *fields.items()]
 
     def _annotated(self, tool: Tool) -> Mapping[headers.Path, str]:
         found = self._annotations.get(tool.digest)

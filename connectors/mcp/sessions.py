@@ -50,9 +50,9 @@ class Sessions:
         return None if self._dialect is None else self._dialect.era
 
     @property
-    def has_prompts(self) -> bool:
-        """Whether the upstream said that it has prompts, when a session was last opened."""
-        return self._dialect is not None and self._dialect.prompts
+    def offers(self) -> frozenset[str]:
+        """What besides tools the upstream said that it has, when a session was last opened."""
+        return frozenset() if self._dialect is None else self._dialect.offers
 
     async def get(
         self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf, *, whose: str = ""

@@ -139,7 +139,7 @@ class StdioConnector:
         try:
             with fail_after(self._options.setup_timeout_s * 2):
                 line = await self._reached(self._options.setup_timeout_s)
-                return await all_offered(page, self._options.listing, prompts=line.dialect.prompts)
+                return await all_offered(page, self._options.listing, line.dialect.offers)
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:

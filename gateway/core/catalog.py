@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyio import fail_after
+from anyio import Event, fail_after
 
-from gateway.core import measures
+from gateway.core import measures, resources
 from gateway.core.call import Caller, Lease, Raw, Resolved
 from gateway.core.connector import Connector
 from gateway.core.errors import (
@@ -51,6 +51,7 @@ class Catalog:
     connectors: Mapping[str, Connector]
     _shelves: Mapping[str, Shelf] = field(default_factory=dict)
     _tools: tuple[Tool, ...] | None = None
+    _changed: Event = field(default_factory=Event)
 
     def replace(self, shelves: Sequence[Shelf]) -> None:
         """Put a new generation in force; calls already resolved keep the tool they were resolved with.
@@ -64,9 +65,14 @@ class Catalog:
             raise ValueError("two tools of the catalogue have the same name")
         self._shelves = by_name
         self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))
+        self._changed.set()
+        self._changed = Event()
 
     def resolve(self, caller: Caller) -> Resolved:
-        """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at."""
+        """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at.
+
+        Of a resource the address is, since it is what is asked for; where a template does not make it, there is none.
+        """
         shelf = self._shelf(caller)
         return Resolved(caller, _unlisted(caller.call.tool) if shelf is None else shelf.tool, None)
 
@@ -86,11 +92,19 @@ class Catalog:
 
     def _shelf(self, caller: Caller) -> Shelf | None:
         shelf = self._shelves.get(caller.call.tool)
-        return None if shelf is None or not caller.run.covers(shelf.tool.fqn) else shelf
+        tool = None if shelf is None else resources.read(shelf.tool, caller.call.arguments.value)
+        if shelf is None or tool is None or not caller.run.covers(tool.decided_fqn):
+            return None
+        return shelf if tool is shelf.tool else Shelf(tool, shelf.problems, shelf.quarantine)
 
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""
         return self._tools or ()
+
+    async def changed(self, seen: Sequence[Tool]) -> None:
+        """Return when another generation than ``seen`` is in force; see ``ports.Catalog``."""
+        while self._tools is seen:
+            await self._changed.wait()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call within its time; see ``ports.Catalog``."""

@@ -192,10 +192,11 @@ def _tool(tool: Tool) -> dict[str, Any]:
     vendor: dict[str, Any] = {"name": tool.vendor.name, "region": tool.vendor.region}
     if tool.vendor.retention_days is not None:
         vendor["retention_days"] = tool.vendor.retention_days
-    return {
+    made = {} if tool.uri is None else {"template": tool.name}
+    return made | {
         "server": tool.server,
-        "name": tool.name,
-        "fqn": tool.fqn,
+        "name": tool.decided_name,
+        "fqn": tool.decided_fqn,
         "connector": tool.connector,
         "digest": tool.digest,
         "effect": tool.effect,

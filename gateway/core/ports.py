@@ -115,7 +115,10 @@ class Catalog(Pingable, Protocol):
         """
 
     def tools(self) -> Sequence[Tool]:
-        """All pinned tools, in a stable order."""
+        """All pinned tools, in a stable order; the same sequence until there is a new generation."""
+
+    async def changed(self, seen: Sequence[Tool]) -> None:
+        """Return when ``tools`` gives another sequence than ``seen``."""
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call: the one place a connector is invoked.

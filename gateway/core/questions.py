@@ -7,7 +7,7 @@ question cannot be handed to a stage of the pipeline.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.core import measures, policy_input, schema
+from gateway.core import measures, policy_input, resources, schema
 from gateway.core.call import Call, Principal, Proof, Run, RunKind
 from gateway.core.decision import Decision, fold, in_mode
 from gateway.core.errors import InvalidArguments, NotFound
@@ -69,6 +69,8 @@ async def ask(call: Call, principal: Principal, ports: Ports, *, with_arguments:
         TooLarge, Unavailable: as for a call.
     """
     tool = next((tool for tool in ports.catalog.tools() if tool.fqn == call.tool), None)
+    if tool is not None and with_arguments:
+        tool = resources.read(tool, call.arguments.value)
     if tool is None:
         raise NotFound("no such tool in the catalogue", cause_code="tool")
     faults, amounts = _read(call, tool) if with_arguments else ((), {})

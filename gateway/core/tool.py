@@ -23,6 +23,8 @@ class Kind(StrEnum):
 
     TOOL = "tool"
     PROMPT = "prompt"
+    RESOURCE = "resource"
+    COMPLETION = "completion"
     # A coding agent's own tool: it is asked about, and never carried out here.
     HOOK = "hook"
 
@@ -34,7 +36,11 @@ class Kind(StrEnum):
 
 def kind_of(name: str) -> Kind:
     """The kind that the name inside, without its server, is of."""
-    return next((kind for kind in Kind if kind.prefix and name.startswith(kind.prefix)), Kind.TOOL)
+    before, slash, _ = name.partition("/")
+    return _BY_PREFIX.get(before, Kind.TOOL) if slash else Kind.TOOL
+
+
+_BY_PREFIX: Mapping[str, Kind] = {f"{kind}s": kind for kind in Kind if kind is not Kind.TOOL}
 
 
 class ConnectorKind(StrEnum):
@@ -105,7 +111,9 @@ class Tool:
 
     Attributes:
         server: upstream name, no ``__`` in it.
-        name: name at the upstream; behind ``prompts/`` where it is a prompt's, ``hooks/`` where its agent acts itself.
+        name: name at the upstream, behind ``prompts/`` where it is a prompt's; ``resources/`` and an address or a
+            template of addresses; ``completions/`` and the name here of what is completed; ``hooks/`` where its agent
+            acts itself.
         connector: which connector carries it out.
         definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
         digest: ``definition_digest`` of what was approved; the pin.
@@ -113,6 +121,7 @@ class Tool:
         listed: False only for the stand-in of a tool that does not exist.
         big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
         binding: connector-specific part of the catalogue entry (statement, method and path ...).
+        uri: the address that is read, where it is made of a template; the rest of it is the template's.
     """
 
     server: str
@@ -131,11 +140,30 @@ class Tool:
     credential: str | None = None
     big_integers: bool = False
     binding: Mapping[str, Any] = field(default_factory=dict)
+    uri: str | None = None
 
     @property
     def fqn(self) -> str:
-        """``server.name``: the tool's name in policy, log, CLI and REST."""
+        """``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's.
+
+        An address that a caller makes up may name a person: it belongs into payloads, which can be erased.
+        """
         return f"{self.server}.{self.name}"
+
+    @property
+    def decided_name(self) -> str:
+        """What policy and the run's scope decide on, without the server: the very address that is read."""
+        return self.name if self.uri is None else f"{Kind.RESOURCE.prefix}{self.uri}"
+
+    @property
+    def decided_fqn(self) -> str:
+        """``server.decided_name``."""
+        return f"{self.server}.{self.decided_name}"
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it stands for all the addresses a template makes. No address of its own can hold a brace."""
+        return self.kind is Kind.RESOURCE and "{" in self.name
 
     @property
     def kind(self) -> Kind:
@@ -151,8 +179,11 @@ class Tool:
     def wire_name(self) -> str:
         """Name on the aggregate MCP endpoint, ``server__name``; at most 64 characters of ``[A-Za-z0-9_-]``.
 
-        A tool and a prompt may have the same one.
+        A tool and a prompt may have the same one. Of a resource it is an address, ``ostiary:server:ADDRESS``: one that
+        no client takes for something to fetch by itself, and in which nothing can be normalised.
         """
+        if self.kind is Kind.RESOURCE:
+            return f"{URI_SCHEME}:{self.server}:{self.own_name}"
         plain = f"{self.server}__{self.own_name}"
         wire = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in plain)
         if wire == plain and len(wire) <= _WIRE_NAME_MAX:
@@ -162,6 +193,7 @@ class Tool:
 
 
 _WIRE_NAME_MAX = 64
+URI_SCHEME = "ostiary"
 
 
 def definition_digest(server: str, connector: str, endpoint: str, definition: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ _BLOCKS: dict[str, tuple[str, ...]] = {
     "resource": (),
 }
 _ROLES = ("user", "assistant")
+_MOST_VALUES = 100  # the specification's
 
 
 class Verifier:
@@ -139,4 +140,34 @@ def _is_resource(resource: Any) -> bool:
     return isinstance(resource.get("text"), str) or isinstance(resource.get("blob"), str)
 
 
-_SHAPES: Mapping[Kind, Callable[[Any], str | None]] = {Kind.TOOL: _misshape, Kind.PROMPT: _misshape_of_prompt}
+def _misshape_of_resource(value: Any) -> str | None:
+    # As for a tool result.
+    if not isinstance(value, dict):
+        return "not an object"
+    if not isinstance(value.get("_meta", {}), dict):
+        return "_meta is no object"
+    contents = value.get("contents")
+    if not isinstance(contents, list):
+        return "contents is no list"
+    return None if all(_is_resource(part) for part in contents) else "a part of the contents is malformed"
+
+
+def _misshape_of_completion(value: Any) -> str | None:
+    # As for a tool result.
+    found = value.get("completion") if isinstance(value, dict) else None
+    if not isinstance(found, dict):
+        return "completion is no object"
+    values, total = found.get("values"), found.get("total", 0)
+    if not isinstance(values, list) or len(values) > _MOST_VALUES or not all(isinstance(word, str) for word in values):
+        return f"values is no list of at most {_MOST_VALUES} texts"
+    if isinstance(total, bool) or not isinstance(total, int) or not isinstance(found.get("hasMore", False), bool):
+        return "total or hasMore is malformed"
+    return None
+
+
+_SHAPES: Mapping[Kind, Callable[[Any], str | None]] = {
+    Kind.TOOL: _misshape,
+    Kind.PROMPT: _misshape_of_prompt,
+    Kind.RESOURCE: _misshape_of_resource,
+    Kind.COMPLETION: _misshape_of_completion,
+}

@@ -6,23 +6,34 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
 
-from gateway.core import canonical, pipeline
+from gateway.core import pipeline
 from gateway.core.call import Call, Channel
-from gateway.core.canonical import Arguments
-from gateway.core.errors import GatewayError, InvalidArguments, MalformedRequest
+from gateway.core.canonical import Arguments, Json
+from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import eras, jsonrpc
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
-from gateway.edge import mcp_eras, mcp_prompts, mcp_tools, mcp_waiting, problems, reported
+from gateway.edge import (
+    mcp_asked,
+    mcp_completion,
+    mcp_eras,
+    mcp_prompts,
+    mcp_push,
+    mcp_resources,
+    mcp_tools,
+    mcp_waiting,
+    problems,
+    reported,
+)
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off, carry_out
@@ -36,19 +47,36 @@ from gateway.edge.faults import (
     MethodNotFound,
     ServerNotFound,
 )
+from gateway.edge.mcp_push import Listener, Pushing, Wanted
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, headers
 
 RUN_META = "ostiary/run"
-_CALL, _PROMPT = "tools/call", "prompts/get"
-_KINDS = {_CALL: Kind.TOOL, _PROMPT: Kind.PROMPT}
-_LISTS = {"tools/list": (Kind.TOOL, mcp_tools.listed), "prompts/list": (Kind.PROMPT, mcp_prompts.listed)}
-_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {"tools": {}, "prompts": {}}
+_CALL = "tools/call"
+# What goes through the pipeline, and how its name and arguments stand in ``params``.
+_CALLS: Mapping[str, Callable[[Json, str | None, Names], tuple[str, Arguments]]] = {
+    _CALL: partial(mcp_asked.named, Kind.TOOL),
+    "prompts/get": partial(mcp_asked.named, Kind.PROMPT),
+    "resources/read": mcp_resources.asked,
+    "completion/complete": mcp_completion.asked,
+}
+_LISTS = {
+    "tools/list": (Kind.TOOL, mcp_tools.listed),
+    "prompts/list": (Kind.PROMPT, mcp_prompts.listed),
+    "resources/list": (Kind.RESOURCE, mcp_resources.listed),
+    "resources/templates/list": (Kind.RESOURCE, mcp_resources.listed_templates),
+}
+# What is listed makes a server be there; what completes something is only there with what it completes.
+_LISTABLE = frozenset(kind for kind, _ in _LISTS.values())
+_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {
+    **{f"{kind}s": {"listChanged": True} for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE)},
+    "completions": {},
+}
 _SESSION = eras.SESSION_HEADER.encode()
 _METHODS = {
-    Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_KINDS}),
-    Era.STATELESS: frozenset({"server/discover", *_LISTS, *_KINDS}),
+    Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_CALLS}),
+    Era.STATELESS: frozenset({"server/discover", mcp_push.LISTEN, *_LISTS, *_CALLS}),
 }
 _DISCOVER_TTL_MS = 60_000
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
@@ -77,7 +105,7 @@ class _Exchange:
 
 
 class McpEndpoint:
-    """MCP over streamable HTTP. Tools and prompts are offered; nothing is pushed, so a GET has no stream to give."""
+    """MCP over streamable HTTP. What is pushed between requests is that a list has changed."""
 
     def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str) -> None:
         """``version`` is the gateway's own, for ``serverInfo``."""
@@ -86,20 +114,22 @@ class McpEndpoint:
         self._bench = bench
         self._sessions = Sessions(ports.clock)
         self._names = Names(ports.catalog)
+        self._pushing = Pushing(ports)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
         """Answer one HTTP request at the aggregate (``server`` None) or at one server's endpoint."""
         try:
-            if scope["method"] not in {"POST", "DELETE"}:
-                raise MethodNotAllowed(("POST", "DELETE"))
+            if scope["method"] not in {"POST", "DELETE", "GET"}:
+                raise MethodNotAllowed(("POST", "DELETE", "GET"))
             visit = await self._gate.admit(scope, Channel.MCP)
             exchange = _Exchange(scope, receive, server, visit, mcp_eras.era_hint(scope), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
         try:
-            answer = await (self._post(exchange) if scope["method"] == "POST" else self._delete(exchange))
+            answering = {"POST": self._post, "DELETE": self._delete, "GET": self._session_stream}
+            answer = await answering[scope["method"]](exchange)
         except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
             with CancelScope(shield=True):
                 await _refusal(exchange, broken_off(may_have_acted=exchange.acting)).send(send)
@@ -115,6 +145,28 @@ class McpEndpoint:
             return problems.rpc_failure(MethodNotAllowed(("POST",)), None, None, exchange.call.id)
         self._sessions.end(session)
         return Reply(204)
+
+    async def _session_stream(self, exchange: _Exchange) -> Reply:
+        try:
+            session = self._session(exchange)
+            if session is None or exchange.era is Era.STATELESS:
+                raise MethodNotAllowed(("POST",))
+            exchange.session = session
+            exchange.visit.require("tools")
+            exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
+            return await self._pushed(exchange, Wanted())
+        except GatewayError as error:
+            return problems.rpc_failure(error, None, None, exchange.call.id)
+
+    async def _pushed(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+        async def look() -> Sequence[Tool]:
+            if exchange.session is not None:
+                self._session(exchange)  # one that has ended has no stream
+            return await self._listing(exchange, wanted.kinds)
+
+        self._gate.listing(exchange.visit)
+        listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id)
+        return await self._pushing.begin(listener, wanted, look)
 
     async def _post(self, exchange: _Exchange) -> Reply:
         try:
@@ -159,7 +211,7 @@ class McpEndpoint:
     def _check_notification(self, exchange: _Exchange, note: Notification) -> None:
         if exchange.era is Era.HANDSHAKE:
             self._session(exchange)
-        if note.method in _KINDS:
+        if note.method in _CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
@@ -168,7 +220,7 @@ class McpEndpoint:
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
         run = _run(exchange.scope, request)
-        if request.method in _KINDS:
+        if request.method in _CALLS:
             await self._understand_call(exchange, request, run)
             return
         exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
@@ -176,18 +228,11 @@ class McpEndpoint:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
     async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
-        name = request.params.value.get("name")
-        if not mcp_tools.is_name(name):
-            raise InvalidParams(f"params.name must be the name of a {_KINDS[request.method]}", cause_code="name")
         if exchange.era is Era.STATELESS and "requestState" in request.params.value:
             raise InvalidParams("this gateway has asked for no input: nothing was executed", cause_code="request_state")
         check_no_key(exchange.scope)
-        try:
-            arguments = canonical.arguments(request.params.member("arguments"))
-        except InvalidArguments as error:
-            raise InvalidParams(error.detail, cause_code="arguments") from None
+        inside, arguments = _CALLS[request.method](request.params, exchange.server, self._names)
         said = reported.of_meta(request.params.value.get("_meta"))
-        inside = self._names.inside(name, exchange.server, _KINDS[request.method])
         named = self._named(exchange, inside, arguments, run)
         objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
         exchange.call = replace(named, reported=said, objection=objection)
@@ -205,16 +250,18 @@ class McpEndpoint:
         request = exchange.request
         if request is None:
             return Reply(202)
-        if request.method in _KINDS:
+        if request.method in _CALLS:
             return await self._call(exchange, request.id)
         if request.method in _LISTS:
             kind, listed = _LISTS[request.method]
-            found = await self._visible(exchange)
+            found = await self._visible(exchange, frozenset({kind}))
             result = listed([item for item in found if item.kind is kind], exchange.server, exchange.era)
         elif request.method == "ping":
             result = {}
         elif request.method == "initialize":
             return await self._initialize(exchange, request)
+        elif request.method == mcp_push.LISTEN:
+            return await self._pushed(exchange, mcp_push.wanted(request.params, request.id))
         else:
             await self._find_server(exchange)
             result = self._discovered()
@@ -230,15 +277,20 @@ class McpEndpoint:
             exchange.acting = True
             answer = await carry_out(call, self._ports, receive)
             body = answer.body
-        result = mcp_tools.result_for(body, exchange.era)
+        result = mcp_asked.result_for(call, body, exchange.server, exchange.era)
         if answer.replayed:
             result = mcp_tools.told_again(result)
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
         return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
 
-    async def _visible(self, exchange: _Exchange) -> tuple[Tool, ...]:
+    async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = _LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
-        found = await unless_gone(exchange.receive, pipeline.listing(exchange.call, self._ports, frozenset(Kind)))
+        return await unless_gone(exchange.receive, self._listing(exchange, kinds))
+
+    async def _listing(self, exchange: _Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
+        if exchange.server is not None:
+            kinds = _LISTABLE  # a server of which anything may be seen is there, whatever is asked for
+        found = await pipeline.listing(exchange.call, self._ports, kinds)
         if exchange.server is None:
             return found
         own = tuple(tool for tool in found if tool.server == exchange.server)

@@ -38,6 +38,7 @@ class _Index:
     by_wire: Mapping[tuple[Kind, str | None, str], str]
     names: frozenset[str]
     annotated: Mapping[str, Headers]
+    templates: Mapping[str, Sequence[Tool]]
 
 
 class Names:
@@ -46,7 +47,7 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         """The catalogue keeps returning the same sequence until it has a new generation."""
         self._catalog = catalog
-        self._index = _Index((), {}, frozenset(), {})
+        self._index = _Index((), {}, frozenset(), {}, {})
 
     def inside(self, name: str, server: str | None, kind: Kind = Kind.TOOL) -> str:
         """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say.
@@ -63,6 +64,14 @@ class Names:
         said = f"{at}.{kind.prefix}{own}" if separator else name
         return f".{said}" if said in index.names or kind_of(said.partition(".")[2]) is not kind else said
 
+    def found(self, name: str, server: str, kind: Kind) -> str | None:
+        """``server.tool`` for a name that this server's own endpoint has, or None."""
+        return self._current().by_wire.get((kind, server, name))
+
+    def templates(self, server: str) -> Sequence[Tool]:
+        """The server's templates of resources; whoever may see them."""
+        return self._current().templates.get(server, ())
+
     def annotated(self, fqn: str) -> Headers | None:
         """The headers that a tool wants arguments repeated in; whoever may see it."""
         return self._current().annotated.get(fqn)
@@ -77,8 +86,17 @@ class Names:
                 | {(tool.kind, tool.server, tool.own_name): tool.fqn for tool in tools},
                 frozenset(tool.fqn for tool in tools),
                 {tool.fqn: names for tool, names in wanted if names},
+                _templates(tools),
             )
         return self._index
+
+
+def _templates(tools: Sequence[Tool]) -> Mapping[str, Sequence[Tool]]:
+    by_server: dict[str, list[Tool]] = {}
+    for tool in tools:
+        if tool.is_template:
+            by_server.setdefault(tool.server, []).append(tool)
+    return by_server
 
 
 def is_name(name: object) -> bool:

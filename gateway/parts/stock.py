@@ -19,6 +19,7 @@ from gateway.core.pinning import CAUSES, Cause, Described, PinBook
 from gateway.core.suspicion import Names
 from gateway.core.tool import Kind
 from gateway.findings import Finding
+from gateway.parts.completing import completions, name_of
 from gateway.parts.shelving import Definitions, Source, approvals, pinned, quarantines, strays, usable
 
 _LOG = logging.getLogger("ostiary.stock")
@@ -148,8 +149,12 @@ class Stock:
         return [
             finding
             for name, live in self._live.items()
-            for finding in strays(self._sources[name], {*live, *self._pins.of(name)})
+            for finding in strays(self._sources[name], self._known(name, live))
         ]
+
+    def _known(self, server: str, live: Definitions) -> set[str]:
+        names = {*live, *self._pins.of(server)}
+        return names | {name_of(name) for name in names}
 
     async def _watch(self, source: Source) -> None:
         failures = 0 if source.name in self._live else 1
@@ -196,7 +201,7 @@ class Stock:
         self._described[source.name] = {name: source.described(text) for name, text in live.items()}
         await self._shelve(source, live)
         if before is None:
-            for stray in strays(source, {*live, *self._pins.of(source.name)}):
+            for stray in strays(source, self._known(source.name, live)):
                 _LOG.warning("%s: %s", stray.part, stray.text)
         if live != before:
             self._tell_new(source, live)
@@ -233,7 +238,11 @@ class Stock:
 
     def _generation(self) -> list[Shelf]:
         # A name that an upstream made equal to another one's must not keep a generation from coming into force.
-        found = [shelf for shelves in self._shelves.values() for shelf in shelves]
+        found = [
+            shelf
+            for server, shelves in self._shelves.items()
+            for shelf in (*shelves, *completions(self._sources[server], shelves))
+        ]
         by_name: dict[tuple[Kind, str], Shelf] = {}
         for shelf in [*self._declared, *sorted(found, key=lambda shelf: shelf.tool.fqn)]:
             if by_name.setdefault((shelf.tool.kind, shelf.tool.wire_name), shelf) is not shelf:

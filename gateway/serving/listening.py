@@ -11,6 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.edge.mcp_push import STOPPING
 from gateway.serving import connections
 from gateway.settings import GatewaySettings
 
@@ -59,9 +60,10 @@ class Server:
         """Prepare; nothing is taken yet."""
         certificate, key = settings.listen.tls_certificate, settings.listen.tls_key
         bounds = _bounds(settings)
+        self._stopping = anyio.Event()
         self._server = _Uvicorn(
             uvicorn.Config(
-                _Quiet(app),
+                _Quiet(app, self._stopping),
                 http=connections.within(bounds),
                 timeout_keep_alive=bounds.idle_s,
                 backlog=_BACKLOG,
@@ -86,6 +88,7 @@ class Server:
                 await self._server.is_up.wait()
                 yield
             finally:
+                self._stopping.set()
                 self._server.should_exit = True
 
     async def _serve(self, on: list[socket.socket]) -> None:
@@ -95,14 +98,19 @@ class Server:
 
 
 class _Quiet:
-    """The application as the server runs it: a request that was broken off at the end of a drain is no fault to log."""
+    """The application as the server runs it: a request that was broken off at the end of a drain is no fault to log.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Answers that have no end by themselves are told when the server is to stop.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: anyio.Event) -> None:
         self._app = app
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Here the task ends anyway, and the application has said its last word.
         with suppress(CancelledError):
+            scope[STOPPING] = self._stopping
             await self._app(scope, receive, send)
 
 

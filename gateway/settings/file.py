@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.core.tool import Kind
 from gateway.settings import GatewaySettings, SettingsError
 
 DEVELOPMENT_AGENT, DEVELOPMENT_USER = "dev-agent", "developer"
@@ -70,13 +71,14 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
     for name, target in upstreams.items():
         known[name] = {"kind": "mcp", "trust": "first_use", **_reach(target)}
     policy = document.setdefault("policy", {})
-    policy["data"] = _granting(policy.get("data", {}), [_pattern(name, known[name]) for name in known])
+    allowed = [pattern for name, upstream in known.items() for pattern in _patterns(name, upstream)]
+    policy["data"] = _granting(policy.get("data", {}), allowed)
     return _checked(document)
 
 
-def _pattern(name: str, upstream: Any) -> str:
+def _patterns(name: str, upstream: Any) -> list[str]:
     is_hook = isinstance(upstream, dict) and upstream.get("kind") == "hook"
-    return f"{name}.hooks/*" if is_hook else f"{name}.*"
+    return [f"{name}.{kind.prefix}*" for kind in Kind if (kind is Kind.HOOK) is is_hook]
 
 
 def _granting(data: Any, patterns: list[str]) -> Any:

@@ -65,7 +65,14 @@ default effects := {}
 
 effects := settings.effects if is_object(settings.effects)
 
-rule := object.get(tools, input.tool.fqn, object.get(effects, input.tool.effect, usual))
+rule := object.get(tools, input.tool.fqn, of_template)
+
+# What is read of a template falls under the template's rule, where it has none of its own.
+of_template := object.get(tools, concat("", [input.tool.server, ".", input.tool.template]), of_effect)
+
+of_template := of_effect if not input.tool.template
+
+of_effect := object.get(effects, input.tool.effect, usual)
 
 default usual := null
 

@@ -66,3 +66,20 @@ test_listing_asks_nobody if {
 	rules.require == set() with input as listed with data.gateway.approval as {}
 	rules.deny == set() with input as listed with data.gateway.approval as false
 }
+
+made(address) := object.union(request("read"), {"tool": {
+	"server": "crm",
+	"name": concat("", ["resources/", address]),
+	"fqn": concat("", ["crm.resources/", address]),
+	"template": "resources/crm://{id}",
+}})
+
+test_what_is_made_of_a_template_falls_under_its_rule if {
+	settings := {"tools": {"crm.resources/crm://{id}": {"quorum": 2}, "crm.resources/crm://7": {"quorum": 3}}}
+	eight := rules.require with input as made("crm://8") with data.gateway.approval as settings
+	seven := rules.require with input as made("crm://7") with data.gateway.approval as settings
+	{need.quorum | some need in eight} == {2}
+	{need.quorum | some need in seven} == {3}
+	none := rules.require with input as made("crm://8") with data.gateway.approval as {}
+	none == set()
+}

@@ -11,10 +11,10 @@ package gateway.policies.limits
 deny contains {
 	"id": "limits.calls_per_run",
 	"msg": sprintf("%v calls of %s a run are allowed; %v were made or are under way", [limit, input.tool.fqn, calls]),
-	"fact": sprintf("data.gateway.limits.%s.calls_per_run", [input.tool.fqn]),
+	"fact": sprintf("data.gateway.limits.%s.calls_per_run", [data.gateway.lib.ledger.counted]),
 } if {
 	limited
-	limit := data.gateway.limits[input.tool.fqn].calls_per_run
+	limit := data.gateway.limits[data.gateway.lib.ledger.counted].calls_per_run
 	calls := data.gateway.lib.ledger.calls_so_far
 	calls + 1 > limit
 }
@@ -22,7 +22,7 @@ deny contains {
 deny contains {
 	"id": "limits.sum_per_run",
 	"msg": sprintf("%v of %s a run is allowed; %v is used and this call adds %v", [limit, measure, so_far, amount]),
-	"fact": sprintf("data.gateway.limits.%s.sums_per_run.%s", [input.tool.fqn, measure]),
+	"fact": sprintf("data.gateway.limits.%s.sums_per_run.%s", [data.gateway.lib.ledger.counted, measure]),
 } if {
 	limited
 	some measure, limit in data.gateway.lib.ledger.sums
@@ -46,7 +46,7 @@ deny contains {
 deny contains {
 	"id": "limits.measure_not_listed",
 	"msg": sprintf("%s is limited in other units only, so an amount in %s cannot be allowed", [name, measure]),
-	"fact": sprintf("data.gateway.limits.%s.sums_per_run.%s", [input.tool.fqn, measure]),
+	"fact": sprintf("data.gateway.limits.%s.sums_per_run.%s", [data.gateway.lib.ledger.counted, measure]),
 } if {
 	limited
 	some measure, _ in data.gateway.lib.ledger.countable
@@ -58,7 +58,7 @@ deny contains {
 deny contains {
 	"id": "limits.malformed",
 	"msg": sprintf("the limits of %s are not numbers, or the run's ledger is missing", [input.tool.fqn]),
-	"fact": sprintf("data.gateway.limits.%s", [input.tool.fqn]),
+	"fact": sprintf("data.gateway.limits.%s", [data.gateway.lib.ledger.counted]),
 } if {
 	limited
 	not data.gateway.lib.ledger.well_formed
@@ -76,5 +76,5 @@ deny contains {
 
 limited if {
 	input.phase == "call"
-	data.gateway.limits[input.tool.fqn]
+	data.gateway.limits[data.gateway.lib.ledger.counted]
 }

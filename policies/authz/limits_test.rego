@@ -102,3 +102,18 @@ test_what_an_agent_does_itself_cannot_be_limited if {
 	reasons := rules.deny with input as asked with data.gateway.limits as three_calls
 	{reason.id | some reason in reasons} == {"limits.uncounted"}
 }
+
+test_what_is_made_of_a_template_counts_for_it if {
+	made := object.union(
+		request({"calls": {"crm.resources/crm://{id}": 3}}),
+		{"tool": {
+			"server": "crm",
+			"name": "resources/crm://7",
+			"fqn": "crm.resources/crm://7",
+			"template": "resources/crm://{id}",
+		}},
+	)
+	limits := {"crm.resources/crm://{id}": {"calls_per_run": 3}}
+	reasons := rules.deny with input as made with data.gateway.limits as limits
+	{reason.id | some reason in reasons} == {"limits.calls_per_run"}
+}

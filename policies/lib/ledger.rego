@@ -7,16 +7,21 @@
 #   - input: schema["policy-input.v1"]
 package gateway.lib.ledger
 
-limits := data.gateway.limits[input.tool.fqn]
+# What counts together: all that is read of a template counts for the template.
+counted := concat("", [input.tool.server, ".", input.tool.template])
+
+counted := input.tool.fqn if not input.tool.template
+
+limits := data.gateway.limits[counted]
 
 sums := asked if {
 	asked := object.get(limits, "sums_per_run", {})
 	is_object(asked)
 }
 
-calls_so_far := object.get(input.run.calls, [input.tool.fqn], 0)
+calls_so_far := object.get(input.run.calls, [counted], 0)
 
-sum_so_far(measure) := object.get(input.run.sums, [input.tool.fqn, measure], 0)
+sum_so_far(measure) := object.get(input.run.sums, [counted, measure], 0)
 
 countable[measure] := amount if {
 	some measure, amount in input.run.amounts

@@ -5,9 +5,10 @@
 #   {allow, deny}. A pattern is a tool's name (server.tool) with * for any characters, ? for one, [ab] and {a,b}; dots
 #   are no border. What an agent may do for a person is what both may: its own allow list covers the tool, and so does
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
-#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. The
-#   name of a prompt is server.prompts/NAME, that of what a coding agent does itself server.hooks/NAME; an allow entry
-#   covers either only where the entry itself begins so.
+#   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. A
+#   prompt is server.prompts/NAME, a resource server.resources/ADDRESS, what completes one of them server.completions/ and
+#   the rest of its name, what a coding agent does itself server.hooks/NAME; an allow entry covers it only where the entry
+#   itself begins so.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.scope
@@ -73,18 +74,14 @@ covered(patterns) if {
 	matched([pattern | some pattern in meant(patterns); startswith(pattern, concat("", [input.tool.server, "."]))])
 }
 
-# meant is the entries that speak of the kind that is asked for. A prompt (server.prompts/NAME) needs an entry that begins
-# so, as lists that were written for tools gave none of what else a server offers; so does what an agent does itself
-# (server.hooks/NAME). Deny lists count as they stand.
-meant(patterns) := beginning(patterns, ".prompts/") if {
-	startswith(input.tool.name, "prompts/")
-} else := beginning(patterns, ".hooks/") if {
-	startswith(input.tool.name, "hooks/")
+# meant is the entries that speak of the kind that is asked for. What is no tool (server.prompts/NAME ...) needs an entry
+# that begins so, as lists that were written for tools gave none of what else a server offers, nor of what an agent does
+# itself (server.hooks/NAME). Deny lists count as they stand.
+meant(patterns) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
+	some kind in ["prompts/", "resources/", "completions/", "hooks/"]
+	startswith(input.tool.name, kind)
+	prefix := concat("", [input.tool.server, ".", kind])
 } else := patterns
-
-beginning(patterns, kind) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
-	prefix := concat("", [input.tool.server, kind])
-}
 
 # Of glob.match it is not known what it says: OPA's own loses matches of some alternations with wildcards, so that a deny
 # list would not bind. A pattern is turned into a regular expression, all patterns of a list into one, as each costs.
@@ -93,7 +90,9 @@ matched(patterns) if regex.match(concat("", ["(?s)^(?:", alternation(concat(",",
 # [!ab] is [^ab], a dot is a dot, * is any characters, ? is one, {a,b} and the list itself are alternatives.
 alternation(text) := replace(replace(replace(jokers(text), "{", "(?:"), "}", ")"), ",", "|")
 
-jokers(text) := replace(replace(replace(replace(text, "[!", "[^"), ".", "\\."), "*", ".*"), "?", ".")
+jokers(text) := replace(replace(replace(replace(plain(text), "[!", "[^"), ".", "\\."), "*", ".*"), "?", ".")
+
+plain(text) := replace(text, "+", "\\+")
 
 # Where an entry would have to stand: in the agent's own list, and in that of the person's first group or their own.
 agent_path := sprintf("data.gateway.scope.agents.%s.allow", [input.agent.id])

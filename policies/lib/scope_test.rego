@@ -89,6 +89,53 @@ test_a_prompt_is_covered_by_its_own_entries if {
 	}
 }
 
+resource(address) := {"tool": {
+	"server": "fs",
+	"name": concat("", ["resources/", address]),
+	"fqn": concat("", ["fs.resources/", address]),
+	"effect": "read",
+}}
+
+test_no_list_that_was_written_for_tools_covers_a_resource_or_a_completion if {
+	every pattern in ["*", "fs.*", "fs.r*", "*.resources/*", "fs.prompts/*", "fs.completions/*", "crm.resources/*"] {
+		not scope.covered([pattern]) with input as resource("file:///etc/passwd")
+	}
+	completion := {"tool": {
+		"server": "fs",
+		"name": "completions/resources/file:///{path}",
+		"fqn": "fs.completions/resources/file:///{path}",
+		"effect": "read",
+	}}
+	every pattern in ["*", "fs.*", "fs.resources/*", "fs.prompts/*"] {
+		not scope.covered([pattern]) with input as completion
+	}
+	scope.covered(["fs.completions/*"]) with input as completion
+}
+
+test_a_resource_is_covered_by_its_own_entries if {
+	every pattern in [
+		"fs.resources/*", "fs.resources/file:///etc/*", "fs.resources/file:///etc/passwd", "fs.resources/{file,x}:///etc/*",
+	] {
+		scope.covered(["crm.*", pattern]) with input as resource("file:///etc/passwd")
+	}
+	scope.covered(["fs.resources/c++:*"]) with input as resource("c++://std")
+}
+
+test_a_resource_is_not_covered_by_entries_for_others if {
+	every pattern in ["fs.resources/file:///etc/", "fs.resources/file:///var/*", "fs.resources/file:///etc/passwd/*"] {
+		not scope.covered([pattern]) with input as resource("file:///etc/passwd")
+	}
+
+	# A plus is a plus, and no repetition of what stands before it.
+	not scope.covered(["fs.resources/ab+:*"]) with input as resource("abb:x")
+}
+
+test_every_deny_list_takes_resources_too if {
+	every pattern in ["*", "fs.*", "fs.resources/file:///etc/*", "fs.resources/*passwd"] {
+		scope.matched([pattern]) with input as resource("file:///etc/passwd")
+	}
+}
+
 test_every_deny_list_takes_prompts_too if {
 	every pattern in ["*", "erp.*", "erp.prompts/*"] {
 		scope.matched([pattern]) with input as prompt

@@ -269,3 +269,22 @@ async def test_a_call_in_flight_at_the_end_of_the_drain(
     assert document["call_id"]
     assert gateway.edge.records()[-1] == "tool.outcome_unknown"
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_an_open_stream_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    """It is ended in good order when the gateway stops, and not broken off when the drain is over."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+    body = json.dumps({"jsonrpc": "2.0", "id": "s-1", "method": "subscriptions/listen", "params": params}).encode()
+    named = {
+        "mcp_protocol_version": "2026-07-28",
+        "mcp_method": "subscriptions/listen",
+        "accept": "application/json, text/event-stream",
+    }
+    async with doors(tmp_path) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request("POST", "/mcp", body, **named))
+        await reader.readuntil(b"notifications/subscriptions/acknowledged")
+    rest = await reader.read()
+    writer.close()
+    assert b'"id":"s-1","result"' in rest

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from anyio import Event
 
+from gateway.core import resources
 from gateway.core.call import Caller, Intent, Lease, Raw, Redacted, Resolved, Verified
 from gateway.core.errors import GatewayError
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
@@ -61,14 +63,16 @@ class FakeCatalog:
     connector: FakeConnector
     shelf: tuple[Tool, ...] = (STOCK, ORDER, PAY, WIPE)
     faults: dict[str, GatewayError] = field(default_factory=dict)
+    restocked: Event = field(default_factory=Event)
 
     def resolve(self, caller: Caller) -> Resolved:
         """The pinned tool, or the unlisted stand-in of one that is not there."""
         self.journal.note("catalog.resolve")
         name = caller.call.tool
         for pinned in self.shelf:
-            if pinned.fqn == name and caller.run.covers(name):
-                return Resolved(caller, pinned, None)
+            asked = resources.read(pinned, caller.call.arguments.value) if pinned.fqn == name else None
+            if asked is not None and caller.run.covers(asked.decided_fqn):
+                return Resolved(caller, asked, None)
         server, _, rest = name.partition(".")
         return Resolved(caller, Tool(server, rest, ConnectorKind.MCP, {}, digest="", listed=False), None)
 
@@ -81,6 +85,17 @@ class FakeCatalog:
         """The shelf."""
         self.journal.note("catalog.tools")
         return self.shelf
+
+    def restock(self, *shelf: Tool) -> None:
+        """Put a new generation in force."""
+        self.shelf = shelf
+        self.restocked.set()
+        self.restocked = Event()
+
+    async def changed(self, seen: Sequence[Tool]) -> None:
+        """Return once ``restock`` has put another shelf in force."""
+        while self.shelf is seen:
+            await self.restocked.wait()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Hand the leased call to the connector."""

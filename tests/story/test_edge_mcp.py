@@ -56,7 +56,12 @@ async def test_a_stateless_conversation() -> None:
     async with edge.client() as client:
         found = (await client.post("/mcp", **modern("server/discover"))).json()["result"]
         assert found["supportedVersions"] == [NEWEST]
-        assert found["capabilities"] == {"tools": {}, "prompts": {}}
+        assert found["capabilities"] == {
+            "tools": {"listChanged": True},
+            "prompts": {"listChanged": True},
+            "resources": {"listChanged": True},
+            "completions": {},
+        }
         page = (await client.post("/mcp", **modern("tools/list"))).json()["result"]
         for result in (found, page):
             assert result["resultType"] == "complete"
@@ -282,9 +287,9 @@ async def test_methods_and_media_are_checked() -> None:
     edge = Edge()
     async with edge.client() as client:
         assert (await client.get("/mcp")).status_code == 405
-        assert (await client.get("/mcp")).headers["allow"] == "POST, DELETE"
-        old = await client.post("/mcp", json=rpc("resources/list"))
-        new = await client.post("/mcp", **modern("resources/list"))
+        assert (await client.get("/mcp")).headers["allow"] == "POST"
+        old = await client.post("/mcp", json=rpc("resources/subscribe"))
+        new = await client.post("/mcp", **modern("resources/subscribe"))
         assert (old.status_code, new.status_code) == (200, 404)
         assert old.json()["error"]["code"] == new.json()["error"]["code"] == -32601
         assert edge.records() == []

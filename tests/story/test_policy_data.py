@@ -112,7 +112,7 @@ def test_a_development_gateway_grants_both_sides(tmp_path: Path) -> None:
     """Its one agent and its one user get the upstreams by name, and nobody else gets anything."""
     home.prepare(tmp_path)
     scope = development(tmp_path, 0, {"time": "true"}).policy.data["gateway"]["scope"]
-    lists = {"allow": ["time.*"], "deny": []}
+    lists = {"allow": ["time.*", "time.prompts/*", "time.resources/*", "time.completions/*"], "deny": []}
     assert scope == {"agents": {"dev-agent": lists}, "users": {"developer": lists}}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from anyio import sleep_forever
+from anyio import create_task_group, sleep_forever, wait_all_tasks_blocked
 
 from gateway.core import schema
 from gateway.core.call import Lease, Raw, Resolved
@@ -107,6 +107,29 @@ def test_bad_arguments_are_kept_not_raised(name: str, arguments: dict[str, objec
     assert resolved(name, arguments).amounts == {}
 
 
+TEMPLATE = make_tool("resources/file:///{+path}", schema={"type": "object"})
+
+
+def read(uri: str, *scope: str) -> Resolved:
+    """What reading an address of the template resolves to."""
+    catalog = stocked(shelf(TEMPLATE))[0]
+    caller = make_caller(make_call(TEMPLATE.fqn, {"uri": uri}), run=make_run(scope=scope))
+    return catalog.checked(catalog.resolve(caller))
+
+
+def test_a_made_address_is_resolved_as_itself() -> None:
+    """Policy and the run's scope see the very address; the pin and whatever is counted is the template's."""
+    found = read("file:///etc/passwd", "up.resources/file:///etc/*").tool
+    assert (found.listed, found.digest, found.fqn) == (True, TEMPLATE.digest, TEMPLATE.fqn)
+    assert found.decided_fqn == "up.resources/file:///etc/passwd"
+
+
+@pytest.mark.parametrize("uri", ["file:///var/x", "file:///etc/../var/x", "file:///%65tc/x", "file:////etc/x", ""])
+def test_an_address_out_of_scope_or_with_another_spelling_is_unknown(uri: str) -> None:
+    """Neither exists."""
+    assert not read(uri, "up.resources/file:///etc/*").tool.listed
+
+
 def test_big_integers_where_the_tool_admits_them() -> None:
     """The catalogue entry says so, beside the schema."""
     assert resolved("up.big", b'{"id":9007199254740993}').fault is None
@@ -131,6 +154,25 @@ def test_a_new_generation_replaces_the_old_whole() -> None:
     catalog.replace([shelf(PAY)])
     assert catalog.tools() == (PAY,)
     assert not catalog.resolve(make_caller(make_call("up.echo"))).tool.listed
+
+
+async def test_a_new_generation_is_told_to_those_who_wait() -> None:
+    """Who has seen an older one need not wait at all."""
+    catalog = stocked(shelf(ECHO))[0]
+    first = catalog.tools()
+    told = []
+
+    async def wait() -> None:
+        await catalog.changed(first)
+        told.append(catalog.tools())
+
+    async with create_task_group() as group:
+        group.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert told == []
+        catalog.replace([shelf(PAY)])
+    assert [list(tools) for tools in told] == [[PAY]]
+    await catalog.changed(first)
 
 
 async def test_readiness() -> None:

@@ -31,7 +31,7 @@ def test_arguments_that_are_none_are_no_arguments(said: Any) -> None:
 
 
 async def test_prompts_are_asked_for_only_where_there_are_some() -> None:
-    """A server that says nothing of prompts is not asked; a malformed listing is refused whole."""
+    """A server that says nothing of prompts is not asked; where they are no listing, only the tools are there."""
     asked: list[str] = []
     pages: dict[str, Any] = {"tools/list": {"tools": [{"name": "a"}]}, "prompts/list": {"prompts": [{"name": "a"}]}}
 
@@ -39,9 +39,11 @@ async def test_prompts_are_asked_for_only_where_there_are_some() -> None:
         asked.append(method)
         return encode(pages[method])
 
-    assert [item["name"] for item in await all_offered(ask, ListingLimits(), prompts=False)] == ["a"]
-    assert [item["name"] for item in await all_offered(ask, ListingLimits(), prompts=True)] == ["a", "prompts/a"]
+    assert [item["name"] for item in await all_offered(ask, ListingLimits(), {"logging"})] == ["a"]
+    assert [item["name"] for item in await all_offered(ask, ListingLimits(), {"prompts"})] == ["a", "prompts/a"]
     assert asked == ["tools/list", "tools/list", "prompts/list"]
     pages["prompts/list"] = {"tools": []}
+    assert [item["name"] for item in await all_offered(ask, ListingLimits(), {"prompts"})] == ["a"]
+    pages["tools/list"] = {"prompts": []}
     with pytest.raises(Lost, match="listing"):
-        await all_offered(ask, ListingLimits(), prompts=True)
+        await all_offered(ask, ListingLimits(), {"prompts"})

@@ -83,6 +83,16 @@ def test_time_tool_and_context() -> None:
     assert tool["price"] == {"micros": 1500, "currency": "EUR"}
 
 
+def test_a_made_address_is_what_is_decided_on() -> None:
+    """In both phases the name is that of the very address, with the template beside it; without one there is none."""
+    made = replace(resolved(), tool=replace(make_tool("resources/x:{id}"), uri="x:7"))
+    for tool in (called(made)["tool"], listed(made)["tool"]):
+        assert (tool["name"], tool["fqn"]) == ("resources/x:7", "up.resources/x:7")
+        assert tool["template"] == "resources/x:{id}"
+    assert called(made)["kind"] == "resource"
+    assert "template" not in called(resolved())["tool"]
+
+
 def test_listing_knows_neither_arguments_nor_the_past() -> None:
     """Whether a tool may be listed cannot depend on what is asked of it."""
     document = listed(resolved({"amount": 5, "currency": "EUR"}, measures=(PAY,)))

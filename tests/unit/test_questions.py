@@ -57,6 +57,16 @@ async def test_faulty_arguments_are_named_and_not_put_to_policy(world: World, ar
     assert [document["phase"] for document in world.policy.asked] == ["list"]
 
 
+async def test_a_template_is_asked_about_by_its_address(world: World) -> None:
+    """What policy says of one address says nothing of the next; an address it does not make is none."""
+    world.catalog.shelf = (make_tool("resources/x:{id}", server="erp"),)
+    said = await asked(world, {"uri": "x:7"}, tool="erp.resources/x:{id}")
+    assert said.tool.decided_fqn == "erp.resources/x:7"
+    assert [document["tool"]["fqn"] for document in world.policy.asked] == ["erp.resources/x:7"] * 2
+    with pytest.raises(NotFound):
+        await asked(world, {"uri": "x:../7"}, tool="erp.resources/x:{id}")
+
+
 async def test_without_arguments_the_schema_is_left_out_of_account(world: World) -> None:
     """The question is then about the caller and the tool."""
     said = await asked(world, given=False)

@@ -110,6 +110,64 @@ def test_what_is_no_prompt_is_withheld(value: Any) -> None:
     assert cause(value, PROMPT) == "output_shape"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"contents": []},
+        {"contents": [{"uri": "x:a", "text": ""}, {"uri": "x:b", "blob": "eA==", "mimeType": "a/b"}], "_meta": {}},
+    ],
+)
+def test_contents_of_resources_pass(value: Any) -> None:
+    """Any number of parts, each a text or a blob under its address."""
+    found = raw(value, make_tool("resources/x:a"))
+    assert Verifier().verify(found).raw is found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        {"contents": {}},
+        {"contents": ["x"]},
+        {"contents": [{"uri": "x:a"}]},
+        {"contents": [{"text": "x"}]},
+        {"contents": [], "_meta": 3},
+    ],
+)
+def test_what_is_no_resource_is_withheld(value: Any) -> None:
+    """No contents, or a part without address or without text and blob."""
+    assert cause(value, make_tool("resources/x:a")) == "output_shape"
+
+
+@pytest.mark.parametrize(
+    "said", [{"values": []}, {"values": ["a"], "total": 150, "hasMore": True}, {"values": ["a"] * 100}]
+)
+def test_completions_pass(said: Any) -> None:
+    """At most a hundred texts, with how many there are."""
+    found = raw({"completion": said}, make_tool("completions/prompts/a"))
+    assert Verifier().verify(found).raw is found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        {"completion": []},
+        {"completion": {"values": "a"}},
+        {"completion": {"values": [1]}},
+        {"completion": {"values": ["a"] * 101}},
+        {"completion": {"values": [], "total": "1"}},
+        {"completion": {"values": [], "total": True}},
+        {"completion": {"values": [], "hasMore": 1}},
+    ],
+)
+def test_what_is_no_completion_is_withheld(value: Any) -> None:
+    """Values that are no texts or too many, and counts that are none."""
+    assert cause(value, make_tool("completions/prompts/a")) == "output_shape"
+
+
 def test_an_output_over_the_tools_cap_is_withheld() -> None:
     """The cap counts bytes as they would be sent."""
     tool = make_tool(limits=ToolLimits(max_output_bytes=100))

@@ -13,9 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from gateway.core.canonical import MAX_SAFE_INTEGER
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@:+/-]{0,127}"
-_WORD = r"[A-Za-z0-9_.*?/-]"
+# Besides names, what addresses are made of: no character that means something to a regular expression, but for + that
+# the lists escape, and no comma, which separates alternatives.
+_WORD = r"[A-Za-z0-9_.*?/:~@%=&#;'+-]"
 _PATTERN = rf"^({_WORD}|\[!?[A-Za-z0-9_.]+\]|\{{{_WORD}+(,{_WORD}+)*\}})+$"
-_TOOL = r"^[a-z0-9]+([_-][a-z0-9]+)*\.(prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}$"
+_SERVER = r"[a-z0-9]+([_-][a-z0-9]+)*"
+_NAMED = r"(prompts/|completions/prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}"
+_ADDRESSED = r"(completions/)?resources/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}"
+_TOOL = rf"^{_SERVER}\.({_NAMED}|{_ADDRESSED})$"
 _MEASURE = r"^[a-z][a-z0-9_]{0,31}(\.[A-Z]{3})?$"
 _WILD = re.compile(r"[*?\[{]")
 

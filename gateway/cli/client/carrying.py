@@ -27,7 +27,17 @@ from gateway.core.mcpwire.sse import Decoder
 _ACCEPT: Final = f"{eras.JSON_TYPE}, {eras.STREAM_TYPE}"
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _KNOCK_S: Final = 0.2
-_ASKED_AGAIN: Final = frozenset({"ping", "initialize", "server/discover", "tools/list", "prompts/list"})
+_ASKED_AGAIN: Final = frozenset(
+    {
+        "ping",
+        "initialize",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+    }
+)
 _INITIALIZED: Final = messages.read(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
 _MOST_PAGES: Final = 50
 _UNAUTHENTICATED, _NOT_FOUND, _ERROR = 401, 404, 400

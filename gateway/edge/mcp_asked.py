@@ -1,0 +1,35 @@
+"""What a request of the pipeline's asks for, by kind, and how the answer of each kind goes back."""
+
+from gateway.core import canonical
+from gateway.core.call import Call
+from gateway.core.canonical import Arguments, Json
+from gateway.core.errors import InvalidArguments
+from gateway.core.mcpwire.eras import Era
+from gateway.core.tool import Kind, kind_of
+from gateway.edge import mcp_resources, mcp_tools
+from gateway.edge.faults import InvalidParams
+from gateway.edge.mcp_tools import Names
+
+
+def named(kind: Kind, params: Json, server: str | None, names: Names) -> tuple[str, Arguments]:
+    """The name inside of a tool or prompt, and its arguments.
+
+    Raises:
+        InvalidParams: ``params`` has no name, or arguments that are no object.
+    """
+    name = params.value.get("name")
+    if not mcp_tools.is_name(name):
+        raise InvalidParams(f"params.name must be the name of a {kind}", cause_code="name")
+    try:
+        arguments = canonical.arguments(params.member("arguments"))
+    except InvalidArguments as error:
+        raise InvalidParams(error.detail, cause_code="arguments") from None
+    return names.inside(name, server, kind), arguments
+
+
+def result_for(call: Call, body: bytes, server: str | None, era: Era) -> bytes:
+    """The result of ``call`` as the client at this endpoint gets it."""
+    at, _, name = call.tool.partition(".")
+    if kind_of(name) is Kind.RESOURCE:
+        return mcp_resources.result_for(body, at, era, aggregate=server is None)
+    return mcp_tools.result_for(body, era)
