@@ -1,7 +1,7 @@
 """The parts that share the log: the ledger and all that is kept in it, opened together."""
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -114,8 +114,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     kills = _kills(settings, shared, keys, reviewers)
     archive = Archive(ledger, reader, runs, reviewers, keys, clock, is_shared=places is not None)
     approvals = await stack.enter_async_context(ApprovalRegistry(archive, _terms(settings, means.url)))
-    shown = Log(ledger, asked, keys, clock, is_shared=places is not None)
-    room, witnesses = await _countersigned(settings, shown, others, means, stack)
+    room, witnesses = await _countersigned(settings, Log(ledger, asked, keys, clock), others, means, stack)
     custodian = Custodian(ledger, asked, keys, clock, (runs, approvals))
     if patrol is not None:
         patrol.remind(runs, approvals)
@@ -184,5 +183,5 @@ async def _countersigned(
     room = KeyRoom(log.ledger, log.keys, log.clock, KeyTerms(given.key_overlap_h, named, given.threshold), others)
     await stack.enter_async_context(Overlap(room))
     cosigners = [await stack.enter_async_context(HttpWitness(witness)) for witness in named]
-    rhythm = Rhythm(given.witness_every_s, given.threshold)
-    return room, await stack.enter_async_context(Witnessing(log, cosigners, rhythm, means.meter))
+    rhythm, shared = Rhythm(given.witness_every_s, given.threshold), replace(log, is_shared=log.ledger.replica != "")
+    return room, await stack.enter_async_context(Witnessing(shared, cosigners, rhythm, means.meter))

@@ -39,14 +39,10 @@ def liar() -> Iterator[Liar]:
 class Slow:
     """A witness that is asked by another gateway, too, while it thinks; implements ``Cosigner``."""
 
+    witness: Witness
     real: HttpWitness
     meanwhile: Callable[[], Awaitable[int]]
     asked: list[int] = field(default_factory=list)
-
-    @property
-    def witness(self) -> Witness:
-        """Its name and key."""
-        return self.real.witness
 
     async def ask(self, old: int, proof: Sequence[bytes], note: str) -> Cosignature:
         """The first time it has cosigned more by then; from then on it is as it should be."""
@@ -82,7 +78,7 @@ async def test_being_overtaken_by_the_other_gateway_is_no_alarm(
             await theirs.once()
             return theirs.standing().size
 
-        async with asking(both[0], clock, Slow(real, meanwhile)) as ours:
+        async with asking(both[0], clock, Slow(witness, real, meanwhile)) as ours:
             with caplog.at_level(logging.WARNING):
                 await ours.once()
             assert ours.standing().states == {"w": "overtaken"}
