@@ -132,18 +132,18 @@ class World:
 
 
 def steps(meanwhile: st.SearchStrategy[Step | None]) -> st.SearchStrategy[Step]:
-    """One step; calls are what is most of it."""
-    do: st.SearchStrategy[Do] = st.sampled_from(["connect", "close", "call", "call", "call", "down", "up"])
-    return st.builds(Step, do, st.integers(0, len(PERSONS) - 1), st.integers(0, 1), meanwhile)
+    """One step; calls are what is most of it, and one person does most of it."""
+    do: st.SearchStrategy[Do] = st.sampled_from(["call", "call", "call", "connect", "close", "close", "up", "down"])
+    return st.builds(Step, do, st.sampled_from([0, 0, 0, 1, 2]), st.integers(0, 1), meanwhile)
 
 
-STEPS = st.lists(steps(st.none() | steps(st.none() | steps(st.none()))), max_size=14)
+STEPS = st.lists(steps(steps(st.none() | steps(st.none()))), min_size=1, max_size=16)
 
 
 @settings(max_examples=100, deadline=None)
 @given(STEPS)
 def test_no_call_gets_an_account_its_person_has_not_connected(taken: list[Step]) -> None:
-    """Whatever happens in the middle of a refresh, at whichever gateway; and what was closed is ended at the service."""
+    """Whatever happens in the middle of a refresh, at either gateway; and what was closed is ended at the service."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minting, "_PAUSE_S", 0.0)
         asyncio.run(_lived(taken))
@@ -151,7 +151,7 @@ def test_no_call_gets_an_account_its_person_has_not_connected(taken: list[Step])
 
 async def _lived(taken: list[Step]) -> None:
     world = World()
-    for step in taken:
+    for step in (*(Step("connect", who, 0) for who in range(len(PERSONS))), *taken):
         await world.take(step)
         await asyncio.gather(*world.waiting)
     world.keeper.is_down = False
