@@ -69,9 +69,11 @@ class Accounts:
             )
             # From here on something lasting exists: either it is kept and recorded, or it is ended.
             with CancelScope(shield=True):
-                await self._keep(by, link, token, kept)
-                if link.revokes:
-                    await _end(link, granted.access, "access_token")
+                try:
+                    await self._keep(by, link, token, kept)
+                finally:
+                    if link.revokes:
+                        await _end(link, granted.access, "access_token")
         return _shown(link, kept)
 
     async def close(self, by: Principal, name: str) -> bool:

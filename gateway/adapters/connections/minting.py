@@ -269,11 +269,11 @@ class PersonTokens:
         # have connected anew since, it stays where ending it would take the new consent along.
         if not is_closed and not work.link.revokes:
             return
-        for value, hint in ((kept.refresh, "refresh_token"), (granted and granted.access, "access_token")):
-            if value is None:
-                continue
+        values = {"refresh_token": kept.refresh, "access_token": None if granted is None else granted.access}
+        for hint, value in values.items():
             try:
-                await work.link.server.revoke(value, hint)
+                if value is not None:
+                    await work.link.server.revoke(value, hint)
             except Unavailable as error:
                 _LOG.warning("a token of %s could not be revoked: %s", work.link.name, error.cause_code)
 
