@@ -175,6 +175,10 @@ class WatchedCatalog:
         """As the part does."""
         return self.inner.checked(target)
 
+    async def changed(self, seen: Sequence[Tool]) -> None:
+        """As the part does."""
+        await self.inner.changed(seen)
+
     async def invoke(self, lease: Lease) -> Raw:
         """As the part does."""
         self.watch.before(Step.INVOKE, lease.intent.call)
