@@ -125,6 +125,7 @@ def test_what_a_search_was_by() -> None:
     assert not Searched("records", query, None, 1).follows
     assert Searched("records", Query(after=7), None, 1).follows
     assert not Searched("proof", Query(after=7), None, 1).follows
+    assert not Searched("records", Query(after=7), "x", 0, is_malformed=True).follows
 
 
 def test_minted_secrets_have_room() -> None:

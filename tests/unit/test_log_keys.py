@@ -33,6 +33,7 @@ def test_each_stretch_of_the_log_has_its_keys() -> None:
         (6, 60, None, None),
     ]
     assert (AFTER.first.text, AFTER.newest.retires_us) == (FIRST.key.text, 90)
+    assert KeyHistory.begun(FIRST.key).after(0, 10, first_body(FIRST.key, "ab" * 16)) == ALONE
 
 
 @pytest.mark.parametrize(
