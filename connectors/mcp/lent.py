@@ -84,7 +84,7 @@ class LentConnector:
             with _started_with(self._command, lease.handout) as command:
                 options = replace(self._options, lent=lease.handout, dialect=self._standing.dialect)
                 async with StdioConnector(command, self._log, options) as own:
-                    return await own.invoke(lease)
+                    return await own.carried_out(lease)
         finally:
             self._places.release()
 

@@ -116,6 +116,14 @@ class StdioConnector:
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
+        return await self.carried_out(lease)
+
+    async def carried_out(self, lease: Lease) -> Raw:
+        """The same, for a connector that gives each call a process of its own.
+
+        Raises:
+            NotSent: the process was not started with the call's credential.
+        """
         if lease.headers or lease.handout is not self._options.lent:
             raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
         intent = lease.intent

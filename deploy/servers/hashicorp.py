@@ -17,6 +17,7 @@ from deploy.servers.process import ServerError
 VARIABLE: Final = "OSTIARY_TEST_HASHICORP"
 _STANZAS: Final = frozenset({"seal", "audit", "initialize"})
 _REFUSED: Final = 400
+_PATIENCE_S: Final = 60.0
 _FIX: Final = "`make campaign NAME=hashicorp` builds it"
 Connect = Callable[[], HTTPConnection]
 
@@ -63,6 +64,7 @@ def first_start(connect: Connect, audit: Mapping[str, Any], requests: Mapping[st
 
 def _ask(connect: Connect, path: str, data: Mapping[str, Any], token: str | None = None) -> dict[str, Any]:
     connection = connect()
+    connection.timeout = _PATIENCE_S  # keys are made and mounts set up meanwhile
     try:
         connection.request("PUT", f"/v1/{path}", json.dumps(data), {} if token is None else {"X-Vault-Token": token})
         answer = connection.getresponse()

@@ -1,7 +1,7 @@
 """``python -m deploy.campaigns.hashicorp``: builds the server if need be, runs the tests with it, leaves evidence.
 
 The tests are those of OpenBao: contract, and end to end with real gateways. ``OSTIARY_TEST_HASHICORP`` makes them start
-the other server. What cannot pass, as it is about OpenBao itself, is named in ``ABOUT_OPENBAO`` with the reason.
+the other server; any other test of a vault can be run with it, too.
 """
 
 import os
@@ -23,13 +23,10 @@ TESTS: Final = (
     "tests/contract/test_vault_kv.py",
     "tests/contract/test_vault_pki.py",
     "tests/contract/test_vault_policies.py",
-    "tests/e2e/test_leases.py",
     "tests/e2e/test_kv.py",
     "tests/e2e/test_pki.py",
     "tests/e2e/test_lent_headers.py",
-    "tests/e2e/test_vault_join.py",
 )
-ABOUT_OPENBAO: Final[dict[str, str]] = {}
 
 
 def main() -> int:
@@ -42,6 +39,9 @@ def main() -> int:
     digest, began = evidence.sources_digest(), time.monotonic()
     counts, failed = _run(server)
     seconds = round(time.monotonic() - began, 1)
+    if evidence.sources_digest() != digest:
+        sys.stdout.write("the sources changed while the campaign ran: it shows nothing of either\n")
+        return 2
     hollow = [] if counts["passed"] else ["no test passed"]
     verdict = evidence.FAILED if failed or hollow else evidence.PASSED
     document = {
@@ -50,7 +50,7 @@ def main() -> int:
         "server": f"HashiCorp Vault {VERSION}",
         "counts": dict(sorted(counts.items())),
         "seconds": seconds,
-        "left_out": ABOUT_OPENBAO,
+        "tests": list(TESTS),
         "failed": failed,
         "hollow": hollow,
         "verdict": verdict,
@@ -61,8 +61,6 @@ def main() -> int:
 
 def _run(server: Path) -> tuple[Counter[str], list[str]]:
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "--no-header", "--tb=no", *TESTS]
-    for name in ABOUT_OPENBAO:
-        command += ["--deselect", name]
     environment = {**os.environ, VARIABLE: str(server)}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
     ended = re.findall(r"^(PASSED|FAILED|ERROR|SKIPPED) (\S+)", done.stdout, re.MULTILINE)
