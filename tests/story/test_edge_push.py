@@ -66,7 +66,7 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    edge: Edge, body: bytes = b"", path: str = "/mcp", token: str = "good", **headers: str
+    edge: Edge, headers: dict[str, str], body: bytes = b"", path: str = "/mcp", token: str = "good"
 ) -> AsyncIterator[Listening]:
     """A stream that is open meanwhile, by GET where there is no body."""
     stream, said = Listening(), [body]
@@ -126,7 +126,7 @@ async def test_a_session_hears_that_its_lists_have_changed() -> None:
     edge = Edge()
     edge.world.catalog.shelf = (STOCK, LETTER)
     edge.world.policy.words["list", SECRET.fqn] = DENY
-    async with listening(edge, **await session_of(edge)) as stream:
+    async with listening(edge, await session_of(edge)) as stream:
         await stream.until(silences=1)
         restock(edge, STOCK, LETTER, ORDER)
         assert await stream.until(1) == [TOOLS_CHANGED]
@@ -144,7 +144,7 @@ async def test_a_server_of_its_own_has_its_own_news() -> None:
     """What changes at another server is none."""
     edge = Edge()
     path = "/servers/erp/mcp"
-    async with listening(edge, path=path, **await session_of(edge, path)) as stream:
+    async with listening(edge, await session_of(edge, path), path=path) as stream:
         await stream.until(silences=1)
         restock(edge, STOCK, ORDER, tool("crm.find"))
         restock(edge, STOCK, ORDER, LETTER, tool("crm.other"))
@@ -156,7 +156,7 @@ async def test_a_subscription_is_acknowledged_and_hears_what_it_asked_for() -> N
     """The acknowledgement is first and names what is carried; every notice has the id; nothing else is said."""
     edge = Edge()
     body, named = listen("toolsListChanged", resourceSubscriptions=["x:page"], promptsListChanged=1)
-    async with listening(edge, body, **named) as stream:
+    async with listening(edge, named, body) as stream:
         await stream.until(1)
         restock(edge, STOCK, LETTER)
         restock(edge, LETTER)
@@ -180,7 +180,7 @@ async def test_a_stream_ends_with_its_reason(why: str) -> None:
     """The session is over, the credential is not good any more, policy cannot be asked, the gateway stops."""
     edge = Edge()
     session = await session_of(edge)
-    async with listening(edge, **session) as stream:
+    async with listening(edge, session) as stream:
         await stream.until(silences=1)
         if why == "session":
             async with edge.client() as client:
@@ -204,7 +204,7 @@ async def test_a_credential_that_ends_ends_the_stream() -> None:
     known = edge.world.identity.tokens["good"]
     edge.world.identity.tokens["short"] = replace(known, expires_us=edge.world.clock.now_us())
     body, named = listen("toolsListChanged")
-    async with listening(edge, body, token="short", **named) as stream:
+    async with listening(edge, named, body, token="short") as stream:
         with fail_after(PATIENCE_S):
             await stream.over.wait()
     assert stream.heard[-1]["id"] == "s-1"
@@ -214,7 +214,7 @@ async def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> 
     """A line that says nothing, again and again."""
     monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
     edge = Edge()
-    async with listening(edge, **await session_of(edge)) as stream:
+    async with listening(edge, await session_of(edge)) as stream:
         await stream.until(silences=3)
     assert stream.heard == []
 
