@@ -15,6 +15,7 @@ from anyio import move_on_after
 from connectors.mcp.faults import Lost, Refused
 from connectors.mcp.results import decode
 from gateway.core import resources
+from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.tool import Kind
 
@@ -82,6 +83,8 @@ async def _others(
             return await _all(ask, listed, limits)
         except (Lost, Refused) as fault:
             cause = fault.cause
+            if isinstance(fault, Refused) and fault.code == eras.METHOD_NOT_FOUND:
+                return []  # many have resources and no templates
     _LOG.warning("an upstream cannot list its %s (%s): they are left out", listed.member, cause)
     return []
 

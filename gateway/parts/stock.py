@@ -17,7 +17,7 @@ from gateway.core.catalog import Shelf
 from gateway.core.errors import Unavailable
 from gateway.core.pinning import CAUSES, Cause, Described, PinBook
 from gateway.core.suspicion import Names
-from gateway.core.tool import Kind
+from gateway.core.tool import Kind, kind_of
 from gateway.findings import Finding
 from gateway.parts.completing import completions, name_of
 from gateway.parts.shelving import Definitions, Source, approvals, pinned, quarantines, strays, usable
@@ -154,7 +154,7 @@ class Stock:
 
     def _known(self, server: str, live: Definitions) -> set[str]:
         names = {*live, *self._pins.of(server)}
-        return names | {name_of(name) for name in names}
+        return names | {name_of(name) for name in names if kind_of(name) is not Kind.TOOL}
 
     async def _watch(self, source: Source) -> None:
         failures = 0 if source.name in self._live else 1

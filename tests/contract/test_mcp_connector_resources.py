@@ -91,6 +91,7 @@ async def test_resources_that_cannot_be_listed_keep_no_tool_away(era: Era) -> No
     async with connected(era) as (up, connector):
         for script in (
             says(lambda seen: error(seen, -32603)),
+            says(lambda seen: error(seen, -32601)),
             says(lambda seen: answer(seen, {"resources": 3})),
             says(lambda seen: answer(seen, {"resources": [{"uri": f"x:{at}"} for at in range(1001)]})),
         ):

@@ -1,7 +1,7 @@
 """Streams between requests: who hears that a list has changed, and when a stream is over."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,7 +66,7 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    edge: Edge, headers: Mapping[str, str], body: bytes = b"", path: str = "/mcp", token: str = "good"
+    edge: Edge, headers: dict[str, str], body: bytes = b"", path: str = "/mcp", token: str = "good"
 ) -> AsyncIterator[Listening]:
     """A stream that is open meanwhile, by GET where there is no body."""
     stream, said = Listening(), [body]
