@@ -7,9 +7,9 @@ import pytest
 
 from gateway.adapters.connections import Accounts, Link, PersonTokens, TokenParts, minting
 from gateway.core.connections import Consent
-from gateway.core.errors import Unavailable
+from gateway.core.errors import NotConnected, Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template
+from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template, VaultFault
 from tests.clock import StepClock
 from tests.evidence import make_principal
 from tests.fakes.accounts import AccountVault, FakeConnectionJournal, FakeHub, FakeKeeper, nobody
@@ -105,6 +105,35 @@ async def test_disconnecting_ends_what_was_never_written_down() -> None:
     site.keeper.is_down = False
     assert await accounts.close(DORA, "hub")
     assert (site.hub.good, site.hub.access) == ({}, {})
+
+
+@pytest.mark.requirement("CRED-1")
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (("repo:read",), None),
+        (("repo:read", "offline_access"), None),
+        (None, None),
+        (("repo:read", "repo:write"), VaultFault),
+        (("repo:write",), NotConnected),
+        ((), NotConnected),
+    ],
+)
+async def test_a_token_can_do_what_the_person_and_the_tool_may_and_no_more(
+    given: tuple[str, ...] | None, error: type[Exception] | None
+) -> None:
+    """Less than the tool needs, or more than it may: the token is ended at once, and no call has it."""
+    site = Site()
+    accounts, tokens = site.gateway()
+    await connected(accounts, "dora-1")
+    site.hub.scopes = given
+    template = replace(CALL, scopes=("repo:read",))
+    if error is None:
+        assert (await tokens.mint(template, TOKEN, HOLDER)).scopes == (given or ("repo:read",))
+        return
+    with pytest.raises(error):
+        await tokens.mint(template, TOKEN, HOLDER)
+    assert site.hub.access == {}
 
 
 async def test_a_service_that_hangs_collects_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ _LONGEST_WAIT_S = 8.0
 _PAUSE_S = 0.05
 _ATTEMPTS = 3
 _PREFIX = "oauth_user/"
+# Of these an access token can do nothing at the service's own API.
+_NO_RIGHTS = frozenset({"offline_access", "openid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,10 @@ class PersonTokens:
         if not set(template.scopes) <= set(scopes):
             await self._drop(work, granted)
             raise _missing(link, "your connection does not go as far as this tool")
+        if template.scopes and not set(scopes) <= set(template.scopes) | _NO_RIGHTS:
+            await self._drop(work, granted)
+            fix = f"the service gives more than was asked; where that is fine, [leases.{template.name}] has no scopes"
+            raise VaultFault(VaultCause.UNFIT, f"tokens of {link.name!r} could do more than the tool may", fix=fix)
         lease_id = f"{_PREFIX}{link.name}/{self._parts.clock.uuid()}"
         accessor = None
         if template.must_revoke:
