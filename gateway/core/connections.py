@@ -176,6 +176,13 @@ class AccessTokens(Protocol):
             NotConnected: they have not connected their account, or not far enough.
         """
 
+    async def is_theirs(self, template: Template, token: MintingToken, lease_id: str) -> bool:
+        """Whether the person still has the connection that this access token came of.
+
+        Raises:
+            Unavailable: that cannot be told.
+        """
+
     def holds(self, lease_id: str) -> bool:
         """Whether it names an access token, ended or not."""
 

@@ -65,6 +65,8 @@ class FakeHub:
         good: the refresh tokens that work, each with its account.
         access: the access tokens that work, each with its account.
         revoked: what was revoked, in order.
+        scopes: what it says its tokens may do; None = it does not say.
+        is_away: nothing can be revoked.
         during: happens while a refresh is under way, after the new tokens were made.
     """
 
@@ -72,6 +74,8 @@ class FakeHub:
     good: dict[str, str] = field(default_factory=dict)
     access: dict[str, str] = field(default_factory=dict)
     revoked: list[str] = field(default_factory=list)
+    scopes: tuple[str, ...] | None = None
+    is_away: bool = False
     during: Callable[[], Awaitable[object]] = nobody
     drawn: int = 0
 
@@ -98,6 +102,8 @@ class FakeHub:
 
     async def revoke(self, token: str, hint: str) -> None:
         """This one, and no other."""
+        if self.is_away:
+            raise Unavailable("the service cannot be reached", cause_code="provider_down")
         self.revoked.append(token)
         self.good.pop(token, None)
         self.access.pop(token, None)
@@ -106,7 +112,7 @@ class FakeHub:
         self.drawn += 1
         refresh, access = f"refresh-of-{account}-{self.drawn:04}", f"access-of-{account}-{self.drawn:04}"
         self.good[refresh] = self.access[access] = account
-        return Granted(access, refresh, 600, None)
+        return Granted(access, refresh, 600, self.scopes)
 
 
 @dataclass(slots=True)

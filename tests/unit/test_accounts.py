@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.adapters.connections import Accounts, Link, PersonTokens, TokenParts, minting
+from gateway.adapters.credentials.leases import LeaseParts, Leases
 from gateway.core.connections import Consent
-from gateway.core.errors import Unavailable
+from gateway.core.errors import NotConnected, Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template
+from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template, VaultFault
 from tests.clock import StepClock
 from tests.evidence import make_principal
 from tests.fakes.accounts import AccountVault, FakeConnectionJournal, FakeHub, FakeKeeper, nobody
+from tests.fakes.leases import Mint
 
 DORA = make_principal(user="dora", agent=None, issuer="urn:test")
 HOLDER = Holder("run-1", "call-1", agent="planner", user="dora", issuer="urn:test")
@@ -105,6 +107,60 @@ async def test_disconnecting_ends_what_was_never_written_down() -> None:
     site.keeper.is_down = False
     assert await accounts.close(DORA, "hub")
     assert (site.hub.good, site.hub.access) == ({}, {})
+
+
+@pytest.mark.requirement("CRED-1")
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (("repo:read",), None),
+        (("repo:read", "offline_access"), None),
+        (None, None),
+        (("repo:read", "repo:write"), VaultFault),
+        (("repo:write",), NotConnected),
+        ((), NotConnected),
+    ],
+)
+async def test_a_token_can_do_what_the_person_and_the_tool_may_and_no_more(
+    given: tuple[str, ...] | None, error: type[Exception] | None
+) -> None:
+    """Less than the tool needs, or more than it may: the token is ended at once, and no call has it."""
+    site = Site()
+    accounts, tokens = site.gateway()
+    await connected(accounts, "dora-1")
+    site.hub.scopes = given
+    template = replace(CALL, scopes=("repo:read",))
+    if error is None:
+        assert (await tokens.mint(template, TOKEN, HOLDER)).scopes == (given or ("repo:read",))
+        return
+    with pytest.raises(error):
+        await tokens.mint(template, TOKEN, HOLDER)
+    assert site.hub.access == {}
+
+
+@pytest.mark.requirement("CRED-1")
+@pytest.mark.parametrize("at", [0, 1])
+async def test_a_token_kept_for_the_next_read_ends_with_the_connection(at: int) -> None:
+    """Closed at this gateway or at another one, and the service cannot be asked: no further read of the run has it."""
+    site, template = Site(), replace(CALL, is_shared=True)
+    accounts, tokens = site.gateway()
+    other, _ = site.gateway()
+    mint = Mint()
+    parts = LeaseParts(AccountVault(), mint.lines, mint.known, site.clock, mint.meter, tokens)
+    holder = replace(HOLDER, tool="hub.me")
+    await connected(accounts, "dora-1")
+    async with Leases({template.name: template}, parts) as leases:
+        used: list[str] = []
+        for _ in range(2):
+            async with leases.login(template.name, holder, 10, reads=True) as login:
+                used.append(login.password)
+        assert used[0] == used[1]
+        site.hub.is_away = True
+        await (accounts, other)[at].close(DORA, "hub")
+        with pytest.raises(NotConnected):
+            async with leases.login(template.name, holder, 10, reads=True):
+                raise AssertionError("the person has taken it back")
+        site.hub.is_away = False
 
 
 async def test_a_service_that_hangs_collects_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ _LONGEST_WAIT_S = 8.0
 _PAUSE_S = 0.05
 _ATTEMPTS = 3
 _PREFIX = "oauth_user/"
+# Of these an access token can do nothing at the service's own API.
+_NO_RIGHTS = frozenset({"offline_access", "openid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class _Live:
     owner: str
     access: str = field(repr=False)
     ends_at: float
+    since_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,16 @@ class PersonTokens:
             fix = f"set revoke = false in [leases.{template.name}]: tokens then last until their ttl is over"
             raise VaultFault(VaultCause.UNFIT, f"tokens of {link.name!r} could not be revoked", fix=fix, undone=True)
         async with self._alone(f"{link.name}/{work.person.mark}"):
-            granted = await self._granted(work, holder)
-        return await self._minted(work, granted)
+            granted, since_us = await self._granted(work, holder)
+        return await self._minted(work, granted, since_us)
+
+    async def is_theirs(self, template: Template, token: MintingToken, lease_id: str) -> bool:
+        """Whether they have not closed it since; see ``AccessTokens``."""
+        live = self._live.get(lease_id)
+        if live is None:
+            return False
+        kept = await self._parts.keeper.read(template, token, live.owner)
+        return kept is not None and kept.refresh is not None and kept.since_us == live.since_us
 
     def holds(self, lease_id: str) -> bool:
         """Whether it is one of these; see ``AccessTokens``."""
@@ -166,7 +177,7 @@ class PersonTokens:
             if not turn.locked():
                 self._turns.pop(place, None)
 
-    async def _granted(self, work: _Work, holder: Holder) -> Granted:
+    async def _granted(self, work: _Work, holder: Holder) -> tuple[Granted, int]:
         mine = await self._claimed(work)
         assert mine.refresh is not None  # otherwise it is not claimed
         try:
@@ -178,7 +189,7 @@ class PersonTokens:
             await self._let_go(work, mine)
             raise
         await self._save(work, replace(mine, refresh=granted.refresh or mine.refresh, claimed_until_us=0), granted)
-        return granted
+        return granted, mine.since_us
 
     async def _claimed(self, work: _Work) -> Kept:
         clock, keeper = self._parts.clock, self._parts.keeper
@@ -282,7 +293,7 @@ class PersonTokens:
             with suppress(Unavailable):  # it ends by itself; nobody has it
                 await work.link.server.revoke(granted.access, "access_token")
 
-    async def _minted(self, work: _Work, granted: Granted) -> MintedLogin:
+    async def _minted(self, work: _Work, granted: Granted, since_us: int) -> MintedLogin:
         link, template = work.link, work.template
         scopes = template.scopes if granted.scopes is None else granted.scopes
         lasts_s = granted.lasts_s
@@ -293,11 +304,15 @@ class PersonTokens:
         if not set(template.scopes) <= set(scopes):
             await self._drop(work, granted)
             raise _missing(link, "your connection does not go as far as this tool")
+        if template.scopes and not set(scopes) <= set(template.scopes) | _NO_RIGHTS:
+            await self._drop(work, granted)
+            fix = f"the service gives more than was asked; where that is fine, [leases.{template.name}] has no scopes"
+            raise VaultFault(VaultCause.UNFIT, f"tokens of {link.name!r} could do more than the tool may", fix=fix)
         lease_id = f"{_PREFIX}{link.name}/{self._parts.clock.uuid()}"
         accessor = None
         if template.must_revoke:
             ends_at = self._parts.clock.monotonic() + lasts_s
-            self._live[lease_id] = _Live(link, work.person.mark, granted.access, ends_at)
+            self._live[lease_id] = _Live(link, work.person.mark, granted.access, ends_at, since_us)
         else:
             accessor = work.token.accessor
         login = Login("", granted.access)

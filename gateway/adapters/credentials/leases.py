@@ -233,7 +233,7 @@ class Leases:
 
     async def _found(self, key: Key | None, template: Template, holder: Holder, lasting_s: float) -> Held:
         until = self._parts.clock.monotonic() + lasting_s + _MARGIN_S
-        kept = None if key is None else self._pool.take(key, template, until)
+        kept = None if key is None else await self._kept(key, template, until)
         if kept is None:
             return await self._minted(template, holder, lasting_s)
         held = self._in_use[kept.minted.lease_id] = replace(kept, holder=holder)
@@ -243,6 +243,19 @@ class Leases:
             await self._end_later(held)
             raise
         return held
+
+    async def _kept(self, key: Key, template: Template, until: float) -> Held | None:
+        kept = self._pool.take(key, template, until)
+        if kept is None:
+            return None
+        name, may_serve = kept.minted.lease_id, False
+        try:
+            may_serve = await self._sources.may_serve(template, kept.token.token, kept.minted)
+        finally:
+            if not may_serve:
+                self._end_later(kept)
+        # Ended from outside while it was asked after.
+        return kept if name in self._in_use and name not in self._endings else None
 
     async def _cut(self, held: Held) -> bool:
         # The call goes on until its upstream throws it out; when it ends, the login is looked for once more.

@@ -31,6 +31,16 @@ class Sources:
         assert self.persons is not None  # the settings say so
         return await self.persons.mint(template, token, holder)
 
+    async def may_serve(self, template: Template, token: MintingToken, minted: MintedLogin) -> bool:
+        """Whether what an earlier call has had may serve another one; not where its person has taken it back.
+
+        Raises:
+            Unavailable: that cannot be told.
+        """
+        if self.persons is None or not self.persons.holds(minted.lease_id):
+            return True
+        return await self.persons.is_theirs(template, token, minted.lease_id)
+
     async def open_token(self, template: Template) -> MintingToken:
         """See ``core.leasing.Vault``."""
         return await self.vault.open_token(template)
