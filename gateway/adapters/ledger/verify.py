@@ -30,6 +30,7 @@ from gateway.adapters.ledger.site import Site, sited
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
 from gateway.adapters.ledger.verify_keys import tell_signers, trusted
+from gateway.adapters.ledger.verify_kills import KillTrail
 from gateway.adapters.ledger.verify_witnesses import Witnesses
 from gateway.core.cosigning import TrustPolicy
 from gateway.core.log_keys import KeyHistory
@@ -216,6 +217,7 @@ class _Verification:
         self._open_calls: dict[str, int] = {}
         self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
+        self._kills = KillTrail(report)
         self._opened: dict[str, bytes] = {}
         self._payloads = db.walk("select pid, sealed from payloads order by pid", _PAYLOADS)
         self._payload = next(self._payloads, None)
@@ -268,6 +270,7 @@ class _Verification:
     def _check_content(self, leaf: _Leaf, index: int, entry: bytes) -> None:
         self._opened.clear()
         self._custody.record(leaf.type, index, entry)
+        self._kills.record(leaf.type, index, entry)
         if leaf.payloads:
             self._check_payloads(leaf, index)
         if leaf.body.approval is not None or leaf.type in REVIEWING:
