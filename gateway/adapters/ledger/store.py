@@ -381,7 +381,7 @@ def _requested(groups: Sequence[Sequence[Draft]]) -> list[str]:
 
 def _common(keys: LogKeys) -> str:
     # What all processes on one log must have the same of.
-    return keys.mark("keys", hashlib.sha256(b"kek" + keys.kek).hexdigest())
+    return keys.mark("keys", hashlib.sha256(b"kek" + keys.kek.newest).hexdigest())
 
 
 def _is_damage(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from gateway.adapters.ledger.files import (
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.key_records import history_of
 from gateway.adapters.ledger.keys import PAYLOAD_KEK, LogKeys
-from gateway.adapters.ledger.sealing import SealBroken, unwrap
+from gateway.adapters.ledger.sealing import PayloadKey, SealBroken, unwrap
 from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
 from gateway.core.log_keys import KeyHistory, KeyRefused
@@ -109,7 +109,7 @@ def follow(tail: Tail, end: End) -> None:
     tail.note, tail.span = end.note, end.span
 
 
-def _check_kek(db: Database, kek: bytes) -> None:
+def _check_kek(db: Database, kek: PayloadKey) -> None:
     # With another key file nothing of what was sealed could be read. One broken data key is its run's trouble only.
     found = db.execute("select id, wrapped from deks order by id desc limit ?", (_TRIED_KEYS,)).fetchall()
     for dek_id, wrapped in found:

@@ -26,6 +26,7 @@ from gateway.adapters.ledger.files import (
 from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.site import Site, sited
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
@@ -83,7 +84,7 @@ class Means:
     """
 
     checkpoint: str | None = None
-    kek: bytes | None = field(default=None, repr=False)
+    kek: PayloadKey | None = field(default=None, repr=False)
     deep: bool = False
     policy: TrustPolicy | None = None
 
