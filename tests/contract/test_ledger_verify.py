@@ -11,8 +11,8 @@ import pytest
 
 from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.cli.root import ostiary
 from gateway.core.decision import Effect

@@ -18,6 +18,7 @@ from gateway.adapters.ledger.sealing import PayloadKey, SealBroken
 from gateway.adapters.ledger.wrapped_keys import create_or_unwrap
 from gateway.core.errors import Unavailable
 from tests.contract.test_wrapped_keys import FakeWrapper
+from tests.evidence import make_principal
 from tests.ledgers import ORIGIN, Books, Walk, check, open_books
 
 RUNS = 7
@@ -51,7 +52,8 @@ def opened_by(folder: Path, key: bytes) -> int:
 
 async def walked(books: Books, calls: int = RUNS) -> list[str]:
     """So many calls, each in a run of its own; their ids."""
-    return [(await Walk(books).go()).call_id for _ in range(calls)]
+    users = [make_principal(user=f"user-{books.clock.uuid()}") for _ in range(calls)]
+    return [(await Walk(books, principal=user).go()).call_id for user in users]
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +107,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[None]:
         if step == "writing":
             patch.setattr(os, "fsync", die)
         elif step == "one page":
-            patch.setattr(payload_rotation, "_pages", second(payload_rotation._pages))  # noqa: SLF001 - where it dies
+            patch.setattr(payload_rotation, "_pages", second(payload_rotation._pages))
         else:
             owner, name = STEPS[step]
             patch.setattr(owner, name, die)
@@ -148,7 +150,7 @@ async def test_what_is_destroyed_meanwhile_stays_destroyed(tmp_path: Path, monke
     """An erasure between the look at a data key and its wrapping: the key does not come back."""
     async with open_books(tmp_path) as books:
         await walked(books)
-        pages = payload_rotation._pages  # noqa: SLF001 - what happens between two of its steps
+        pages = payload_rotation._pages
 
         def erasing(db: Any) -> Iterator[Any]:
             for rows in pages(db):
@@ -180,9 +182,10 @@ async def test_what_cannot_be_written_is_said_and_goes_on_later(
     async with open_books(tmp_path) as books:
         await walked(books)
         for owner, name, error in ((os, "fsync", refuse), (payload_rotation, "_pages", fail)):
-            with monkeypatch.context() as patch, pytest.raises(Unavailable) as caught:
+            with monkeypatch.context() as patch:
                 patch.setattr(owner, name, error)
-                await rotation(books).rotate()
+                with pytest.raises(Unavailable) as caught:
+                    await rotation(books).rotate()
             assert caught.value.cause_code == "payload_key"
         await rotation(books).rotate()
         assert on_disk(tmp_path)[0] == {PAYLOAD_KEK}

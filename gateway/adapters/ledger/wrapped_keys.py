@@ -32,7 +32,7 @@ async def create_or_unwrap(folder: Path, origin: str, wrapper: KeyWrapper) -> Lo
         Unavailable: the vault is not there, or refuses.
     """
     if (folder / NEXT_KEK).exists():
-        raise StateRefused(f"{folder / PAYLOAD_KEK} is being replaced: start once without [audit] vault_key to end that")
+        raise StateRefused(f"{folder / PAYLOAD_KEK} is being replaced: start once without [audit] vault_key")
     if not (folder / PAYLOAD_KEK).exists() and not (folder / WRAPPED_KEK).exists():
         kek = os.urandom(KEY_SIZE)
         make(folder, origin, Secret(WRAPPED_KEK, (await wrapper.wrap(kek, origin)).encode()))
