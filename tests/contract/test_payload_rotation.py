@@ -64,6 +64,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.requirement("CRED-2")
 async def test_everything_stays_readable_and_the_old_key_opens_nothing(tmp_path: Path) -> None:
     """Before, meanwhile and afterwards, and after a restart; twice."""
+    calls: list[str] = []
     async with open_books(tmp_path) as books:
         for _ in range(2):
             calls = await walked(books)

@@ -64,6 +64,17 @@ required = ["id"]
 additionalProperties = false
 properties.id = { type = "string" }
 [[tool]]
+server = "api"
+name = "find"
+effect = "read"
+description = "A read."
+http = { method = "GET", path = "/tools/things/{id}" }
+[tool.input_schema]
+type = "object"
+required = ["id"]
+additionalProperties = false
+properties.id = { type = "string" }
+[[tool]]
 server = "mcp"
 name = "wait"
 effect = "read"
@@ -175,7 +186,7 @@ def test_calls_at_the_other_gateway_end(pair: Pair) -> None:
     with pair.other.client(pair.other.token("vera", scopes=["admin"])) as vera:
         lifted = vera.post(f"/v1/kills/{kill_id}/lift", json={"reason": "looked into, too"})
     assert (lifted.json()["votes"], lifted.json()["needed"]) == (2, 2)
-    until(lambda: pair.one.call(token, "api.slow", {"id": "s-2"}).status_code == 200)
+    until(lambda: pair.one.call(token, "api.find", {"id": "t-1"}).status_code == 200)
     verified(pair.other)
 
 
