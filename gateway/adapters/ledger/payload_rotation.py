@@ -89,7 +89,7 @@ class PayloadKeyRotation:
             raise _failed(error) from None
 
     def _wrap_all(self) -> None:
-        with closing(files.connect(self.state)) as db:
+        with closing(files.connect_beside(self.state)) as db:
             for rows in _pages(db):
                 renewed = [
                     (wrapped, dek_id, before)
