@@ -62,6 +62,7 @@ def test_the_ids_of_leases() -> None:
     web = Template("c", "pki", "web", "minter", 60, provider=Provider.PKI)
     assert web.lease_prefix == replace(web, must_revoke=False).lease_prefix == "pki/issue/web"
     assert replace(web, provider=Provider.OAUTH_USER).lease_prefix is None
+    assert (login.is_single, web.is_single, replace(web, must_revoke=False).is_single) == (False, False, True)
     assert Template("k", "secret", "a/b", "minter", 60, provider=Provider.KV).lease_prefix is None
     assert len(correlation_of("database/creds/reader/x")) == 32
     assert correlation_of("database/creds/reader/x") != correlation_of("database/creds/reader/y")
