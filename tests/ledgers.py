@@ -13,7 +13,7 @@ from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean
 from gateway.adapters.ledger.erasing import Custodian
-from gateway.adapters.ledger.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keys import LogKeys, create_or_load, payload_key_in
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.patrol import together
 from gateway.adapters.ledger.pins import PinRegistry
@@ -177,7 +177,7 @@ def content(folder: Path) -> bytes:
 def check(place: Path | Site) -> Report:
     """Verify a log with its own public key, as deep as it goes."""
     folder = sited(place).folder
-    vkey, kek = (folder / "keys" / "log.vkey").read_text(), (folder / "keys" / "payload.kek").read_bytes()
+    vkey, kek = (folder / "keys" / "log.vkey").read_text(), payload_key_in(folder / "keys")
     return aside(lambda: verify(place, vkey, Means(kek=kek, deep=True)))
 
 

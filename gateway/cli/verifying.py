@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, PAYLOAD_KEK
+from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, NEXT_KEK, PAYLOAD_KEK
 from gateway.adapters.ledger.report import Finding, Report
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.verify import Means, Progress
 from gateway.adapters.ledger.verify import verify as check_log
@@ -69,7 +70,7 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
         document["unchecked"] += own
         answer(document, [*lines, *(f"not checked: {part}" for part in own)])
         return
-    kek = _kek(state / "keys" / PAYLOAD_KEK)
+    kek = _kek(state / "keys")
     if payloads and kek is None:
         raise Misconfigured(
             f"{state / 'keys' / PAYLOAD_KEK} cannot be read", "leave --payloads out, or run as its owner"
@@ -77,6 +78,8 @@ def verify(state: Path, *, payloads: bool, **given: Path | None) -> None:
     kept = None if checkpoint is None else _text(checkpoint, "checkpoint", "--checkpoint")
     with _progress() as progress:
         report = check_log(_place(state), keys, Means(kept, kek, deep=payloads, policy=policy), progress)
+        if not report.ok and (now := _kek(state / "keys")) != kek:  # it was replaced while the log was read
+            report = check_log(_place(state), keys, Means(kept, now, deep=payloads, policy=policy), progress)
     report.unchecked += own
     answer(_document(report), _lines(report))
     if not report.ok:
@@ -146,8 +149,14 @@ def _text(path: Path, what: str, option: str) -> str:
         raise Misconfigured(f"the log's {what} {path} cannot be read", f"name it with {option}") from None
 
 
-def _kek(path: Path) -> bytes | None:
-    # An auditor's copy has none, and other users may not read it: then this part is reported as not checked.
+def _kek(folder: Path) -> PayloadKey | None:
+    # An auditor's copy has none, and other users may not read it: then this part is reported as not checked. The next
+    # one is there while it is being replaced, and is looked for first: then it takes the other one's name.
+    found = [key for name in (NEXT_KEK, PAYLOAD_KEK) if (key := _key(folder / name)) is not None]
+    return PayloadKey(*found) if found else None
+
+
+def _key(path: Path) -> bytes | None:
     try:
         key = path.read_bytes()
     except OSError:

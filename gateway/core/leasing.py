@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
@@ -105,10 +105,18 @@ class Template:
 
     @property
     def lease_prefix(self) -> str | None:
-        """What the ids of its leases begin with; None where the vault keeps no leases of it."""
-        if self.is_single:
-            return None
-        return f"{self.mount}/{'issue' if self.provider is Provider.PKI else 'creds'}/{self.role}"
+        """How the ids of its leases begin, without the last slash; None where the vault keeps no leases of it.
+
+        Certificates that need not be revoked have leases all the same where their role says so.
+        """
+        match self.provider:
+            case Provider.DATABASE:
+                return f"{self.mount}/creds/{self.role}"
+            case Provider.PKI:
+                return f"{self.mount}/issue/{self.role}"
+            case Provider.KV | Provider.OAUTH_USER:
+                return None
+        assert_never(self.provider)
 
     @property
     def token_policy(self) -> str:

@@ -45,7 +45,7 @@ def rotation_message(first: VerifierKey, old: VerifierKey, new: VerifierKey) -> 
 
 
 def first_body(key: VerifierKey, others: str | None = None) -> dict[str, Any]:
-    """The record of a log's first key, which nobody signs for; ``others``: a keyed hash of the log's other keys."""
+    """The record of a log's first key, which nobody signs for; ``others``: a keyed hash of the key of names."""
     return _body(KeyAction.ADDED, key) | ({} if others is None else {"others": others})
 
 

@@ -31,6 +31,8 @@ def _database(template: Template, found: Mapping[str, Any]) -> str | None:
     if "NOLOGIN" not in ending or "PG_TERMINATE_BACKEND" not in ending or "DROP ROLE" not in ending:
         return f"{where}: revocation_statements must say NOLOGIN, end open sessions and drop the role (credentials.md)"
     making = " ".join(map(str, found.get("creation_statements") or ())).upper()
+    if "COMMENT ON ROLE" not in making or "SHOBJ_DESCRIPTION" not in making:
+        return f"{where}: creation_statements must mark the role, and drop marked ones that ended (credentials.md)"
     power = next(
         (word for word in ("SUPERUSER", "CREATEROLE", "BYPASSRLS", "REPLICATION") if _says(making, word)), None
     )

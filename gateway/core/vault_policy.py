@@ -119,18 +119,6 @@ def wider(now: str, then: str) -> tuple[Rule, ...] | None:
     return tuple(rule for rule in after if not any(old.covers(rule) for old in before))
 
 
-def prefix(template: Template) -> str | None:
-    """How the ids of the template's leases begin, without the last slash; None = there are no leases."""
-    match template.provider:
-        case Provider.DATABASE:
-            return f"{template.mount}/creds/{template.role}"
-        case Provider.PKI:
-            return f"{template.mount}/issue/{template.role}"
-        case Provider.KV | Provider.OAUTH_USER:
-            return None
-    assert_never(template.provider)
-
-
 def minting(template: Template) -> tuple[Rule, ...]:
     """What the template's minting tokens may do: the one thing they are for."""
     match template.provider:
@@ -235,7 +223,7 @@ def _root(connection: str) -> str:
 
 
 def _prefixes(templates: Sequence[Template]) -> list[str]:
-    return sorted({one for one in map(prefix, templates) if one is not None})
+    return sorted({template.lease_prefix for template in templates if template.lease_prefix is not None})
 
 
 def _texts(values: Iterable[Any]) -> set[str]:

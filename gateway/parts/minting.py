@@ -179,7 +179,8 @@ def _module(name: str) -> Any:
 async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock, stack: AsyncExitStack) -> Any:
     """The one client of the vault, which leases and rotations share; None where neither needs it. Asks nothing yet."""
     rotation = settings.rotation
-    rotates = rotation.secret_id_h is not None or rotation.payload_key_h is not None or rotation.databases
+    rewraps = rotation.payload_key_h is not None and settings.audit.vault_key is not None
+    rotates = rotation.secret_id_h is not None or rewraps or rotation.databases
     if settings.vault is None or not (settings.leases or settings.connections or rotates):
         return None
     return await stack.enter_async_context(client(settings.vault, known, clock))

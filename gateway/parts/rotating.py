@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.adapters.identity import IssuerKeyRotation, IssuerTerms
 from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
 from gateway.adapters.ledger.rotations import Rotations
 from gateway.adapters.ledger.wrapped_keys import wrap_anew
 from gateway.core.errors import Unavailable
@@ -57,6 +58,8 @@ class Rotation:
 async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Rotations:
     """What replaces them; ``stack`` ends it."""
     keys: list[Rotatable] = [_issuer_key(settings, means), _log_key(settings, means)]
+    if settings.audit.vault_key is None and settings.audit.postgres is None:
+        keys.append(_payload_file(settings, means))
     if means.vault is not None:
         keys += _in_the_vault(settings, means)
     return await stack.enter_async_context(Rotations(means.record.rotations, means.meter, keys))
@@ -72,6 +75,12 @@ def _log_key(settings: GatewaySettings, means: Means) -> Rotation:
     room = means.record.keys
     every_h = settings.rotation.log_key_h
     return Rotation(KeyKind.LOG_KEY, "", every_h, room.renew, lambda: room.all()[-1].since_us)
+
+
+def _payload_file(settings: GatewaySettings, means: Means) -> PayloadKeyRotation:
+    shared = means.record.rotations
+    every_h = settings.rotation.payload_key_h or 0
+    return PayloadKeyRotation(settings.state, shared.scribe.keys.kek, shared.ledger, means.clock, every_h)
 
 
 def _in_the_vault(settings: GatewaySettings, means: Means) -> list[Rotatable]:
@@ -107,7 +116,7 @@ def _payload_key(settings: GatewaySettings, means: Means) -> Callable[[], Awaita
         await means.vault.update(f"{mount}/keys/{key}/rotate", {})
         try:
             await wrap_anew(
-                settings.state / _KEYS, settings.audit.origin, transit, means.record.rotations.scribe.keys.kek
+                settings.state / _KEYS, settings.audit.origin, transit, means.record.rotations.scribe.keys.kek.newest
             )
         except StateRefused as error:
             raise Unavailable(str(error), cause_code="key_file") from None

@@ -247,6 +247,8 @@ class GatewaySettings(BaseSettings):
             )
         if 0 < rotation.log_key_h <= self.log.key_overlap_h:
             raise ValueError("rotation.log_key_h: must be longer than log.key_overlap_h, or the third key has to wait")
+        if rotation.payload_key_h is not None and self.audit.postgres is not None and self.audit.vault_key is None:
+            raise ValueError("rotation.payload_key_h: of a log in PostgreSQL, [audit] vault_key must hold the key")
         if rotation.databases and vault is None:
             raise ValueError("rotation.databases: no [vault] section says where they are")
         return self

@@ -19,7 +19,9 @@ class RotationSection(Section):
         (), description="Connections of the vault's database engines, MOUNT/NAME, e.g. database/erp."
     )
     log_key_h: int = Field(0, ge=0, le=_MOST_H, description="Signing key of the log.")
-    payload_key_h: int | None = Field(None, ge=0, le=_MOST_H, description="Key that wraps the keys of payloads.")
+    payload_key_h: int | None = Field(
+        None, ge=0, le=_MOST_H, description="Key that wraps the keys of payloads: the vault's, or the one in its file."
+    )
     issuer_key_h: int = Field(0, ge=0, le=_MOST_H, description="Signing key of the local issuer's tokens.")
     issuer_overlap_h: int = Field(
         8_784, ge=1, le=_MOST_H, description="How long tokens of an issuer's key that was replaced stay good, hours."

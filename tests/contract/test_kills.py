@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.ledger import kill_records
+from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.kills import KillRegistry
 from gateway.core.call import Intent
 from gateway.core.errors import Conflict, Forbidden, Killed, NotFound, Unavailable
 from gateway.core.kills import Kill, Kind, target
 from gateway.core.leasing import Holder
+from gateway.core.records import SYSTEM, EventType
 from tests.clock import StepClock
 from tests.evidence import make_principal
 from tests.ledgers import Books, Walk, open_books
@@ -96,6 +99,24 @@ async def test_a_quorum_is_of_different_persons(tmp_path: Path) -> None:
         assert (await kills.lift(VERA, kill.id, "over")).lifted_us is not None
         with pytest.raises(NotFound):
             await kills.lift(replace(ADA, user="third"), kill.id, "over")
+
+
+@pytest.mark.requirement("INC-1")
+async def test_the_verifier_counts_the_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lift by a quorum is fine; one that a forger's own writer lets through with one voice of two is found."""
+    async with open_books(tmp_path / "s", StepClock()) as books, registry(books) as kills:
+        for kill in (await engaged(kills, Kind.ALL, ""), await engaged(kills, Kind.AGENT, "a")):
+            await kills.lift(ADA, kill.id, "over")
+        await kills.lift(VERA, kills.all()[0].id, "over")
+        assert books.verify().findings == []
+        body = {"kill": kills.all()[1].id, "needed": 2, "votes": 1}
+        draft = Scribe(books.clock, books.keys).draft(EventType.KILL_LIFTED, Subject(SYSTEM), body)
+        with pytest.raises(Conflict):
+            await books.ledger.append([draft])
+        monkeypatch.setattr(kill_records, "follow", lambda stands, _: stands)
+        await books.ledger.append([draft])
+        (finding,) = books.verify().findings
+        assert finding.problem == "a kill is lifted by 1 persons where 2 are needed"
 
 
 @pytest.mark.requirement("INC-1")

@@ -12,6 +12,7 @@ import pytest
 from gateway.adapters.ledger.files import DATABASE, GUARD
 from gateway.adapters.ledger.keys import create_or_load
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.verify import Means, verify
 from gateway.cli.root import ostiary
 from gateway.core.decision import Effect
@@ -274,9 +275,9 @@ def test_what_a_payload_says_is_held_against_its_commitment(folder: Path) -> Non
     """All payloads are opened with the key file at hand, and no more than was asked for without."""
     report = check(folder)
     assert report.opened == report.payloads > 10
-    vkey, kek = (folder / "keys/log.vkey").read_text(), (folder / "keys/payload.kek").read_bytes()
+    vkey, kek = (folder / "keys/log.vkey").read_text(), PayloadKey((folder / "keys/payload.kek").read_bytes())
     assert verify(folder, vkey, Means(kek=kek)).opened == 0
-    assert not verify(folder, vkey, Means(kek=bytes(32))).ok
+    assert not verify(folder, vkey, Means(kek=PayloadKey(bytes(32)))).ok
 
 
 def test_a_missing_or_foreign_guard_is_found(folder: Path) -> None:

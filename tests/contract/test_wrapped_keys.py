@@ -97,7 +97,7 @@ async def test_a_first_start_leaves_no_plain_key(tmp_path: Path, wrapper: KeyWra
     keys = await create_or_unwrap(tmp_path, ORIGIN, wrapper)
     assert names(tmp_path) == {"log.pem", LOG_VKEY, PSEUDONYM_KEY, WRAPPED_KEK}
     assert (tmp_path / WRAPPED_KEK).stat().st_mode & 0o777 == 0o600
-    assert keys.kek not in (tmp_path / WRAPPED_KEK).read_bytes()
+    assert keys.kek.newest not in (tmp_path / WRAPPED_KEK).read_bytes()
     again = await create_or_unwrap(tmp_path, ORIGIN, wrapper)
     assert (again.kek, again.name.text) == (keys.kek, keys.name.text)
     with pytest.raises(Unavailable):
@@ -116,9 +116,9 @@ async def test_a_plain_key_is_wrapped_and_removed(tmp_path: Path, wrapper: KeyWr
 async def test_a_kill_on_the_way_is_taken_up(tmp_path: Path) -> None:
     """Half written, written beside, in place with the plain one still there: the next start ends it; same key."""
     keys, fake = create_or_load(tmp_path, ORIGIN), FakeWrapper()
-    wrapped = await fake.wrap(keys.kek, ORIGIN)
+    wrapped = await fake.wrap(keys.kek.newest, ORIGIN)
     for name, text in ((f"{WRAPPED_KEK}.new", wrapped), (WRAPPED_KEK, wrapped)):
-        (tmp_path / PAYLOAD_KEK).write_bytes(keys.kek)
+        (tmp_path / PAYLOAD_KEK).write_bytes(keys.kek.newest)
         (tmp_path / PAYLOAD_KEK).chmod(0o600)
         (tmp_path / WRAPPED_KEK).unlink(missing_ok=True)
         (tmp_path / name).write_text(text)

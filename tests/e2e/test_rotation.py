@@ -202,6 +202,34 @@ def test_a_gateway_killed_in_the_middle_of_a_rotation_starts_and_goes_on(folder:
     assert ostiary("audit", "verify", "--state", str(folder / "state")).returncode == 0
 
 
+def test_the_payloads_key_in_its_file(tmp_path: Path) -> None:
+    """No vault at all: replaced while runs begin, killed on the way, ended by the next start; every payload opens."""
+    assert ostiary("init", str(tmp_path)).returncode == 0
+    (tmp_path / "gateway.toml").write_text('state = "state"\n[listen]\nport = 0\n[rotation]\npayload_key_h = 2160\n')
+    keys = tmp_path / "state" / "keys"
+    with serving(tmp_path) as gateway:
+        first = (keys / "payload.kek").read_bytes()
+        for _ in range(20):
+            gateway.run(_AGENT)
+        assert gateway.ask("rotate", "payload_key")["keys"][0].get("failed") is None
+        second = (keys / "payload.kek").read_bytes()
+        assert second != first
+        killer = threading.Timer(0.01, gateway.process.kill)
+        killer.start()
+        with suppress(httpx.HTTPError):  # it may be killed before it can answer
+            gateway.http.post("/v1/rotations/payload_key", json={})
+        killer.join()
+        gateway.process.wait()
+    with serving(tmp_path) as gateway:
+        until(lambda: not (keys / "payload.kek.next").exists())
+        gateway.run(_AGENT)
+        assert gateway.ask("rotate", "payload_key")["keys"][0].get("failed") is None
+    done = ostiary("audit", "verify", "--state", str(tmp_path / "state"), "--payloads", "--json")
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, said["findings"]) == (0, [])
+    assert [path.name for path in keys.glob("payload*")] == ["payload.kek"]
+
+
 def test_a_rotation_that_fails_is_told_and_changes_nothing(folder: Path, servers: Erp) -> None:
     """A connection that is not there: the command says so, the log has it, and calls go on."""
     config = folder / "gateway.toml"

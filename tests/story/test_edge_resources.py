@@ -124,7 +124,7 @@ async def test_another_spelling_is_no_way_around_a_rule(era: str, uri: str) -> N
     edge.world.policy.words["list", "erp.resources/file:///etc/passwd"] = DENY
     edge.world.policy.words["call", "erp.resources/file:///etc/motd/"] = DENY
     answer = await read(edge, uri, era)
-    assert answer["error"]["code"] in {-32602, -32011}
+    assert answer["error"]["code"] in {-32602, -31011}
     assert not edge.world.connector.sent
 
 

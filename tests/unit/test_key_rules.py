@@ -1,5 +1,6 @@
 """Small rules of keys and accounts: the form of API keys, when a key is due, whose account it is."""
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -58,7 +59,10 @@ def test_the_ids_of_leases() -> None:
     """Each engine has its prefix; what has no lease has none, and the mark of an end tells nothing of its lease."""
     login = Template("erp", "database", "reader", "minter", 60)
     assert login.lease_prefix == "database/creds/reader"
-    assert Template("c", "pki", "web", "minter", 60, provider=Provider.PKI).lease_prefix == "pki/issue/web"
+    web = Template("c", "pki", "web", "minter", 60, provider=Provider.PKI)
+    assert web.lease_prefix == replace(web, must_revoke=False).lease_prefix == "pki/issue/web"
+    assert replace(web, provider=Provider.OAUTH_USER).lease_prefix is None
+    assert (login.is_single, web.is_single, replace(web, must_revoke=False).is_single) == (False, False, True)
     assert Template("k", "secret", "a/b", "minter", 60, provider=Provider.KV).lease_prefix is None
     assert len(correlation_of("database/creds/reader/x")) == 32
     assert correlation_of("database/creds/reader/x") != correlation_of("database/creds/reader/y")

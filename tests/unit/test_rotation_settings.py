@@ -20,10 +20,14 @@ from gateway.settings.rotation import RotationSection
         ),
         ({"rotation": {"databases": ["database/erp"]}}, "rotation.databases"),
         ({"rotation": {"log_key_h": 168}}, "rotation.log_key_h"),
+        (
+            {"rotation": {"payload_key_h": 24}, "audit": {"postgres": {"url": "postgresql:///log?host=/run/pg"}}},
+            "rotation.payload_key_h",
+        ),
     ],
 )
 def test_what_cannot_be_replaced_is_refused(settings: dict[str, object], words: str) -> None:
-    """No file to write to, no vault, an interval that the overlap does not fit in."""
+    """No file to write to, no vault, an interval that the overlap does not fit in, a key that others have a copy of."""
     with pytest.raises(ValidationError, match=words.replace(".", r"\.")):
         GatewaySettings(state="state", **settings)  # type: ignore[arg-type]
 

@@ -1,6 +1,7 @@
 """What a vault is to hold, as plain rules: its policies, the plan, how it differs, and what is only looked at."""
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,7 @@ ACCOUNT = Template("hub", "accounts", "hub", "hub", 300, provider=Provider.OAUTH
 ALL = (DATABASE, PKI, KV, ACCOUNT)
 DUTIES = Duties(Transit("transit", "ostiary"), rewraps=True, secret_id="approle/role/ostiary", roots=("database/erp",))
 NEEDS = Needs(ALL, DUTIES, role_id="ostiary-gateway", logins_per_s=5)
+SWEPT = ("COMMENT ON ROLE x IS 'mine'", "DO $$ BEGIN PERFORM shobj_description(1, 'pg_authid'); END $$")
 RULES = st.builds(
     Rule,
     st.from_regex(r"[a-z]{1,8}/[a-z+*]{1,8}", fullmatch=True),
@@ -112,7 +114,7 @@ def test_what_each_token_may_do() -> None:
 def test_an_engine_nobody_knows_gets_no_policy() -> None:
     """Neither a token's nor a lease's path is guessed."""
     odd = replace(DATABASE, provider=cast("Provider", "other"))
-    for derive in (policy.minting, policy.prefix):
+    for derive in (policy.minting, attrgetter("lease_prefix")):
         with pytest.raises(AssertionError):
             derive(odd)
 
@@ -228,7 +230,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "erp": {
         "default_ttl": 60,
         "revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"],
-        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;", 'GRANT "no_superuser" TO x;'],
+        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;", 'GRANT "no_superuser" TO x;', *SWEPT],
     },
     "web": {"generate_lease": True, "max_ttl": 60},
     "key": {"current_version": 2, "versions": {"2": {"deletion_time": "", "destroyed": False}}},
@@ -250,10 +252,16 @@ def test_what_is_the_operators_own_is_looked_at(template: Template) -> None:
         (DATABASE, {"default_ttl": 121}, "default_ttl"),
         (DATABASE, {"default_ttl": None}, "default_ttl"),
         (DATABASE, {"revocation_statements": ["DROP ROLE x"]}, "revocation_statements"),
-        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN SUPERUSER"]}, "hand out SUPERUSER"),
-        (DATABASE, {"creation_statements": ["create role x login superuser;"]}, "hand out SUPERUSER"),
-        (DATABASE, {"creation_statements": ["CREATE ROLE x BYPASSRLS/**/LOGIN"]}, "hand out BYPASSRLS"),
-        (DATABASE, {"creation_statements": ["CREATE ROLE x NOSUPERUSER; ALTER ROLE x CREATEROLE;"]}, "CREATEROLE"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN SUPERUSER", *SWEPT]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": ["create role x login superuser;", *SWEPT]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x BYPASSRLS/**/LOGIN", *SWEPT]}, "hand out BYPASSRLS"),
+        (
+            DATABASE,
+            {"creation_statements": ["CREATE ROLE x NOSUPERUSER; ALTER ROLE x CREATEROLE;", *SWEPT]},
+            "CREATEROLE",
+        ),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN", SWEPT[0]]}, "drop marked ones"),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN", SWEPT[1]]}, "must mark the role"),
         (PKI, {"allow_any_name": True}, "allow_any_name"),
         (PKI, {"generate_lease": False}, "generate_lease"),
         (PKI, {"max_ttl": 61}, "max_ttl"),

@@ -60,6 +60,7 @@ def as_document(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "looks": campaign.looks,
         "left something": campaign.swept,
         "nameless tokens": len(campaign.nameless),
+        "lost roles": len(campaign.lost),
         "missed": campaign.missed,
         "answered": campaign.house.answered,
         "records": campaign.records,

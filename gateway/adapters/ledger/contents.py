@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.sealing import WRAPPED_SIZE, DataKey, SealBroken, unseal, unwrap
+from gateway.adapters.ledger.sealing import WRAPPED_SIZE, DataKey, PayloadKey, SealBroken, unseal, unwrap
 
 
 class SealedRef(msgspec.Struct, gc=False, rename={"length": "len"}):
@@ -29,7 +29,7 @@ class Contents:
         opens: whether payloads are opened.
     """
 
-    def __init__(self, db: Database, report: Report, kek: bytes | None, *, deep: bool) -> None:
+    def __init__(self, db: Database, report: Report, kek: PayloadKey | None, *, deep: bool) -> None:
         self._report = report
         self._kek = kek
         self.opens = deep and kek is not None

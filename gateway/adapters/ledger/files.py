@@ -156,10 +156,7 @@ def connect(folder: Path) -> SqliteDatabase:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=SqliteDatabase)
     try:
         db.execute("pragma journal_mode = wal")
-        db.execute("pragma synchronous = full")
-        # What is deleted is overwritten: a destroyed data key must not be found in the free parts of the file.
-        db.execute("pragma secure_delete = on")
-        db.execute(f"pragma wal_autocheckpoint = {_WAL_PAGES}")
+        _make_durable(db)
         if is_new(db):
             db.executescript(_SCHEMA)
         else:
@@ -168,6 +165,29 @@ def connect(folder: Path) -> SqliteDatabase:
         db.close()
         raise
     return db
+
+
+def connect_beside(folder: Path) -> SqliteDatabase:
+    """Another connection that writes, in the process that has the writer's. No file but SQLite's own is opened.
+
+    Closing one would let go of all locks that this process has on the database.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    url = (folder / DATABASE).absolute().as_uri() + "?mode=rw"
+    db = sqlite3.connect(
+        url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True, factory=SqliteDatabase
+    )
+    _make_durable(db)
+    return db
+
+
+def _make_durable(db: SqliteDatabase) -> None:
+    db.execute("pragma synchronous = full")
+    # What is deleted is overwritten: a destroyed data key must not be found in the free parts of the file.
+    db.execute("pragma secure_delete = on")
+    db.execute(f"pragma wal_autocheckpoint = {_WAL_PAGES}")
 
 
 def connect_readonly(path: Path) -> SqliteDatabase:

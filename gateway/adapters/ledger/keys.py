@@ -23,11 +23,14 @@ from gateway.adapters.ledger.key_files import (
 )
 from gateway.adapters.ledger.mac import Mac
 from gateway.adapters.ledger.ring import KeyRing
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.core.tlog import Signer, VerifierKey, is_key_name
 
 KEY_SIZE = 32
 LOG_VKEY = "log.vkey"
 PAYLOAD_KEK = "payload.kek"
+# Beside the payloads' key while that is being replaced: wraps what is new, and more and more of what was there.
+NEXT_KEK = "payload.kek.next"
 WRAPPED_KEK = "payload.kek.vault"
 PSEUDONYM_KEY = "pseudonym.key"
 _NAMES = (LOG_KEY, PAYLOAD_KEK, WRAPPED_KEK, PSEUDONYM_KEY, LOG_VKEY)
@@ -48,13 +51,13 @@ class LogKeys:
 
     Attributes:
         ring: signs checkpoints.
-        kek: wraps data keys, 32 bytes.
+        kek: wraps data keys.
         pseudonym: keys the hashes of names.
         are_new: whether they were made just now, so that there can be no log of theirs yet.
     """
 
     ring: KeyRing
-    kek: bytes = field(repr=False)
+    kek: PayloadKey = field(repr=False)
     pseudonym: Mac = field(repr=False)
     are_new: bool = False
 
@@ -70,8 +73,13 @@ class LogKeys:
 
     @property
     def common(self) -> str:
-        """Keyed hash of the keys that do not sign, which are the same for all processes on one log at all times."""
-        return self.mark("keys", hashlib.sha256(b"kek" + self.kek).hexdigest())
+        """Keyed hash of the keys that do not sign, which all processes on one log have the same of."""
+        return self.mark("keys", hashlib.sha256(b"kek" + self.kek.newest).hexdigest())
+
+    @property
+    def lasting(self) -> str:
+        """Keyed hash that tells the key of names, which is never replaced, from any other."""
+        return self.mark("keys", "names")
 
     def mark(self, kind: str, value: str) -> str:
         """Keyed hash of ``value``, hex: the same value of one kind always gives the same mark, and tells no more."""
@@ -159,8 +167,20 @@ def load(folder: Path, origin: str, kek: bytes | None = None) -> LogKeys:
     if first.name != origin:
         raise StateRefused(f"this log's origin is {first.name}, not {origin}: an origin cannot be changed")
     ring = KeyRing(folder, first, read_signers(folder, first))
-    kek = read_symmetric(folder / PAYLOAD_KEK) if kek is None else kek
-    return LogKeys(ring, kek, Mac(read_symmetric(folder / PSEUDONYM_KEY)))
+    payload_key = payload_key_in(folder) if kek is None else PayloadKey(kek)
+    return LogKeys(ring, payload_key, Mac(read_symmetric(folder / PSEUDONYM_KEY)))
+
+
+def payload_key_in(folder: Path) -> PayloadKey:
+    """The key of payloads in its file; and the one that follows it, where a rotation is under way or was broken off.
+
+    Raises:
+        StateRefused: missing, of another length, or others may read it.
+    """
+    # The next one first: who ends a rotation meanwhile gives it the name that is looked at then.
+    following = read_symmetric(folder / NEXT_KEK) if (folder / NEXT_KEK).exists() else None
+    present = read_symmetric(folder / PAYLOAD_KEK)
+    return PayloadKey(present) if following is None else PayloadKey(following, present)
 
 
 def read_symmetric(path: Path) -> bytes:

@@ -104,27 +104,74 @@ def keys_of_run(db: Database, run_id: str) -> list[str]:
     return [dek_id for (dek_id,) in rows if scope_of(dek_id).run == run_id]
 
 
-def wrap(kek: bytes, dek_id: str, key: bytes, nonce: bytes) -> bytes:
-    """The data key under the key file's key, bound to its id."""
-    return nonce + AESGCM(kek).encrypt(nonce, key, dek_id.encode())
+@dataclass(slots=True)
+class PayloadKey:
+    """The key that wraps data keys, and beside it the one that is being replaced. All that open payloads share it.
+
+    Attributes:
+        newest: wraps, and opens; 32 bytes.
+        former: opens only, what it has wrapped before; None = there is one key.
+    """
+
+    newest: bytes = field(repr=False)
+    former: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is one key only."""
+        return self.former is None
+
+    def succeed(self, key: bytes) -> None:
+        """Wrap with ``key`` from now on; what the present one has wrapped is still opened."""
+        self.newest, self.former = key, self.newest
+
+    def settle(self) -> None:
+        """Forget the former key."""
+        self.former = None
+
+    def wrap(self, dek_id: str, key: bytes, nonce: bytes) -> bytes:
+        """The data key under the newest key, bound to its id."""
+        return nonce + AESGCM(self.newest).encrypt(nonce, key, dek_id.encode())
+
+    def unwrap(self, dek_id: str, wrapped: bytes) -> bytes:
+        """A stored data key.
+
+        Raises:
+            SealBroken: altered, or wrapped by another key.
+        """
+        # Read once: another thread may settle meanwhile, and then all is under the newest.
+        former = self.former
+        found = _opened(self.newest, dek_id, wrapped)
+        if found is None and former is not None:
+            found = _opened(former, dek_id, wrapped)
+        if found is None:
+            raise SealBroken(f"the data key {dek_id} cannot be opened")
+        return found
+
+    def renewed(self, dek_id: str, wrapped: bytes, nonce: bytes) -> bytes | None:
+        """The data key under the newest key, where the former one has wrapped it; None = there is nothing to do."""
+        if self.former is None or _opened(self.newest, dek_id, wrapped) is not None:
+            return None
+        key = _opened(self.former, dek_id, wrapped)
+        return None if key is None else self.wrap(dek_id, key, nonce)
 
 
-def unwrap(kek: bytes, dek_id: str, wrapped: bytes) -> DataKey:
+def unwrap(kek: PayloadKey, dek_id: str, wrapped: bytes) -> DataKey:
     """A stored data key, opened.
 
     Raises:
         SealBroken: altered, or wrapped by another key.
     """
-    return _ready(dek_id, _unwrapped(kek, dek_id, wrapped))
+    return _ready(dek_id, kek.unwrap(dek_id, wrapped))
 
 
-def commitment_key(kek: bytes, dek_id: str, wrapped: bytes) -> bytes:
+def commitment_key(kek: PayloadKey, dek_id: str, wrapped: bytes) -> bytes:
     """What the commitments under a stored data key are made with, 32 bytes: enough to check them, not to open anything.
 
     Raises:
         SealBroken: altered, or wrapped by another key.
     """
-    return _commitment(_unwrapped(kek, dek_id, wrapped))
+    return _commitment(kek.unwrap(dek_id, wrapped))
 
 
 def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[PayloadRef, bytes]:
@@ -151,7 +198,7 @@ def unseal(key: DataKey, record_id: str, role: str, sealed: bytes) -> bytes:
 class DataKeys:
     """The data keys the writer uses, most recent ones in memory. Belongs to the writer's thread."""
 
-    def __init__(self, kek: bytes, clock: Clock) -> None:
+    def __init__(self, kek: PayloadKey, clock: Clock) -> None:
         self._kek = kek
         self._clock = clock
         self._ready: OrderedDict[str, DataKey] = OrderedDict()
@@ -188,7 +235,7 @@ class DataKeys:
         if row is not None:
             return unwrap(self._kek, dek_id, row[0])
         key = self._clock.random(_KEY_SIZE)
-        wrapped = wrap(self._kek, dek_id, key, self._clock.random(NONCE_SIZE))
+        wrapped = self._kek.wrap(dek_id, key, self._clock.random(NONCE_SIZE))
         db.execute("insert into deks (id, wrapped) values (?, ?)", (dek_id, wrapped))
         return _ready(dek_id, key)
 
@@ -197,11 +244,11 @@ def _ready(dek_id: str, key: bytes) -> DataKey:
     return DataKey(dek_id, AESGCM(key), Mac(_commitment(key)))
 
 
-def _unwrapped(kek: bytes, dek_id: str, wrapped: bytes) -> bytes:
+def _opened(kek: bytes, dek_id: str, wrapped: bytes) -> bytes | None:
     try:
         return AESGCM(kek).decrypt(wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], dek_id.encode())
     except (InvalidTag, ValueError):
-        raise SealBroken(f"the data key {dek_id} cannot be opened") from None
+        return None
 
 
 def _commitment(key: bytes) -> bytes:

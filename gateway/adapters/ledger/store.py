@@ -331,7 +331,7 @@ class Store:
         groups += self._again(db)
         if end.frontier.size == 0:
             groups.append(
-                [self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first, self._keys.common))]
+                [self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first, self._keys.lasting))]
             )
         self._is_patrol_due = True
         for refusal in self._transact(groups):

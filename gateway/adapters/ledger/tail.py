@@ -21,7 +21,7 @@ from gateway.adapters.ledger.files import (
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.key_records import history_of
 from gateway.adapters.ledger.keys import PAYLOAD_KEK, PSEUDONYM_KEY, LogKeys
-from gateway.adapters.ledger.sealing import SealBroken, unwrap
+from gateway.adapters.ledger.sealing import PayloadKey, SealBroken, unwrap
 from gateway.adapters.ledger.site import End
 from gateway.adapters.ledger.span import Span
 from gateway.core.log_keys import KeyHistory, KeyRefused
@@ -111,7 +111,7 @@ def follow(tail: Tail, end: End) -> None:
     tail.note, tail.span = end.note, end.span
 
 
-def _check_kek(db: Database, kek: bytes) -> None:
+def _check_kek(db: Database, kek: PayloadKey) -> None:
     # With another key file nothing of what was sealed could be read. One broken data key is its run's trouble only.
     found = db.execute("select id, wrapped from deks order by id desc limit ?", (_TRIED_KEYS,)).fetchall()
     for dek_id, wrapped in found:
@@ -126,7 +126,7 @@ def _check_others(db: Database, keys: LogKeys) -> None:
     # With another one, names would become other pseudonyms: what is stopped, held or bound by one would be so no more.
     row = db.execute("select leaf from records where idx = 0").fetchone()
     said = None if row is None else msgspec.json.decode(row[0])["body"].get("others")
-    if said not in {None, keys.common}:
+    if said not in {None, keys.lasting}:
         raise StateRefused(f"the key {PSEUDONYM_KEY} is not the one of this log: put the one of this log back")
 
 

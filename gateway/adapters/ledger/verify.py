@@ -26,10 +26,12 @@ from gateway.adapters.ledger.files import (
 from gateway.adapters.ledger.finding_aids import FindingAids
 from gateway.adapters.ledger.landmarks import Landmark, Landmarks
 from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.sealing import PayloadKey
 from gateway.adapters.ledger.site import Site, sited
 from gateway.adapters.ledger.verify_approvals import REVIEWING, Signatures
 from gateway.adapters.ledger.verify_custody import CustodyTrail
 from gateway.adapters.ledger.verify_keys import tell_signers, trusted
+from gateway.adapters.ledger.verify_kills import KillTrail
 from gateway.adapters.ledger.verify_witnesses import Witnesses
 from gateway.core.cosigning import TrustPolicy
 from gateway.core.log_keys import KeyHistory
@@ -82,7 +84,7 @@ class Means:
     """
 
     checkpoint: str | None = None
-    kek: bytes | None = field(default=None, repr=False)
+    kek: PayloadKey | None = field(default=None, repr=False)
     deep: bool = False
     policy: TrustPolicy | None = None
 
@@ -218,6 +220,7 @@ class _Verification:
         self._open_calls: dict[str, int] = {}
         self._signatures = Signatures(report, history.first.text)
         self._custody = CustodyTrail(report, contents.present)
+        self._kills = KillTrail(report)
         self._opened: dict[str, bytes] = {}
         self._payloads = db.walk("select pid, sealed from payloads order by pid", _PAYLOADS)
         self._payload = next(self._payloads, None)
@@ -270,6 +273,7 @@ class _Verification:
     def _check_content(self, leaf: _Leaf, index: int, entry: bytes) -> None:
         self._opened.clear()
         self._custody.record(leaf.type, index, entry)
+        self._kills.record(leaf.type, index, entry)
         if leaf.payloads:
             self._check_payloads(leaf, index)
         if leaf.body.approval is not None or leaf.type in REVIEWING:

@@ -10,7 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.adapters.ledger.key_files import StateRefused, sync_folder, write_durably
-from gateway.adapters.ledger.keys import KEY_SIZE, PAYLOAD_KEK, WRAPPED_KEK, LogKeys, Secret, load, make, read_symmetric
+from gateway.adapters.ledger.keys import (
+    KEY_SIZE,
+    NEXT_KEK,
+    PAYLOAD_KEK,
+    WRAPPED_KEK,
+    LogKeys,
+    Secret,
+    load,
+    make,
+    read_symmetric,
+)
 from gateway.core.wrapping import KeyWrapper
 
 
@@ -22,6 +32,8 @@ async def create_or_unwrap(folder: Path, origin: str, wrapper: KeyWrapper) -> Lo
             another log.
         Unavailable: the vault is not there, or refuses.
     """
+    if (folder / NEXT_KEK).exists():
+        raise StateRefused(f"{folder / PAYLOAD_KEK} is being replaced: start once without [audit] vault_key")
     if not (folder / PAYLOAD_KEK).exists() and not (folder / WRAPPED_KEK).exists():
         kek = os.urandom(KEY_SIZE)
         are_new = make(folder, origin, Secret(WRAPPED_KEK, (await wrapper.wrap(kek, origin)).encode()))
