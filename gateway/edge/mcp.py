@@ -74,6 +74,7 @@ _CAPABILITIES: Mapping[str, Mapping[str, bool]] = {
     "completions": {},
 }
 _SESSION = eras.SESSION_HEADER.encode()
+_LAST_EVENT = b"last-event-id"
 _METHODS = {
     Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_CALLS}),
     Era.STATELESS: frozenset({"server/discover", mcp_push.LISTEN, *_LISTS, *_CALLS}),
@@ -151,6 +152,8 @@ class McpEndpoint:
             session = self._session(exchange)
             if session is None or exchange.era is Era.STATELESS:
                 raise MethodNotAllowed(("POST",))
+            if headers(exchange.scope, _LAST_EVENT):
+                raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
             exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
