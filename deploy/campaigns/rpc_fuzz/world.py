@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 from deploy.campaigns.rpc_fuzz import upstream
-from deploy.campaigns.rpc_fuzz.case import Who
+from deploy.campaigns.rpc_fuzz.case import MAY_CALL, SEES_ONLY, Who
 from deploy.campaigns.rpc_fuzz.client import URL, Client
 from deploy.campaigns.rpc_fuzz.upstream import Upstream
 from gateway import app
@@ -25,7 +25,7 @@ from gateway.settings import file as settings_file
 
 HERE: Final = Path(__file__).resolve().parent
 _DAY_US: Final = 86_400_000_000
-_TOOLS, _LOOKS = 10, 20
+_LOOKS: Final = 20
 _LOGGED: Final = logging.ERROR
 
 
@@ -106,8 +106,9 @@ async def opened(folder: Path, breakage: Breakage) -> AsyncIterator[World]:
 
 async def _stocked(gateway: app.Gateway) -> None:
     # A machine that is busy may have kept the servers from saying what they have when the gateway started.
+    needed = set().union(*MAY_CALL.values(), *SEES_ONLY.values())
     for _ in range(_LOOKS):
-        if len(gateway.parts.ports.catalog.tools()) == _TOOLS:
+        if needed <= {tool.fqn for tool in gateway.parts.ports.catalog.tools()}:
             return
         for server in (upstream.BOX, upstream.ATTIC):
             await gateway.parts.stock.refresh(server)
