@@ -83,7 +83,7 @@ def cause(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, str(answer.json().get("cause"))
 
 
-@pytest.mark.requirement("INC-1")
+@pytest.mark.requirement("INC-1", "INC-3")
 @pytest.mark.parametrize("kind", ["agent", "user", "tool", "run", "all"])
 def test_a_kill_ends_sessions_and_lets_nothing_in(place: Site, kind: str) -> None:
     """Ten statements of what is stopped are thrown out and their users gone, those of others go on but for `all`."""
@@ -121,7 +121,7 @@ def test_a_refusal_says_why(place: Site) -> None:
     assert record["body"]["cause"] == "kill.agent"
 
 
-@pytest.mark.requirement("INC-1")
+@pytest.mark.requirement("INC-1", "INC-3")
 def test_it_takes_a_quorum_to_lift(place: Site) -> None:
     """The operator alone does not; who asked counts once; a second person does; then calls go on."""
     kill_id = place.kill("agent", _AGENT)["kill_id"]
@@ -154,7 +154,7 @@ def test_who_may_not(place: Site) -> None:
         assert vera.post(f"/v1/kills/{kill_id}/lift", json={"reason": "it is me"}).status_code == 403
 
 
-@pytest.mark.requirement("INC-1")
+@pytest.mark.requirement("INC-1", "INC-3")
 def test_a_gateway_killed_at_once_comes_back_with_the_kill(place: Site) -> None:
     """SIGKILL as soon as the record is there: after the next start it is in force, and nothing is left in the vault."""
     token = place.gateway.token(agent=_AGENT)

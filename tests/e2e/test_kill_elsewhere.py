@@ -165,7 +165,7 @@ def carried_out(gateway: Gateway, kill_id: str) -> list[int]:
     return found if len(found) == 2 else []
 
 
-@pytest.mark.requirement("INC-1")
+@pytest.mark.requirement("INC-1", "INC-3")
 def test_calls_at_the_other_gateway_end(pair: Pair) -> None:
     """A write of an API and an MCP tool are under way there; the kill here breaks both off, and a lift counts there."""
     token = pair.other.run("clerk")[1]
@@ -190,7 +190,7 @@ def test_calls_at_the_other_gateway_end(pair: Pair) -> None:
     verified(pair.other)
 
 
-@pytest.mark.requirement("INC-1")
+@pytest.mark.requirement("INC-1", "INC-3")
 def test_code_at_the_other_gateway_ends(pair: Pair) -> None:
     """Its processes are gone from the host when the call has ended; nobody knows what it did until then."""
     require(pair.box)
