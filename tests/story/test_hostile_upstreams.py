@@ -226,4 +226,4 @@ async def test_a_session_that_expires_again_and_again_is_opened_once_a_call(tmp_
             assert (len(up.calls("tools/call")), up.sessions) == (number, 1 + number)  # one is the gateway's own
         up.scripts["tools/call"] = says(answer)
         assert [await here.call("up") for _ in range(3)] == ["done"] * 3
-        assert (len(up.calls("tools/call")), up.sessions) == (6, 4)
+        assert (len(up.calls("tools/call")), up.sessions) == (6, 5)
