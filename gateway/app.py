@@ -265,6 +265,7 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
         },
         metrics=beside.meter.page,
         external_url=url,
+        state_key=record.state_key,
         connections=NoConnections() if beside.lending.persons is None else beside.lending.persons.desk,
     )
 

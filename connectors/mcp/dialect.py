@@ -7,13 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from connectors.mcp.faults import Lost, Refused
+from gateway.core.call import Call
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.tool import Kind, Tool, kind_of
 
-# No capability is declared, so an upstream may ask nothing of us: no sampling, no elicitation, no roots.
-_CAPABILITIES: Final[dict[str, Any]] = {}
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _METHODS: Final[Mapping[Kind, str]] = {
     Kind.TOOL: "tools/call",
@@ -30,7 +29,7 @@ class Dialect:
     Attributes:
         era: which era.
         version: the revision agreed on.
-        meta: the ``_meta`` member of each request, with its leading comma; empty in the handshake era.
+        meta: the inside of each request's ``_meta``, but for what the caller can be asked; empty in the handshake era.
         offers: what besides tools the upstream says that it has (``prompts``, ``resources`` ...).
     """
 
@@ -39,10 +38,18 @@ class Dialect:
     meta: bytes = b""
     offers: frozenset[str] = frozenset()
 
-    def params(self, members: bytes) -> bytes:
-        """The ``params`` object of a request; ``members`` is the inside of a JSON object, without its braces."""
-        meta = self.meta if members else self.meta.removeprefix(b",")
-        return b"{%b%b}" % (members, meta)
+    def params(self, members: bytes, said: Mapping[str, Any] | None = None) -> bytes:
+        """The ``params`` object of a request.
+
+        Args:
+            members: the inside of a JSON object, without its braces.
+            said: what stands in its ``_meta`` besides.
+        """
+        if self.stateless:
+            meta = b'"_meta":{%b,%b' % (self.meta, encode({eras.META_CAPABILITIES: {}, **(said or {})})[1:])
+        else:
+            meta = b'"_meta":%b' % encode(said) if said else b""
+        return b"{%b%b%b}" % (members, b"," if members and meta else b"", meta)
 
     @property
     def stateless(self) -> bool:
@@ -66,17 +73,16 @@ class Client:
         """The stateless dialect at ``version``."""
         meta = {
             eras.META_VERSION: version,
-            eras.META_CAPABILITIES: _CAPABILITIES,
             eras.META_CLIENT: {"name": self.name, "version": self.version},
         }
-        return Dialect(Era.STATELESS, version, b',"_meta":' + encode(meta))
+        return Dialect(Era.STATELESS, version, encode(meta)[1:-1])
 
-    def handshake_params(self) -> bytes:
-        """The ``params`` of ``initialize``."""
+    def handshake_params(self, capabilities: Mapping[str, Any] | None = None) -> bytes:
+        """The ``params`` of ``initialize``; ``capabilities`` is what the callers of its session can be asked."""
         return encode(
             {
                 "protocolVersion": eras.LATEST_HANDSHAKE,
-                "capabilities": _CAPABILITIES,
+                "capabilities": capabilities or {},
                 "clientInfo": {"name": self.name, "version": self.version},
             }
         )
@@ -87,11 +93,21 @@ def call_method(tool: Tool) -> str:
     return _METHODS[tool.kind]
 
 
-def call_members(tool: Tool, arguments: bytes) -> bytes:
-    """The inside of the ``params`` of ``call_method``; ``arguments`` is canonical JSON text.
+def call_members(tool: Tool, call: Call) -> bytes:
+    """The inside of the ``params`` of ``call_method``: canonical arguments, and what the upstream asked for before.
 
     Of a read the address is its argument, and so the one that was decided on.
     """
+    members = _members(tool, call.arguments.canonical)
+    brought = call.continuation
+    if brought is None:
+        return members
+    answers = b",".join(b"%b:%b" % (encode(key), said.canonical) for key, said in brought.answers.items())
+    state = b"" if brought.state is None else b',"requestState":' + encode(brought.state)
+    return b'%b,"inputResponses":{%b}%b' % (members, answers, state)
+
+
+def _members(tool: Tool, arguments: bytes) -> bytes:
     if tool.kind is Kind.RESOURCE:
         return arguments[1:-1]
     if tool.kind is Kind.COMPLETION:

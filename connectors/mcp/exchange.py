@@ -14,7 +14,7 @@ from connectors.mcp.pool import Pool, Target, target
 from connectors.mcp.wire import Broken, NotConnected, Response, Wire
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import eras, sse
-from gateway.core.mcpwire.jsonrpc import Failure, Reply, Request, UpstreamMessage, read_upstream
+from gateway.core.mcpwire.jsonrpc import Failure, Notification, Reply, Request, UpstreamMessage, read_upstream
 
 Header = tuple[str, str]
 # An envelope is a little larger than the result in it.
@@ -71,12 +71,14 @@ class Question:
         id: its JSON-RPC id; the answer must repeat it.
         cap: most bytes of the result.
         decline: called with each request the server makes in the answer's stream; None where it may make none.
+        hear: called with each notification in that stream; the stream is read on when it returns.
     """
 
     post: Post
     id: int
     cap: int
     decline: Callable[[Request], Awaitable[None]] | None = None
+    hear: Callable[[Notification], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,8 @@ async def _from_stream(answer: Response, question: Question) -> bytes:
                 if event.name != "message":
                     continue
                 message = read_upstream(event.data)
+                if isinstance(message, Notification) and question.hear is not None:
+                    await question.hear(message)
                 if isinstance(message, Request):
                     asked += 1
                     await _decline(question, message, asked)

@@ -7,6 +7,7 @@ fault, out of every message: they are untrusted text that would reach logs and m
 from typing import NoReturn, Self
 
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
+from gateway.core.mcpwire import asking
 from gateway.core.mcpwire.jsonrpc import Failure
 
 
@@ -57,7 +58,8 @@ class Refused(Fault):
     @classmethod
     def by(cls, failure: Failure, request_id: int, *, status: int | None = None) -> Self:
         """The refusal that a JSON-RPC error answer is."""
-        refusal = cls(f"jsonrpc_{failure.code}", status=status)
+        lacking = asking.lacking(failure.data)
+        refusal = cls("_".join(("undeclared", *lacking)) if lacking else f"jsonrpc_{failure.code}", status=status)
         refusal.code, refusal.words, refusal.addressed = failure.code, failure.message, failure.id == request_id
         return refusal
 

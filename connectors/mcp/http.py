@@ -24,7 +24,7 @@ from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavai
 from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
-from connectors.mcp.sessions import Sessions
+from connectors.mcp.sessions import Identity, Sessions
 from gateway.core.call import Lease, Raw
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
@@ -90,12 +90,13 @@ class HttpConnector:
         tool = lease.intent.tool
         ask = Ask(
             call_method(tool),
-            call_members(tool, lease.intent.call.arguments.canonical),
+            call_members(tool, lease.intent.call),
             tool.limits.max_output_bytes,
             # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume the
             # worst, then does not strike while it is still certain that nothing left.
             min(self._options.setup_timeout_s, lease.intent.timeout_s / 3),
             self._call_headers(lease),
+            lease.intent.call.flow,
         )
         try:
             return results.raw(lease, await self._carried_out(lease, ask))
@@ -114,7 +115,8 @@ class HttpConnector:
 
         try:
             with fail_after(options.setup_timeout_s * 3):
-                await self._sessions.get(credential, options.setup_timeout_s)  # what it has, it says at the start
+                # What it has, it says at the start.
+                await self._sessions.get(Identity(credential), options.setup_timeout_s)
                 return await all_offered(page, options.listing, self._sessions.offers)
         except Fault as fault:
             raise_unavailable(fault)
@@ -133,7 +135,7 @@ class HttpConnector:
 
     async def _ping(self) -> None:
         credential = self._options.credential()
-        session = await self._sessions.get(credential, self._options.ping_timeout_s)
+        session = await self._sessions.get(Identity(credential), self._options.ping_timeout_s)
         method = "server/discover" if session.dialect.stateless else "ping"
         try:
             await self._ask(credential, Ask(method, connect_s=self._options.ping_timeout_s))
@@ -142,8 +144,10 @@ class HttpConnector:
                 raise
 
     async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
-        idle_s = self._options.trusted_idle_s
-        session = await self._sessions.get(lease.headers, ask.connect_s, idle_s, whose=_whose(lease))
+        askable = {} if ask.flow is None else ask.flow.askable
+        identity = Identity(lease.headers, _whose(lease), askable)
+        session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
+        await session.listen(ask.flow, ask.connect_s)
         try:
             return await self._sent(session, ask)
         except Refused as refusal:
@@ -153,13 +157,13 @@ class HttpConnector:
 
     async def _ask(self, credential: Mapping[str, str], ask: Ask) -> bytes:
         # For what is no call: asking again has no effect.
-        session = await self._sessions.get(credential, ask.connect_s)
+        session = await self._sessions.get(Identity(credential), ask.connect_s)
         try:
             return await self._sent(session, ask)
         except Refused as refusal:
             if not _is_disowned(session, refusal):
                 raise
-        return await self._sent(await self._sessions.get(credential, ask.connect_s), ask)
+        return await self._sent(await self._sessions.get(Identity(credential), ask.connect_s), ask)
 
     async def _sent(self, session: Session, ask: Ask) -> bytes:
         try:

@@ -1,8 +1,9 @@
 """Many requests over one stream of messages, told apart by their ids."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from anyio import get_cancelled_exc_class
@@ -12,6 +13,7 @@ from gateway.core.errors import MalformedRequest
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import (
     Failure,
+    Notification,
     Reply,
     Request,
     encode_failure,
@@ -20,10 +22,34 @@ from gateway.core.mcpwire.jsonrpc import (
     encode_response,
     read_upstream,
 )
+from gateway.core.mcpwire.notices import progress_token
 
 _Answer = bytes | Fault
+Hear = Callable[[Notification], Awaitable[None]]
+# Notices that wait for a caller who is slow to take them: the call goes on without the rest.
+_MOST_UNHEARD: Final = 64
 # A peer that floods us with requests would otherwise make us write without end.
 _MOST_DECLINED: Final = 1000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request under way, and what came for it that was not taken yet."""
+
+    inbox: asyncio.Queue[Notification | bytes | Fault] = field(default_factory=asyncio.Queue)
+    is_settled: bool = False
+
+    def settle(self, answer: _Answer) -> None:
+        """The last that comes."""
+        self.is_settled = True
+        self.inbox.put_nowait(answer)
+
+    async def answer(self, hear: Hear | None) -> _Answer:
+        """The answer, once everything that came before it was heard."""
+        while isinstance(came := await self.inbox.get(), Notification):
+            if hear is not None:
+                await hear(came)
+        return came
 
 
 class Multiplex:
@@ -39,12 +65,22 @@ class Multiplex:
         self._send = send
         self._ids = ids
         self._log = log
-        self._waiting: dict[int, asyncio.Future[_Answer]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._declined = 0
         self._closed: str | None = None
 
-    async def ask(self, method: str, params: bytes) -> bytes:
+    def next_id(self) -> int:
+        """An id for one request."""
+        return next(self._ids)
+
+    async def ask(self, method: str, params: bytes, request_id: int | None = None, hear: Hear | None = None) -> bytes:
         """Send one request, once; returns the result's JSON text.
+
+        Args:
+            method: MCP method.
+            params: JSON text of its ``params``.
+            request_id: its id, and its progress token where ``params`` asks for progress; None = the next one.
+            hear: called with each progress notification of it, one after another.
 
         Raises:
             Unreached: nothing was written.
@@ -53,12 +89,12 @@ class Multiplex:
         """
         if self._closed is not None:
             raise Unreached(self._closed)
-        request_id = next(self._ids)
+        request_id = self.next_id() if request_id is None else request_id
         message = encode_request(request_id, method, params)
-        waiting = self._waiting[request_id] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[request_id] = _Waiting()
         try:
             self._send(message)
-            answer: _Answer = await waiting
+            answer = await waiting.answer(hear)
         except get_cancelled_exc_class():
             self.tell("notifications/cancelled", b'{"requestId":%d,"reason":"abandoned"}' % request_id)
             raise
@@ -87,20 +123,29 @@ class Multiplex:
                 self._settle(message.id, Refused.by(message, message.id))
         elif isinstance(message, Request):
             self._decline(message)
+        else:
+            self._notice(message)
 
     def close(self, cause: str) -> None:
         """Nothing more will come: whatever is under way is lost, and nothing more is sent."""
         self._closed = cause
         for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_result(Lost(cause))
+            if not waiting.is_settled:
+                waiting.settle(Lost(cause))
+
+    def _notice(self, told: Notification) -> None:
+        # A log message on a stream that many callers share does not say whose call it is about: it is nobody's.
+        token = progress_token(told)
+        waiting = self._waiting.get(token) if isinstance(token, int) else None
+        if waiting is not None and not waiting.is_settled and waiting.inbox.qsize() < _MOST_UNHEARD:
+            waiting.inbox.put_nowait(told)
 
     def _settle(self, request_id: int | str, answer: _Answer) -> None:
         waiting = self._waiting.get(request_id) if isinstance(request_id, int) else None
-        if waiting is None or waiting.done():
+        if waiting is None or waiting.is_settled:
             self._log("answered what was not asked, or twice")
             return
-        waiting.set_result(answer)
+        waiting.settle(answer)
 
     def _decline(self, request: Request) -> None:
         # No capability was declared, so a server has nothing to ask but whether we are there.

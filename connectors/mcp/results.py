@@ -37,19 +37,21 @@ def raw(lease: Lease, result: bytes) -> Raw:
 
     Raises:
         Lost: too long for the tool, or not a JSON object.
-        Refused: the upstream wants input first, or answers with a kind of result that is not carried here.
+        Refused: the upstream wants input of a caller who can give none, or answers with a kind of result that is not
+            carried here.
     """
     if len(result) > lease.intent.tool.limits.max_output_bytes:
         raise Lost("output_too_large")
     value = decode(result)
-    fault = _not_complete(value.get("resultType", RESULT_COMPLETE))
+    fault = _not_complete(value.get("resultType", RESULT_COMPLETE), lease)
     if fault is not None:
         raise fault
     return Raw(lease, result, value)
 
 
-def _not_complete(kind: Any) -> Fault | None:
-    if kind == RESULT_COMPLETE:
+def _not_complete(kind: Any, lease: Lease) -> Fault | None:
+    flow = lease.intent.call.flow
+    if kind == RESULT_COMPLETE or (kind == RESULT_INPUT_REQUIRED and flow is not None and flow.wants.capabilities):
         return None
     return Refused("input_required_unsupported" if kind == RESULT_INPUT_REQUIRED else "result_type_unsupported")
 

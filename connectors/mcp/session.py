@@ -1,14 +1,18 @@
 """One session with an MCP server over HTTP: in the stateless era merely a set of header fields."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 
+from connectors.mcp.conversing import Conversation
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Endpoint, Header, Post, Question, header_fields
+from connectors.mcp.exchange import Answered, Endpoint, Header, Post, Question, header_fields
 from connectors.mcp.faults import Fault
+from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
+from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import Request, encode_failure, encode_notification, encode_request, encode_response
 
@@ -26,6 +30,7 @@ class Ask:
         cap: most bytes of the result.
         connect_s: longest a connection may take, seconds.
         headers: fields the stateless era adds for it.
+        flow: the line to whoever waits for it, if anybody does.
     """
 
     method: str
@@ -33,6 +38,7 @@ class Ask:
     cap: int = SETUP_RESULT_BYTES
     connect_s: float = 10.0
     headers: Sequence[Header] = ()
+    flow: Flow | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +52,7 @@ class Session:
         id: ``Mcp-Session-Id``; None in the stateless era, and where the server keeps no sessions.
         users: requests under way.
         heard_at: when the server last answered in it, event loop's seconds.
+        level: from which severity on the server was told to send log messages; None = it was not told.
     """
 
     endpoint: Endpoint
@@ -54,6 +61,7 @@ class Session:
     id: str | None = None
     users: int = 0
     heard_at: float = field(default_factory=current_time)
+    level: str | None = None
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
@@ -66,15 +74,19 @@ class Session:
             Fault: as of ``Endpoint.ask``.
         """
         request_id = self.endpoint.next_id()
-        body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
+        ear = None if ask.flow is None else Ear(ask.flow, request_id)
+        body = encode_request(request_id, ask.method, self.dialect.params(ask.members, wanted(ear, self.dialect)))
         fields, decline = self.fields, self._decline
         if self.dialect.stateless:
             fields += header_fields([(eras.METHOD_HEADER, ask.method), *ask.headers])
         post = Post(fields, body, ask.connect_s)
-        question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline)
         self.users += 1
         try:
-            answered = await self.endpoint.ask(question)
+            if ear is None or self.dialect.stateless or not ear.flow.askable:
+                question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline, ear)
+                answered = await self.endpoint.ask(question)
+            else:
+                answered = await self._conversed(ear, Question(post, request_id, ask.cap))
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
@@ -83,10 +95,28 @@ class Session:
         self.heard_at = current_time()
         return answered.result
 
+    async def listen(self, flow: Flow | None, connect_s: float) -> None:
+        """Have the server send the log messages that a caller asked for; one that does not is not asked again."""
+        level = level_to_set(flow, self.dialect, self.level)
+        if level is None:
+            return
+        self.level = level
+        with suppress(Fault), move_on_after(connect_s):
+            await self.ask(Ask(SET_LEVEL, level_members(level), connect_s=connect_s))
+
     async def end(self) -> None:
         """Tell the server that the session is over."""
         if self.id is not None:
             await self._tell(b"", "DELETE")
+
+    async def _conversed(self, ear: Ear, question: Question) -> Answered:
+        async def reply(message: bytes) -> None:
+            # What a client answered is not asked for again: it is sent once, with the time a call has.
+            with suppress(Fault):
+                await self.endpoint.tell(Post(self.fields, message, question.post.connect_s))
+
+        talk = Conversation(ear, ear.flow, reply)
+        return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
 
     async def _abandon(self, request_id: int) -> None:
         # In the stateless era closing the response is the signal; before, it has to be said.

@@ -8,7 +8,8 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from anyio import CancelScope, Lock, fail_after, move_on_after
 
@@ -18,13 +19,35 @@ from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
 from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import encode_notification, encode_request
+from gateway.core.mcpwire.jsonrpc import encode, encode_notification, encode_request
 
 _SESSION_ID_MAX: Final = 1024
 _CLOSING_S: Final = 2.0
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose a session is.
+
+    Attributes:
+        credential: header fields of it.
+        whose: the caller; empty = the gateway's own, for discovery and pings.
+        askable: what its callers can be asked during a call. In the handshake era the session says it, so that callers
+            who can be asked other things do not share one; in the stateless era each request does.
+    """
+
+    credential: Mapping[str, str] = field(repr=False)
+    whose: str = ""
+    askable: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self, dialect: Dialect | None) -> str:
+        """What sessions are kept by: the credential's digest first."""
+        own = _digest(self.credential, self.whose)
+        is_told = self.askable and not (dialect is not None and dialect.stateless)
+        return own + encode(self.askable).decode() if is_told else own
 
 
 class Sessions:
@@ -54,17 +77,13 @@ class Sessions:
         """What besides tools the upstream said that it has, when a session was last opened."""
         return frozenset() if self._dialect is None else self._dialect.offers
 
-    async def get(
-        self, credential: Mapping[str, str], budget_s: float, idle_s: float = math.inf, *, whose: str = ""
-    ) -> Session:
-        """The session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
-
-        ``whose``: the caller; empty = the gateway's own, for discovery and pings.
+    async def get(self, whose: Identity, budget_s: float, idle_s: float = math.inf) -> Session:
+        """Their session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
 
         Raises:
             Unprepared: there is none to be had within ``budget_s`` seconds.
         """
-        key = _identity(credential, whose)
+        key = whose.key(self._dialect)
         session = self._kept.get(key)
         if session is not None and not session.is_doubtful(idle_s):
             self._kept.move_to_end(key)
@@ -73,7 +92,7 @@ class Sessions:
             with fail_after(budget_s):
                 if session is not None:
                     await self._try(session, budget_s)
-                session = await self._opened(key, credential, budget_s)
+                session = await self._opened(key, whose, budget_s)
         except TimeoutError:
             raise Unprepared("setup_timeout") from None
         except Fault as fault:
@@ -96,12 +115,13 @@ class Sessions:
 
     async def leave(self, credential: Mapping[str, str], whose: str) -> None:
         """A call with a passing credential is over: end its session, unless another call is using the same value."""
-        key = _identity(credential, whose)
-        session = self._kept.get(key)
-        if session is not None and not session.users:
-            del self._kept[key]
-            with CancelScope(shield=True):
-                await session.end()
+        own = Identity(credential, whose).key(None)
+        for key in [key for key in self._kept if key.startswith(own)]:
+            session = self._kept.get(key)
+            if session is not None and not session.users:
+                del self._kept[key]
+                with CancelScope(shield=True):
+                    await session.end()
 
     async def close(self) -> None:
         """End the sessions, as far as the upstream lets us within a moment."""
@@ -127,26 +147,27 @@ class Sessions:
         for key in [key for key, known in self._kept.items() if known is session]:
             del self._kept[key]
 
-    async def _opened(self, key: str, credential: Mapping[str, str], budget_s: float) -> Session:
+    async def _opened(self, key: str, whose: Identity, budget_s: float) -> Session:
         # One lock a session: a slow handshake for one caller holds up nobody else.
         lock = self._opening.setdefault(key, Lock())
         try:
             async with lock:
                 # Whoever held the lock before may have opened it.
-                session = self._kept.get(key)
+                session = self._kept.get(whose.key(self._dialect))
                 if session is None:
-                    session = self._kept[key] = await self._open(_fields(credential), budget_s)
+                    session = await self._open(_fields(whose.credential), whose.askable, budget_s)
+                    self._kept[whose.key(session.dialect)] = session
                 return session
         finally:
             if not lock.locked():
                 self._opening.pop(key, None)
 
-    async def _open(self, credential: str, budget_s: float) -> Session:
+    async def _open(self, credential: str, askable: Mapping[str, Any], budget_s: float) -> Session:
         dialect = self._dialect or await self._probe(credential, budget_s)
         if dialect is not None and dialect.stateless:
             self._dialect = dialect
             return self._stateless(dialect, credential)
-        session = await self._initialise(credential, budget_s)
+        session = await self._initialise(credential, askable, budget_s)
         self._dialect = session.dialect
         return session
 
@@ -167,9 +188,9 @@ class Sessions:
             return None
         return stateless_dialect(self._client, result)
 
-    async def _initialise(self, credential: str, budget_s: float) -> Session:
+    async def _initialise(self, credential: str, askable: Mapping[str, Any], budget_s: float) -> Session:
         request_id = self._endpoint.next_id()
-        body = encode_request(request_id, "initialize", self._client.handshake_params())
+        body = encode_request(request_id, "initialize", self._client.handshake_params(askable))
         answered = await self._endpoint.ask(Question(Post(credential, body, budget_s), request_id, SETUP_RESULT_BYTES))
         dialect, session_id = handshake_dialect(answered.result), _checked(answered.session)
         own = [] if session_id is None else [(eras.SESSION_HEADER, session_id)]
@@ -213,7 +234,7 @@ def _checked(session_id: str | None) -> str | None:
     return session_id
 
 
-def _identity(credential: Mapping[str, str], whose: str) -> str:
+def _digest(credential: Mapping[str, str], whose: str) -> str:
     # A digest, so that the pool's keys hold no secret; lengths, so that no two credentials run together.
     digest = hashlib.sha256(b"%d:%b" % (len(whose.encode()), whose.encode()))
     for name, value in sorted((name.lower(), value) for name, value in credential.items()):

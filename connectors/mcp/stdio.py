@@ -16,11 +16,13 @@ from anyio import Event, create_task_group, current_time, fail_after, move_on_af
 from connectors.mcp import results
 from connectors.mcp.dialect import Client, Dialect, call_members, call_method, handshake_dialect, stateless_dialect
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, call_error, raise_unavailable
+from connectors.mcp.hearing import Ear, wanted
 from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.multiplex import Multiplex
 from connectors.mcp.process import Child, Command, Ears, running
 from gateway.core.call import Handout, Lease, Raw
 from gateway.core.errors import NotSent
+from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 
@@ -60,8 +62,12 @@ class _Line:
     multiplex: Multiplex
     dialect: Dialect
 
-    async def ask(self, method: str, members: bytes = b"") -> bytes:
-        return await self.multiplex.ask(method, self.dialect.params(members))
+    async def ask(self, method: str, members: bytes = b"", flow: Flow | None = None) -> bytes:
+        if flow is None:
+            return await self.multiplex.ask(method, self.dialect.params(members))
+        ear = Ear(flow, self.multiplex.next_id())
+        params = self.dialect.params(members, wanted(ear, self.dialect, shared=True))
+        return await self.multiplex.ask(method, params, ear.token, ear)
 
 
 class StdioConnector:
@@ -127,11 +133,11 @@ class StdioConnector:
         if lease.headers or lease.handout is not self._options.lent:
             raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
         intent = lease.intent
-        members = call_members(intent.tool, intent.call.arguments.canonical)
+        members = call_members(intent.tool, intent.call)
         try:
             # Less than the call's own time: while nothing has left, it must not look as if something had.
             line = await self._reached(min(self._options.setup_timeout_s, intent.timeout_s / 2))
-            return results.raw(lease, await line.ask(call_method(intent.tool), members))
+            return results.raw(lease, await line.ask(call_method(intent.tool), members, intent.call.flow))
         except Fault as fault:
             raise call_error(fault) from fault
 

@@ -16,6 +16,8 @@ from typing import Any
 from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError
+from gateway.core.flow import Flow
+from gateway.core.mcpwire.asking import Question
 from gateway.core.tool import EffectClass, Tool
 from gateway.core.usage import Reservation
 
@@ -64,6 +66,21 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """A call that is made again because its upstream asked for input first.
+
+    Attributes:
+        state: what the upstream gave along, sent back as it is; None where it gave nothing.
+        questions: what it asked, by its own names.
+        answers: the client's answers, by the same names; unproven words, checked before they leave.
+    """
+
+    state: str | None
+    questions: Mapping[str, Question]
+    answers: Mapping[str, Arguments]
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request for a tool, as it arrived; nothing in it is trusted.
 
@@ -80,6 +97,8 @@ class Call:
         reported: what the agent says of this call.
         objection: says what its surface finds wrong with it, or None. Asked only once the caller is known to see the
             tool: what looking takes, and what is found, would tell of one that is hidden.
+        flow: the line to its caller while it is carried out; None where there is none.
+        continuation: what it brings for an upstream that asked for it; None = it is no such call.
     """
 
     id: str
@@ -93,6 +112,8 @@ class Call:
     client: Mapping[str, str] = field(default_factory=dict)
     reported: Reported = Reported()
     objection: Callable[[], GatewayError | None] | None = field(default=None, repr=False, compare=False)
+    flow: Flow | None = field(default=None, repr=False, compare=False)
+    continuation: Continuation | None = None
 
 
 @dataclass(frozen=True, slots=True)

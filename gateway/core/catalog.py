@@ -113,7 +113,9 @@ class Catalog:
         if connector is None:
             raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
         try:
-            with fail_after(intent.timeout_s):
+            with fail_after(intent.timeout_s) as time:
+                if intent.call.flow is not None:
+                    intent.call.flow.timed(time)
                 return await connector.invoke(lease)
         except GatewayError:
             raise

@@ -360,6 +360,7 @@ class Desk:
         pins: which tools are approved, and which wait for it.
         foreign_issuers: by their name in the settings, whether the keys of each are at hand; as for upstreams.
         connections: accounts that persons have at other services.
+        state_key: seals what clients keep between two requests, 32 bytes; empty = each process has one of its own.
     """
 
     runs: RunDesk
@@ -388,3 +389,4 @@ class Desk:
     pins: PinDesk
     foreign_issuers: Mapping[str, Ping] = field(default_factory=dict)
     connections: ConnectionDesk = field(default_factory=NoConnections)
+    state_key: bytes = field(default=b"", repr=False)

@@ -4,30 +4,34 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import AsyncIterator, Container, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
 from anyio import CancelScope
 
-from gateway.core import policy_input
+from gateway.core import asking, policy_input
 from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
+from gateway.core.asking import Inquiry
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, as_listing, as_missing, fold, in_mode
 from gateway.core.errors import (
     Denied,
     GatewayError,
     InvalidArguments,
+    OutcomeUnknown,
     TooLarge,
+    ToolFailed,
     Unauthenticated,
     Unavailable,
     UnknownTool,
 )
-from gateway.core.kills import Kills, Watch
+from gateway.core.flow import Flow
+from gateway.core.kills import Watch
 from gateway.core.ports import Entry, Ports
-from gateway.core.tool import ConnectorKind, Kind, Tool
+from gateway.core.tool import ConnectorKind, EffectClass, Kind, Tool
 from gateway.core.usage import Usage
 
 
@@ -46,13 +50,15 @@ async def handle(call: Call, ports: Ports) -> Answer:
             permit_for(target, entry, ports) as permit,  # decide, ask people, reserve
             ports.limits.spend(permit) as quota,  # rate, concurrency
         ):
+            await asking.answered(quota, entry, ports)  # what the upstream asked for, if this call brings it
             intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
-            with _carried_out(intent, ports.kills) as watch:  # finishes though its caller has gone; a kill ends it
+            with _carried_out(intent, entry, ports) as watch:  # finishes though its caller has gone; a kill ends it
                 async with ports.broker.lease(intent) as lease:  # credential for this call
                     await watch.look(lease)  # nothing is handed out once a kill has taken effect
                     raw = await ports.catalog.invoke(lease)
                 verified = ports.verifier.verify(raw)  # output contract first ...
                 output = ports.redactor.redact(verified)  # ... then secrets
+                output = await asking.permitted(output, entry, ports)  # ... and what is asked of the client
                 return await entry.complete(output)  # durable BEFORE the answer
 
 
@@ -67,12 +73,27 @@ async def _principal(call: Call, ports: Ports) -> Principal:
 
 
 @contextmanager
-def _carried_out(intent: Intent, kills: Kills) -> Iterator[Watch]:
+def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
     # Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
-    with CancelScope(shield=intent.shielded) as scope, kills.watch(intent, scope.cancel) as watch:
+    with (
+        CancelScope(shield=intent.shielded) as scope,
+        ports.kills.watch(intent, scope.cancel) as watch,
+        _flowing(intent.call.flow, scope.cancel, Inquiry(intent.quota.permit.target, entry, ports)),
+    ):
         yield watch
     if scope.cancelled_caught:
-        raise watch.broken_off()
+        flow = intent.call.flow
+        raise _withdrawn(intent) if flow is not None and flow.is_withdrawn else watch.broken_off()
+
+
+def _flowing(flow: Flow | None, stop: Callable[[], None], inquiry: Inquiry) -> AbstractContextManager[None]:
+    return nullcontext() if flow is None else flow.under_way(stop, inquiry)
+
+
+def _withdrawn(intent: Intent) -> GatewayError:
+    if intent.tool.effect is EffectClass.READ:
+        return ToolFailed("the client cancelled the call", cause_code="withdrawn")
+    return OutcomeUnknown("the client cancelled the call; an effect may have happened", cause_code="withdrawn")
 
 
 async def advise(call: Call, ports: Ports) -> Advice:

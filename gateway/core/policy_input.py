@@ -7,6 +7,7 @@ recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Protocol
@@ -102,6 +103,32 @@ def calling(
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
     return _sized(document | _reported(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of an upstream as a subject: ``tool`` is named for what is asked (``server.elicitation/TOOL``)."""
+
+    call: Call
+    caller: Who
+    tool: Tool
+    amounts: Mapping[str, int] = field(default_factory=dict)
+
+
+def asking(target: Asked, kind: str, asked: Mapping[str, Any], settings: PipelineSettings, at_us: int) -> bytes:
+    """The input of a phase=call decision on what an upstream asks of a client: ``args`` is {request, answer}.
+
+    ``answer`` is there where it is the answer that is decided on. What the run has done is not part of it.
+
+    Raises:
+        TooLarge: the document is over ``MAX_BYTES``.
+    """
+    canonical = encode(dict(asked))
+    document = _facts(target, settings, at_us, "call") | {"kind": kind}
+    document["args"] = policy_view(canonical)
+    document["args_digest"] = hashlib.sha256(canonical).hexdigest()
+    document["run"] |= {"calls": {}, "sums": {}, "amounts": {}}
+    return _sized(document)
 
 
 def _reported(target: Subject) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 Each Protocol says how it fails. The default is closed: any doubt raises ``Unavailable`` and nothing is executed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from gateway.core.advice import Advice, Word
@@ -16,6 +17,7 @@ from gateway.core.call import (
     Caller,
     Intent,
     Lease,
+    Live,
     Permit,
     Principal,
     Quota,
@@ -28,6 +30,7 @@ from gateway.core.call import (
 from gateway.core.decision import Decision, Evaluation
 from gateway.core.errors import GatewayError
 from gateway.core.kills import Kills
+from gateway.core.mcpwire.asking import Asks
 from gateway.core.tool import Tool
 from gateway.core.usage import Reservation, Usage
 
@@ -232,12 +235,44 @@ class Redactor(Protocol):
     def holds(self, body: bytes) -> bool:
         """Whether a JSON text holds a value the gateway keeps secret, or that cannot be told."""
 
-    def redact(self, verified: Verified) -> Redacted:
-        """The result without known secret values and without values under secret-named keys.
+    def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
+        """What an upstream says during a call of this origin (JSON text), without secrets, and the counts.
 
         Raises:
             Tainted: cannot be redacted within bounds.
         """
+
+    def redact(self, verified: Verified) -> Redacted:
+        """The result without known secret values and without values under secret-named keys.
+
+        What was taken out of notices of the call is counted with it.
+
+        Raises:
+            Tainted: cannot be redacted within bounds.
+        """
+
+
+class Stage(StrEnum):
+    """How far a question of an upstream has come."""
+
+    ASKED = "asked"
+    ANSWERED = "answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One stage of a question, as it is recorded.
+
+    Attributes:
+        asks: what is asked.
+        decision: whether it may be handed on.
+        content: JSON text of the question's params or of the answer.
+    """
+
+    stage: Stage
+    asks: Asks
+    decision: Decision
+    content: bytes
 
 
 class Entry(Protocol):
@@ -254,6 +289,14 @@ class Entry(Protocol):
 
         Raises:
             Unavailable: the log cannot be written; nothing may be executed.
+        """
+
+    async def note(self, said: Said) -> None:
+        """Write durably what is asked of the client, before it is shown, or what it answers, before that leaves.
+
+        Raises:
+            Unavailable: the log cannot be written.
+            NotFound: the run has ended meanwhile.
         """
 
     async def complete(self, output: Redacted) -> Answer:

@@ -48,6 +48,10 @@ class EventType(StrEnum):
     TOOL_NOT_SENT = "tool.not_sent"
     TOOL_OUTCOME_UNKNOWN = "tool.outcome_unknown"
     REDACTION = "redaction"
+    # kind elicitation | sampling | roots, decision_id, effect, reasons, revision, tool: asked of a client.
+    INPUT_ASKED = "input.asked"
+    # The same, of the client's answer.
+    INPUT_ANSWERED = "input.answered"
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_DECIDED = "approval.decided"
     APPROVAL_EXPIRED = "approval.expired"

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import re2
 
-from gateway.core.call import Call, Live, Redacted, Verified
+from gateway.core.call import Live, Redacted, Resumed, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
 from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, VEILS, Needles, Span, UnfitSecret, squeeze
@@ -85,13 +85,15 @@ class Redactor:
         """
         raw = verified.raw
         intent = raw.lease.intent
-        needles = _wanted(raw.body, (*self._known.segments, self._caller(intent.call)))
-        if needles is None:
-            return Redacted(intent, raw.body, raw.value, {})
-        if len(raw.body) > self._bounds.bytes:
-            raise Tainted("the output is too large to be redacted", cause_code="redaction_bound")
-        body, counts = _rewrite(raw.body, _Pass(needles, self._bounds))
+        body, counts = self._cleaned(raw.body, intent.call.origin)
+        flow = intent.call.flow
+        if flow is not None and flow.redacted:
+            counts = Counter(counts) + flow.redacted
         return Redacted(intent, body, raw.value if body is raw.body else _decoded(body), counts)
+
+    def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
+        """What is said while a call is carried out, without secrets, and the counts; raises as ``redact`` does."""
+        return self._cleaned(body, origin)
 
     def holds(self, body: bytes) -> bool:
         """Whether a JSON text holds a value the gateway keeps secret, in any encoding, or that cannot be told."""
@@ -117,9 +119,15 @@ class Redactor:
         except (Tainted, RecursionError):  # nested beyond any use
             return UNREADABLE
 
-    def _caller(self, call: Call) -> Needles:
+    def _cleaned(self, body: bytes, origin: Live | Resumed) -> tuple[bytes, Mapping[str, int]]:
         # A resumed call has no token: it was not kept.
-        return self._token(call.origin.token if isinstance(call.origin, Live) else "")
+        token = self._token(origin.token if isinstance(origin, Live) else "")
+        needles = _wanted(body, (*self._known.segments, token))
+        if needles is None:
+            return body, {}
+        if len(body) > self._bounds.bytes:
+            raise Tainted("the output is too large to be redacted", cause_code="redaction_bound")
+        return _rewrite(body, _Pass(needles, self._bounds))
 
     def _token(self, token: str) -> Needles:
         found = self._tokens.get(token)

@@ -11,6 +11,8 @@ from typing import Any
 from gateway.core import schema
 from gateway.core.call import Raw, Verified
 from gateway.core.errors import Tainted
+from gateway.core.mcpwire import asking
+from gateway.core.mcpwire.eras import RESULT_INPUT_REQUIRED
 from gateway.core.schema import Checker
 from gateway.core.tool import Kind, Tool
 
@@ -55,9 +57,12 @@ class Verifier:
         tool = raw.lease.intent.tool
         if len(raw.body) > tool.limits.max_output_bytes:
             raise Tainted(f"the output is over {tool.limits.max_output_bytes} bytes", cause_code="output_size")
-        fault = _SHAPES[tool.kind](raw.value)
+        wants_input = _wants_input(raw.value)
+        fault = asking.misshape(raw.value) if wants_input else _SHAPES[tool.kind](raw.value)
         if fault is not None:
             raise Tainted(f"the output is no {tool.kind} result: {fault}", cause_code="output_shape")
+        if wants_input:  # the contract is that of the result to come
+            return Verified(raw)
         # An error need not be structured; where it is, it keeps the contract, or the flag would be a way around it.
         if not raw.value.get("isError", False) or "structuredContent" in raw.value:
             self._check_structured(tool, raw.value)
@@ -88,6 +93,10 @@ class Verifier:
         else:
             self._checkers.move_to_end(tool.digest)
         return found
+
+
+def _wants_input(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("resultType") == RESULT_INPUT_REQUIRED
 
 
 def _misshape(value: Any) -> str | None:

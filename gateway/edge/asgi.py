@@ -133,7 +133,7 @@ class _Application:
         self._gate = gate
         self._guard = HostGuard(desk.external_url, options.allowed_hosts, options.operator_socket)
         bench = Workbench()
-        self._mcp = McpEndpoint(ports, gate, bench, options.version)
+        self._mcp = McpEndpoint(ports, gate, bench, options.version, desk.state_key)
         self._rest = RestApi(table, ports, gate, bench)
         self._readiness = Readiness(desk, ports.clock)
         self._metrics = desk.metrics

@@ -3,7 +3,7 @@
 They are ``GatewayError``s: one mapping (``problems.py``) answers them and one door (``pipeline.refuse``) records them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, NotFound, Unauthenticated
@@ -80,6 +80,18 @@ class HeaderMismatch(RpcFault):
 
     code, title = "header_mismatch", "Header mismatch"
     rpc_code = eras.HEADER_MISMATCH
+
+
+class MissingCapability(RpcFault):
+    """The upstream has to ask the client something that the client did not say it can be asked."""
+
+    code, title = "missing_capability", "Missing client capability"
+    rpc_code = eras.MISSING_CLIENT_CAPABILITY
+
+    def __init__(self, lacking: Sequence[str], cause_code: str) -> None:
+        """``lacking`` names the capabilities."""
+        super().__init__("the tool has to ask what this client does not say it can be asked", cause_code=cause_code)
+        self.data = {"requiredCapabilities": {name: {} for name in lacking}}
 
 
 class UnsupportedVersion(RpcFault):

@@ -17,7 +17,7 @@ from gateway.core import pipeline
 from gateway.core.call import Call, Channel
 from gateway.core.canonical import Arguments, Json
 from gateway.core.errors import GatewayError, MalformedRequest
-from gateway.core.mcpwire import eras, jsonrpc
+from gateway.core.mcpwire import asking, eras, jsonrpc, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.core.ports import Ports
@@ -26,9 +26,11 @@ from gateway.edge import (
     mcp_asked,
     mcp_completion,
     mcp_eras,
+    mcp_flow,
     mcp_prompts,
     mcp_push,
     mcp_resources,
+    mcp_rounds,
     mcp_tools,
     mcp_waiting,
     problems,
@@ -36,7 +38,7 @@ from gateway.edge import (
 )
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
-from gateway.edge.calling import broken_off, carry_out
+from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.faults import (
     OF_HTTP,
@@ -45,10 +47,13 @@ from gateway.edge.faults import (
     InvalidParams,
     MethodNotAllowed,
     MethodNotFound,
+    MissingCapability,
     ServerNotFound,
 )
+from gateway.edge.mcp_calls import Calls, Made, Party
 from gateway.edge.mcp_push import Listener, Pushing, Wanted
 from gateway.edge.mcp_session import Session, Sessions
+from gateway.edge.mcp_stream import Stream
 from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, headers
 
@@ -72,14 +77,17 @@ _LISTABLE = frozenset(kind for kind, _ in _LISTS.values())
 _CAPABILITIES: Mapping[str, Mapping[str, bool]] = {
     **{f"{kind}s": {"listChanged": True} for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE)},
     "completions": {},
+    "logging": {},
 }
 _SESSION = eras.SESSION_HEADER.encode()
 _LAST_EVENT = b"last-event-id"
 _METHODS = {
-    Era.HANDSHAKE: frozenset({"initialize", "ping", *_LISTS, *_CALLS}),
+    Era.HANDSHAKE: frozenset({"initialize", "ping", mcp_flow.SET_LEVEL, *_LISTS, *_CALLS}),
     Era.STATELESS: frozenset({"server/discover", mcp_push.LISTEN, *_LISTS, *_CALLS}),
 }
 _DISCOVER_TTL_MS = 60_000
+# How a call fails whose upstream needs capabilities that the client did not declare: their names follow.
+_UNDECLARED = "undeclared"
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
 
 
@@ -89,11 +97,12 @@ class _Exchange:
 
     ``call`` is the request as it is recorded, and for ``tools/call`` the call itself. ``request`` stays None for
     messages that are owed no answer. ``acting`` is set once the pipeline has the call: from then on, whatever breaks it
-    off may have come after an effect.
+    off may have come after an effect. ``made`` is set for calls: ``call`` with what flows while it is carried out.
     """
 
     scope: Scope
     receive: Receive
+    stream: Stream
     server: str | None
     visit: Visit
     era: Era
@@ -102,18 +111,25 @@ class _Exchange:
     request: Request | None = None
     client: Mapping[str, str] | None = None
     session: Session | None = None
+    made: Made | None = None
     acting: bool = False
+
+    @property
+    def party(self) -> Party:
+        """Who is on the line."""
+        return Party(self.visit.principal.key, self.era, self.session, self.stream, self.receive)
 
 
 class McpEndpoint:
     """MCP over streamable HTTP. What is pushed between requests is that a list has changed."""
 
-    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str) -> None:
-        """``version`` is the gateway's own, for ``serverInfo``."""
+    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str, state_key: bytes = b"") -> None:
+        """``version`` is the gateway's own, for ``serverInfo``; without a ``state_key`` it has one of its own."""
         self._ports = ports
         self._gate = gate
         self._bench = bench
         self._sessions = Sessions(ports.clock)
+        self._calls = Calls(ports, state_key)
         self._names = Names(ports.catalog)
         self._pushing = Pushing(ports)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
@@ -124,7 +140,8 @@ class McpEndpoint:
             if scope["method"] not in {"POST", "DELETE", "GET"}:
                 raise MethodNotAllowed(("POST", "DELETE", "GET"))
             visit = await self._gate.admit(scope, Channel.MCP)
-            exchange = _Exchange(scope, receive, server, visit, mcp_eras.era_hint(scope), visit.call)
+            stream = Stream(scope, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
+            exchange = _Exchange(scope, receive, stream, server, visit, mcp_eras.era_hint(scope), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
@@ -133,9 +150,9 @@ class McpEndpoint:
             answer = await answering[scope["method"]](exchange)
         except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
             with CancelScope(shield=True):
-                await _refusal(exchange, broken_off(may_have_acted=exchange.acting)).send(send)
+                await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
-        await answer.send(send)
+        await stream.finish(answer)
 
     async def _delete(self, exchange: _Exchange) -> Reply:
         try:
@@ -199,23 +216,24 @@ class McpEndpoint:
         if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
-            self._session(exchange)
+            self._calls.take(message, self._session(exchange))
             return
         if isinstance(message, Request):
             exchange.id = message.id
         exchange.era = mcp_eras.era_of(message, scope)
         exchange.client = mcp_eras.client_hints(message, scope, exchange.era)
-        if isinstance(message, Request):
-            exchange.request = message
-            await self._understand_request(exchange, message)
-        else:
-            self._check_notification(exchange, message)
+        if isinstance(message, Notification):
+            self._heed(exchange, message)
+            return
+        exchange.request = message
+        await self._understand_request(exchange, message)
 
-    def _check_notification(self, exchange: _Exchange, note: Notification) -> None:
-        if exchange.era is Era.HANDSHAKE:
-            self._session(exchange)
+    def _heed(self, exchange: _Exchange, note: Notification) -> None:
+        session = self._session(exchange) if exchange.era is Era.HANDSHAKE else None
         if note.method in _CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
+        if note.method == notices.CANCELLED:
+            self._calls.withdraw(note, session)
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
         if request.method not in _METHODS[exchange.era]:
@@ -231,14 +249,14 @@ class McpEndpoint:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
     async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
-        if exchange.era is Era.STATELESS and "requestState" in request.params.value:
-            raise InvalidParams("this gateway has asked for no input: nothing was executed", cause_code="request_state")
         check_no_key(exchange.scope)
         inside, arguments = _CALLS[request.method](request.params, exchange.server, self._names)
         said = reported.of_meta(request.params.value.get("_meta"))
         named = self._named(exchange, inside, arguments, run)
         objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
-        exchange.call = replace(named, reported=said, objection=objection)
+        call = replace(named, reported=said, objection=objection)
+        exchange.made = self._calls.made(request, call, exchange.party)
+        exchange.call = exchange.made.call
 
     def _header_fault(self, scope: Scope, call: Call) -> HeaderMismatch | None:
         names = self._names.annotated(call.tool)
@@ -253,13 +271,15 @@ class McpEndpoint:
         request = exchange.request
         if request is None:
             return Reply(202)
-        if request.method in _CALLS:
-            return await self._call(exchange, request.id)
+        if exchange.made is not None:
+            return await self._call(exchange, request.id, exchange.made)
         if request.method in _LISTS:
             kind, listed = _LISTS[request.method]
             found = await self._visible(exchange, frozenset({kind}))
             result = listed([item for item in found if item.kind is kind], exchange.server, exchange.era)
-        elif request.method == "ping":
+        elif request.method in {"ping", mcp_flow.SET_LEVEL}:
+            if request.method == mcp_flow.SET_LEVEL:
+                mcp_flow.set_level(request, exchange.session)
             result = {}
         elif request.method == "initialize":
             return await self._initialize(exchange, request)
@@ -270,7 +290,7 @@ class McpEndpoint:
             result = self._discovered()
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
-    async def _call(self, exchange: _Exchange, request_id: Id) -> Reply:
+    async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
         call, receive = exchange.call, exchange.receive
         if exchange.server is None and call.tool == mcp_waiting.FQN:
             own = mcp_waiting.wait(call, exchange.visit.principal, self._ports)
@@ -278,9 +298,10 @@ class McpEndpoint:
             body = mcp_prompts.readable(answer.body)
         else:
             exchange.acting = True
-            answer = await carry_out(call, self._ports, receive)
+            answer = await self._calls.carried_out(made, request_id, exchange.party)
             body = answer.body
-        result = mcp_asked.result_for(call, body, exchange.server, exchange.era)
+        asks = mcp_rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
+        result = body if asks else mcp_asked.result_for(call, body, exchange.server, exchange.era)
         if answer.replayed:
             result = mcp_tools.told_again(result)
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
@@ -315,6 +336,7 @@ class McpEndpoint:
         version = eras.answer_version(asked)
         client = mcp_eras.client_of(params.get("clientInfo"), version)
         session = self._sessions.open(exchange.visit.principal.key, exchange.server, client)
+        session.askable = asking.declared(params.get("capabilities"))
         result = {"protocolVersion": version, "capabilities": _CAPABILITIES, "serverInfo": self._info}
         body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
@@ -363,6 +385,9 @@ def _run(scope: Scope, request: Request) -> str | None:
 
 def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
     request, call_id = exchange.request, exchange.call.id
+    cause, *lacking = error.cause_code.split("_")
+    if exchange.era is Era.STATELESS and cause == _UNDECLARED and lacking:
+        error = MissingCapability(lacking, error.cause_code)
     if request is not None and request.method == _CALL and isinstance(error, problems.ACTIONABLE):
         result = mcp_tools.result_for(problems.tool_error(error, call_id), exchange.era)
         body = jsonrpc.encode_response(request.id, result)

@@ -7,7 +7,8 @@ their own. A lost session costs the client one new handshake.
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.core.ports import Clock
 from gateway.edge.faults import SessionNotFound
@@ -26,6 +27,8 @@ class Session:
         server: endpoint it was opened at; None = the aggregate.
         client: what the client said of itself at ``initialize``.
         used: when it was last used, monotonic seconds.
+        askable: what its client can be asked, as of ``asking.declared``.
+        level: the least severe log messages the client asked for; None = it has not.
     """
 
     id: str
@@ -33,6 +36,8 @@ class Session:
     server: str | None
     client: Mapping[str, str]
     used: float
+    askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    level: str | None = None
 
 
 class Sessions:

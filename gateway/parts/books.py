@@ -71,6 +71,11 @@ class Books:
     snapshots: Snapshots
     pins: PinRegistry
 
+    @property
+    def state_key(self) -> bytes:
+        """Seals what clients keep for the gateways on this log between two requests, 32 bytes."""
+        return self.rotations.scribe.keys.state_key
+
 
 class LogMeter(Meter, WitnessMeter, Protocol):
     """What is told to operators."""

@@ -153,3 +153,14 @@ test_what_an_agent_does_itself_needs_entries_of_its_own if {
 		scope.matched([pattern]) with input as hook
 	}
 }
+
+asked := {"tool": {"server": "erp", "name": "elicitation/order", "fqn": "erp.elicitation/order", "effect": "destructive"}}
+
+test_what_an_upstream_asks_needs_an_entry_of_its_own if {
+	every pattern in ["*", "erp.*", "erp.e*", "erp.prompts/*", "erp.sampling/*", "crm.elicitation/*"] {
+		not scope.covered([pattern]) with input as asked
+	}
+	every pattern in ["erp.elicitation/*", "erp.elicitation/order"] {
+		scope.covered(["erp.*", pattern]) with input as asked
+	}
+}

@@ -60,13 +60,13 @@ MUTATIONS = (
     ),
     Mutation(
         "commit_dropped",
-        ((COMMIT, ""), ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
+        ((COMMIT, ""), ("_carried_out(intent, entry, ports)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
     ),
     Mutation(
         "commit_after_the_call",
         (
             (COMMIT, ""),
-            ("_carried_out(intent, ports.kills)", "nullcontext(WATCH)"),
+            ("_carried_out(intent, entry, ports)", "nullcontext(WATCH)"),
             (VERIFY, "                intent = await entry.commit(quota)\n" + VERIFY),
         ),
     ),

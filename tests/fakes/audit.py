@@ -11,6 +11,7 @@ from gateway.core.advice import Advice, Word
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, OutcomeUnknown, Unavailable
+from gateway.core.ports import Said
 from tests.fakes.journal import Journal
 
 COMPLETED = "tool.completed"
@@ -58,6 +59,11 @@ class MemoryEntry:
         quota.permit.reservation.keep()
         self.audit.journal.note("entry.committed")
         return Intent(quota, record_id=f"record-{len(self.audit.lines)}")
+
+    async def note(self, said: Said) -> None:
+        """Write what is asked, or answered."""
+        await self.audit.journal.reach("entry.note")
+        self._write(f"input.{said.stage}", said.decision.effect)
 
     async def complete(self, output: Redacted) -> Answer:
         """Write the completion."""

@@ -9,7 +9,7 @@ import msgspec
 from anyio import Event
 
 from gateway.core import resources
-from gateway.core.call import Caller, Intent, Lease, Raw, Redacted, Resolved, Verified
+from gateway.core.call import Caller, Intent, Lease, Live, Raw, Redacted, Resolved, Resumed, Verified
 from gateway.core.errors import GatewayError
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
 from tests.fakes.journal import Journal
@@ -154,11 +154,16 @@ class FakeRedactor:
         """Whether one of the words is in it."""
         return any(secret.encode() in body for secret in self.secrets)
 
-    def redact(self, verified: Verified) -> Redacted:
-        """The result without the words."""
-        self.journal.note("redactor.redact")
-        text, count = verified.raw.body.decode(), 0
+    def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
+        """The text without the words."""
+        text, count = body.decode(), 0
         for secret in self.secrets:
             count += text.count(secret)
             text = text.replace(secret, "[redacted]")
-        return Redacted(verified.raw.lease.intent, text.encode(), msgspec.json.decode(text), {"words": count})
+        return text.encode(), {"words": count}
+
+    def redact(self, verified: Verified) -> Redacted:
+        """The result without the words."""
+        self.journal.note("redactor.redact")
+        body, counts = self.notice(verified.raw.lease.intent.call.origin, verified.raw.body)
+        return Redacted(verified.raw.lease.intent, body, msgspec.json.decode(body), counts)

@@ -57,6 +57,7 @@ async def test_a_stateless_conversation() -> None:
         found = (await client.post("/mcp", **modern("server/discover"))).json()["result"]
         assert found["supportedVersions"] == [NEWEST]
         assert found["capabilities"] == {
+            "logging": {},
             "tools": {"listChanged": True},
             "prompts": {"listChanged": True},
             "resources": {"listChanged": True},

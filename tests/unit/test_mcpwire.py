@@ -121,6 +121,11 @@ def test_an_upstreams_result_keeps_its_bytes() -> None:
     assert isinstance(jsonrpc.read_upstream(b'{"jsonrpc":"2.0","method":"x","params":{}}'), Notification)
     failure = jsonrpc.read_upstream(b'{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"m","data":{}}}')
     assert failure == Failure(1, -1, "m")
+    lacking = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"m","data":{"requiredCapabilities":{}}}}'
+    assert jsonrpc.read_upstream(lacking) == Failure(1, -32021, "m", {"requiredCapabilities": {}})
+    note = jsonrpc.read_upstream(b'{"jsonrpc":"2.0","method":"x","params": {"a": 1.0}}')
+    assert isinstance(note, Notification)
+    assert (note.text, note.params.value) == (b'{"a": 1.0}', {})
 
 
 @pytest.mark.parametrize(

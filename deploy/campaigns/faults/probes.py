@@ -3,7 +3,7 @@
 Nothing is answered here. A shell tells the watch, hands on to the part, and tells the watch again.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,14 @@ from gateway.core.call import (
     Caller,
     Intent,
     Lease,
+    Live,
     Permit,
     Principal,
     Quota,
     Raw,
     Redacted,
     Resolved,
+    Resumed,
     Verified,
 )
 from gateway.core.decision import Decision, Evaluation
@@ -35,6 +37,7 @@ from gateway.core.ports import (
     Ports,
     Redactor,
     Runs,
+    Said,
     Section,
     Verifier,
 )
@@ -281,6 +284,10 @@ class WatchedRedactor:
         """As the part does."""
         return self.inner.holds(body)
 
+    def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
+        """As the part does."""
+        return self.inner.notice(origin, body)
+
     def redact(self, verified: Verified) -> Redacted:
         """As the part does."""
         call = verified.raw.lease.intent.call
@@ -317,6 +324,10 @@ class WatchedEntry:
         intent = await self.inner.commit(quota)
         self.watch.after(Step.COMMIT, call)
         return intent
+
+    async def note(self, said: Said) -> None:
+        """As the part does; no call of a campaign is asked anything."""
+        await self.inner.note(said)
 
     async def complete(self, output: Redacted) -> Answer:
         """As the part does."""

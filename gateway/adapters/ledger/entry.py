@@ -19,11 +19,12 @@ from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Re
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
 from gateway.core.kills import holder_of_caller, targets_of
-from gateway.core.ports import Meter
-from gateway.core.records import Draft, EventType, Payload, identifier
+from gateway.core.ports import Meter, Said, Stage
+from gateway.core.records import Draft, EventType, Payload, Role, identifier
 from gateway.core.tool import EffectClass
 
 _UNKNOWN_TOOL = "-"
+_STAGES = {Stage.ASKED: (EventType.INPUT_ASKED, Role.REQUEST), Stage.ANSWERED: (EventType.INPUT_ANSWERED, Role.RESULT)}
 Clean = Callable[[str], str]
 
 
@@ -123,6 +124,20 @@ class CallEntry:
                 permit.reservation.keep()
         self._is_out = True
         return Intent(quota, draft.id)
+
+    async def note(self, said: Said) -> None:
+        """Write what is asked of the client, or what it answers, durably; see ``core.ports.Entry``.
+
+        Raises:
+            Unavailable: the log cannot be written.
+            NotFound: the run has ended meanwhile.
+        """
+        kind, role = _STAGES[said.stage]
+        content = wording.cleaned(Payload(role, said.content), self._desk.clean)
+        draft = self._draft(kind, wording.input_body(self._target, said), content)
+        durable = self._desk.ledger.submit([draft])
+        with CancelScope(shield=True):
+            await durable
 
     async def complete(self, output: Redacted) -> Answer:
         """Write the completion durably; see ``core.ports.Entry``.

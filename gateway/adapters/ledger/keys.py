@@ -81,6 +81,11 @@ class LogKeys:
         """Keyed hash that tells the key of names, which is never replaced, from any other."""
         return self.mark("keys", "names")
 
+    @property
+    def state_key(self) -> bytes:
+        """Seals what clients keep for the gateways on this log between two requests, 32 bytes."""
+        return self.pseudonym.digest(b"client state")
+
     def mark(self, kind: str, value: str) -> str:
         """Keyed hash of ``value``, hex: the same value of one kind always gives the same mark, and tells no more."""
         digest = self.pseudonym.digest(f"{kind}\0{value}".encode("utf-8", "surrogatepass"))

@@ -10,6 +10,7 @@ from gateway.core.canonical import encode
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError, Reason
 from gateway.core.policy_input import without_arguments
+from gateway.core.ports import Said
 from gateway.core.records import MAX_REASONS, Payload, Role, identifier
 
 # A refused call may not fill the disk: its payloads together stay below 16 KiB.
@@ -87,6 +88,19 @@ def redaction_body(output: Redacted) -> dict[str, Any]:
 def ending_body(target: Resolved | None, code: str, cause: str, total_us: int) -> dict[str, Any]:
     """Leaf of a refusal or of an intent that did not complete."""
     return {"cause": identifier(cause), "code": code, "tool": tool_name(target), "total_us": total_us}
+
+
+def input_body(target: Resolved | None, said: Said) -> dict[str, Any]:
+    """Leaf of an ``input.asked`` or ``input.answered``."""
+    decision = said.decision
+    return {
+        "decision_id": decision.id,
+        "effect": decision.effect,
+        "kind": said.asks,
+        "reasons": [identifier(reason.id) for reason in decision.reasons[:MAX_REASONS]],
+        "revision": identifier(decision.revision),
+        "tool": tool_name(target),
+    }
 
 
 def is_error(output: Redacted) -> bool:

@@ -5,7 +5,7 @@ since arguments are decided on and forwarded. ``read_upstream`` is for what upst
 result, which are handed on unless something is redacted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from gateway.core import canonical
 from gateway.core.canonical import MAX_SAFE_INTEGER, Json
 from gateway.core.errors import MalformedRequest
+from gateway.core.mcpwire.eras import MISSING_CLIENT_CAPABILITY
 
 Id = str | int
 _EMPTY: Final = Json({}, {})
@@ -27,19 +28,22 @@ class Request:
         id: as the peer chose it; the answer repeats it with the same type.
         method: MCP method.
         params: a JSON object; empty where there was none.
+        text: of an upstream's request, the JSON text of its ``params`` as it was sent; anything at all.
     """
 
     id: Id
     method: str
     params: Json
+    text: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A message that is owed no answer."""
+    """A message that is owed no answer; ``text`` is that of an upstream's ``params``, as of a request."""
 
     method: str
     params: Json
+    text: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Failure:
         id: which request failed; None where the peer could not tell.
         code: JSON-RPC error code.
         message: the peer's words; untrusted.
-        data: whatever else the peer said; untrusted.
+        data: whatever else the peer said, untrusted; of an upstream only what capabilities a client lacks.
     """
 
     id: Id | None
@@ -110,7 +114,7 @@ def message(document: Json) -> Message:
 
 
 def read_upstream(body: bytes | memoryview) -> UpstreamMessage:
-    """Read one message of an upstream, keeping a result's bytes; ``params`` of its own requests are not kept.
+    """Read one message of an upstream, keeping a result's bytes; ``params`` of its own messages are not parsed.
 
     Raises:
         MalformedRequest: not JSON (``cause_code`` ``json``), more than one message, or a bad envelope (``envelope``).
@@ -118,8 +122,8 @@ def read_upstream(body: bytes | memoryview) -> UpstreamMessage:
     envelope = _envelope_of(body)
     if envelope.method is not None:
         if envelope.id is None:
-            return Notification(envelope.method, _EMPTY)
-        return Request(_good_id(envelope.id), envelope.method, _EMPTY)
+            return Notification(envelope.method, _EMPTY, bytes(envelope.params))
+        return Request(_good_id(envelope.id), envelope.method, _EMPTY, bytes(envelope.params))
     result = bytes(envelope.result)
     if not result:
         return _upstream_failure(envelope)
@@ -170,12 +174,14 @@ def members(text: bytes) -> dict[str, msgspec.Raw]:
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Envelope(msgspec.Struct):
     jsonrpc: str = ""
     id: str | int | None = None
     method: str | None = None
+    params: msgspec.Raw = msgspec.Raw()
     result: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
@@ -203,9 +209,11 @@ def _envelope_of(body: bytes | memoryview) -> _Envelope:
 def _upstream_failure(envelope: _Envelope) -> Failure:
     try:
         error = _ERRORS.decode(envelope.error)
+        # The one error whose data says what to do about it.
+        data = msgspec.json.decode(error.data) if error.code == MISSING_CLIENT_CAPABILITY and error.data else None
     except (ValueError, RecursionError):
         raise _envelope("error needs an integer code and a message") from None
-    return Failure(None if envelope.id is None else _good_id(envelope.id), error.code, error.message)
+    return Failure(None if envelope.id is None else _good_id(envelope.id), error.code, error.message, data)
 
 
 def _from_caller(document: Json) -> Request | Notification:

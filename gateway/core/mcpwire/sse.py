@@ -21,6 +21,12 @@ class Event:
     id: str = ""
 
 
+def encode(data: bytes) -> bytes:
+    """One event of the default type; ``data`` is JSON text, so that its line ends mean nothing."""
+    lines = b"".join(b"data: %b\n" % line for line in data.splitlines())
+    return b"event: message\n%b\n" % lines
+
+
 @dataclass(slots=True)
 class Decoder:
     """Turns chunks, cut anywhere, into events. A last event that is not closed by an empty line is never delivered.
