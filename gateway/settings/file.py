@@ -12,6 +12,11 @@ from gateway.core.tool import Kind
 from gateway.settings import GatewaySettings, SettingsError
 
 DEVELOPMENT_AGENT, DEVELOPMENT_USER = "dev-agent", "developer"
+# What upstreams of a kind offer; all others have tools only.
+_OFFERED: Mapping[str, tuple[Kind, ...]] = {
+    "mcp": tuple(kind for kind in Kind if kind is not Kind.HOOK),
+    "hook": (Kind.HOOK,),
+}
 
 
 def load(path: Path) -> GatewaySettings:
@@ -77,8 +82,8 @@ def development(state: Path, port: int, upstreams: Mapping[str, str]) -> Gateway
 
 
 def _patterns(name: str, upstream: Any) -> list[str]:
-    is_hook = isinstance(upstream, dict) and upstream.get("kind") == "hook"
-    return [f"{name}.{kind.prefix}*" for kind in Kind if (kind is Kind.HOOK) is is_hook]
+    kind = upstream.get("kind") if isinstance(upstream, dict) else None
+    return [f"{name}.{each.prefix}*" for each in _OFFERED.get(str(kind), (Kind.TOOL,))]
 
 
 def _granting(data: Any, patterns: list[str]) -> Any:
