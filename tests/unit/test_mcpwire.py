@@ -281,3 +281,9 @@ def test_the_cap_is_for_one_event() -> None:
     """Many small events pass."""
     decoder = sse.Decoder(12)
     assert len([event for _ in range(50) for event in decoder.feed(b"data: 12345\n\n")]) == 50
+
+
+def test_members_are_kept_as_they_are_written() -> None:
+    """White space, escapes and digits of a member go on as they came."""
+    found = jsonrpc.members(b'{"a": 1.10,"b":{"x" : "\\u0041"}}')
+    assert {name: bytes(raw) for name, raw in found.items()} == {"a": b"1.10", "b": b'{"x" : "\\u0041"}'}

@@ -185,6 +185,7 @@ def test_of_several_templates_the_gravest_counts() -> None:
     assert resources.template_of("x:1", [mild, also, grave]) is grave
     assert resources.template_of("x:1/2", [mild, grave]) is mild
     assert resources.template_of("y:1", [mild, grave]) is None
+    assert resources.template_of("x:a/../1", [mild, grave]) is None
 
 
 def test_names_of_resources_on_the_aggregate_do_not_collide() -> None:
