@@ -236,8 +236,7 @@ def _checked(session_id: str | None) -> str | None:
 
 def _digest(credential: Mapping[str, str], whose: str) -> str:
     # A digest, so that the pool's keys hold no secret; lengths, so that no two credentials run together.
-    digest = hashlib.sha256(b"%d:%b" % (len(whose.encode()), whose.encode()))
+    parts = [whose.encode()]
     for name, value in sorted((name.lower(), value) for name, value in credential.items()):
-        for part in (name.encode(), value.encode()):
-            digest.update(b"%d:%b" % (len(part), part))
-    return digest.hexdigest()
+        parts += (name.encode(), value.encode())
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()

@@ -122,6 +122,7 @@ class Tool:
         big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
         binding: connector-specific part of the catalogue entry (statement, method and path ...).
         uri: the address that is read, where it is made of a template; the rest of it is the template's.
+        kind: what it is, by its name; told once, as every stage of a call asks.
     """
 
     server: str
@@ -141,6 +142,11 @@ class Tool:
     big_integers: bool = False
     binding: Mapping[str, Any] = field(default_factory=dict)
     uri: str | None = None
+    kind: Kind = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Tell the kind."""
+        object.__setattr__(self, "kind", kind_of(self.name))
 
     @property
     def fqn(self) -> str:
@@ -164,11 +170,6 @@ class Tool:
     def is_template(self) -> bool:
         """Whether it stands for all the addresses a template makes. No address of its own can hold a brace."""
         return self.kind is Kind.RESOURCE and "{" in self.name
-
-    @property
-    def kind(self) -> Kind:
-        """What it is."""
-        return kind_of(self.name)
 
     @property
     def own_name(self) -> str:

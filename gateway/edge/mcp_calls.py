@@ -29,6 +29,8 @@ from gateway.edge.mcp_rounds import KEY_BYTES, MOST_ROUNDS, Rounds
 from gateway.edge.mcp_session import Session
 from gateway.edge.mcp_stream import Stream
 
+_NOTHING = Wants()
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -51,10 +53,10 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A call that is ready to be carried out, and its line."""
+    """A call that is ready to be carried out, and its line; None where its caller can hear and be asked nothing."""
 
     call: Call
-    line: Line
+    line: Line | None
 
 
 class Calls:
@@ -84,7 +86,7 @@ class Calls:
         wants = mcp_flow.wants(request, party.era, party.session)
         is_round = party.era is Era.STATELESS
         brought = self._rounds.brought(request.params, call, party.owner) if is_round else None
-        return self._with_line(replace(call, continuation=brought), wants, party)
+        return self._with_line(call if brought is None else replace(call, continuation=brought), wants, party)
 
     async def carried_out(self, made: Made, request_id: Id, party: Party) -> Answer:
         """What comes of it; for a stateless client it may be a result that asks.
@@ -117,7 +119,7 @@ class Calls:
         again = replace(
             made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
         )
-        return self._with_line(again, made.line.flow.wants, party)
+        return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, party)
 
     async def _answers(self, questions: Mapping[str, Question], party: Party) -> dict[str, Arguments]:
         answers = {}
@@ -133,6 +135,8 @@ class Calls:
         return answers
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
+        if party.session is None and wants == _NOTHING:
+            return Made(call, None)  # nor can it be taken back, as it has no name
         put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream, put)
         return Made(replace(call, flow=line.flow), line)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from anyio import CancelScope
 from msgspec import structs
 
 from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.kill_records import Marks
-from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.ledger import Ledger, settled
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
@@ -115,8 +114,7 @@ class CallEntry:
         draft = structs.replace(draft, fences=self._desk.marks.of(targets))
         durable = self._desk.ledger.submit([decision, draft])
         try:
-            with CancelScope(shield=True):
-                await durable
+            await settled(durable)
         finally:
             # Also where a cancellation came meanwhile: it is delivered only now, and the intent is on disk.
             if durable.done() and durable.exception() is None:
@@ -136,8 +134,7 @@ class CallEntry:
         content = wording.cleaned(Payload(role, said.content), self._desk.clean)
         draft = self._draft(kind, wording.input_body(self._target, said), content)
         durable = self._desk.ledger.submit([draft])
-        with CancelScope(shield=True):
-            await durable
+        await settled(durable)
 
     async def complete(self, output: Redacted) -> Answer:
         """Write the completion durably; see ``core.ports.Entry``.
@@ -147,8 +144,7 @@ class CallEntry:
         """
         durable = self._desk.ledger.submit(self._completion(output))
         try:
-            with CancelScope(shield=True):
-                await durable
+            await settled(durable)
         except (Unavailable, NotFound) as error:
             raise OutcomeUnknown(
                 "the call was made but its completion could not be recorded", cause_code="ledger"
@@ -218,8 +214,7 @@ class CallEntry:
         drafts = [self._draft(kind, body, wording.error_payload(error, self._desk.clean))]
         durable = self._desk.ledger.submit(drafts)
         try:
-            with CancelScope(shield=True):
-                await durable
+            await settled(durable)
         except (Unavailable, NotFound) as failure:
             if isinstance(error, Exception):
                 raise OutcomeUnknown("the end of the call could not be recorded", cause_code="ledger") from failure

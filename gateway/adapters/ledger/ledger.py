@@ -51,6 +51,15 @@ class Durable(asyncio.Future[None]):
         return False
 
 
+async def settled(durable: Durable) -> None:
+    """Return when the records are on disk; raises what ``submit`` says. Cancellation takes effect only then."""
+    if durable.done():  # by the loop itself
+        durable.result()
+        return
+    with CancelScope(shield=True):
+        await durable
+
+
 class _Group:
     """One caller's drafts and the future it waits for; None where the drafts are owed and nobody waits."""
 
@@ -136,8 +145,7 @@ class Ledger:
             Unavailable: they cannot be written.
             NotFound: the run has ended.
         """
-        with CancelScope(shield=True):
-            await self.submit(drafts)
+        await settled(self.submit(drafts))
 
     def patrol(self) -> None:
         """With the next write, end the calls of processes that are dead."""
