@@ -24,6 +24,8 @@ _OBSERVABLE = frozenset({EffectClass.READ, EffectClass.WRITE})
 class Effect(StrEnum):
     """What policy says of one request."""
 
+    __hash__ = str.__hash__  # Enum's own is Python
+
     ALLOW = "allow"
     DENY = "deny"
     NEEDS_APPROVAL = "needs_approval"

@@ -30,6 +30,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,127}")
 class EventType(StrEnum):
     """What a record says happened."""
 
+    # Enum's own is Python, and each record is looked up by its type several times.
+    __hash__ = str.__hash__
+
     # action added | retired, of a key that signs checkpoints.
     KEY = "key"
     # size, root, witness (vkey), time_s, signature: a witness's cosignature of a checkpoint.

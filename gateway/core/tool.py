@@ -12,6 +12,8 @@ from gateway.core.canonical import encode
 class EffectClass(StrEnum):
     """What a tool does to the world, least first."""
 
+    __hash__ = str.__hash__  # Enum's own is Python
+
     READ = "read"
     WRITE = "write"
     DESTRUCTIVE = "destructive"
@@ -20,6 +22,8 @@ class EffectClass(StrEnum):
 
 class Kind(StrEnum):
     """What is offered under a name. One catalogue and one pipeline hold all kinds; ``tool`` in them means any."""
+
+    __hash__ = str.__hash__  # Enum's own is Python
 
     TOOL = "tool"
     PROMPT = "prompt"

@@ -13,6 +13,8 @@ from typing import Final
 class Era(StrEnum):
     """How a connection is set up: by an ``initialize`` handshake, or not at all (each request describes itself)."""
 
+    __hash__ = str.__hash__  # Enum's own is Python
+
     HANDSHAKE = "handshake"
     STATELESS = "stateless"
 
