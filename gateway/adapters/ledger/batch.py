@@ -141,18 +141,20 @@ class Batch:
         rows = _Rows()
         moves = Claims(self.db, self._rows.approvals, rows.approvals)
         history, kills = self.history, self.kills
-        for draft in drafts:
+        # Each draft becomes one record.
+        for index, draft in enumerate(drafts, self.frontier.size + len(self._rows.records)):
             head = self._admit(draft, rows)
-            moves.take(draft, self._next_index(rows))
+            if draft.body.get("approval") is not None:
+                moves.take(draft, index)
             if draft.type in custody.KINDS:
-                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, self._next_index(rows))
+                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
             if draft.type is EventType.KEY:
-                history = key_records.follow(history, draft, self._next_index(rows), self.ring)
+                history = key_records.follow(history, draft, index, self.ring)
             if draft.type in kill_records.KINDS:
                 kills = kill_records.follow(kills, draft)
             if draft.type is EventType.TOOL_REQUESTED:
                 kill_records.admit(kills, draft)
-            self._place(draft, head, rows)
+            self._place(draft, head, index, rows)
         self.history, self.kills = history, kills
         self._rows.take(rows)
         self.heads.put(rows.heads)
@@ -228,7 +230,8 @@ class Batch:
         return None if found is None else str(found)
 
     def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
-        head = self._head(draft, rows)
+        run_id = draft.run_id
+        head = None if run_id is None else rows.heads.get(run_id) or self.heads.of(run_id, self.db)
         if draft.type in ENDINGS or draft.type is EventType.TOOL_REQUESTED:
             self._admit_call(draft, rows)
         if draft.type is EventType.RUN_STARTED:
@@ -257,16 +260,7 @@ class Batch:
             # Given back meanwhile, so somebody else may have it now.
             raise Unavailable("the call lost its place in its run's budget", retry_after=1, cause_code="place_lost")
 
-    def _head(self, draft: Draft, rows: _Rows) -> Head | None:
-        if draft.run_id is None:
-            return None
-        return rows.heads.get(draft.run_id) or self.heads.of(draft.run_id, self.db)
-
-    def _next_index(self, rows: _Rows) -> int:
-        return self.frontier.size + len(self._rows.records) + len(rows.records)
-
-    def _place(self, draft: Draft, head: Head | None, rows: _Rows) -> None:
-        index = self._next_index(rows)
+    def _place(self, draft: Draft, head: Head | None, index: int, rows: _Rows) -> None:
         place = _next_place(draft, head)
         entry = leaf(draft, place, self._seal(draft, index, rows))
         digest = leaf_hash(entry)

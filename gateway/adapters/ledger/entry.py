@@ -12,7 +12,7 @@ from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.kill_records import Marks
-from gateway.adapters.ledger.ledger import Ledger, settled
+from gateway.adapters.ledger.ledger import Ledger, recorded, settled
 from gateway.adapters.ledger.runs import RunRegistry
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
@@ -114,7 +114,7 @@ class CallEntry:
         draft = structs.replace(draft, fences=self._desk.marks.of(targets))
         durable = self._desk.ledger.submit([decision, draft])
         try:
-            await settled(durable)
+            await recorded(durable)
         finally:
             # Also where a cancellation came meanwhile: it is delivered only now, and the intent is on disk.
             if durable.done() and durable.exception() is None:
@@ -144,11 +144,15 @@ class CallEntry:
         """
         durable = self._desk.ledger.submit(self._completion(output))
         try:
-            await settled(durable)
+            await recorded(durable)
         except (Unavailable, NotFound) as error:
             raise OutcomeUnknown(
                 "the call was made but its completion could not be recorded", cause_code="ledger"
             ) from error
+        except asyncio.CancelledError:
+            if durable.exception() is not None:
+                raise
+            # It is over and recorded so: what breaks it off now comes too late, and the caller hears what the log says.
         finally:
             self._is_complete = durable.done() and durable.exception() is None
         return Answer(

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from gateway.adapters.ledger.guarding import GUARD_S
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.site import Site
 from gateway.adapters.ledger.store import Outcome, Store
-from gateway.core.errors import Unavailable
+from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Draft
 
@@ -58,6 +59,28 @@ async def settled(durable: Durable) -> None:
         return
     with CancelScope(shield=True):
         await durable
+
+
+async def recorded(durable: Durable) -> None:
+    """As ``settled``, but a cancellation is raised as soon as the outcome is known, whatever the outcome is.
+
+    For who writes twice a call: a scope of its own costs more than all the rest of waiting.
+    """
+    if not durable.done():
+        waiter = asyncio.get_running_loop().create_future()
+        durable.add_done_callback(partial(_wake, waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            with CancelScope(shield=True), suppress(GatewayError):
+                await durable
+            raise
+    durable.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _Group:
