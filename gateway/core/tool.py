@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from gateway.core.canonical import encode
@@ -38,6 +39,7 @@ class Kind(StrEnum):
         return "" if self is Kind.TOOL else f"{self}s/"
 
 
+@lru_cache(maxsize=1024)  # every stage of a call asks
 def kind_of(name: str) -> Kind:
     """The kind that the name inside, without its server, is of."""
     before, slash, _ = name.partition("/")
@@ -126,7 +128,6 @@ class Tool:
         big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
         binding: connector-specific part of the catalogue entry (statement, method and path ...).
         uri: the address that is read, where it is made of a template; the rest of it is the template's.
-        kind: what it is, by its name; told once, as every stage of a call asks.
     """
 
     server: str
@@ -146,11 +147,11 @@ class Tool:
     big_integers: bool = False
     binding: Mapping[str, Any] = field(default_factory=dict)
     uri: str | None = None
-    kind: Kind = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Tell the kind."""
-        object.__setattr__(self, "kind", kind_of(self.name))
+    @property
+    def kind(self) -> Kind:
+        """What it is, by its name."""
+        return kind_of(self.name)
 
     @property
     def fqn(self) -> str:
