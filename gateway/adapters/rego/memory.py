@@ -85,13 +85,7 @@ class Memory:
 
     def key(self, document: bytes) -> Key | None:
         """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
-        try:
-            found = _document.decode(document)
-            is_tool = bool(_tool.decode(found.tool).digest)  # a name of no tool has no digest
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        facts = _facts(found)
-        return Key(found.phase, facts, is_tool) if len(facts) <= _LONGEST else None
+        return _usual_key(document) if len(document) <= _LONGEST else _key(document)
 
     def shared(self, key: Key | None) -> bytes:
         """What a worker may keep parts of its answer to a call by; empty where it may keep none.
@@ -122,6 +116,20 @@ class Memory:
         self._answers[key] = verdict
         if len(self._answers) > self._most:
             self._answers.popitem(last=False)
+
+
+def _key(document: bytes) -> Key | None:
+    try:
+        found = _document.decode(document)
+        is_tool = bool(_tool.decode(found.tool).digest)  # a name of no tool has no digest
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    facts = _facts(found)
+    return Key(found.phase, facts, is_tool) if len(facts) <= _LONGEST else None
+
+
+# The listing question of a call is asked twice: alone, and together with the call.
+_usual_key = lru_cache(maxsize=256)(_key)
 
 
 def _facts(found: _Document) -> bytes:
