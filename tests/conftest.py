@@ -4,11 +4,12 @@ import pytest
 from hypothesis import settings
 
 from tests.e2e.house import house
+from tests.e2e.market_house import market
 from tests.replicas import both, sites
 from tests.servers import real_erp
 from tests.stores import real_postgres, site
 
-__all__ = ["anyio_backend", "both", "house", "real_erp", "real_postgres", "site", "sites"]
+__all__ = ["anyio_backend", "both", "house", "market", "real_erp", "real_postgres", "site", "sites"]
 
 settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ostiary")
