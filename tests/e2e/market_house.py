@@ -19,7 +19,7 @@ from gateway.core.approval import Verdict
 from gateway.core.signing import approval_message
 from tests import venvs
 from tests.approval_world import Person
-from tests.gateways import Gateway, serving, until
+from tests.gateways import Gateway, serving
 
 HERE = Path(__file__).parent / "market"
 PAGE = "Everything here is fresh.\n"
@@ -51,21 +51,19 @@ class Market:
         with contextlib.closing(sqlite3.connect(self.folder / "books.sqlite")) as database:
             return [title for (title,) in database.execute("SELECT title FROM books")]
 
-    def approve(self, run_id: str) -> str:
-        """Wait until a call of the run waits for people, and sign it over REST; the id of the approval."""
+    def waiting(self, run_id: str) -> list[str]:
+        """The approvals that calls of the run have asked for."""
+        asked = self.gateway.records(run_id=run_id, type="approval.requested")
+        return [record["body"]["approval"] for record in asked]
 
-        def waiting() -> list[str]:
-            asked = self.gateway.records(run_id=run_id, type="approval.requested")
-            return [record["body"]["approval"] for record in asked]
-
-        (approval_id,) = until(waiting)
+    def sign(self, approval_id: str) -> None:
+        """Approve over REST, with the reviewer's own key."""
         place = f"/v1/approvals/{approval_id}"
         statement = self.gateway.http.get(place).json()["statement"]
         signature = self.reviewer.private.sign(approval_message(statement, Verdict.APPROVE, None))
         word = {"verdict": "approve", "key_id": self.reviewer.key_id, "signature": signature.hex()}
         answer = self.gateway.http.post(f"{place}/decision", json=word)
         assert answer.status_code == 200, answer.text
-        return approval_id
 
 
 def npm_modules() -> tuple[str, Path] | None:

@@ -1,0 +1,20 @@
+"""An agent of mcp-use whose model is a script; see ``plot``. ``MCP_USE_ANONYMIZED_TELEMETRY=false`` keeps it silent."""
+
+import asyncio
+
+from mcp_use import MCPAgent, MCPClient
+from plot import HEADERS, URL
+from script_langchain import Script
+
+
+async def main() -> None:
+    """Let the agent work."""
+    client = MCPClient({"mcpServers": {"ostiary": {"url": URL, "headers": HEADERS}}})
+    script = Script()
+    agent = MCPAgent(llm=script, client=client, max_steps=4 * len(script.plot))
+    script.plot.output = await agent.run("do your work")
+    await client.close_all_sessions()
+    script.plot.tell()
+
+
+asyncio.run(main())
