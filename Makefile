@@ -10,11 +10,17 @@ PARTS := .venv/.stamp .venvs/mcp1/.stamp .venvs/mcp2/.stamp .venvs/servers/.stam
 # A real OPA server is on no package index. Go builds it once, in one to three minutes; without Go its tests are skipped.
 OPA_VERSION := 1.20.2
 OPA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ostiary/opa-$(OPA_VERSION)/opa
-# Identity providers and the MCP conformance suite are Node programs; without npm the tests that need them are skipped.
-NODES := .venvs/issuers/.stamp .venvs/conformance/.stamp
+# Identity providers, the MCP conformance suite, reference servers and TypeScript SDKs of MCP are Node programs; without npm
+# the tests that need them are skipped.
+NODES := .venvs/issuers/.stamp .venvs/conformance/.stamp .venvs/typescript/.stamp
 PIP := --disable-pip-version-check install --quiet --progress-bar off
 # The locks are complete: nothing is resolved again, which old versions of pip get wrong where extras are pinned.
 PINNED := --require-hashes --only-binary :all: --no-deps
+# uv takes a tenth of pip's time. Pip does what uv cannot: packages from where only pip was told to look, and the one that
+# asks for another Python. Folder, words for uv, words for pip, requirements.
+UV := .venv/bin/uv
+installed = $(UV) pip install --quiet --python $1/bin/python $(PINNED) $2 $4 2>/dev/null || \
+  .venv/bin/python -m pip --python $1/bin/python $(PIP) $(PINNED) $3 $4
 CODE := $(wildcard gateway connectors sandbox planner tests loadtests deploy)
 NAME ?=
 ARGS ?=
@@ -65,14 +71,14 @@ campaign: setup  ## a long series of runs that leaves evidence in docs/evidence 
 bench: setup .venvs/peers/.stamp  ## the gateway against the upstream and its peers; NAME=policy: decisions, NAME=audit: a large log, NAME=leases: minted logins, NAME=kill: the kill switch
 	$(BIN)/python -m loadtests.$(or $(subst -,_,$(NAME)),one_door) $(ARGS)
 
-lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and without index addresses
+lock: .venv/.deps  ## resolve requirements/*.in anew, with hashes and without index addresses
 	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers opa; do \
 	  source=$$name.in; python=3.11; case $$name in \
 	    base) source=../pyproject.toml;; \
 	    demo) source='--extra demo -c base.txt ../pyproject.toml';; \
 	    opa) python=3.14;; \
 	  esac; \
-	  ../.venvs/lock/bin/uv pip compile $$source -o $$name.txt --upgrade --universal --python-version $$python --quiet \
+	  ../$(UV) pip compile $$source -o $$name.txt --upgrade --universal --python-version $$python --quiet \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras \
 	    --custom-compile-command 'make lock' || exit 1; \
 	done
@@ -80,11 +86,12 @@ lock: .venvs/lock/.stamp  ## resolve requirements/*.in anew, with hashes and wit
 clean:  ## remove what make made
 	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.venv/.deps: requirements/demo.txt requirements/dev.txt
+.venv/.deps: requirements/lock.txt requirements/demo.txt requirements/dev.txt
 	@echo "== .venv: the gateway's dependencies and tools"
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv is here (Debian: apt install python3-venv)'; exit 1; }
 	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip $(PIP) $(PINNED) -r requirements/demo.txt -r requirements/dev.txt
+	@.venv/bin/python -m pip $(PIP) $(PINNED) -r $< || echo 'no uv here: pip installs, which takes longer'
+	@$(call installed,.venv,--compile-bytecode,,$(patsubst %,-r %,$(wordlist 2,9,$^)))
 	@touch $@
 
 .venv/.stamp: .venv/.deps pyproject.toml
@@ -92,11 +99,11 @@ clean:  ## remove what make made
 	@.venv/bin/python -m pip $(PIP) --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
-# Installed by the gateway's own pip and compiled at first use: a third of the time.
+# Compiled at first use: most of it is never used.
 .venvs/%/.stamp: requirements/%.txt | .venv/.deps
 	@echo "== .venvs/$*"
 	@rm -rf .venvs/$* && $(PYTHON) -m venv --without-pip .venvs/$*
-	@.venv/bin/python -m pip --python .venvs/$*/bin/python $(PIP) --no-compile $(PINNED) $(PIP_$*) -r $<
+	@$(call installed,.venvs/$*,,--no-compile $(PIP_$*),-r $<)
 	@touch $@
 
 $(NODES): .venvs/%/.stamp: tests/foreign/%/package.json tests/foreign/%/package-lock.json

@@ -19,6 +19,7 @@ from tests.gateways import until
 CLIENTS = Path(__file__).parent / "clients"
 HANDSHAKE, STATELESS = "2025-11-25", "2026-07-28"
 _PATIENCE_S = 120
+_SILENT = {"MCP_USE_ANONYMIZED_TELEMETRY": "false"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Kind:
         script: in ``clients``; what it imports is installed in ``venv``.
         revision: what it speaks with the gateway.
         environment: what it is told besides.
-        wrong: what its model reads after a call that lacks an argument.
+        wrong: what its model reads after a call with an argument of the wrong type.
     """
 
     script: str
@@ -60,7 +61,8 @@ KINDS = {
     "google-adk": Kind("agent_adk.py", "mcp2", HANDSHAKE),
     "google-adk-modern": Kind("agent_adk.py", "mcp2", STATELESS, {"ADK_ENABLE_MCP_MODERN_PROTOCOL": "1"}),
     "langchain": Kind("agent_langchain.py", "mcp1", HANDSHAKE),
-    "mcp-use": Kind("agent_mcp_use.py", "mcp1", HANDSHAKE, {"MCP_USE_ANONYMIZED_TELEMETRY": "false"}),
+    # It makes a model of each schema and holds arguments against that itself: such a call does not reach the gateway.
+    "mcp-use": Kind("agent_mcp_use.py", "mcp1", HANDSHAKE, _SILENT, "Input should be a valid string"),
 }
 
 
@@ -108,7 +110,7 @@ def test_a_client_lists_calls_is_denied_waits_and_resumes(market: Market, name: 
     calls = [
         ["time__get_current_time", {"timezone": "Asia/Tokyo"}],
         ["git__git_reset", {"repo_path": str(market.folder / "repository")}],
-        ["time__get_current_time", {}],
+        ["time__get_current_time", {"timezone": 9}],
         write,
         write,
         ["gateway__wait_approval", {"approval_id": "@approval", "timeout_s": 60}],
