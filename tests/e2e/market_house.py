@@ -90,10 +90,10 @@ def furnish(folder: Path, npm: tuple[str, Path] | None) -> None:
         database.execute("CREATE TABLE books (title TEXT)")
         database.execute("INSERT INTO books VALUES ('The Door')")
     work = folder / "repository"
-    name = ("-c", "user.name=a test", "-c", "user.email=test@example.org")
+    author = ("-c", "user.name=a test", "-c", "user.email=test@example.org")
     subprocess.run(["git", "init", "--quiet", work], check=True)
     (work / "staged.txt").write_text("not committed yet\n")
-    subprocess.run(["git", *name, "-C", work, "commit", "--quiet", "--allow-empty", "-m", "the first"], check=True)
+    subprocess.run(["git", *author, "-C", work, "commit", "--quiet", "--allow-empty", "-m", "the first"], check=True)
     subprocess.run(["git", "-C", work, "add", "staged.txt"], check=True)
 
 

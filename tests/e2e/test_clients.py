@@ -1,4 +1,4 @@
-"""Real clients in processes of their own, that have a URL and a token: the official SDKs and two agent frameworks."""
+"""The official SDKs in processes of their own, that have a URL and a token, at tools of all kinds."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,6 @@ SDKS = {
     "sdk 2": ("sdk2.py", "mcp2", (), "2026-07-28"),
     "sdk 2 as legacy": ("sdk2.py", "mcp2", ("legacy",), "2025-11-25"),
 }
-AGENTS = {"pydantic-ai": ("agent_2026.py", "mcp2"), "langchain": ("agent_2025.py", "mcp1")}
 SERVERS = ("api", "books", "erp", "new", "old", "time")
 
 
@@ -70,22 +69,3 @@ def test_the_official_sdk_works_through_the_door(house: House, name: str) -> Non
     found, hidden, foreign = said_there["answers"]
     assert found["structured"]["row_count"] == 1
     assert hidden["code"] == foreign["code"] == -32602
-
-
-@pytest.mark.requirement("TEST-3")
-@pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_framework_works_through_the_door(house: House, name: str) -> None:
-    """Its loop offers the tools to the model, carries out what the model asks for, and shows it why it was denied."""
-    calls = [["erp__add_note", {"text": f"by {name}"}], ["api__letter", {"text": "pay"}], ["time__convert_time", {}]]
-    before = len(house.api.journal("/tools/things"))
-    said = spoken(house, AGENTS[name], f"agent-{name}", "/mcp", json.dumps(calls))
-    assert "erp__add_note" in said["offered"]
-    assert "erp__purge_orders" not in said["offered"]
-    written, denied, wrong = said["seen"]
-    assert "rows_affected" in written or "row" in written
-    assert "limits.calls_per_run" in denied
-    assert "0 calls of api.letter a run are allowed" in denied
-    assert "invalid_arguments" in wrong
-    assert said["output"] == "finished"
-    assert house.rows("SELECT count(*) FROM notes WHERE text = ?", f"by {name}") == [(1,)]
-    assert len(house.api.journal("/tools/things")) == before

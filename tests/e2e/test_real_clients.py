@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,34 +67,28 @@ KINDS = {
 }
 
 
-def told(market: Market, kind: Kind, name: str, calls: list[Any]) -> tuple[dict[str, Any], Tap, str]:
-    """What the client ``name`` tells of its ``calls``, the wire it used, and its run.
-
-    Its parked call is signed once it has begun to wait for that.
-    """
+@contextmanager
+def at_work(kind: Kind, market: Market, tap: Tap, token: str, calls: list[Any]) -> Iterator[Future[dict[str, Any]]]:
+    """A client that makes ``calls`` through the tap; what it tells at its end."""
     command = [*kind.command(), "/mcp", json.dumps(calls)]
-    run_id, token = market.gateway.run(name)
-    with tapped(market.gateway.url) as tap:
-        environment = {"PATH": os.defpath, "OSTIARY_URL": tap.url, "OSTIARY_TOKEN": token, **kind.environment}
-        if market.modules is not None:
-            environment["NODE_PATH"] = str(market.modules)
-        with (
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-            ) as process,
-            ThreadPoolExecutor(1) as pool,
-        ):
+    environment = {"PATH": os.defpath, "OSTIARY_URL": tap.url, "OSTIARY_TOKEN": token, **kind.environment}
+    if market.modules is not None:
+        environment["NODE_PATH"] = str(market.modules)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+
+        def told() -> dict[str, Any]:
+            output, errors = process.communicate(timeout=_PATIENCE_S)
+            assert process.returncode == 0, errors
+            found: dict[str, Any] = json.loads(output.splitlines()[-1])
+            return found
+
+        with ThreadPoolExecutor(1) as pool:
             try:
-                said = pool.submit(process.communicate, timeout=_PATIENCE_S)
-                until(lambda: tap.heard(b"gateway__wait_approval") or said.done())
-                if not said.done():
-                    market.sign(*market.waiting(run_id))
-                output, errors = said.result()
+                yield pool.submit(told)
             finally:
                 process.kill()
-    assert process.returncode == 0, errors
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found, tap, run_id
 
 
 @pytest.mark.requirement("TEST-3", "TOOL-7", "GATE-1")
@@ -116,7 +111,12 @@ def test_a_client_lists_calls_is_denied_waits_and_resumes(market: Market, name: 
         ["gateway__wait_approval", {"approval_id": "@approval", "timeout_s": 60}],
         write,
     ]
-    said, tap, run_id = told(market, kind, name, calls)
+    run_id, token = market.gateway.run(name)
+    with tapped(market.gateway.url) as tap, at_work(kind, market, tap, token, calls) as ending:
+        until(lambda: tap.heard(b"gateway__wait_approval") or ending.done(), seconds=_PATIENCE_S)
+        if not ending.done():
+            market.sign(*market.waiting(run_id))
+        said = ending.result()
     assert {tool for tool, _ in calls} <= set(said["offered"])
     assert "git__git_checkout" not in said["offered"]
     clock, denied, wrong, *pending, waited, again = said["seen"]
@@ -138,3 +138,18 @@ def test_a_client_lists_calls_is_denied_waits_and_resumes(market: Market, name: 
         ("books.write_query", approval_id),
     ]
     assert tap.revisions() == {kind.revision}
+
+
+@pytest.mark.requirement("TOOL-7", "GATE-1")
+def test_a_client_with_a_session_for_each_call_needs_the_token_of_a_run(market: Market) -> None:
+    """LangChain's adapters shake hands anew for each call: with a standing token each is a run, and waits by itself.
+
+    So an identical call attaches to nothing. With the token of a run, as above, it does.
+    """
+    write = ["books__write_query", {"query": "INSERT INTO books VALUES ('twice')"}]
+    token = market.gateway.token(agent="langchain-standing")
+    with tapped(market.gateway.url) as tap, at_work(KINDS["langchain"], market, tap, token, [write, write]) as ending:
+        first, second = (json.loads(text) for text in ending.result()["seen"])
+    assert first["status"] == second["status"] == "pending"
+    assert first["approval_id"] != second["approval_id"]
+    assert "twice" not in market.titles()

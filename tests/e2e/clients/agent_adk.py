@@ -24,7 +24,7 @@ class Script(BaseLlm):
     async def generate_content_async(
         self,
         llm_request: LlmRequest,
-        stream: bool = False,  # noqa: FBT001, FBT002 - the framework's own signature
+        stream: bool = False,
     ) -> AsyncGenerator[LlmResponse, None]:
         """Note what it is shown, and say the next word."""
         PLOT.offered = list(llm_request.tools_dict)

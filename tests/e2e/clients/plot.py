@@ -1,4 +1,4 @@
-"""What the scripted models here ask for, and what they got to read: ``SCRIPT PATH CALLS``, URL and token in the environment.
+"""What the scripted models here ask for and get to read: ``SCRIPT PATH CALLS``, URL and token in the environment.
 
 CALLS is JSON: ``[[tool, arguments], ...]``; the model asks for one after the other, then answers ``finished``. An
 argument ``@approval`` stands for the approval that the newest pending answer names.

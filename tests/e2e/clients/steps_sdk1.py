@@ -1,4 +1,4 @@
-"""A program on the official MCP SDK 1.x that makes one call after the other; see ``plot``."""
+"""A program on the official MCP SDK 1.x that makes calls in order; see ``plot``."""
 
 import asyncio
 

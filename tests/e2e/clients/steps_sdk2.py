@@ -1,4 +1,4 @@
-"""A program on the official MCP SDK 2.x that makes one call after the other; see ``plot``. ``MCP_MODE`` is the SDK's."""
+"""A program on the official MCP SDK 2.x that makes calls in order; see ``plot``. ``MCP_MODE`` is the SDK's."""
 
 import asyncio
 import os
