@@ -129,4 +129,5 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         enrolled = gateway.http.post("/v1/reviewers", json=wish)
         assert enrolled.status_code in {200, 201}, enrolled.text
         yield Market(gateway, site, npm and npm[1], reviewer)
+    assert gateway.process.returncode == 0
     assert "Traceback" not in gateway.words()

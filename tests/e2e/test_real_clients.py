@@ -70,7 +70,7 @@ KINDS = {
 @contextmanager
 def at_work(kind: Kind, market: Market, tap: Tap, token: str, calls: list[Any]) -> Iterator[Future[dict[str, Any]]]:
     """A client that makes ``calls`` through the tap; what it tells at its end."""
-    command = [*kind.command(), "/mcp", json.dumps(calls)]
+    command = [*kind.command(), json.dumps(calls)]
     environment = {"PATH": os.defpath, "OSTIARY_URL": tap.url, "OSTIARY_TOKEN": token, **kind.environment}
     if market.modules is not None:
         environment["NODE_PATH"] = str(market.modules)

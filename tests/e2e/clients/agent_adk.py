@@ -38,9 +38,10 @@ class Script(BaseLlm):
 
 async def main() -> None:
     """Let the agent work."""
-    place = StreamableHTTPConnectionParams(url=URL, headers=HEADERS, timeout=30)
-    toolset = McpToolset(connection_params=place)
-    runner = InMemoryRunner(LlmAgent(name="clerk", model=Script(), tools=[toolset]), app_name="market")
+    model = Script()
+    place = StreamableHTTPConnectionParams(url=URL, headers=HEADERS, timeout=90)
+    agent = LlmAgent(name="clerk", model=model, tools=[McpToolset(connection_params=place)])
+    runner = InMemoryRunner(agent, app_name="market")
     session = await runner.session_service.create_session(app_name="market", user_id="dora")
     wish = types.Content(role="user", parts=[types.Part(text="do your work")])
     async for event in runner.run_async(user_id="dora", session_id=session.id, new_message=wish):

@@ -11,11 +11,11 @@ from script_langchain import Script
 async def main() -> None:
     """Let the agent work."""
     client = MultiServerMCPClient({"ostiary": {"transport": "streamable_http", "url": URL, "headers": HEADERS}})
-    script = Script()
-    agent = create_agent(script, await client.get_tools())
+    model = Script()
+    agent = create_agent(model, await client.get_tools())
     ended = await agent.ainvoke({"messages": [("user", "do your work")]})
-    script.plot.output = ended["messages"][-1].text
-    script.plot.tell()
+    model.plot.output = ended["messages"][-1].text
+    model.plot.tell()
 
 
 asyncio.run(main())

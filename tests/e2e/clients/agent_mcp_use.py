@@ -10,11 +10,11 @@ from script_langchain import Script
 async def main() -> None:
     """Let the agent work."""
     client = MCPClient({"mcpServers": {"ostiary": {"url": URL, "headers": HEADERS}}})
-    script = Script()
-    agent = MCPAgent(llm=script, client=client, max_steps=4 * len(script.plot))
-    script.plot.output = await agent.run("do your work")
+    model = Script()
+    agent = MCPAgent(llm=model, client=client, max_steps=30)
+    model.plot.output = await agent.run("do your work")
     await client.close_all_sessions()
-    script.plot.tell()
+    model.plot.tell()
 
 
 asyncio.run(main())

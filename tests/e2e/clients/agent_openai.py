@@ -45,10 +45,11 @@ class Script(Model):
 async def main() -> None:
     """Let the agent work."""
     set_tracing_disabled(disabled=True)
-    params = {"url": URL, "headers": HEADERS, "timeout": 30}
-    async with MCPServerStreamableHttp(params, name="ostiary", client_session_timeout_seconds=60) as server:
-        agent = Agent(name="clerk", model=Script(), mcp_servers=[server])
-        ended = await Runner.run(agent, "do your work", max_turns=len(PLOT) + 1)
+    model = Script()
+    place = {"url": URL, "headers": HEADERS, "timeout": 90}
+    async with MCPServerStreamableHttp(place, name="ostiary", client_session_timeout_seconds=90) as server:
+        agent = Agent(name="clerk", model=model, mcp_servers=[server])
+        ended = await Runner.run(agent, "do your work")
     PLOT.output = ended.final_output
     PLOT.tell()
 

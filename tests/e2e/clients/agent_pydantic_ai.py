@@ -23,8 +23,8 @@ def speak(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
 
 async def main() -> None:
     """Let the agent work."""
-    toolset = MCPToolset(URL, headers=HEADERS)
-    agent = Agent(FunctionModel(speak), toolsets=[toolset], retries=len(PLOT))
+    model = FunctionModel(speak)
+    agent = Agent(model, toolsets=[MCPToolset(URL, headers=HEADERS)], retries=10)
     PLOT.output = (await agent.run("do your work")).output
     PLOT.tell()
 

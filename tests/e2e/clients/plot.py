@@ -1,4 +1,4 @@
-"""What the scripted models here ask for and get to read: ``SCRIPT PATH CALLS``, URL and token in the environment.
+"""What the scripted models here ask for and get to read: ``SCRIPT CALLS``, URL and token in the environment.
 
 CALLS is JSON: ``[[tool, arguments], ...]``; the model asks for one after the other, then answers ``finished``. An
 argument ``@approval`` stands for the approval that the newest pending answer names.
@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-URL = os.environ["OSTIARY_URL"] + sys.argv[1]
+URL = os.environ["OSTIARY_URL"] + "/mcp"
 HEADERS = {"Authorization": f"Bearer {os.environ['OSTIARY_TOKEN']}"}
 _APPROVAL = re.compile(r"approval_id\W+([\w-]+)")
 
@@ -25,13 +25,10 @@ class Plot:
     """
 
     def __init__(self) -> None:
-        self._calls: list[tuple[str, dict[str, Any]]] = json.loads(sys.argv[2])
+        self._calls: list[tuple[str, dict[str, Any]]] = json.loads(sys.argv[1])
         self.offered: list[str] = []
         self.seen: list[str] = []
         self.output = ""
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def next(self) -> tuple[str, dict[str, Any]] | None:
         """The next call, None where nothing is left to do."""

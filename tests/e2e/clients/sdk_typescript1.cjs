@@ -1,16 +1,16 @@
-// A client on the TypeScript SDK 1.x: `node sdk_typescript1.cjs PATH CALLS`, see plot.py; NODE_PATH has the packages.
+// A client on the TypeScript SDK 1.x: `node sdk_typescript1.cjs CALLS`, see plot.py; NODE_PATH has the packages.
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
 
 async function main() {
   const { OSTIARY_URL, OSTIARY_TOKEN } = process.env;
   const requestInit = { headers: { Authorization: `Bearer ${OSTIARY_TOKEN}` } };
-  const transport = new StreamableHTTPClientTransport(new URL(OSTIARY_URL + process.argv[2]), { requestInit });
+  const transport = new StreamableHTTPClientTransport(new URL(`${OSTIARY_URL}/mcp`), { requestInit });
   const client = new Client({ name: "clerk", version: "1.0.0" });
   await client.connect(transport);
   const offered = (await client.listTools()).tools.map((tool) => tool.name);
   const seen = [];
-  for (const [name, wished] of JSON.parse(process.argv[3])) {
+  for (const [name, wished] of JSON.parse(process.argv[2])) {
     const known = [...seen.join("\n").matchAll(/approval_id\W+([\w-]+)/g)].pop()?.[1];
     const filled = Object.entries(wished).map(([key, value]) => [key, value === "@approval" ? known : value]);
     const result = await client.callTool({ name, arguments: Object.fromEntries(filled) });
