@@ -24,7 +24,8 @@ def speak(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
 async def main() -> None:
     """Let the agent work."""
     model = FunctionModel(speak)
-    agent = Agent(model, toolsets=[MCPToolset(URL, headers=HEADERS)], retries=10)
+    toolset = MCPToolset(URL, headers=HEADERS, tool_error_behavior="failed")
+    agent = Agent(model, toolsets=[toolset])
     PLOT.output = (await agent.run("do your work")).output
     PLOT.tell()
 
