@@ -212,6 +212,22 @@ class Caller:
         for _ in range(self._job.warmup):
             await self.call()
 
+    @property
+    def session(self) -> str | None:
+        """The session, in the handshake era."""
+        return self._connection.session
+
+    async def ask(self, body: bytes) -> bytes:
+        """The answer to any other request of this caller.
+
+        Raises:
+            WrongAnswerError: the status is not 200.
+        """
+        answer = await self._connection.exchange(self._headers(self.session, named=False), body)
+        if self._connection.status != 200:
+            raise self._wrong("the request", answer)
+        return answer
+
     async def measure(self, end: float, calls: int) -> None:
         """Call until ``end`` (``time.perf_counter``) or ``calls``, whichever comes first; keeps the latencies.
 
