@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from loadtests.client import ANSWER_DEADLINE_S, HANDSHAKE, Caller, Connection, Job, WrongAnswerError
+from loadtests.client import HANDSHAKE, Caller, Job
+from loadtests.connection import ANSWER_DEADLINE_S, Connection, WrongAnswerError
 from loadtests.load import Door
 from loadtests.processes import BenchmarkError, Memory, memory
 
