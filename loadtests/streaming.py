@@ -123,7 +123,7 @@ def lag(door: Door, version: str, upstream: str, events: int, seed: int) -> Lag:
     try:
         return asyncio.run(_within(_Call(door, job, upstream, events)))
     except (WrongAnswerError, OSError) as error:  # TimeoutError is an OSError
-        raise BenchmarkError(f"streaming, {door.name}, {version}: {error or 'an event was held back'}") from None
+        raise BenchmarkError(f"streaming, {door.name}, {version}: {str(error) or 'an event was held back'}") from None
 
 
 async def _within(call: _Call) -> Lag:
