@@ -36,7 +36,7 @@ class NotHere(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a peer runs.
 
     Attributes:
@@ -76,9 +76,9 @@ def contextforge(folder: Path, upstream: str) -> Iterator[tuple[Door, str]]:
     Raises:
         NotHere: it is not installed or does not start.
     """
-    place = _place("contextforge", folder)
+    at = place("contextforge", folder)
     env = {
-        "DATABASE_URL": f"sqlite:///{place.folder}/mcp.db",
+        "DATABASE_URL": f"sqlite:///{at.folder}/mcp.db",
         "JWT_SECRET_KEY": secrets.token_hex(32),
         "AUTH_ENCRYPTION_SECRET": secrets.token_hex(32),
         "PLATFORM_ADMIN_EMAIL": "bench@example.com",
@@ -93,13 +93,13 @@ def contextforge(folder: Path, upstream: str) -> Iterator[tuple[Door, str]]:
         "SSRF_ALLOW_LOCALHOST": "true",
         "RATE_LIMITING_ENABLED": "false",
     }
-    command = ["mcpgateway", "--host", "127.0.0.1", "--port", str(place.port), "--no-access-log"]
+    command = ["mcpgateway", "--host", "127.0.0.1", "--port", str(at.port), "--no-access-log"]
     maker = ["-m", "mcpgateway.utils.create_jwt_token", "--username", "bench@example.com", "--admin", "--exp", "600"]
-    with _running(place, command, env, "/health") as pid:
-        token = place.said("python", *maker, "--secret", env["JWT_SECRET_KEY"], env=env)
-        _register(place, token, upstream)
-        version = place.said("python", "-c", _VERSION, "mcp-contextforge-gateway")
-        yield Door("contextforge", f"{place.url}/mcp/", _TOOL, pid, (token,)), version
+    with _running(at, command, env, "/health") as pid:
+        token = at.said("python", *maker, "--secret", env["JWT_SECRET_KEY"], env=env)
+        _register(at, token, upstream)
+        version = at.said("python", "-c", _VERSION, "mcp-contextforge-gateway")
+        yield Door("contextforge", f"{at.url}/mcp/", _TOOL, pid, (token,)), version
 
 
 @contextlib.contextmanager
@@ -109,42 +109,47 @@ def litellm(folder: Path, upstream: str) -> Iterator[tuple[Door, str]]:
     Raises:
         NotHere: it is not installed or does not start.
     """
-    place = _place("litellm", folder)
+    at = place("litellm", folder)
     key = f"sk-{secrets.token_hex(16)}"
-    config = place.folder / "config.yaml"
+    config = at.folder / "config.yaml"
     # JSON is YAML.
     up = {"url": upstream, "transport": "http"}
     config.write_text(json.dumps({"mcp_servers": {"up": up}, "general_settings": {"master_key": key}}), "utf-8")
     env = {"LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    command = ["litellm", "--config", str(config), "--host", "127.0.0.1", "--port", str(place.port)]
-    with _running(place, command, env, "/health/liveliness") as pid:
-        version = place.said("python", "-c", _VERSION, "litellm")
-        yield Door("litellm", f"{place.url}/mcp/", _TOOL, pid, (key,)), version
+    command = ["litellm", "--config", str(config), "--host", "127.0.0.1", "--port", str(at.port)]
+    with _running(at, command, env, "/health/liveliness") as pid:
+        version = at.said("python", "-c", _VERSION, "litellm")
+        yield Door("litellm", f"{at.url}/mcp/", _TOOL, pid, (key,)), version
 
 
 Rival = Callable[[Path, str], contextlib.AbstractContextManager[tuple[Door, str]]]
 RIVALS: Final[Mapping[str, Rival]] = {"contextforge": contextforge, "litellm": litellm}
 
 
-def _place(name: str, folder: Path) -> _Place:
+def place(name: str, folder: Path) -> Place:
+    """Where the peer ``name`` runs.
+
+    Raises:
+        NotHere: it is not installed.
+    """
     commands = VENVS / name / "bin"
     if not (commands.parent / ".stamp").exists():
         raise NotHere("it is not installed (`make bench NAME=mcp` installs it where its packages are to be had)")
     own = folder / name
     own.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
-        return _Place(commands, own, free.getsockname()[1])
+        return Place(commands, own, free.getsockname()[1])
 
 
 @contextlib.contextmanager
-def _running(place: _Place, command: Sequence[str], env: Mapping[str, str], health: str) -> Iterator[int]:
-    log = place.folder / "peer.log"
+def _running(at: Place, command: Sequence[str], env: Mapping[str, str], health: str) -> Iterator[int]:
+    log = at.folder / "peer.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [place.bin / command[0], *command[1:]], stdout=out, stderr=out, env=_clean(env), cwd=place.folder
+            [at.bin / command[0], *command[1:]], stdout=out, stderr=out, env=_clean(env), cwd=at.folder
         )
     try:
-        _await(process, place.url + health, log)
+        _await(process, at.url + health, log)
         yield process.pid
     finally:
         end(process)
@@ -160,9 +165,9 @@ def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise NotHere(f"it did not start: {log.read_text('utf-8', 'replace').strip()[-300:]}")
 
 
-def _register(place: _Place, token: str, upstream: str) -> None:
+def _register(at: Place, token: str, upstream: str) -> None:
     answer = httpx.post(
-        f"{place.url}/gateways",
+        f"{at.url}/gateways",
         json={"name": "up", "url": upstream, "transport": "STREAMABLEHTTP"},
         headers={"authorization": f"Bearer {token}"},
         timeout=_DEADLINE_S,

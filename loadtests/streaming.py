@@ -63,6 +63,11 @@ class Listening(Connection):
             if data:
                 self.heard.put_nowait((now, msgspec.json.decode(data)))
 
+    def on_message_complete(self) -> None:
+        """What is left is no event: the answer is no stream, or its last event is not whole."""
+        if self._rest:
+            self.heard.put_nowait((time.monotonic_ns(), {"rest": self._rest.decode("utf-8", "replace")}))
+
 
 @dataclass(slots=True)
 class _Call:
