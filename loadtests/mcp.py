@@ -147,7 +147,7 @@ def campaign(size: Size, seed: int) -> tuple[evidence.Run, Beside]:
             for number in range(size.rounds):
                 print(f"round {number + 1} of {size.rounds}", flush=True)
                 rounds.append(one_door.one_round(found, LOADS, folder, size.seconds, order))
-            held = memory(found["ostiary"].pid)
+            held = memory(found["ostiary"].pid) if "ostiary" in found else []
         conditions = evidence.conditions(folder, versions)
     print("streams and idle sessions", flush=True)
     aside = beside(size, seed, missing)

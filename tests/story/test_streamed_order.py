@@ -129,7 +129,6 @@ def _bearer(chosen: Any, gateway: app.Gateway) -> dict[str, str]:
     return {"authorization": f"Bearer {desk.issuer.issue(who)}"}
 
 
-@pytest.mark.requirement("TOOL-8")
 @pytest.mark.parametrize(("client", "upstream"), list(itertools.product(Era, Era)))
 async def test_each_event_arrives_before_the_next_is_sent(client: Era, upstream: Era, line: Line) -> None:
     """Progress and log messages, in both eras on either side; the answer is the last."""
