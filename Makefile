@@ -13,6 +13,8 @@ OPA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ostiary/opa-$(OPA_VERSION)/opa
 # Identity providers, the MCP conformance suite, reference servers and TypeScript SDKs of MCP are Node programs; without npm
 # the tests that need them are skipped.
 NODES := .venvs/issuers/.stamp .venvs/conformance/.stamp .venvs/typescript/.stamp
+# Large peers that one benchmark compares with; where they cannot be installed, it says so and goes without them.
+RIVALS := .venvs/contextforge/.stamp .venvs/litellm/.stamp
 PIP := --disable-pip-version-check install --quiet --progress-bar off
 # The locks are complete: nothing is resolved again, which old versions of pip get wrong where extras are pinned.
 PINNED := --require-hashes --only-binary :all: --no-deps
@@ -68,12 +70,13 @@ campaign: setup  ## a long series of runs that leaves evidence in docs/evidence 
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
 	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 
-bench: setup .venvs/peers/.stamp  ## the gateway against the upstream and its peers; NAME=policy: decisions, NAME=audit: a large log, NAME=leases: minted logins, NAME=kill: the kill switch
+bench: setup .venvs/peers/.stamp $(if $(filter mcp,$(NAME)),$(RIVALS))  ## the gateway against the upstream and its peers; NAME=mcp: the same as an MCP gateway, NAME=policy: decisions, NAME=audit: a large log, NAME=leases: minted logins, NAME=kill: the kill switch
 	$(BIN)/python -m loadtests.$(or $(subst -,_,$(NAME)),one_door) $(ARGS)
 
 lock: .venv/.deps  ## resolve requirements/*.in anew, with hashes and without index addresses
-	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers opa; do \
+	cd requirements && for name in base demo dev audit lock mcp1 mcp2 servers peers contextforge litellm opa; do \
 	  source=$$name.in; python=3.11; case $$name in \
+	    litellm) source='--no-emit-package litellm-enterprise litellm.in';; \
 	    base) source=../pyproject.toml;; \
 	    demo) source='--extra demo -c base.txt ../pyproject.toml';; \
 	    opa) python=3.14;; \
@@ -105,6 +108,12 @@ clean:  ## remove what make made
 	@rm -rf .venvs/$* && $(PYTHON) -m venv --without-pip .venvs/$*
 	@$(call installed,.venvs/$*,,--no-compile $(PIP_$*),-r $<)
 	@touch $@
+
+$(RIVALS): .venvs/%/.stamp: requirements/%.txt | .venv/.deps
+	@echo "== .venvs/$*, a peer for one benchmark"
+	@rm -rf .venvs/$* && $(PYTHON) -m venv --without-pip .venvs/$*
+	@$(call installed,.venvs/$*,,--no-compile,-r $<) && touch $@ || \
+	  { rm -rf .venvs/$*; echo 'no $*: its rows are not measured'; }
 
 $(NODES): .venvs/%/.stamp: tests/foreign/%/package.json tests/foreign/%/package-lock.json
 	@echo "== Node programs for the tests, $(@D)"

@@ -14,16 +14,16 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 from urllib.parse import urlsplit
 
-import httptools
 import msgspec
 import uvloop
 
+from loadtests.connection import ANSWER_DEADLINE_S, Connection, WrongAnswerError
+
 STATELESS: Final = "2026-07-28"
 HANDSHAKE: Final = "2025-11-25"
-ANSWER_DEADLINE_S: Final = 20.0
 SHOWN: Final = 600
 _CLIENT: Final = b'{"name":"ostiary-bench","version":"1.0.0"}'
 _STATELESS_META: Final = (
@@ -35,10 +35,6 @@ _INITIALIZE: Final = (
     b'"clientInfo":%b}}' % _CLIENT
 )
 _INITIALIZED: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-
-
-class WrongAnswerError(Exception):
-    """An answer that is not the right result of the call; the run is void."""
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,75 +100,6 @@ _REPLIES: Final = msgspec.json.Decoder(Reply)
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class Connection(asyncio.Protocol):
-    """One keep-alive HTTP/1.1 connection with one request under way at a time."""
-
-    def __init__(self) -> None:
-        """Nothing is under way."""
-        self.status = 0
-        self.session: str | None = None
-        self._body: list[bytes] = []
-        self._parser: httptools.HttpResponseParser
-        self._transport: asyncio.Transport
-        self._waiter: asyncio.Future[bytes] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        self._parser = httptools.HttpResponseParser(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(f"no HTTP: {error}")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """A connection that goes away under a call voids the run."""
-        self._fail(f"the connection was closed: {exc}")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the session id."""
-        if name.lower() == b"mcp-session-id":
-            self.session = value.decode("ascii")
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a part of the body."""
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        """Hand the answer to who waits for it."""
-        self.status = self._parser.get_status_code()
-        body = b"".join(self._body)
-        self._body.clear()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(body)
-
-    async def exchange(self, head: bytes, body: bytes) -> bytes:
-        """Send one request; the answer's body.
-
-        Raises:
-            WrongAnswerError: the connection broke, or nothing came in time.
-        """
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.write(head % len(body) + body)
-        return await self._waiter
-
-    def expire(self) -> None:
-        """Void the run: the answer is too late."""
-        self._fail(f"no answer in {ANSWER_DEADLINE_S} s")
-
-    def close(self) -> None:
-        """Hang up; nothing is under way any more."""
-        self._waiter = None
-        self._transport.close()
-
-    def _fail(self, reason: str) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(WrongAnswerError(reason))
-
-
 class Caller:
     """Makes calls on one connection and checks each answer."""
 
@@ -211,6 +138,34 @@ class Caller:
         self._head = self._headers(self._connection.session, named=True)
         for _ in range(self._job.warmup):
             await self.call()
+
+    @property
+    def session(self) -> str | None:
+        """The session, in the handshake era."""
+        return self._connection.session
+
+    def request(self, request_id: int, arguments: object, progress: str, session: str | None) -> bytes:
+        """A whole call of the tool that wants to hear of its progress, in a session where the era has them."""
+        meta = self._meta.removesuffix(b"}") or b',"_meta":{'
+        meta += b'%b"progressToken":%b}' % (b"" if meta.endswith(b"{") else b",", _ENCODE(progress))
+        body = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%b,"arguments":%b%b}}' % (
+            request_id,
+            _ENCODE(self._job.tool),
+            _ENCODE(arguments),
+            meta,
+        )
+        return self._headers(session, named=True) % len(body) + body
+
+    async def ask(self, body: bytes) -> bytes:
+        """The answer to any other request of this caller.
+
+        Raises:
+            WrongAnswerError: the status is not 200.
+        """
+        answer = await self._connection.exchange(self._headers(self.session, named=False), body)
+        if self._connection.status != 200:
+            raise self._wrong("the request", answer)
+        return answer
 
     async def measure(self, end: float, calls: int) -> None:
         """Call until ``end`` (``time.perf_counter``) or ``calls``, whichever comes first; keeps the latencies.

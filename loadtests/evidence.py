@@ -141,7 +141,7 @@ def targets(found: Mapping[str, Any]) -> list[Target]:
     tree = max(load["reference_tree_us"]["median"] for load in own) / 1e3
     synced = found["fdatasync_p50_us"]["median"] / 1e3
     added = max(each["median"] for each in found["reference_added_p50_us"].values()) / 1e3
-    ratio = min(_ratio(found["loads"], version) for version in (STATELESS, HANDSHAKE))
+    ratio = min(ratio_to(found["loads"], version) for version in (STATELESS, HANDSHAKE))
     gateway = max(each["rss"] for each in found["memory_mb"] if each["role"] == "gateway")
     worker = max(each["rss"] for each in found["memory_mb"] if each["role"] == "policy worker")
     allowed = 2 + 2 * synced
@@ -263,10 +263,11 @@ def _reference_added(each: Round, version: str) -> float:
     return synced + (_added(each.samples, version) - synced) / own.slowness
 
 
-def _ratio(loads: Sequence[Mapping[str, Any]], version: str) -> float:
+def ratio_to(loads: Sequence[Mapping[str, Any]], version: str, door: str = "fastmcp-shared") -> float:
+    """How many times as much CPU a call through a peer takes as one through Ostiary's whole tree, c = 16."""
     many = [load for load in loads if load["version"] == version and load["connections"] > 1]
     own = max(load["reference_tree_us"]["median"] for load in many if load["door"] == "ostiary")
-    peer = next(load["reference_tree_us"]["median"] for load in many if load["door"] == "fastmcp-shared")
+    peer = next(load["reference_tree_us"]["median"] for load in many if load["door"] == door)
     return float(peer / own)
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -67,7 +67,7 @@ allow = ["up.*"]
 CATALOGUE: Final = """\
 [[tool]]
 server = "up"
-name = "echo"
+name = "@TOOL@"
 effect = "read"
 open_world = false
 labels = ["internal"]
@@ -119,19 +119,20 @@ def doors(folder: Path, names: Collection[str]) -> Iterator[tuple[dict[str, Door
 
 
 @contextlib.contextmanager
-def ostiary(folder: Path, upstream: str) -> Iterator[Door]:
-    """The gateway as an operator starts it, and a token for each run.
+def ostiary(folder: Path, upstream: str, tools: Sequence[str] = ("echo",), runs: int = MANY) -> Iterator[Door]:
+    """The gateway as an operator starts it, with these tools of the upstream, and a token for each of ``runs``.
 
     Raises:
         BenchmarkError: it did not start, or gave no token.
     """
     config = folder / "gateway.toml"
     config.write_text(GATEWAY.replace("@UPSTREAM@", upstream), "utf-8")
-    (folder / "catalogue.toml").write_text(CATALOGUE, "utf-8")
+    catalogue = "\n".join(CATALOGUE.replace("@TOOL@", tool) for tool in tools)
+    (folder / "catalogue.toml").write_text(catalogue, "utf-8")
     secrets = {"BENCH_SECRET": "bs-5d1c0e7a9b3f2846", "BENCH_KEY": "bk-0f6b2d9c4e8a1735"}
     command = [str(OSTIARY), "serve", "--config", str(config), "--json"]
     with serving(command, folder, "ostiary", secrets) as (pid, said):
-        tokens = tuple(token(config) for _ in range(MANY))
+        tokens = tuple(token(config) for _ in range(runs))
         yield Door("ostiary", said["mcp_url"], "up__echo", pid, tokens)
 
 
@@ -150,14 +151,16 @@ def token(config: Path) -> str:
     return issued
 
 
-def one_round(found: dict[str, Door], folder: Path, seconds: float, order: random.Random) -> evidence.Round:
-    """Load every door once, in a shuffled order.
+def one_round(
+    found: Mapping[str, Door], loads: Sequence[Load], folder: Path, seconds: float, order: random.Random
+) -> evidence.Round:
+    """Load every door that was found once, in a shuffled order.
 
     Raises:
         BenchmarkError: an answer was not right.
     """
     synced, before = fdatasync_p50_us(folder), probe_ms()
-    loads = [load for load in LOADS if load.door in found]
+    loads = [load for load in loads if load.door in found]
     samples = {}
     for load in order.sample(loads, len(loads)):
         samples[load] = sample = measure(found[load.door], load, seconds, order.randrange(1 << 30))
@@ -183,7 +186,7 @@ def campaign(options: argparse.Namespace) -> evidence.Run:
         rounds = []
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", flush=True)
-            rounds.append(one_round(found, folder, options.seconds, order))
+            rounds.append(one_round(found, LOADS, folder, options.seconds, order))
         return evidence.Run(
             seed=options.seed,
             seconds=time.monotonic() - started,

@@ -117,39 +117,45 @@ _RESULTS: Final[dict[str, dict[str, Any]]] = {
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """The ASGI application: POST ``/mcp`` and nothing else."""
     if scope["type"] != "http" or scope["path"] != PATH:
-        await _respond(send, 404, b"")
+        await respond(send, 404, b"")
         return
     if scope["method"] != "POST":
-        await _respond(send, 405, b"")
+        await respond(send, 405, b"")
         return
+    try:
+        said = answer(await read(receive))
+    except ValueError:
+        await respond(send, 400, _failure(None, INVALID_PARAMS, "no message of MCP"))
+        return
+    await respond(send, 202 if said is None else 200, said or b"")
+
+
+async def read(receive: Receive) -> bytes:
+    """The body of a request."""
     message = await receive()
     body: bytes = message.get("body", b"")
     while message.get("more_body"):
         message = await receive()
         body += message.get("body", b"")
-    try:
-        said = answer(body)
-    except ValueError:
-        await _respond(send, 400, _failure(None, INVALID_PARAMS, "no message of MCP"))
-        return
-    await _respond(send, 202 if said is None else 200, said or b"")
+    return body
 
 
-async def _respond(send: Send, status: int, body: bytes) -> None:
+async def respond(send: Send, status: int, body: bytes) -> None:
+    """A whole answer."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def main() -> None:
-    """Serve on a free loopback port until told to stop."""
+def serve(application: Any) -> None:
+    """Serve an ASGI application on a free loopback port until told to stop."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}"}), flush=True)
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", server_header=False)
+    config = uvicorn.Config(application, access_log=False, log_level="warning", lifespan="off", server_header=False)
     server = uvicorn.Server(config)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
 
 
 if __name__ == "__main__":
-    main()
+    serve(app)

@@ -1,8 +1,11 @@
 """The ``Limits`` port, in the memory of one process."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import NamedTuple
 
 from gateway.core.call import Permit, Quota
 from gateway.core.errors import Throttled
@@ -36,7 +39,8 @@ class MemoryLimits:
 
     def __init__(self, clock: Clock, overall: OverallLimits | None = None) -> None:
         self._clock = clock
-        self._overall = overall or OverallLimits()
+        # The same caller calls the same tool again and again: what that takes is worked out once.
+        self._needs = lru_cache(maxsize=4096)(partial(_needs, overall or OverallLimits()))
         self._turnstile = Turnstile()
 
     @property
@@ -44,50 +48,91 @@ class MemoryLimits:
         """How many concurrency gauges are in use: 0 when no call is running."""
         return self._turnstile.held
 
-    @asynccontextmanager
-    async def spend(self, permit: Permit) -> AsyncIterator[Quota]:
+    def spend(self, permit: Permit) -> AbstractAsyncContextManager[Quota]:
         """Take a token of the tool's and the principal's rate and hold a place under every concurrency limit.
 
         The places are given back on every exit, the tokens are not. A refused call takes nothing.
 
         Raises:
-            Throttled: ``retry_after`` is when this call would pass if nobody else called, None where it never would;
-                ``cause_code`` names the limit.
+            Throttled: on entry; ``retry_after`` is when this call would pass if nobody else called, None where it never
+                would; ``cause_code`` names the limit.
         """
-        places = self._places(permit)
-        refusal = self._turnstile.enter(self._rates(permit), places, self._clock.monotonic())
+        whose, tool = permit.target.caller.principal.key, permit.target.tool
+        asked = (tool.limits.per_minute, permit.decision.obligations.per_minute)
+        stated = [limit for limit in asked if limit is not None]
+        asks = _Asks(whose, tool.server, tool.fqn, min(stated) if stated else None, tool.limits.concurrency)
+        return _Spending(permit, self, *self._needs(asks))
+
+    def enter(self, rates: Sequence[Rate], places: Sequence[Place]) -> None:
+        """Take it all, or nothing.
+
+        Raises:
+            Throttled: as of ``spend``.
+        """
+        refusal = self._turnstile.enter(rates, places, self._clock.monotonic())
         if refusal is not None:
             raise Throttled(
                 "too many calls; see retry_after" if refusal.wait_s is not None else "calls are limited to none",
                 retry_after=refusal.wait_s,
                 cause_code=refusal.cause,
             )
-        try:
-            yield Quota(permit)
-        finally:
-            self._turnstile.leave(places)
 
-    def _rates(self, permit: Permit) -> list[Rate]:
-        whose, tool = permit.target.caller.principal.key, permit.target.tool
-        asked = (tool.limits.per_minute, permit.decision.obligations.per_minute)
-        stated = [limit for limit in asked if limit is not None]
-        rates = [Rate(f"principal {whose}", self._overall.per_minute, "rate_principal")]
-        if stated:
-            rates.append(Rate(f"tool {tool.fqn} {whose}", min(stated), "rate_tool"))
-        return rates
+    def leave(self, places: Sequence[Place]) -> None:
+        """Give the places back."""
+        self._turnstile.leave(places)
 
-    def _places(self, permit: Permit) -> list[Place]:
-        whose, tool = permit.target.caller.principal.key, permit.target.tool
-        most, each = self._overall.concurrency, self._overall.concurrency_per_principal
-        places = [
-            Place("all", most, "concurrency"),
-            Place(f"upstream {tool.server}", self._share(most), "concurrency_upstream"),
-            Place(f"principal {whose}", each, "concurrency_principal"),
-            Place(f"upstream {tool.server} {whose}", self._share(each), "concurrency_upstream"),
-        ]
-        if tool.limits.concurrency is not None:
-            places.append(Place(f"tool {tool.fqn}", tool.limits.concurrency, "concurrency_tool"))
-        return places
 
-    def _share(self, places: int) -> int:
-        return places - places * self._overall.for_others // 100
+class _Spending:
+    """One call's tokens and places: no generator, since every call passes here."""
+
+    __slots__ = ("_limits", "_permit", "_places", "_rates")
+
+    def __init__(self, permit: Permit, limits: MemoryLimits, rates: Sequence[Rate], places: Sequence[Place]) -> None:
+        self._permit = permit
+        self._limits = limits
+        self._rates = rates
+        self._places = places
+
+    async def __aenter__(self) -> Quota:
+        self._limits.enter(self._rates, self._places)
+        return Quota(self._permit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limits.leave(self._places)
+
+
+class _Asks(NamedTuple):
+    """What the limits of a call depend on.
+
+    Attributes:
+        per_minute: the tool's strictest rate for this caller; None = it has none.
+        concurrency: the tool's; None = it has none.
+    """
+
+    whose: str
+    server: str
+    tool: str
+    per_minute: int | None
+    concurrency: int | None
+
+
+def _needs(overall: OverallLimits, asks: _Asks) -> tuple[tuple[Rate, ...], tuple[Place, ...]]:
+    whose, most, each = asks.whose, overall.concurrency, overall.concurrency_per_principal
+    rates = [Rate(f"principal {whose}", overall.per_minute, "rate_principal")]
+    if asks.per_minute is not None:
+        rates.append(Rate(f"tool {asks.tool} {whose}", asks.per_minute, "rate_tool"))
+    places = [
+        Place("all", most, "concurrency"),
+        Place(f"upstream {asks.server}", _share(overall, most), "concurrency_upstream"),
+        Place(f"principal {whose}", each, "concurrency_principal"),
+        Place(f"upstream {asks.server} {whose}", _share(overall, each), "concurrency_upstream"),
+    ]
+    if asks.concurrency is not None:
+        places.append(Place(f"tool {asks.tool}", asks.concurrency, "concurrency_tool"))
+    return tuple(rates), tuple(places)
+
+
+def _share(overall: OverallLimits, places: int) -> int:
+    return places - places * overall.for_others // 100

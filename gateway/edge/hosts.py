@@ -33,6 +33,7 @@ class HostGuard:
         self._names = _LOOPBACK_NAMES | {host} | {name.lower() for name in allowed_hosts}
         self._origin = f"{own.scheme}://{own.netloc}".lower()
         self._loopback = host in _LOOPBACK_NAMES
+        self._latest: bytes | None = None
 
     def check(self, scope: Scope) -> None:
         """Refuse a request with a foreign Host or Origin.
@@ -44,15 +45,20 @@ class HostGuard:
         if came_by(scope, self._operator_socket):
             return
         hosts = headers(scope, b"host")
-        if len(hosts) != 1 or not self._is_ours(hosts[0].decode("latin-1").lower()):
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
             raise Misdirected("the Host header names another server", cause_code="host")
         for origin in headers(scope, b"origin"):
             if not self._is_own_origin(origin.decode("latin-1").lower()):
                 raise ForeignOrigin("requests from web pages of other origins are refused", cause_code="origin")
 
-    def _is_ours(self, host: str) -> bool:
-        name = _name(host)
-        return name is not None and (name in self._names or _is_address(name))
+    def _is_ours(self, host: bytes) -> bool:
+        if host == self._latest:  # nearly every request says the same
+            return True
+        name = _name(host.decode("latin-1").lower())
+        if name is None or not (name in self._names or _is_address(name)):
+            return False
+        self._latest = host
+        return True
 
     def _is_own_origin(self, origin: str) -> bool:
         if origin == self._origin:

@@ -120,6 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = places.bounds
         self._has_place = False
         self._arriving: asyncio.TimerHandle | None = None
+        self._due_s: float | None = None
+        self._is_reading = False
         self._in_head = True
         self._raw_bytes = 0
         self._head_bytes = 0
@@ -157,6 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
+        self._is_reading = True
         if self._in_head and self._arriving is None:
             self._expect(self._bounds.head_s)
         try:
@@ -166,6 +169,9 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(error)
             return
+        finally:
+            self._is_reading = False
+            self._set_timer()
         self._count(len(data))
 
     def on_message_begin(self) -> None:
@@ -224,7 +230,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def _expect(self, within_s: float | None) -> None:
         if self._arriving is not None:
             self._arriving.cancel()
-        self._arriving = None if within_s is None else self.loop.call_later(within_s, self._too_slow)
+            self._arriving = None
+        self._due_s = within_s
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        # Most requests arrive whole in one piece: they need no timer for their head and none for their body.
+        if self._due_s is not None and self._arriving is None and not self._is_reading:
+            self._arriving = self.loop.call_later(self._due_s, self._too_slow)
 
     def _too_slow(self) -> None:
         if self.is_answering:  # stray bytes behind a request that is being worked on

@@ -13,6 +13,7 @@ PERMISSIVE = re.compile(
     r"(MIT|MIT-0|BSD|BSD-[23]-Clause|Apache[- ]2\.0|PSF-2\.0|ISC|0BSD|MIT License|BSD License|Apache Software License"
     r"|Python Software Foundation License)"
 )
+PINNED = re.compile(r"[A-Za-z0-9_.-]+(\[[a-z0-9, -]+\])?==\S+( ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}")
 # Read by a person, where the metadata does not say it or says something that is not on the list.
 READ = {
     "certifi": "MPL-2.0: file-level copyleft on a list of certificates that is shipped unchanged",
@@ -57,9 +58,7 @@ def test_every_dependency_is_pinned_with_hashes() -> None:
         blocks = re.split(r"\n(?=[a-zA-Z0-9])", re.sub(r"^\s*#.*\n", "", file.read_text(), flags=re.MULTILINE))
         assert blocks
         for block in blocks:
-            assert re.match(r"[A-Za-z0-9_.-]+(\[[a-z, ]+\])?==\S+( ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}", block), (
-                block[:80]
-            )
+            assert PINNED.match(block), block[:80]
         assert "://" not in file.read_text()
 
 

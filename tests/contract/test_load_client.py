@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtests import idle, rivals, streaming
 from loadtests.load import HANDSHAKE, STATELESS, Door, Load, measure
 from loadtests.processes import BenchmarkError, memory, serving
+from loadtests.rivals import NotHere
 from loadtests.upstream import answer
 
 
@@ -57,3 +59,44 @@ def test_the_upstream_refuses_what_is_no_message() -> None:
         answer(b'{"jsonrpc":"2.0","id":1}')
     assert answer(b'{"jsonrpc":"2.0","method":"notifications/initialized"}') is None
     assert b"-32601" in (answer(b'{"jsonrpc":"2.0","id":1,"method":"prompts/list"}') or b"")
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """The upstream that speaks in step with its client."""
+    with serving([sys.executable, "-m", "loadtests.talker"], tmp_path_factory.mktemp("talker"), "talker") as (
+        pid,
+        said,
+    ):
+        yield Door("direct", said["url"], "count", pid)
+
+
+@pytest.mark.parametrize("version", [STATELESS, HANDSHAKE])
+def test_events_are_sent_in_step_and_timed(talker: Door, version: str) -> None:
+    """Each is counted once it was heard, in either era."""
+    lag = streaming.lag(talker, version, talker.url.removesuffix("/mcp"), events=5, seed=1)
+    assert lag.events == 5
+    assert 0 < lag.p50_us <= lag.p99_us
+
+
+def test_a_stream_of_something_else_voids_the_run(talker: Door) -> None:
+    """What is no event of this call is not taken for one."""
+    door = Door("direct", talker.url, "no_such_tool", talker.pid)
+    with pytest.raises(BenchmarkError, match="event 1 is"):
+        streaming.lag(door, HANDSHAKE, talker.url.removesuffix("/mcp"), events=2, seed=2)
+
+
+def test_idle_sessions_are_opened_used_and_weighed(upstream: Door) -> None:
+    """As many as were asked for; a server without streams is found out."""
+    grown = idle.growth(upstream, ["nobody"], 3, streams=False)
+    assert grown.sessions == 3
+    assert grown.before_mb > 5
+    with pytest.raises(BenchmarkError, match="405"):
+        idle.growth(upstream, ["nobody"], 3, streams=True)
+
+
+def test_a_rival_that_is_not_installed_says_so(tmp_path: Path) -> None:
+    """It is left out with a reason, and nothing is started."""
+    with pytest.raises(NotHere, match="not installed"):
+        rivals.place("no_such_peer", tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -54,6 +54,14 @@ async def test_foreign_hosts_are_refused(host: bytes, status: int) -> None:
     assert await Raw(edge.app, []).run(**with_headers((b"host", host))) == status
 
 
+async def test_a_foreign_host_is_refused_after_a_good_one() -> None:
+    """What is remembered of good hosts lets nobody else in, and nobody out."""
+    edge = Edge()
+    hosts = (b"gateway.test", b"evil.test", b"gateway.test", b"localhost", b"")
+    statuses = [await Raw(edge.app, []).run(**with_headers((b"host", host))) for host in hosts]
+    assert statuses == [200, 421, 200, 200, 421]
+
+
 async def test_no_host_and_two_hosts_are_refused() -> None:
     """Exactly one Host header says whom the request is for."""
     edge = Edge()

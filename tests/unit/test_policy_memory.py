@@ -51,6 +51,14 @@ def test_the_same_question_at_another_time() -> None:
     assert known(memory, document(us=2)) is ALLOWED
 
 
+def test_a_question_that_is_asked_again_at_once_has_the_same_key() -> None:
+    """Whether it is the same object or an equal one; another one in between changes nothing."""
+    memory, asked = Memory(EVERYWHERE), document()
+    keys = [memory.key(each) for each in (asked, asked, document(tool=tool("a.c")), document(), b"", b"")]
+    assert keys[0] == keys[1] == keys[3] != keys[2]
+    assert keys[4:] == [None, None]
+
+
 @pytest.mark.parametrize("other", [{"tool": tool("a.c")}, {"run": {"id": "s"}}, {"agent": {"id": "x"}}])
 def test_any_other_fact_is_another_question(other: dict[str, Any]) -> None:
     """Whatever else differs is asked anew."""

@@ -300,6 +300,23 @@ def test_walked_and_scanned_results_agree(beside: Any) -> None:
     assert redact(quick.value).counts == {}
 
 
+@given(
+    st.sampled_from(
+        ["passWord", "PWD", "app_secret", "Token2", "jwt", "X-API-Key", "Auth header", "Credential", "cookie"]
+    )
+)
+@example("authorization")
+def test_small_and_large_results_are_looked_through_alike(name: str) -> None:
+    """A name of a secret is found in either; so is one in letters that are written as escapes, and no other name is."""
+    small = {"structuredContent": {name: "x", "id": "y"}}
+    for value in (small, {**small, "padding": "-" * 2000}):
+        found = redact(value)
+        assert found.value["structuredContent"] == {name: SECRET_KEY, "id": "y"}
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
+    found = redact(None, body=b'{"structuredContent":{"%b":"x"}}' % escaped.encode())
+    assert found.value["structuredContent"] == {name: SECRET_KEY}
+
+
 @given(st.dictionaries(st.sampled_from(["id", "token_count", "name", "n"]), JSON, max_size=4))
 def test_unrelated_data_is_untouched(beside: dict[str, Any]) -> None:
     """Redacting one member leaves all others as they were, lexemes included."""
