@@ -71,6 +71,8 @@ class EventType(StrEnum):
     # kind, subject; failed: cause.
     ROTATION_DONE = "rotation.done"
     ROTATION_FAILED = "rotation.failed"
+    # action, kind, public, replica; offered: predecessor, signature, until_s. Of a key that gateways have in common.
+    ROTATION_SHARED = "rotation.shared"
     # connection, scopes: a person lets the gateway act for them at a service; the actor is the person.
     CONNECTION_OPENED = "connection.opened"
     # connection, cause asked | failed | refused; person (pseudonym) where a call found that it is broken.
