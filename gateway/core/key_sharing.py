@@ -227,8 +227,8 @@ class SharedKey(Protocol):
     def roots(self) -> Iterable[bytes]:
         """The public keys of this kind that are known here."""
 
-    def lacks(self, share: Share, *, is_newest: bool) -> bool:
-        """Whether its private half should be here and is not; ``is_newest``: no later one of this kind is agreed."""
+    def needs(self, share: Share, *, is_newest: bool) -> bool:
+        """Whether its private half is to be here; ``is_newest``: no later one of this kind is agreed upon."""
 
     def has(self, public: bytes) -> bool:
         """Whether its private half is here."""

@@ -4,10 +4,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from anyio import to_thread
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from gateway.adapters.ledger.key_sharing import fetched, lacking
+from gateway.adapters.ledger.key_sharing import restore
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.ring import KeyMissing
@@ -53,7 +50,4 @@ async def _fetch(means: Means, missing: KeyMissing) -> None:
     async with minting.client(vault, means.known, means.clock) as client:
         shelf = sharing.shelf(means.settings, client)
         assert shelf is not None  # the same
-        private = await fetched(shelf, means.keys, missing.key.raw)
-    if private is None:
-        raise lacking(missing.name)
-    await to_thread.run_sync(means.keys.ring.take, Ed25519PrivateKey.from_private_bytes(private))
+        await restore(shelf, means.keys, missing)

@@ -19,7 +19,13 @@ PKI = Template("web", "pki", "web", "web", 60, provider=Provider.PKI, common_nam
 KV = Template("key", "secret", "erp/api", "key", 60, provider=Provider.KV, member="key", header="Authorization")
 ACCOUNT = Template("hub", "accounts", "hub", "hub", 300, provider=Provider.OAUTH_USER, header="Authorization")
 ALL = (DATABASE, PKI, KV, ACCOUNT)
-DUTIES = Duties(Transit("transit", "ostiary"), rewraps=True, secret_id="approle/role/ostiary", roots=("database/erp",))
+DUTIES = Duties(
+    Transit("transit", "ostiary"),
+    rewraps=True,
+    secret_id="approle/role/ostiary",
+    roots=("database/erp",),
+    shelf="keys/a/b",
+)
 NEEDS = Needs(ALL, DUTIES, role_id="ostiary-gateway", logins_per_s=5)
 SWEPT = ("COMMENT ON ROLE x IS 'mine'", "DO $$ BEGIN PERFORM shobj_description(1, 'pg_authid'); END $$")
 RULES = st.builds(

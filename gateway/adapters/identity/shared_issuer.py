@@ -79,9 +79,9 @@ class SharedIssuerKey:
         now_s = self._signing.clock.now_us() // _MICRO
         return [_raw(self._key), *(old.public_bytes_raw() for old, _ in former(self._folder, now_s))]
 
-    def lacks(self, share: Share, *, is_newest: bool) -> bool:
+    def needs(self, share: Share, *, is_newest: bool) -> bool:  # noqa: ARG002 - the signature is the Protocol's
         """The newest one only: of others the public half is enough; see ``SharedKey``."""
-        return is_newest and not self.has(share.offer.public)
+        return is_newest
 
     def has(self, public: bytes) -> bool:
         """See ``SharedKey``."""

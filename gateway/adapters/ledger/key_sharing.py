@@ -22,11 +22,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Subject
 from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.ring import KeyMissing
 from gateway.adapters.ledger.rotating import Others
 from gateway.adapters.ledger.rotations import Books
 from gateway.adapters.ledger.rounds import Rounds
 from gateway.adapters.ledger.sealing import NONCE_SIZE
 from gateway.adapters.ledger.share_records import NOT_TAKEN, shares_of
+from gateway.adapters.ledger.shared_log_key import SharedLogKey
 from gateway.core.errors import Conflict, GatewayError, Unavailable
 from gateway.core.key_sharing import (
     Handing,
@@ -70,6 +72,7 @@ class KeySharing:
         self._holders: dict[KeyKind, SharedKey] = {}
         self._mine: set[bytes] = set()
         self._odd: set[bytes] = set()
+        self._in_force: dict[KeyKind, bytes] = {}
         self._turn = asyncio.Lock()
         self._rounds = Rounds(self.look, _ROUND_S, "keys that gateways have in common could not be looked after")
 
@@ -149,11 +152,10 @@ class KeySharing:
 
     async def _taken(self, holder: SharedKey, shares: Sequence[Share]) -> None:
         known = self._genuine(holder, shares)
-        agreed = [share for share in known if share.state is ShareAction.AGREED]
         for share in known:
             if share.state is ShareAction.WITHDRAWN:
                 continue
-            if holder.lacks(share, is_newest=share.state is ShareAction.OFFERED or share is agreed[-1]):
+            if _is_needed(holder, share, known) and not holder.has(share.offer.public):
                 private = await fetched(self._shelf, self._keys, share.offer.public)
                 if private is None and share.state is ShareAction.OFFERED:
                     continue  # it is on its way there
@@ -165,8 +167,10 @@ class KeySharing:
 
     async def _followed(self, holder: SharedKey, shares: Sequence[Share]) -> None:
         agreed = [share for share in self._genuine(holder, shares) if share.state is ShareAction.AGREED]
-        if agreed and not holder.lacks(agreed[-1], is_newest=True):
+        newest = agreed[-1].offer.public if agreed else None
+        if newest is not None and holder.has(newest) and self._in_force.get(holder.kind) != newest:
             await holder.follow(agreed)
+            self._in_force[holder.kind] = newest
 
     async def _dropped(self, holder: SharedKey, shares: Sequence[Share]) -> None:
         for share in shares:
@@ -233,7 +237,7 @@ class KeySharing:
             try:
                 if share.state is ShareAction.OFFERED and self._is_lost(share, living):
                     await self._say(ShareAction.WITHDRAWN, share)
-                elif not share.is_cleared and self._is_over(share, living, everybody):
+                elif not share.is_cleared and self._is_over(share, shares, (living, everybody)):
                     await self._clear(share)
             except Conflict:
                 continue  # another gateway was faster
@@ -243,9 +247,12 @@ class KeySharing:
             return share.offer.public not in self._mine
         return share.by not in living or self._clock.now_us() - share.at_us > _LOST_US
 
-    def _is_over(self, share: Share, living: frozenset[str], everybody: frozenset[str]) -> bool:
-        if share.state is not ShareAction.AGREED:
-            return share.state is ShareAction.WITHDRAWN
+    def _is_over(self, share: Share, shares: Sequence[Share], whose: tuple[frozenset[str], frozenset[str]]) -> bool:
+        living, everybody = whose
+        if share.state is ShareAction.OFFERED:
+            return False
+        if not _is_needed(self._holders[share.offer.kind], share, shares):
+            return True
         age_us = self._clock.now_us() - share.at_us
         is_late = age_us >= self._keep_us and (living <= share.taken or age_us >= self._keep_us + _HOUR_US)
         return is_late or everybody <= share.taken
@@ -291,6 +298,18 @@ async def fetched(shelf: KeyShelf, keys: LogKeys, public: bytes) -> bytes | None
     return private
 
 
+async def restore(shelf: KeyShelf, keys: LogKeys, missing: KeyMissing) -> None:
+    """Put a key that came into force while this gateway was down into its folder.
+
+    Raises:
+        Unavailable: the vault is not there, or has no copy any more: what to copy.
+    """
+    private = await fetched(shelf, keys, missing.key.raw)
+    if private is None:
+        raise lacking(missing.name)
+    await SharedLogKey(keys.ring).take(private)
+
+
 def lacking(name: str) -> Unavailable:
     """A key in force is neither here nor in the vault any more; ``name``: what to copy."""
     return Unavailable(
@@ -305,6 +324,13 @@ def _forged(public: bytes) -> Unavailable:
         f"what the vault has for the key {public.hex()[:8]} was not put there by a gateway on this log: it is not used",
         cause_code="key_forged",
     )
+
+
+def _is_needed(holder: SharedKey, share: Share, shares: Sequence[Share]) -> bool:
+    if share.state is not ShareAction.AGREED:
+        return share.state is ShareAction.OFFERED
+    agreed = [one for one in shares if one.offer.kind is holder.kind and one.state is ShareAction.AGREED]
+    return holder.needs(share, is_newest=share is agreed[-1])
 
 
 def _everybody(db: Database) -> frozenset[str]:

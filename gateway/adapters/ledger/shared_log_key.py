@@ -25,10 +25,10 @@ class SharedLogKey:
         """Every key the log ever had; see ``SharedKey``."""
         return [reign.key.raw for reign in self._ring.history.reigns]
 
-    def lacks(self, share: Share, *, is_newest: bool) -> bool:  # noqa: ARG002 - two may be in force
+    def needs(self, share: Share, *, is_newest: bool) -> bool:  # noqa: ARG002 - two may be in force
         """Unless it was retired; see ``SharedKey``."""
         retired = {reign.key.raw for reign in self._ring.history.reigns if reign.until is not None}
-        return share.offer.public not in retired and not self.has(share.offer.public)
+        return share.offer.public not in retired
 
     def has(self, public: bytes) -> bool:
         """See ``SharedKey``."""

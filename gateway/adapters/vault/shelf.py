@@ -1,11 +1,15 @@
 """A place in a kv engine, version 2, where gateways on one log lay sealed keys for each other."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.adapters.vault.client import VaultClient
-from gateway.adapters.vault.wire import Ask
+from gateway.adapters.vault.wire import Ask, Reply
 from gateway.core.leasing import VaultCause, VaultFault
+
+_CAPABILITIES: Mapping[str, tuple[str, ...]] = {"data": ("create", "read"), "metadata": ("delete",)}
+_METHODS = {"metadata": "delete"}
 
 
 class VaultShelf:
@@ -21,15 +25,14 @@ class VaultShelf:
 
     async def put(self, public: bytes, sealed: str) -> None:
         """See ``KeyShelf``."""
-        body = {"options": {"cas": 0}, "data": {"sealed": sealed}}
-        reply = await self._client.request(Ask(self._at("data", public), body, ("create", "read")))
+        reply = await self._asked("data", public, {"options": {"cas": 0}, "data": {"sealed": sealed}})
         if (reply.data or {}).get("version") != 1:
             raise self._strange()
 
     async def get(self, public: bytes) -> str | None:
         """See ``KeyShelf``."""
         try:
-            reply = await self._client.request(Ask(self._at("data", public), None, ("create", "read")))
+            reply = await self._asked("data", public)
         except VaultFault as fault:
             if fault.cause_code == VaultCause.NO_ROLE:
                 return None
@@ -42,8 +45,7 @@ class VaultShelf:
 
     async def clear(self, public: bytes) -> None:
         """All versions; see ``KeyShelf``."""
-        ask = Ask(self._at("metadata", public), None, ("delete",))
-        await self._client.request(replace(ask, method="delete"))
+        await self._asked("metadata", public)
 
     async def prove(self) -> None:
         """Lay a value there, read it and remove it.
@@ -58,8 +60,16 @@ class VaultShelf:
         if found != "nothing" or await self.get(name) is not None:
             raise self._strange()
 
-    def _at(self, what: str, public: bytes) -> str:
-        return f"{self._mount}/{what}/{self._path}/{public.hex()}"
+    async def _asked(self, what: str, public: bytes, body: Mapping[str, object] | None = None) -> Reply:
+        place = f"{self._mount}/{what}/{self._path}"
+        ask = Ask(f"{place}/{public.hex()}", body, _CAPABILITIES[what], method=_METHODS.get(what))
+        try:
+            return await self._client.request(ask)
+        except VaultFault as fault:
+            if fault.cause_code != VaultCause.DENIED:
+                raise
+            fix = f"allow it: {replace(ask, path=f'{place}/+').policy_line}; or correct [rotation] shared_keys"
+            raise VaultFault(VaultCause.DENIED, fault.detail, fix=fix, undone=True) from None
 
     def _strange(self) -> VaultFault:
         fix = f"{self._mount}/ must be a kv engine of version 2: correct [rotation] shared_keys"
