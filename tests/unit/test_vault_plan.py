@@ -128,7 +128,7 @@ def test_an_engine_nobody_knows_gets_no_policy() -> None:
 def test_a_gateway_without_duties_asks_for_little() -> None:
     """Nothing minted, nothing wrapped: it may look at itself and end its token."""
     assert [rule.path for rule in policy.gateway((), Duties())] == ["auth/token/revoke-self", "sys/capabilities-self"]
-    without = policy.gateway((), replace(DUTIES, rewraps=False, secret_id=None, roots=()))
+    without = policy.gateway((), replace(DUTIES, rewraps=False, secret_id=None, roots=(), shelf=None))
     assert [rule.path for rule in without][2:] == ["transit/encrypt/ostiary", "transit/decrypt/ostiary"]
     assert not any(rule.path.startswith("sys/leases") for rule in policy.gateway((KV,), Duties()))
 
