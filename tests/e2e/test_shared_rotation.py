@@ -135,7 +135,7 @@ def test_no_call_is_lost_while_both_gateways_get_new_keys(pair: Pair) -> None:
     """Two rotations of each kind, asked of either in turn, under constant calls at both; then while one is down."""
     with pair.serving("a") as one, pair.serving("b") as other:
         tokens = [one.token(agent=_AGENT)]
-        with calling(one, tokens[0]) as first, calling(other, tokens[0]) as second:
+        with calling(one, tokens[0], 1) as first, calling(other, tokens[0], 1) as second:
             for asked in (one, other):
                 for kind in ("log_key", "issuer_key"):
                     rotate(asked, kind)
@@ -203,7 +203,7 @@ def test_either_may_be_killed_in_the_middle(pair: Pair) -> None:
     """The one that replaces or the one that takes, early or late: the other loses no call, both go on with one set."""
     with pair.serving("a") as one, contextlib.ExitStack() as stack:
         other, token = stack.enter_context(pair.serving("b")), one.token(agent=_AGENT)
-        with calling(one, token) as caller:
+        with calling(one, token, 1) as caller:
             # At once, while the other one takes it, and about when it comes into force.
             for place, (kind, delay_s) in enumerate((("log_key", 0.01), ("issuer_key", 0.3), ("log_key", 1.0))):
                 asked = (other, one)[place % 2]
