@@ -82,7 +82,6 @@ async def test_the_gateways_own_keys_are_known(tmp_path: Path) -> None:
     acquainting.own_keys(tmp_path / "nothing", known)
 
 
-@pytest.mark.requirement("REDACT-1")
 async def test_a_key_that_comes_later_is_known_before_its_file_is_there(tmp_path: Path) -> None:
     """Another key of the log, of the issuer, of payloads: at once, not from the next start on."""
     clock, known, seen = StepClock(), KnownValues(), dict[str, bytes]()

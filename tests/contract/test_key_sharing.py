@@ -1,169 +1,30 @@
-"""Keys handed over between gateways on one real PostgreSQL: whoever is stopped at any step, one set of keys signs."""
+"""Keys handed over between gateways on one real PostgreSQL: in force once all that live have them, and not before."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.identity import (
-    Grant,
-    IssuerTerms,
-    LocalIdentity,
-    LocalIssuer,
-    SharedIssuerKey,
-    Signing,
-    Trust,
-    create_key,
-    former,
-    load_key,
-)
+from gateway.adapters.identity import Grant, LocalIssuer
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.key_sharing import KeySharing, restore, seal
-from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.key_sharing import seal
 from gateway.adapters.ledger.mac import Mac
-from gateway.adapters.ledger.ring import KeyMissing
 from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.rotations import Books as Kept
 from gateway.adapters.ledger.share_records import shares_of
-from gateway.adapters.ledger.shared_log_key import SharedLogKey
-from gateway.adapters.ledger.site import Site
 from gateway.core.errors import Conflict, Unauthenticated, Unavailable
 from gateway.core.key_sharing import Offer, Share, SharedKey, offer_message, offered_body
-from gateway.core.ports import Clock
 from gateway.core.records import EventType
 from gateway.core.rotation import KeyKind
 from tests.clock import StepClock
-from tests.evidence import make_principal
 from tests.fakes.shelf import FakeShelf
-from tests.ledgers import ORIGIN, Books, open_books
+from tests.ledgers import open_books
 from tests.replicas import Sites, sites
-from tests.waiting import until
+from tests.sharing import ADMIN, KINDS, TRUST, House, actions, agree, at_rest, house, houses, quick
 
-__all__ = ["sites"]
-
-ADMIN = make_principal(agent=None, scopes=frozenset({"admin"}))
-TRUST = Trust("urn:ostiary:local", frozenset({"ostiary"}))
-
-
-@dataclass
-class House:
-    """A gateway's keys."""
-
-    books: Books
-    shelf: FakeShelf
-    keep_h: int = 24
-
-    def __post_init__(self) -> None:
-        """As a start does it."""
-        folder, clock, self.learnt = self.books.folder / "keys", self.books.clock, list[bytes]()
-        key = load_key(folder / "issuer.pem")
-        self.issuer, self.identity = LocalIssuer(clock, TRUST, key), LocalIdentity(clock, TRUST, [key.public_key()])
-        for old, until_s in former(folder, clock.now_us() // 1_000_000):
-            self.identity.trust(old, until_s)
-        scribe = Scribe(clock, self.books.keys)
-        kept = Kept(self.books.ledger, self.books.reader, scribe, self.books.places)
-        others = partial(self.books.reader.ask, self.books.site.others)
-        self.sharing = KeySharing(kept, others, self.shelf, self.keep_h)
-        signing = Signing(self.issuer, self.identity, clock, self.learnt.append)
-        self.key = SharedIssuerKey(folder, signing, IssuerTerms(0, 1, others), self.sharing)
-        self.sharing.hold((SharedLogKey(self.books.keys.ring), self.key))
-        self.room = KeyRoom(self.books.ledger, self.books.keys, clock, KeyTerms(1), others)
-        self.room.hand_over_by(self.sharing)
-
-    def token(self) -> str:
-        """One of a day."""
-        return self.issuer.issue(self.issuer.principal(Grant("dora", ttl_s=86_400)))
-
-    def names(self) -> list[str]:
-        """The files of its private halves."""
-        return sorted(path.name for path in (self.books.folder / "keys").glob("*.pem*"))
-
-    def private(self) -> dict[str, bytes]:
-        """Those files."""
-        return {path.name: path.read_bytes() for path in (self.books.folder / "keys").glob("*.pem")}
-
-    async def rotate(self, kind: KeyKind) -> None:
-        """Replace a key."""
-        if kind is KeyKind.LOG_KEY:
-            await self.room.rotate(ADMIN)
-        else:
-            await self.key.rotate()
-
-
-@asynccontextmanager
-async def house(  # noqa: PLR0913 - what a test chooses of a gateway
-    sites: Sites,
-    name: str,
-    shelf: FakeShelf,
-    clock: Clock | None = None,
-    *,
-    keep_h: int = 24,
-    is_watched: bool = True,
-) -> AsyncIterator[House]:
-    """A gateway, running; ``is_watched``: with its rounds."""
-    site = sites.site(name)
-    if not (sites.folder / "a" / "keys" / "issuer.pem").exists():
-        create_key(sites.folder / "a" / "keys" / "issuer.pem")
-    async with AsyncExitStack() as stack:
-        one = House(await joined(site, shelf, clock or SystemClock(), stack), shelf, keep_h)
-        if is_watched:
-            await stack.enter_async_context(one.sharing)
-        yield one
-
-
-async def joined(site: Site, shelf: FakeShelf, clock: Clock, stack: AsyncExitStack) -> Books:
-    """Its books, open; with keys it missed, as the composition root does it."""
-    while True:
-        try:
-            return await stack.enter_async_context(open_books(site, clock))
-        except KeyMissing as missing:
-            await restore(shelf, create_or_load(site.folder / "keys", ORIGIN), missing)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds follow each other closely."""
-    monkeypatch.setattr("gateway.adapters.ledger.key_sharing._ROUND_S", 0.02)
-
-
-@asynccontextmanager
-async def houses(sites: Sites, shelf: FakeShelf) -> AsyncIterator[tuple[House, House]]:
-    """Two of them."""
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(house(sites, "a", shelf))
-        yield first, await stack.enter_async_context(house(sites, "b", shelf))
-
-
-def actions(one: House) -> list[str]:
-    """What the log says of keys that are handed over."""
-    return [record["body"]["action"] for record in one.books.records("rotation.shared")]
-
-
-async def at_rest(*all_of: House) -> None:
-    """Each has looked once more, and nothing lies in the vault."""
-    for one in (*all_of, *all_of):
-        await one.sharing.look()
-    assert all_of[0].shelf.kept == {}
-
-
-def agree(*all_of: House) -> None:
-    """All have the same private halves, sign the log, and take each other's tokens."""
-    assert len({tuple(sorted(one.private().items())) for one in all_of}) == 1
-    for one in all_of:
-        for other in all_of:
-            assert one.identity.verify(other.token()).user == "dora"
-
-
-KINDS = (KeyKind.LOG_KEY, KeyKind.ISSUER_KEY)
+__all__ = ["quick", "sites"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,119 +78,6 @@ async def test_no_log_key_is_added_that_a_living_gateway_does_not_have(sites: Si
         with pytest.raises(Conflict, match=other.site.replica):
             await blind.rotate(ADMIN)
         assert len(books.records("key")) == 1
-
-
-class KilledError(BaseException):
-    """The process is gone."""
-
-
-@dataclass
-class Mortal:
-    """Counts what a gateway does while it replaces a key, before and after each step, and ends it at one of them.
-
-    Attributes:
-        at: how many steps it lives.
-    """
-
-    at: int
-    is_dead: bool = False
-
-    def step(self) -> None:
-        """One more."""
-        if self.is_dead or self.at == 0:
-            self.is_dead = True
-            raise KilledError
-        self.at -= 1
-
-    def around(self, what: Any) -> Any:
-        """``what``, which may be cut off before it and after it."""
-
-        async def done(*given: Any) -> Any:
-            self.step()
-            found = await what(*given)
-            self.step()
-            return found
-
-        return done
-
-    def seize(self, one: House) -> None:
-        """Let these be the steps of that gateway: records, requests to the vault, files."""
-        ledger, shelf, keys = one.books.ledger, one.shelf, (one.key, one.sharing._holders[KeyKind.LOG_KEY])
-        parts = {name: self.around(getattr(shelf, name)) for name in ("put", "get", "clear")}
-        kept: Any = SimpleNamespace(append=self.around(ledger.append), replica=ledger.replica)
-        asked: Any = SimpleNamespace(**parts)
-        one.sharing._shelf, one.sharing._books = asked, replace(one.sharing._books, ledger=kept)
-        for key in keys:
-            for name in ("take", "follow"):
-                setattr(key, name, self.around(getattr(key, name)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_who_replaces_a_key_may_be_killed_at_any_step(sites: Sites, kind: KeyKind) -> None:
-    """Before and after each record, request and file: the other goes on, the next start has the same keys as it has."""
-    shelf, tokens, steps = FakeShelf(), list[str](), count()
-    async with house(sites, "a", shelf) as one:
-        tokens.append(one.token())
-    async with house(sites, "b", shelf) as survivor:
-        for at in steps:
-            mortal = Mortal(at)
-            with suppress(KilledError):
-                async with house(sites, "a", shelf, is_watched=False) as victim:
-                    mortal.seize(victim)
-                    await victim.rotate(kind)
-            await survivor.books.ledger.append(())  # it signs, whatever came of it
-            async with house(sites, "a", shelf) as again:
-                await at_rest(survivor, again)
-                tokens += [again.token(), survivor.token()]
-                check_one_set(again, survivor, tokens)
-                if kind is KeyKind.LOG_KEY and len(again.books.keys.ring.history.in_force) > 1:
-                    await again.room.retire(ADMIN)
-            if not mortal.is_dead:
-                break
-        assert next(steps) > 12
-        assert survivor.books.verify().findings == []
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_who_takes_a_key_may_be_killed_at_any_step(sites: Sites, kind: KeyKind) -> None:
-    """The one that replaces goes on without it, and it comes back with the same keys."""
-    shelf, tokens = FakeShelf(), list[str]()
-    async with house(sites, "a", shelf) as one:
-        tokens.append(one.token())
-        for at in count():
-            mortal = Mortal(at)
-            with suppress(KilledError):
-                async with house(sites, "b", shelf, is_watched=False) as victim:
-                    mortal.seize(victim)
-                    await asyncio.gather(one.rotate(kind), until_it_has_it(victim, kind))
-            await until(lambda: not one.sharing._mine)
-            async with house(sites, "b", shelf) as again:
-                await at_rest(one, again)
-                tokens += [again.token(), one.token()]
-                check_one_set(again, one, tokens)
-                if kind is KeyKind.LOG_KEY and len(one.books.keys.ring.history.in_force) > 1:
-                    await one.room.retire(ADMIN)
-                await again.books.ledger.append(())
-            if not mortal.is_dead:
-                break
-        assert one.books.verify().findings == []
-
-
-async def until_it_has_it(one: House, kind: KeyKind) -> None:
-    """Look again and again, as rounds do, until what is offered is in force and done with."""
-    before = len(actions(one))
-    while (said := actions(one)[before:]).count("agreed") + said.count("withdrawn") == 0:
-        await one.sharing.look()
-    await one.sharing.look()
-
-
-def check_one_set(one: House, other: House, tokens: Sequence[str]) -> None:
-    """Both have the same private halves and nothing that is left over, and take every token there ever was."""
-    agree(one, other)
-    for token in tokens:
-        assert {gateway.identity.verify(token).user for gateway in (one, other)} == {"dora"}
-    for gateway in (one, other):
-        assert not [name for name in gateway.names() if "next" in name or name.endswith(".new")]
 
 
 async def test_what_the_vault_has_must_be_what_was_announced(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,6 @@ async def test_a_service_that_hangs_collects_no_calls(monkeypatch: pytest.Monkey
     assert (await first).login.password.startswith("access-of-dora-1")
 
 
-@pytest.mark.requirement("CRED-1")
 @pytest.mark.parametrize("step", ["closing", "erase", "closed"])
 async def test_the_log_never_says_of_a_connection_that_is_there_that_it_is_closed(step: str) -> None:
     """Whichever step of its end fails: it is asked for, then gone, then said to be; asking once more ends it."""

@@ -75,6 +75,7 @@ def test_what_may_not_follow_is_refused(before: list[tuple[str, int, str]], acti
 def test_what_may_follow_is_admitted() -> None:
     """The next one once the one before has ended, and another kind beside it."""
     done = said(("offered", 0, "a"), ("agreed", 0, "a"))
+    assert done[0].state is ShareAction.AGREED
     admit(done, offered_body(offer(1), "b"), ("b",))
     admit(said(("offered", 0, "a")), offered_body(offer(1, KeyKind.LOG_KEY), "b"), ())
     for action in (ShareAction.TAKEN, ShareAction.CLEARED):

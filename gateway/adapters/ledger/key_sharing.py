@@ -116,6 +116,7 @@ class KeySharing:
                 await self._holders[offer.kind].take(key.private)
                 await self._shelf.put(offer.public, seal(self._keys, key.private, offer.public))
                 await self._agree(replace(key, offer=offer))
+            # Also where this gateway is stopped: nobody is left waiting for it.
             except BaseException:
                 with CancelScope(shield=True):
                     was_withdrawn = await self._give_up(Share(offer, self._replica, 0))
