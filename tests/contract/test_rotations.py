@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.identity import (
     Grant,
@@ -327,7 +328,7 @@ async def test_who_is_killed_before_the_key_is_in_place_goes_on_with_the_old_one
     """The new key lies beside, and the old public half is kept already: the next start clears up."""
     one = Issuer(keys, StepClock())
     old = one.token()
-    one.rotation._prepare()
+    one.rotation._prepare(Ed25519PrivateKey.generate())
     again = Issuer(keys, one.clock)
     assert again.identity.verify(old).user == again.identity.verify(again.token()).user == "dora"
     await again.rotation.settle()

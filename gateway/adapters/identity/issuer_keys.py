@@ -94,7 +94,9 @@ class IssuerKeyRotation:
         try:
             # 1. the new key, in no use, and the old public half, to be taken on after a crash, too; 2. tokens of both
             # are taken; 3. only now new ones can be made, by this process or by a command.
-            key, old, until_s = await to_thread.run_sync(self._prepare)
+            key = Ed25519PrivateKey.generate()
+            self._terms.learn(pem(key))
+            old, until_s = await to_thread.run_sync(self._prepare, key)
             self._identity.trust(old, until_s)
             self._identity.trust(key.public_key(), None)
             await to_thread.run_sync(self._put)
@@ -102,15 +104,14 @@ class IssuerKeyRotation:
             raise Unavailable(f"the issuer's key cannot be replaced: {error}", cause_code="issuer_key") from None
         self._issuer.use(key)
 
-    def _prepare(self) -> tuple[Ed25519PrivateKey, Ed25519PublicKey, int]:
+    def _prepare(self, key: Ed25519PrivateKey) -> tuple[Ed25519PublicKey, int]:
         self._next.unlink(missing_ok=True)  # of a rotation that was broken off; nothing was signed with it
-        key, old = Ed25519PrivateKey.generate(), load_key(self._path).public_key()
-        self._terms.learn(pem(key))
+        old = load_key(self._path).public_key()
         write_key(self._next, key)
         now_s = self._clock.now_us() // _MICRO
         until_s = now_s + self._terms.overlap_h * HOUR_S
         keep(self._folder, old, until_s, now_s)
-        return key, old, until_s
+        return old, until_s
 
     def _put(self) -> None:
         self._next.replace(self._path)

@@ -145,8 +145,11 @@ class KeySharing:
                         await step(holder, own)
                     except GatewayError as error:
                         failures.append(error)
-            if any(not share.is_cleared for share in shares):
-                await self._tidy(shares)
+            try:
+                if any(not share.is_cleared for share in shares):
+                    await self._tidy(shares)
+            except GatewayError as error:
+                failures.append(error)
             # What keeps this gateway from its work is said before what does not.
             for failure in sorted(failures, key=lambda one: one.cause_code != LACKING):
                 raise failure

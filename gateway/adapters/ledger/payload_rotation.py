@@ -66,15 +66,16 @@ class PayloadKeyRotation:
             Unavailable: it was not replaced; both keys are there.
         """
         if self.kek.is_settled:
+            key = self.clock.random(KEY_SIZE)
+            self.learn(key)
             try:
-                await to_thread.run_sync(self._begin)
+                await to_thread.run_sync(self._begin, key)
             except (OSError, StateRefused) as error:
                 raise _failed(error) from None
         await self._go_on()
 
-    def _begin(self) -> None:
-        key, keys = self.clock.random(KEY_SIZE), self.state / "keys"
-        self.learn(key)
+    def _begin(self, key: bytes) -> None:
+        keys = self.state / "keys"
         # Not under its name at once: half a key must never be taken for one.
         beside = keys / f"{NEXT_KEK}.part"
         write_durably(beside, key, 0o600)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, pem, remove, sync_folder, write_signer
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove, sync_folder, write_signer
 from gateway.core.log_keys import KeyHistory
 from gateway.core.tlog import Checkpoint, Signer, VerifierKey
 
@@ -46,7 +46,7 @@ class KeyRing:
 
     Attributes:
         history: as the committed records say.
-        learn: is told of the file of each key that comes, before it is written.
+        learn: to be told of the file of each key that comes, before it is written; of the event loop's thread.
     """
 
     def __init__(self, folder: Path, first: VerifierKey, signers: Iterable[Signer]) -> None:
@@ -102,7 +102,6 @@ class KeyRing:
             StateRefused: it cannot be written.
         """
         signer = Signer(self.history.first.name, private)
-        self.learn(pem(private))
         write_signer(self._folder, private, signer)
         self._signers[signer.key.text] = signer
         return signer

@@ -15,7 +15,7 @@ from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused, pem
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.rounds import Rounds
@@ -106,6 +106,7 @@ class KeyRoom:
                     cause_code="log_key_shared",
                 )
             private = Ed25519PrivateKey.generate()
+            self._ring.learn(pem(private))
             added = self._added(actor, Signer(self._ring.history.first.name, private).key)
             if self._handover is not None:
                 await self._handover.hand_over(self._handing(private, added))

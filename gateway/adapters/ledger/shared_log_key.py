@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.adapters.ledger.key_files import StateRefused, file_name
+from gateway.adapters.ledger.key_files import StateRefused, file_name, pem
 from gateway.adapters.ledger.ring import KeyRing
 from gateway.core.errors import Unavailable
 from gateway.core.key_sharing import Share
@@ -36,8 +36,10 @@ class SharedLogKey:
 
     async def take(self, private: bytes) -> None:
         """In its file, as a key of this gateway's own rotation; see ``SharedKey``."""
+        key = Ed25519PrivateKey.from_private_bytes(private)
+        self._ring.learn(pem(key))
         try:
-            await to_thread.run_sync(self._ring.take, Ed25519PrivateKey.from_private_bytes(private))
+            await to_thread.run_sync(self._ring.take, key)
         except StateRefused as error:
             raise Unavailable(str(error), cause_code="log_key") from None
 
