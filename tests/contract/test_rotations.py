@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.identity import (
@@ -21,6 +22,7 @@ from gateway.adapters.identity import (
     former,
     load_key,
 )
+from gateway.adapters.ledger import postgres_database, postgres_places
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.rotations import Books as Kept
@@ -247,6 +249,22 @@ async def test_of_several_gateways_one_replaces_what_is_due(sites: Sites) -> Non
             await asyncio.gather(*(room.look() for room in rooms))
         assert key.times == 1
         assert len(first.records("rotation.done")) == 1
+
+
+async def test_a_turn_lasts_as_long_as_it_takes(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also longer than a transaction may be idle: it is not lost, and the next one has its turn afterwards."""
+    monkeypatch.setattr(postgres_places, "_STIR_S", 0.02)
+    monkeypatch.setitem(postgres_database._SETTINGS, "idle_in_transaction_session_timeout", "1000")
+    places = sites.site("a").places()
+    began = "select extract(epoch from clock_timestamp())::float8"
+    async with places:
+        ((since,),) = await to_thread.run_sync(sites.rows, began)
+        async with places.alone("rotation"):
+            while (await to_thread.run_sync(sites.rows, began))[0][0] < since + 1.6:
+                assert not await to_thread.run_sync(sites.rows, "select 1 where false")
+        async with places.alone("rotation"):
+            held = "select count(*) from pg_locks where locktype = 'advisory' and granted"
+            assert (await to_thread.run_sync(sites.rows, held))[0][0] == 1
 
 
 @dataclass
