@@ -173,6 +173,8 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     watched, active = await policies.opened(settings, watch, engines.maker(settings.policy, known), stack)
     vouching, static = identities.opened(settings, clock, record.api_keys, stack), _static(settings, known)
     vault = await minting.connected(settings, known, clock, stack)
+    replaced = rotating.Means(record, vouching, vault, clock, meter, known)
+    shared = await rotating.shared(settings, replaced, stack)
     lenders = minting.Means(vault, record.leases, known, clock, meter, record.connections)
     lending = await minting.opened(settings, lenders, stack)
     if lending.leases is not None:
@@ -200,7 +202,7 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
         meter=meter,
         settings=_pipeline_settings(settings),
     )
-    rotations = await rotating.opened(settings, rotating.Means(record, vouching, vault, clock, meter), stack)
+    rotations = await rotating.opened(settings, replaced, shared, stack)
     beside = _Beside(vouching, lending, kills, watched, connected.all, meter, rotations, pin_room)
     desk = _desk(settings, record, ports, beside, url)
     trial = partial(stopping.trial, settings, known, clock)

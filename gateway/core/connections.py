@@ -226,8 +226,15 @@ class ConnectionJournal(Protocol):
             Unavailable: the log cannot be written.
         """
 
+    async def closing(self, by: Principal, name: str) -> None:
+        """They ask for its end, and nothing is ended yet; returns when that is durable.
+
+        Raises:
+            Unavailable: the log cannot be written.
+        """
+
     async def closed(self, by: Principal, name: str, cause: str) -> None:
-        """They do no more, or it did not come to it; returns when that is durable.
+        """They do no more, or it did not come to it; returns when that is durable, and else it is written later.
 
         Raises:
             Unavailable: the log cannot be written.

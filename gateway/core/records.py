@@ -71,8 +71,12 @@ class EventType(StrEnum):
     # kind, subject; failed: cause.
     ROTATION_DONE = "rotation.done"
     ROTATION_FAILED = "rotation.failed"
+    # action, kind, public, replica; offered: predecessor, signature, until_s. Of a key that gateways have in common.
+    ROTATION_SHARED = "rotation.shared"
     # connection, scopes: a person lets the gateway act for them at a service; the actor is the person.
     CONNECTION_OPENED = "connection.opened"
+    # connection: its person asked for its end, which a record of `connection.closed` says has come.
+    CONNECTION_CLOSING = "connection.closing"
     # connection, cause asked | failed | refused; person (pseudonym) where a call found that it is broken.
     CONNECTION_CLOSED = "connection.closed"
     POLICY_ACTIVATED = "policy.activated"
@@ -115,6 +119,7 @@ CLOSINGS = ENDINGS | {
     EventType.CREDENTIAL_LEASED,
     EventType.CREDENTIAL_REVOKE_PENDING,
     EventType.CREDENTIAL_REVOKED,
+    EventType.CONNECTION_CLOSING,
     EventType.CONNECTION_CLOSED,
     EventType.KILL_ENGAGED,
     EventType.KILL_CARRIED_OUT,

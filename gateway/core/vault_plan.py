@@ -24,6 +24,7 @@ _DURATION = re.compile(r"([0-9]+)s")
 # Lower is narrower.
 _MEASURES = re.compile(r"(.*ttl|.*period|rate|interval)")
 _MINUTE = 60
+_KV: Mapping[str, Any] = {"type": "kv", "options": {"version": "2"}}
 
 
 class Kind(StrEnum):
@@ -174,10 +175,12 @@ def _writing(piece: Piece) -> Rule:
 def _mounts(needs: Needs) -> list[Piece]:
     found = list[Piece]()
     for template in needs.templates:
-        body: dict[str, Any] = {"type": template.provider.value}
+        body: Mapping[str, Any] = {"type": template.provider.value}
         if template.provider in {Provider.KV, Provider.OAUTH_USER}:
-            body = {"type": "kv", "options": {"version": "2"}}
+            body = _KV
         found.append(Piece(Kind.MOUNT, f"sys/mounts/{template.mount}", body))
+    if needs.duties.shelf is not None:
+        found.append(Piece(Kind.MOUNT, f"sys/mounts/{needs.duties.shelf.partition('/')[0]}", _KV))
     transit = needs.duties.transit
     if transit is not None:
         found += [

@@ -81,12 +81,14 @@ class Duties:
         rewraps: rotates that key.
         secret_id: ``MOUNT/role/NAME`` of its AppRole where it asks for its next secret id itself.
         roots: ``MOUNT/CONNECTION`` of databases whose root password it rotates.
+        shelf: ``MOUNT/PATH`` of a kv engine, version 2, where gateways on one log lay sealed keys for each other.
     """
 
     transit: Transit | None = None
     rewraps: bool = False
     secret_id: str | None = None
     roots: tuple[str, ...] = ()
+    shelf: str | None = None
 
 
 def text(rules: Iterable[Rule]) -> str:
@@ -140,7 +142,7 @@ def minting(template: Template) -> tuple[Rule, ...]:
 def gateway(templates: Sequence[Template], duties: Duties) -> tuple[Rule, ...]:
     """What the gateway's own token may do: make and end minting tokens, end and look up their leases, and its duties.
 
-    It can mint nothing and read no secret.
+    It can mint nothing and read no secret but what gateways on its log lay there for each other.
     """
     roles = sorted({template.token_role for template in templates})
     rules = [Rule(f"auth/token/create/{role}", ("create", "update")) for role in roles]
@@ -174,6 +176,10 @@ def _dutiful(duties: Duties) -> tuple[Rule, ...]:
             Rule(f"auth/{duties.secret_id}/secret-id/destroy", _UPDATE, (("secret_id", ()),)),
         ]
     rules += [Rule(_root(one), _UPDATE, ()) for one in duties.roots]
+    if duties.shelf is not None:
+        mount, _, path = duties.shelf.partition("/")
+        # Written once, never replaced: no `update`. Nobody has to list them, as the log names them.
+        rules += [Rule(f"{mount}/data/{path}/+", ("create", "read")), Rule(f"{mount}/metadata/{path}/+", ("delete",))]
     return tuple(rules)
 
 

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.call import Principal, Run
 from gateway.core.custody import Seen, View
 from gateway.core.desk import Desk, RunRequest
 from gateway.core.errors import Forbidden, InvalidArguments, NotFound, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import Role, identifier
+from gateway.edge import issuing
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 
@@ -74,7 +74,9 @@ class TokenRequest(Model):
     agent: Name | None = None
     groups: list[Name] = Field([], max_length=64)
     scopes: list[Scope] = Field(["tools"], min_length=1)
-    ttl_s: int = Field(3600, ge=1, le=366 * _DAY_S, description="Life time, seconds.")
+    ttl_s: int | None = Field(
+        None, ge=1, le=366 * _DAY_S, description="Life time, seconds; an hour, or what is left of your own token."
+    )
 
 
 class TokenIssued(Model):
@@ -129,14 +131,14 @@ class RunRest:
                 "POST",
                 "/v1/tokens",
                 "issueToken",
-                "Issue a token; who issued what to whom is recorded.",
+                "Issue a token, which may do no more than yours; who issued what to whom is recorded.",
                 self.issue,
                 TokenIssued,
                 scopes=("admin",),
                 persons=True,
                 body=TokenRequest,
                 status=201,
-                refusals=(InvalidArguments, Unavailable),
+                refusals=(Forbidden, InvalidArguments, Unavailable),
             ),
         )
 
@@ -181,11 +183,9 @@ class RunRest:
         return shown(RunEnded(run_id=run.id))
 
     async def issue(self, asked: Asked) -> Reply:
-        """Issue a token for anybody."""
-        if asked.visit.principal.auth_method == AUTH_METHOD:
-            # Or whoever finds a key could go on after it was revoked.
-            raise Forbidden("a key issues no tokens: come with a token", cause_code="api_key")
-        wish: TokenRequest = asked.body
+        """Issue a token: by the operator for anybody, by others for themselves and no more than they have."""
+        wish, now_us = asked.body, self._clock.now_us()
+        life_s = issuing.life_s(asked.visit, wish.ttl_s, now_us)
         principal = Principal(
             issuer=self._issuer,
             user=wish.user,
@@ -194,9 +194,10 @@ class RunRest:
             scopes=frozenset(wish.scopes),
             auth_method="local",
             jti=self._clock.uuid(),
-            expires_us=self._clock.now_us() + wish.ttl_s * 1_000_000,
+            expires_us=now_us + life_s * 1_000_000,
         )
-        details = {**wish.model_dump(mode="json"), "jti": principal.jti}
+        issuing.check(asked.visit, principal)
+        details = {**wish.model_dump(mode="json"), "ttl_s": life_s, "jti": principal.jti}
         await self._desk.changes.record(asked.visit.principal, "token.issued", details)
         token = self._desk.issuer.issue(principal)
         return shown(TokenIssued(token=token, jti=principal.jti, expires_us=principal.expires_us), 201)

@@ -6,7 +6,7 @@ be the first the gateway hears of it. What cannot be read now is the business of
 
 import base64
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,16 @@ def own_keys(folder: Path, known: KnownValues) -> None:
         with suppress(OSError):
             for text in _texts(path.read_bytes()):
                 _know(text, known)
+
+
+def learner(known: KnownValues) -> Callable[[bytes], None]:
+    """Makes the content of a key's file known, before that is written."""
+
+    def learn(content: bytes) -> None:
+        for text in _texts(content):
+            _know(text, known)
+
+    return learn
 
 
 def _texts(data: bytes) -> Iterator[str]:

@@ -38,7 +38,7 @@ from gateway.core.cosigning import CosignerKey, Witness
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock, Meter
 from gateway.core.witnessing import WitnessMeter
-from gateway.parts import stores, unlocking
+from gateway.parts import acquainting, joining, stores, unlocking
 from gateway.settings import GatewaySettings
 
 _MIB = 1024 * 1024
@@ -107,7 +107,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     """
     clock, site = means.clock, stores.site(settings)
     keys = await unlocking.log_keys(settings, means.known, clock)
-    ledger = await stack.enter_async_context(Ledger(site, keys, clock, settings.audit.reserve_mb * _MIB))
+    ledger = await _ledger(settings, means, keys, site, stack)
     reader, asked = await _readers(site, keys, stack)
     patrol = await together(stack, site, ledger, reader)
     places = None if patrol is None else patrol.places
@@ -148,6 +148,12 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
         snapshots=Snapshots(ledger, reader, keys, clock),
         pins=await _pinned(PinRegistry(ledger, asked, keys, clock, places)),
     )
+
+
+async def _ledger(settings: GatewaySettings, means: Means, keys: LogKeys, site: Site, stack: AsyncExitStack) -> Ledger:
+    keys.ring.learn = acquainting.learner(means.known)
+    made = partial(Ledger, site, keys, means.clock, settings.audit.reserve_mb * _MIB)
+    return await joining.ledger(joining.Means(settings, keys, means.known, means.clock), made, stack)
 
 
 async def _readers(site: Site, keys: LogKeys, stack: AsyncExitStack) -> tuple[LogReader, LogReader]:

@@ -180,7 +180,7 @@ async def connected(settings: GatewaySettings, known: KnownValues, clock: Clock,
     """The one client of the vault, which leases and rotations share; None where neither needs it. Asks nothing yet."""
     rotation = settings.rotation
     rewraps = rotation.payload_key_h is not None and settings.audit.vault_key is not None
-    rotates = rotation.secret_id_h is not None or rewraps or rotation.databases
+    rotates = rotation.secret_id_h is not None or rewraps or rotation.databases or rotation.shared_keys
     if settings.vault is None or not (settings.leases or settings.connections or rotates):
         return None
     return await stack.enter_async_context(client(settings.vault, known, clock))

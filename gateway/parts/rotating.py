@@ -6,15 +6,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.adapters.identity import IssuerKeyRotation, IssuerTerms
+from gateway.adapters.identity import IssuerKeyRotation, IssuerTerms, SharedIssuerKey, Signing
 from gateway.adapters.ledger.key_files import StateRefused
 from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
 from gateway.adapters.ledger.rotations import Rotations
 from gateway.adapters.ledger.wrapped_keys import wrap_anew
 from gateway.core.errors import Unavailable
+from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.core.rotation import KeyKind, Rotatable, RotationMeter
-from gateway.parts import vaulting
+from gateway.parts import sharing, vaulting
+from gateway.parts.acquainting import learner
 from gateway.parts.books import Books
 from gateway.parts.identities import Vouching
 from gateway.settings import GatewaySettings
@@ -31,6 +33,7 @@ class Means:
     vault: Any
     clock: Clock
     meter: RotationMeter
+    known: KnownValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,24 @@ class Rotation:
         await self.once()
 
 
-async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> Rotations:
-    """What replaces them; ``stack`` ends it."""
-    keys: list[Rotatable] = [_issuer_key(settings, means), _log_key(settings, means)]
+async def shared(settings: GatewaySettings, means: Means, stack: AsyncExitStack) -> SharedIssuerKey | None:
+    """Give keys to the other gateways on the log, and take theirs, where a place for that is named.
+
+    Before anything is asked of upstreams: others wait for a gateway that has begun to start.
+
+    Raises:
+        Unavailable: a key in force is not here, and the vault has no copy any more.
+    """
+    vouching = means.vouching
+    signing = Signing(vouching.issuer, vouching.local, means.clock, learner(means.known))
+    return await sharing.opened(settings, means.vault, (means.record, signing, _terms(settings, means)), stack)
+
+
+async def opened(
+    settings: GatewaySettings, means: Means, issuer: SharedIssuerKey | None, stack: AsyncExitStack
+) -> Rotations:
+    """What replaces them; ``stack`` ends it. ``issuer``: the issuer's key where others have it, too."""
+    keys: list[Rotatable] = [issuer or _issuer_key(settings, means), _log_key(settings, means)]
     if settings.audit.vault_key is None and settings.audit.postgres is None:
         keys.append(_payload_file(settings, means))
     if means.vault is not None:
@@ -66,9 +84,14 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
 
 
 def _issuer_key(settings: GatewaySettings, means: Means) -> IssuerKeyRotation:
-    given, vouching = settings.rotation, means.vouching
-    terms = IssuerTerms(given.issuer_key_h, given.issuer_overlap_h, means.record.others)
+    vouching = means.vouching
+    terms = _terms(settings, means)
     return IssuerKeyRotation(settings.state / _KEYS, means.clock, vouching.issuer, vouching.local, terms)
+
+
+def _terms(settings: GatewaySettings, means: Means) -> IssuerTerms:
+    given = settings.rotation
+    return IssuerTerms(given.issuer_key_h, given.issuer_overlap_h, means.record.others, learner(means.known))
 
 
 def _log_key(settings: GatewaySettings, means: Means) -> Rotation:
@@ -78,9 +101,9 @@ def _log_key(settings: GatewaySettings, means: Means) -> Rotation:
 
 
 def _payload_file(settings: GatewaySettings, means: Means) -> PayloadKeyRotation:
-    shared = means.record.rotations
-    every_h = settings.rotation.payload_key_h or 0
-    return PayloadKeyRotation(settings.state, shared.scribe.keys.kek, shared.ledger, means.clock, every_h)
+    kept = means.record.rotations
+    every_h, learn = settings.rotation.payload_key_h or 0, learner(means.known)
+    return PayloadKeyRotation(settings.state, kept.scribe.keys.kek, kept.ledger, means.clock, every_h, learn)
 
 
 def _in_the_vault(settings: GatewaySettings, means: Means) -> list[Rotatable]:

@@ -8,7 +8,7 @@ from gateway.core.leasing import VaultFault
 from gateway.core.vault_plan import Needs
 from gateway.core.vault_policy import Duties, Transit
 from gateway.findings import Finding
-from gateway.parts import minting
+from gateway.parts import minting, sharing
 from gateway.settings import GatewaySettings, SettingsError
 
 _HOUR_S = 3600
@@ -52,6 +52,7 @@ def duties(settings: GatewaySettings) -> Duties:
         rewraps=transit is not None and rotation.payload_key_h is not None,
         secret_id=f"{vault.approle_mount}/role/{vault.approle_role}" if own and vault is not None else None,
         roots=rotation.databases,
+        shelf=rotation.shared_keys,
     )
 
 
@@ -82,7 +83,18 @@ async def findings(settings: GatewaySettings, vault: Any) -> list[Finding]:
         if found.get(path, ["deny"]) != ["deny"]
     ]
     text = f"{len(rules)} lines are there, {len(refused)} other paths are refused"
-    return [*missing, *wide] or [Finding(_PART, ok=True, text=text)]
+    return [*([*missing, *wide] or [Finding(_PART, ok=True, text=text)]), *await _shelf(settings, vault)]
+
+
+async def _shelf(settings: GatewaySettings, vault: Any) -> list[Finding]:
+    shelf, part = sharing.shelf(settings, vault), "vault:shared_keys"
+    if shelf is None:
+        return []
+    try:
+        await shelf.prove()
+    except VaultFault as fault:
+        return [Finding(part, ok=False, text=fault.detail, fix=fault.fix)]
+    return [Finding(part, ok=True, text="a value was laid there, read and removed")]
 
 
 def _line(rule: vault_policy.Rule) -> str:

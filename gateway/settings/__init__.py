@@ -251,7 +251,19 @@ class GatewaySettings(BaseSettings):
             raise ValueError("rotation.payload_key_h: of a log in PostgreSQL, [audit] vault_key must hold the key")
         if rotation.databases and vault is None:
             raise ValueError("rotation.databases: no [vault] section says where they are")
+        if rotation.shared_keys is not None:
+            self._check_shared(rotation.shared_keys)
         return self
+
+    def _check_shared(self, place: str) -> None:
+        if self.vault is None or self.audit.postgres is None:
+            raise ValueError(
+                "rotation.shared_keys: it is for gateways on one log, so it needs [vault] and audit.postgres"
+            )
+        read = [f"{lease.mount or 'secret'}/{lease.path}" for lease in self.leases.values() if lease.provider == "kv"]
+        read += [f"{one.mount}/ostiary/connections" for one in self.connections.values()]
+        if any(f"{one}/".startswith(f"{place}/") or f"{place}/".startswith(f"{one}/") for one in read):
+            raise ValueError("rotation.shared_keys: leases or connections use the same place; name another one")
 
     @model_validator(mode="after")
     def _credentials_fit(self) -> Self:

@@ -7,6 +7,8 @@ from pydantic import Field, StringConstraints
 from gateway.settings.sections import Section
 
 _MOST_H = 10 * 8_784
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+Place = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9_-]+(/{_SEGMENT})+$", max_length=256)]
 Connection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/[A-Za-z0-9_.-]+$")]
 
 
@@ -25,4 +27,15 @@ class RotationSection(Section):
     issuer_key_h: int = Field(0, ge=0, le=_MOST_H, description="Signing key of the local issuer's tokens.")
     issuer_overlap_h: int = Field(
         8_784, ge=1, le=_MOST_H, description="How long tokens of an issuer's key that was replaced stay good, hours."
+    )
+    shared_keys: Place | None = Field(
+        None,
+        description="Place in a kv engine (version 2) of the vault, MOUNT/PATH, by which gateways on one log give each "
+        "other new keys of the log and of the issuer; only their AppRole may use it.",
+    )
+    shared_keys_h: int = Field(
+        24,
+        ge=0,
+        le=_MOST_H,
+        description="How long a copy stays there for gateways that are down, hours; 0 = until all that live have it.",
     )

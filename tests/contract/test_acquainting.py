@@ -5,10 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.identity import (
+    IssuerKeyRotation,
+    IssuerTerms,
+    LocalIdentity,
+    LocalIssuer,
+    Trust,
+    create_key,
+    load_key,
+)
+from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
 from gateway.core.known import KnownValues
 from gateway.core.redact import Redactor
 from gateway.parts import acquainting
 from gateway.settings import file as settings_file
+from tests.clock import StepClock
+from tests.evidence import make_principal
 from tests.ledgers import open_books
 
 SETTINGS = """
@@ -68,3 +80,37 @@ async def test_the_gateways_own_keys_are_known(tmp_path: Path) -> None:
                 assert shown not in clean(f"a {shown} b")
         assert clean((keys / "log.vkey").read_text()) == (keys / "log.vkey").read_text()
     acquainting.own_keys(tmp_path / "nothing", known)
+
+
+async def test_a_key_that_comes_later_is_known_before_its_file_is_there(tmp_path: Path) -> None:
+    """Another key of the log, of the issuer, of payloads: at once, not from the next start on."""
+    clock, known, seen = StepClock(), KnownValues(), dict[str, bytes]()
+    learn = acquainting.learner(known)
+
+    def noted(content: bytes) -> None:
+        assert content not in [path.read_bytes() for path in (tmp_path / "keys").glob("*") if path.is_file()]
+        learn(content)
+        seen[f"key-{len(seen)}"] = content
+
+    create_key(tmp_path / "keys" / "issuer.pem")
+    async with open_books(tmp_path, clock) as books:
+        books.keys.ring.learn = noted
+        await books.room.rotate(make_principal(agent=None, scopes=frozenset({"admin"})))
+        trust = Trust("urn:ostiary:local", frozenset({"ostiary"}))
+        key = load_key(tmp_path / "keys" / "issuer.pem")
+        issuer, identity = LocalIssuer(clock, trust, key), LocalIdentity(clock, trust, [])
+        terms = IssuerTerms(0, 1, nobody, noted)
+        await IssuerKeyRotation(tmp_path / "keys", clock, issuer, identity, terms).rotate()
+        await PayloadKeyRotation(tmp_path, books.keys.kek, books.ledger, clock, 0, noted).rotate()
+    assert len(seen) == 3
+    clean = Redactor(known).text
+    for content in seen.values():
+        is_pem = content.startswith(b"-----")
+        shown = content.decode().splitlines()[1] if is_pem else content.hex()
+        assert shown not in clean(f"a {shown} b")
+        assert is_pem or base64.b64encode(content).decode() not in clean(base64.b64encode(content).decode())
+
+
+async def nobody() -> frozenset[str]:
+    """No other gateway."""
+    return frozenset()

@@ -124,7 +124,7 @@ async def test_a_kill_before_the_record_leaves_the_old_key_alone(
     """The new key's file is there, but no record names it: it signs nothing. One that is half written is removed."""
     async with open_books(tmp_path) as books:
         await Walk(books).go()
-        stray = books.keys.ring.make()
+        stray = books.keys.ring.take(Ed25519PrivateKey.generate())
     folder = tmp_path / "keys"
     (folder / "log-00000000.pem.new").write_bytes(b"half a k")
     assert names(tmp_path) == sorted(["log.pem", f"log-{stray.key.id.hex()}.pem", "log-00000000.pem.new"])

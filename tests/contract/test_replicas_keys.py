@@ -16,7 +16,7 @@ from gateway.core.errors import Conflict, Unavailable
 from tests.evidence import make_principal
 from tests.ledgers import ORIGIN, Books, open_books
 from tests.replicas import Sites, both, sites
-from tests.waiting import until
+from tests.waiting import until, until_asked
 
 __all__ = ["both", "sites"]
 
@@ -91,6 +91,8 @@ async def test_a_proof_by_a_later_key_is_followed_in_the_database(sites: Sites) 
 async def test_a_gateway_without_the_key_in_force_writes_nothing(sites: Sites) -> None:
     """Neither one that was running when a key came it does not have, nor one that starts without it."""
     async with open_books(sites.site("a")) as books, open_books(sites.site("b")) as other:
+        sites.cut(other)  # or it would be known to live, and the record refused
+        await until_asked(partial(_is_alone, books))
         await room(books, blind=True).rotate(PERSON)
         size = len(books.records())
         with pytest.raises(Unavailable):
@@ -106,3 +108,7 @@ async def test_a_gateway_without_the_key_in_force_writes_nothing(sites: Sites) -
     shutil.rmtree(lacking.folder)
     async with open_books(sites.site("c")) as joined:
         assert joined.verify().findings == []
+
+
+async def _is_alone(books: Books) -> bool:
+    return not await books.reader.ask(books.site.others)

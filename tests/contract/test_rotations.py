@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.identity import (
     Grant,
@@ -20,6 +22,7 @@ from gateway.adapters.identity import (
     former,
     load_key,
 )
+from gateway.adapters.ledger import postgres_database, postgres_places
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.files import DATABASE
 from gateway.adapters.ledger.rotations import Books as Kept
@@ -171,6 +174,66 @@ async def test_what_was_replaced_is_recorded_also_where_the_log_failed_meanwhile
         assert key.times == 1
 
 
+@dataclass
+class Slow(Replaced):
+    """One that takes its time."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def rotate(self) -> None:
+        """Wait until it may go on."""
+        self.begun.set()
+        await self.goes_on.wait()
+        await super().rotate()
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_a_rotation_that_a_stop_cuts_off_is_recorded(
+    tmp_path: Path, is_quick: bool, is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As done where it came to its end meanwhile, else as failed with that cause; whoever asks later is told."""
+    clock, key = StepClock(), Slow()
+    if not is_quick:
+        monkeypatch.setattr("gateway.adapters.ledger.rotations._END_S", 0.01)
+    async with open_books(tmp_path, clock) as books:
+        clock.advance(DAY + 1)
+        room = rotations(books, key)
+        waiter = asyncio.create_task(room.rotate(ADMIN, KeyKind.DATABASE) if is_asked else room.look())
+        await key.begun.wait()
+        waiter.cancel()
+        if is_quick:
+            key.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        (standing,) = await room.standings()
+        said = [(one["type"], one["body"].get("cause")) for one in books.records() if one["type"] != "key"]
+        assert said == [("rotation.done", None) if is_quick else ("rotation.failed", "cut_off")]
+        assert (key.times, standing.failed) == ((1, None) if is_quick else (0, "cut_off"))
+
+
+async def test_a_stop_while_the_log_cannot_be_written_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is owed, and nothing keeps the gateway from ending."""
+    clock, key = StepClock(), Slow()
+    monkeypatch.setattr("gateway.adapters.ledger.rotations._END_S", 0.01)
+    async with open_books(tmp_path / "s", clock) as books:
+        room = rotations(books, key)
+        clock.advance(DAY + 1)
+        waiter = asyncio.create_task(room.look())
+        await key.begun.wait()
+        with closing(sqlite3.connect(tmp_path / "s" / DATABASE)) as db:
+            db.execute("create trigger full before insert on records begin select raise(abort, 'no'); end")
+            waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            db.execute("drop trigger full")
+        await Walk(books).go()
+        assert [one["body"]["cause"] for one in books.records("rotation.failed")] == ["cut_off"]
+
+
 async def test_of_several_gateways_one_replaces_what_is_due(sites: Sites) -> None:
     """Both find it due at the same moment; the second sees in its turn that it was done."""
     clock, key = StepClock(), Replaced()
@@ -186,6 +249,22 @@ async def test_of_several_gateways_one_replaces_what_is_due(sites: Sites) -> Non
             await asyncio.gather(*(room.look() for room in rooms))
         assert key.times == 1
         assert len(first.records("rotation.done")) == 1
+
+
+async def test_a_turn_lasts_as_long_as_it_takes(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also longer than a transaction may be idle: it is not lost, and the next one has its turn afterwards."""
+    monkeypatch.setattr(postgres_places, "_STIR_S", 0.02)
+    monkeypatch.setitem(postgres_database._SETTINGS, "idle_in_transaction_session_timeout", "1000")
+    places = sites.site("a").places()
+    began = "select extract(epoch from clock_timestamp())::float8"
+    async with places:
+        ((since,),) = await to_thread.run_sync(sites.rows, began)
+        async with places.alone("rotation"):
+            while (await to_thread.run_sync(sites.rows, began))[0][0] < since + 1.6:
+                assert not await to_thread.run_sync(sites.rows, "select 1 where false")
+        async with places.alone("rotation"):
+            held = "select count(*) from pg_locks where locktype = 'advisory' and granted"
+            assert (await to_thread.run_sync(sites.rows, held))[0][0] == 1
 
 
 @dataclass
@@ -267,7 +346,7 @@ async def test_who_is_killed_before_the_key_is_in_place_goes_on_with_the_old_one
     """The new key lies beside, and the old public half is kept already: the next start clears up."""
     one = Issuer(keys, StepClock())
     old = one.token()
-    one.rotation._prepare()
+    one.rotation._prepare(Ed25519PrivateKey.generate())
     again = Issuer(keys, one.clock)
     assert again.identity.verify(old).user == again.identity.verify(again.token()).user == "dora"
     await again.rotation.settle()

@@ -12,6 +12,7 @@ from deploy.servers.erp import TEMPLATES, Erp, erp
 from deploy.servers.openbao import OpenBao, Request
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.vault import Access, Address, VaultClient
+from gateway.adapters.vault.shelf import VaultShelf
 from gateway.adapters.vault.transit import Transit
 from gateway.core import vault_policy
 from gateway.core.known import KnownValues
@@ -28,6 +29,7 @@ DUTIES = Duties(
     rewraps=True,
     secret_id="approle/role/ostiary",
     roots=("database/ostiary",),
+    shelf="keys/ostiary/log",
 )
 LEASED = (READ, WRITE, KEY)
 NEEDS = Needs(LEASED, DUTIES, role_id="ostiary-gateway", period_s=PERIOD_S)
@@ -121,6 +123,7 @@ async def everything(site: Erp, role: str) -> str:
         assert await vault.update("sys/capabilities-self", {"paths": ["sys/seal"]})
         for path, body in ROTATIONS:
             await vault.update(path, body)
+        await VaultShelf(vault, "keys/ostiary/log").prove()
         answer = Raw(site.openbao).ask(
             "POST",
             "auth/approle/role/ostiary/secret-id",
@@ -196,6 +199,10 @@ async def test_the_gateway_is_refused_all_else(site: Erp, path: str, method: str
         ("auth/approle/role/ostiary-break-glass/secret-id", {}),
         ("database/rotate-root/other", {}),
         ("database/config/ostiary", {}),
+        ("keys/data/ostiary/other/x", {"data": {}}),
+        ("keys/data/ostiary/log/x/y", {"data": {}}),
+        ("keys/metadata/ostiary/log/x", {"max_versions": 9}),
+        ("keys/undelete/ostiary/log/x", {"versions": [1]}),
     ],
 )
 def test_what_is_allowed_is_allowed_for_its_own_things_only(site: Erp, path: str, body: dict[str, Any]) -> None:
@@ -216,6 +223,27 @@ async def test_minting_tokens_do_one_thing(site: Erp, template: Template) -> Non
         for path in ("auth/token/lookup-self", "sys/mounts", "auth/token/accessors"):
             assert Raw(site.openbao).ask("GET", path, token.secret).status_code == 403
         await vault.revoke_token(token.accessor)
+
+
+async def test_a_key_that_is_handed_over_is_written_once_and_gone_at_the_end(site: Erp) -> None:
+    """No second version, no listing; what is removed leaves no metadata; another engine or none is told by name."""
+    name = b"one" * 11
+    async with client(site, "whole") as vault:
+        shelf, raw, token = VaultShelf(vault, "keys/ostiary/log"), Raw(site.openbao), await vault._own_token()
+        await shelf.put(name, "sealed")
+        assert await shelf.get(name) == "sealed"
+        with pytest.raises(VaultFault):
+            await shelf.put(name, "another")
+        assert raw.ask("LIST", "keys/metadata/ostiary/log", token).status_code == 403
+        await shelf.clear(name)
+        await shelf.clear(name)
+        assert await shelf.get(name) is None
+        await shelf.put(name, "again")
+        await shelf.clear(name)
+        for place in ("transit/ostiary/log", "nothing/ostiary/log"):
+            with pytest.raises(VaultFault) as caught:
+                await VaultShelf(vault, place).put(name, "sealed")
+            assert "[rotation] shared_keys" in caught.value.fix
 
 
 async def test_who_breaks_the_glass_ends_all_leases_and_can_do_nothing_else(site: Erp) -> None:

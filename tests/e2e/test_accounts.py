@@ -278,7 +278,9 @@ def test_disconnecting_revokes_and_erases(place: Place, door: Gateway) -> None:
     assert mark("hanna") not in [one["owner"] for one in place.kept()]
     assert place.asked()[-1] == {"did": "grant revoked"}
     assert who(door, "hanna").json()["type"].endswith("connection_required")
-    assert door.records(type="connection.closed")[-1]["body"] == {"cause": "asked", "connection": "hub"}
+    asked, done = door.records(type="connection.closing")[-1], door.records(type="connection.closed")[-1]
+    assert (asked["body"], done["body"]) == ({"connection": "hub"}, {"cause": "asked", "connection": "hub"})
+    assert asked["actor"] == done["actor"]
     assert door.ask("connect", "hub", "--end", token=token, code=1)["status"] == 404
 
 

@@ -91,10 +91,10 @@ class Caller:
 
 
 @contextmanager
-def calling(gateway: Gateway, token: str) -> Iterator[Caller]:
-    """Three of them at a time."""
+def calling(gateway: Gateway, token: str, at_once: int = 3) -> Iterator[Caller]:
+    """So many of them at a time."""
     caller = Caller(gateway, token)
-    threads = [threading.Thread(target=caller.call) for _ in range(3)]
+    threads = [threading.Thread(target=caller.call) for _ in range(at_once)]
     for thread in threads:
         thread.start()
     try:

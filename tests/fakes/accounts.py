@@ -131,6 +131,10 @@ class FakeConnectionJournal:
         """Note it."""
         self._note(f"opened {by.user}")
 
+    async def closing(self, by: Principal, name: str) -> None:
+        """Note it."""
+        self._note(f"closing {by.user}")
+
     async def closed(self, by: Principal, name: str, cause: str) -> None:
         """Note it."""
         self._note(f"closed {by.user} {cause}")

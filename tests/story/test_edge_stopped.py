@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from gateway.core.kills import Kind
+from gateway.edge.asgi import Options
 from tests.edge_world import ADMIN, Edge
 
 
 @pytest.mark.requirement("INC-1")
 async def test_who_is_stopped_changes_nothing() -> None:
     """An account taken over makes no other accounts, keys or kills; it may look, and the operator goes on."""
-    edge = Edge()
+    edge = Edge(options=Options(issuer=ADMIN.issuer))
     kill, _ = await edge.world.kills.engage(ADMIN, Kind.USER, "root", "account taken over")
     changes: tuple[tuple[str, dict[str, Any]], ...] = (
         ("/v1/tokens", {"user": "zoe", "scopes": ["admin"]}),
@@ -29,7 +30,8 @@ async def test_who_is_stopped_changes_nothing() -> None:
     edge.world.identity.tokens["second"] = replace(ADMIN, user="second")
     await edge.world.kills.engage(ADMIN, Kind.ALL, "", "a test")
     async with edge.client("second") as other:
-        assert (await other.post("/v1/tokens", json={"user": "zoe"})).status_code == 201, "only calls are stopped by it"
+        mine = {"user": "second", "scopes": ["admin"]}
+        assert (await other.post("/v1/tokens", json=mine)).status_code == 201, "only calls are stopped by it"
 
 
 @pytest.mark.requirement("INC-1")

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -184,3 +185,39 @@ async def test_a_service_that_hangs_collects_no_calls(monkeypatch: pytest.Monkey
     goes_on.set()
     assert (len(done), causes) == (20, {"busy"})
     assert (await first).login.password.startswith("access-of-dora-1")
+
+
+@pytest.mark.parametrize("step", ["closing", "erase", "closed"])
+async def test_the_log_never_says_of_a_connection_that_is_there_that_it_is_closed(step: str) -> None:
+    """Whichever step of its end fails: it is asked for, then gone, then said to be; asking once more ends it."""
+    site = Site()
+    accounts, _ = site.gateway()
+    await connected(accounts, "dora-1")
+    erase, note = site.keeper.erase, site.journal._note
+
+    async def kept(*given: Any) -> None:
+        if step == "erase":
+            raise Unavailable("the vault cannot be reached")
+        await erase(*given)
+
+    def noted(line: str) -> None:
+        if line.startswith(step):
+            raise Unavailable("the log cannot be written")
+        assert line.startswith("closing") is bool(site.keeper.kept)
+        note(line)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FakeKeeper, "erase", lambda _, *given: kept(*given))
+        patched.setattr(FakeConnectionJournal, "_note", lambda _, line: noted(line))
+        if step == "closed":
+            assert await accounts.close(DORA, "hub")
+        else:
+            with pytest.raises(Unavailable):
+                await accounts.close(DORA, "hub")
+            assert site.hub.good
+    is_gone = step == "closed"
+    assert bool(site.keeper.kept) is not is_gone
+    if not is_gone:
+        assert await accounts.close(DORA, "hub")
+        assert site.journal.lines[-2:] == ["closing dora", "closed dora asked"]
+    assert (site.hub.good, site.keeper.kept) == ({}, {})

@@ -6,6 +6,9 @@ from pydantic import ValidationError
 from gateway.settings import GatewaySettings
 from gateway.settings.rotation import RotationSection
 
+POSTGRES = {"postgres": {"url": "postgresql:///log?host=/run/pg"}}
+VAULT = {"address": "https://v", "role_id": "r", "secret_id": {"env": "X"}}
+
 
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -24,6 +27,17 @@ from gateway.settings.rotation import RotationSection
             {"rotation": {"payload_key_h": 24}, "audit": {"postgres": {"url": "postgresql:///log?host=/run/pg"}}},
             "rotation.payload_key_h",
         ),
+        ({"rotation": {"shared_keys": "keys/log"}, "audit": POSTGRES}, "rotation.shared_keys"),
+        ({"rotation": {"shared_keys": "keys/log"}, "vault": VAULT}, "rotation.shared_keys"),
+        (
+            {
+                "rotation": {"shared_keys": "secret/erp"},
+                "audit": POSTGRES,
+                "vault": VAULT,
+                "leases": {"k": {"provider": "kv", "path": "erp/api", "member": "key", "token_role": "k"}},
+            },
+            "rotation.shared_keys",
+        ),
     ],
 )
 def test_what_cannot_be_replaced_is_refused(settings: dict[str, object], words: str) -> None:
@@ -37,3 +51,19 @@ def test_a_connection_is_a_mount_and_a_name(name: str) -> None:
     """Nothing that could be another path of the vault."""
     with pytest.raises(ValidationError):
         RotationSection(databases=(name,))
+
+
+@pytest.mark.parametrize(
+    "place", ["keys", "/keys/log", "keys/", "keys//log", "keys/../sys", "keys/log?x", "keys/+/log"]
+)
+def test_a_place_for_shared_keys_is_a_mount_and_a_path(place: str) -> None:
+    """Nothing that could be another path of the vault, or several."""
+    with pytest.raises(ValidationError):
+        RotationSection(shared_keys=place)
+
+
+def test_gateways_on_one_log_with_a_vault_may_share_keys() -> None:
+    """At a place that no lease reads."""
+    lease = {"provider": "kv", "mount": "keys", "path": "logs", "member": "key", "token_role": "k"}
+    settings: dict[str, object] = {"rotation": {"shared_keys": "keys/log"}, "audit": POSTGRES, "vault": VAULT}
+    assert GatewaySettings(state="state", leases={"k": lease}, **settings).rotation.shared_keys == "keys/log"  # type: ignore[arg-type]

@@ -19,7 +19,13 @@ PKI = Template("web", "pki", "web", "web", 60, provider=Provider.PKI, common_nam
 KV = Template("key", "secret", "erp/api", "key", 60, provider=Provider.KV, member="key", header="Authorization")
 ACCOUNT = Template("hub", "accounts", "hub", "hub", 300, provider=Provider.OAUTH_USER, header="Authorization")
 ALL = (DATABASE, PKI, KV, ACCOUNT)
-DUTIES = Duties(Transit("transit", "ostiary"), rewraps=True, secret_id="approle/role/ostiary", roots=("database/erp",))
+DUTIES = Duties(
+    Transit("transit", "ostiary"),
+    rewraps=True,
+    secret_id="approle/role/ostiary",
+    roots=("database/erp",),
+    shelf="keys/a/b",
+)
 NEEDS = Needs(ALL, DUTIES, role_id="ostiary-gateway", logins_per_s=5)
 SWEPT = ("COMMENT ON ROLE x IS 'mine'", "DO $$ BEGIN PERFORM shobj_description(1, 'pg_authid'); END $$")
 RULES = st.builds(
@@ -122,7 +128,7 @@ def test_an_engine_nobody_knows_gets_no_policy() -> None:
 def test_a_gateway_without_duties_asks_for_little() -> None:
     """Nothing minted, nothing wrapped: it may look at itself and end its token."""
     assert [rule.path for rule in policy.gateway((), Duties())] == ["auth/token/revoke-self", "sys/capabilities-self"]
-    without = policy.gateway((), replace(DUTIES, rewraps=False, secret_id=None, roots=()))
+    without = policy.gateway((), replace(DUTIES, rewraps=False, secret_id=None, roots=(), shelf=None))
     assert [rule.path for rule in without][2:] == ["transit/encrypt/ostiary", "transit/decrypt/ostiary"]
     assert not any(rule.path.startswith("sys/leases") for rule in policy.gateway((KV,), Duties()))
 

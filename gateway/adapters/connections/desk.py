@@ -79,7 +79,7 @@ class Accounts:
     async def close(self, by: Principal, name: str) -> bool:
         """Revoke and erase; see ``ConnectionDesk``."""
         link, owner = self._link(name), _person(by).mark
-        # Once it is recorded it is done, whatever becomes of whoever asked.
+        # Once it is recorded that it is to be it is done, whatever becomes of whoever asked.
         with CancelScope(shield=True):
             kept = await self._erased(by, link, owner)
             unsaved = await self._tokens.forget(link, owner)
@@ -91,8 +91,11 @@ class Accounts:
             kept = await self._parts.keeper.read(link.place, token, owner)
             if kept is None:
                 raise NotFound(f"you have no connection {link.name!r}", cause_code="connection")
-            await self._parts.journal.closed(by, link.name, "asked")
+            await self._parts.journal.closing(by, link.name)
             await self._parts.keeper.erase(link.place, token, owner)
+            # Only now: whoever is killed in between has not said that it is gone while it was there.
+            with suppress(Unavailable):  # the record follows
+                await self._parts.journal.closed(by, link.name, "asked")
         return kept
 
     async def check(self, name: str) -> bool:

@@ -8,6 +8,7 @@ from gateway.adapters.identity.jwks import Address, IssuerKeys
 from gateway.adapters.identity.keys import KeyFileError, create_key, load_key
 from gateway.adapters.identity.local import LocalIdentity, LocalIssuer
 from gateway.adapters.identity.oidc import ForeignIdentity, Identities
+from gateway.adapters.identity.shared_issuer import SharedIssuerKey, Signing
 
 __all__ = [
     "SCOPES",
@@ -24,6 +25,8 @@ __all__ = [
     "KeyFileError",
     "LocalIdentity",
     "LocalIssuer",
+    "SharedIssuerKey",
+    "Signing",
     "Trust",
     "create_key",
     "former",

@@ -30,13 +30,28 @@ class KeyFileError(Exception):
 
 
 def create_key(path: Path) -> Ed25519PrivateKey:
-    """Make a key and write it to ``path`` with mode 0600, in a folder made with mode 0700.
+    """Make a key and write it to ``path``; see ``write_key``.
 
     Raises:
         KeyFileError: the file is there already (a key is never overwritten) or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_key(path, key)
+    return key
+
+
+def pem(key: Ed25519PrivateKey) -> bytes:
+    """A private key as its file holds it."""
+    bare = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, bare)
+
+
+def write_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write a key to ``path`` with mode 0600, in a folder made with mode 0700.
+
+    Raises:
+        KeyFileError: the file is there already (a key is never overwritten) or cannot be written.
+    """
     fresh = path.with_name(f"{path.name}.new")
     try:
         if not path.parent.is_dir():
@@ -45,7 +60,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         # O_EXCL and the mode at creation: there is no moment at which another user could open or plant the file.
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
-            file.write(pem)
+            file.write(pem(key))
             file.flush()
             os.fsync(file.fileno())
         # Whole or not there at all; a link, unlike a rename, replaces no key.
@@ -57,7 +72,6 @@ def create_key(path: Path) -> Ed25519PrivateKey:
         if path.exists():
             raise KeyFileError(path, "exists already", "remove it by hand if its tokens may become invalid") from None
         raise KeyFileError(path, f"cannot be written ({error.strerror})", "make its folder writable") from None
-    return key
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:

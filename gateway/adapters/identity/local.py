@@ -129,6 +129,11 @@ class LocalIdentity:
         self._keys[imported.thumbprint()] = (imported, until_s)
         self._good.clear()
 
+    def distrust(self, key: Ed25519PublicKey) -> None:
+        """Take no token of this key any more."""
+        self._keys.pop(OKPKey.import_key(key).thumbprint(), None)
+        self._good.clear()
+
     async def authenticate(self, call: Call) -> Principal:
         """Verify the call's credential.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.ledger import claims, custody, key_records, kill_records
+from gateway.adapters.ledger import claims, custody, key_records, kill_records, share_records
 from gateway.adapters.ledger.claims import Claims, Stand
 from gateway.adapters.ledger.custody import Custody, Kept
 from gateway.adapters.ledger.database import Database
@@ -111,6 +111,7 @@ class Batch:
         history: which of them sign; changes with the batch.
         replica: which gateway process this is.
         kills: what is stopped; changes with the batch.
+        living: the other gateway processes that write the log.
         places: calls that hold a place in a budget; None where the database does not keep places.
     """
 
@@ -126,6 +127,7 @@ class Batch:
     replica: str = ""
     places: frozenset[str] | None = None
     kills: kill_records.Stands = field(default_factory=dict)
+    living: Callable[[Database], frozenset[str]] = lambda _: frozenset()
     _rows: _Rows = field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
@@ -148,6 +150,8 @@ class Batch:
                 moves.take(draft, index)
             if draft.type in custody.KINDS:
                 Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
+            if draft.type in share_records.KINDS:
+                share_records.check(self.db, draft, self.living)
             if draft.type is EventType.KEY:
                 history = key_records.follow(history, draft, index, self.ring)
             if draft.type in kill_records.KINDS:

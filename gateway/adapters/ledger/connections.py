@@ -8,6 +8,7 @@ from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Durable, Ledger
 from gateway.core.call import Principal
 from gateway.core.connections import Person
+from gateway.core.errors import Unavailable
 from gateway.core.leasing import Holder
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, EventType, identifier
@@ -29,11 +30,21 @@ class ConnectionLog:
         subject = Subject(self._scribe.actor(by))
         await self._ledger.append([self._scribe.draft(EventType.CONNECTION_OPENED, subject, body)])
 
-    async def closed(self, by: Principal, name: str, cause: str) -> None:
+    async def closing(self, by: Principal, name: str) -> None:
         """Durably; see ``core.connections.ConnectionJournal``."""
-        body = {"cause": identifier(cause), "connection": identifier(name)}
         subject = Subject(self._scribe.actor(by))
-        await self._ledger.append([self._scribe.draft(EventType.CONNECTION_CLOSED, subject, body)])
+        body = {"connection": identifier(name)}
+        await self._ledger.append([self._scribe.draft(EventType.CONNECTION_CLOSING, subject, body)])
+
+    async def closed(self, by: Principal, name: str, cause: str) -> None:
+        """Durably, or as soon as the log can be written; see ``core.connections.ConnectionJournal``."""
+        body = {"cause": identifier(cause), "connection": identifier(name)}
+        draft = self._scribe.draft(EventType.CONNECTION_CLOSED, Subject(self._scribe.actor(by)), body)
+        try:
+            await self._ledger.append([draft])
+        except Unavailable:
+            self._ledger.owe([draft])
+            raise
 
     def broken(self, person: Person, holder: Holder, name: str) -> None:
         """Handed to the log; see ``core.connections.ConnectionJournal``."""

@@ -86,6 +86,11 @@ class LogKeys:
         """Seals what clients keep for the gateways on this log between two requests, 32 bytes."""
         return self.pseudonym.digest(b"client state")
 
+    @property
+    def share_key(self) -> bytes:
+        """Seals what gateways on this log hand over to each other by way of the vault, 32 bytes."""
+        return self.pseudonym.digest(b"shared keys")
+
     def mark(self, kind: str, value: str) -> str:
         """Keyed hash of ``value``, hex: the same value of one kind always gives the same mark, and tells no more."""
         digest = self.pseudonym.digest(f"{kind}\0{value}".encode("utf-8", "surrogatepass"))

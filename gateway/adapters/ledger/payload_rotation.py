@@ -7,7 +7,7 @@ what it needs, and the next start goes on. The payloads themselves stay as they 
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import to_thread
@@ -17,6 +17,7 @@ from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.key_files import StateRefused, sync_folder, write_durably
 from gateway.adapters.ledger.keys import KEY_SIZE, NEXT_KEK, PAYLOAD_KEK
 from gateway.adapters.ledger.ledger import Ledger
+from gateway.adapters.ledger.ring import Learn, nothing
 from gateway.adapters.ledger.sealing import NONCE_SIZE, PayloadKey
 from gateway.core.errors import Unavailable
 from gateway.core.ports import Clock
@@ -33,6 +34,7 @@ class PayloadKeyRotation:
     Attributes:
         state: the state folder.
         kek: the key, as all that open payloads share it.
+        learn: is told of a new key before it is written.
     """
 
     state: Path
@@ -40,6 +42,7 @@ class PayloadKeyRotation:
     ledger: Ledger
     clock: Clock
     every_h: int = 0
+    learn: Learn = field(default=nothing, repr=False)
     kind: KeyKind = KeyKind.PAYLOAD_KEY
     subject: str = ""
 
@@ -63,14 +66,16 @@ class PayloadKeyRotation:
             Unavailable: it was not replaced; both keys are there.
         """
         if self.kek.is_settled:
+            key = self.clock.random(KEY_SIZE)
+            self.learn(key)
             try:
-                await to_thread.run_sync(self._begin)
+                await to_thread.run_sync(self._begin, key)
             except (OSError, StateRefused) as error:
                 raise _failed(error) from None
         await self._go_on()
 
-    def _begin(self) -> None:
-        key, keys = self.clock.random(KEY_SIZE), self.state / "keys"
+    def _begin(self, key: bytes) -> None:
+        keys = self.state / "keys"
         # Not under its name at once: half a key must never be taken for one.
         beside = keys / f"{NEXT_KEK}.part"
         write_durably(beside, key, 0o600)

@@ -24,6 +24,7 @@ from gateway.core.records import EventType
 
 _MOST_CONNECTIONS = 16
 _PATIENCE_S, _CLOSE_S = 5.0, 2.0
+_STIR_S = 3.0
 _OPEN = -1
 _INTENT = f"type = '{EventType.TOOL_REQUESTED}'"
 _HELD = "select null, null, tool, measures from reservations where scope = $1"
@@ -101,7 +102,7 @@ class PostgresPlaces:
     @asynccontextmanager
     async def alone(self, name: str) -> AsyncIterator[None]:
         """See ``Places``."""
-        async with self._turn(f"alone:{name}"):
+        async with self._turn(f"alone:{name}") as connection, _awake(connection):
             yield
 
     async def flush(self) -> None:
@@ -186,6 +187,30 @@ async def _said(ask: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return await answered(ask, *given, **named)
     except DatabaseFault as error:
         raise Unavailable("the run's ledger cannot be read", retry_after=1, cause_code="ledger_unreadable") from error
+
+
+@asynccontextmanager
+async def _awake(connection: Any) -> AsyncIterator[None]:
+    """Keep a transaction that does nothing from being taken for one that is lost; it asks nothing when this ends."""
+    over = asyncio.Event()
+
+    async def stir() -> None:
+        with suppress(Unavailable):  # the end of the transaction says so, too
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STIR_S):
+                        await over.wait()
+                if over.is_set():
+                    return
+                await _said(connection.execute, "select 1")
+
+    task = asyncio.create_task(stir())
+    try:
+        yield
+    finally:
+        over.set()
+        with CancelScope(shield=True):
+            await task
 
 
 async def _rolled_back(connection: Any) -> None:

@@ -6,28 +6,53 @@ stays where it is: should this be an older copy of the log, the right one needs 
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove, write_signer
+from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused, file_name, remove, sync_folder, write_signer
 from gateway.core.log_keys import KeyHistory
 from gateway.core.tlog import Checkpoint, Signer, VerifierKey
 
 _LOG = logging.getLogger("gateway.ledger")
+Learn = Callable[[bytes], None]
+
+
+class KeyMissing(StateRefused):
+    """The private half of a key in force is not here.
+
+    Attributes:
+        key: which one.
+        name: of its file.
+    """
+
+    def __init__(self, key: VerifierKey, path: Path) -> None:
+        """``path``: where it should be."""
+        super().__init__(
+            f"the log is signed by a key that is not here: copy {path.name} from the folder keys of another gateway on "
+            f"this log, or restore {path} from a backup"
+        )
+        self.key = key
+        self.name = path.name
+
+
+def nothing(secret: bytes) -> None:
+    """Tell nobody of a key."""
 
 
 class KeyRing:
-    """Signs what the keys in force must sign. The writer's thread changes it, others only read.
+    """Signs what the keys in force must sign. The writer's thread changes it, others read, or add what signs later.
 
     Attributes:
         history: as the committed records say.
+        learn: to be told of the file of each key that comes, before it is written; of the event loop's thread.
     """
 
     def __init__(self, folder: Path, first: VerifierKey, signers: Iterable[Signer]) -> None:
         """``signers`` are those whose files are in ``folder``."""
         self.history = KeyHistory.begun(first)
+        self.learn: Learn = nothing
         self._folder = folder
         self._signers = {signer.key.text: signer for signer in signers}
         self._latest: tuple[tuple[VerifierKey, ...], tuple[Signer, ...]] = (), ()
@@ -42,14 +67,12 @@ class KeyRing:
         """Take over what records say.
 
         Raises:
-            StateRefused: the private half of a key in force is not here.
+            KeyMissing: the private half of a key in force is not here.
         """
         for reign in history.in_force:
             if not self.has(reign.key):
                 name = LOG_KEY if reign.key == history.first else file_name(reign.key)
-                raise StateRefused(
-                    f"the log is signed by a key that is not here: restore {self._folder / name} from a backup"
-                )
+                raise KeyMissing(reign.key, self._folder / name)
         self.history = history
         known = {reign.key.text for reign in history.reigns}
         strays = [signer.key.id.hex() for text, signer in self._signers.items() if text not in known]
@@ -72,17 +95,27 @@ class KeyRing:
         text = checkpoint.text
         return f"{text}\n{''.join(signer.line(text) for signer in self._latest[1])}"
 
-    def make(self) -> Signer:
-        """A new key, whose file is in place before anything is signed with it.
+    def take(self, private: Ed25519PrivateKey) -> Signer:
+        """Keep a key that is to sign once a record says so; its file is in place when this returns.
 
         Raises:
             StateRefused: it cannot be written.
         """
-        private = Ed25519PrivateKey.generate()
         signer = Signer(self.history.first.name, private)
         write_signer(self._folder, private, signer)
         self._signers[signer.key.text] = signer
         return signer
+
+    def drop(self, key: VerifierKey) -> None:
+        """Forget a key that no record names, and remove its file.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if key not in [reign.key for reign in self.history.reigns]:
+            self._signers = {text: signer for text, signer in self._signers.items() if text != key.text}
+            (self._folder / file_name(key)).unlink(missing_ok=True)
+            sync_folder(self._folder)
 
     @property
     def holds_retired(self) -> bool:

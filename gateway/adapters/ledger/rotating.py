@@ -12,18 +12,22 @@ from types import TracebackType
 from typing import Self
 
 from anyio import to_thread
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.key_files import StateRefused, pem
 from gateway.adapters.ledger.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.rounds import Rounds
 from gateway.core.call import Principal
 from gateway.core.cosigning import TrustPolicy, Witness, policy_over
 from gateway.core.errors import Conflict, Unavailable
+from gateway.core.key_sharing import Handing, KeyHandover, Offer
 from gateway.core.log_keys import Reign, added_body, retired_body
 from gateway.core.ports import Clock
-from gateway.core.records import SYSTEM, Actor, EventType
+from gateway.core.records import SYSTEM, Actor, Draft, EventType
+from gateway.core.rotation import KeyKind
+from gateway.core.tlog import Signer, VerifierKey
 
 _LOG = logging.getLogger("gateway.ledger")
 _HOUR_US = 3_600_000_000
@@ -66,7 +70,12 @@ class KeyRoom:
         self._scribe = Scribe(clock, keys)
         self._terms = terms
         self._others = others
+        self._handover: KeyHandover | None = None
         self._turn = asyncio.Lock()
+
+    def hand_over_by(self, handover: KeyHandover) -> None:
+        """Give new keys to the other gateways this way; until then they are not made while others write."""
+        self._handover = handover
 
     def all(self) -> tuple[Reign, ...]:
         """Every key the log ever had; see ``core.log_keys.KeyDesk``."""
@@ -89,21 +98,35 @@ class KeyRoom:
         async with self._turn:
             if len(self._ring.history.in_force) > 1:
                 raise Conflict("two keys are in force: `ostiary audit keys retire` first", cause_code="log_key")
-            if await self._others():
+            if self._handover is None and await self._others():
                 # They could not sign: every call of theirs would be refused from this record on.
                 raise Conflict(
-                    "other gateways write this log: stop them, rotate, copy the folder keys to them, start them again",
+                    "other gateways write this log: set [rotation] shared_keys, or stop them, rotate, copy the folder "
+                    "keys to them, start them again",
                     cause_code="log_key_shared",
                 )
-            old = self._ring.newest
+            private = Ed25519PrivateKey.generate()
+            self._ring.learn(pem(private))
+            added = self._added(actor, Signer(self._ring.history.first.name, private).key)
+            if self._handover is not None:
+                await self._handover.hand_over(self._handing(private, added))
+                return self._ring.history.newest
             try:
-                new = await to_thread.run_sync(self._ring.make)
+                await to_thread.run_sync(self._ring.take, private)
             except StateRefused as error:
                 raise Unavailable(str(error), cause_code="log_key") from None
-            due_us = self._clock.now_us() + self._terms.overlap_h * _HOUR_US
-            body = added_body(self._ring.history.first, old, new.key, due_us)
-            await self._ledger.append([self._scribe.draft(EventType.KEY, Subject(actor), body)])
+            await self._ledger.append([added])
             return self._ring.history.newest
+
+    def _added(self, actor: Actor, key: VerifierKey) -> Draft:
+        due_us = self._clock.now_us() + self._terms.overlap_h * _HOUR_US
+        body = added_body(self._ring.history.first, self._ring.newest, key, due_us)
+        return self._scribe.draft(EventType.KEY, Subject(actor), body)
+
+    def _handing(self, private: Ed25519PrivateKey, added: Draft) -> Handing:
+        old = self._ring.newest
+        offer = Offer(KeyKind.LOG_KEY, private.public_key().public_bytes_raw(), old.key.raw)
+        return Handing(offer, private.private_bytes_raw(), old.raw_sign, (added,))
 
     async def retire(self, by: Principal) -> Reign:
         """Retire the older key; see ``core.log_keys.KeyDesk``."""

@@ -1,13 +1,15 @@
 """Rotations of keys, in the log: when the last one was, that one gateway does the next, and how it ended."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from anyio import CancelScope
 
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
@@ -26,6 +28,8 @@ _LOG = logging.getLogger("ostiary.rotation")
 _ROUND_S = 60.0
 _TURN = "rotation"
 _MICRO = 1_000_000
+_END_S = 5.0
+CUT_OFF = "cut_off"
 _SAID = f"select leaf from records where type = ? and {RARE_TYPE} order by idx desc limit 1000"  # noqa: S608 - a literal
 
 
@@ -126,17 +130,28 @@ class Rotations:
 
     async def _replace(self, key: Rotatable, actor: Actor) -> None:
         await self._books.ledger.ping()  # what could not be recorded is not begun
+        task = asyncio.create_task(key.rotate())
         try:
-            await key.rotate()
-        except GatewayError as error:
-            await self._record(EventType.ROTATION_FAILED, actor, key, error.cause_code or error.code)
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # The gateway is stopping, or whoever asked has gone: how it ended is recorded all the same.
+            with CancelScope(shield=True), suppress(Unavailable):
+                await _ended(task)
+                await self._tell(key, actor, task)
             raise
-        # Whatever it is: that it failed must not go unrecorded.
-        except Exception as error:
-            _LOG.exception("the %s %s could not be replaced", key.kind, key.subject)
-            await self._record(EventType.ROTATION_FAILED, actor, key, "internal")
-            raise Unavailable("the key could not be replaced", cause_code="internal") from error
-        await self._record(EventType.ROTATION_DONE, actor, key, None)
+        await self._tell(key, actor, task)
+        error = task.exception()
+        if error is not None:
+            raise error if isinstance(error, GatewayError) else _broken() from error
+
+    async def _tell(self, key: Rotatable, actor: Actor, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, GatewayError):
+            # Whatever it is: that it failed must not go unrecorded.
+            _LOG.error("the %s %s could not be replaced", key.kind, key.subject, exc_info=error)
+        cause = CUT_OFF if task.cancelled() else _cause(error)
+        kind = EventType.ROTATION_DONE if cause is None else EventType.ROTATION_FAILED
+        await self._record(kind, actor, key, cause)
 
     async def _record(self, kind: EventType, actor: Actor, key: Rotatable, cause: str | None) -> None:
         body = {"kind": str(key.kind), "subject": identifier(key.subject) if key.subject else None}
@@ -166,6 +181,23 @@ class Rotations:
                 return
             async with self._books.places.alone(_TURN):
                 yield
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    # A key that is nearly there is let come; then it is broken off, and what was in force is so still.
+    await asyncio.wait({task}, timeout=_END_S)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _cause(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return (error.cause_code or error.code) if isinstance(error, GatewayError) else "internal"
+
+
+def _broken() -> Unavailable:
+    return Unavailable("the key could not be replaced", cause_code="internal")
 
 
 def _past(db: Database) -> _Past:

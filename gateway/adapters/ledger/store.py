@@ -257,6 +257,7 @@ class Store:
             replica=site.replica,
             places=places,
             kills=end.kills,
+            living=site.others,
         )
 
     def _connected(self) -> tuple[Database, tail.Tail]:

@@ -1,0 +1,38 @@
+"""Keys that gateways on one log give each other by way of the vault, as ``[rotation] shared_keys`` says."""
+
+import importlib
+from contextlib import AsyncExitStack
+from typing import Any
+
+from gateway.adapters.identity import IssuerTerms, SharedIssuerKey, Signing
+from gateway.adapters.ledger.key_sharing import KeySharing
+from gateway.adapters.ledger.shared_log_key import SharedLogKey
+from gateway.settings import GatewaySettings
+
+
+def shelf(settings: GatewaySettings, vault: Any) -> Any:
+    """Where they lie in the vault; None where no place is named. ``vault``: its client."""
+    place = settings.rotation.shared_keys
+    if place is None:
+        return None
+    return importlib.import_module("gateway.adapters.vault.shelf").VaultShelf(vault, place)
+
+
+async def opened(
+    settings: GatewaySettings, vault: Any, parts: tuple[Any, Signing, IssuerTerms], stack: AsyncExitStack
+) -> SharedIssuerKey | None:
+    """The issuer's key, which is handed over like the log's keys; None where no place is named. ``stack`` ends it.
+
+    Raises:
+        Unavailable: a key in force is not here, and the vault has no copy any more.
+    """
+    place = shelf(settings, vault)
+    if place is None:
+        return None
+    record, signing, terms = parts
+    sharing = KeySharing(record.rotations, record.others, place, settings.rotation.shared_keys_h)
+    issuer = SharedIssuerKey(settings.state / "keys", signing, terms, sharing)
+    sharing.hold((SharedLogKey(record.rotations.scribe.keys.ring), issuer))
+    await stack.enter_async_context(sharing)
+    record.keys.hand_over_by(sharing)
+    return issuer
