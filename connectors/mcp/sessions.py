@@ -108,10 +108,10 @@ class Sessions:
         """
         if refusal.code == eras.UNSUPPORTED_VERSION or (not refusal.addressed and refusal.status in {400, 404, 405}):
             self._dialect = None
-            self._forget(session)
+            self.forget(session)
         elif refusal.status == 404 and refusal.code != eras.METHOD_NOT_FOUND:  # noqa: PLR2004 -- HTTP
             # Some servers name the request even where it is the session that they do not know.
-            self._forget(session)
+            self.forget(session)
 
     async def leave(self, credential: Mapping[str, str], whose: str) -> None:
         """A call with a passing credential is over: end its session, unless another call is using the same value."""
@@ -135,15 +135,16 @@ class Sessions:
             with fail_after(budget_s / 2):
                 await session.ask(Ask("ping", connect_s=budget_s))
         except TimeoutError:  # the other half is for a new session: one that hangs must not hang every later call
-            self._forget(session)
+            self.forget(session)
         except Refused as refusal:
             self.learn(session, refusal)
             if session in self._kept.values() and refusal.code != eras.METHOD_NOT_FOUND:
                 raise
         except Lost:
-            self._forget(session)
+            self.forget(session)
 
-    def _forget(self, session: Session) -> None:
+    def forget(self, session: Session) -> None:
+        """Use it for nothing more."""
         for key in [key for key, known in self._kept.items() if known is session]:
             del self._kept[key]
 

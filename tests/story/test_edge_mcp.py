@@ -60,7 +60,7 @@ async def test_a_stateless_conversation() -> None:
             "logging": {},
             "tools": {"listChanged": True},
             "prompts": {"listChanged": True},
-            "resources": {"listChanged": True},
+            "resources": {"listChanged": True, "subscribe": True},
             "completions": {},
         }
         page = (await client.post("/mcp", **modern("tools/list"))).json()["result"]
