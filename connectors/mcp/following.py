@@ -16,9 +16,10 @@ from anyio import CancelScope, Event, Lock, create_task_group, current_time, mov
 from anyio.abc import TaskGroup
 
 from connectors.mcp.exchange import Hearing
-from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
-from connectors.mcp.session import Ask, Session
-from connectors.mcp.sessions import Identity, Sessions
+from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, Unreached
+from connectors.mcp.holding import Bounds, Held, Holders
+from connectors.mcp.session import Ask
+from connectors.mcp.sessions import Identity
 from gateway.core.call import Call
 from gateway.core.following import Subscription
 from gateway.core.mcpwire import following
@@ -28,32 +29,11 @@ _COURTESY_S: Final = 0.5
 _GONE: Final = frozenset({400, 404})
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much is followed, and how patiently.
-
-    Attributes:
-        streams: most of them at a time; each holds a connection.
-        each: most resources on one of them.
-        connect_s: longest a stream may take to be opened, seconds.
-        first_pause_s: pause before one that ended is opened again; doubled each time one ends early.
-        longest_pause_s: where the doubling ends.
-        steady_s: a life of this length counts as healthy, and the pause starts over.
-    """
-
-    streams: int = 64
-    each: int = 200
-    connect_s: float = 10.0
-    first_pause_s: float = 0.2
-    longest_pause_s: float = 30.0
-    steady_s: float = 60.0
-
-
 @dataclass(slots=True, eq=False)
 class _Stream:
     """A stream that is open, or about to be."""
 
-    session: Session
+    session: Held
     scope: CancelScope = field(default_factory=CancelScope)
     settled: Event = field(default_factory=Event)
     began: float = field(default_factory=current_time)
@@ -98,7 +78,7 @@ class Following:
         bounds: how much, and how patiently.
     """
 
-    def __init__(self, sessions: Sessions, bounds: Bounds) -> None:
+    def __init__(self, sessions: Holders, bounds: Bounds) -> None:
         self._sessions = sessions
         self._bounds = bounds
         self._lines: dict[str, _Line] = {}
@@ -248,18 +228,33 @@ class Following:
             await self._recover(line, stream)
 
     async def _recover(self, line: _Line, ended: _Stream) -> None:
-        await sleep(self._pause(line, current_time() - ended.began))
-        async with line.lock:
-            if line.stream is not ended or not line.followed:
-                return
-            line.stream = None
-            try:
-                line.stream = await self._opened(line, line.followed)
-                await self._resubscribe(line)
-            except Fault:
-                _lose(line.everybody())
-                line.followed.clear()
+        pause = self._pause(line, current_time() - ended.began)
+        for _ in range(self._bounds.attempts):
+            await sleep(pause)
+            async with line.lock:
+                if line.stream is not ended or not line.followed:
+                    return
+                try:
+                    await self._renew(line)
+                    break
+                except Unreached:  # it may be starting again
+                    pause = max(pause * 2, self._bounds.first_pause_s)
+                except Fault:
+                    break
+        if line.stream is ended:
+            _lose(line.everybody())
+            line.followed.clear()
         self._rest(line)
+
+    async def _renew(self, line: _Line) -> None:
+        stream, before = await self._opened(line, line.followed), line.stream
+        line.stream = stream
+        try:
+            await self._resubscribe(line)
+        except Fault:
+            line.stream = before
+            stream.scope.cancel()
+            raise
 
     def _pause(self, line: _Line, lived_s: float) -> float:
         bounds = self._bounds

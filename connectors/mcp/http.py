@@ -21,7 +21,8 @@ from connectors.mcp import following, results
 from connectors.mcp.dialect import Client, call_members, call_method, call_name
 from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
-from connectors.mcp.following import Bounds, Following
+from connectors.mcp.following import Following
+from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session

@@ -100,7 +100,7 @@ class Sessions:
         await self._shrink()
         return session
 
-    def learn(self, session: Session, refusal: Refused) -> None:
+    def learn(self, session: object, refusal: Refused) -> None:
         """Forget what a refusal shows to be wrong; the next call finds it out afresh.
 
         A refusal that does not name our request comes from a door before the MCP layer: the session ended, or the
@@ -143,7 +143,7 @@ class Sessions:
         except Lost:
             self.forget(session)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: object) -> None:
         """Use it for nothing more."""
         for key in [key for key, known in self._kept.items() if known is session]:
             del self._kept[key]

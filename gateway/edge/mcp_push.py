@@ -21,7 +21,7 @@ from gateway.core.call import Call, Principal
 from gateway.core.canonical import Json
 from gateway.core.errors import GatewayError, Killed, Throttled
 from gateway.core.mcpwire import eras, jsonrpc
-from gateway.core.mcpwire.following import ACKNOWLEDGED, FILTER, UPDATED
+from gateway.core.mcpwire.following import ACKNOWLEDGED, FILTER, META_SUBSCRIPTION, UPDATED
 from gateway.core.mcpwire.jsonrpc import Id
 from gateway.core.ports import Catalog, Ports
 from gateway.core.tool import Kind, Tool
@@ -32,7 +32,6 @@ from gateway.edge.problems import CALL_HEADER
 from gateway.edge.reply import Header, Reply, headers
 
 STOPPING: Final = "ostiary.stopping"
-META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 # What a client of the stateless era may ask for, by the member that asks; each notice by its kind.
 _FILTERS: Final = {
     "toolsListChanged": Kind.TOOL,

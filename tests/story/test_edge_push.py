@@ -10,10 +10,10 @@ import pytest
 from anyio import Event, create_task_group, fail_after
 
 from gateway.core.errors import Throttled
-from gateway.core.mcpwire.following import LISTEN
+from gateway.core.mcpwire.following import LISTEN, META_SUBSCRIPTION
 from gateway.core.tool import Tool
 from gateway.edge import mcp_push
-from gateway.edge.mcp_push import META_SUBSCRIPTION, STOPPING, Places
+from gateway.edge.mcp_push import STOPPING, Places
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import ORDER, STOCK, tool

@@ -13,10 +13,15 @@ UPDATED: Final = "notifications/resources/updated"
 LISTEN: Final = "subscriptions/listen"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 FILTER: Final = "resourceSubscriptions"
+META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 
 
 class _Updated(msgspec.Struct):
     uri: str
+
+
+class _Tagged(msgspec.Struct):
+    meta: dict[str, Any] = msgspec.field(default_factory=dict, name="_meta")
 
 
 class _Acknowledged(msgspec.Struct):
@@ -24,6 +29,7 @@ class _Acknowledged(msgspec.Struct):
 
 
 _UPDATED: Final = msgspec.json.Decoder(_Updated)
+_TAGGED: Final = msgspec.json.Decoder(_Tagged)
 _ACKNOWLEDGED: Final = msgspec.json.Decoder(_Acknowledged)
 
 
@@ -46,6 +52,15 @@ def acknowledged(told: Notification) -> frozenset[str] | None:
     except (ValueError, RecursionError):
         return frozenset()
     return frozenset(uri for uri in said if isinstance(uri, str)) if isinstance(said, list) else frozenset()
+
+
+def subscription_id(told: Notification) -> int | None:
+    """Which ``LISTEN`` of ours a notification belongs to, or None where it names none."""
+    try:
+        found = _TAGGED.decode(told.text or b"{}").meta.get(META_SUBSCRIPTION)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def concerns(uri: str, followed: str) -> bool:
