@@ -139,10 +139,11 @@ async def listing(call: Call, ports: Ports, kinds: Container[Kind] = (Kind.TOOL,
 
 
 async def visible(call: Call, ports: Ports, tools: Iterable[Tool]) -> tuple[Tool, ...]:
-    """Those of ``tools`` that the caller may know of now; as for ``listing``."""
+    """Those of ``tools`` that the caller may know of now; as for ``listing``. None where what is called is stopped."""
     principal = await ports.identity.authenticate(call)
     caller = await ports.runs.enter(call, principal)
-    await ports.kills.check(caller)
+    if await ports.kills.check(caller) is not None and call.tool:
+        return ()
     targets = [Resolved(caller, tool, None) for tool in tools if caller.run.covers(tool.decided_fqn)]
     at_us = ports.clock.now_us()
     inputs = [policy_input.listing(target, ports.settings, at_us) for target in targets]

@@ -29,7 +29,7 @@ from gateway.core.errors import (
 from gateway.core.following import Subscription
 from gateway.core.mcpwire.following import SUBSCRIBE, UNSUBSCRIBE
 from gateway.core.ports import Ports
-from gateway.core.tool import ADDRESSED, ConnectorKind, Kind, Tool
+from gateway.core.tool import ConnectorKind, Kind, Tool
 from gateway.edge import mcp_resources
 from gateway.edge.calling import carry_out
 from gateway.edge.mcp_tools import Names
@@ -172,8 +172,10 @@ class Followers:
 
     async def sees(self, call: Call) -> bool:
         """Whether the caller may see what ``call`` follows, and follow it, as of now."""
-        tools = [self._tool(call, kind) for kind in ADDRESSED]
-        return sum(tool.listed for tool in await pipeline.visible(call, self._ports, tools)) == len(tools)
+        seen = []
+        for tool in (self._tool(call, kind) for kind in (Kind.RESOURCE, Kind.SUBSCRIPTION)):
+            seen += await pipeline.visible(replace(call, tool=tool.fqn), self._ports, [tool])
+        return [tool.listed for tool in seen] == [True, True]
 
     async def _begun(self, base: Call, address: str, server: str | None, follows: Follows, receive: Receive) -> None:
         members = {"uri": address}
