@@ -172,7 +172,7 @@ class Followers:
 
     async def sees(self, call: Call) -> bool:
         """Whether the caller may see what ``call`` follows, and follow it, as of now."""
-        seen = []
+        seen: list[Tool] = []
         for tool in (self._tool(call, kind) for kind in (Kind.RESOURCE, Kind.SUBSCRIPTION)):
             seen += await pipeline.visible(replace(call, tool=tool.fqn), self._ports, [tool])
         return [tool.listed for tool in seen] == [True, True]

@@ -1,5 +1,6 @@
 """Resources that clients follow: by calls of their own, told while they may be seen, ended with who wanted them."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,6 +58,14 @@ async def told(stream: Listening, messages: int) -> list[Any]:
     return [message["params"]["uri"] for message in stream.heard]
 
 
+def _heard(times: int, *streams: Listening) -> bool:
+    return sum(len(stream.heard) for stream in streams) == times
+
+
+def _heard_else(stream: Listening) -> bool:
+    return any(message["method"] != UPDATED for message in stream.heard)
+
+
 @pytest.mark.requirement("TOOL-7")
 @pytest.mark.parametrize(("path", "uri", "own"), [(ERP, "x:page", "x:page"), ("/mcp", "ostiary:erp:y:7", "y:7")])
 async def test_a_session_follows_a_resource(path: str, uri: str, own: str) -> None:
@@ -91,10 +100,10 @@ async def test_only_who_subscribed_hears() -> None:
             await stream.until(silences=1)
         for times in range(1, 4):
             subscription.updated()
-            await until(lambda times=times: len(one.heard) + len(two.heard) == times)
+            await until(partial(_heard, times, one, two))
         edge.world.catalog.restock(*edge.world.catalog.shelf[1:])  # something that all of them hear
         for stream in (one, two, three):
-            await until(lambda stream=stream: stream.heard[-1:] and stream.heard[-1]["method"] != UPDATED)
+            await until(partial(_heard_else, stream))
     assert (len(three.heard), len(one.heard) + len(two.heard)) == (1, 5)
     async with edge.client("other") as thief:
         for method in (SUBSCRIBE, UNSUBSCRIBE):
