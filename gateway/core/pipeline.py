@@ -116,6 +116,26 @@ async def advise(call: Call, ports: Ports) -> Advice:
         return await entry.advise(_word(verdict))  # durable BEFORE the answer
 
 
+async def reconsider(call: Call, ports: Ports) -> None:
+    """Return where policy lets this call go now, that was let go before and waits for its client; it is not made again.
+
+    Raises:
+        GatewayError: every refusal, which leaves a record; what waits is to be taken back.
+    """
+    try:
+        principal = await ports.identity.authenticate(call)
+        caller = await ports.runs.enter(call, principal)
+        target = ports.catalog.resolve(caller)
+        stopped = await ports.kills.check(caller)
+        async with ports.runs.section(caller) as section:  # read, and left as it was
+            verdict = await _decide(_Question(target, section.usage, None), ports)
+        _judge(verdict.target, verdict, stopped)
+        if not verdict.decision.passes:
+            raise Denied("policy does not allow this call any more", reasons=verdict.decision.reasons)
+    except GatewayError as error:
+        await refuse(call, error, ports)
+
+
 async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
     """Refuse a request that is no call at all (bad bytes, bad envelope): authenticated callers get a record of it.
 

@@ -14,7 +14,7 @@ from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import pipeline
-from gateway.core.call import Call, Channel
+from gateway.core.call import Answer, Call, Channel
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
@@ -51,7 +51,7 @@ from gateway.edge.faults import (
     MissingCapability,
     ServerNotFound,
 )
-from gateway.edge.mcp_calls import Calls, Made, Party
+from gateway.edge.mcp_calls import Calls, Made, Outcome, Party
 from gateway.edge.mcp_following import Followers, Follows
 from gateway.edge.mcp_push import Listener, Pushing, Wanted
 from gateway.edge.mcp_session import Session, Sessions
@@ -129,7 +129,11 @@ class McpEndpoint:
             with CancelScope(shield=True):
                 await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
-        await stream.finish(answer)
+        try:
+            await stream.finish(answer)
+        finally:
+            if exchange.made is not None and exchange.made.slot is not None:
+                await exchange.made.slot.rest(scope.get(mcp_push.STOPPING))  # its upstream may be waiting still
 
     async def _delete(self, exchange: _Exchange) -> Reply:
         try:
@@ -294,6 +298,7 @@ class McpEndpoint:
 
     async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
         call, receive = exchange.call, exchange.receive
+        answer: Answer | Outcome
         if exchange.server is None and call.tool == mcp_waiting.FQN:
             own = mcp_waiting.wait(call, exchange.visit.principal, self._ports)
             answer = await unless_gone(receive, own)
