@@ -31,7 +31,7 @@ async def test_links_stay_as_their_server_wrote_them(era: str, method: str) -> N
         assert result.get("content", result.get("messages")) == [LINK if method == "tools/call" else content]
         edge.world.connector.result = {"contents": []}
         uri = "ostiary:erp:file:///a"
-        named = {"json": rpc("resources/read", {"uri": uri})}
+        named: dict[str, Any] = {"json": rpc("resources/read", {"uri": uri})}
         if era == "stateless":
             named = modern("resources/read", {"uri": uri}, **{"mcp-name": uri})
         assert "result" in (await client.post("/mcp", **named)).json()
@@ -60,7 +60,7 @@ async def test_a_list_is_one_page(era: str, method: str) -> None:
 async def test_a_client_is_asked_to_open_no_address(era: str) -> None:
     """Where it offers that and nothing else, its upstream is told that it cannot be asked."""
     edge = Edge()
-    able = {"elicitation": {"url": {}}}
+    able: dict[str, Any] = {"elicitation": {"url": {}}}
     async with edge.client() as client:
         if era == "handshake":
             opening = await client.post(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.core import pipeline
-from gateway.core.errors import Denied, Killed
+from gateway.core.errors import Denied, Killed, UnknownTool
 from gateway.core.kills import Kind
 from tests.edge_world import ADMIN
 from tests.fakes import World
@@ -49,3 +49,30 @@ async def test_a_subscription_waits_for_nobody() -> None:
     assert caught.value.cause_code == "approval_needed"
     assert caught.value.reasons[0].id == "test.approval"
     assert world.connector.sent == []
+
+
+@pytest.mark.parametrize("word", ["allow", "deny", "approval", "hidden"])
+async def test_a_call_that_waits_for_its_client_is_decided_on_again(word: str) -> None:
+    """It goes on where policy would let it go now, and leaves no record of that; a refusal leaves one."""
+    world = World()
+    words = {"deny": DENY, "approval": APPROVAL, "hidden": DENY}
+    if word != "allow":
+        world.policy.words["list" if word == "hidden" else "call", STOCK.fqn] = words[word]
+    if word == "allow":
+        await pipeline.reconsider(world.call(), world.ports())
+        assert world.audit.lines == []
+        return
+    with pytest.raises(UnknownTool if word == "hidden" else Denied):
+        await pipeline.reconsider(world.call(), world.ports())
+    assert [line.type for line in world.audit.lines] == ["call.refused"]
+    assert world.connector.sent == []
+
+
+@pytest.mark.requirement("INC-1")
+async def test_a_call_that_waits_for_its_client_may_be_stopped() -> None:
+    """Its tool, or who made it."""
+    world = World()
+    await world.kills.engage(ADMIN, Kind.TOOL, STOCK.fqn, "a test")
+    with pytest.raises(Killed):
+        await pipeline.reconsider(world.call(), world.ports())
+    await pipeline.reconsider(world.call(ORDER.fqn), world.ports())

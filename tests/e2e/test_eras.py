@@ -1,4 +1,4 @@
-"""A real server's resource is followed through a real gateway by clients of both eras, and by nobody else."""
+"""Clients of one era before real servers of the other: resources that are followed, questions that park a call."""
 
 import json
 from collections.abc import Iterator
@@ -21,13 +21,28 @@ STREAM = {"accept": "application/json, text/event-stream"}
 UPDATED, ACKNOWLEDGED = "notifications/resources/updated", "notifications/subscriptions/acknowledged"
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """The gateway before the conformance suite's server."""
-    with http_server(venvs.python("mcp2"), "mcp_suite.py") as url:
-        (tmp_path / "gateway.toml").write_text(SETTINGS.read_text("utf-8").replace("@UPSTREAM@", url), "utf-8")
-        with serving(tmp_path) as running:
+OLD = """
+[upstreams.old]
+kind = "mcp"
+url = "{url}"
+trust = "first_use"
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway before the conformance suite's server, of both eras, and one of the handshake era only."""
+    folder = tmp_path_factory.mktemp("eras")
+    with (
+        http_server(venvs.python("mcp2"), "mcp_suite.py") as both,
+        http_server(venvs.python("mcp1"), "mcp1_http.py") as old,
+    ):
+        text = SETTINGS.read_text("utf-8").replace("@UPSTREAM@", both) + OLD.format(url=old)
+        allowed = text.replace('"suite.*",', '"suite.*", "old.*", "old.sampling/*",')
+        (folder / "gateway.toml").write_text(allowed, "utf-8")
+        with serving(folder) as running:
             yield running
+            assert "Traceback" not in running.words()
 
 
 def asked(client: httpx.Client, method: str, params: dict[str, Any], session: dict[str, str]) -> httpx.Response:
@@ -87,4 +102,30 @@ def test_a_change_upstream_reaches_who_follows_it(gateway: Gateway) -> None:
     kinds = [record["type"] for record in gateway.records() if name in json.dumps(record)]
     assert kinds.count("tool.requested") == 3  # two begin, one ends
     assert kinds.count("decision") == 3
-    assert "Traceback" not in gateway.words()
+
+
+@pytest.mark.requirement("TOOL-7", "FLOW-1")
+def test_a_question_of_a_handshake_server_waits_for_a_stateless_client(gateway: Gateway) -> None:
+    """The answer of one request asks, the next one brings the answer, and the server's call was one and the same."""
+    able = META | {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    named = {"mcp-protocol-version": NEWEST, "mcp-method": "tools/call", "mcp-name": "sample"}
+    last = gateway.size() - 1
+
+    def called(client: httpx.Client, **more: Any) -> Any:
+        params = {"name": "sample", "arguments": {}, "_meta": able, **more}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        return client.post("/servers/old/mcp", json=body, headers=STREAM | named).json()
+
+    said = {"role": "assistant", "model": "scripted", "content": {"type": "text", "text": "hello yourself"}}
+    with gateway.client(gateway.token(agent="suite")) as client:
+        asked = called(client)["result"]
+        ((name, question),) = asked["inputRequests"].items()
+        assert (asked["resultType"], question["method"]) == ("input_required", "sampling/createMessage")
+        back = {"requestState": asked["requestState"], "inputResponses": {name: said}}
+        assert called(client, **back)["result"]["content"] == [{"type": "text", "text": "sampled"}]
+        assert called(client, **back)["error"]["data"]["cause"] == "request_state"
+        parked = called(client)["result"]
+        assert parked["resultType"] == "input_required"
+    kinds = [record["type"] for record in gateway.records(after=last)]
+    for kind, times in {"tool.requested": 2, "input.asked": 2, "input.answered": 1, "tool.completed": 1}.items():
+        assert kinds.count(kind) == times, kinds
