@@ -23,7 +23,7 @@ from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.following import Following
 from connectors.mcp.holding import Bounds
-from connectors.mcp.listing import ListingLimits, all_offered
+from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions
@@ -137,7 +137,8 @@ class HttpConnector:
             with fail_after(options.setup_timeout_s * 3):
                 # What it has, it says at the start.
                 await self._sessions.get(Identity(credential), options.setup_timeout_s)
-                return await all_offered(page, options.listing, self._sessions.offers)
+                found = await all_offered(page, options.listing, self._sessions.offers)
+                return well_annotated(found) if self.era is Era.STATELESS else found
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:

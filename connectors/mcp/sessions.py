@@ -176,11 +176,11 @@ class Sessions:
         return Session(self._endpoint, dialect, credential + header_fields([(eras.VERSION_HEADER, dialect.version)]))
 
     async def _probe(self, credential: str, budget_s: float) -> Dialect | None:
-        session = self._stateless(self._client.stateless(), credential)
+        ask = Ask("server/discover", connect_s=budget_s)
         try:
             # Half of the time: a server that does not answer what it does not know is still asked the old way.
             with fail_after(budget_s / 2):
-                result = await session.ask(Ask("server/discover", connect_s=budget_s))
+                result = await self._discovered(credential, ask)
         except TimeoutError:
             return None
         except Refused as refusal:
@@ -188,6 +188,15 @@ class Sessions:
                 raise
             return None
         return stateless_dialect(self._client, result)
+
+    async def _discovered(self, credential: str, ask: Ask) -> bytes:
+        try:
+            return await self._stateless(self._client.stateless(), credential).ask(ask)
+        except Refused as refusal:
+            if refusal.offered is None:
+                raise
+            offered = self._client.stateless(refusal.offered)
+        return await self._stateless(offered, credential).ask(ask)  # once: who refuses its own offer is of no use
 
     async def _initialise(self, credential: str, askable: Mapping[str, Any], budget_s: float) -> Session:
         request_id = self._endpoint.next_id()

@@ -1,4 +1,4 @@
-"""A small MCP client whose way to its server is our connector: ``conformance_client.py URL``, for the suite's scenarios.
+"""A small MCP client whose way to its server is our connector: ``conformance_client.py URL``, started by the suite.
 
 It lists, then calls every tool, gets every prompt and reads every resource, and answers whatever it is asked with what
 the question proposes.
