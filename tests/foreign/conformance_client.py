@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from anyio import move_on_after
+
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
 from gateway.core.call import Continuation, Lease
@@ -26,6 +28,7 @@ from tests.evidence import lease, make_arguments, make_tool
 
 CAPABILITIES = asking.declared({"elicitation": {}, "sampling": {}, "roots": {}})
 SAMPLES: Mapping[str, Any] = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}, "string": "x"}
+_CALL_S = 10.0
 SAID = {"role": "assistant", "model": "scripted", "content": {"type": "text", "text": "x"}}
 
 
@@ -110,7 +113,7 @@ async def main(url: str) -> None:
 
         async def tried(tool: Tool, given: Mapping[str, Any]) -> None:
             # The suite judges what was sent; a call may fail.
-            with contextlib.suppress(GatewayError):
+            with contextlib.suppress(GatewayError), move_on_after(_CALL_S):
                 await called(connector, tool, given)
 
         await asyncio.gather(*[tried(tool, given) for tool, given in tools])
