@@ -161,6 +161,7 @@ class McpEndpoint:
 
     async def _listen(self, exchange: _Exchange, wanted: Wanted) -> Reply:
         await self._find_server(exchange)
+        self._gate.calls(exchange.visit, len(wanted.addresses))
         follows = await self._followers.begun(exchange.call, wanted.addresses, exchange.server, exchange.receive)
         try:
             return await self._pushed(exchange, wanted, follows)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from anyio import CancelScope, Event, create_task_group, move_on_after
+from anyio import CancelScope, Event, create_task_group, move_on_after, sleep
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.call import Call, Principal
@@ -49,6 +49,8 @@ _RANGES: Final = (b"text/event-stream", b"text/*", b"*/*")
 _SILENCE_S: Final = 25.0
 _NOTHING: Final = b":\n\n"
 _MOST_EACH: Final = 100
+# Between two looks at what has changed: an upstream that says so without end keeps policy no busier than this.
+_PAUSE_S: Final = 0.05
 _RETRY_S: Final = 60.0
 
 
@@ -251,6 +253,7 @@ class Push(Reply):
             elif self.catalog.tools() is generation:
                 if not await self._tell_updates(send):
                     return
+                await sleep(_PAUSE_S)
             else:
                 generation = self.catalog.tools()
                 lists = _lists(await self.look(), self.wanted.kinds)

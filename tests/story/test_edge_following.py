@@ -12,6 +12,7 @@ from gateway.core.kills import Kind
 from gateway.core.mcpwire.following import FILTER, META_SUBSCRIPTION, SUBSCRIBE, UNSUBSCRIBE, UPDATED
 from gateway.core.tool import Tool
 from gateway.edge import mcp_push
+from gateway.edge.asgi import Options
 from gateway.edge.mcp_following import MOST, Follow, Follows
 from tests.edge_world import ADMIN, Edge, modern, rpc
 from tests.evidence import make_call
@@ -312,6 +313,19 @@ async def test_a_stream_that_is_not_begun_follows_nothing(why: str) -> None:
     assert "error" in answer.json()
     assert all(subscription.is_over for subscription in begun(edge))
     assert len(begun(edge)) == {"policy": 1, "address": 1, "accept": 2}.get(why, 0)
+
+
+async def test_each_resource_that_is_followed_costs_a_request() -> None:
+    """A stream that names many is no way around the throttle of calls."""
+    edge = Edge(Options(per_minute=60))
+    edge.world.catalog.shelf = (STOCK, PAGE, FOLLOWS, MANY, FOLLOWS_MANY)
+    edge.world.connector.result = {}
+    body, named = listen(resourceSubscriptions=[f"y:{at}" for at in range(40)])
+    async with listening(edge, named, body, path=ERP) as stream:
+        await stream.until(1)
+        async with edge.client() as client:
+            answers = [await client.post(ERP, json=rpc("ping")) for _ in range(30)]
+    assert 429 in {answer.status_code for answer in answers}
 
 
 def test_what_begins_after_the_end_ends_at_once() -> None:
