@@ -89,6 +89,21 @@ class Answered:
     session: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Who hears what a server says on a stream on which nothing was asked.
+
+    Attributes:
+        opened: called once the server has begun to answer.
+        hear: called with each notification; the stream is read on when it returns.
+        decline: called with each request the server makes there.
+    """
+
+    opened: Callable[[], Awaitable[None]]
+    hear: Callable[[Notification], Awaitable[None]]
+    decline: Callable[[Request], Awaitable[None]] | None = None
+
+
 class Endpoint:
     """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice."""
 
@@ -131,6 +146,29 @@ class Endpoint:
         """
         async with self._sent(method, post) as answer:
             return answer.status
+
+    async def listen(self, post: Post, hearing: Hearing) -> None:
+        """Hold a stream on which nothing is asked (GET), until the server ends it.
+
+        Raises:
+            Unreached: no connection was made.
+            Refused: the server has no such stream, or not for this session.
+            Lost: anything else, but its regular end.
+        """
+        async with self._sent("GET", post) as answer:
+            if answer.status != 200:  # noqa: PLR2004 -- HTTP
+                raise Refused(f"http_{answer.status}", status=answer.status)
+            if (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower() != eras.STREAM_TYPE:
+                raise Lost("no_stream")
+            await hearing.opened()
+            try:
+                await _heard(answer, hearing)
+            except Broken as error:
+                raise Lost("connection_lost") from error
+            except TooLarge as error:
+                raise Lost("output_too_large") from error
+            except MalformedRequest as error:
+                raise Lost("garbage") from error
 
     def _sent(self, method: str, post: Post) -> "_Exchange":
         return _Exchange(self._pool, self._target, self._request(method, post), post.connect_s)
@@ -242,6 +280,19 @@ async def _from_stream(answer: Response, question: Question) -> bytes:
     raise Lost("stream_ended")
 
 
+async def _heard(answer: Response, hearing: Hearing) -> None:
+    decoder, asked = sse.Decoder(_REFUSAL_BYTES), 0
+    async with aclosing(_bounded(answer.chunks(), _BESIDES_BYTES)) as chunks:
+        async for chunk in chunks:
+            for event in decoder.feed(chunk):
+                message = read_upstream(event.data) if event.name == "message" else None
+                if isinstance(message, Notification):
+                    await hearing.hear(message)
+                if isinstance(message, Request):
+                    asked += 1
+                    await _decline(hearing, message, asked)
+
+
 async def _bounded(chunks: AsyncIterator[bytes], room: int) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         room -= len(chunk)
@@ -250,7 +301,7 @@ async def _bounded(chunks: AsyncIterator[bytes], room: int) -> AsyncGenerator[by
         yield chunk
 
 
-async def _decline(question: Question, request: Request, asked: int) -> None:
+async def _decline(question: Question | Hearing, request: Request, asked: int) -> None:
     # Bounded: each one costs a request of ours.
     if question.decline is None or asked > _MAX_SERVER_REQUESTS:
         raise Lost("server_request")

@@ -7,7 +7,7 @@ fault, out of every message: they are untrusted text that would reach logs and m
 from typing import NoReturn, Self
 
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
-from gateway.core.mcpwire import asking
+from gateway.core.mcpwire import asking, eras
 from gateway.core.mcpwire.jsonrpc import Failure
 
 
@@ -45,6 +45,7 @@ class Refused(Fault):
         words: what the upstream said; untrusted, never part of a message.
         addressed: whether the refusal names our request, so that it comes from the MCP layer and not from a door
             before it.
+        offered: the stateless revision that both sides speak, where it says that it does not speak the one we used.
     """
 
     def __init__(self, cause: str, *, status: int | None = None) -> None:
@@ -54,12 +55,16 @@ class Refused(Fault):
         self.code: int | None = None
         self.words = ""
         self.addressed = False
+        self.offered: str | None = None
 
     @classmethod
     def by(cls, failure: Failure, request_id: int, *, status: int | None = None) -> Self:
         """The refusal that a JSON-RPC error answer is."""
         lacking = asking.lacking(failure.data)
         refusal = cls("_".join(("undeclared", *lacking)) if lacking else f"jsonrpc_{failure.code}", status=status)
+        if failure.code == eras.UNSUPPORTED_VERSION and isinstance(failure.data, dict):
+            said = failure.data.get("supported")
+            refusal.offered = eras.newest_mutual(said) if isinstance(said, list) else None
         refusal.code, refusal.words, refusal.addressed = failure.code, failure.message, failure.id == request_id
         return refusal
 

@@ -17,18 +17,21 @@ from typing import Any, Final, Self
 
 from anyio import fail_after
 
-from connectors.mcp import results
+from connectors.mcp import following, results
 from connectors.mcp.dialect import Client, call_members, call_method, call_name
 from connectors.mcp.exchange import Endpoint, Header
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
-from connectors.mcp.listing import ListingLimits, all_offered
+from connectors.mcp.following import Following
+from connectors.mcp.holding import Bounds
+from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions
 from gateway.core.call import Lease, Raw
+from gateway.core.errors import NotSent
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
-from gateway.core.tool import EffectClass, Tool
+from gateway.core.tool import EffectClass, Kind, Tool
 
 _MOST_ANNOTATIONS: Final = 4096
 
@@ -46,6 +49,7 @@ class HttpOptions:
         trusted_idle_s: a session unused for longer is tried before a call, seconds.
         max_sessions: sessions kept at a time, one for each credential and caller.
         listing: bounds of discovery.
+        following: bounds of what callers follow.
     """
 
     client: Client = field(default_factory=Client)
@@ -55,6 +59,7 @@ class HttpOptions:
     trusted_idle_s: float = 60.0
     max_sessions: int = 64
     listing: ListingLimits = field(default_factory=ListingLimits)
+    following: Bounds = field(default_factory=Bounds)
 
 
 class HttpConnector:
@@ -68,16 +73,19 @@ class HttpConnector:
         """
         self._options = options or HttpOptions()
         self._sessions = Sessions(Endpoint(url, pool), self._options.client, self._options.max_sessions)
+        self._following = Following(self._sessions, self._options.following)
         self._annotations: dict[str, Mapping[headers.Path, str]] = {}
 
     async def __aenter__(self) -> Self:
         """Nothing is sent before it is needed: an upstream that is down must not keep the gateway from starting."""
+        await self._following.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the sessions."""
+        """End what is followed, and the sessions."""
+        await self._following.__aexit__(None, None, None)
         await self._sessions.close()
 
     @property
@@ -88,6 +96,8 @@ class HttpConnector:
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
         tool = lease.intent.tool
+        if tool.kind is Kind.SUBSCRIPTION:
+            return await self._followed(lease)
         ask = Ask(
             call_method(tool),
             call_members(tool, lease.intent.call),
@@ -106,6 +116,16 @@ class HttpConnector:
             if lease.is_passing:
                 await self._sessions.leave(lease.headers, _whose(lease))
 
+    async def _followed(self, lease: Lease) -> Raw:
+        call = lease.intent.call
+        if lease.is_passing:
+            raise NotSent("a subscription outlives the call's credential", cause_code="credential_passing")
+        try:
+            await following.carried_out(self._following, call, Identity(lease.headers, _whose(lease)))
+        except Fault as fault:
+            raise call_error(fault) from fault
+        return results.raw(lease, b"{}")
+
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
         options, credential = self._options, self._options.credential()
@@ -117,7 +137,8 @@ class HttpConnector:
             with fail_after(options.setup_timeout_s * 3):
                 # What it has, it says at the start.
                 await self._sessions.get(Identity(credential), options.setup_timeout_s)
-                return await all_offered(page, options.listing, self._sessions.offers)
+                found = await all_offered(page, options.listing, self._sessions.offers)
+                return well_annotated(found) if self.era is Era.STATELESS else found
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:

@@ -5,7 +5,7 @@ where it cannot be listed, so that ten thousand files keep nobody from the tools
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,7 +15,7 @@ from anyio import move_on_after
 from connectors.mcp.faults import Lost, Refused
 from connectors.mcp.results import decode
 from gateway.core import resources
-from gateway.core.mcpwire import eras
+from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.tool import Kind
 
@@ -64,6 +64,15 @@ async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str])
             others = await _others(partial(ask, method), listed, limits)
             found += [definition for item in others if (definition := made(item)) is not None]
     return found
+
+
+def well_annotated(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose arguments may be repeated in headers as they say; the others are left out, as the protocol has it."""
+    good = [definition for definition in found if not headers.is_misannotated(definition.get("inputSchema"))]
+    if len(good) < len(found):
+        count = len(found) - len(good)
+        _LOG.warning("an upstream annotates %d tools with headers that cannot be: they are left out", count)
+    return good
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Many requests over one stream of messages, told apart by their ids."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,7 +10,7 @@ from anyio import get_cancelled_exc_class
 
 from connectors.mcp.faults import Fault, Lost, Refused, Unreached
 from gateway.core.errors import MalformedRequest
-from gateway.core.mcpwire import eras
+from gateway.core.mcpwire import eras, following
 from gateway.core.mcpwire.jsonrpc import (
     Failure,
     Notification,
@@ -28,6 +28,7 @@ _Answer = bytes | Fault
 Hear = Callable[[Notification], Awaitable[None]]
 # Notices that wait for a caller who is slow to take them: the call goes on without the rest.
 _MOST_UNHEARD: Final = 64
+_FOLLOWED: Final = frozenset({following.UPDATED, following.ACKNOWLEDGED})
 # A peer that floods us with requests would otherwise make us write without end.
 _MOST_DECLINED: Final = 1000
 
@@ -68,6 +69,7 @@ class Multiplex:
         self._waiting: dict[int, _Waiting] = {}
         self._declined = 0
         self._closed: str | None = None
+        self._overhearing: _Waiting | None = None
 
     def next_id(self) -> int:
         """An id for one request."""
@@ -129,9 +131,34 @@ class Multiplex:
     def close(self, cause: str) -> None:
         """Nothing more will come: whatever is under way is lost, and nothing more is sent."""
         self._closed = cause
-        for waiting in self._waiting.values():
+        overhearing = () if self._overhearing is None else (self._overhearing,)
+        for waiting in (*self._waiting.values(), *overhearing):
             if not waiting.is_settled:
                 waiting.settle(Lost(cause))
+
+    @asynccontextmanager
+    async def overheard(self) -> AsyncIterator[Callable[[Hear], Awaitable[None]]]:
+        """From now on, what is said of resources that belongs to no request is kept for who calls what this yields.
+
+        That returns only by a fault: ``Lost`` where the stream has ended, or somebody else has begun to overhear it.
+        """
+        waiting = _Waiting()
+        before, self._overhearing = self._overhearing, waiting
+        if before is not None:
+            before.settle(Lost("replaced"))
+        if self._closed is not None:
+            waiting.settle(Lost(self._closed))
+
+        async def heard(hear: Hear) -> None:
+            answer = await waiting.answer(hear)
+            if isinstance(answer, Fault):
+                raise answer
+
+        try:
+            yield heard
+        finally:
+            if self._overhearing is waiting:
+                self._overhearing = None
 
     def _notice(self, told: Notification) -> None:
         # A log message on a stream that many callers share does not say whose call it is about: it is nobody's.
@@ -139,6 +166,18 @@ class Multiplex:
         waiting = self._waiting.get(token) if isinstance(token, int) else None
         if waiting is not None and not waiting.is_settled and waiting.inbox.qsize() < _MOST_UNHEARD:
             waiting.inbox.put_nowait(told)
+        elif told.method in _FOLLOWED:
+            self._tell_followers(told)
+
+    def _tell_followers(self, told: Notification) -> None:
+        listening = following.subscription_id(told)
+        waiting = self._overhearing if listening is None else self._waiting.get(listening)
+        if waiting is None or waiting.is_settled:
+            return
+        if waiting.inbox.qsize() < _MOST_UNHEARD:
+            waiting.inbox.put_nowait(told)
+        else:
+            waiting.settle(Lost("flooded"))  # one that was left out would never be known of
 
     def _settle(self, request_id: int | str, answer: _Answer) -> None:
         waiting = self._waiting.get(request_id) if isinstance(request_id, int) else None

@@ -1,6 +1,6 @@
 """One session with an MCP server over HTTP: in the stateless era merely a set of header fields."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -9,15 +9,23 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_af
 
 from connectors.mcp.conversing import Conversation
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Answered, Endpoint, Header, Post, Question, header_fields
+from connectors.mcp.exchange import Answered, Endpoint, Header, Hearing, Post, Question, header_fields
 from connectors.mcp.faults import Fault
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
-from gateway.core.mcpwire.jsonrpc import Request, encode_failure, encode_notification, encode_request, encode_response
+from gateway.core.mcpwire.jsonrpc import (
+    Notification,
+    Request,
+    encode_failure,
+    encode_notification,
+    encode_request,
+    encode_response,
+)
 
 SETUP_RESULT_BYTES: Final = 256 * 1024
 _COURTESY_S: Final = 0.5
+_HOLD_CONNECT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,25 @@ class Session:
             self.users -= 1
         self.heard_at = current_time()
         return answered.result
+
+    async def hold(self, hearing: Hearing) -> None:
+        """Hold the stream of the session, in the handshake era, until the server ends it.
+
+        Raises:
+            Fault: as of ``Endpoint.listen``.
+        """
+        await self.endpoint.listen(Post(self.fields, b"", _HOLD_CONNECT_S), replace(hearing, decline=self._decline))
+
+    async def attend(self, ask: Ask, hear: Callable[[Notification], Awaitable[None]]) -> None:
+        """Send a request of the stateless era whose answer is a stream of notifications, until the server ends it.
+
+        Raises:
+            Fault: as of ``Endpoint.ask``.
+        """
+        request_id = self.endpoint.next_id()
+        fields = self.fields + header_fields([(eras.METHOD_HEADER, ask.method)])
+        body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
+        await self.endpoint.ask(Question(Post(fields, body, ask.connect_s), request_id, ask.cap, hear=hear))
 
     async def listen(self, flow: Flow | None, connect_s: float) -> None:
         """Have the server send the log messages that a caller asked for; one that does not is not asked again."""

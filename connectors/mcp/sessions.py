@@ -100,7 +100,7 @@ class Sessions:
         await self._shrink()
         return session
 
-    def learn(self, session: Session, refusal: Refused) -> None:
+    def learn(self, session: object, refusal: Refused) -> None:
         """Forget what a refusal shows to be wrong; the next call finds it out afresh.
 
         A refusal that does not name our request comes from a door before the MCP layer: the session ended, or the
@@ -108,10 +108,10 @@ class Sessions:
         """
         if refusal.code == eras.UNSUPPORTED_VERSION or (not refusal.addressed and refusal.status in {400, 404, 405}):
             self._dialect = None
-            self._forget(session)
+            self.forget(session)
         elif refusal.status == 404 and refusal.code != eras.METHOD_NOT_FOUND:  # noqa: PLR2004 -- HTTP
             # Some servers name the request even where it is the session that they do not know.
-            self._forget(session)
+            self.forget(session)
 
     async def leave(self, credential: Mapping[str, str], whose: str) -> None:
         """A call with a passing credential is over: end its session, unless another call is using the same value."""
@@ -135,15 +135,16 @@ class Sessions:
             with fail_after(budget_s / 2):
                 await session.ask(Ask("ping", connect_s=budget_s))
         except TimeoutError:  # the other half is for a new session: one that hangs must not hang every later call
-            self._forget(session)
+            self.forget(session)
         except Refused as refusal:
             self.learn(session, refusal)
             if session in self._kept.values() and refusal.code != eras.METHOD_NOT_FOUND:
                 raise
         except Lost:
-            self._forget(session)
+            self.forget(session)
 
-    def _forget(self, session: Session) -> None:
+    def forget(self, session: object) -> None:
+        """Use it for nothing more."""
         for key in [key for key, known in self._kept.items() if known is session]:
             del self._kept[key]
 
@@ -175,11 +176,11 @@ class Sessions:
         return Session(self._endpoint, dialect, credential + header_fields([(eras.VERSION_HEADER, dialect.version)]))
 
     async def _probe(self, credential: str, budget_s: float) -> Dialect | None:
-        session = self._stateless(self._client.stateless(), credential)
+        ask = Ask("server/discover", connect_s=budget_s)
         try:
             # Half of the time: a server that does not answer what it does not know is still asked the old way.
             with fail_after(budget_s / 2):
-                result = await session.ask(Ask("server/discover", connect_s=budget_s))
+                result = await self._discovered(credential, ask)
         except TimeoutError:
             return None
         except Refused as refusal:
@@ -187,6 +188,15 @@ class Sessions:
                 raise
             return None
         return stateless_dialect(self._client, result)
+
+    async def _discovered(self, credential: str, ask: Ask) -> bytes:
+        try:
+            return await self._stateless(self._client.stateless(), credential).ask(ask)
+        except Refused as refusal:
+            if refusal.offered is None:
+                raise
+            offered = self._client.stateless(refusal.offered)
+        return await self._stateless(offered, credential).ask(ask)  # once: who refuses its own offer is of no use
 
     async def _initialise(self, credential: str, askable: Mapping[str, Any], budget_s: float) -> Session:
         request_id = self._endpoint.next_id()

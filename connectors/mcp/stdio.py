@@ -13,10 +13,12 @@ from typing import Any, Self
 
 from anyio import Event, create_task_group, current_time, fail_after, move_on_after, sleep
 
-from connectors.mcp import results
+from connectors.mcp import following, piped, results
 from connectors.mcp.dialect import Client, Dialect, call_members, call_method, handshake_dialect, stateless_dialect
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, call_error, raise_unavailable
+from connectors.mcp.following import Following
 from connectors.mcp.hearing import Ear, wanted
+from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered
 from connectors.mcp.multiplex import Multiplex
 from connectors.mcp.process import Child, Command, Ears, running
@@ -25,6 +27,7 @@ from gateway.core.errors import NotSent
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
+from gateway.core.tool import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class StdioOptions:
         lent: what the process was started with, for the one call that brings the very same; None = for all that bring
             nothing.
         dialect: what another life of the same program was found to speak.
+        following: bounds of what callers follow, all together.
     """
 
     client: Client = field(default_factory=Client)
@@ -53,6 +57,7 @@ class StdioOptions:
     listing: ListingLimits = field(default_factory=ListingLimits)
     lent: Handout | None = None
     dialect: Dialect | None = None
+    following: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class StdioConnector:
         self._dialect = self._options.dialect
         self._probing = True
         self._line: _Line | None = None
+        self._following = Following(piped.Pipes(self._session), self._options.following)
         self._pid: int | None = None
         self._why = "process_down"  # how its last life ended
 
@@ -95,12 +101,14 @@ class StdioConnector:
         self._settled = Event()
         self._tasks = await create_task_group().__aenter__()
         self._tasks.start_soon(self._supervise)
+        await self._following.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the process; returns when it is gone."""
+        await self._following.__aexit__(None, None, None)
         self._tasks.cancel_scope.cancel()
         # The group is not told of the body's error, which it would wrap in a group of errors.
         await self._tasks.__aexit__(None, None, None)
@@ -133,6 +141,8 @@ class StdioConnector:
         if lease.headers or lease.handout is not self._options.lent:
             raise NotSent("the upstream takes no per-call credential", cause_code="credential_unsupported")
         intent = lease.intent
+        if intent.tool.kind is Kind.SUBSCRIPTION:
+            return await self._followed(lease)
         members = call_members(intent.tool, intent.call)
         try:
             # Less than the call's own time: while nothing has left, it must not look as if something had.
@@ -140,6 +150,15 @@ class StdioConnector:
             return results.raw(lease, await line.ask(call_method(intent.tool), members, intent.call.flow))
         except Fault as fault:
             raise call_error(fault) from fault
+
+    async def _followed(self, lease: Lease) -> Raw:
+        if self._options.lent is not None:
+            raise NotSent("a subscription outlives the call's process", cause_code="credential_passing")
+        try:
+            await following.carried_out(self._following, lease.intent.call, piped.EVERYBODY)
+        except Fault as fault:
+            raise call_error(fault) from fault
+        return results.raw(lease, b"{}")
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
@@ -172,6 +191,10 @@ class StdioConnector:
             raise_unavailable(fault)
         except TimeoutError:
             raise_unavailable(Lost("timeout"))
+
+    async def _session(self, wait_s: float) -> piped.PipeSession:
+        line = await self._reached(wait_s)
+        return piped.PipeSession(line.multiplex, line.dialect)
 
     async def _reached(self, wait_s: float) -> _Line:
         with move_on_after(wait_s):

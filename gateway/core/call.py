@@ -17,6 +17,7 @@ from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError
 from gateway.core.flow import Flow
+from gateway.core.following import Subscription
 from gateway.core.mcpwire.asking import Question
 from gateway.core.tool import EffectClass, Tool
 from gateway.core.usage import Reservation
@@ -99,6 +100,7 @@ class Call:
             tool: what looking takes, and what is found, would tell of one that is hidden.
         flow: the line to its caller while it is carried out; None where there is none.
         continuation: what it brings for an upstream that asked for it; None = it is no such call.
+        subscription: who is told of changes from then on, where the call begins or ends a subscription.
     """
 
     id: str
@@ -114,6 +116,7 @@ class Call:
     objection: Callable[[], GatewayError | None] | None = field(default=None, repr=False, compare=False)
     flow: Flow | None = field(default=None, repr=False, compare=False)
     continuation: Continuation | None = None
+    subscription: Subscription | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
@@ -116,6 +116,26 @@ async def advise(call: Call, ports: Ports) -> Advice:
         return await entry.advise(_word(verdict))  # durable BEFORE the answer
 
 
+async def reconsider(call: Call, ports: Ports) -> None:
+    """Return where policy lets this call go now, that was let go before and waits for its client; it is not made again.
+
+    Raises:
+        GatewayError: every refusal, which leaves a record; what waits is to be taken back.
+    """
+    try:
+        principal = await ports.identity.authenticate(call)
+        caller = await ports.runs.enter(call, principal)
+        target = ports.catalog.resolve(caller)
+        stopped = await ports.kills.check(caller)
+        async with ports.runs.section(caller) as section:  # read, and left as it was
+            verdict = await _decide(_Question(target, section.usage, None), ports)
+        _judge(verdict.target, verdict, stopped)
+        if not verdict.decision.passes:
+            raise Denied("policy does not allow this call any more", reasons=verdict.decision.reasons)
+    except GatewayError as error:
+        await refuse(call, error, ports)
+
+
 async def refuse(call: Call, error: GatewayError, ports: Ports) -> NoReturn:
     """Refuse a request that is no call at all (bad bytes, bad envelope): authenticated callers get a record of it.
 
@@ -135,11 +155,16 @@ async def listing(call: Call, ports: Ports, kinds: Container[Kind] = (Kind.TOOL,
         Killed: the caller is stopped.
         Unavailable: policy cannot be asked.
     """
+    return await visible(call, ports, [tool for tool in ports.catalog.tools() if tool.kind in kinds])
+
+
+async def visible(call: Call, ports: Ports, tools: Iterable[Tool]) -> tuple[Tool, ...]:
+    """Those of ``tools`` that the caller may know of now; as for ``listing``. None where what is called is stopped."""
     principal = await ports.identity.authenticate(call)
     caller = await ports.runs.enter(call, principal)
-    await ports.kills.check(caller)
-    tools = [tool for tool in ports.catalog.tools() if tool.kind in kinds and caller.run.covers(tool.fqn)]
-    targets = [Resolved(caller, tool, None) for tool in tools]
+    if await ports.kills.check(caller) is not None and call.tool:
+        return ()
+    targets = [Resolved(caller, tool, None) for tool in tools if caller.run.covers(tool.decided_fqn)]
     at_us = ports.clock.now_us()
     inputs = [policy_input.listing(target, ports.settings, at_us) for target in targets]
     decision_id = ports.clock.uuid()
@@ -175,6 +200,7 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> AsyncItera
         _held_to(grant, target)
         reservation = section.reserve(target) if verdict.decision.passes else None
     if reservation is None:
+        _check_can_wait(target, verdict.decision)
         raise await ports.approvals.park(target, verdict.decision)
     try:
         yield Permit(target, verdict.decision, reservation)
@@ -314,6 +340,12 @@ def _carried_out_here(target: Resolved) -> None:
     # No surface lets such a name in; if one did, the door would stay shut all the same.
     if target.tool.connector is ConnectorKind.HOOK:
         raise UnknownTool(f"no such {target.tool.kind}")
+
+
+def _check_can_wait(target: Resolved, decision: Decision) -> None:
+    # Whoever is to be told of changes is there now: a person's word later on would find nobody.
+    if target.tool.kind is Kind.SUBSCRIPTION:
+        raise Denied("a subscription waits for nobody", reasons=decision.reasons, cause_code="approval_needed")
 
 
 def _held_to(grant: Grant | None, target: Resolved) -> None:

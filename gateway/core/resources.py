@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import re2
 
-from gateway.core.tool import EffectClass, Kind, Tool
+from gateway.core.tool import ADDRESSED, EffectClass, Tool
 
 MAX_URI: Final = 2048
 # As long as a name of the catalogue may be: it stands in records.
@@ -97,9 +97,9 @@ def matches(template: str, uri: str) -> bool:
 def read(tool: Tool, arguments: Mapping[str, Any]) -> Tool | None:
     """``tool`` as it is decided on for these arguments: of a template, the very resource; None where it makes no such.
 
-    Everything but a resource is itself.
+    Everything that has no address is itself.
     """
-    if tool.kind is not Kind.RESOURCE:
+    if tool.kind not in ADDRESSED:
         return tool
     uri = arguments.get("uri")
     if not tool.is_template:

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     PROMPT = "prompt"
     RESOURCE = "resource"
     COMPLETION = "completion"
+    SUBSCRIPTION = "subscription"
     # A coding agent's own tool: it is asked about, and never carried out here.
     HOOK = "hook"
 
@@ -47,6 +48,10 @@ def kind_of(name: str) -> Kind:
 
 
 _BY_PREFIX: Mapping[str, Kind] = {f"{kind}s": kind for kind in Kind if kind is not Kind.TOOL}
+
+
+# What is named by an address, its own or one that a template makes.
+ADDRESSED = frozenset({Kind.RESOURCE, Kind.SUBSCRIPTION})
 
 
 class ConnectorKind(StrEnum):
@@ -118,8 +123,8 @@ class Tool:
     Attributes:
         server: upstream name, no ``__`` in it.
         name: name at the upstream, behind ``prompts/`` where it is a prompt's; ``resources/`` and an address or a
-            template of addresses; ``completions/`` and the name here of what is completed; ``hooks/`` where its agent
-            acts itself.
+            template of addresses; ``completions/`` and the name here of what is completed; ``subscriptions/`` and the
+            address or template of what is followed; ``hooks/`` where its agent acts itself.
         connector: which connector carries it out.
         definition: the approved MCP tool definition served to clients (name, description, inputSchema ...).
         digest: ``definition_digest`` of what was approved; the pin.
@@ -164,7 +169,7 @@ class Tool:
     @property
     def decided_name(self) -> str:
         """What policy and the run's scope decide on, without the server: the very address that is read."""
-        return self.name if self.uri is None else f"{Kind.RESOURCE.prefix}{self.uri}"
+        return self.name if self.uri is None else f"{self.kind.prefix}{self.uri}"
 
     @property
     def decided_fqn(self) -> str:
@@ -174,7 +179,7 @@ class Tool:
     @property
     def is_template(self) -> bool:
         """Whether it stands for all the addresses a template makes. No address of its own can hold a brace."""
-        return self.kind is Kind.RESOURCE and "{" in self.name
+        return self.kind in ADDRESSED and "{" in self.name
 
     @property
     def own_name(self) -> str:

@@ -174,9 +174,14 @@ def _misshape_of_completion(value: Any) -> str | None:
     return None
 
 
+def _misshape_of_subscription(value: Any) -> str | None:
+    return None if isinstance(value, dict) else "not an object"
+
+
 _SHAPES: Mapping[Kind, Callable[[Any], str | None]] = {
     Kind.TOOL: _misshape,
     Kind.PROMPT: _misshape_of_prompt,
     Kind.RESOURCE: _misshape_of_resource,
     Kind.COMPLETION: _misshape_of_completion,
+    Kind.SUBSCRIPTION: _misshape_of_subscription,
 }

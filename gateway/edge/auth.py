@@ -125,6 +125,10 @@ class Gate:
         """Charge for a listing: policy is asked about every tool."""
         self._throttle.charge(visit.key, len(self._ports.catalog.tools()) / _TOOLS_PER_TOKEN)
 
+    def calls(self, visit: Visit, count: int) -> None:
+        """Charge for a request that makes so many calls."""
+        self._throttle.charge(visit.key, float(count))
+
     def _counted_in(self, token: str, client: str | None) -> bytes:
         try:
             return self._throttle.admit(token, client)

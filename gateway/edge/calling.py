@@ -18,10 +18,15 @@ async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:
         GatewayError: as ``pipeline.handle`` does, or as the parked call ended.
         ClientGone: the client left, and nothing had been committed that must finish.
     """
-    return await unless_gone(receive, _answer(call, ports))
+    return await unless_gone(receive, answered(call, ports))
 
 
-async def _answer(call: Call, ports: Ports) -> Answer:
+async def answered(call: Call, ports: Ports) -> Answer:
+    """The same for a call whose client comes and goes.
+
+    Raises:
+        GatewayError: as for ``carry_out``.
+    """
     try:
         return await pipeline.handle(call, ports)
     except Pending as parked:

@@ -6,7 +6,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,29 +14,30 @@ from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import pipeline
-from gateway.core.call import Call, Channel
-from gateway.core.canonical import Arguments, Json
+from gateway.core.call import Answer, Call, Channel
+from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
 from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.following import LISTEN
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import (
     mcp_asked,
-    mcp_completion,
     mcp_eras,
     mcp_flow,
+    mcp_following,
+    mcp_methods,
     mcp_prompts,
     mcp_push,
-    mcp_resources,
     mcp_rounds,
     mcp_tools,
     mcp_waiting,
     problems,
     reported,
 )
-from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run, run_name
+from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
@@ -50,41 +51,16 @@ from gateway.edge.faults import (
     MissingCapability,
     ServerNotFound,
 )
-from gateway.edge.mcp_calls import Calls, Made, Party
+from gateway.edge.mcp_calls import Calls, Made, Outcome, Party
+from gateway.edge.mcp_following import Followers, Follows
 from gateway.edge.mcp_push import Listener, Pushing, Wanted
 from gateway.edge.mcp_session import Session, Sessions
 from gateway.edge.mcp_stream import Stream
 from gateway.edge.mcp_tools import Names
 from gateway.edge.reply import Reply, headers
 
-RUN_META = "ostiary/run"
-_CALL = "tools/call"
-# What goes through the pipeline, and how its name and arguments stand in ``params``.
-_CALLS: Mapping[str, Callable[[Json, str | None, Names], tuple[str, Arguments]]] = {
-    _CALL: partial(mcp_asked.named, Kind.TOOL),
-    "prompts/get": partial(mcp_asked.named, Kind.PROMPT),
-    "resources/read": mcp_resources.asked,
-    "completion/complete": mcp_completion.asked,
-}
-_LISTS = {
-    "tools/list": (Kind.TOOL, mcp_tools.listed),
-    "prompts/list": (Kind.PROMPT, mcp_prompts.listed),
-    "resources/list": (Kind.RESOURCE, mcp_resources.listed),
-    "resources/templates/list": (Kind.RESOURCE, mcp_resources.listed_templates),
-}
-# What is listed makes a server be there; what completes something is only there with what it completes.
-_LISTABLE = frozenset(kind for kind, _ in _LISTS.values())
-_CAPABILITIES: Mapping[str, Mapping[str, bool]] = {
-    **{f"{kind}s": {"listChanged": True} for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE)},
-    "completions": {},
-    "logging": {},
-}
 _SESSION = eras.SESSION_HEADER.encode()
 _LAST_EVENT = b"last-event-id"
-_METHODS = {
-    Era.HANDSHAKE: frozenset({"initialize", "ping", mcp_flow.SET_LEVEL, *_LISTS, *_CALLS}),
-    Era.STATELESS: frozenset({"server/discover", mcp_push.LISTEN, *_LISTS, *_CALLS}),
-}
 _DISCOVER_TTL_MS = 60_000
 # How a call fails whose upstream needs capabilities that the client did not declare: their names follow.
 _UNDECLARED = "undeclared"
@@ -121,7 +97,7 @@ class _Exchange:
 
 
 class McpEndpoint:
-    """MCP over streamable HTTP. What is pushed between requests is that a list has changed."""
+    """MCP over streamable HTTP. What is pushed between requests is that a list or a resource has changed."""
 
     def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str, state_key: bytes = b"") -> None:
         """``version`` is the gateway's own, for ``serverInfo``; without a ``state_key`` it has one of its own."""
@@ -132,6 +108,7 @@ class McpEndpoint:
         self._calls = Calls(ports, state_key)
         self._names = Names(ports.catalog)
         self._pushing = Pushing(ports)
+        self._followers = Followers(ports, self._names)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
@@ -152,7 +129,11 @@ class McpEndpoint:
             with CancelScope(shield=True):
                 await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
-        await stream.finish(answer)
+        try:
+            await stream.finish(answer)
+        finally:
+            if exchange.made is not None and exchange.made.slot is not None:
+                await exchange.made.slot.rest(scope.get(mcp_push.STOPPING))  # its upstream may be waiting still
 
     async def _delete(self, exchange: _Exchange) -> Reply:
         try:
@@ -174,18 +155,34 @@ class McpEndpoint:
             exchange.session = session
             exchange.visit.require("tools")
             exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
-            return await self._pushed(exchange, Wanted())
+            return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
 
-    async def _pushed(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+    async def _listen(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+        await self._find_server(exchange)
+        self._gate.calls(exchange.visit, len(wanted.addresses))
+        follows = await self._followers.begun(exchange.call, wanted.addresses, exchange.server, exchange.receive)
+        try:
+            return await self._pushed(exchange, wanted, follows)
+        except BaseException:
+            follows.end()
+            raise
+
+    async def _pushed(self, exchange: _Exchange, wanted: Wanted, follows: Follows) -> Reply:
         async def look() -> Sequence[Tool]:
             if exchange.session is not None:
                 self._session(exchange)  # one that has ended has no stream
             return await self._listing(exchange, wanted.kinds)
 
+        async def sees(call: Call) -> bool:
+            if exchange.session is not None:
+                self._session(exchange)
+            # Asked as who listens now: the token that it was begun with may have been replaced by another one.
+            return await self._followers.sees(replace(call, origin=exchange.call.origin))
+
         self._gate.listing(exchange.visit)
-        listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id)
+        listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id, follows, sees)
         return await self._pushing.begin(listener, wanted, look)
 
     async def _post(self, exchange: _Exchange) -> Reply:
@@ -230,31 +227,35 @@ class McpEndpoint:
 
     def _heed(self, exchange: _Exchange, note: Notification) -> None:
         session = self._session(exchange) if exchange.era is Era.HANDSHAKE else None
-        if note.method in _CALLS:
+        if note.method in mcp_methods.CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
         if note.method == notices.CANCELLED:
             self._calls.withdraw(note, session)
 
     async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
-        if request.method not in _METHODS[exchange.era]:
+        if request.method not in mcp_methods.METHODS[exchange.era]:
             raise MethodNotFound(f"no such method: {request.method[:64]}")
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
-        run = _run(exchange.scope, request)
-        if request.method in _CALLS:
+        run = mcp_asked.run_of(exchange.scope, request)
+        if request.method in mcp_methods.CALLS:
             await self._understand_call(exchange, request, run)
             return
         exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
-        if request.method in _LISTS and request.params.value.get("cursor") is not None:
+        if request.method in mcp_methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
     async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
         check_no_key(exchange.scope)
-        inside, arguments = _CALLS[request.method](request.params, exchange.server, self._names)
+        inside, arguments = mcp_methods.CALLS[request.method](request.params, exchange.server, self._names)
         said = reported.of_meta(request.params.value.get("_meta"))
         named = self._named(exchange, inside, arguments, run)
         objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
         call = replace(named, reported=said, objection=objection)
+        if request.method in mcp_methods.FOLLOWING:
+            if exchange.session is None:
+                raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
+            call = await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
         exchange.made = self._calls.made(request, call, exchange.party)
         exchange.call = exchange.made.call
 
@@ -272,9 +273,9 @@ class McpEndpoint:
         if request is None:
             return Reply(202)
         if exchange.made is not None:
-            return await self._call(exchange, request.id, exchange.made)
-        if request.method in _LISTS:
-            kind, listed = _LISTS[request.method]
+            return await self._carry_out(exchange, request, exchange.made)
+        if request.method in mcp_methods.LISTS:
+            kind, listed = mcp_methods.LISTS[request.method]
             found = await self._visible(exchange, frozenset({kind}))
             result = listed([item for item in found if item.kind is kind], exchange.server, exchange.era)
         elif request.method in {"ping", mcp_flow.SET_LEVEL}:
@@ -283,15 +284,22 @@ class McpEndpoint:
             result = {}
         elif request.method == "initialize":
             return await self._initialize(exchange, request)
-        elif request.method == mcp_push.LISTEN:
-            return await self._pushed(exchange, mcp_push.wanted(request.params, request.id))
+        elif request.method == LISTEN:
+            return await self._listen(exchange, mcp_push.wanted(request.params, request.id))
         else:
             await self._find_server(exchange)
             result = self._discovered()
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
+    async def _carry_out(self, exchange: _Exchange, request: Request, made: Made) -> Reply:
+        if exchange.session is None or request.method not in mcp_methods.FOLLOWING:
+            return await self._call(exchange, request.id, made)
+        with mcp_following.settled(exchange.call, request.params.value["uri"], exchange.session.follows):
+            return await self._call(exchange, request.id, made)
+
     async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
         call, receive = exchange.call, exchange.receive
+        answer: Answer | Outcome
         if exchange.server is None and call.tool == mcp_waiting.FQN:
             own = mcp_waiting.wait(call, exchange.visit.principal, self._ports)
             answer = await unless_gone(receive, own)
@@ -307,13 +315,13 @@ class McpEndpoint:
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
         return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
 
-    async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = _LISTABLE) -> tuple[Tool, ...]:
+    async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = mcp_methods.LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
         return await unless_gone(exchange.receive, self._listing(exchange, kinds))
 
     async def _listing(self, exchange: _Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
         if exchange.server is not None:
-            kinds = _LISTABLE  # a server of which anything may be seen is there, whatever is asked for
+            kinds = mcp_methods.LISTABLE  # a server of which anything may be seen is there, whatever is asked for
         found = await pipeline.listing(exchange.call, self._ports, kinds)
         if exchange.server is None:
             return found
@@ -337,7 +345,7 @@ class McpEndpoint:
         client = mcp_eras.client_of(params.get("clientInfo"), version)
         session = self._sessions.open(exchange.visit.principal.key, exchange.server, client)
         session.askable = asking.declared(params.get("capabilities"))
-        result = {"protocolVersion": version, "capabilities": _CAPABILITIES, "serverInfo": self._info}
+        result = {"protocolVersion": version, "capabilities": mcp_methods.CAPABILITIES, "serverInfo": self._info}
         body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
@@ -345,7 +353,7 @@ class McpEndpoint:
         return {
             **mcp_tools.stateless_head(_DISCOVER_TTL_MS),
             "supportedVersions": list(eras.STATELESS_VERSIONS),
-            "capabilities": _CAPABILITIES,
+            "capabilities": mcp_methods.CAPABILITIES,
             "_meta": {eras.META_SERVER: self._info},
         }
 
@@ -373,22 +381,12 @@ class McpEndpoint:
         )
 
 
-def _run(scope: Scope, request: Request) -> str | None:
-    by_header = named_run(scope)
-    meta = request.params.value.get("_meta")
-    named = meta.get(RUN_META) if isinstance(meta, dict) else None
-    by_body = None if named is None else run_name(named)
-    if by_header is not None and by_body is not None and by_header != by_body:
-        raise HeaderMismatch(f"the header and _meta[{RUN_META!r}] name two runs", cause_code="run")
-    return by_header or by_body
-
-
 def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
     request, call_id = exchange.request, exchange.call.id
     cause, *lacking = error.cause_code.split("_")
     if exchange.era is Era.STATELESS and cause == _UNDECLARED and lacking:
         error = MissingCapability(lacking, error.cause_code)
-    if request is not None and request.method == _CALL and isinstance(error, problems.ACTIONABLE):
+    if request is not None and request.method == mcp_methods.CALL and isinstance(error, problems.ACTIONABLE):
         result = mcp_tools.result_for(problems.tool_error(error, call_id), exchange.era)
         body = jsonrpc.encode_response(request.id, result)
         return Reply(200, body, headers=problems.headers_of(error, call_id))

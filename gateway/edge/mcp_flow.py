@@ -13,13 +13,12 @@ from typing import Any
 from anyio import CancelScope
 
 from gateway.core.errors import Unavailable
-from gateway.core.flow import Clean, Flow, Put, Wants
+from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
 from gateway.core.mcpwire import asking, eras, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
 from gateway.edge.faults import InvalidParams
 from gateway.edge.mcp_session import Session
-from gateway.edge.mcp_stream import Stream
 
 SET_LEVEL = "logging/setLevel"
 _MAX_TOKEN = 256
@@ -38,10 +37,10 @@ class Line:
     scope: CancelScope
 
 
-def line(wants: Wants, clean: Clean, stream: Stream, put: Put | None) -> Line:
-    """The line of a call whose answer goes out by ``stream``."""
+def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
+    """The line of a call; ``deliver`` sends what goes out ahead of its answer."""
     scope = CancelScope()
-    return Line(Flow(wants, clean, stream.event, scope.cancel, put), scope)
+    return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
 
 
 def wants(request: Request, era: Era, session: Session | None) -> Wants:

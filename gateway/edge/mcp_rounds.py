@@ -36,6 +36,7 @@ class _Kept(msgspec.Struct, array_like=True):
     until_us: int
     state: str | None
     asked: dict[str, tuple[str, dict[str, Any]]]
+    parked: str = ""
 
 
 _DECODER = msgspec.json.Decoder(_Kept)
@@ -55,6 +56,19 @@ def asked(body: bytes) -> tuple[dict[str, Question], str | None]:
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """What a client comes back with.
+
+    Attributes:
+        continuation: the answers, and what they answer.
+        parked: the name of the call that waits for them; empty = they are for a call of their own.
+    """
+
+    continuation: Continuation
+    parked: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rounds:
     """Seals and opens.
 
@@ -66,18 +80,24 @@ class Rounds:
     clock: Clock
     key: bytes
 
-    def sealed(self, body: bytes, call: Call, owner: str) -> bytes:
-        """The result that asks, as a client gets it; ``owner`` is the caller's ``Principal.key``."""
+    def sealed(self, body: bytes, call: Call, owner: str, parked: str = "") -> bytes:
+        """The result that asks, as a client gets it.
+
+        Args:
+            body: the result.
+            call: whose.
+            owner: the caller's ``Principal.key``.
+            parked: the name by which the call is taken up again; empty = it is another call.
+        """
         questions, state = asked(body)
-        kept = _Kept(
-            self.clock.now_us() + _TTL_US, state, {key: (q.method, dict(q.params)) for key, q in questions.items()}
-        )
+        said = {key: (q.method, dict(q.params)) for key, q in questions.items()}
+        kept = _Kept(self.clock.now_us() + _TTL_US, state, said, parked)
         nonce = self.clock.random(_NONCE_BYTES)
         box = nonce + AESGCM(self.key).encrypt(nonce, msgspec.json.encode(kept), _bound(call, owner))
         members: dict[str, Any] = dict(jsonrpc.members(body))
         return jsonrpc.encode(members | {_STATE: base64.urlsafe_b64encode(box).decode()})
 
-    def brought(self, params: Json, call: Call, owner: str) -> Continuation | None:
+    def brought(self, params: Json, call: Call, owner: str) -> "Brought | None":
         """What a request brings for the upstream that asked, or None where it is a call of its own.
 
         Raises:
@@ -91,7 +111,7 @@ class Rounds:
             raise _odd("params.inputResponses must be an object", _ANSWERS)
         questions = {key: Question(*question) for key, question in kept.asked.items()}
         answers = {key: _answer(said.member(key)) for key in questions if key in (said.value or {})}
-        return Continuation(kept.state, questions, answers)
+        return Brought(Continuation(kept.state, questions, answers), kept.parked)
 
     def _opened(self, state: object, call: Call, owner: str) -> _Kept:
         try:

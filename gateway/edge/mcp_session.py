@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.ports import Clock
 from gateway.edge.faults import SessionNotFound
+from gateway.edge.mcp_following import Follows
 
 IDLE_S = 1800.0
 _ID_BYTES = 24
@@ -29,6 +30,7 @@ class Session:
         used: when it was last used, monotonic seconds.
         askable: what its client can be asked, as of ``asking.declared``.
         level: the least severe log messages the client asked for; None = it has not.
+        follows: the resources that its client hears of.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Session:
     used: float
     askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: str | None = None
+    follows: Follows = field(default_factory=Follows)
 
 
 class Sessions:
@@ -93,6 +96,7 @@ class Sessions:
 
     def _forget(self, session: Session) -> None:
         self._all.pop(session.id, None)
+        session.follows.end()
         own = self._own.get(session.owner)
         if own is not None:
             own.pop(session.id, None)

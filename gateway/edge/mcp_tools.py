@@ -36,7 +36,7 @@ Headers = Mapping[tuple[str, ...], str]
 class _Index:
     source: Sequence[Tool]
     by_wire: Mapping[tuple[Kind, str | None, str], str]
-    names: frozenset[str]
+    tools: Mapping[str, Tool]
     annotated: Mapping[str, Headers]
     templates: Mapping[str, Sequence[Tool]]
 
@@ -47,7 +47,7 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         """The catalogue keeps returning the same sequence until it has a new generation."""
         self._catalog = catalog
-        self._index = _Index((), {}, frozenset(), {}, {})
+        self._index = _Index((), {}, {}, {}, {})
 
     def inside(self, name: str, server: str | None, kind: Kind = Kind.TOOL) -> str:
         """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say.
@@ -62,11 +62,15 @@ class Names:
         at, separator, own = (server, ".", name) if server is not None else name.partition("__")
         # What would read as another kind's name is none of this kind.
         said = f"{at}.{kind.prefix}{own}" if separator else name
-        return f".{said}" if said in index.names or kind_of(said.partition(".")[2]) is not kind else said
+        return f".{said}" if said in index.tools or kind_of(said.partition(".")[2]) is not kind else said
 
     def found(self, name: str, server: str, kind: Kind) -> str | None:
         """``server.tool`` for a name that this server's own endpoint has, or None."""
         return self._current().by_wire.get((kind, server, name))
+
+    def tool(self, fqn: str) -> Tool | None:
+        """What has this name inside; whoever may see it."""
+        return self._current().tools.get(fqn)
 
     def templates(self, server: str) -> Sequence[Tool]:
         """The server's templates of resources; whoever may see them."""
@@ -84,7 +88,7 @@ class Names:
                 tools,
                 {(tool.kind, None, tool.wire_name): tool.fqn for tool in tools}
                 | {(tool.kind, tool.server, tool.own_name): tool.fqn for tool in tools},
-                frozenset(tool.fqn for tool in tools),
+                {tool.fqn: tool for tool in tools},
                 {tool.fqn: names for tool, names in wanted if names},
                 _templates(tools),
             )
@@ -94,7 +98,7 @@ class Names:
 def _templates(tools: Sequence[Tool]) -> Mapping[str, Sequence[Tool]]:
     by_server: dict[str, list[Tool]] = {}
     for tool in tools:
-        if tool.is_template:
+        if tool.is_template and tool.kind is Kind.RESOURCE:
             by_server.setdefault(tool.server, []).append(tool)
     return by_server
 

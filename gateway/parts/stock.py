@@ -20,6 +20,8 @@ from gateway.core.suspicion import Names
 from gateway.core.tool import Kind, kind_of
 from gateway.findings import Finding
 from gateway.parts.completing import completions, name_of
+from gateway.parts.following import name_of as following
+from gateway.parts.following import subscriptions
 from gateway.parts.shelving import Definitions, Source, approvals, pinned, quarantines, strays, usable
 
 _LOG = logging.getLogger("ostiary.stock")
@@ -154,7 +156,8 @@ class Stock:
 
     def _known(self, server: str, live: Definitions) -> set[str]:
         names = {*live, *self._pins.of(server)}
-        return names | {name_of(name) for name in names if kind_of(name) is not Kind.TOOL}
+        followed = {following(_address(name)) for name in names if kind_of(name) is Kind.RESOURCE}
+        return names | followed | {name_of(name) for name in names if kind_of(name) is not Kind.TOOL}
 
     async def _watch(self, source: Source) -> None:
         failures = 0 if source.name in self._live else 1
@@ -241,13 +244,21 @@ class Stock:
         found = [
             shelf
             for server, shelves in self._shelves.items()
-            for shelf in (*shelves, *completions(self._sources[server], shelves))
+            for shelf in (*shelves, *_made_of(self._sources[server], shelves))
         ]
         by_name: dict[tuple[Kind, str], Shelf] = {}
         for shelf in [*self._declared, *sorted(found, key=lambda shelf: shelf.tool.fqn)]:
             if by_name.setdefault((shelf.tool.kind, shelf.tool.wire_name), shelf) is not shelf:
                 _LOG.warning("upstream %s: a tool is left out, its name on the wire is taken", shelf.tool.server)
         return list(by_name.values())
+
+
+def _made_of(source: Source, shelves: Sequence[Shelf]) -> list[Shelf]:
+    return [*completions(source, shelves), *subscriptions(source, shelves)]
+
+
+def _address(name: str) -> str:
+    return name.removeprefix(Kind.RESOURCE.prefix)
 
 
 def _gist(shelves: Sequence[Shelf]) -> list[tuple[str, str, Cause | None]]:

@@ -29,13 +29,14 @@ from gateway.settings import GatewaySettings, ServerName, SettingsError, hooks
 from gateway.settings.sections import Section
 from gateway.settings.upstreams import HookUpstream, HttpUpstream, McpUpstream, SqlUpstream
 
-# What an MCP server has besides tools: a prompt, a resource or a template of them by its address, what completes one.
+# What an MCP server has besides tools: a prompt, a resource or a template of them by its address, what completes or
+# follows one.
 # Behind ``hooks/`` it names what a coding agent does itself.
 ToolName = Annotated[
     str,
     StringConstraints(
         pattern=r"^((prompts/|completions/prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}"
-        r"|(completions/)?resources/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200})$"
+        r"|((completions/)?resources|subscriptions)/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200})$"
     ),
 ]
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]

@@ -7,9 +7,9 @@
 #   one of the person's: their own, that of everybody (users["*"]) or that of one of their groups. A person with their
 #   own token needs no agent's list. An agent without an entry has agents["*"], or nothing. Every deny list counts. A
 #   prompt is server.prompts/NAME, a resource server.resources/ADDRESS, what completes one of them server.completions/ and
-#   the rest of its name, what a coding agent does itself server.hooks/NAME, what an upstream asks of a client during a
-#   call server.elicitation/TOOL, server.sampling/TOOL or server.roots/TOOL; an allow entry covers it only where the entry
-#   itself begins so.
+#   the rest of its name, what follows a resource server.subscriptions/ADDRESS, what a coding agent does itself
+#   server.hooks/NAME, what an upstream asks of a client during a call server.elicitation/TOOL, server.sampling/TOOL or
+#   server.roots/TOOL; an allow entry covers it only where the entry itself begins so.
 # schemas:
 #   - input: schema["policy-input.v1"]
 package gateway.lib.scope
@@ -79,7 +79,7 @@ covered(patterns) if {
 # that begins so, as lists that were written for tools gave none of what else a server offers or asks, nor of what an
 # agent does itself (server.hooks/NAME). Deny lists count as they stand.
 meant(patterns) := [pattern | some pattern in patterns; startswith(pattern, prefix)] if {
-	some kind in ["prompts/", "resources/", "completions/", "hooks/", "elicitation/", "sampling/", "roots/"]
+	some kind in ["prompts/", "resources/", "completions/", "subscriptions/", "hooks/", "elicitation/", "sampling/", "roots/"]
 	startswith(input.tool.name, kind)
 	prefix := concat("", [input.tool.server, ".", kind])
 } else := patterns

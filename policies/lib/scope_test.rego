@@ -112,6 +112,21 @@ test_no_list_that_was_written_for_tools_covers_a_resource_or_a_completion if {
 	scope.covered(["fs.completions/*"]) with input as completion
 }
 
+test_a_resource_that_may_be_read_is_not_followed_without_an_entry_for_that if {
+	follows := {"tool": {
+		"server": "fs",
+		"name": "subscriptions/file:///etc/motd",
+		"fqn": "fs.subscriptions/file:///etc/motd",
+		"effect": "read",
+	}}
+	every pattern in ["*", "fs.*", "fs.resources/*", "fs.completions/*", "crm.subscriptions/*"] {
+		not scope.covered([pattern]) with input as follows
+	}
+	every pattern in ["fs.subscriptions/*", "fs.subscriptions/file:///etc/*"] {
+		scope.covered([pattern]) with input as follows
+	}
+}
+
 test_a_resource_is_covered_by_its_own_entries if {
 	every pattern in [
 		"fs.resources/*", "fs.resources/file:///etc/*", "fs.resources/file:///etc/passwd", "fs.resources/{file,x}:///etc/*",

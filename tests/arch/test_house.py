@@ -34,7 +34,7 @@ CORE_IMPORTS = re.compile(
     re.VERBOSE,
 )
 CONNECTOR_IMPORTS = re.compile(
-    r"gateway\.core\.(call|connector|errors|canonical|flow|tool|pointer|mcpwire|netguard|resources|sandbox)(\.|$)"
+    r"gateway\.core\.(call|connector|errors|canonical|flow|following|tool|pointer|mcpwire|netguard|resources|sandbox)(\.|$)"
 )
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}

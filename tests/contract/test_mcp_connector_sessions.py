@@ -202,6 +202,37 @@ async def test_an_upstream_of_the_other_era_is_found_out(era: Era, pool: Pool) -
         assert connector.era is up.era
 
 
+@pytest.mark.parametrize(
+    ("supported", "era", "asked"),
+    [(["2026-07-28"], Era.STATELESS, 2), (["2027-01-01"], Era.HANDSHAKE, 1), (7, Era.HANDSHAKE, 1)],
+)
+async def test_what_an_upstream_offers_is_taken_once(supported: Any, era: Era, asked: int, pool: Pool) -> None:
+    """One that refuses our revision and names one that we speak is asked again in that; any other the old way."""
+    async with running(era, call=says(answer)) as up, HttpConnector(up.url, pool) as connector:
+
+        def discovered(seen: Seen) -> bytes:
+            if len(up.calls("server/discover")) == 1:
+                said = {"code": -32022, "message": "no", "data": {"supported": supported}}
+                return error(seen, -32022, "400 Bad Request", error=said)
+            return answer(seen, {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"})
+
+        up.scripts["server/discover"] = says(discovered)
+        await connector.invoke(lease(TOOL))
+        assert connector.era is era
+        assert len(up.calls("server/discover")) == asked
+
+
+@pytest.mark.parametrize("era", list(Era))
+async def test_tools_with_headers_that_cannot_be_are_left_out(era: Era, pool: Pool) -> None:
+    """Where headers mean something: the others are there, and so is each of them in the other era."""
+    bad = {"name": "bad", "inputSchema": {"properties": {"a": {"type": "object", "x-mcp-header": "A"}}}}
+    good = {"name": "good", "inputSchema": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}
+    listed = says(lambda seen: answer(seen, {"tools": [bad, good]}))
+    async with running(era, list=listed) as up, HttpConnector(up.url, pool) as connector:
+        found = [item["name"] for item in await connector.discover()]
+    assert found == (["good"] if era is Era.STATELESS else ["bad", "good"])
+
+
 async def test_sessions_are_not_shared_between_credentials(pool: Pool) -> None:
     """Two credentials have two sessions, each request carries its own, and no cookie goes from one to the other."""
     cookie = says(lambda s: answer(s, extra="set-cookie: who=alice; Path=/\r\n"))

@@ -20,9 +20,10 @@ import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-_SUITE: Final = "@modelcontextprotocol/conformance/dist/index.js"
+_SUITE: Final = "@modelcontextprotocol/conformance"
 _MOST_HEAD: Final = 64 * 1024
 _VERDICT: Final = re.compile(r"^([✓✗]) ([\w/-]+): \d+ passed, \d+ failed$", re.MULTILINE)
+_CLIENT: Final = re.compile(r"^client:\n((?:  - \S+\n)+)", re.MULTILINE)
 _UNSCORED: Final = re.compile(r"^  [✓✗] ([\w/-]+) \(", re.MULTILINE)
 
 
@@ -41,20 +42,25 @@ class Verdict:
     said: str
 
 
-async def judge(url: str, revision: str, folder: Path) -> Verdict:
-    """Run all that ``revision`` requires of a server against ``url``; the details are left in ``folder``.
-
-    Skips the test where the suite is not installed.
-    """
+def _installed() -> tuple[Path, Path]:
     root = Path(os.environ.get("OSTIARY_VENVS") or Path(__file__).parents[2] / ".venvs")
     modules = root / "conformance" / "node_modules"
     node = modules / ".bin" / "node"
     if not node.exists():
         pytest.skip(f"{node} is missing: the conformance suite is not run (`make setup`, Debian: apt install npm)")
+    return node, modules / _SUITE
+
+
+async def judge(url: str, revision: str, folder: Path) -> Verdict:
+    """Run all that ``revision`` requires of a server against ``url``; the details are left in ``folder``.
+
+    Skips the test where the suite is not installed.
+    """
+    node, package = _installed()
     words = ["server", "--url", url, "--requirements", revision, "-o", str(folder)]
     # It ends with an error code where a scenario fails, also one that is not scored: its summary is what counts.
     done = await anyio.run_process(
-        [str(node), str(modules / _SUITE), *words], cwd=folder, check=False, stderr=subprocess.STDOUT
+        [str(node), str(package / "dist" / "index.js"), *words], cwd=folder, check=False, stderr=subprocess.STDOUT
     )
     said = done.stdout.decode()
     summary, _, unscored = said.partition("=== SUMMARY ===")[2].partition("\nNot scored")
@@ -62,6 +68,27 @@ async def judge(url: str, revision: str, folder: Path) -> Verdict:
     marks = {name: mark for mark, name in _VERDICT.findall(summary) if name not in aside}
     good = frozenset(name for name, mark in marks.items() if mark == "✓")
     return Verdict(good, frozenset(marks) - good, said)
+
+
+def required(revision: str) -> frozenset[str]:
+    """The scenarios that ``revision`` requires of a client. Skips the test where the suite is not installed."""
+    _, root = _installed()
+    text = (root / "requirements" / f"{revision}.yaml").read_text("utf-8")
+    section = _CLIENT.search(text)
+    assert section is not None, f"{revision}: no client scenario is listed"
+    return frozenset(line.removeprefix("  - ") for line in section[1].splitlines())
+
+
+async def judge_client(program: str, scenario: str, revision: str, folder: Path) -> Verdict:
+    """Run one scenario with ``program`` (a command line) as the client; the details are left in ``folder``."""
+    node, root = _installed()
+    words = ["client", "--command", program, "--scenario", scenario, "--spec-version", revision, "-o", str(folder)]
+    done = await anyio.run_process(
+        [str(node), str(root / "dist" / "index.js"), *words], cwd=folder, check=False, stderr=subprocess.STDOUT
+    )
+    names = frozenset({scenario})
+    good = names if done.returncode == 0 else frozenset()
+    return Verdict(good, names - good, done.stdout.decode())
 
 
 @asynccontextmanager

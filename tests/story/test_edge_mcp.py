@@ -60,7 +60,7 @@ async def test_a_stateless_conversation() -> None:
             "logging": {},
             "tools": {"listChanged": True},
             "prompts": {"listChanged": True},
-            "resources": {"listChanged": True},
+            "resources": {"listChanged": True, "subscribe": True},
             "completions": {},
         }
         page = (await client.post("/mcp", **modern("tools/list"))).json()["result"]
@@ -289,8 +289,8 @@ async def test_methods_and_media_are_checked() -> None:
     async with edge.client() as client:
         assert (await client.get("/mcp")).status_code == 405
         assert (await client.get("/mcp")).headers["allow"] == "POST"
-        old = await client.post("/mcp", json=rpc("resources/subscribe"))
-        new = await client.post("/mcp", **modern("resources/subscribe"))
+        old = await client.post("/mcp", json=rpc("resources/none"))
+        new = await client.post("/mcp", **modern("resources/none"))
         assert (old.status_code, new.status_code) == (200, 404)
         assert old.json()["error"]["code"] == new.json()["error"]["code"] == -32601
         assert edge.records() == []

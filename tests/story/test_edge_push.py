@@ -10,9 +10,10 @@ import pytest
 from anyio import Event, create_task_group, fail_after
 
 from gateway.core.errors import Throttled
+from gateway.core.mcpwire.following import LISTEN, META_SUBSCRIPTION
 from gateway.core.tool import Tool
 from gateway.edge import mcp_push
-from gateway.edge.mcp_push import META_SUBSCRIPTION, STOPPING, Places
+from gateway.edge.mcp_push import STOPPING, Places
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import ORDER, STOCK, tool
@@ -105,8 +106,8 @@ async def listening(
 def listen(*wanted: str, **more: Any) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a ``subscriptions/listen``."""
     params = {"notifications": dict.fromkeys(wanted, True) | more, "_meta": META}
-    body = json.dumps(rpc(mcp_push.LISTEN, params, "s-1")).encode()
-    named = {"mcp-protocol-version": NEWEST, "mcp-method": mcp_push.LISTEN, "content-type": "application/json"}
+    body = json.dumps(rpc(LISTEN, params, "s-1")).encode()
+    named = {"mcp-protocol-version": NEWEST, "mcp-method": LISTEN, "content-type": "application/json"}
     return body, named
 
 
@@ -231,11 +232,11 @@ async def test_who_gets_no_stream() -> None:
         assert (await client.get("/mcp", headers=session | {"accept": "application/json"})).status_code == 406
         assert (await client.get("/mcp", headers=session | {"mcp-protocol-version": NEWEST})).status_code == 405
         for wrong in ({}, {"notifications": None}, {"notifications": ["toolsListChanged"]}):
-            answer = await client.post("/mcp", **modern(mcp_push.LISTEN, wrong))
+            answer = await client.post("/mcp", **modern(LISTEN, wrong))
             assert answer.json()["error"]["data"]["cause"] == "notifications"
         nowhere = await client.post("/servers/none/mcp", content=body, headers=named)
         assert nowhere.status_code == 404
-        old = await client.post("/mcp", json=rpc(mcp_push.LISTEN, {"notifications": {}}))
+        old = await client.post("/mcp", json=rpc(LISTEN, {"notifications": {}}))
         assert old.json()["error"]["code"] == -32601
 
 

@@ -91,3 +91,29 @@ async def test_what_completes_is_there_as_long_as_what_it_completes(tmp_path: Pa
             await gateway.parts.stock.refresh("up")
             fault = faults(gateway, letter, {"argument": {"name": "to", "value": "a"}})
             assert getattr(fault, "cause_code", None) == f"pin_{Cause.GONE}"
+
+
+async def test_what_follows_is_there_as_long_as_what_it_follows(tmp_path: Path) -> None:
+    """An entry for each resource and template, without a pin, quarantined with it; arguments are checked."""
+    async with running(Era.STATELESS) as up:
+        say(up, ONE)
+        section = f'[upstreams.up]\nkind = "mcp"\nurl = "{up.url}"\ntrust = "first_use"'
+        entry = '[[tool]]\nserver = "up"\nname = "subscriptions/x:{id}/{part}"\neffect = "read"\n'
+        (tmp_path / "catalogue.toml").write_text(entry)
+        given = settings(tmp_path, 'catalogue = ["catalogue.toml"]', section)
+        async with app.opened(given, "http://gateway.test") as gateway:
+            tools = gateway.parts.ports.catalog.tools()
+            found = {tool.own_name: tool.effect for tool in tools if tool.kind is Kind.SUBSCRIPTION}
+            assert found.keys() == {tool.own_name for tool in tools if tool.kind is Kind.RESOURCE}
+            assert found["x:{id}/{part}"] == "read"
+            assert gateway.parts.stock.strays() == []
+            assert not any("subscriptions" in dossier.tool for dossier in gateway.parts.desk.pins.all())
+            follows = "subscriptions/x:{id}/{part}"
+            for given_uri in ({"uri": "x:7/a"}, {"uri": "x:7/a", "ends": True}):
+                assert faults(gateway, follows, given_uri) is None
+            for wrong in ({"uri": "x:7/a", "ends": False}, {"uri": "x:7/a", "more": 1}):
+                assert faults(gateway, follows, wrong) is not None
+            up.scripts["resources/templates/list"] = says(lambda seen: answer(seen, {"resourceTemplates": []}))
+            await gateway.parts.stock.refresh("up")
+            fault = faults(gateway, follows, {"uri": "x:7/a"})
+            assert getattr(fault, "cause_code", None) == f"pin_{Cause.GONE}"

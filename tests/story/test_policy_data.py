@@ -112,7 +112,8 @@ def test_a_development_gateway_grants_both_sides(tmp_path: Path) -> None:
     """Its one agent and its one user get the upstreams by name, and nobody else gets anything."""
     home.prepare(tmp_path)
     scope = development(tmp_path, 0, {"time": "true"}).policy.data["gateway"]["scope"]
-    lists = {"allow": ["time.*", "time.prompts/*", "time.resources/*", "time.completions/*"], "deny": []}
+    kinds = ("", "prompts/", "resources/", "completions/", "subscriptions/")
+    lists = {"allow": [f"time.{kind}*" for kind in kinds], "deny": []}
     assert scope == {"agents": {"dev-agent": lists}, "users": {"developer": lists}}
 
 

@@ -123,6 +123,8 @@ def test_an_upstreams_result_keeps_its_bytes() -> None:
     assert failure == Failure(1, -1, "m")
     lacking = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"m","data":{"requiredCapabilities":{}}}}'
     assert jsonrpc.read_upstream(lacking) == Failure(1, -32021, "m", {"requiredCapabilities": {}})
+    offering = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"m","data":{"supported":["a"]}}}'
+    assert jsonrpc.read_upstream(offering) == Failure(1, -32022, "m", {"supported": ["a"]})
     note = jsonrpc.read_upstream(b'{"jsonrpc":"2.0","method":"x","params": {"a": 1.0}}')
     assert isinstance(note, Notification)
     assert (note.text, note.params.value) == (b'{"a": 1.0}', {})
@@ -242,6 +244,7 @@ def test_annotated_arguments_become_fields() -> None:
 def test_malformed_annotations_mean_nothing(schema: Any) -> None:
     """A tool whose annotations are malformed has no header fields at all."""
     assert headers.annotated(schema) == {}
+    assert headers.is_misannotated(schema) is (schema is not None)
 
 
 STREAM = (

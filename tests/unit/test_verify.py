@@ -168,6 +168,13 @@ def test_what_is_no_completion_is_withheld(value: Any) -> None:
     assert cause(value, make_tool("completions/prompts/a")) == "output_shape"
 
 
+def test_a_subscription_brings_an_object() -> None:
+    """Whatever is in it; anything else is withheld."""
+    follows = make_tool("subscriptions/x:a")
+    assert Verifier().verify(raw({}, follows)).raw.value == {}
+    assert cause([], follows) == "output_shape"
+
+
 def test_an_output_over_the_tools_cap_is_withheld() -> None:
     """The cap counts bytes as they would be sent."""
     tool = make_tool(limits=ToolLimits(max_output_bytes=100))

@@ -19,7 +19,7 @@ _WORD = r"[A-Za-z0-9_.*?/:~@%=&#;'+-]"
 _PATTERN = rf"^({_WORD}|\[!?[A-Za-z0-9_.]+\]|\{{{_WORD}+(,{_WORD}+)*\}})+$"
 _SERVER = r"[a-z0-9]+([_-][a-z0-9]+)*"
 _NAMED = r"(prompts/|completions/prompts/|hooks/)?[A-Za-z0-9_.-]{1,128}"
-_ADDRESSED = r"(completions/)?resources/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}"
+_ADDRESSED = r"((completions/)?resources|subscriptions)/[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,200}"
 _TOOL = rf"^{_SERVER}\.({_NAMED}|{_ADDRESSED})$"
 _MEASURE = r"^[a-z][a-z0-9_]{0,31}(\.[A-Z]{3})?$"
 _WILD = re.compile(r"[*?\[{]")

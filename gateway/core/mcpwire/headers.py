@@ -60,6 +60,15 @@ def annotated(schema: Any) -> dict[Path, str]:
     Empty where there is none, and where an annotation is malformed (bad token, wrong type, same name twice): such a
     tool's headers mean nothing, and clients send none.
     """
+    return _annotated(schema) or {}
+
+
+def is_misannotated(schema: Any) -> bool:
+    """Whether an annotation is malformed: of an upstream of the stateless era such a tool is not taken."""
+    return _annotated(schema) is None
+
+
+def _annotated(schema: Any) -> dict[Path, str] | None:
     found: dict[Path, str] = {}
     for path, part in _properties(schema):
         token = part.get(PARAM_ANNOTATION)
@@ -67,9 +76,9 @@ def annotated(schema: Any) -> dict[Path, str]:
             continue
         kind = part.get("type")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not isinstance(kind, str) or kind not in _TYPES:
-            return {}
+            return None
         found[path] = PARAM_HEADER_PREFIX + token.lower()
-    return found if len(set(found.values())) == len(found) else {}
+    return found if len(set(found.values())) == len(found) else None
 
 
 def param_values(names: Mapping[Path, str], arguments: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -13,7 +13,7 @@ import msgspec
 from gateway.core import canonical
 from gateway.core.canonical import MAX_SAFE_INTEGER, Json
 from gateway.core.errors import MalformedRequest
-from gateway.core.mcpwire.eras import MISSING_CLIENT_CAPABILITY
+from gateway.core.mcpwire.eras import MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION
 
 Id = str | int
 _EMPTY: Final = Json({}, {})
@@ -62,7 +62,8 @@ class Failure:
         id: which request failed; None where the peer could not tell.
         code: JSON-RPC error code.
         message: the peer's words; untrusted.
-        data: whatever else the peer said, untrusted; of an upstream only what capabilities a client lacks.
+        data: whatever else the peer said, untrusted; of an upstream only what a client lacks: capabilities,
+            or a revision of the protocol.
     """
 
     id: Id | None
@@ -186,6 +187,8 @@ class _Envelope(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
 
 
+# The errors whose data says what to do about them.
+_TELLING: Final = frozenset({MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _ENVELOPES: Final = msgspec.json.Decoder(_Envelope)
 _OBJECTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ERRORS: Final = msgspec.json.Decoder(_Error)
@@ -209,8 +212,7 @@ def _envelope_of(body: bytes | memoryview) -> _Envelope:
 def _upstream_failure(envelope: _Envelope) -> Failure:
     try:
         error = _ERRORS.decode(envelope.error)
-        # The one error whose data says what to do about it.
-        data = msgspec.json.decode(error.data) if error.code == MISSING_CLIENT_CAPABILITY and error.data else None
+        data = msgspec.json.decode(error.data) if error.code in _TELLING and error.data else None
     except (ValueError, RecursionError):
         raise _envelope("error needs an integer code and a message") from None
     return Failure(None if envelope.id is None else _good_id(envelope.id), error.code, error.message, data)

@@ -1,0 +1,123 @@
+"""A small MCP client whose way to its server is our connector: ``conformance_client.py URL``, started by the suite.
+
+It lists, then calls every tool, gets every prompt and reads every resource, and answers whatever it is asked with what
+the question proposes.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from anyio import move_on_after
+
+from connectors.mcp.http import HttpConnector
+from connectors.mcp.pool import Pool
+from gateway.core.call import Continuation, Lease
+from gateway.core.canonical import Arguments
+from gateway.core.errors import GatewayError
+from gateway.core.flow import Flow, Wants
+from gateway.core.mcpwire import asking
+from gateway.core.mcpwire.asking import Question
+from gateway.core.tool import Kind, Tool, kind_of
+from tests.evidence import lease, make_arguments, make_tool
+
+CAPABILITIES = asking.declared({"elicitation": {}, "sampling": {}, "roots": {}})
+SAMPLES: Mapping[str, Any] = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}, "string": "x"}
+_CALL_S = 10.0
+SAID = {"role": "assistant", "model": "scripted", "content": {"type": "text", "text": "x"}}
+
+
+def sample(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object that fits: the defaults, and something of its type for what has none."""
+    return {name: _value(said) for name, said in schema.get("properties", {}).items()}
+
+
+def _value(said: Mapping[str, Any]) -> Any:
+    if "default" in said:
+        return said["default"]
+    return said["enum"][0] if "enum" in said else SAMPLES.get(str(said.get("type")), "x")
+
+
+class Everything:
+    """Lets everything be asked and answered: what policy would say is not what is tried here."""
+
+    async def permit(self, question: Question) -> Question:
+        """As it is."""
+        return question
+
+    async def accept(self, question: Question, answer: Arguments) -> None:
+        """As it is."""
+
+
+async def answered(question: Question) -> Arguments:
+    """What this client says."""
+    if question.method == "elicitation/create":
+        said: Any = {"action": "accept", "content": sample(question.params["requestedSchema"])}
+    else:
+        said = SAID if question.method == "sampling/createMessage" else {"roots": [{"uri": "file:///x"}]}
+    return make_arguments(said)
+
+
+async def _nowhere(message: bytes) -> None:
+    del message
+
+
+def made(tool: Tool, given: Mapping[str, Any], brought: Continuation | None = None) -> Lease:
+    """A leased call with a line to this client."""
+    flow = Flow(Wants(capabilities=CAPABILITIES), lambda text: (text, {}), _nowhere, lambda: None, answered)
+    whole = lease(tool, dict(given))
+    quota = whole.intent.quota
+    target = quota.permit.target
+    call = replace(target.call, flow=flow, continuation=brought)
+    permit = replace(quota.permit, target=replace(target, caller=replace(target.caller, call=call)))
+    return replace(whole, intent=replace(whole.intent, quota=replace(quota, permit=permit)))
+
+
+async def called(connector: HttpConnector, tool: Tool, given: Mapping[str, Any]) -> None:
+    """Call, and again with the answers as long as the result asks."""
+    brought = None
+    for _ in range(8):
+        whole = made(tool, given, brought)
+        flow = whole.intent.call.flow
+        assert flow is not None
+        with flow.under_way(lambda: None, Everything()):
+            value = (await connector.invoke(whole)).value
+        if value.get("resultType") != "input_required":
+            return
+        questions = asking.questions(value)
+        answers = {key: await answered(question) for key, question in questions.items()}
+        brought = Continuation(value.get("requestState"), questions, answers)
+
+
+def asked_for(definition: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments for what ``definition`` describes."""
+    name = str(definition["name"])
+    if kind_of(name) is Kind.RESOURCE:
+        return {"uri": name.removeprefix(Kind.RESOURCE.prefix)}
+    given: Mapping[str, Any] = wanted.get(name, sample(definition["inputSchema"]))
+    return given
+
+
+async def main(url: str) -> None:
+    """All that there is, at once: no call may see what is another one's."""
+    said = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    wanted = {call["name"]: call["arguments"] for call in said.get("toolCalls", [])}
+    async with Pool() as pool, HttpConnector(url, pool) as connector:
+        found = [item for item in await connector.discover() if "{" not in item["name"]]
+        tools = [(make_tool(item["name"], definition=item), asked_for(item, wanted)) for item in found]
+
+        async def tried(tool: Tool, given: Mapping[str, Any]) -> None:
+            # The suite judges what was sent; a call may fail.
+            with contextlib.suppress(GatewayError), move_on_after(_CALL_S):
+                await called(connector, tool, given)
+
+        await asyncio.gather(*[tried(tool, given) for tool, given in tools])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
