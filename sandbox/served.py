@@ -1,0 +1,107 @@
+"""Boxes of programs that go on, as the gateway starts them: what is wanted is checked, and handed to a keeper."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from gateway.core.sandbox import Capabilities, Capability, Enclosure, NoBox, Program
+from sandbox import host
+from sandbox.host import NoSandbox
+from sandbox.runner import Options
+
+# Found beside this very file, whatever else is called sandbox on the machine.
+_ROOT = str(Path(__file__).resolve().parents[1])
+_KEEPER = f"import sys; sys.path.insert(0, {_ROOT!r}); from sandbox.keeper import main; sys.exit(main(sys.argv[1:]))"
+_BINDS_DESCRIPTORS = (0, 10)  # bubblewrap's version that takes what was opened for it
+_GROUPED = (Capability.MEMORY, Capability.PIDS, Capability.CPU)
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The ``Boxing`` port: boxes of one enclosure.
+
+    Attributes:
+        options: how boxes are made; of ``hidden`` folders nothing is seen, wherever they lie.
+        seen: what this host was seen to hold when it was tried.
+        enclosure: what the program may see and use.
+    """
+
+    options: Options
+    seen: Capabilities
+    enclosure: Enclosure
+
+    @contextmanager
+    def boxed(self, program: Program) -> Iterator[Program]:
+        """See the Protocol."""
+        wanted = self._wanted(program)
+        descriptor = os.memfd_create("wanted", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as stream:
+                stream.write(json.dumps(wanted).encode())
+            argv = (sys.executable, "-I", "-c", _KEEPER, str(descriptor))
+            yield Program(argv, {}, "/", (descriptor, *program.inherited))
+        finally:
+            os.close(descriptor)
+
+    def _wanted(self, program: Program) -> dict[str, Any]:
+        wish, seen = self.enclosure, self.seen
+        if lost := wish.lacks(seen):
+            raise NoBox("sandbox_degraded", f"this host's sandbox cannot hold: {', '.join(lost)}")
+        try:
+            bwrap, python = host.bwrap(self.options.bwrap), host.python(self.options.python)
+        except NoSandbox as error:
+            raise NoBox("sandbox_degraded", f"{error}: {error.fix}") from None
+        found = host.call_filter(network=wish.network)
+        return {
+            "gateway": os.getpid(),
+            "bwrap": bwrap,
+            "binds_descriptors": host.version(bwrap) >= _BINDS_DESCRIPTORS,
+            "python": python,
+            "stage": Path(str(files("sandbox"))).joinpath("stage.py").read_text("utf-8"),
+            "filter": found and found.path,
+            "groups": self.options.groups,
+            "needs": [name for name in _GROUPED if seen.held.get(name, "").startswith("cgroup")],
+            "first_uid": self.options.first_uid,
+            "argv": list(program.argv),
+            "env": dict(program.env),
+            "cwd": program.cwd,
+            "inherited": list(program.inherited),
+            "network": wish.network,
+            "memory_mb": wish.memory_mb,
+            "pids": wish.pids,
+            "open_files": wish.open_files,
+            "tmp_mb": wish.tmp_mb,
+            **_places(wish, self.options.hidden),
+        }
+
+
+def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
+    # Judged by where they lead now, at each start: what a box may write it may also replace by a link.
+    read = [(Path(shown).resolve(), Path(shown)) for shown in wish.read]
+    write = [(Path(shown).resolve(), Path(shown)) for shown in wish.write]
+    closed = [folder.resolve() for folder in hidden]
+    for real, shown in (*read, *write):
+        if any(_below(real, folder) or _below(folder, real) for folder in closed if (real, shown) in write):
+            raise NoBox("box_shows_secrets", f"{shown} must not be written: the gateway's own folder is there")
+        if any(_below(real, folder) for folder in closed):
+            raise NoBox("box_shows_secrets", f"{shown} must not be read: it is in the gateway's own folder")
+        for other, name in write:
+            if other != real and (_below(real, other) or _below(shown, name)):
+                raise NoBox("box_in_box", f"{shown} lies in {name}, where a server could replace it by a link")
+    covered = [shown / folder.relative_to(real) for real, shown in read for folder in closed if _below(folder, real)]
+    below_usr = [folder for folder in closed if _below(folder, Path("/usr")) and folder.is_dir()]
+    return {
+        "read": [(str(real), str(shown)) for real, shown in read],
+        "write": [(str(real), str(shown)) for real, shown in write],
+        "hidden": sorted({str(folder) for folder in (*covered, *below_usr)}),
+    }
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder)
