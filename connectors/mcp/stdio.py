@@ -208,9 +208,10 @@ class StdioConnector:
         ears = Ears(multiplex.take, self._log, lambda: multiplex.close("process_died"))
         try:
             async with running(self._command, ears) as child:
-                return await self._serve(child, multiplex)
+                cause = await self._serve(child, multiplex)
+            return child.start_fault or cause
         except Fault as fault:
-            return fault.cause
+            return (None if child is None else child.start_fault) or fault.cause
         finally:
             self._line = self._pid = None
             multiplex.close("process_died")
