@@ -1,9 +1,9 @@
 """The process that keeps one box for a program that goes on, on the standard streams it was itself started with.
 
-Small as the supervisor is, and for the same reasons: it keeps root where it has it, which the box never sees. The kernel
-kills it with the gateway, and the box with it. Its one argument is the number of an open file with the JSON of what is
-wanted (``served.py`` writes it). Ends as the program did; with 125, having said why on standard error, where there was
-no box. Standard library only.
+Small as the supervisor is, and for the same reasons: it keeps root where it has it, which the box never sees. The
+kernel kills it with the gateway, and the box with it. Its one argument is the number of an open file with the JSON of
+what is wanted (``served.py`` writes it). Ends as the program did; with 125, having said why on standard error, where
+there was no box. Standard library only.
 """
 
 import ctypes
@@ -21,8 +21,9 @@ from typing import Any
 from sandbox import cgroups, served_profile
 from sandbox.cgroups import Caps, Group, Tree
 from sandbox.launch import Launch, launched
+from sandbox.reaching import reachable
 from sandbox.served_profile import Descriptors, Served
-from sandbox.slots import NoRoom, Slots
+from sandbox.slots import CLAIMS, NoRoom, Slots
 from sandbox.staging import staged
 
 NO_BOX = 125
@@ -104,19 +105,18 @@ def _started(wanted: dict[str, Any], bwrap: str, caps: tuple[Tree, Group | None]
     first = max([_LOW, *wanted["inherited"]]) + 1
     with ExitStack() as theirs:
         given = {number: number for number in (0, 1, 2, *wanted["inherited"])}
-        read, write = _bound(wanted, bwrap, (given, first, theirs))
+        read, write = _bound(wanted)
         info, given_info = _pipe(theirs)
         ready, given_ready = _pipe(theirs)
-        last = first + len(read) + len(write)
-        at = Descriptors(last, None if wanted["filter"] is None else last + 1, last + 3)
+        at = Descriptors(first, None if wanted["filter"] is None else first + 1, first + 3)
         given |= {at.info: given_info, at.ready: given_ready}
         if at.filter is not None:
             given[at.filter] = os.open(wanted["filter"], os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, given[at.filter])
         served = _served(wanted, read, write)
-        given[last + 2] = _text("\0".join(served_profile.options(served, at)), theirs)
+        given[first + 2] = _text("\0".join(served_profile.options(served, at)), theirs)
         program = served_profile.program(served, _limits(wanted, tree.held()), at)
-        argv = [bwrap, "--args", str(last + 2), "--", *program]
+        argv = [bwrap, "--args", str(first + 2), "--", *program]
         outer = launched(Launch(argv, given, [] if group is None else group.members(), uid))
     _let_go((0, 1, *wanted["inherited"]))
     return _Box(outer, info, ready)
@@ -145,24 +145,12 @@ def _served(wanted: dict[str, Any], read: list[list[str]], write: list[list[str]
     )
 
 
-def _bound(
-    wanted: dict[str, Any], bwrap: str, means: tuple[dict[int, int], int, ExitStack]
-) -> tuple[list[list[str]], list[list[str]]]:
-    # As root they are opened here and handed over: the box's user need not reach them by their names.
-    given, number, stack = means
-    by_descriptor = os.geteuid() == 0 and wanted["binds_descriptors"]
-    found: tuple[list[list[str]], list[list[str]]] = ([], [])
-    for kind, into, word in (("read", found[0], "--ro-bind"), ("write", found[1], "--bind")):
-        for source, shown in wanted[kind]:
-            here = os.open(source, os.O_PATH | os.O_CLOEXEC)  # OSError, by name, where there is none
-            stack.callback(os.close, here)
-            if by_descriptor:
-                given[number] = here
-                into.append([f"{word}-fd", str(number), shown])
-                number += 1
-            else:
-                into.append([word, source, shown])
-    return found
+def _bound(wanted: dict[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
+    found = reachable([source for source, _ in (*wanted["read"], *wanted["write"])], CLAIMS)
+    words = ["--ro-bind"] * len(wanted["read"]) + ["--bind"] * len(wanted["write"])
+    places = [shown for _, shown in (*wanted["read"], *wanted["write"])]
+    binds = [[word, source, shown] for word, source, shown in zip(words, found, places, strict=True)]
+    return binds[: len(wanted["read"])], binds[len(wanted["read"]) :]
 
 
 def _pipe(theirs: ExitStack) -> tuple[int, int]:

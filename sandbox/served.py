@@ -18,7 +18,6 @@ from sandbox.runner import Options
 # Found beside this very file, whatever else is called sandbox on the machine.
 _ROOT = str(Path(__file__).resolve().parents[1])
 _KEEPER = f"import sys; sys.path.insert(0, {_ROOT!r}); from sandbox.keeper import main; sys.exit(main(sys.argv[1:]))"
-_BINDS_DESCRIPTORS = (0, 10)  # bubblewrap's version that takes what was opened for it
 _GROUPED = (Capability.MEMORY, Capability.PIDS, Capability.CPU)
 
 
@@ -61,7 +60,6 @@ class Boxes:
         return {
             "gateway": os.getpid(),
             "bwrap": bwrap,
-            "binds_descriptors": host.version(bwrap) >= _BINDS_DESCRIPTORS,
             "python": python,
             "stage": Path(str(files("sandbox"))).joinpath("stage.py").read_text("utf-8"),
             "filter": found and found.path,

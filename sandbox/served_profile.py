@@ -11,7 +11,14 @@ from sandbox import profile
 
 _MIB = 1024 * 1024
 # What programs need to find others by name and to trust them; without a network none of it is of use.
-_NETWORKING = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols")
+_NETWORKING = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+)
 _AUTHORITIES = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies")
 _HOME = "/tmp"  # noqa: S108 - in the box
 

@@ -90,6 +90,7 @@ def _become() -> None:
 
 
 def _turn_into(words: list[str], ready: int) -> None:
+    os.umask(0o022)  # what it writes is for others, too, as anywhere
     os.write(ready, b"R")
     os.close(ready)
     try:

@@ -209,12 +209,12 @@ class StdioConnector:
         try:
             async with running(self._command, ears) as child:
                 cause = await self._serve(child, multiplex)
-            return child.start_fault or cause
         except Fault as fault:
-            return (None if child is None else child.start_fault) or fault.cause
+            cause = fault.cause
         finally:
             self._line = self._pid = None
             multiplex.close("process_died")
+        return (None if child is None else child.start_fault) or cause
 
     async def _serve(self, child: Child, multiplex: Multiplex) -> str:
         try:

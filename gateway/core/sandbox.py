@@ -1,7 +1,7 @@
-"""What the gateway asks of a sandbox: one box for one piece of code, under caps that were seen to bite; and boxes for
-programs that go on, such as servers that are reached by pipes.
+"""What the gateway asks of a sandbox: boxes under caps that were seen to bite.
 
-The runner itself is ``sandbox.runner``, boxes that go on are ``sandbox.served``; connectors know this contract only.
+One box for one piece of code (the runner is ``sandbox.runner``), and boxes for programs that go on, such as servers
+that are reached by pipes (``sandbox.served``). Connectors know this contract only.
 """
 
 from collections.abc import Collection, Mapping, Sequence
