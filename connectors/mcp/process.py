@@ -163,7 +163,8 @@ class Child(asyncio.SubprocessProtocol):
         if fd == _STDOUT:
             self._leave()
         elif fd == _STDIN and not self._stopping:
-            self.kill()  # whoever does not listen any more is of no use
+            # Whoever does not listen any more is of no use; but what ends by itself is to say how.
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._kill_if_alive)
 
     def process_exited(self) -> None:
         """It is no more; its last words may still be on their way."""
@@ -171,6 +172,10 @@ class Child(asyncio.SubprocessProtocol):
         # What it started and left behind goes with it: else it would hold the pipes open, and live on unwatched.
         self.kill()
         asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._leave)
+
+    def _kill_if_alive(self) -> None:
+        if not self._exited.is_set():
+            self.kill()
 
     def _leave(self) -> None:
         if not self.gone.is_set():
