@@ -117,6 +117,9 @@ def _started(wanted: dict[str, Any], bwrap: str, caps: tuple[Tree, Group | None]
         given[first + 2] = _text("\0".join(served_profile.options(served, at)), theirs)
         program = served_profile.program(served, _limits(wanted, tree.held()), at)
         argv = [bwrap, "--args", str(first + 2), "--", *program]
+        if uid is not None:
+            for number in wanted["inherited"]:
+                os.fchown(number, uid, uid)  # what is lent to the program alone is its user's to open
         outer = launched(Launch(argv, given, [] if group is None else group.members(), uid))
     _let_go((0, 1, *wanted["inherited"]))
     return _Box(outer, info, ready)
