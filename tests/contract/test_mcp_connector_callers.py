@@ -27,9 +27,9 @@ QUICK = StdioOptions(setup_timeout_s=30, first_pause_s=0.05, longest_pause_s=0.2
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
-def by(agent: str, tool: str, timeout_s: float = 30.0, **other: Any) -> Lease:
+def by(agent: str, tool: str, timeout_s: float = 30.0, server: str = "up", **other: Any) -> Lease:
     """A call of a tool that is another one's only by its agent; ``other`` are further fields of who calls."""
-    given = lease(make_tool(tool, limits=ToolLimits(timeout_s=timeout_s)))
+    given = lease(make_tool(tool, server=server, limits=ToolLimits(timeout_s=timeout_s)))
     permit = given.intent.quota.permit
     caller = permit.target.caller
     principal = replace(caller.principal, agent=agent, **other)
