@@ -7,6 +7,9 @@ from sandbox import served_profile
 from sandbox.served_profile import Descriptors, Served
 
 
+Names = tuple[str, ...]
+
+
 @pytest.mark.parametrize(
     ("missing", "accepted", "lost"),
     [
