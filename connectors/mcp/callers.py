@@ -116,7 +116,7 @@ class CallersConnector:
         """Carry out the call in its caller's process; see ``core.connector.Connector``."""
         # A quarter: the rest is for the start of the process and the call.
         async with self._used(whose(lease), lease.intent.timeout_s / 4) as own:
-            return await own.invoke(lease)
+            return await own.carried_out(lease)
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""
