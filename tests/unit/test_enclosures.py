@@ -6,7 +6,6 @@ from gateway.core.sandbox import Capabilities, Enclosure, NoBox
 from sandbox import served_profile
 from sandbox.served_profile import Descriptors, Served
 
-
 Names = tuple[str, ...]
 
 
