@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from anyio import CancelScope, Semaphore, fail_after
+from anyio import CancelScope, Semaphore, WouldBlock, fail_after
 
 from gateway.adapters.redaction.frames import Done, Garbage
 from gateway.adapters.redaction.link import Link
@@ -78,17 +78,23 @@ class Scrubbers:
         return done.holds or done.cause is not None
 
     async def _done(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds, *, asks: bool) -> Done:
-        if self._places.value == 0 and self._queued >= self.options.waiting:
-            raise Tainted("too many large outputs wait to be redacted", cause_code="redaction_busy")
-        self._queued += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self._queued -= 1
+        await self._place()
         try:
             return await self._worked(body, needles, bounds, asks=asks)
         finally:
             self._places.release()
+
+    async def _place(self) -> None:
+        try:
+            self._places.acquire_nowait()
+        except WouldBlock:
+            if self._queued >= self.options.waiting:
+                raise Tainted("too many large outputs wait to be redacted", cause_code="redaction_busy") from None
+            self._queued += 1
+            try:
+                await self._places.acquire()
+            finally:
+                self._queued -= 1
 
     async def _worked(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds, *, asks: bool) -> Done:
         link: Link | None = None
