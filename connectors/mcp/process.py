@@ -29,7 +29,7 @@ _STDIN, _STDOUT = 0, 1
 _TIED: Final = """
 import ctypes, os, resource, sys
 for option, value in ((1, 9), (38, 1)):  # killed with its parent; no new privileges
-    if ctypes.CDLL(None).prctl(option, value, 0, 0, 0) != 0:
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) != 0:
         os._exit(1)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if os.getppid() != int(sys.argv[1]):
