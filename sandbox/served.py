@@ -22,16 +22,46 @@ _GROUPED = (Capability.MEMORY, Capability.PIDS, Capability.CPU)
 
 
 @dataclass(frozen=True, slots=True)
+class Tools:
+    """What this host makes boxes with.
+
+    Attributes:
+        bwrap: the bubblewrap binary.
+        python: the interpreter of the stage.
+        stage: source text of ``stage.py``.
+        filters: the system call filters, without and with a network; None = there is none for this machine.
+    """
+
+    bwrap: str
+    python: str
+    stage: str
+    filters: tuple[str | None, str | None]
+
+    @classmethod
+    def found(cls, options: Options) -> "Tools | None":
+        """They are looked for once, as that starts a program and waits for it; None = there is no sandbox here."""
+        try:
+            bwrap, python = host.bwrap(options.bwrap), host.python(options.python)
+        except NoSandbox:
+            return None
+        filters = [host.call_filter(network=network) for network in (False, True)]
+        closed, open_ = (None if one is None else one.path for one in filters)
+        return cls(bwrap, python, Path(str(files("sandbox"))).joinpath("stage.py").read_text("utf-8"), (closed, open_))
+
+
+@dataclass(frozen=True, slots=True)
 class Boxes:
     """The ``Boxing`` port: boxes of one enclosure.
 
     Attributes:
         options: how boxes are made; of ``hidden`` folders nothing is seen, wherever they lie.
+        tools: what they are made with.
         seen: what this host was seen to hold when it was tried.
         enclosure: what the program may see and use.
     """
 
     options: Options
+    tools: Tools | None
     seen: Capabilities
     enclosure: Enclosure
 
@@ -49,20 +79,18 @@ class Boxes:
             os.close(descriptor)
 
     def _wanted(self, program: Program) -> dict[str, Any]:
-        wish, seen = self.enclosure, self.seen
+        wish, seen, tools = self.enclosure, self.seen, self.tools
         if lost := wish.lacks(seen):
             raise NoBox("sandbox_degraded", f"this host's sandbox cannot hold: {', '.join(lost)}")
-        try:
-            bwrap, python = host.bwrap(self.options.bwrap), host.python(self.options.python)
-        except NoSandbox as error:
-            raise NoBox("sandbox_degraded", f"{error}: {error.fix}") from None
-        found = host.call_filter(network=wish.network)
+        places = _places(wish, self.options.hidden)
+        if tools is None:
+            raise NoBox("sandbox_degraded", "this host has no sandbox")
         return {
             "gateway": os.getpid(),
-            "bwrap": bwrap,
-            "python": python,
-            "stage": Path(str(files("sandbox"))).joinpath("stage.py").read_text("utf-8"),
-            "filter": found and found.path,
+            "bwrap": tools.bwrap,
+            "python": tools.python,
+            "stage": tools.stage,
+            "filter": tools.filters[wish.network],
             "groups": self.options.groups,
             "needs": [name for name in _GROUPED if seen.held.get(name, "").startswith("cgroup")],
             "first_uid": self.options.first_uid,
@@ -75,7 +103,7 @@ class Boxes:
             "pids": wish.pids,
             "open_files": wish.open_files,
             "tmp_mb": wish.tmp_mb,
-            **_places(wish, self.options.hidden),
+            **places,
         }
 
 

@@ -15,7 +15,7 @@ from connectors.mcp.stdio import StdioConnector, StdioOptions
 from gateway.core.sandbox import Capabilities, Enclosure
 from gateway.core.tool import ToolLimits
 from sandbox.runner import BwrapRunner, Options
-from sandbox.served import Boxes
+from sandbox.served import Boxes, Tools
 from tests.boxes import require
 from tests.evidence import lease, make_tool
 from tests.processes import FIXTURES
@@ -78,4 +78,5 @@ async def hostile(boxing: Boxes | None, **other: Any) -> AsyncIterator[Hostile]:
 
 def boxes(found: Capabilities, enclosure: Enclosure | None = None, options: Options | None = None) -> Boxes:
     """Boxes of an enclosure that this host can make."""
-    return Boxes(options or Options(), found, enclosure or accepting(found))
+    options = options or Options()
+    return Boxes(options, Tools.found(options), found, enclosure or accepting(found))

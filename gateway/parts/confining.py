@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import to_thread
+
 from gateway.core.sandbox import NO_SANDBOX, Capabilities, Enclosure
 from gateway.findings import Finding
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.upstreams import EnclosureSection, McpUpstream
 from sandbox.runner import BwrapRunner, Options
-from sandbox.served import Boxes
+from sandbox.served import Boxes, Tools
 
 # What every box shows.
 _SYSTEM = tuple(Path(place) for place in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"))
@@ -24,10 +26,12 @@ class Confining:
 
     Attributes:
         options: how boxes are made.
+        tools: what they are made with; None = nothing was looked for, or found.
         seen: what this host was seen to hold; None = no server is to be in one.
     """
 
     options: Options
+    tools: Tools | None
     seen: Capabilities | None
 
     def boxing(self, name: str, upstream: McpUpstream, path: str) -> Boxes | None:
@@ -41,7 +45,7 @@ class Confining:
         unseen = list(_unseen(upstream, upstream.sandbox, path))
         if unseen:
             raise SettingsError([f"upstreams.{name}.sandbox.read: {problem}" for problem in unseen])
-        return Boxes(self.options, self.seen, enclosure(upstream.sandbox))
+        return Boxes(self.options, self.tools, self.seen, enclosure(upstream.sandbox))
 
 
 def confined(settings: GatewaySettings) -> Mapping[str, EnclosureSection | None]:
@@ -58,9 +62,10 @@ def wants_box(settings: GatewaySettings) -> bool:
 async def tried(settings: GatewaySettings, runner: BwrapRunner) -> Confining:
     """Find out what this host holds, with a runner that is not started."""
     if not wants_box(settings):
-        return Confining(runner.options, None)
+        return Confining(runner.options, None, None)
+    tools = await to_thread.run_sync(Tools.found, runner.options)
     async with runner:
-        return Confining(runner.options, await runner.probe())
+        return Confining(runner.options, tools, await runner.probe())
 
 
 def enclosure(section: EnclosureSection) -> Enclosure:

@@ -19,6 +19,7 @@ from connectors.mcp.process import Command, Ears, running
 from gateway.core.errors import OutcomeUnknown, Unavailable
 from gateway.core.sandbox import Capabilities, Enclosure, NoBox, Program
 from sandbox.runner import Options
+from sandbox.served import Tools
 from tests.boxes import marked, status
 from tests.contract.test_mcp_connector_stdio import until
 from tests.gateways import ROOT
@@ -257,6 +258,18 @@ async def test_a_cap_that_is_lost_later_starts_nothing(found: Capabilities) -> N
             await up.connector.discover()
         assert caught.value.cause_code == "box_failed"
         assert not marked(up.mark)
+
+
+async def test_a_host_without_bubblewrap_starts_nothing(tmp_path: Path) -> None:
+    """Nor does it start a server outside of a box."""
+    options = Options(bwrap=tmp_path / "nowhere")
+    assert Tools.found(options) is None
+    for able, cause in (
+        (Capabilities("bwrap 1"), "has no sandbox"),
+        (Capabilities(None, missing=("sandbox",)), "cannot"),
+    ):
+        with pytest.raises(NoBox, match=cause), boxes(able, Enclosure(), options).boxed(Program([PYTHON])):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_what_would_not_be_in_the_box_is_said_at_the_start(
     lines = f'[upstreams.one]\nkind = "mcp"\ncommand = ["{program}"]\n{cwd}\n[upstreams.one.sandbox]\n'
     given = settings(tmp_path, lines + section.format(**places))
     with pytest.raises(SettingsError) as caught:
-        Confining(Options(), Capabilities("bwrap 1")).boxing("one", one(given), os.defpath)
+        Confining(Options(), None, Capabilities("bwrap 1")).boxing("one", one(given), os.defpath)
     assert f"upstreams.one.sandbox.read: {words.format(**places)}" in str(caught.value)
 
 
