@@ -17,6 +17,7 @@ from gateway.adapters.killing import KillSwitch
 from gateway.adapters.limiter import MemoryLimits, OverallLimits
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.pace import EvenPace
+from gateway.adapters.redaction import Scrubbers
 from gateway.core.catalog import Catalog, Shelf
 from gateway.core.connections import NoConnections
 from gateway.core.connector import Connector
@@ -26,7 +27,7 @@ from gateway.core.known import KnownValues
 from gateway.core.leasing import VaultFault
 from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
-from gateway.core.redact import Redactor
+from gateway.core.redact import Aside, Redactor
 from gateway.core.rotation import RotationDesk
 from gateway.core.tool import EffectClass, Tool
 from gateway.core.verify import Verifier
@@ -165,7 +166,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
 
 async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack) -> Parts:
     clock, meter, pace = SystemClock(), PrometheusMeter(), await stack.enter_async_context(EvenPace())
-    known, redactor = _redaction(settings)
+    known, redactor = _redaction(settings, await stack.enter_async_context(Scrubbers()))
     acquainting.configured(settings, known)
     record = await books.opened(settings, books.Means(clock, meter, redactor.text, url, known), stack)
     acquainting.own_keys(settings.state / "keys", known)
@@ -295,10 +296,10 @@ def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:
     ]
 
 
-def _redaction(settings: GatewaySettings) -> tuple[KnownValues, Redactor]:
+def _redaction(settings: GatewaySettings, aside: Aside) -> tuple[KnownValues, Redactor]:
     """The secrets that are known, and what takes them out of texts, the gateway's own output included."""
     known = _known_values(settings)
-    redactor = Redactor(known)
+    redactor = Redactor(known, aside=aside)
     logs.configure(redactor.text)
     return known, redactor
 

@@ -90,9 +90,9 @@ def python(named: Path | None) -> str:
     raise NoSandbox("there is no Python below /usr for boxes", "apt install python3, or name one as [sandbox] python")
 
 
-def call_filter() -> Filter | None:
-    """The filter for this machine, or None where there is none."""
-    path = Path(str(files("sandbox.seccomp"))) / f"{platform.machine()}.bpf"
+def call_filter(*, network: bool = False) -> Filter | None:
+    """The filter for this machine, or None where there is none; with ``network`` the one that has sockets."""
+    path = Path(str(files("sandbox.seccomp"))) / f"{platform.machine()}{'.network' if network else ''}.bpf"
     if not path.is_file():
         return None
     return Filter(str(path), sha256(path.read_bytes()).hexdigest())

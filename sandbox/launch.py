@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_ABOVE = 64  # descriptors move here first, out of the way of the numbers they are to have
+_ABOVE = 64  # descriptors move above first, out of the way of the numbers they are to have
 _FAILED = 125
 
 
@@ -68,7 +68,8 @@ def _enter(launch: Launch, parent: int) -> None:
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - between fork and exec the least machinery
         with suppress(OSError):  # the listing's own descriptor is closed by now
             os.set_inheritable(int(name), False)  # noqa: FBT003 - the standard library's signature
-    high = {number: fcntl.fcntl(here, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for number, here in launch.descriptors.items()}
+    above = max(_ABOVE, *launch.descriptors) + 1
+    high = {number: fcntl.fcntl(here, fcntl.F_DUPFD_CLOEXEC, above) for number, here in launch.descriptors.items()}
     for number, here in high.items():
         os.dup2(here, number, inheritable=True)
     os.execve(launch.argv[0], list(launch.argv), {})  # noqa: S606 - no shell is wanted

@@ -1,4 +1,4 @@
-"""The box as data: what it sees of the host, and the limits of its processes. One strict profile, no switches.
+"""A box as data: what it sees of the host, and the limits of its processes. One strict profile, no switches for code.
 
 Standard library only: the supervisor imports it.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 READY_FD, CODE_FD, INFO_FD, FILTER_FD = 3, 4, 5, 6
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_SHM = 8 * 1024 * 1024
+SHM = 8 * 1024 * 1024
 _OPEN_FILES = 256
 _MIB = 1024 * 1024
 # Nothing of the gateway's environment goes in; these say where things are.
@@ -54,9 +54,9 @@ def command(profile: Profile, caps: "Sizes", rlimits: Rlimits) -> list[str]:
     """The command line of one box."""
     return [
         profile.bwrap,
-        *_namespaces(),
+        *namespaces(),
         *_files(profile, caps.work_bytes),
-        *_mounts_closed(),
+        *mounts_closed(),
         "--info-fd",
         str(INFO_FD),
         *(() if profile.filter is None else ("--seccomp", str(FILTER_FD))),
@@ -83,31 +83,51 @@ class Sizes:
     cpu_s: int
 
 
-def _namespaces() -> Iterator[str]:
-    for name in ("user", "ipc", "pid", "net", "uts", "cgroup"):
+def namespaces(*, network: bool = False) -> Iterator[str]:
+    """Options: a box of its own in every respect, without privileges; with ``network`` it has the host's."""
+    for name in ("user", "ipc", "pid", *(() if network else ("net",)), "uts", "cgroup"):
         yield f"--unshare-{name}"
     yield from ("--disable-userns", "--as-pid-1", "--die-with-parent", "--new-session")
     yield from ("--hostname", "box")
     yield from ("--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv")
-    for name, value in ENVIRONMENT.items():
-        yield from ("--setenv", name, value)
 
 
-def _files(profile: Profile, work_bytes: int) -> Iterator[str]:
+def system() -> Iterator[str]:
+    """Options: the system's programs, read-only."""
     yield from ("--ro-bind", "/usr", "/usr")
-    for folder in profile.hidden:
-        yield from ("--tmpfs", folder, "--remount-ro", folder)
     for name in _LINKS:
         yield from _top(Path("/", name))
-    yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--tmpfs", "/dev")
+    yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
+
+
+def devices() -> Iterator[str]:
+    """Options: its own processes, and five devices."""
+    yield from ("--proc", "/proc", "--tmpfs", "/dev")
     for name in _DEVICES:
         yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         yield from ("--symlink", f"/proc/self/fd/{number}", f"/dev/{name}")
     yield from ("--symlink", "/proc/self/fd", "/dev/fd")
+
+
+def mounts_closed() -> Sequence[str]:
+    """Options, after all that make mount points: the root and /dev become unwritable.
+
+    They are tmpfs that belong to the box's user: writable, their memory would be anybody's.
+    """
+    return ("--remount-ro", "/dev", "--remount-ro", "/")
+
+
+def _files(profile: Profile, work_bytes: int) -> Iterator[str]:
+    yield from system()
+    for folder in profile.hidden:
+        yield from ("--tmpfs", folder, "--remount-ro", folder)
+    yield from devices()
     # bubblewrap's own tmpfs has no size unless it is given one, and takes half of the machine's memory.
-    for size, folder in ((_SHM, "/dev/shm"), (work_bytes, "/tmp"), (work_bytes, "/work")):  # noqa: S108 - in the box
+    for size, folder in ((SHM, "/dev/shm"), (work_bytes, "/tmp"), (work_bytes, "/work")):  # noqa: S108 - in the box
         yield from ("--size", str(size), "--perms", "0700", "--tmpfs", folder)
+    for name, value in ENVIRONMENT.items():
+        yield from ("--setenv", name, value)
     yield from ("--chdir", "/work")
 
 
@@ -117,11 +137,6 @@ def _top(path: Path) -> Iterator[str]:
         yield from ("--symlink", str(path.readlink()), str(path))
     elif path.is_dir():
         yield from ("--ro-bind", str(path), str(path))
-
-
-def _mounts_closed() -> Sequence[str]:
-    # The root and /dev are tmpfs that belong to the box's user: unwritable, or their memory is anybody's.
-    return ("--remount-ro", "/dev", "--remount-ro", "/")
 
 
 def _rlimits(caps: Sizes, rlimits: Rlimits) -> Iterator[str]:

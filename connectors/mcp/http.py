@@ -26,7 +26,7 @@ from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
-from connectors.mcp.sessions import Identity, Sessions
+from connectors.mcp.sessions import Identity, Sessions, whose
 from gateway.core.call import Lease, Raw
 from gateway.core.errors import NotSent
 from gateway.core.mcpwire import eras, headers
@@ -114,7 +114,7 @@ class HttpConnector:
             raise call_error(fault) from fault
         finally:
             if lease.is_passing:
-                await self._sessions.leave(lease.headers, _whose(lease))
+                await self._sessions.leave(lease.headers, whose(lease))
 
     async def _followed(self, lease: Lease) -> Raw:
         call = lease.intent.call
@@ -166,7 +166,7 @@ class HttpConnector:
 
     async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
         askable = {} if ask.flow is None else ask.flow.askable
-        identity = Identity(lease.headers, _whose(lease), askable)
+        identity = Identity(lease.headers, whose(lease), askable)
         session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
         await session.listen(ask.flow, ask.connect_s)
         try:
@@ -207,11 +207,6 @@ class HttpConnector:
                 self._annotations.clear()
             found = self._annotations[tool.digest] = headers.annotated(tool.definition.get("inputSchema"))
         return found
-
-
-def _whose(lease: Lease) -> str:
-    principal = lease.intent.quota.permit.target.caller.principal
-    return "|".join((principal.key, *principal.delegation))
 
 
 def _is_disowned(session: Session, refusal: Refused) -> bool:

@@ -7,7 +7,6 @@ the last who has. The kernel ends that process with the gateway, however that en
 
 import fcntl
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,11 +23,6 @@ from gateway.core.errors import NotSent
 from gateway.core.mcpwire.eras import Era
 
 _MOST_PROCESSES: Final = 8
-# Becomes the program, which the kernel kills when the gateway dies; at once, where it has died meanwhile.
-_TIED: Final = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
-    "os.getppid() == int(sys.argv[1]) or os._exit(1); os.execvp(sys.argv[2], sys.argv[2:])"
-)
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
@@ -100,9 +94,8 @@ class LentConnector:
 @contextmanager
 def _started_with(command: Command, handout: Handout) -> Iterator[Command]:
     """The command with the credential in its environment, or in a file it inherits."""
-    argv = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command.argv)
     if not handout.in_file:
-        yield replace(command, argv=argv, env={**command.env, handout.variable: handout.text})
+        yield replace(command, env={**command.env, handout.variable: handout.text})
         return
     descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -112,6 +105,6 @@ def _started_with(command: Command, handout: Handout) -> Iterator[Command]:
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
         path = f"/proc/self/fd/{descriptor}"
         env = {**command.env, handout.variable: path}
-        yield replace(command, argv=argv, env=env, inherited=(descriptor,))
+        yield replace(command, env=env, inherited=(descriptor,))
     finally:
         os.close(descriptor)

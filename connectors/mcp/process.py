@@ -1,10 +1,16 @@
-"""A child process that speaks one JSON message a line: its own session and environment, bounded in every direction."""
+"""A child process that speaks one JSON message a line: its own session and environment, bounded in every direction.
+
+The kernel ends it with the gateway, however that ends, and it gains no privilege by what it starts. That is all that
+holds it, unless it runs in a box.
+"""
 
 import asyncio
 import os
+import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -12,12 +18,30 @@ from typing import Final, cast
 from anyio import CancelScope, Event, move_on_after
 
 from connectors.mcp.faults import Unreached
+from gateway.core.sandbox import Boxing, NoBox, Program
 
 _EOF_GRACE_S: Final = 0.5
 _REAP_S: Final = 2.0
 _LAST_WORDS_S: Final = 0.5
 _LOG_LINE_BYTES: Final = 2048
 _STDIN, _STDOUT = 0, 1
+# Becomes the program. Ends at once where the gateway has died meanwhile: the kernel's bond is made from here on.
+_TIED: Final = """
+import ctypes, os, resource, sys
+for option, value in ((1, 9), (38, 1)):  # killed with its parent; no new privileges
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) != 0:
+        os._exit(1)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.stderr.write(f"{sys.argv[2]} cannot be started: {error.strerror}\\n")
+    sys.stderr.flush()
+os._exit(127)
+"""
+_NO_BOX, _NOT_FOUND = 125, 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +57,7 @@ class Command:
         log_lines: most lines of standard error that are logged of one life of the child; the rest is dropped.
         grace_s: time to go after SIGTERM, seconds, before SIGKILL.
         inherited: open files that it has under the same numbers; of ours it has no other.
+        boxing: what puts it into a box; None = it may do what the gateway's user may.
     """
 
     argv: Sequence[str]
@@ -43,6 +68,7 @@ class Command:
     log_lines: int = 1000
     grace_s: float = 2.0
     inherited: Sequence[int] = ()
+    boxing: Boxing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,14 @@ class Child(asyncio.SubprocessProtocol):
         self._noise = bytearray()
         self._logged = 0
         self._stopping = False
+
+    @property
+    def start_fault(self) -> str | None:
+        """Why it never ran, once it has ended; None = it did, as far as can be told."""
+        code = self._process.get_returncode()
+        if code == _NO_BOX and self._command.boxing is not None:
+            return "box_failed"
+        return "cannot_start" if code == _NOT_FOUND else None
 
     def send(self, message: bytes) -> None:
         """Write one message whole, without waiting; from here on it is out of our hands.
@@ -129,7 +163,8 @@ class Child(asyncio.SubprocessProtocol):
         if fd == _STDOUT:
             self._leave()
         elif fd == _STDIN and not self._stopping:
-            self.kill()  # whoever does not listen any more is of no use
+            # Whoever does not listen any more is of no use; but what ends by itself is to say how.
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._kill_if_alive)
 
     def process_exited(self) -> None:
         """It is no more; its last words may still be on their way."""
@@ -137,6 +172,10 @@ class Child(asyncio.SubprocessProtocol):
         # What it started and left behind goes with it: else it would hold the pipes open, and live on unwatched.
         self.kill()
         asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._leave)
+
+    def _kill_if_alive(self) -> None:
+        if not self._exited.is_set():
+            self.kill()
 
     def _leave(self) -> None:
         if not self.gone.is_set():
@@ -183,15 +222,19 @@ async def running(command: Command, ears: Ears) -> AsyncIterator[Child]:
     # Shielded: a start that is cancelled half-way would leave a process that nobody knows of.
     with CancelScope(shield=True):
         try:
-            _, child = await loop.subprocess_exec(
-                lambda: Child(command, ears),
-                *command.argv,
-                env=dict(command.env),
-                cwd=command.cwd,
-                # A signal to the gateway's terminal does not reach it, and its process group can be ended as one.
-                start_new_session=True,
-                pass_fds=tuple(command.inherited),
-            )
+            with _start_of(command) as program:
+                _, child = await loop.subprocess_exec(
+                    lambda: Child(command, ears),
+                    *program.argv,
+                    env=dict(program.env),
+                    cwd=program.cwd,
+                    # A signal to the gateway's terminal does not reach it, and its group can be ended as one.
+                    start_new_session=True,
+                    pass_fds=tuple(program.inherited),
+                )
+        except NoBox as error:
+            ears.log(f"is not started: {error}")
+            raise Unreached(error.cause) from error
         except (OSError, ValueError) as error:
             raise Unreached("cannot_start") from error
     try:
@@ -199,3 +242,20 @@ async def running(command: Command, ears: Ears) -> AsyncIterator[Child]:
     finally:
         with CancelScope(shield=True):
             await child.stop()
+
+
+def _start_of(command: Command) -> AbstractContextManager[Program]:
+    cwd = None if command.cwd is None else str(command.cwd)
+    program = Program(command.argv, command.env, cwd, command.inherited)
+    return _tied(program) if command.boxing is None else command.boxing.boxed(program)
+
+
+@contextmanager
+def _tied(program: Program) -> Iterator[Program]:
+    name = program.argv[0]
+    path = program.env.get("PATH", os.defpath)
+    is_relative = "/" in name and not name.startswith("/")  # to a folder that is its own
+    if not is_relative and shutil.which(name, path=path) is None:
+        raise FileNotFoundError(name)
+    argv = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *program.argv)
+    yield Program(argv, program.env, program.cwd, program.inherited)

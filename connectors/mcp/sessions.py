@@ -17,6 +17,7 @@ from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_ver
 from connectors.mcp.exchange import Endpoint, Post, Question, header_fields
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
 from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
+from gateway.core.call import Lease
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import encode, encode_notification, encode_request
@@ -48,6 +49,12 @@ class Identity:
         own = _digest(self.credential, self.whose)
         is_told = self.askable and not (dialect is not None and dialect.stateless)
         return own + encode(self.askable).decode() if is_told else own
+
+
+def whose(lease: Lease) -> str:
+    """The caller that a session, or a process, is kept for: nobody else's calls are served there."""
+    principal = lease.intent.quota.permit.target.caller.principal
+    return "|".join((principal.key, *principal.delegation))
 
 
 class Sessions:

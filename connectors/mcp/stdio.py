@@ -231,12 +231,13 @@ class StdioConnector:
         ears = Ears(multiplex.take, self._log, lambda: multiplex.close("process_died"))
         try:
             async with running(self._command, ears) as child:
-                return await self._serve(child, multiplex)
+                cause = await self._serve(child, multiplex)
         except Fault as fault:
-            return fault.cause
+            cause = fault.cause
         finally:
             self._line = self._pid = None
             multiplex.close("process_died")
+        return (None if child is None else child.start_fault) or cause
 
     async def _serve(self, child: Child, multiplex: Multiplex) -> str:
         try:

@@ -43,9 +43,18 @@ def looked_up(name: str, arch: str) -> int | None:
     return number if number >= 0 else None
 
 
-def program(arch: str) -> bytes:
-    """The program for ``arch``, made from the policy and the kept table."""
-    return assemble(policy(), numbers()[arch], arch)
+def program(arch: str, *, network: bool = False) -> bytes:
+    """The program for ``arch``, made from the policy and the kept table; with ``network`` the one that has sockets."""
+    return assemble(_networked(policy()) if network else policy(), numbers()[arch], arch)
+
+
+def _networked(said: dict[str, Any]) -> dict[str, Any]:
+    families = said["network"]["families"]
+    only = [
+        {**rule, "values": [*rule["values"], *families]} if rule["syscall"] == "socket" else rule
+        for rule in said["only"]
+    ]
+    return {**said, "only": only}
 
 
 def main() -> int:
@@ -55,6 +64,7 @@ def main() -> int:
     (FOLDER / "numbers.json").write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
     for arch in ARCHES:
         (FOLDER / f"{arch}.bpf").write_bytes(program(arch))
+        (FOLDER / f"{arch}.network.bpf").write_bytes(program(arch, network=True))
     return 0
 
 

@@ -55,6 +55,7 @@ def doctor(port: int, state: Path) -> None:
         *_disk(state),
         *_modes(state),
         *_rotations(state),
+        *_upstreams(state),
     ]
     document = as_document(findings)
     answer(document, as_lines(findings))
@@ -75,6 +76,19 @@ def _rotations(state: Path) -> Iterator[Finding]:
         bad = one["overdue"] or one.get("failed") is not None
         text = f"not replaced for {_days(one['since_us'])} days" + (f"; {one['failed']}" if one.get("failed") else "")
         yield Finding(name, not bad, text, f"`ostiary rotate {one['kind']}`, and see the gateway's log")
+
+
+def _upstreams(state: Path) -> Iterator[Finding]:
+    if not (state / ADMIN_SOCKET).exists():
+        return
+    try:
+        parts = Reach(state).get("/readyz")["parts"]
+    except Failed:
+        return
+    for name, said in parts.items():
+        if name.startswith("upstream:"):
+            fix = "`ostiary check`, and the gateway's log of that upstream"
+            yield Finding(name.replace(":", " "), said == "ok", said, fix)
 
 
 def _days(since_us: int) -> int:

@@ -44,8 +44,10 @@ mode = "enforce"                    # observe: record decisions on reads and wri
 # An MCP server as a child process. It is pinned: a tool that changes its words is quarantined.
 # [upstreams.time]
 # kind = "mcp"
-# command = ["uvx", "mcp-server-time"]
+# command = ["/opt/mcp/bin/mcp-server-time"]
 # trust = "first_use"
+# [upstreams.time.sandbox]          # without one it may do whatever the gateway's user may (docs/sandbox.md)
+# read = ["/opt/mcp"]
 
 # An MCP server by URL, with a credential the agent never sees.
 # [upstreams.wiki]

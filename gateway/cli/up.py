@@ -1,6 +1,7 @@
 """``ostiary up``: a development gateway on loopback, with everything it needs made on the way."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from gateway.cli.addresses import is_loopback
 from gateway.cli.reach import state_option
 from gateway.cli.screen import Misconfigured, json_option, wants_json
 from gateway.cli.serve import run
+from gateway.parts.confining import warnings
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.file import DEVELOPMENT_AGENT, DEVELOPMENT_USER, development
 
@@ -50,7 +52,7 @@ def up(port: int, upstream: tuple[str, ...], state: Path) -> None:
         if not is_loopback(settings.listen.host):
             raise Misconfigured("`up` listens on loopback only", "remove listen.host, or use `ostiary serve`")
         token, admin_token = _tokens(settings)
-        run(settings, lambda served: _announce(served, token, admin_token))
+        run(settings, lambda served: _announce(served, (token, admin_token), (*_WARNINGS, *warnings(settings))))
 
 
 def _targets(upstreams: tuple[str, ...]) -> dict[str, str]:
@@ -72,11 +74,12 @@ def _tokens(settings: GatewaySettings) -> tuple[str, str]:
     return issuer.issue(issuer.principal(agent)), issuer.issue(issuer.principal(person))
 
 
-def _announce(served: app.Served, token: str, admin_token: str) -> None:
+def _announce(served: app.Served, tokens: tuple[str, str], cautions: Sequence[str]) -> None:
+    token, admin_token = tokens
     if wants_json():
         document = {"url": served.url, "mcp_url": served.mcp_url, "token": token, "admin_token": admin_token}
         click.echo(json.dumps(document))
-        for warning in _WARNINGS:
+        for warning in cautions:
             click.echo(f"ostiary: {warning}", err=True)
         return
     console = Console(highlight=False, soft_wrap=True)
@@ -88,6 +91,6 @@ def _announce(served: app.Served, token: str, admin_token: str) -> None:
     click.echo(json.dumps({"mcpServers": {"ostiary": server}}, indent=2))
     console.print("[dim]your own token (runs, audit, admin):[/dim]")
     click.echo(admin_token)
-    for warning in _WARNINGS:
+    for warning in cautions:
         console.print(f"[yellow]![/yellow] {warning}")
     console.print("[dim]Ctrl-C ends it.[/dim]")

@@ -64,7 +64,7 @@ class Inquiry:
         if asking.answer_fault(question, answer.value) is not None:
             raise NotAnswered("answer_invalid")
         # A client is never given a secret of ours: one that has one is on its way out with it.
-        if self.ports.redactor.holds(answer.canonical):
+        if await self.ports.redactor.holds(answer.canonical):
             raise NotAnswered("known_secret")
         decision = await self._decided(question, answer)
         await self._noted(Said(Stage.ANSWERED, question.asks, decision, answer.canonical))

@@ -57,7 +57,7 @@ async def handle(call: Call, ports: Ports) -> Answer:
                     await watch.look(lease)  # nothing is handed out once a kill has taken effect
                     raw = await ports.catalog.invoke(lease)
                 verified = ports.verifier.verify(raw)  # output contract first ...
-                output = ports.redactor.redact(verified)  # ... then secrets
+                output = await ports.redactor.redact(verified)  # ... then secrets
                 output = await asking.permitted(output, entry, ports)  # ... and what is asked of the client
                 return await entry.complete(output)  # durable BEFORE the answer
 
@@ -254,7 +254,7 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
         listed = listed if asked.tool.listed else as_missing(listed)
         return _Verdict(asked, listed, as_listing(listed), None)
     target = ports.catalog.checked(asked)
-    fault, call = _objection(target.call) or target.fault or _smuggled(target, ports), b""
+    fault, call = _objection(target.call) or target.fault or await _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:
@@ -282,9 +282,9 @@ def _objection(call: Call) -> GatewayError | None:
     return None if call.objection is None else call.objection()
 
 
-def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:
+async def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:
     # An agent is never given a secret: one that has one is on its way out with it, or finds out whether it is one.
-    if ports.redactor.holds(target.call.arguments.canonical):
+    if await ports.redactor.holds(target.call.arguments.canonical):
         return InvalidArguments("an argument holds a value that this gateway keeps secret", cause_code="known_secret")
     return None
 

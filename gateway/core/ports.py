@@ -232,7 +232,7 @@ class Verifier(Protocol):
 class Redactor(Protocol):
     """Takes secrets out. Closed: what cannot be redacted is withheld."""
 
-    def holds(self, body: bytes) -> bool:
+    async def holds(self, body: bytes) -> bool:
         """Whether a JSON text holds a value the gateway keeps secret, or that cannot be told."""
 
     def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
@@ -242,7 +242,7 @@ class Redactor(Protocol):
             Tainted: cannot be redacted within bounds.
         """
 
-    def redact(self, verified: Verified) -> Redacted:
+    async def redact(self, verified: Verified) -> Redacted:
         """The result without known secret values and without values under secret-named keys.
 
         What was taken out of notices of the call is counted with it.

@@ -15,7 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import re2
@@ -31,6 +31,8 @@ UNREADABLE = "[redacted:unreadable]"
 _MAX_NESTING = 4  # JSON inside a text inside JSON ...
 _MAX_SUSPECTS = 256
 _TOKENS_KEPT = 256
+# Longest body that is worked on where it is: a hostile one of this size takes some 10 ms, one of 4 MiB many seconds.
+AT_ONCE_BYTES = 16 * 1024
 _ENCODER = msgspec.json.Encoder()
 # Members that hold the secret itself where a secret-named key has an object.
 _VALUE_NAMES = frozenset({"value", "raw", "data", "plaintext", "current", "previous"})
@@ -68,43 +70,68 @@ class Bounds:
     hits: int = 10_000
 
 
-class Redactor:
-    """The ``Redactor`` port, and the same engine for log lines."""
+Clean = tuple[bytes, Mapping[str, int]]
 
-    def __init__(self, known: KnownValues, bounds: Bounds | None = None) -> None:
+
+class Aside(Protocol):
+    """Works on large bodies elsewhere, so that nothing else waits for them.
+
+    Failure mode, closed: what is not done in time, or is lost, is ``Tainted``.
+    """
+
+    async def cleaned(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> Clean:
+        """What ``cleaned`` of this module gives; the very same ``body`` where nothing was taken out.
+
+        Raises:
+            Tainted: it cannot be redacted, or nobody could tell.
+        """
+
+    async def holding(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> bool:
+        """What ``holding`` of this module gives; True where nobody could tell."""
+
+
+class Redactor:
+    """The ``Redactor`` port, and the same engine for log lines.
+
+    Args:
+        known: the values to take out.
+        bounds: most work for one result.
+        aside: works on large bodies; None = they are worked on here, too, and everything else waits.
+    """
+
+    def __init__(self, known: KnownValues, bounds: Bounds | None = None, aside: Aside | None = None) -> None:
         self._known = known
         self._bounds = bounds or Bounds()
+        self._aside = aside
         self._tokens: OrderedDict[str, Needles] = OrderedDict()
 
-    def redact(self, verified: Verified) -> Redacted:
+    async def redact(self, verified: Verified) -> Redacted:
         """The result without secrets: those the gateway knows, the caller's own token, and secret-named members.
 
         Raises:
             Tainted: ``cause_code`` is ``redaction_bound`` (too much work) or ``redaction_failed`` (a known value is
-                spread over the structure and cannot be taken out).
+                spread over the structure and cannot be taken out), or what ``Aside`` says.
         """
         raw = verified.raw
         intent = raw.lease.intent
-        body, counts = self._cleaned(raw.body, intent.call.origin)
+        if self._aside is None or len(raw.body) <= AT_ONCE_BYTES:
+            body, counts = self.notice(intent.call.origin, raw.body)
+        else:
+            body, counts = await self._aside.cleaned(raw.body, self._needles(intent.call.origin), self._bounds)
         flow = intent.call.flow
         if flow is not None and flow.redacted:
             counts = Counter(counts) + flow.redacted
         return Redacted(intent, body, raw.value if body is raw.body else _decoded(body), counts)
 
-    def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
+    def notice(self, origin: Live | Resumed, body: bytes) -> Clean:
         """What is said while a call is carried out, without secrets, and the counts; raises as ``redact`` does."""
-        return self._cleaned(body, origin)
+        return cleaned(body, self._needles(origin), self._bounds)
 
-    def holds(self, body: bytes) -> bool:
+    async def holds(self, body: bytes) -> bool:
         """Whether a JSON text holds a value the gateway keeps secret, in any encoding, or that cannot be told."""
-        needles = _wanted(body, self._known.segments)
-        if needles is None:
-            return False
-        try:
-            _, counts = _rewrite(body, _Pass(needles, self._bounds))
-        except Tainted:
-            return True
-        return "known_value" in counts
+        if self._aside is None or len(body) <= AT_ONCE_BYTES:
+            return holding(body, self._known.segments, self._bounds)
+        return await self._aside.holding(body, self._known.segments, self._bounds)
 
     def text(self, text: str) -> str:
         """A log line without secrets; never raises. A line that cannot be handled is replaced whole."""
@@ -119,15 +146,9 @@ class Redactor:
         except (Tainted, RecursionError):  # nested beyond any use
             return UNREADABLE
 
-    def _cleaned(self, body: bytes, origin: Live | Resumed) -> tuple[bytes, Mapping[str, int]]:
+    def _needles(self, origin: Live | Resumed) -> tuple[Needles, ...]:
         # A resumed call has no token: it was not kept.
-        token = self._token(origin.token if isinstance(origin, Live) else "")
-        needles = _wanted(body, (*self._known.segments, token))
-        if needles is None:
-            return body, {}
-        if len(body) > self._bounds.bytes:
-            raise Tainted("the output is too large to be redacted", cause_code="redaction_bound")
-        return _rewrite(body, _Pass(needles, self._bounds))
+        return (*self._known.segments, self._token(origin.token if isinstance(origin, Live) else ""))
 
     def _token(self, token: str) -> Needles:
         found = self._tokens.get(token)
@@ -140,6 +161,34 @@ class Redactor:
             if len(self._tokens) > _TOKENS_KEPT:
                 self._tokens.popitem(last=False)
         return found
+
+
+def cleaned(body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> Clean:
+    """A JSON text without these values and without secret-named members, and what was taken out, by rule.
+
+    The very same ``body`` where that is nothing.
+
+    Raises:
+        Tainted: as of ``Redactor.redact``.
+    """
+    found = _wanted(body, needles)
+    if found is None:
+        return body, {}
+    if len(body) > bounds.bytes:
+        raise Tainted("the output is too large to be redacted", cause_code="redaction_bound")
+    return _rewrite(body, _Pass(found, bounds))
+
+
+def holding(body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> bool:
+    """Whether a JSON text holds one of these values, in any encoding, or that cannot be told."""
+    found = _wanted(body, needles)
+    if found is None:
+        return False
+    try:
+        _, counts = _rewrite(body, _Pass(found, bounds))
+    except Tainted:
+        return True
+    return "known_value" in counts
 
 
 def _wanted(body: bytes, needles: tuple[Needles, ...]) -> tuple[Needles, ...] | None:
@@ -169,7 +218,7 @@ def _suspicion(body: bytes) -> _Suspicion:
     return _Suspicion.NAMED if named else _Suspicion.NONE
 
 
-def _rewrite(body: bytes, work: "_Pass") -> tuple[bytes, Mapping[str, int]]:
+def _rewrite(body: bytes, work: "_Pass") -> Clean:
     try:
         document = work.parse(body.decode())
         walked = work.value(document)

@@ -1,9 +1,11 @@
-"""What the gateway asks of a sandbox: one box for one piece of code, under caps that were seen to bite.
+"""What the gateway asks of a sandbox: boxes under caps that were seen to bite.
 
-The runner itself is ``sandbox.runner``; connectors know this contract only.
+One box for one piece of code (the runner is ``sandbox.runner``), and boxes for programs that go on, such as servers
+that are reached by pipes (``sandbox.served``). Connectors know this contract only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -134,4 +136,81 @@ class SandboxRunner(Protocol):
         Raises:
             Unavailable: no such box could be had; the code did not run.
             ToolFailed: the box was lost while the code ran.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """What a program that goes on may see and use.
+
+    Attributes:
+        read: folders and files it may read besides the system's programs, absolute.
+        write: folders it may write, absolute; nothing bounds what it puts there.
+        network: whether it has the host's network, all of it; otherwise it has none.
+        memory_mb: memory of all its processes and of its temporary files together, MiB.
+        pids: processes and threads at a time.
+        open_files: files that each process may have open.
+        tmp_mb: temporary files, MiB.
+        accept_missing: names of capabilities that the host may be unable to hold.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: bool = False
+    memory_mb: int = 512
+    pids: int = 64
+    open_files: int = 1024
+    tmp_mb: int = 64
+    accept_missing: tuple[str, ...] = ()
+
+    def lacks(self, seen: Capabilities) -> tuple[str, ...]:
+        """What a host does not hold, and the settings do not accept; empty = such a box may be made there."""
+        accepted: Collection[str] = self.accept_missing if seen.usable else ()
+        return tuple(name for name in seen.missing if name not in accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to start.
+
+    Attributes:
+        argv: program and arguments; a bare name is looked for in the ``PATH`` of ``env``.
+        env: its whole environment.
+        cwd: its working folder; None = any.
+        inherited: open files that it has under the same numbers.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: str | None = None
+    inherited: Sequence[int] = ()
+
+
+class NoBox(Exception):
+    """The program is not started, as no such box can be had.
+
+    Attributes:
+        cause: stable name of why; the text is for operators.
+    """
+
+    def __init__(self, cause: str, why: str) -> None:
+        """Keep both."""
+        super().__init__(why)
+        self.cause = cause
+
+
+class Boxing(Protocol):
+    """Starts programs in boxes that live as long as they do.
+
+    Failure mode, closed: what cannot be boxed as asked is not started. A box ends with the process that started it.
+    """
+
+    def boxed(self, program: Program) -> AbstractContextManager[Program]:
+        """What to start instead: it becomes the program in a box, on the same standard streams.
+
+        Within the bracket only. It ends with 125 where the box could not be made, with 127 where the program could not
+        be started in it, saying why on its standard error.
+
+        Raises:
+            NoBox: nothing is to be started.
         """

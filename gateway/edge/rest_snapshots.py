@@ -80,7 +80,7 @@ class SnapshotRest:
         if len(state) > MOST_BYTES:
             raise TooLarge(f"state: more than {MOST_BYTES} bytes")
         for name, text in (("state", state), ("label", msgspec.json.encode(wish.label))):
-            if self._holds(text):
+            if await self._holds(text):
                 raise InvalidArguments(
                     f"{name} holds a value that this gateway keeps secret", cause_code="known_secret"
                 )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from gateway.core.sandbox import NO_SANDBOX, Capabilities
 from gateway.findings import Finding
-from gateway.parts import upstreams
+from gateway.parts import confining, upstreams
 from gateway.settings import GatewaySettings
 from gateway.settings.upstreams import CodeUpstream
 
@@ -12,14 +12,20 @@ _POLICY = "[policy.data.gateway.sandbox]"
 
 
 async def findings(settings: GatewaySettings, accepted: Collection[str]) -> list[Finding]:
-    """Try the sandbox and say how it is; nothing where no upstream runs code.
+    """Try the sandbox and say how it is, where an upstream needs it; and which servers by command are not confined.
 
     ``accepted``: names of caps that policy data lets be missing.
     """
-    if not any(isinstance(upstream, CodeUpstream) for upstream in settings.upstreams.values()):
-        return []
+    runs_code = any(isinstance(upstream, CodeUpstream) for upstream in settings.upstreams.values())
+    if not runs_code and not confining.wants_box(settings):
+        return list(confining.findings(settings, Capabilities(None)))
     async with upstreams.runner(settings) as sandbox:
         seen = await sandbox.probe()
+    code = _of_code(seen, accepted) if runs_code else [Finding("sandbox", ok=True, text=summary(seen))]
+    return [*code, *confining.findings(settings, seen)]
+
+
+def _of_code(seen: Capabilities, accepted: Collection[str]) -> list[Finding]:
     if not seen.usable:
         return [Finding("sandbox", ok=False, text="code tools are refused", fix=seen.fixes.get(NO_SANDBOX))]
     return [Finding("sandbox", ok=True, text=summary(seen)), *_missing(seen, accepted)]

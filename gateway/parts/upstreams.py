@@ -13,6 +13,7 @@ from typing import Any
 from connectors import code, http, sql
 from connectors.code import CodeConnector
 from connectors.http import HttpApi, HttpApiOptions
+from connectors.mcp.callers import CallersConnector, Crowd
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.lent import LentConnector
 from connectors.mcp.pool import Pool
@@ -29,11 +30,14 @@ from gateway.core.pinning import PinBook
 from gateway.core.sandbox import SandboxRunner
 from gateway.core.tool import Tool
 from gateway.parts import minting
+from gateway.parts.confining import Confining, tried
 from gateway.parts.shelving import Source, declared_shelf
 from gateway.parts.stock import Rhythm, Stock
 from gateway.settings import GatewaySettings, SettingsError, catalogue
 from gateway.settings.upstreams import CodeUpstream, HookUpstream, HttpUpstream, McpUpstream, SqlUpstream, Upstream
 from sandbox.runner import BwrapRunner, Options
+
+_ByCommand = StdioConnector | LentConnector | CallersConnector
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ async def connect(
         SettingsError: an upstream cannot be used as it is configured.
     """
     pool = await stack.enter_async_context(Pool())
-    means = _Means(pool, static, known, settings.leases.keys())
+    confining = await tried(settings, runner(settings))
+    means = _Means(pool, static, known, settings.leases.keys(), confining)
     found: dict[str, Connector] = {}
     discovering: dict[str, Discovering] = {}
     sandbox = await stack.enter_async_context(runner(settings)) if _runs_code(settings) else None
@@ -131,9 +136,10 @@ class _Means:
     static: StaticCredentials
     known: KnownValues
     leased: Collection[str]
+    confining: Confining
 
 
-def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | StdioConnector | LentConnector:
+def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | _ByCommand:
     if upstream.url is not None:
         # Read at each use, as for a call: a rotated credential counts at once. A leased one is for calls only.
         given = upstream.discovery_credential if upstream.credential in means.leased else upstream.credential
@@ -142,9 +148,19 @@ def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | Std
             return HttpConnector(upstream.url, means.pool, options)
         except ValueError as error:
             raise SettingsError([f"upstreams.{name}.url: {error}"]) from None
+    return _by_command(name, upstream, means)
+
+
+def _by_command(name: str, upstream: McpUpstream, means: _Means) -> _ByCommand:
+    path = upstream.env.get("PATH", os.environ.get("PATH", os.defpath))
     environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(name, upstream, means.known)}
-    by_command = StdioConnector if upstream.credential is None else LentConnector
-    return by_command(Command(upstream.command, environment, upstream.cwd), _child_log(name))
+    boxing = means.confining.boxing(name, upstream, path if isinstance(path, str) else os.defpath)
+    command, log = Command(upstream.command, environment, upstream.cwd, boxing=boxing), _child_log(name)
+    if upstream.credential is not None:
+        return LentConnector(command, log, most=upstream.processes)
+    if upstream.process == "shared":
+        return StdioConnector(command, log)
+    return CallersConnector(command, log, crowd=Crowd(upstream.processes, upstream.idle_s))
 
 
 def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict[str, str]:

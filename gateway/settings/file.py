@@ -139,6 +139,8 @@ _PATHS = (
     ("policy", "sources", "*", "token", "file"),
     ("upstreams", "*", "database"),
     ("upstreams", "*", "cwd"),
+    ("upstreams", "*", "sandbox", "read"),
+    ("upstreams", "*", "sandbox", "write"),
     ("upstreams", "*", "env", "*", "file"),
     ("upstreams", "*", "ca_certificate"),
     ("credentials", "*", "file"),

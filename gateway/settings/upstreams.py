@@ -4,9 +4,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gateway.core.sandbox import Capability
 from gateway.settings.sections import SecretReference, Section
+
+# A box has its own of these, or must not see the host's.
+_SPECIAL = (Path("/proc"), Path("/sys"), Path("/dev"))
+
+
+class EnclosureSection(Section):
+    """The box of a stdio server; see docs/sandbox.md. Without one it may do whatever the gateway's user may."""
+
+    read: tuple[Path, ...] = Field(
+        (), max_length=64, description="Folders and files it may read, its own program among them, if not below /usr."
+    )
+    write: tuple[Path, ...] = Field(
+        (), max_length=64, description="Folders it may write; nothing bounds what it puts there."
+    )
+    network: bool = Field(default=False, description="Give it the host's network, loopback and all.")
+    memory_mb: int = Field(
+        512, ge=16, le=1_048_576, description="Memory and temporary files of all its processes, MiB."
+    )
+    pids: int = Field(64, ge=4, le=4096, description="Processes and threads at a time.")
+    open_files: int = Field(1024, ge=64, le=65_536, description="Files that each process may have open.")
+    tmp_mb: int = Field(64, ge=1, le=65_536, description="Temporary files, MiB.")
+    accept_missing: tuple[Capability, ...] = Field(
+        (), description="Caps that this host need not hold; otherwise a server is not started where one is missing."
+    )
+
+    @field_validator("read", "write")
+    @classmethod
+    def _whole(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in paths:
+            if not path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{path} must be absolute, without ..")
+            if path == Path("/") or any(path.is_relative_to(place) for place in _SPECIAL):
+                raise ValueError(f"{path} is not for servers: name the folders they need")
+        return paths
 
 
 class McpUpstream(Section):
@@ -30,6 +65,16 @@ class McpUpstream(Section):
         description="Name of a [credentials.*] section that discovery and pings use, where `credential` is leased; "
         "none given = they use none.",
     )
+    process: Literal["caller", "shared"] | None = Field(
+        None,
+        description="By command: caller (the default) has a process for each caller; shared has one for all, whose "
+        "memory is everybody's.",
+    )
+    processes: int = Field(
+        8, ge=1, le=256, description="By command: processes of callers, or of leased calls, at a time; idle ones yield."
+    )
+    idle_s: float = Field(600.0, ge=1, le=86_400, description="A caller's idle process ends after so many seconds.")
+    sandbox: EnclosureSection | None = Field(None, description="The box of a stdio server; none = it has none.")
     trust: Literal["pinned", "first_use"] = Field(
         "pinned", description="first_use pins what the server says at first sight (development)."
     )
@@ -38,6 +83,10 @@ class McpUpstream(Section):
     def _one_way(self) -> Self:
         if (self.url is None) == (not self.command):
             raise ValueError("set exactly one of url and command")
+        if self.url is not None and (self.process is not None or self.sandbox is not None):
+            raise ValueError("process, sandbox: a server by url is not started here")
+        if self.command and self.credential is not None and self.process is not None:
+            raise ValueError("process: with a leased credential each call has a process of its own")
         return self
 
 

@@ -15,10 +15,10 @@ LEASE = "                async with ports.broker.lease(intent) as lease:  # cred
 LOOK = "                    await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
 INVOKE = "                    raw = await ports.catalog.invoke(lease)\n"
 VERIFY = "                verified = ports.verifier.verify(raw)  # output contract first ...\n"
-REDACT = "                output = ports.redactor.redact(verified)  # ... then secrets\n"
+REDACT = "                output = await ports.redactor.redact(verified)  # ... then secrets\n"
 COMPLETE = "                return await entry.complete(output)  # durable BEFORE the answer\n"
 REDACTED_FIRST = """\
-                output = ports.redactor.redact(raw)
+                output = await ports.redactor.redact(raw)
                 verified = ports.verifier.verify(output)
                 return await entry.complete(verified)
 """

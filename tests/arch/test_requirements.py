@@ -2,8 +2,10 @@
 
 import subprocess
 
+import pytest
+
 from tests.arch.sources import ROOT
-from tests.arch.tie import MANIFEST, OPEN_IDS, manifest, marked
+from tests.arch.tie import MANIFEST, OPEN_IDS, main, manifest, marked
 
 
 def open_ids(text: str) -> set[str]:
@@ -55,3 +57,15 @@ def test_open_ids_only_become_fewer() -> None:
     for commit in git("log", "--format=%H", "--", OPEN_IDS).split():
         before = git("show", f"{commit}:{OPEN_IDS}")
         assert not before or now <= open_ids(before), f"reopened since {commit[:12]}: {sorted(now - open_ids(before))}"
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--dry-run", 2), ("TOOL-7", 2)])
+def test_tie_writes_only_when_it_is_asked_to(word: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help is help, and words that it does not know end it before anything is written."""
+    files = [ROOT / MANIFEST, ROOT / OPEN_IDS]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == code
+    assert "tests.arch.tie" in "".join(capsys.readouterr())
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before

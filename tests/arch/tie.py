@@ -4,10 +4,11 @@
 open ids up to date; claims and their order stay as they are. ``test_requirements.py`` says whether the two agree.
 """
 
+import argparse
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.arch.sources import ROOT, sources
@@ -56,5 +57,11 @@ def tie() -> None:
     (ROOT / OPEN_IDS).write_text("".join(f"{name}\n" for name in sorted(still_open)))
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str] | None = None) -> None:
+    """The command: takes no words but ``--help``, and writes nothing where it is given any."""
+    argparse.ArgumentParser(prog="python -m tests.arch.tie", description=(__doc__ or "").strip()).parse_args(words)
     tie()
+
+
+if __name__ == "__main__":
+    main()

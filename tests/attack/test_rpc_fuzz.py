@@ -57,11 +57,11 @@ class Other(Shell):
 class Stumbling(Shell):
     """A redactor that fails on some outputs."""
 
-    def redact(self, verified: Verified) -> Redacted:
+    async def redact(self, verified: Verified) -> Redacted:
         """Fail where a 7 is in it."""
         if b"7" in verified.raw.body:
             raise ZeroDivisionError
-        redacted: Redacted = self.inner.redact(verified)
+        redacted: Redacted = await self.inner.redact(verified)
         return redacted
 
 

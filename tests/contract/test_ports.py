@@ -248,7 +248,7 @@ async def test_good_output_is_verified_and_left_alone(side: Side) -> None:
     raw = await side.raw()
     verified = side.ports.verifier.verify(raw)
     assert verified.raw is raw
-    redacted = side.ports.redactor.redact(verified)
+    redacted = await side.ports.redactor.redact(verified)
     assert (redacted.body, redacted.value, redacted.intent) == (raw.body, raw.value, raw.lease.intent)
     assert sum(redacted.counts.values()) == 0
 
@@ -256,7 +256,7 @@ async def test_good_output_is_verified_and_left_alone(side: Side) -> None:
 @pytest.mark.requirement("TEST-2")
 async def test_known_secrets_are_taken_out_and_counted(side: Side) -> None:
     """Body and value say the same, without the secret."""
-    redacted = side.ports.redactor.redact(
+    redacted = await side.ports.redactor.redact(
         side.ports.verifier.verify(await side.raw(f"the key is {SECRET}, twice {SECRET}"))
     )
     assert SECRET not in redacted.body.decode()
@@ -276,7 +276,7 @@ async def entered(side: Side, principal: Principal, call: Call, error: Exception
         if error is not None:
             raise error
         raw = Raw(Lease(intent), msgspec.json.encode(RESULT), dict(RESULT))
-        return (await entry.complete(side.ports.redactor.redact(side.ports.verifier.verify(raw)))).call_id
+        return (await entry.complete(await side.ports.redactor.redact(side.ports.verifier.verify(raw)))).call_id
 
 
 @pytest.mark.requirement("TEST-2")

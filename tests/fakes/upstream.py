@@ -150,7 +150,7 @@ class FakeRedactor:
     journal: Journal
     secrets: tuple[str, ...] = ()
 
-    def holds(self, body: bytes) -> bool:
+    async def holds(self, body: bytes) -> bool:
         """Whether one of the words is in it."""
         return any(secret.encode() in body for secret in self.secrets)
 
@@ -162,7 +162,7 @@ class FakeRedactor:
             text = text.replace(secret, "[redacted]")
         return text.encode(), {"words": count}
 
-    def redact(self, verified: Verified) -> Redacted:
+    async def redact(self, verified: Verified) -> Redacted:
         """The result without the words."""
         self.journal.note("redactor.redact")
         body, counts = self.notice(verified.raw.lease.intent.call.origin, verified.raw.body)

@@ -14,6 +14,7 @@ from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
 from gateway.core.redact import KNOWN_VALUE, SECRET_KEY, UNREADABLE, Bounds, Redactor
 from gateway.core.secret_names import is_secret_name
+from tests.at_once import at_once
 from tests.evidence import lease, make_tool
 
 SECRET = "Kx7-Qw9/Zp3+Vb5="
@@ -45,7 +46,7 @@ def redact(value: Any, *secrets: str, body: bytes | None = None, bounds: Bounds 
     """The result after redaction; ``body`` where its bytes matter."""
     text = body if body is not None else msgspec.json.encode(value)
     raw = Raw(lease(make_tool()), text, msgspec.json.decode(text))
-    return Redactor(KnownValues(secrets or (SECRET,)), bounds).redact(Verified(raw))
+    return at_once(Redactor(KnownValues(secrets or (SECRET,)), bounds).redact(Verified(raw)))
 
 
 def text_result(text: str) -> dict[str, Any]:
@@ -209,10 +210,10 @@ def test_bodies_that_cannot_be_read_are_withheld() -> None:
     deep = b'{"content":' + b"[" * 100_000 + b'"' + SECRET.encode() + b'"' + b"]" * 100_000 + b"}"
     for body, cause in ((deep, "redaction_bound"), (b'{"token":"x","n":1e999}', "redaction_failed")):
         with pytest.raises(Tainted) as caught:
-            redactor.redact(Verified(Raw(lease(make_tool()), body, {})))
+            at_once(redactor.redact(Verified(Raw(lease(make_tool()), body, {}))))
         assert caught.value.cause_code == cause
     with pytest.raises(Tainted):
-        redactor.redact(Verified(Raw(lease(make_tool()), b'{"token":NaN}', {})))
+        at_once(redactor.redact(Verified(Raw(lease(make_tool()), b'{"token":NaN}', {}))))
 
 
 def test_text_that_is_almost_json_is_text() -> None:
@@ -227,7 +228,7 @@ def test_a_known_value_and_the_callers_token_may_overlap() -> None:
     redactor = Redactor(KnownValues([value]))
     for _ in range(2):
         body = msgspec.json.encode(text_result("a not-a-token-and-more-of-it b"))
-        found = redactor.redact(Verified(Raw(lease(make_tool()), body, {})))
+        found = at_once(redactor.redact(Verified(Raw(lease(make_tool()), body, {}))))
         assert found.value == text_result(f"a {KNOWN_VALUE} b")
 
 
@@ -342,12 +343,12 @@ def _strings(value: dict[str, Any]) -> set[str]:
 def test_a_text_that_holds_a_known_value_is_told(held: str) -> None:
     """In any encoding and at any depth; a secret-named member alone is no known value."""
     redactor = Redactor(KnownValues([SECRET]))
-    assert redactor.holds(json.dumps({"note": [held]}).encode())
-    assert not redactor.holds(b'{"password": "hunter-2-something"}')
-    assert not redactor.holds(b'{"note": "nothing"}')
+    assert at_once(redactor.holds(json.dumps({"note": [held]}).encode()))
+    assert not at_once(redactor.holds(b'{"password": "hunter-2-something"}'))
+    assert not at_once(redactor.holds(b'{"note": "nothing"}'))
 
 
 def test_what_cannot_be_told_counts_as_held() -> None:
     """A text that is too large to be walked and looks as if it held one is not let through."""
     redactor = Redactor(KnownValues([SECRET]), Bounds(nodes=1))
-    assert redactor.holds(json.dumps([SECRET, "a", "b"]).encode())
+    assert at_once(redactor.holds(json.dumps([SECRET, "a", "b"]).encode()))

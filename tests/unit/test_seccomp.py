@@ -27,6 +27,22 @@ def asked(arch: str, name: str, *arguments: int) -> int:
 def test_the_committed_programs_are_what_the_policy_makes(arch: str) -> None:
     """Policy and call numbers, assembled anew, give the same bytes."""
     assert (generate.FOLDER / f"{arch}.bpf").read_bytes() == generate.program(arch)
+    assert (generate.FOLDER / f"{arch}.network.bpf").read_bytes() == generate.program(arch, network=True)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_the_network_is_the_only_difference(arch: str) -> None:
+    """The filter of servers that have the network lets sockets of the internet be made, and is the same otherwise."""
+    strict, open_ = generate.program(arch), generate.program(arch, network=True)
+    kept = generate.numbers()[arch]
+
+    def answers(program: bytes, number: int) -> list[int]:
+        return [answer(program, ARCHES[arch], number, (argument, argument)) for argument in range(64)]
+
+    differ = {name for name, number in kept.items() if answers(strict, number) != answers(open_, number)}
+    assert differ == {"socket"}
+    allowed = {family for family in range(256) if answer(open_, ARCHES[arch], kept["socket"], (family,)) == ALLOW}
+    assert allowed == {1, 2, 10}
 
 
 @pytest.mark.parametrize("arch", ARCHES)

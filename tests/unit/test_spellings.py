@@ -15,6 +15,7 @@ from gateway.core.call import Raw, Verified
 from gateway.core.known import KnownValues
 from gateway.core.needles import Needles
 from gateway.core.redact import KNOWN_VALUE, Redactor
+from tests.at_once import at_once
 from tests.evidence import lease, make_tool
 
 SECRET = "JjKkLl0Zz9OoNnMmPpQqRrSs"
@@ -72,7 +73,7 @@ def redacted(value: Any) -> Any:
     """The structured content after redaction."""
     body = msgspec.json.encode({"content": [], "structuredContent": value})
     raw = Raw(lease(make_tool()), body, msgspec.json.decode(body))
-    return REDACTOR.redact(Verified(raw)).value["structuredContent"]
+    return at_once(REDACTOR.redact(Verified(raw))).value["structuredContent"]
 
 
 @pytest.mark.requirement("REDACT-1")

@@ -280,19 +280,19 @@ class WatchedRedactor:
     inner: Redactor
     watch: Watch
 
-    def holds(self, body: bytes) -> bool:
+    async def holds(self, body: bytes) -> bool:
         """As the part does."""
-        return self.inner.holds(body)
+        return await self.inner.holds(body)
 
     def notice(self, origin: Live | Resumed, body: bytes) -> tuple[bytes, Mapping[str, int]]:
         """As the part does."""
         return self.inner.notice(origin, body)
 
-    def redact(self, verified: Verified) -> Redacted:
+    async def redact(self, verified: Verified) -> Redacted:
         """As the part does."""
         call = verified.raw.lease.intent.call
         self.watch.before(Step.REDACT, call)
-        redacted = self.inner.redact(verified)
+        redacted = await self.inner.redact(verified)
         self.watch.after(Step.REDACT, call)
         return redacted
 

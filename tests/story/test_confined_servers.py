@@ -1,0 +1,166 @@
+"""A whole gateway and stdio servers: boxes as settings say, a process for each caller, what operators are told."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from gateway import app
+from gateway.core.sandbox import Capabilities
+from gateway.parts import confining, upstreams
+from gateway.parts.confining import Confining
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.settings.upstreams import McpUpstream
+from sandbox.runner import Options
+from tests.boxes import marked
+from tests.contract.test_mcp_connector_callers import by
+from tests.evidence import lease, make_tool
+from tests.processes import FIXTURES
+from tests.stdio_boxes import PYTHON, seen
+from tests.story.test_discovery import settings
+
+MARK = f"c-{os.getpid()}"
+HOSTILE = f'command = ["{PYTHON}", "-I", "{FIXTURES / "hostile_stdio.py"}", "{MARK}"]'
+SERVER = f'kind = "mcp"\ntrust = "first_use"\n{HOSTILE}'
+ALL = '["memory", "pids", "cpu", "inodes", "seccomp"]'
+
+
+@pytest.fixture(scope="module")
+def found() -> Capabilities:
+    """What this host holds, tried once."""
+    return anyio.run(seen)
+
+
+def boxed(folder: Path, *lines: str) -> str:
+    """A section of a server in a box that may read ``folder``, in which the state folder is."""
+    folder.chmod(0o755)
+    read = json.dumps([str(FIXTURES), str(folder)])
+    return "\n".join(
+        [f"[upstreams.boxed]\n{SERVER}", *lines, f"[upstreams.boxed.sandbox]\nread = {read}\naccept_missing = {ALL}"]
+    )
+
+
+async def test_a_server_in_a_box_sees_nothing_of_the_gateway(tmp_path: Path, found: Capabilities) -> None:
+    """It is listed and called as any other, and where the state folder lies there is an empty one."""
+    given = settings(tmp_path, boxed(tmp_path), "[discovery]\nstart_s = 30")
+    async with app.opened(given, "http://gateway.test") as gateway:
+        catalog = gateway.parts.ports.catalog
+        assert "boxed.look" in {tool.fqn for tool in catalog.tools()}, found
+        aims: dict[str, Any] = {"pids": [os.getpid()], "sockets": [], "port": 9}
+        aims["paths"] = [str(tmp_path / "gateway.toml"), *map(str, sorted((tmp_path / "state" / "keys").iterdir()))]
+        assert len(aims["paths"]) > 2
+        raw = await catalog.invoke(lease(make_tool("look", server="boxed"), aims))
+        assert raw.value["structuredContent"]["said"] == [f"read {tmp_path}/gateway.toml"]
+        assert len(marked(MARK)) == 2  # one that stands, and the caller's
+    assert not marked(MARK)
+
+
+async def test_the_check_says_how_each_server_is_held(tmp_path: Path, found: Capabilities) -> None:
+    """What a box shows, and that a server without one is held by nothing."""
+    given = settings(tmp_path, boxed(tmp_path), f"[upstreams.open]\n{SERVER}")
+    said = {finding.part: finding for finding in await app.check(given)}
+    assert all(finding.ok for finding in said.values()), found
+    assert said["confinement:boxed"].text.startswith(
+        f"in a box: reads {FIXTURES}, reads {tmp_path}, no network; need not"
+    )
+    assert said["confinement:open"].text.startswith("not confined: it may do whatever the gateway's user may")
+    assert str(found.backend) in said["sandbox"].text
+    (warning,) = confining.warnings(given)
+    assert warning.startswith("open is not confined: ")
+    assert warning.endswith("give it [upstreams.open.sandbox].")
+
+
+def test_a_host_that_cannot_hold_a_cap_is_told_how_to(tmp_path: Path) -> None:
+    """Each server that is not started, with what would give what is missing and the line that accepts it."""
+    given = settings(tmp_path, f"[upstreams.one]\n{SERVER}\n[upstreams.one.sandbox]\naccept_missing = ['cpu']")
+    lacking = Capabilities("bwrap 1", missing=("memory", "cpu"), fixes={"memory": "be root", "cpu": "be root"})
+    (finding,) = confining.findings(given, lacking)
+    assert (finding.ok, finding.text) == (False, "not started: this host cannot hold memory")
+    assert finding.fix == 'be root; or accept it: [upstreams.one.sandbox] accept_missing = ["memory", "cpu"]'
+    none = Capabilities(None, missing=("sandbox",), fixes={"sandbox": "apt install bubblewrap"})
+    (finding,) = confining.findings(given, none)
+    assert finding.fix == ("apt install bubblewrap; or leave [upstreams.one.sandbox] out: it is then not confined")
+
+
+def one(given: GatewaySettings) -> McpUpstream:
+    """Its only upstream."""
+    (found,) = given.upstreams.values()
+    assert isinstance(found, McpUpstream)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            ["[upstreams.one.sandbox]", 'read = ["/usr/share"]', "", 'write = ["/proc/self"]'],
+            "/proc/self is not for servers",
+        ),
+        (["[upstreams.one.sandbox]", 'read = ["/"]'], "/ is not for servers: name the folders they need"),
+        (["[upstreams.one.sandbox]", 'read = ["/srv/../etc"]'], "/srv/../etc must be absolute, without .."),
+        (["[upstreams.one.sandbox]", 'accept_missing = ["sandbox"]'], "upstreams.one.mcp.sandbox.accept_missing"),
+        (["[upstreams.one.sandbox]", "nework = true"], "upstreams.one.mcp.sandbox.nework"),
+        (['process = "call"'], "upstreams.one.mcp.process"),
+        (["processes = 0"], "upstreams.one.mcp.processes"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path: Path, lines: list[str], words: str) -> None:
+    """With their key and what is wrong with them."""
+    with pytest.raises(SettingsError) as caught:
+        settings(tmp_path, f"[upstreams.one]\n{SERVER}", *lines)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ['process = "shared"', "[upstreams.one.sandbox]"])
+def test_a_server_by_url_is_not_started_here(tmp_path: Path, line: str) -> None:
+    """So it has neither a process nor a box of ours."""
+    with pytest.raises(SettingsError, match="a server by url is not started here"):
+        settings(tmp_path, '[upstreams.one]\nkind = "mcp"\nurl = "http://127.0.0.1:9/mcp"', line)
+
+
+def test_a_leased_server_has_a_process_for_each_call(tmp_path: Path) -> None:
+    """Which leaves nothing to say about whose processes are."""
+    with pytest.raises(SettingsError, match="with a leased credential each call has a process of its own"):
+        settings(tmp_path, f'[upstreams.one]\n{SERVER}\ncredential = "x"\nprocess = "shared"')
+
+
+@pytest.mark.parametrize(
+    ("command", "section", "words"),
+    [
+        ("/opt/server/run", 'read = ["/srv"]', "its program {program} is not in the box: name its folder"),
+        ("/opt/server/link", 'read = ["{folder}/opt"]', "its program {link} is not in the box"),
+        (PYTHON, 'read = ["/srv"]', "its cwd {folder}/elsewhere is not in the box"),
+    ],
+)
+def test_what_would_not_be_in_the_box_is_said_at_the_start(
+    tmp_path: Path, command: str, section: str, words: str
+) -> None:
+    """A program or folder that the box does not show, also one that is reached by a link out of it."""
+    places = {"folder": tmp_path, "program": tmp_path / "opt/server/run", "link": tmp_path / "opt/server/link"}
+    places["program"].parent.mkdir(parents=True)
+    (tmp_path / "real").write_text("#!/bin/sh\n")
+    (tmp_path / "real").chmod(0o755)
+    places["program"].write_text("#!/bin/sh\n")
+    places["program"].chmod(0o755)
+    places["link"].symlink_to(tmp_path / "real")
+    program = command if command == PYTHON else f"{tmp_path}{command}"
+    cwd = 'cwd = "elsewhere"' if command == PYTHON else ""
+    lines = f'[upstreams.one]\nkind = "mcp"\ncommand = ["{program}"]\n{cwd}\n[upstreams.one.sandbox]\n'
+    given = settings(tmp_path, lines + section.format(**places))
+    with pytest.raises(SettingsError) as caught:
+        Confining(Options(), None, Capabilities("bwrap 1")).boxing("one", one(given), os.defpath)
+    assert f"upstreams.one.sandbox.read: {words.format(**places)}" in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["", 'process = "caller"', 'process = "shared"'])
+async def test_whose_a_process_is(tmp_path: Path, line: str) -> None:
+    """A caller's, unless the settings say that all share one; its box hides the state folder."""
+    given = settings(tmp_path, f"[upstreams.one]\n{SERVER}\n{line}")
+    async with app.opened(given, "http://gateway.test") as gateway:
+        for agent in ("alice", "bob"):
+            await gateway.parts.ports.catalog.invoke(by(agent, "facts", server="one"))
+        assert len(marked(MARK)) == (1 if "shared" in line else 3)
+    assert upstreams.runner(given).options.hidden == (given.state,)
