@@ -1,4 +1,4 @@
-"""All tests, two processes at a time: what waits in one leaves the processor to the other.
+"""All tests, three processes at a time: what waits in one leaves the processor to the others.
 
 ``python -m deploy.checks.suites``: each line is printed as it comes, behind the name of its part, and what failed is
 said once more at the end. The exit code is that of the first part that fails, or of the coverage. The core is pure, so
@@ -14,10 +14,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-# The longest first, so that both processes end at about the same time.
+# The longest first, so that all processes end at about the same time.
 PARTS = ("contract", "e2e", "attack", "unit", "story", "arch")
 _MEASURED = "unit"
-_SIDE_BY_SIDE = 2
+_SIDE_BY_SIDE = 3
 _WIDTH = max(map(len, PARTS))
 _LONGEST_LINE = 1 << 24
 _COVERAGE = (sys.executable, "-m", "coverage")
