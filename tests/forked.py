@@ -22,6 +22,7 @@ from gateway.cli.root import main
 
 # Read by the interpreter or a library before any code of ours runs.
 _EARLY = ("PYTHON", "SSL_", "OPENSSL_", "LD_", "MALLOC_")
+_HERE = {name: value for name, value in os.environ.items() if name.startswith(_EARLY)}
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
@@ -111,8 +112,7 @@ class Forked:
 
 def fit(environment: Mapping[str, str]) -> bool:
     """Whether a forked process can have this environment: it has been through its interpreter's start before."""
-    here = os.environ
-    return all(environment.get(name) == here.get(name) for name in {*environment, *here} if name.startswith(_EARLY))
+    return {name: value for name, value in environment.items() if name.startswith(_EARLY)} == _HERE
 
 
 def ended(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
