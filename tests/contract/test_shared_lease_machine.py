@@ -154,7 +154,7 @@ class Sharing(RuleBasedStateMachine):
         self.loop.run_until_complete(go())
 
 
-@pytest.mark.parametrize("lives", tiered([25], deep=[150]))
+@pytest.mark.parametrize("lives", tiered([75], deep=[150]))
 def test_no_interleaving_mixes_two_callers(lives: int) -> None:
     """Issuer, user, agent, actor, run, tool: whatever differs, the login does; an ended one is given to nobody."""
     steps: Counter[str] = Counter()
