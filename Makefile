@@ -39,7 +39,7 @@ help:  ## list the targets
 
 setup: $(if $(shell command -v go),$(OPA)) $(if $(shell command -v npm),$(NODES)) $(PARTS) .venvs/opa/.stamp  ## virtual environments with everything pinned by hash
 
-test: setup  ## every test, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
+test: setup  ## every test but the deep tier, with branch coverage of the core (ARGS="tests/unit -k word" runs some)
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m deploy.checks.suites)
 
 check: .venv/.stamp .venvs/audit/.stamp  ## lint, types, architecture of imports, policies, advisories
@@ -66,7 +66,7 @@ recording: $(PARTS)  ## the demo as the animated picture of the README (ARGS=--c
 sample: .venv/.stamp  ## a short real run as the export in docs/sample-export
 	$(BIN)/python -m deploy.sample
 
-campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=faults, NAME=hashicorp, NAME=kill, NAME=leases, NAME=policy-diff, NAME=rpc-fuzz)
+campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=deep: the tests' deep tier, NAME=faults, NAME=hashicorp, NAME=kill, NAME=leases, NAME=policy-diff, NAME=rpc-fuzz)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
 	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 

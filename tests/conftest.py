@@ -8,8 +8,21 @@ from tests.e2e.market_house import market
 from tests.replicas import both, sites
 from tests.servers import real_erp
 from tests.stores import real_postgres, site
+from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_terminal_summary
 
-__all__ = ["anyio_backend", "both", "house", "market", "real_erp", "real_postgres", "site", "sites"]
+__all__ = [
+    "anyio_backend",
+    "both",
+    "house",
+    "market",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_terminal_summary",
+    "real_erp",
+    "real_postgres",
+    "site",
+    "sites",
+]
 
 settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ostiary")

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx
 
+from tests import forked
+from tests.forked import Forked
 from tests.log_schema import conforming
 
 OSTIARY = (sys.executable, "-m", "gateway")
@@ -37,7 +39,7 @@ class Gateway:
     """
 
     folder: Path
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Forked"
     url: str
     http: httpx.Client = field(repr=False)
 
@@ -102,17 +104,16 @@ class Gateway:
 def ostiary(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of ours to its end."""
     whole = {**os.environ, **environment}
+    if forked.fit(whole):
+        return forked.ended(words, whole, ROOT)
     return subprocess.run([*OSTIARY, *words], capture_output=True, text=True, env=whole, cwd=ROOT, check=False)
 
 
 @contextmanager
 def serving(folder: Path, *, program: Sequence[str] = OSTIARY, **environment: str) -> Iterator[Gateway]:
     """``ostiary serve`` on ``folder/gateway.toml``; ended by SIGTERM where the test has not ended it."""
-    command = [*program, "serve", "--config", str(folder / "gateway.toml"), "--json"]
     with (folder / "gateway.err").open("ab") as words:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=words, cwd=ROOT, env={**os.environ, **environment}
-        )
+        process = _started(program, folder, {**os.environ, **environment}, words)
     with process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -130,6 +131,15 @@ def serving(folder: Path, *, program: Sequence[str] = OSTIARY, **environment: st
                     process.wait(_PATIENCE_S)
                 finally:
                     process.kill()
+
+
+def _started(
+    program: Sequence[str], folder: Path, environment: dict[str, str], words: IO[bytes]
+) -> "subprocess.Popen[bytes] | Forked":
+    command = ["serve", "--config", str(folder / "gateway.toml"), "--json"]
+    if program == OSTIARY and forked.fit(environment):
+        return Forked(command, environment, ROOT, None, words)
+    return subprocess.Popen([*program, *command], stdout=subprocess.PIPE, stderr=words, cwd=ROOT, env=environment)
 
 
 def by_script(python: Path, script: Path, gateway: Gateway, token: str, *words: str) -> Any:

@@ -19,15 +19,13 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.adapters.identity import (
-    Address,
-    ForeignIdentity,
-    ForeignTrust,
-    Identities,
-    IssuerKeys,
     LocalIdentity,
     LocalIssuer,
     Trust,
 )
+from gateway.adapters.identity.foreign import ForeignTrust
+from gateway.adapters.identity.jwks import Address, IssuerKeys
+from gateway.adapters.identity.oidc import ForeignIdentity, Identities
 from gateway.core.call import Call, Channel, Live, Principal
 from gateway.core.canonical import Json, arguments
 from gateway.core.errors import Unauthenticated

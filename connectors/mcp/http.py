@@ -121,7 +121,7 @@ class HttpConnector:
         if lease.is_passing:
             raise NotSent("a subscription outlives the call's credential", cause_code="credential_passing")
         try:
-            await following.carried_out(self._following, call, Identity(lease.headers, _whose(lease)))
+            await following.carried_out(self._following, call, Identity(lease.headers, whose(lease)))
         except Fault as fault:
             raise call_error(fault) from fault
         return results.raw(lease, b"{}")

@@ -1,4 +1,4 @@
-"""All tests, two processes at a time: what waits in one leaves the processor to the other.
+"""All tests, three processes at a time: what waits in one leaves the processor to the others.
 
 ``python -m deploy.checks.suites``: each line is printed as it comes, behind the name of its part, and what failed is
 said once more at the end. The exit code is that of the first part that fails, or of the coverage. The core is pure, so
@@ -8,46 +8,59 @@ time.
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 import time
+from dataclasses import dataclass, field
 
-# The longest first, so that both processes end at about the same time.
+# The longest first, so that all processes end at about the same time.
 PARTS = ("contract", "e2e", "attack", "unit", "story", "arch")
 _MEASURED = "unit"
-_SIDE_BY_SIDE = 2
+_SIDE_BY_SIDE = 3
 _WIDTH = max(map(len, PARTS))
 _LONGEST_LINE = 1 << 24
 _COVERAGE = (sys.executable, "-m", "coverage")
 # How pytest begins what it says of failures, and of a test that hangs, which is the last it says.
 _FAILURES = ("FAILED ", "ERROR ", "Timeout (")
 _HANGS_IN = "/tests/"
+# How each part ends what it says of the deep tier (tests/tiers.py).
+_LEFT_OUT = re.compile(r"deep tier: (\d+) cases not run here")
+
+
+@dataclass
+class _Heard:
+    """What the parts said that is said once more: their failures, and how many cases of the deep tier they left out."""
+
+    failures: list[str] = field(default_factory=list)
+    left_out: int = 0
 
 
 async def main() -> int:
     """Run all parts, then report the coverage."""
     places = asyncio.Semaphore(_SIDE_BY_SIDE)
-    failures: list[str] = []
+    heard = _Heard()
     began = time.monotonic()
-    codes = await asyncio.gather(*(_part(name, places, failures) for name in PARTS))
+    codes = await asyncio.gather(*(_part(name, places, heard) for name in PARTS))
     _say(f"all tests: {time.monotonic() - began:.0f} s")
+    _say(f"deep tier: {heard.left_out} cases of the tests named above, left to `make campaign NAME=deep`")
     if any(codes):
-        for line in failures:
+        for line in heard.failures:
             _say(line)
         return next(code for code in codes if code)
     process = await asyncio.create_subprocess_exec(*_COVERAGE, "report")
     return await process.wait()
 
 
-async def _part(name: str, places: asyncio.Semaphore, failures: list[str]) -> int:
+async def _part(name: str, places: asyncio.Semaphore, heard: _Heard) -> int:
     async with places:
         began = time.monotonic()
-        code = await _tested(name, failures)
+        code = await _tested(name, heard)
         _say(f"{name:{_WIDTH}} | {time.monotonic() - began:.0f} s")
         return code
 
 
-async def _tested(name: str, failures: list[str]) -> int:
+async def _tested(name: str, heard: _Heard) -> int:
     how = (*_COVERAGE, "run") if name == _MEASURED else (sys.executable,)
     command = (*how, "-m", "pytest", "--durations=20", f"tests/{name}")
     process = await asyncio.create_subprocess_exec(
@@ -59,10 +72,12 @@ async def _tested(name: str, failures: list[str]) -> int:
             line = printed.decode(errors="replace").rstrip()
             _say(f"{name:{_WIDTH}} | {line}")
             if line.startswith(_FAILURES) or (line.startswith("  File ") and _HANGS_IN in line):
-                failures.append(line)
+                heard.failures.append(line)
+            if found := _LEFT_OUT.match(line):
+                heard.left_out += int(found[1])
         code = await process.wait()
         if code:
-            failures.append(f"{name}: exit code {code}")
+            heard.failures.append(f"{name}: exit code {code}")
         return code
     finally:
         # Interrupted: the tests end what they have started before they go.

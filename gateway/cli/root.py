@@ -3,6 +3,9 @@
 ``ostiary --help`` imports none of them: the table holds their one-line help, which a test compares with their own.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -39,6 +42,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    # What is imported stays: a collector that looks for garbage among it takes an eighth of the time and finds none.
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Table(click.Group):
     """A group whose commands come from ``COMMANDS``."""
 
@@ -51,7 +64,8 @@ class Table(click.Group):
         row = COMMANDS.get(cmd_name)
         if row is None:
             return None
-        command: click.Command = getattr(import_module(f"gateway.cli.{row[0]}"), row[1])
+        with _uncollected():
+            command: click.Command = getattr(import_module(f"gateway.cli.{row[0]}"), row[1])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -5,18 +5,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.adapters.identity import (
-    Address,
     ApiKeyIdentity,
-    ForeignIdentity,
-    ForeignTrust,
-    Identities,
-    IssuerKeys,
     LocalIdentity,
     LocalIssuer,
     Trust,
     former,
     load_key,
 )
+from gateway.adapters.identity.foreign import ForeignTrust
+from gateway.adapters.identity.jwks import Address, IssuerKeys
+from gateway.adapters.identity.oidc import ForeignIdentity, Identities
 from gateway.core.api_keys import ApiKeyBook
 from gateway.core.desk import Ping
 from gateway.core.ports import Clock

@@ -199,7 +199,7 @@ def _imports(source: Source) -> Iterator[str]:
 
 
 def test_every_folder_of_tests_is_run() -> None:
-    """`make test` runs them by name, two at a time."""
+    """`make test` runs them by name, three at a time."""
     there = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert sorted(f"tests/{name}" for name in PARTS) == sorted({"/".join(folder.split("/")[:2]) for folder in there})
 

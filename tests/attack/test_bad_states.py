@@ -233,8 +233,13 @@ def told(words: str, *said: str) -> None:
 
 def refuses(folder: Path, *said: str, prefix: Sequence[str] = ()) -> None:
     """The gateway does not start on ``folder``, and says why."""
-    command = [*prefix, *OSTIARY, "serve", "--config", str(folder / "gateway.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    words = ["serve", "--config", str(folder / "gateway.toml")]
+    command = [*prefix, *OSTIARY, *words]
+    done = (
+        subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+        if prefix
+        else ostiary(*words)
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     told(done.stderr, *said)
 

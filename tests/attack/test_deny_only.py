@@ -21,6 +21,7 @@ from gateway.adapters.rego.trees import Source, source
 from gateway.core.bundle import Bundle, BundleError
 from gateway.core.decision import Decision, Effect, Evaluation, fold
 from tests.oracles import oracle
+from tests.tiers import tiered
 
 __all__ = ["oracle"]
 
@@ -229,11 +230,12 @@ OTHERS = st.builds(
 )
 
 
-def test_what_passes_never_loosens() -> None:
+@pytest.mark.parametrize("layers_made", tiered([40], deep=[400]))
+def test_what_passes_never_loosens(layers_made: int) -> None:
     """No made-up layer that the lint lets through loosens a word of the engine; many that it refuses would."""
     count: Counter[str] = Counter(passed=0, refused=0, loosening=0)
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=layers_made, deadline=None, database=None)
     @given(OTHERS, MADE_PACKAGES, st.sampled_from(DATA))
     def ask(rest: list[Layer], packages: list[tuple[str, list[str]]], data: dict[str, Any]) -> None:
         try:
@@ -245,7 +247,7 @@ def test_what_passes_never_loosens() -> None:
         assert refused or not looser, "it loosens, and the lint lets it through"
 
     ask()
-    assert min(count.values()) >= 5, count
+    assert min(count.values()) >= 3, count
 
 
 def test_nor_does_it_on_opa(oracle: Oracle) -> None:

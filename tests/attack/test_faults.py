@@ -11,6 +11,7 @@ import pytest
 
 from deploy.campaigns.faults.plan import DEADLY, GRID, MUTE, UNPLACED, Fault, Kind, Side, Step, plan
 from tests.fixtures.broken_doors import BROKEN
+from tests.tiers import tiered
 
 ROOT = Path(__file__).parents[2]
 SLICE = 25
@@ -44,7 +45,7 @@ def test_a_first_start_that_is_killed_can_be_taken_up_again() -> None:
     assert code == 0, "".join(said)
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN))
+@pytest.mark.parametrize("name", tiered(["acknowledges_before_the_commit", "invokes_twice"], deep=sorted(BROKEN)))
 def test_a_gateway_that_breaks_a_promise_is_found_out(name: str) -> None:
     """Each of the gateways that are broken on purpose is reported, with the seed to repeat it by."""
     code, said = conducted("tests.fixtures.broken_doors", name)

@@ -12,6 +12,7 @@ from deploy.campaigns.kill.__main__ import conducted
 from deploy.campaigns.kill.campaign import Options
 from tests.attack.test_faults import conducted as told
 from tests.fixtures.broken_logs import BROKEN
+from tests.tiers import tiered
 
 
 @pytest.mark.requirement("TEST-5")
@@ -23,7 +24,7 @@ def test_nothing_is_lost_whenever_the_gateway_is_killed(capfd: pytest.CaptureFix
     assert said[-1].startswith("passed: 5 kills"), said[-1]
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN))
+@pytest.mark.parametrize("name", tiered(["acts_before_the_intent"], deep=sorted(BROKEN)))
 async def test_a_log_that_breaks_a_promise_is_found_out(name: str) -> None:
     """A real gateway with a broken log is reported, for what is broken."""
     command = (sys.executable, "-m", "tests.fixtures.broken_logs", name)

@@ -26,6 +26,7 @@ from gateway.core.ports import AuditLog, Catalog, Identity, PolicyEngine, Ports,
 from gateway.edge import mcp_eras
 from gateway.edge.mcp_session import Session, Sessions
 from tests.fixtures.broken_doors import Audit, EarlyEntry, Shell, Twice, Yes
+from tests.tiers import tiered
 
 FEW = 1200
 
@@ -140,7 +141,7 @@ async def found_out(breakage: Breakage) -> Sequence[str]:
     return tally.violations
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", tiered(["invokes twice", "answers with another's answer"], deep=BROKEN))
 async def test_a_gateway_that_breaks_a_promise_is_found_out(name: str) -> None:
     """Each is reported by its own rule, with the request that showed it where there is one."""
     breakage, words = BROKEN[name]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.identity import ApiKeyIdentity, Identities, LocalIdentity, Trust
+from gateway.adapters.identity import ApiKeyIdentity, LocalIdentity, Trust
+from gateway.adapters.identity.oidc import Identities
 from gateway.adapters.ledger.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.site import Site

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from gateway.adapters.identity import Address, IssuerKeys
+from gateway.adapters.identity.jwks import Address, IssuerKeys
 from gateway.core.call import Principal
 from gateway.core.errors import InvalidArguments, Unavailable
 from gateway.edge.asgi import build

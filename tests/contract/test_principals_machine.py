@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -34,6 +35,7 @@ from tests.fakes.kills import fake_switch
 from tests.fakes.leases import SHARED, Mint
 from tests.ledgers import Books, open_books
 from tests.rawhttp import RawUpstream, Seen, answer, error, running
+from tests.tiers import tiered
 
 # Each differs from the first in one thing only.
 PRINCIPALS = (
@@ -266,7 +268,8 @@ class Mixing(RuleBasedStateMachine):
             self.wrong += [f"records of {who} look like another's: {mine & others}"] if mine & others else []
 
 
-def test_no_interleaving_mixes_two_principals() -> None:
+@pytest.mark.parametrize("lives", tiered([8], deep=[50]))
+def test_no_interleaving_mixes_two_principals(lives: int) -> None:
     """Issuer, user, agent: whatever differs, login, session, answer, error and record do; nothing is left."""
     counted: Counter[str] = Counter()
 
@@ -275,6 +278,6 @@ def test_no_interleaving_mixes_two_principals() -> None:
             counted.update(self.counted)
             super().teardown()
 
-    run_state_machine_as_test(Counted, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(Counted, settings=settings(max_examples=lives, stateful_step_count=30, deadline=None))
     # Where nothing was shared and nothing failed, nothing was tried.
     assert min(counted[name] for name in ("answers", "errors", "reused x-login", "reused mcp-session-id")) > 0, counted

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -13,6 +14,7 @@ from gateway.core.desk import Whose
 from gateway.core.errors import Unavailable
 from gateway.core.leasing import Holder
 from tests.fakes.leases import SHARED, Mint
+from tests.tiers import tiered
 
 CALLERS = tuple(
     Holder(run, "call", agent, user, tool, issuer, delegation)
@@ -152,7 +154,8 @@ class Sharing(RuleBasedStateMachine):
         self.loop.run_until_complete(go())
 
 
-def test_no_interleaving_mixes_two_callers() -> None:
+@pytest.mark.parametrize("lives", tiered([75], deep=[150]))
+def test_no_interleaving_mixes_two_callers(lives: int) -> None:
     """Issuer, user, agent, actor, run, tool: whatever differs, the login does; an ended one is given to nobody."""
     steps: Counter[str] = Counter()
 
@@ -161,5 +164,5 @@ def test_no_interleaving_mixes_two_callers() -> None:
             steps.update(self.mint.lines.words())
             super().teardown()
 
-    run_state_machine_as_test(Counted, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Counted, settings=settings(max_examples=lives, stateful_step_count=40, deadline=None))
     assert steps["reused"] > 0, "nothing was shared, so nothing was tried"

@@ -140,7 +140,7 @@ def steps(meanwhile: st.SearchStrategy[Step | None]) -> st.SearchStrategy[Step]:
 STEPS = st.lists(steps(steps(st.none() | steps(st.none()))), min_size=1, max_size=16)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_no_call_gets_an_account_its_person_has_not_connected(taken: list[Step]) -> None:
     """Whatever happens in the middle of a refresh, at either gateway; and what was closed is ended at the service."""

@@ -18,6 +18,7 @@ from gateway.cli.root import ostiary
 from gateway.core.bundle import BundleError, Module, bundled
 from gateway.core.decision import Phase
 from tests.rego_demo import SETTINGS, decide, serving
+from tests.tiers import tiered
 
 NAMES = sorted(starters())
 DOCS = Path(__file__).parents[2] / "docs" / "gallery"
@@ -179,7 +180,7 @@ def test_the_settings_of_its_page_are_its_example(name: str) -> None:
     assert shown == {name: json.loads(starters()[name].files["data.json"])}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tiered(["access", "team_scope"], deep=NAMES))
 async def test_a_copy_under_another_name_works(name: str, tmp_path: Path) -> None:
     """It passes check and its tests, its settings are read, and nothing of it is called as before."""
     folder = tmp_path / "policies"

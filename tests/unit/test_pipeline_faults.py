@@ -169,7 +169,7 @@ FAULT = st.tuples(
 
 
 @pytest.mark.requirement("TEST-5")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     tools=st.lists(st.sampled_from(["erp.stock", "erp.order", "bank.pay", "erp.nothing"]), min_size=1, max_size=4),
     faults=st.lists(FAULT, max_size=3),

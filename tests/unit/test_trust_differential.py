@@ -52,7 +52,7 @@ def theirs(records: list[tuple[int, dict[str, Any]]]) -> Any:
 _FAIR = [("add", 1, 0, True), ("retire", 0), ("add", 2, 1, True), ("retire", 1), ("add", 3, 2, True)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, len(_FAIR)),
     st.lists(st.one_of(_ADD, _RETIRE), max_size=3),

@@ -135,12 +135,10 @@ def _reaches(module: Source, rule: _Node, packages: Collection[str]) -> Iterator
     if module.package == _MAIN:
         return
     for node in nodes(rule):
-        kind = "RefBrack" if "RefBrack" in node else "RefDot" if "RefDot" in node else None
-        if kind is None or (kind == "RefBrack" and "String" in node["RefBrack"]["index"]):
+        if "RefBrack" not in node or "String" in node["RefBrack"]["index"]:
             continue
-        base = node["RefBrack"]["refr"] if kind == "RefBrack" else node
-        path = _full(module, base)
-        if kind == "RefBrack" and path and any(package.startswith(f"{path}.") for package in packages):
+        path = _full(module, node["RefBrack"]["refr"])
+        if path and any(package.startswith(f"{path}.") for package in packages):
             yield node["RefBrack"]["span"]["line"], f"{path}[...] looks through packages: name the one you mean"
 
 

@@ -48,11 +48,13 @@ class Reads:
         found: set[Path] = set()
         seen: set[Path] = set()
         level = set(roots)
+        followed: set[Path] = set()
         while level:
-            rules = {name for name in self._rules if any(overlaps(name, path) for path in level)} - seen
+            followed |= level
+            rules = {name for name in self._rules.keys() - seen if any(overlaps(name, path) for path in level)}
             seen |= rules
             found.update(*(self._rules[name].facts for name in rules))
-            level = {path for name in rules for path in self._rules[name].refers}
+            level = {path for name in rules for path in self._rules[name].refers} - followed
         return frozenset(found)
 
     def modules(self, first: Source) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ def references(tree: Any) -> Iterator[tuple[str, Path, int]]:
     level = [tree]
     while level:
         node = level.pop()
-        if isinstance(node, Mapping):
+        if isinstance(node, dict):
             base, accessors = chain(node)
             if "Var" not in base:
                 level += base.values()
@@ -105,7 +107,7 @@ def references(tree: Any) -> Iterator[tuple[str, Path, int]]:
                 yield str(base["Var"]["value"]), names(accessors), int(base["Var"]["span"]["line"])
             # Of a reference its names are part; what its brackets hold is read on its own.
             level += [accessor["index"] for accessor in accessors if "index" in accessor]
-        elif isinstance(node, Sequence) and not isinstance(node, str):
+        elif isinstance(node, list):
             level += node
 
 
