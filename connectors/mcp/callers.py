@@ -174,7 +174,7 @@ class CallersConnector:
             while not own.is_over:
                 with move_on_after(self._crowd.idle_s) as waiting:
                     await own.stirred.wait()
-                if waiting.cancelled_caught and not own.users:
+                if waiting.cancelled_caught and not own.users and not own.connector.is_followed:
                     break
             # Here, so that nobody finds one that is ending.
             self._forget(caller, own)

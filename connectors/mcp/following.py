@@ -92,11 +92,18 @@ class Following:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Follow nothing any more."""
+        """Follow nothing any more; who still waits for news is told."""
+        for line in self._lines.values():
+            _lose(line.everybody())
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             # The group is not told of the body's error, which it would wrap in a group of errors.
             await self._tasks.__aexit__(None, None, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is followed."""
+        return not self._lines
 
     async def begin(self, identity: Identity, uri: str, subscription: Subscription) -> None:
         """Follow ``uri``, until the subscription ends.

@@ -108,10 +108,12 @@ class StdioConnector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the process; returns when it is gone."""
-        await self._following.__aexit__(None, None, None)
-        self._tasks.cancel_scope.cancel()
-        # The group is not told of the body's error, which it would wrap in a group of errors.
-        await self._tasks.__aexit__(None, None, None)
+        try:
+            await self._following.__aexit__(None, None, None)
+        finally:
+            self._tasks.cancel_scope.cancel()
+            # The group is not told of the body's error, which it would wrap in a group of errors.
+            await self._tasks.__aexit__(None, None, None)
 
     @property
     def era(self) -> Era | None:
@@ -127,6 +129,11 @@ class StdioConnector:
     def pid(self) -> int | None:
         """Id of the process that serves now."""
         return self._pid
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody waits for news of the process."""
+        return not self._following.is_idle
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""

@@ -4,10 +4,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
+from connectors.mcp.callers import CallersConnector, Crowd
 from connectors.mcp.holding import Bounds
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector, StdioOptions
@@ -15,6 +16,7 @@ from gateway.core.call import Handout
 from gateway.core.errors import GatewayError, NotSent
 from gateway.core.following import Subscription
 from gateway.core.mcpwire.eras import Era
+from tests.contract.test_mcp_connector_callers import by
 from tests.contract.test_mcp_connector_following import asking
 from tests.evidence import lease, make_tool
 from tests.processes import FIXTURES
@@ -26,11 +28,14 @@ QUICK = StdioOptions(
 )
 
 
+C = TypeVar("C", StdioConnector, CallersConnector)
+
+
 @dataclass(slots=True)
-class Process:
+class Process(Generic[C]):
     """A server over pipes, and the connector to it."""
 
-    connector: StdioConnector
+    connector: C
 
     async def follow(self, uri: str) -> Subscription:
         """Begin to follow ``uri``."""
@@ -45,10 +50,18 @@ class Process:
 
 
 @asynccontextmanager
-async def served(era: Era, options: StdioOptions = QUICK) -> AsyncIterator[Process]:
+async def served(era: Era, options: StdioOptions = QUICK) -> AsyncIterator[Process[StdioConnector]]:
     """Such a server, running."""
     argv = [sys.executable, "-I", str(FIXTURES / "following_stdio.py"), era]
     async with StdioConnector(Command(argv), list[str]().append, options) as connector:
+        yield Process(connector)
+
+
+@asynccontextmanager
+async def served_each(crowd: Crowd) -> AsyncIterator[Process[CallersConnector]]:
+    """Such a server, with a process for each caller."""
+    argv = [sys.executable, "-I", str(FIXTURES / "following_stdio.py"), Era.HANDSHAKE]
+    async with CallersConnector(Command(argv), list[str]().append, QUICK, crowd) as connector:
         yield Process(connector)
 
 
@@ -122,3 +135,21 @@ async def test_a_process_that_stays_down_loses_what_is_followed() -> None:
         await until(lambda: page.is_over)
         with pytest.raises(NotSent):
             await up.follow("x:a")
+
+
+async def test_a_callers_process_is_not_idle_while_it_is_followed() -> None:
+    """Its caller hears of it though no call was made for longer than an idle one is kept."""
+    async with served_each(Crowd(idle_s=0.01)) as up:
+        page = await up.follow("x:a")
+        await up.call("touch", uri="x:a", later_s=0.3)
+        await until(lambda: page.is_news)
+        assert not page.is_over
+
+
+async def test_a_callers_process_that_makes_room_says_so_to_who_follows_it() -> None:
+    """Another caller needs the place: what was followed is lost, and its caller is told."""
+    async with served_each(Crowd(most=1)) as up:
+        page = await up.follow("x:a")
+        await up.connector.invoke(by("bob", "look"))
+        await until(lambda: page.is_over)
+        assert page.is_news
