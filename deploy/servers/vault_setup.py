@@ -70,20 +70,26 @@ DO $$ BEGIN
   END IF;
 END $$""",
 )
-# Makes nobody. It is asked with a token of the same name as one that has ended, and drops all that one has left: whoever
-# is asked after a success finds no role of that token, and none can come.
+# Makes nobody. It is asked with a token of the same name as one that has ended, and drops all that one has left: after
+# a success there is no role of that token, and none can come.
 _REAPING = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
     """\
 DO $$ DECLARE lost name; asked text := pg_catalog.substr('{{{{name}}}}', 1, 22); BEGIN
   PERFORM set_config('search_path', 'pg_catalog', true), set_config('lock_timeout', '1s', true);
-  IF asked !~ '^v-[0-9a-f]{{20}}$' THEN RAISE EXCEPTION 'username_template does not begin with the name of the token'; END IF;
-  IF NOT pg_try_advisory_xact_lock(7809638, hashtext(asked)) THEN RAISE EXCEPTION 'a minting of this token goes on'; END IF;
+  IF asked !~ '^v-[0-9a-f]{{20}}$' THEN
+    RAISE EXCEPTION 'username_template does not begin with the name of the token';
+  END IF;
+  IF NOT pg_try_advisory_xact_lock(7809638, hashtext(asked)) THEN
+    RAISE EXCEPTION 'a minting of this token goes on';
+  END IF;
   DELETE FROM "{keeper}".ended WHERE since < now() - interval '1 day';
   INSERT INTO "{keeper}".ended (token) VALUES (asked) ON CONFLICT DO NOTHING;
   FOR lost IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, asked || '-')
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
-    IF NOT pg_try_advisory_xact_lock(7809639, hashtext(lost)) THEN RAISE EXCEPTION 'the role % is being ended', lost; END IF;
+    IF NOT pg_try_advisory_xact_lock(7809639, hashtext(lost)) THEN
+      RAISE EXCEPTION 'the role % is being ended', lost;
+    END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = lost) THEN
       EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
       PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;

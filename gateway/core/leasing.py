@@ -7,6 +7,7 @@ the journal holds, so a gateway that dies at any point can end it all at its nex
 token's period even if there is no next start.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,9 +17,9 @@ from typing import Protocol, assert_never
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
 
-
 # Bytes: it must fit into a database role's name besides the vault role's, and never come twice.
 _NAME = 10
+_NAMED = re.compile(rf"v-[0-9a-f]{{{2 * _NAME}}}-")
 
 
 class VaultCause(StrEnum):
@@ -313,6 +314,11 @@ def reaping(role: str) -> str:
 def name_of(chance: bytes) -> str:
     """The name of a minting token: hexadecimal, of one length, so that it can stand in a statement. ``chance``: 10."""
     return chance[:_NAME].hex()
+
+
+def is_named(user: str) -> bool:
+    """Whether a database role's name begins with the name of the token that asked for it."""
+    return _NAMED.match(user) is not None
 
 
 def crowded() -> VaultFault:

@@ -295,6 +295,10 @@ class Leases:
                 fix="they end by themselves after the token period; the vault's log says why it does not end them now",
             )
 
+    async def prove_reaping(self, name: str) -> bool:
+        """See ``Reaper.prove``."""
+        return await self._reaper.prove(self._templates[name])
+
     async def _minted(self, template: Template, holder: Holder, lasting_s: float) -> Held:
         try:
             held = await self._mint(template, holder)
@@ -322,9 +326,9 @@ class Leases:
             minted = await self._sources.mint_for(holder, template, token.token)
         except BaseException as error:
             # A login may exist whose id nobody knows. It ends with its token, which is used no more.
-            is_sure = isinstance(error, VaultFault) and error.undone
-            token.is_doubtful |= not is_sure
-            if not is_sure or error.cause_code == VaultCause.DENIED:
+            certain = error if isinstance(error, VaultFault) and error.undone else None
+            token.is_doubtful |= certain is None
+            if certain is None or certain.cause_code == VaultCause.DENIED:
                 token.retire()
             self._release(token)
             raise

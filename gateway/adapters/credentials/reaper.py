@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
 from gateway.core.errors import Unavailable
-from gateway.core.leasing import Template, Vault, VaultCause, VaultFault
+from gateway.core.leasing import Template, Vault, VaultCause, VaultFault, name_of
 
 _LOG = logging.getLogger("ostiary.credentials")
 _FIRST_PAUSE_S = 0.25
 _MOST_PAUSE_S = 15.0
+_UNABLE = frozenset({VaultCause.DENIED, VaultCause.NO_ROLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +107,41 @@ class Reaper:
     async def _reap(self, doubt: Doubt) -> bool:
         # Whatever lives is not reaped: its end comes first, each time.
         await self.vault.revoke_token(doubt.accessor)
-        held = await self.tokens.named(doubt.template, doubt.run_id, doubt.name)
-        try:
-            await self.vault.reap(doubt.template, held.token)
-        except VaultFault as fault:
-            if not self._is_unable(doubt, fault):
-                raise
-            _LOG.warning("a database role of %s may be left until it has ended: %s", doubt.template.name, fault.fix)
+        fault = await self._asked(doubt.template, doubt.run_id, doubt.name)
+        if fault is None:
+            return True
+        # Twice: a token that has ended meanwhile (the machine slept) looks like a missing line of its policy.
+        if fault.cause_code == VaultCause.DENIED and doubt.accessor not in self._denied:
+            self._denied.add(doubt.accessor)
+            raise fault
+        _LOG.warning("a database role of %s may be left until it has ended: %s", doubt.template.name, fault.fix)
+        return False
+
+    async def prove(self, template: Template) -> bool:
+        """Reap what nobody left, with a token of a new name; False = nothing of this template can be lost.
+
+        Raises:
+            Unavailable: what cut-off mintings leave cannot be dropped.
+        """
+        if template.reaper is None:
             return False
-        finally:
-            await self.tokens.give_back(held)
+        fault = await self._asked(template, None, name_of(self.tokens.clock.random(10)))
+        if fault is not None:
+            raise fault
         return True
 
-    def _is_unable(self, doubt: Doubt, fault: VaultFault) -> bool:
-        # Twice: a token that has ended meanwhile (the machine slept) looks like a missing line of its policy.
-        was_denied = doubt.accessor in self._denied
-        if fault.cause_code == VaultCause.DENIED:
-            self._denied.add(doubt.accessor)
-        return fault.cause_code == VaultCause.NO_ROLE or (fault.cause_code == VaultCause.DENIED and was_denied)
+    async def _asked(self, template: Template, run_id: str | None, name: str) -> VaultFault | None:
+        # Why the vault is not able to, whenever it is asked; what may pass is raised.
+        held = await self.tokens.named(template, run_id, name)
+        try:
+            await self.vault.reap(template, held.token)
+        except VaultFault as fault:
+            if fault.cause_code not in _UNABLE:
+                raise
+            return fault
+        finally:
+            await self.tokens.give_back(held)
+        return None
 
     def _stays(self, doubt: Doubt, cause: str) -> None:
         # Behind the others, so that one that never succeeds keeps none of them waiting for ever.

@@ -85,7 +85,6 @@ class Sweeper:
             return False
         return True
 
-
     def _ended(self, leftover: Leftover, accessor: str) -> None:
         if accessor in self._taken:
             return
@@ -94,7 +93,7 @@ class Sweeper:
             self.journal.swept(leftover)
             return
 
-        def done(reaped: bool) -> None:  # noqa: FBT001 - as a doubt calls it
+        def done(reaped: bool) -> None:
             self._doubts -= 1
             self.journal.swept(leftover, reaped=reaped)
 

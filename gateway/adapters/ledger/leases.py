@@ -146,7 +146,7 @@ class SignedLeaseJournal:
         return self._keys.mark(kind, value)
 
 
-def _reaped(reaped: bool) -> dict[str, Any]:  # noqa: FBT001 - the member of that name
+def _reaped(reaped: bool) -> dict[str, Any]:
     return {"reaped": True} if reaped else {}
 
 
