@@ -6,7 +6,7 @@ from dataclasses import replace
 from secrets import token_hex
 
 import pytest
-from asyncpg.exceptions import RaiseError
+from asyncpg import RaiseError
 
 from deploy.servers import warden
 from deploy.servers.erp import READ as ROLE
