@@ -69,7 +69,7 @@ def test_the_ids_of_leases() -> None:
 
 
 def test_database_roles_are_known_by_the_token_that_asked() -> None:
-    """A name of a token is hexadecimal and of one length, whatever chance gave; it stands at the beginning of a role's."""
+    """The name of a token is hexadecimal and of one length, whatever chance gave; a role begins with it."""
     name = name_of(bytes(range(250, 256)) * 4)
     assert (len(name), name) == (20, "fafbfcfdfefffafbfcfd")
     assert is_named(f"v-{name}-erp-read-abc")
