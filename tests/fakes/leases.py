@@ -57,6 +57,7 @@ class FakeVault:
         names: what live tokens are called, by accessor.
         lost: names of tokens by which the database has roles that the vault does not know.
         reaped: names of tokens whose roles were looked for, in order; ``stuck`` ones cannot be.
+        names_users: whether users are named by the token that asks.
         trouble: why nothing is ever reaped, as where the vault is not set up for it.
     """
 
@@ -73,6 +74,7 @@ class FakeVault:
     names: dict[str, str] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     reaped: list[str] = field(default_factory=list)
+    names_users: bool = True
     trouble: VaultCause | None = None
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
@@ -113,7 +115,8 @@ class FakeVault:
             await self.journal.reach("vault.minted")
             lease_id = f"{template.mount}/data/{template.role}@{token.accessor}"
             return MintedLogin(lease_id, Login("", self.value), self.period_s, f"request-{number}", token.accessor)
-        login = Login(f"v-{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
+        named = f"{token.name}-" if token.name and self.names_users else ""
+        login = Login(f"v-{named}{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
         lease_id = f"{template.mount}/creds/{template.role}/{number}"
         self.logins[lease_id] = (token.accessor, login)
         await self.journal.reach("vault.minted")
