@@ -198,7 +198,7 @@ def introduce(site: Site) -> None:
 
 def _gives_admin(entry: dict[str, Any]) -> bool:
     path = "auth/approle/role/ostiary-admin/custom-secret-id"
-    return entry["type"] == "response" and entry["request"]["path"] == path
+    return (entry["type"], entry["request"]["path"]) == ("response", path)
 
 
 def test_one_command_sets_a_vault_up_and_says_what_differs(site: Site) -> None:
