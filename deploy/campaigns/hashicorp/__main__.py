@@ -47,6 +47,7 @@ def main() -> int:
         sys.stdout.write("the sources changed while the campaign ran: it shows nothing of either\n")
         return 2
     hollow = [] if counts["passed"] else ["no test passed"]
+    hollow += [f"{counts['skipped']} tests were skipped"] if counts["skipped"] else []
     verdict = evidence.FAILED if failed or hollow else evidence.PASSED
     document = {
         "digest": digest,
