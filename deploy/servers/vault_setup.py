@@ -44,7 +44,6 @@ DO $$ DECLARE lost name; BEGIN
   IF NOT pg_try_advisory_xact_lock(7809638) THEN RETURN; END IF;
   FOR lost IN SELECT rolname FROM pg_roles WHERE rolvaliduntil < now() - interval '1 minute'
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
-    CONTINUE WHEN NOT pg_try_advisory_xact_lock(7809639, hashtext(lost));
     BEGIN
       EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
       PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
@@ -56,11 +55,12 @@ DO $$ DECLARE lost name; BEGIN
   END LOOP;
 END $$""",
 )
-# Of a role that is gone already: nothing, or its lease could never end. One that is being reaped is waited for.
+# Of a role that is gone already: nothing, or its lease could never end. A reaping is waited for, by a lock that no
+# minted user can take: an advisory one could keep its holder from being ended.
 _REVOCATION = (
     """\
 DO $$ BEGIN
-  PERFORM pg_catalog.pg_advisory_xact_lock(7809639, pg_catalog.hashtext('{{{{name}}}}'));
+  LOCK TABLE "{keeper}".ended IN ROW EXCLUSIVE MODE;
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{{{{name}}}}') THEN
     ALTER ROLE "{{{{name}}}}" NOLOGIN;
     PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{{{name}}}}';
@@ -83,20 +83,16 @@ DO $$ DECLARE lost name; asked text := pg_catalog.substr('{{{{name}}}}', 1, 22);
   IF NOT pg_try_advisory_xact_lock(7809638, hashtext(asked)) THEN
     RAISE EXCEPTION 'a minting of this token goes on';
   END IF;
+  LOCK TABLE "{keeper}".ended IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM "{keeper}".ended WHERE since < now() - interval '1 day';
   INSERT INTO "{keeper}".ended (token) VALUES (asked) ON CONFLICT DO NOTHING;
   FOR lost IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, asked || '-')
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
-    IF NOT pg_try_advisory_xact_lock(7809639, hashtext(lost)) THEN
-      RAISE EXCEPTION 'the role % is being ended', lost;
-    END IF;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = lost) THEN
-      EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
-      PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
-      EXECUTE format('REASSIGN OWNED BY %I TO %I', lost, current_user);
-      EXECUTE format('DROP OWNED BY %I', lost);
-      EXECUTE format('DROP ROLE %I', lost);
-    END IF;
+    EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
+    EXECUTE format('REASSIGN OWNED BY %I TO %I', lost, current_user);
+    EXECUTE format('DROP OWNED BY %I', lost);
+    EXECUTE format('DROP ROLE %I', lost);
   END LOOP;
 END $$""",
 )

@@ -6,13 +6,13 @@ from dataclasses import replace
 from secrets import token_hex
 
 import pytest
-from asyncpg import RaiseError
+from asyncpg import RaiseError, connect
 
 from deploy.servers import warden
 from deploy.servers.erp import READ as ROLE
 from deploy.servers.erp import TEMPLATES, Erp, erp
 from deploy.servers.erp import WRITE as OTHER
-from deploy.servers.postgres import commits_held
+from deploy.servers.postgres import DATABASE, commits_held
 from deploy.servers.vault_setup import Keeper, databases
 from deploy.servers.warden import Warden
 from gateway.adapters.vault import VaultClient
@@ -131,6 +131,8 @@ async def test_what_others_made_is_not_touched(servers: Erp, name: str) -> None:
     async with client(servers) as vault:
         await reaped(vault, await vault.open_token(READ, name))
     assert set(servers.minted()) == set(rest)
+    (reads,) = servers.postgres.run("SELECT has_schema_privilege('erp_reader', 'ostiary_keeper', 'usage')")
+    assert reads == [(False,)]  # which tokens have ended is nobody else's to say
     owner = servers.postgres.run("SELECT tableowner FROM pg_tables WHERE tablename = 'what_it_owned'")[0][0][0]
     assert owner == "ostiary_keeper"
     servers.postgres.run(*(f'DROP ROLE "{user}"' for user in rest))
@@ -182,3 +184,21 @@ async def test_a_vault_that_was_not_set_up_for_it_says_what_is_missing(servers: 
         assert denied.value.cause_code == VaultCause.DENIED
         assert 'path "database/creds/erp-none-reap" { capabilities = ["read"] }' in denied.value.fix
         await vault.revoke_token(token.accessor)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_no_session_keeps_its_own_user_from_being_ended(servers: Erp, name: str) -> None:
+    """Whatever advisory locks it takes: its login ends, and with it the locks, and then it can be reaped."""
+    async with client(servers) as vault:
+        token = await vault.open_token(READ, name)
+        minted = await vault.mint(READ, token)
+        user = minted.login.user
+        holder = await connect(
+            host=str(servers.postgres.folder), user=user, password=minted.login.password, database=DATABASE, ssl=False
+        )
+        for key in (f"v-{name}", user):
+            await holder.fetch("SELECT pg_advisory_lock(7809638, hashtext($1))", key)
+        await vault.revoke_login(minted.lease_id, wait=True)
+        assert servers.minted() == []
+        await until(holder.is_closed)
+        await reaped(vault, token)
