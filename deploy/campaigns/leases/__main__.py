@@ -62,6 +62,7 @@ def as_document(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "left something": campaign.swept,
         "nameless tokens": len(campaign.nameless),
         "unknown roles": campaign.unknown,
+        "dangling leases": len(campaign.dangling),
         "missed": campaign.missed,
         "answered": campaign.house.answered,
         "records": campaign.records,
