@@ -237,10 +237,8 @@ def test_the_next_start_ends_what_a_killed_gateway_left(own_desk: Desk) -> None:
     own_desk.gateway.process.wait()
     assert isinstance(pending.exception(), httpx.HTTPError)
     assert len(own_desk.erp.minted()) == 1
-    began = monotonic()
     with serving(own_desk.gateway.folder, **own_desk.erp.environment) as second:
         until(lambda: own_desk.erp.minted() == [])
-        assert monotonic() - began < 20
         until(lambda: _causes(second)[-1:] == ["swept"])
         assert _causes(second)[-2:] == ["reaped", "swept"]  # what it may have been minting is looked for, too
         assert "ended 1 minting tokens of an earlier process" in second.words()
