@@ -109,6 +109,16 @@ def postgres() -> Iterator[Postgres]:
             yield Postgres(folder / SOCKETS, process, password)
 
 
+@contextmanager
+def commits_held(postgres: Postgres) -> Iterator[None]:
+    """Every commit waits for a standby that does not exist, until the end; then it is done."""
+    postgres.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        postgres.run("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+
+
 def installation() -> Path:
     """The folder with ``bin/postgres``: the wheel's, or the newest that Debian has.
 

@@ -6,19 +6,32 @@ here are only the things of ``docs/credentials.md`` that are the operator's own:
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deploy.servers.openbao import Request
 from gateway.core import leasing, vault_plan
+from gateway.core.leasing import reaping
 from gateway.core.vault_plan import PASSWORDS, Needs, Piece
 from gateway.core.vault_policy import Duties
 
 MOUNT = "database"
 CONNECTION = "ostiary"
-# `{{name}}` is the minted role. Each line is a statement of its own, all of them one transaction. The last one drops
-# what a vault that died between commit and lease has left, marked by the line before: by then nobody can log in as it,
-# and the vault has ended what it has a lease of.
+# `{{name}}` is the minted role; its first 22 characters name the token that asked. Each line is a statement of its own,
+# all of them one transaction. A token that was reaped mints nothing any more, and no token is reaped while it mints.
+_FENCE = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    """\
+DO $$ DECLARE asking text := pg_catalog.substr('{{{{name}}}}', 1, 22); BEGIN
+  PERFORM pg_catalog.pg_advisory_xact_lock_shared(7809638, pg_catalog.hashtext(asking));
+  IF EXISTS (SELECT FROM "{keeper}".ended WHERE token = asking) THEN
+    RAISE EXCEPTION 'the token that asks has ended';
+  END IF;
+END $$""",
+)
+# The last one drops what a vault that died between commit and lease has left, marked by the line before: by then nobody
+# can log in as it, and the vault has ended what it has a lease of. It is for those that nobody reaps.
 _CREATION = (
+    *_FENCE,
     'CREATE ROLE "{{{{name}}}}" LOGIN IN ROLE "{group}" CONNECTION LIMIT 2',
     "ALTER ROLE \"{{{{name}}}}\" PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}'",
     "ALTER ROLE \"{{{{name}}}}\" SET statement_timeout = '60s'",
@@ -42,10 +55,12 @@ DO $$ DECLARE lost name; BEGIN
   END LOOP;
 END $$""",
 )
-# Of a role that is gone already: nothing, or its lease could never end.
+# Of a role that is gone already: nothing, or its lease could never end. A reaping is waited for, by a lock that no
+# minted user can take: an advisory one could keep its holder from being ended.
 _REVOCATION = (
     """\
 DO $$ BEGIN
+  LOCK TABLE "{keeper}".ended IN ROW EXCLUSIVE MODE;
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{{{{name}}}}') THEN
     ALTER ROLE "{{{{name}}}}" NOLOGIN;
     PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{{{name}}}}';
@@ -54,6 +69,39 @@ DO $$ BEGIN
     DROP ROLE "{{{{name}}}}";
   END IF;
 END $$""",
+)
+# Makes nobody. It is asked with a token of the same name as one that has ended, and drops all that one has left: after
+# a success there is no role of that token, and none can come.
+_REAPING = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    """\
+DO $$ DECLARE lost name; asked text := pg_catalog.substr('{{{{name}}}}', 1, 22); BEGIN
+  PERFORM set_config('search_path', 'pg_catalog', true), set_config('lock_timeout', '1s', true);
+  IF asked !~ '^v-[0-9a-f]{{20}}$' THEN
+    RAISE EXCEPTION 'username_template does not begin with the name of the token';
+  END IF;
+  IF NOT pg_try_advisory_xact_lock(7809638, hashtext(asked)) THEN
+    RAISE EXCEPTION 'a minting of this token goes on';
+  END IF;
+  LOCK TABLE "{keeper}".ended IN SHARE ROW EXCLUSIVE MODE;
+  DELETE FROM "{keeper}".ended WHERE since < now() - interval '1 day';
+  INSERT INTO "{keeper}".ended (token) VALUES (asked) ON CONFLICT DO NOTHING;
+  FOR lost IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, asked || '-')
+    AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
+    EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
+    EXECUTE format('REASSIGN OWNED BY %I TO %I', lost, current_user);
+    EXECUTE format('DROP OWNED BY %I', lost);
+    EXECUTE format('DROP ROLE %I', lost);
+  END LOOP;
+END $$""",
+)
+# Its own lease has nothing to end.
+_REAPED = ("DO $$ BEGIN END $$",)
+# The name that the gateway gave the token, which a vault shows as `token-ostiary-NAME-...`, stands in the role's.
+NAMES = (
+    '{{ printf "v-%s-%s-%s" (.DisplayName | truncate 34 | replace "token-ostiary-" "") '
+    "(.RoleName | truncate 20) (random 12) | lowercase }}"
 )
 _ODD = re.compile(r"[^a-z0-9-]")
 
@@ -106,6 +154,9 @@ def groups_sql(templates: Sequence[Template], keeper: Keeper) -> list[str]:
     statements = [
         f"CREATE ROLE \"{keeper.user}\" LOGIN CREATEROLE PASSWORD '{keeper.password}'",
         f'GRANT pg_signal_backend TO "{keeper.user}"',
+        f'CREATE SCHEMA AUTHORIZATION "{keeper.user}"',
+        f'CREATE TABLE "{keeper.user}".ended (token text PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())',
+        f'ALTER TABLE "{keeper.user}".ended OWNER TO "{keeper.user}"',
     ]
     for template in templates:
         statements += [
@@ -135,18 +186,18 @@ def databases(templates: Sequence[Template], keeper: Keeper) -> list[Request]:
     """The operator's own: the connection, and a role for each template."""
     connection = {
         "plugin_name": "postgresql-database-plugin",
-        "allowed_roles": [template.name for template in templates],
+        "allowed_roles": [name for one in templates for name in (one.name, reaping(one.name))],
         "connection_url": f"user={{{{username}}}} password={{{{password}}}} dbname={keeper.database} "
         f"host={keeper.folder}",
         "username": keeper.user,
         "password": keeper.password,
         "password_policy": PASSWORDS,
-        "username_template": '{{ printf "v-%s-%s" (.RoleName | truncate 20) (random 12) | lowercase }}',
+        "username_template": NAMES,
         "max_open_connections": 8,
     }
     return [
         Request("connection", f"{MOUNT}/config/{CONNECTION}", connection),
-        *(_role(template, keeper) for template in templates),
+        *(role for template in templates for role in (_role(template, keeper), _reaper(template, keeper))),
     ]
 
 
@@ -174,13 +225,25 @@ def _as_request(piece: Piece) -> Request:
 
 
 def _role(template: Template, keeper: Keeper) -> Request:
-    role = {
+    return _database_role(template, keeper, template.name, (_CREATION, _REVOCATION))
+
+
+def _reaper(template: Template, keeper: Keeper) -> Request:
+    return _database_role(replace(template, ttl_s=5), keeper, reaping(template.name), (_REAPING, _REAPED))
+
+
+def _database_role(
+    template: Template, keeper: Keeper, role: str, statements: tuple[tuple[str, ...], tuple[str, ...]]
+) -> Request:
+    making, ending = (
+        [line.format(group=template.group, keeper=keeper.user, name=template.name) for line in lines]
+        for lines in statements
+    )
+    body = {
         "db_name": CONNECTION,
-        "creation_statements": [
-            line.format(group=template.group, keeper=keeper.user, name=template.name) for line in _CREATION
-        ],
-        "revocation_statements": [line.format(keeper=keeper.user) for line in _REVOCATION],
+        "creation_statements": making,
+        "revocation_statements": ending,
         "default_ttl": f"{template.ttl_s}s",
         "max_ttl": f"{template.ttl_s}s",
     }
-    return Request(f"role-{template.name}", f"{MOUNT}/roles/{template.name}", role)
+    return Request(f"role-{role}", f"{MOUNT}/roles/{role}", body)

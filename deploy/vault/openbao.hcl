@@ -67,6 +67,9 @@ initialize "ostiary" {
       token_no_default_policy = true
       token_ttl               = "10m"
       token_max_ttl           = "10m"
+      # Its secret id lets in once, within the hour, and is gone: where it does not, somebody else was there first.
+      secret_id_num_uses      = 1
+      secret_id_ttl           = "1h"
     }
   }
   request "admin-id" {
@@ -83,7 +86,7 @@ initialize "ostiary" {
       secret_id = {
         eval_type   = "string"
         eval_source = "env"
-        env_var     = "OSTIARY_ADMIN_SECRET_ID" # yours; unset it after the first start
+        env_var     = "OSTIARY_ADMIN_SECRET_ID" # yours, for one login; unset it after the first start
       }
     }
   }

@@ -145,8 +145,11 @@ def _seen(provisioner: Provisioner, needs: Needs) -> Seen:
     for template in needs.templates:
         if f"sys/mounts/{template.mount}" in missing:
             continue  # it holds nothing, and says so once it is there
-        (path,) = vault_plan.looked_at(template)
-        problems.append(vault_looks.problem(template, _asked(lambda path=path: provisioner.read(path))))
+        found = [_asked(lambda path=path: provisioner.read(path)) for path in vault_plan.looked_at(template)]
+        if found:
+            problems.append(vault_looks.problem(template, found[0]))
+        if template.reaper is not None and found[0] is not None:
+            problems.append(vault_looks.reaper_problem(template, found[1]))
     return Seen(changes, tuple(filter(None, problems)), len(pieces) - len(changes))
 
 

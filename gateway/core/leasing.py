@@ -7,6 +7,7 @@ the journal holds, so a gateway that dies at any point can end it all at its nex
 token's period even if there is no next start.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,10 @@ from typing import Protocol, assert_never
 
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
+
+# Bytes: it must fit into a database role's name besides the vault role's, and never come twice.
+_NAME = 10
+_NAMED = re.compile(rf"v-[0-9a-f]{{{2 * _NAME}}}-")
 
 
 class VaultCause(StrEnum):
@@ -119,6 +124,11 @@ class Template:
         assert_never(self.provider)
 
     @property
+    def reaper(self) -> str | None:
+        """The role that drops what a lost minting left, by the name of its token; None where nothing can be lost."""
+        return reaping(self.role) if self.provider is Provider.DATABASE else None
+
+    @property
     def token_policy(self) -> str:
         """The policy its minting tokens have, and no other."""
         return self.policy or self.token_role
@@ -133,12 +143,14 @@ class MintingToken:
         secret: the token itself.
         period_s: it ends by itself when it is not renewed for so long.
         request_id: the vault's own id of the request, as in the vault's audit log.
+        name: what the gateway called it, which the database's roles that it mints begin with; no secret; may be none.
     """
 
     accessor: str
     secret: str = field(repr=False)
     period_s: int
     request_id: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +179,11 @@ class MintedLogin:
 class Vault(Protocol):
     """OpenBao or HashiCorp Vault. Closed: everything that is no clear yes raises ``VaultFault``."""
 
-    async def open_token(self, template: Template) -> MintingToken:
-        """A new orphan periodic token that can mint logins of this template and nothing else."""
+    async def open_token(self, template: Template, name: str = "") -> MintingToken:
+        """A new orphan periodic token that can mint logins of this template and nothing else.
+
+        ``name``: as ``name_of`` makes it; none = nothing it mints can be told by it.
+        """
 
     async def renew_token(self, accessor: str) -> int:
         """Seconds until the token ends by itself, counted anew; less than its period near its end."""
@@ -178,6 +193,12 @@ class Vault(Protocol):
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
         """A new login, or the value as it is now."""
+
+    async def reap(self, template: Template, token: MintingToken) -> None:
+        """No database role of this template is left, or will come, that a token of the same name was asked for.
+
+        Never to be asked for a token that lives. ``NO_ROLE`` or ``DENIED``: the vault is not set up for it.
+        """
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End a login. ``wait``: return when its user is gone; otherwise the vault goes on by itself."""
@@ -195,12 +216,14 @@ class Leftover:
 
     Attributes:
         accessor: None where the sealed payload cannot be opened any more.
+        name: what it was called; None as well where its process gave it none.
     """
 
     run_id: str | None
     mark: str
     accessor: str | None
     template: str
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +261,14 @@ class LeaseJournal(Protocol):
     def revoked(self, holder: Holder, template: Template, minted: MintedLogin, cause: str) -> None:
         """A login is gone, by the vault's word."""
 
-    def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
-        """A minting token is gone, by the vault's word; the vault ends its logins."""
+    def closed(self, holder: Holder, template: str, accessor: str, cause: str, *, reaped: bool = False) -> None:
+        """A minting token is gone, by the vault's word; the vault ends its logins.
+
+        ``reaped``: and nothing else of it is left in the database.
+        """
+
+    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+        """A minting token is gone, but a database role of it may be left; ``closed`` or ``swept`` follows."""
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """Minting tokens opened since then and never closed.
@@ -248,8 +277,8 @@ class LeaseJournal(Protocol):
             Unavailable: the log cannot be read.
         """
 
-    def swept(self, leftover: Leftover) -> None:
-        """A leftover is gone; the vault ends its logins."""
+    def swept(self, leftover: Leftover, *, reaped: bool = False) -> None:
+        """A leftover is gone; the vault ends its logins. ``reaped``: as of ``closed``."""
 
 
 class Step(StrEnum):
@@ -275,6 +304,21 @@ def correlation_of(name: str) -> str:
     A vault answers such requests without an id of its own. The names hold enough of chance that nobody guesses them.
     """
     return sha256(b"ostiary/ends/" + name.encode()).hexdigest()[:32]
+
+
+def reaping(role: str) -> str:
+    """The database role of the vault that makes nobody, and drops what lost mintings by ``role`` left."""
+    return f"{role}-reap"
+
+
+def name_of(chance: bytes) -> str:
+    """The name of a minting token: hexadecimal, of one length, so that it can stand in a statement. ``chance``: 10."""
+    return chance[:_NAME].hex()
+
+
+def is_named(user: str) -> bool:
+    """Whether a database role's name begins with the name of the token that asked for it."""
+    return _NAMED.match(user) is not None
 
 
 def crowded() -> VaultFault:

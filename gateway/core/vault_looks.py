@@ -14,6 +14,19 @@ def audit_problem(devices: Mapping[str, Any]) -> str | None:
     return "no audit device: nobody could tell afterwards what was asked of the vault; see deploy/vault/openbao.hcl"
 
 
+def reaper_problem(template: Template, found: Mapping[str, Any] | None) -> str | None:
+    """What is wrong with the role that drops what cut-off mintings of a database template left; None = nothing."""
+    where = f"{template.mount}/roles/{template.reaper}"
+    if found is None:
+        return f"{where} is not there: what a cut-off minting leaves is dropped late (docs/credentials.md)"
+    making = " ".join(map(str, found.get("creation_statements") or ())).upper()
+    if "PG_TRY_ADVISORY_XACT_LOCK" not in making or "DROP ROLE" not in making or ".ENDED" not in making:
+        return f"{where}: creation_statements must keep the ended token from minting, and drop what it left (reap.sql)"
+    if _says(making, "CREATE"):
+        return f"{where}: creation_statements must make nobody"
+    return None
+
+
 def problem(template: Template, found: Mapping[str, Any] | None) -> str | None:
     """What is wrong with what a template is about, and what to do; None = nothing that can be told by looking."""
     if found is None:
@@ -33,6 +46,8 @@ def _database(template: Template, found: Mapping[str, Any]) -> str | None:
     making = " ".join(map(str, found.get("creation_statements") or ())).upper()
     if "COMMENT ON ROLE" not in making or "SHOBJ_DESCRIPTION" not in making:
         return f"{where}: creation_statements must mark the role, and drop marked ones that ended (credentials.md)"
+    if "PG_ADVISORY_XACT_LOCK_SHARED" not in making or ".ENDED" not in making:
+        return f"{where}: creation_statements must begin with fence.sql, so that no ended token mints (credentials.md)"
     power = next(
         (word for word in ("SUPERUSER", "CREATEROLE", "BYPASSRLS", "REPLICATION") if _says(making, word)), None
     )

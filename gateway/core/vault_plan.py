@@ -231,7 +231,8 @@ def looked_at(template: Template) -> tuple[str, ...]:
         return ()
     if template.provider is Provider.KV:
         return (f"{template.mount}/metadata/{template.role}",)
-    return (f"{template.mount}/roles/{template.role}",)
+    roles = (template.role, template.reaper) if template.reaper is not None else (template.role,)
+    return tuple(f"{template.mount}/roles/{role}" for role in roles)
 
 
 def compared(piece: Piece, current: Mapping[str, Any] | None) -> Change | None:

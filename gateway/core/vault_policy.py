@@ -125,7 +125,8 @@ def minting(template: Template) -> tuple[Rule, ...]:
     """What the template's minting tokens may do: the one thing they are for."""
     match template.provider:
         case Provider.DATABASE:
-            return (Rule(f"{template.mount}/creds/{template.role}", ("read",)),)
+            roles = (template.role, template.reaper)
+            return tuple(Rule(f"{template.mount}/creds/{role}", ("read",)) for role in roles)
         case Provider.PKI:
             return (Rule(f"{template.mount}/issue/{template.role}", _UPDATE),)
         case Provider.KV:

@@ -15,7 +15,17 @@ from gateway.core.connector import Connector
 from gateway.core.desk import LiveLease, Ping, Whose
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, LeaseMeter, Provider, Template, Vault, VaultFault
+from gateway.core.leasing import (
+    Holder,
+    LeaseJournal,
+    LeaseMeter,
+    Provider,
+    Template,
+    Vault,
+    VaultCause,
+    VaultFault,
+    is_named,
+)
 from gateway.core.ports import Clock
 from gateway.core.tool import Tool
 from gateway.findings import Finding
@@ -32,6 +42,9 @@ _TRIED = {
     Provider.KV: "the value was read and its token ended; the secret itself is static",
     Provider.PKI: "a certificate was issued and revoked",
 }
+_REAPS_NOT = "what a cut-off minting leaves cannot be dropped"
+_REAPS_LATE = "what a cut-off minting leaves is dropped by a later minting, once it has ended; for at once"
+_NAME_THEM = "set username_template of the vault's database connection as docs/credentials.md has it"
 _EXTRA = "pip install 'ostiary[postgres]'"
 
 
@@ -150,13 +163,31 @@ async def _trial(
     try:
         async with leases.login(template, Holder(), lasting_s) as login:
             wrong = [(tool, await _planned(connectors[tool.server], login, tool)) for tool in tools]
+            user = login.user
     except VaultFault as fault:
         return [Finding(part, ok=False, text=fault.detail, fix=fault.fix)]
     except GatewayError as error:
         return [Finding(part, ok=False, text=error.detail, fix=_SEE_LOG)]
     fix = f"grant it to the group role of {template}, or correct the statement"
     bad = [Finding(f"tool:{tool.fqn}", ok=False, text=said, fix=fix) for tool, said in wrong if said is not None]
-    return [Finding(part, ok=True, text=done), *bad]
+    return [Finding(part, ok=True, text=done), *await _reaping(template, user, leases), *bad]
+
+
+async def _reaping(template: str, user: str, leases: Leases) -> list[Finding]:
+    # What was not set up for it works as it did before, and is told what it does without.
+    part = f"lease:{template}"
+    try:
+        if not await leases.prove_reaping(template):
+            return []
+    except VaultFault as fault:
+        if fault.cause_code not in {VaultCause.NO_ROLE, VaultCause.DENIED}:
+            return [Finding(part, ok=False, text=f"{_REAPS_NOT} ({fault.detail})", fix=fault.fix)]
+        return [Finding(part, ok=True, text=f"{_REAPS_LATE}: {fault.fix}")]
+    except GatewayError as error:
+        return [Finding(part, ok=False, text=error.detail, fix=_SEE_LOG)]
+    if not is_named(user):
+        return [Finding(part, ok=False, text=f"{_REAPS_NOT} (users are not named by their tokens)", fix=_NAME_THEM)]
+    return [Finding(part, ok=True, text="what a cut-off minting leaves is dropped at once")]
 
 
 def _tried(given: LeaseSection, tools: int) -> str:

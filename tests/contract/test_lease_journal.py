@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,30 @@ async def test_the_reading_of_a_static_secret_is_called_so(tmp_path: Path) -> No
         assert await books.reader.payload(ours[0]["call_id"], "lease") == {"lease_id": value.lease_id}
         assert books.verify().ok
     assert value.login.password.encode() not in content(tmp_path)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_what_a_token_was_called_is_known_to_the_next_process(tmp_path: Path) -> None:
+    """Sealed beside the accessor; a doubt is pending under the token's mark, until it is said that all was dropped."""
+    named = replace(TOKEN, name="00112233445566778899")
+    async with open_journal(tmp_path) as (books, journal):
+        await journal.opened(Holder(), READ, named)
+        await journal.opened(Holder(), WRITE, replace(named, accessor="accessor-2"))
+        journal.doubted(Holder(), READ.name, TOKEN.accessor, "vault_failed")
+        journal.closed(Holder(), READ.name, TOKEN.accessor, "idle", reaped=True)
+        await books.ledger.append(())
+        opened, _, doubted, closed = [conforming(one) for one in books.records() if one["type"].startswith("cred")]
+        assert doubted["type"] == "credential.revoke_pending"
+        assert (doubted["body"]["kind"], doubted["body"]["mark"]) == ("token", opened["body"]["mark"])
+        assert (closed["body"]["mark"], closed["body"]["reaped"]) == (opened["body"]["mark"], True)
+        assert named.name not in json.dumps(books.records())
+    async with open_journal(tmp_path) as (books, journal):
+        (left,) = await journal.leftovers(0)
+        assert (left.accessor, left.name) == ("accessor-2", named.name)
+        journal.swept(left, reaped=True)
+        await books.ledger.append(())
+        assert conforming(books.records("credential.revoked")[-1])["body"]["reaped"] is True
+        assert books.verify().ok
 
 
 @pytest.mark.parametrize(("accessor", "kind"), [(None, "certificate"), ("accessor-1", "unrevocable")])

@@ -2,14 +2,13 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from deploy.servers import warden
 from deploy.servers.erp import READ as ROLE
 from deploy.servers.erp import Erp, erp
-from deploy.servers.postgres import Postgres
+from deploy.servers.postgres import commits_held
 from deploy.servers.warden import Warden
 from tests.contract.test_vault import client
 from tests.fakes.leases import READ
@@ -24,16 +23,6 @@ def servers() -> Iterator[Erp]:
     """Servers of their own: nothing ends by its age here, and commits are held up."""
     with erp(60, warden.requests(_WARDEN)) as both:
         yield both
-
-
-@contextmanager
-def commits_held(postgres: Postgres) -> Iterator[None]:
-    """Every commit waits for a standby that does not exist, until the end; then it is done."""
-    postgres.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        postgres.run("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
 
 
 @pytest.mark.requirement("CRED-2")

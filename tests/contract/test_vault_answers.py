@@ -304,6 +304,28 @@ async def test_a_token_is_asked_for_with_its_one_policy(played: Played, policy: 
 
 
 @pytest.mark.parametrize(
+    ("status", "cause", "words"),
+    [
+        ("400 Bad Request", VaultCause.NO_ROLE, "make database/roles/erp-read-reap"),
+        ("404 Not Found", VaultCause.NO_ROLE, "make database/roles/erp-read-reap"),
+        ("403 Forbidden", VaultCause.DENIED, 'path "database/creds/erp-read-reap" { capabilities = ["read"] }'),
+        ("500 Internal Server Error", VaultCause.FAILED, "its log says why"),
+        ("429 Too Many Requests", VaultCause.BUSY, "quota"),
+    ],
+)
+async def test_what_is_missing_for_reaping_is_told_from_what_may_pass(
+    played: Played, status: str, cause: VaultCause, words: str
+) -> None:
+    """No role and no line of the policy are the operator's to mend; a failing database is asked again."""
+    played.answers["database/creds/erp-read-reap"] = (status, {})
+    async with played.client() as vault:
+        with pytest.raises(VaultFault) as caught:
+            await vault.reap(READ, TOKEN)
+    assert caught.value.cause_code == cause
+    assert words in caught.value.fix
+
+
+@pytest.mark.parametrize(
     ("status", "undone", "cause"),
     [
         ("400 Bad Request", False, VaultCause.NO_ROLE),  # it is read as an answer without a lease

@@ -4,12 +4,14 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from cryptography import x509
 
 from connectors.http import HttpApi, HttpApiOptions
 from deploy.servers import vault_pki
@@ -156,6 +158,20 @@ async def test_certificates_end_with_their_token(bao: OpenBao) -> None:
         assert (minted.accessor, 0 < minted.ttl_s <= 120, serial in revoked(bao)) == (None, True, False)
         await vault.revoke_token(token.accessor)
         await until(lambda: serial in revoked(bao))
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_what_a_request_that_was_cut_off_leaves_is_over_soon(bao: OpenBao) -> None:
+    """Whatever the role would allow: the request itself says how long. Nobody was told its key."""
+    brief = replace(CLIENT, longest_s=PERIOD_S)
+    async with client(bao) as vault:
+        token = await vault.open_token(brief)
+        minted = await vault.mint(brief, token)
+        await vault.revoke_token(token.accessor)
+    assert minted.login.chain is not None
+    found = x509.load_pem_x509_certificate(minted.login.chain.encode())
+    lasts_s = (found.not_valid_after_utc - datetime.now(UTC)).total_seconds()
+    assert 0 < lasts_s <= PERIOD_S
 
 
 async def test_one_that_cannot_be_revoked_is_used_only_where_the_template_says_so(bao: OpenBao, place: Club) -> None:

@@ -88,18 +88,18 @@ class Site:
     folder: Path
     http: httpx.Client
     audit: Path
+    admin: str
 
     def vault(self, *words: str, code: int = 0) -> Any:
         """The JSON of ``ostiary vault WORDS``."""
         where = ["--config", str(self.folder / "gateway.toml")]
-        done = ostiary("vault", *words, *where, "--json", OSTIARY_VAULT_TOKEN=self.token("ostiary-admin"))
+        done = ostiary("vault", *words, *where, "--json", OSTIARY_VAULT_TOKEN=self.admin)
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     def token(self, role: str) -> str:
         """A token of an AppRole."""
-        body = {"role_id": role, "secret_id": _SECRET}
-        return str(self.http.post("auth/approle/login", json=body).json()["auth"]["client_token"])
+        return str(login(self.http, role).json()["auth"]["client_token"])
 
     def write(self, path: str, token: str, body: dict[str, Any], **headers: str) -> httpx.Response:
         """One request."""
@@ -169,7 +169,13 @@ def site(tmp_path: Path) -> Iterator[Site]:
             httpx.Client(base_url=f"https://127.0.0.1:{port}/v1/", verify=trusted, timeout=20) as http,
         ):
             process.wait_until(lambda: is_up(http), 60)
-            yield Site(tmp_path, http, vault / "audit.log")
+            admin = str(login(http, "ostiary-admin").json()["auth"]["client_token"])
+            yield Site(tmp_path, http, vault / "audit.log", admin)
+
+
+def login(http: httpx.Client, role: str) -> httpx.Response:
+    """What an AppRole's secret id opens."""
+    return http.post("auth/approle/login", json={"role_id": role, "secret_id": _SECRET})
 
 
 def is_up(http: httpx.Client) -> bool:
@@ -190,6 +196,11 @@ def introduce(site: Site) -> None:
     file.write_text(found["data"]["secret_id"])
 
 
+def _gives_admin(entry: dict[str, Any]) -> bool:
+    path = "auth/approle/role/ostiary-admin/custom-secret-id"
+    return (entry["type"], entry["request"]["path"]) == ("response", path)
+
+
 def test_one_command_sets_a_vault_up_and_says_what_differs(site: Site) -> None:
     """Nothing but its plan is written; then nothing differs; what drifts is shown, and never widened unasked."""
     before = site.vault("plan", code=1)
@@ -201,12 +212,15 @@ def test_one_command_sets_a_vault_up_and_says_what_differs(site: Site) -> None:
     assert set(done["written"]) == created
     assert site.vault("plan") == {"changes": [], "problems": [], "held": len(created) + 2}
     assert site.vault("apply")["written"] == []
+    assert login(site.http, "ostiary-admin").status_code == 400  # its secret id has let in once
     introduce(site)
     checked = ostiary("check", "--config", str(site.folder / "gateway.toml"), "--json")
     findings = json.loads(checked.stdout.splitlines()[-1])["findings"]
     bad = [one["part"] for one in findings if not one["ok"]]
     assert [part for part in bad if part not in {"upstream:api", "catalogue"}] == [], findings
     asked = [json.loads(line) for line in site.audit.read_text().splitlines()]
+    (given,) = [one["response"]["data"] for one in asked if _gives_admin(one)]
+    assert (given["secret_id_ttl"], given["secret_id_num_uses"]) == (3600, 1)
     first = next(at for at, line in enumerate(asked) if line["request"]["path"] == "auth/approle/login")
     # The first start carries its requests out with a token of its own that nobody gets to see, and ends it.
     assert not [one for one in asked[first:] if "root" in (one.get("auth", {}).get("policies") or ())]
@@ -215,7 +229,7 @@ def test_one_command_sets_a_vault_up_and_says_what_differs(site: Site) -> None:
     site.rewrite('token_role = "api-key"', 'token_role = "other"')
     refused = ostiary(
         "vault", "apply", "--yes", "--config", str(site.folder / "gateway.toml"),
-        OSTIARY_VAULT_TOKEN=site.token("ostiary-admin"),
+        OSTIARY_VAULT_TOKEN=site.admin,
     )  # fmt: skip
     assert refused.returncode == 1
     assert "ostiary vault policy admin" in refused.stderr

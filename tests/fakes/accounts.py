@@ -17,11 +17,12 @@ async def nobody() -> None:
 class AccountVault(FakeVault):
     """Opens tokens for whatever template."""
 
-    async def open_token(self, template: Template) -> MintingToken:
+    async def open_token(self, template: Template, name: str = "") -> MintingToken:
         """One of its own for each."""
         number = next(self._numbers)
         self.tokens[f"accessor-{number}"] = template.name
-        return MintingToken(f"accessor-{number}", f"s.token-secret-{number}", self.period_s, f"request-{number}")
+        accessor, secret = f"accessor-{number}", f"s.token-secret-{number}"
+        return MintingToken(accessor, secret, self.period_s, f"request-{number}", name)
 
 
 @dataclass(slots=True)

@@ -54,6 +54,11 @@ class FakeVault:
         value: what the one secret of kv holds.
         keeps: whether a revoked login stays, as where the database behind the vault is down.
         stuck: accessors and lease ids that cannot be ended, whatever else can.
+        names: what live tokens are called, by accessor.
+        lost: names of tokens by which the database has roles that the vault does not know.
+        reaped: names of tokens whose roles were looked for, in order; ``stuck`` ones cannot be.
+        names_users: whether users are named by the token that asks.
+        trouble: why nothing is ever reaped, as where the vault is not set up for it.
     """
 
     journal: Journal = field(default_factory=Journal)
@@ -66,16 +71,23 @@ class FakeVault:
     password: str | None = None
     value: str = "ak-0123456789abcdef"
     stuck: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    reaped: list[str] = field(default_factory=list)
+    names_users: bool = True
+    trouble: VaultCause | None = None
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    async def open_token(self, template: Template) -> MintingToken:
+    async def open_token(self, template: Template, name: str = "") -> MintingToken:
         """A token that can mint by this template."""
         await self.journal.reach("vault.open_token")
         if template.name not in TEMPLATES:
             raise fault(VaultCause.DENIED)
         number = next(self._numbers)
         self.tokens[f"accessor-{number}"] = template.name
-        return MintingToken(f"accessor-{number}", f"s.token-secret-{number}", self.period_s, f"request-{number}")
+        accessor, secret = f"accessor-{number}", f"s.token-secret-{number}"
+        self.names[accessor] = name
+        return MintingToken(accessor, secret, self.period_s, f"request-{number}", name)
 
     async def renew_token(self, accessor: str) -> int:
         """``left_s``, while the token lives."""
@@ -90,6 +102,7 @@ class FakeVault:
         if accessor in self.stuck:
             raise fault(VaultCause.FAILED)
         self.tokens.pop(accessor, None)
+        self.names.pop(accessor, None)
         self.logins = {lease: held for lease, held in self.logins.items() if held[0] != accessor}
 
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
@@ -102,11 +115,25 @@ class FakeVault:
             await self.journal.reach("vault.minted")
             lease_id = f"{template.mount}/data/{template.role}@{token.accessor}"
             return MintedLogin(lease_id, Login("", self.value), self.period_s, f"request-{number}", token.accessor)
-        login = Login(f"v-{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
+        named = f"{token.name}-" if token.name and self.names_users else ""
+        login = Login(f"v-{named}{template.role}-{number}", self.password or f"Passw0rdOfLogin{number:06}")
         lease_id = f"{template.mount}/creds/{template.role}/{number}"
         self.logins[lease_id] = (token.accessor, login)
         await self.journal.reach("vault.minted")
         return MintedLogin(lease_id, login, self.ttl_s, f"request-{number}")
+
+    async def reap(self, template: Template, token: MintingToken) -> None:
+        """Nothing of that name is lost any more; no other token of that name may be live."""
+        await self.journal.reach("vault.reap")
+        if self.trouble is not None:
+            raise fault(self.trouble, undone=True)
+        if self.tokens.get(token.accessor) != template.name:
+            raise fault(VaultCause.DENIED)
+        assert list(self.names.values()).count(token.name) == 1
+        if token.name in self.stuck:
+            raise fault(VaultCause.FAILED)
+        self.lost.discard(token.name)
+        self.reaped.append(token.name)
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """The login is gone; not waiting is another step."""
@@ -158,9 +185,13 @@ class FakeLeaseJournal:
         """Note it."""
         self.lines.append(("revoked", cause, minted.lease_id))
 
-    def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+    def closed(self, holder: Holder, template: str, accessor: str, cause: str, *, reaped: bool = False) -> None:
         """Note it."""
-        self.lines.append(("closed", cause, accessor))
+        self.lines.append(("reaped" if reaped else "closed", cause, accessor))
+
+    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+        """Note it."""
+        self.lines.append(("doubted", cause, accessor))
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """What the test left."""
@@ -168,10 +199,10 @@ class FakeLeaseJournal:
         await self.journal.reach("journal.leftovers")
         return tuple(self.left)
 
-    def swept(self, leftover: Leftover) -> None:
+    def swept(self, leftover: Leftover, *, reaped: bool = False) -> None:
         """Note it."""
         self.left.remove(leftover)
-        self.lines.append(("swept", leftover.template, leftover.mark))
+        self.lines.append(("swept and reaped" if reaped else "swept", leftover.template, leftover.mark))
 
     def words(self) -> list[str]:
         """What happened, without whom it happened to."""

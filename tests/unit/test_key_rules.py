@@ -8,7 +8,7 @@ import pytest
 from gateway.core.api_keys import digest_of, is_sound, text_of
 from gateway.core.connections import Consent, GrantRefused, NoConnections, Person, Wish
 from gateway.core.errors import NotFound
-from gateway.core.leasing import Provider, Template, correlation_of
+from gateway.core.leasing import Provider, Template, correlation_of, is_named, name_of, reaping
 from gateway.core.rotation import KeyKind, KeyStanding
 from tests.evidence import make_principal
 
@@ -66,3 +66,20 @@ def test_the_ids_of_leases() -> None:
     assert Template("k", "secret", "a/b", "minter", 60, provider=Provider.KV).lease_prefix is None
     assert len(correlation_of("database/creds/reader/x")) == 32
     assert correlation_of("database/creds/reader/x") != correlation_of("database/creds/reader/y")
+
+
+def test_database_roles_are_known_by_the_token_that_asked() -> None:
+    """The name of a token is hexadecimal and of one length, whatever chance gave; a role begins with it."""
+    name = name_of(bytes(range(250, 256)) * 4)
+    assert (len(name), name) == (20, "fafbfcfdfefffafbfcfd")
+    assert is_named(f"v-{name}-erp-read-abc")
+    for odd in (
+        f"v-{name}",
+        f"v-{name}0-x",
+        f"v-{name[1:]}-x",
+        f"x-v-{name}-x",
+        f"v-{name.upper()}-x",
+        "v-erp-read-abc",
+    ):
+        assert not is_named(odd)
+    assert reaping("erp-read") == "erp-read-reap"

@@ -28,6 +28,7 @@ DUTIES = Duties(
 )
 NEEDS = Needs(ALL, DUTIES, role_id="ostiary-gateway", logins_per_s=5)
 SWEPT = ("COMMENT ON ROLE x IS 'mine'", "DO $$ BEGIN PERFORM shobj_description(1, 'pg_authid'); END $$")
+FENCE = "SELECT pg_advisory_xact_lock_shared(1), EXISTS (SELECT FROM keeper.ended)"
 RULES = st.builds(
     Rule,
     st.from_regex(r"[a-z]{1,8}/[a-z+*]{1,8}", fullmatch=True),
@@ -97,7 +98,7 @@ def test_what_each_token_may_do() -> None:
     """A minting token its one thing, the gateway none of those, the break-glass token all of a template at once."""
     paths = {template.name: [rule.path for rule in policy.minting(template)] for template in ALL}
     assert paths == {
-        "erp": ["database/creds/erp-read"],
+        "erp": ["database/creds/erp-read", "database/creds/erp-read-reap"],
         "web": ["pki/issue/web"],
         "key": ["secret/data/erp/api"],
         "hub": ["accounts/data/ostiary/connections/hub/+", "accounts/metadata/ostiary/connections/hub/+"],
@@ -159,7 +160,7 @@ def test_a_plan_without_templates_and_without_approle() -> None:
         path.startswith("auth/approle") for path in [piece.path for piece in pieces(Needs(ALL, approle=None))]
     )
     assert [looked_at(template) for template in ALL] == [
-        ("database/roles/erp-read",),
+        ("database/roles/erp-read", "database/roles/erp-read-reap"),
         ("pki/roles/web",),
         ("secret/metadata/erp/api",),
         (),
@@ -236,7 +237,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "erp": {
         "default_ttl": 60,
         "revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"],
-        "creation_statements": ["CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;", 'GRANT "no_superuser" TO x;', *SWEPT],
+        "creation_statements": [
+            FENCE,
+            "CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;",
+            'GRANT "no_superuser" TO x;',
+            *SWEPT,
+        ],
     },
     "web": {"generate_lease": True, "max_ttl": 60},
     "key": {"current_version": 2, "versions": {"2": {"deletion_time": "", "destroyed": False}}},
@@ -258,14 +264,16 @@ def test_what_is_the_operators_own_is_looked_at(template: Template) -> None:
         (DATABASE, {"default_ttl": 121}, "default_ttl"),
         (DATABASE, {"default_ttl": None}, "default_ttl"),
         (DATABASE, {"revocation_statements": ["DROP ROLE x"]}, "revocation_statements"),
-        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN SUPERUSER", *SWEPT]}, "hand out SUPERUSER"),
-        (DATABASE, {"creation_statements": ["create role x login superuser;", *SWEPT]}, "hand out SUPERUSER"),
-        (DATABASE, {"creation_statements": ["CREATE ROLE x BYPASSRLS/**/LOGIN", *SWEPT]}, "hand out BYPASSRLS"),
+        (DATABASE, {"creation_statements": [FENCE, "CREATE ROLE x LOGIN SUPERUSER", *SWEPT]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": [FENCE, "create role x login superuser;", *SWEPT]}, "hand out SUPERUSER"),
+        (DATABASE, {"creation_statements": [FENCE, "CREATE ROLE x BYPASSRLS/**/LOGIN", *SWEPT]}, "hand out BYPASSRLS"),
         (
             DATABASE,
-            {"creation_statements": ["CREATE ROLE x NOSUPERUSER; ALTER ROLE x CREATEROLE;", *SWEPT]},
+            {"creation_statements": [FENCE, "CREATE ROLE x NOSUPERUSER; ALTER ROLE x CREATEROLE;", *SWEPT]},
             "CREATEROLE",
         ),
+        (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN", *SWEPT]}, "must begin with fence.sql"),
+        (DATABASE, {"creation_statements": [FENCE.replace("ended", "x"), *SWEPT]}, "must begin with fence.sql"),
         (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN", SWEPT[0]]}, "drop marked ones"),
         (DATABASE, {"creation_statements": ["CREATE ROLE x LOGIN", SWEPT[1]]}, "must mark the role"),
         (PKI, {"allow_any_name": True}, "allow_any_name"),
@@ -279,6 +287,28 @@ def test_what_is_wrong_is_named(template: Template, worse: dict[str, Any], said:
     found = vault_looks.problem(template, GOOD[template.name] | worse)
     assert found is not None
     assert said in found
+
+
+REAPS = "SELECT pg_try_advisory_xact_lock(1); INSERT INTO keeper.ended; DROP ROLE lost"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"creation_statements": [REAPS]}, None),
+        (None, "database/roles/erp-read-reap is not there"),
+        ({"creation_statements": []}, "reap.sql"),
+        ({}, "reap.sql"),
+        ({"creation_statements": [REAPS.replace("pg_try", "pg")]}, "reap.sql"),
+        ({"creation_statements": [REAPS.replace("keeper.ended", "x")]}, "reap.sql"),
+        ({"creation_statements": [REAPS.replace("DROP", "ALTER")]}, "reap.sql"),
+        ({"creation_statements": [REAPS, "create role x"]}, "make nobody"),
+    ],
+)
+def test_the_role_that_drops_what_was_lost(found: dict[str, Any] | None, said: str | None) -> None:
+    """It fences, drops, and makes nobody."""
+    problem = vault_looks.reaper_problem(DATABASE, found)
+    assert problem is None if said is None else said in str(problem)
 
 
 def test_a_vault_without_audit_device() -> None:

@@ -48,6 +48,7 @@ def hollow(campaign: Campaign) -> list[str]:
     found += [] if campaign.swept else ["no death left anything for a recovery to end"]
     if campaign.kills >= WHOLE:
         found += [f"no death where {step}" for step in Step if not campaign.deaths[step]]
+        found += [] if campaign.unknown else ["no death left a role that the vault did not know"]
         found += [] if campaign.swept * 3 >= kills else [f"{campaign.swept} deaths only left anything"]
     return found
 
@@ -60,7 +61,8 @@ def as_document(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "looks": campaign.looks,
         "left something": campaign.swept,
         "nameless tokens": len(campaign.nameless),
-        "lost roles": len(campaign.lost),
+        "unknown roles": campaign.unknown,
+        "dangling leases": len(campaign.dangling),
         "missed": campaign.missed,
         "answered": campaign.house.answered,
         "records": campaign.records,

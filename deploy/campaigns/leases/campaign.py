@@ -16,6 +16,7 @@ from deploy.servers import warden
 from deploy.servers.erp import READ, WRITE, erp
 from deploy.servers.warden import Warden
 from gateway.adapters.ledger.keys import create_or_load
+from gateway.core.leasing import reaping
 
 # What a recovery ends is gone long before it would be over by itself.
 PERIOD_S: Final = 60
@@ -23,11 +24,9 @@ _RECOVERY_S: Final = 20.0
 _SETTLE_S: Final = PERIOD_S + 30.0
 _LOOK_S: Final = 0.1
 _WARDEN: Final = "the-wardens-own-secret"
-# A role that the vault has no lease of is dropped by the first minting a minute after its end: this is over that.
-_LONG: Final = "180 seconds"
-_DROPPED: Final = "70 seconds"
-_ROLES: Final = "SELECT rolname, rolvaliduntil < now() - interval '{}' FROM pg_roles WHERE rolname LIKE 'v-%'"
-_ENDS_S: Final = 300.0
+_LEASED: Final = (READ, WRITE, reaping(READ), reaping(WRITE))
+# OpenBao, where its client goes between the two entries that it keeps of a lease.
+_UNREGISTERED: Final = "failed to register lease"
 _SESSIONS: Final = "SELECT usename FROM pg_stat_activity WHERE usename LIKE 'v-%'"
 _MISSES: Final = 4
 _ORIGIN: Final = "ostiary.local/log"
@@ -60,7 +59,8 @@ class Campaign:
         settles: wait at the end until tokens that nobody knows are over, too.
         deaths: by step.
         nameless: accessors of tokens that a death left and no journal knows.
-        lost: roles that a death left and the vault has no lease of; nobody knows their passwords.
+        unknown: roles that deaths left and that the vault had no lease of.
+        dangling: leases that the vault kept an entry of and says it failed to register; nothing is behind them.
         swept: deaths that left something for the next start.
         missed: lives in which the step was not reached.
     """
@@ -73,7 +73,8 @@ class Campaign:
     deaths: Counter[Step] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     nameless: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
+    unknown: int = 0
+    dangling: set[str] = field(default_factory=set)
     swept: int = 0
     looks: int = 0
     missed: int = 0
@@ -104,22 +105,22 @@ class Campaign:
             self.house.bury()
         else:
             self._judge(last)
-            reached = self.house.load(stops=death.step in ENDING)
+            if death.step is Step.COMMITTING:
+                reached = self.house.cut_off(death.turn)
+            else:
+                reached = self.house.load(stops=death.step in ENDING)
         self.deaths[death.step] += reached
         self.missed += not reached
         self.swept += bool(self._left())
+        if death.step is Step.COMMITTING:
+            self.unknown += max(0, len(self.house.erp.minted()) - len(self.warden.leases(READ, WRITE)))
 
     def _left(self) -> list[str]:
-        # The roles before the leases: what ends meanwhile is in both or in neither.
-        roles = self._roles(_LONG)
-        found = [f"session of {user}" for (user,) in self.house.erp.postgres.run(_SESSIONS)[0]]
-        leases = [f"lease {lease}" for lease in self.warden.leases(READ, WRITE)]
-        return [*found, *leases, *(f"role {user}" for user, is_over in roles if leases or is_over)]
-
-    def _roles(self, since: str) -> list[tuple[str, bool]]:
-        """The minted roles, and whether each is over since then."""
-        found = self.house.erp.postgres.run(_ROLES.format(since))[0]
-        return [(str(user), bool(is_over)) for user, is_over in found]
+        return [
+            *(f"session of {user}" for (user,) in self.house.erp.postgres.run(_SESSIONS)[0]),
+            *(f"lease {lease}" for lease in self.warden.leases(*_LEASED)),
+            *(f"role {user}" for user in self.house.erp.minted()),
+        ]
 
     def _tokens(self) -> list[str]:
         # Those that a journal knows. Of the others nobody does: their gateway died before it could say so.
@@ -138,10 +139,20 @@ class Campaign:
             if not self.house.lives:  # it died in the middle of its recovery: the next one is judged
                 return
             time.sleep(_LOOK_S)
-        if not left:
-            self.lost.update(user for user, _ in self._roles(_LONG))
+        left = self._without_dangling(left)
         after = "the start" if last is None else f"a death where {last.step} (turn {last.turn})"
         self.violations += [f"{one} is left after {after}" for one in left]
+
+    def _without_dangling(self, left: list[str]) -> list[str]:
+        # Only leases, only without any role or session, and no more of them than the vault's own log tells of.
+        leases = [lease for lease in self.warden.leases(*_LEASED) if f"lease {lease}" in left]
+        told = (self.house.erp.openbao.folder / "log").read_text("utf-8").count(_UNREGISTERED)
+        if len(leases) < len(left) or len(self.dangling) + len(leases) > told:
+            return left
+        for lease in leases:
+            self.dangling.add(lease)
+            self.warden.revoke(lease)  # as an operator does, so that it is not met again
+        return []
 
     def _end(self, last: Death | None) -> None:
         if not self.house.begin(None):
@@ -153,23 +164,12 @@ class Campaign:
             while (tokens := self.warden.tokens()) and time.monotonic() < deadline:
                 time.sleep(_LOOK_S)
             self.violations += [f"token {token.policy} is left after its period, at the end" for token in tokens]
-            self._drop_lost()
         self.violations += [f"{token} is left at the end" for token in self._tokens()]
         self.violations += [f"{one} is left at the end" for one in self._left()]
         said = self.house.verified()
         self.records = said["size"]
         if not said["ok"] or said["open_calls"]:
             self.violations.append(f"audit verify: {said['findings'][:3]}, {len(said['open_calls'])} open calls")
-
-    def _drop_lost(self) -> None:
-        # Ordinary calls do it, by what they mint.
-        deadline = time.monotonic() + _ENDS_S
-        while not all(is_over for _, is_over in self._roles(_DROPPED)) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
-        if not self.house.begin(None):
-            raise LifeError("the gateway did not start once more")
-        self.house.load(stops=True)
-        self.violations += [f"role {user} is left by mintings after its end" for user, _ in self._roles(_DROPPED)]
 
 
 def _say(line: str) -> None:

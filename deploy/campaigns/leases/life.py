@@ -18,6 +18,7 @@ import httpx
 
 from deploy.campaigns.leases.steps import Death
 from deploy.servers.erp import CATALOGUE, READ, SECRET_VARIABLE, Erp
+from deploy.servers.postgres import commits_held
 from gateway.adapters.ledger.files import DATABASE, connect_readonly
 from loadtests.load import ROOT
 
@@ -27,6 +28,11 @@ _LOOK_S: Final = 0.01
 _CLIENTS: Final = 4
 _CALLS_A_RUN: Final = 3
 _CALLS_BEFORE_END: Final = 24
+# A minting has this lock from its beginning on (`vault_setup`).
+_COMMITS_LOGIN: Final = """
+    SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND classid = 7809638 AND mode = 'ShareLock' AND wait_event = 'SyncRep'
+"""
 _AGENT: Final = "clerk"
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _WISH: Final = {"user": "dora", "agent": _AGENT, "groups": ["desk"], "scopes": ["tools"], "ttl_s": 3600}
@@ -113,6 +119,31 @@ class House:
             for client in clients:
                 client.result()
         return self.mark.exists()
+
+    def cut_off(self, calls: int) -> bool:
+        """Call it, hold the database's commits up after so many calls, and kill it while one that mints is on its way.
+
+        Whether one was. The vault finds its client gone while the database commits, and keeps no lease.
+        """
+        self._living()
+        deadline = time.monotonic() + _LIFE_S
+        with ThreadPoolExecutor(_CLIENTS) as threads:
+            clients = [threads.submit(self._client) for _ in range(_CLIENTS)]
+            enough = self.answered + calls
+            while self.answered < enough and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+            with commits_held(self.erp.postgres):
+                while not (is_minting := self._commits_login()) and time.monotonic() < deadline:
+                    time.sleep(_LOOK_S)
+                self.bury()
+                while self._commits_login() and time.monotonic() < deadline:
+                    time.sleep(_LOOK_S)
+            for client in clients:
+                client.result()
+        return is_minting
+
+    def _commits_login(self) -> bool:
+        return bool(self.erp.postgres.run(_COMMITS_LOGIN)[0][0][0])
 
     def wait(self) -> bool:
         """Wait until it dies by itself; whether it reached its step."""

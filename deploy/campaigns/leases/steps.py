@@ -15,6 +15,7 @@ class Step(StrEnum):
     TOKEN_MADE = "the token is made, its accessor in no journal"  # noqa: S105 - a moment
     ACCESSOR = "the accessor is durable"
     MINTING = "while the vault mints the login"
+    COMMITTING = "while the database commits the login"
     MINTED = "the login is minted, its lease in no journal"
     LEASED = "the lease is handed to the journal"
     KNOWN = "the redactor knows the password"
@@ -31,11 +32,13 @@ class Step(StrEnum):
     TOKEN_CLOSED = "a token's end is handed to the journal"  # noqa: S105 - a moment
     SWEEPING = "what an earlier death left is read"
     SWEPT_AT_VAULT = "what an earlier death left is ended, in no journal"
+    REAPING = "while the vault drops what a minting left"
+    REAPED = "what mintings left is dropped, in no journal"
     SWEPT = "that is handed to the journal"
 
 
 # A death in the middle of a recovery: what is left is judged after the next one.
-RECOVERING: Final = frozenset({Step.SWEEPING, Step.SWEPT_AT_VAULT, Step.SWEPT})
+RECOVERING: Final = frozenset({Step.SWEEPING, Step.SWEPT_AT_VAULT, Step.REAPING, Step.REAPED, Step.SWEPT})
 # Tokens are ended when the gateway ends; otherwise only once a run was idle for long.
 ENDING: Final = frozenset({Step.ENDING_TOKEN, Step.TOKEN_ENDED, Step.TOKEN_CLOSED})
 # Something is left for the next start to end.

@@ -23,6 +23,7 @@ from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.vault.client import VaultClient
 from gateway.adapters.vault.wire import Ask, Reply, Wire
 from gateway.cli.root import ostiary
+from gateway.core.leasing import reaping
 
 # How long the vault takes for one request, and a statement.
 _REQUEST_S: Final = 0.02
@@ -31,6 +32,7 @@ Method = Callable[..., Awaitable[Any]]
 _PATHS: Final = {
     Step.MAKING_TOKEN: "auth/token/create/",
     Step.MINTING: "database/creds/",
+    Step.REAPING: "database/creds/",
     Step.REVOKING: "sys/leases/revoke",
     Step.ENDING_TOKEN: "auth/token/revoke-accessor",
 }
@@ -51,6 +53,7 @@ _AFTER: Final[dict[Step, tuple[type, str, bool]]] = {
     Step.TOKEN_CLOSED: (SignedLeaseJournal, "closed", False),
     Step.SWEEPING: (SignedLeaseJournal, "leftovers", True),
     Step.SWEPT_AT_VAULT: (VaultClient, "revoke_token", True),
+    Step.REAPED: (VaultClient, "reap", True),
     Step.SWEPT: (SignedLeaseJournal, "swept", False),
 }
 
@@ -95,11 +98,12 @@ def _after(doom: Doom, owner: type, name: str, *, waits: bool) -> None:
     setattr(owner, name, waiting if waits else plain)
 
 
-def _within(doom: Doom, path: str, share: float) -> None:
-    original = Wire.ask
+def _within(doom: Doom, step: Step, share: float) -> None:
+    original, path = Wire.ask, _PATHS[step]
 
     def asking(self: Wire, ask: Ask, token: str | None) -> tuple[int, Reply]:
-        if ask.path.startswith(path) and doom.is_due():
+        reaps = ask.path.endswith(reaping(""))
+        if ask.path.startswith(path) and reaps == (step is Step.REAPING) and doom.is_due():
             timer = threading.Timer(share * _REQUEST_S, doom.strike)
             timer.start()
             said = original(self, ask, token)
@@ -137,7 +141,7 @@ def _committed(doom: Doom) -> None:
 def arm(step: Step, doom: Doom, share: float) -> None:
     """Wrap what is wrapped for this step."""
     if step in _PATHS:
-        _within(doom, _PATHS[step], share)
+        _within(doom, step, share)
     elif step is Step.CALLING:
         _calling(doom, share)
     elif step is Step.COMMITTED:
@@ -149,6 +153,7 @@ def arm(step: Step, doom: Doom, share: float) -> None:
 
 if __name__ == "__main__":
     named, turn, part, place, *words = sys.argv[1:]
-    if named != "NONE":
+    # Of a commit only the database knows; who looks at it from beside strikes then.
+    if named not in {"NONE", Step.COMMITTING.name}:
         arm(Step[named], Doom(Path(place), int(turn)), float(part))
     ostiary(words)

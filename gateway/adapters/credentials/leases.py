@@ -20,6 +20,7 @@ from gateway.adapters.credentials.fitness import check_life, unfit_secret
 from gateway.adapters.credentials.injecting import Injection, injected
 from gateway.adapters.credentials.lending import Lending
 from gateway.adapters.credentials.pool import Key, Pool, key_of
+from gateway.adapters.credentials.reaper import Reaper
 from gateway.adapters.credentials.reconciler import Reconciler
 from gateway.adapters.credentials.sources import Sources
 from gateway.adapters.credentials.sweeper import Sweeper
@@ -118,7 +119,8 @@ class Leases:
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
         self._lending = Lending(parts.known)
         self._reconciler = Reconciler(self._sources, parts.journal, self._lending, self._count)
-        self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates.values())
+        self._reaper = Reaper(parts.vault, self._tokens, self._count)
+        self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates, self._reaper)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
         self._endings: dict[str, asyncio.Task[bool]] = {}
@@ -132,7 +134,7 @@ class Leases:
 
     async def __aenter__(self) -> Self:
         """Start ending what an earlier process left open; calls do not wait for it, as it cannot be used by anyone."""
-        for work in (self._sweeper.run(), self._reconciler.run(), self._tokens.keep()):
+        for work in (self._sweeper.run(), self._reaper.run(), self._reconciler.run(), self._tokens.keep()):
             self._start(work)
         return self
 
@@ -144,6 +146,7 @@ class Leases:
             for held in self._pool.drain(lambda _: True):
                 self._end_later(held)
             self._sweeper.stop()
+            self._reaper.stop()
             self._reconciler.stop()
             self._tokens.stop()
             while self._tasks:
@@ -151,6 +154,7 @@ class Leases:
             await self._tokens.close_all()
             # Logins hang off their tokens: what waited to be ended is gone with them.
             await self._reconciler.settle()
+            await self._reaper.settle()
 
     @asynccontextmanager
     async def login(self, name: str, holder: Holder, lasting_s: float, *, reads: bool = False) -> AsyncIterator[Login]:
@@ -284,12 +288,16 @@ class Leases:
             VaultFault: it could not.
         """
         await self._parts.vault.ping()
-        if self._sweeper.waiting:
+        if self._sweeper.is_waiting:
             raise VaultFault(
                 VaultCause.LEFTOVERS,
                 f"credentials of an earlier process are not ended yet ({name})",
                 fix="they end by themselves after the token period; the vault's log says why it does not end them now",
             )
+
+    async def prove_reaping(self, name: str) -> bool:
+        """See ``Reaper.prove``."""
+        return await self._reaper.prove(self._templates[name])
 
     async def _minted(self, template: Template, holder: Holder, lasting_s: float) -> Held:
         try:
@@ -318,7 +326,9 @@ class Leases:
             minted = await self._sources.mint_for(holder, template, token.token)
         except BaseException as error:
             # A login may exist whose id nobody knows. It ends with its token, which is used no more.
-            if not isinstance(error, VaultFault) or not error.undone or error.cause_code == VaultCause.DENIED:
+            certain = error if isinstance(error, VaultFault) and error.undone else None
+            token.is_doubtful |= certain is None
+            if certain is None or certain.cause_code == VaultCause.DENIED:
                 token.retire()
             self._release(token)
             raise
@@ -378,7 +388,7 @@ class Leases:
             self._end_later(minting.result())
 
     def _count(self) -> None:
-        self._parts.meter.leases(len(self._in_use), self._reconciler.waiting)
+        self._parts.meter.leases(len(self._in_use), self._reconciler.waiting + self._reaper.waiting)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.create_task(work)

@@ -41,9 +41,9 @@ class Sources:
             return True
         return await self.persons.is_theirs(template, token, minted.lease_id)
 
-    async def open_token(self, template: Template) -> MintingToken:
+    async def open_token(self, template: Template, name: str = "") -> MintingToken:
         """See ``core.leasing.Vault``."""
-        return await self.vault.open_token(template)
+        return await self.vault.open_token(template, name)
 
     async def renew_token(self, accessor: str) -> int:
         """See ``core.leasing.Vault``."""
@@ -56,6 +56,10 @@ class Sources:
     async def mint(self, template: Template, token: MintingToken) -> MintedLogin:
         """See ``core.leasing.Vault``."""
         return await self.vault.mint(template, token)
+
+    async def reap(self, template: Template, token: MintingToken) -> None:
+        """See ``core.leasing.Vault``."""
+        await self.vault.reap(template, token)
 
     async def revoke_login(self, lease_id: str, *, wait: bool) -> None:
         """End it where it came from; see ``core.leasing.Vault``."""

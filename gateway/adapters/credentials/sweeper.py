@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from gateway.adapters.credentials.reaper import Doubt, Reaper
 from gateway.core.errors import Unavailable
-from gateway.core.leasing import LeaseJournal, Leftover, Template, Vault
+from gateway.core.leasing import Holder, LeaseJournal, Leftover, Template, Vault
 from gateway.core.ports import Clock
 
 _LOG = logging.getLogger("ostiary.credentials")
@@ -22,15 +23,25 @@ class Sweeper:
     """One sweep when the gateway starts, repeated until it has succeeded.
 
     Attributes:
+        templates: by name, as they are now.
+        reaper: looks for what mintings of those that were ended left.
         waiting: whether there is something left to be ended.
     """
 
     vault: Vault
     journal: LeaseJournal
     clock: Clock
-    templates: Iterable[Template]
+    templates: Mapping[str, Template]
+    reaper: Reaper
     waiting: bool = True
+    _taken: set[str] = field(default_factory=set)
+    _doubts: int = 0
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something of an earlier process may be left."""
+        return self.waiting or self._doubts > 0
 
     async def run(self) -> None:
         """Sweep, again and again until nothing is left."""
@@ -67,12 +78,32 @@ class Sweeper:
     async def _is_ended(self, leftover: Leftover, accessor: str) -> bool:
         try:
             await self.vault.revoke_token(accessor)
-            self.journal.swept(leftover)
+            self._ended(leftover, accessor)
         # Whatever it is: it must be tried again, and must not keep the others alive.
         except Exception as error:  # noqa: BLE001
             _LOG.warning("a credential of an earlier process cannot be ended yet: %s", _cause(error))
             return False
         return True
+
+    def _ended(self, leftover: Leftover, accessor: str) -> None:
+        if accessor in self._taken:
+            return
+        template = self.templates.get(leftover.template)
+        if leftover.name is None or template is None or template.reaper is None:
+            self.journal.swept(leftover)
+            return
+
+        def done(reaped: bool) -> None:
+            self._doubts -= 1
+            self.journal.swept(leftover, reaped=reaped)
+
+        def doubted(cause: str) -> None:
+            self.journal.doubted(Holder(leftover.run_id), leftover.template, accessor, cause)
+
+        # Nobody knows whether it was minting when its process was killed.
+        self._doubts += 1
+        self._taken.add(accessor)
+        self.reaper.take(Doubt(template, leftover.run_id, accessor, leftover.name, done, doubted))
 
 
 def _cause(error: Exception) -> str:

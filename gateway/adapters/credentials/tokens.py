@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
-from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, crowded
+from gateway.core.leasing import Holder, LeaseJournal, MintingToken, Template, Vault, VaultCause, crowded, name_of
 from gateway.core.needles import TooManySecrets
 from gateway.core.ports import Clock
 
@@ -34,6 +34,8 @@ class HeldToken:
         is_retired: gets no new users.
         is_closing: is ended, or about to be.
         is_reported: the operator was told that it could not be ended.
+        is_doubtful: a minting of it was cut off, so that the database may hold a role that the vault does not know.
+        is_reaping: drops what another one left, and mints nothing.
     """
 
     template: Template
@@ -47,6 +49,14 @@ class HeldToken:
     is_retired: bool = False
     is_closing: bool = False
     is_reported: bool = False
+    is_doubtful: bool = False
+    is_reaping: bool = False
+
+    @property
+    def is_to_be_reaped(self) -> bool:
+        """Whether something may be left when it has ended: also where a minting goes on meanwhile."""
+        can_lose = self.template.reaper is not None and not self.is_reaping
+        return can_lose and (self.is_doubtful or self.users > 0)
 
     def retire(self) -> None:
         """No new users from now on; it is ended when the last one is gone."""
@@ -61,12 +71,17 @@ class HeldToken:
 
 @dataclass(slots=True)
 class Tokens:
-    """The minting tokens by run and template."""
+    """The minting tokens by run and template.
+
+    Attributes:
+        doubt: takes over, with the cause of its end, what has ended with a minting in doubt, and journals that end.
+    """
 
     vault: Vault
     journal: LeaseJournal
     known: KnownValues
     clock: Clock
+    doubt: "Callable[[HeldToken, str], None] | None" = None
     _held: dict[tuple[str | None, str], HeldToken] = field(default_factory=dict)
     _open: set[HeldToken] = field(default_factory=set)
     _turns: dict[tuple[str | None, str], asyncio.Lock] = field(default_factory=dict)
@@ -101,6 +116,23 @@ class Tokens:
                 found = await self._opened(template, holder)
                 self._held[key] = found
         return found
+
+    async def named(self, template: Template, run_id: str | None, name: str) -> HeldToken:
+        """A token for one use, called as an earlier one was; to be given back.
+
+        Raises:
+            Unavailable: none can be had.
+        """
+        held = await self._opened(template, Holder(run_id), name)
+        held.retire()
+        held.is_reaping = True
+        held.users = 1
+        return held
+
+    async def give_back(self, held: HeldToken) -> None:
+        """End one that ``named`` gave; where the vault cannot be asked, the next round tries again."""
+        held.release(self.clock.monotonic())
+        await self.close(held, "reaped")
 
     async def keep(self) -> None:
         """Renew what is used and end what is not, until ``stop``."""
@@ -162,7 +194,10 @@ class Tokens:
             return
         self._open.discard(held)
         self.known.retire(held.token.secret)
-        self.journal.closed(held.holder, held.template.name, held.token.accessor, cause)
+        if held.is_to_be_reaped and self.doubt is not None:
+            self.doubt(held, cause)
+        else:
+            self.journal.closed(held.holder, held.template.name, held.token.accessor, cause)
 
     async def cut(self, meant: Callable[[Holder], bool]) -> None:
         """End, now, the tokens of the runs that are meant, and the vault their logins with them."""
@@ -175,10 +210,10 @@ class Tokens:
         """End all tokens: the gateway stops. What cannot be ended is left to the period and the next start."""
         await asyncio.gather(*(self.close(held, "stopped") for held in list(self._open)))
 
-    async def _opened(self, template: Template, holder: Holder) -> HeldToken:
+    async def _opened(self, template: Template, holder: Holder, name: str | None = None) -> HeldToken:
         if self.known.room <= 0:
             raise crowded()
-        token = await self.vault.open_token(template)
+        token = await self.vault.open_token(template, name or name_of(self.clock.random(10)))
         now = self.clock.monotonic()
         run = Holder(holder.run_id)
         held = HeldToken(template, run, holder, token, now, now, now)

@@ -47,7 +47,7 @@ class SignedLeaseJournal:
             body["replica"] = self._ledger.replica
         self._own.add(mark)
         await self._ledger.append(
-            [self._draft(EventType.CREDENTIAL_LEASED, holder, body, {"accessor": token.accessor})]
+            [self._draft(EventType.CREDENTIAL_LEASED, holder, body, {"accessor": token.accessor, "name": token.name})]
         )
 
     def leased(self, holder: Holder, template: Template, token: MintingToken, minted: MintedLogin) -> None:
@@ -93,21 +93,25 @@ class SignedLeaseJournal:
         body = self._login_ending(template, minted, cause)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
-    def closed(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+    def closed(self, holder: Holder, template: str, accessor: str, cause: str, *, reaped: bool = False) -> None:
         """A minting token is gone; see ``core.leasing.LeaseJournal``."""
-        mark = self._mark("accessor", accessor)
-        body = self._ending("token", template, mark, cause) | {"correlation": correlation_of(accessor)}
+        body = self._token_ending(template, accessor, cause) | _reaped(reaped)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
+
+    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+        """A database role of a minting token may be left; see ``core.leasing.LeaseJournal``."""
+        body = self._token_ending(template, accessor, cause)
+        self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body))
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """Minting tokens of earlier processes that were never closed; see ``core.leasing.LeaseJournal``."""
         found = await self._reader.open_tokens(since_us)
         return [leftover for leftover in found if leftover.mark not in self._own]
 
-    def swept(self, leftover: Leftover) -> None:
+    def swept(self, leftover: Leftover, *, reaped: bool = False) -> None:
         """A leftover is gone; see ``core.leasing.LeaseJournal``."""
         self._own.add(leftover.mark)
-        body = self._ending("token", leftover.template, leftover.mark, "swept")
+        body = self._ending("token", leftover.template, leftover.mark, "swept") | _reaped(reaped)
         if leftover.accessor is not None:
             body["correlation"] = correlation_of(leftover.accessor)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, Holder(leftover.run_id), body))
@@ -115,6 +119,10 @@ class SignedLeaseJournal:
     def _login_ending(self, template: Template, minted: MintedLogin, cause: str) -> dict[str, Any]:
         body = self._ending(_kind(template, minted), template.name, self._mark("lease", minted.lease_id), cause)
         return body | {"correlation": correlation_of(minted.accessor or minted.lease_id)}
+
+    def _token_ending(self, template: str, accessor: str, cause: str) -> dict[str, Any]:
+        body = self._ending("token", template, self._mark("accessor", accessor), cause)
+        return body | {"correlation": correlation_of(accessor)}
 
     def _ending(self, kind: str, template: str, mark: str, cause: str) -> dict[str, Any]:
         return {"cause": identifier(cause), "kind": kind, "mark": mark, "template": identifier(template)}
@@ -136,6 +144,10 @@ class SignedLeaseJournal:
 
     def _mark(self, kind: str, value: str) -> str:
         return self._keys.mark(kind, value)
+
+
+def _reaped(reaped: bool) -> dict[str, Any]:
+    return {"reaped": True} if reaped else {}
 
 
 def _kind(template: Template, minted: MintedLogin) -> str:

@@ -225,8 +225,9 @@ class LogReader:
 
     def _leftover(self, db: Database, index: int, record: dict[str, Any]) -> Leftover:
         said = self.sealed(db, index, record, Role.LEASE)
-        accessor = None if said is None else str(msgspec.json.decode(said)["accessor"])
-        return Leftover(record["run_id"], record["body"]["mark"], accessor, record["body"]["template"])
+        known = {} if said is None else msgspec.json.decode(said, type=dict[str, str])
+        body, name = record["body"], known.get("name") or None
+        return Leftover(record["run_id"], body["mark"], known.get("accessor"), body["template"], name)
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """What ``question`` finds; it runs off the event loop, on a connection that cannot write.

@@ -90,9 +90,9 @@ class VaultClient:
         self._threads.shutdown(wait=False)
         self._wire.close()
 
-    async def open_token(self, template: Template) -> MintingToken:
+    async def open_token(self, template: Template, name: str = "") -> MintingToken:
         """A new minting token; see ``core.leasing.Vault``."""
-        ask = Ask(f"auth/token/create/{template.token_role}", opening.creation(template), ("create", "update"))
+        ask = Ask(f"auth/token/create/{template.token_role}", opening.creation(template, name), ("create", "update"))
         try:
             reply = await self._as_gateway(ask)
         except VaultFault as fault:
@@ -104,7 +104,7 @@ class VaultClient:
         if problem is not None:
             await self._as_gateway(Ask("auth/token/revoke-accessor", {"accessor": auth.accessor}, _UPDATE))
             raise opening.unfit(template, problem)
-        return MintingToken(auth.accessor, auth.client_token, auth.lease_duration, reply.request_id)
+        return MintingToken(auth.accessor, auth.client_token, auth.lease_duration, reply.request_id, name)
 
     async def renew_token(self, accessor: str) -> int:
         """Renew a minting token; see ``core.leasing.Vault``."""
@@ -132,6 +132,13 @@ class VaultClient:
                 await self.revoke_login(reply.lease_id, wait=True)
             raise database.no_login(template)
         return MintedLogin(reply.lease_id, Login(user, password), reply.lease_duration, reply.request_id)
+
+    async def reap(self, template: Template, token: MintingToken) -> None:
+        """Drop what a token of the same name has left; see ``core.leasing.Vault``."""
+        ask = database.reaping(template)
+        status, reply = await self._guarded(lambda: self._wire.ask(ask, token.secret))
+        if status > _LAST_OK:
+            raise database.no_reaping(template, status, reply) or _refused(ask, status)
 
     async def _value(self, template: Template, token: MintingToken) -> MintedLogin:
         ask = kv.question(template)

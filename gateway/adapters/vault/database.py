@@ -10,6 +10,21 @@ def question(template: Template) -> Ask:
     return Ask(f"{template.mount}/creds/{template.role}", None, ("read",))
 
 
+def reaping(template: Template) -> Ask:
+    """The one request that drops what a token of the same name has left."""
+    return Ask(f"{template.mount}/creds/{template.reaper}", None, ("read",))
+
+
+def no_reaping(template: Template, status: int, reply: Reply) -> VaultFault | None:
+    """What is missing where the vault does not reap; None = nothing that can be told from the status."""
+    detail = f"the vault cannot drop what lost mintings of {template.name!r} leave"
+    shut = not_let_in(template, reaping(template), status, reply, detail)
+    if shut is None and status in {BAD_REQUEST, NOT_FOUND}:
+        fix = f"make {template.mount}/roles/{template.reaper}, and allow it at the connection (docs/credentials.md)"
+        return VaultFault(VaultCause.NO_ROLE, detail, fix=fix, undone=True)
+    return shut
+
+
 def refusal(template: Template, status: int, reply: Reply) -> VaultFault | None:
     """What is wrong where the vault said no; None = nothing that can be told from the status."""
     detail = f"the vault mints no login for {template.name!r}"

@@ -7,9 +7,10 @@ _TOO_MUCH = frozenset({"root", "default"})
 _SERVICE = "service"
 
 
-def creation(template: Template) -> dict[str, object]:
-    """What a minting token is asked for with."""
-    return {"display_name": f"ostiary-{template.name}", "policies": [template.token_policy]}
+def creation(template: Template, name: str) -> dict[str, object]:
+    """What a minting token is asked for with; the database's roles are named by what follows ``ostiary-``."""
+    words = [word for word in ("ostiary", name, template.name) if word]
+    return {"display_name": "-".join(words), "policies": [template.token_policy]}
 
 
 def misfit(auth: Auth, template: Template) -> str | None:
