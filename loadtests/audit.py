@@ -23,9 +23,9 @@ from typing import Any, Final
 
 import uvloop
 
-from gateway.adapters.ledger.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keyring.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.verify import verify
+from gateway.adapters.ledger.verification.verify import verify
 from gateway.core.filters import parse
 from gateway.core.inquiry import Query
 from gateway.serving.hardening import settle_memory

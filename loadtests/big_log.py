@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.store import Store
+from gateway.adapters.ledger.keyring.keys import LogKeys
+from gateway.adapters.ledger.storage.store import Store
 from gateway.core.call import RunKind
 from gateway.core.canonical import encode
 from gateway.core.records import Actor, Draft, EventType, Payload, Role

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger, recorded
 from gateway.core.call import RunKind
 from gateway.core.records import Actor, EventType

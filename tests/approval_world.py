@@ -10,7 +10,7 @@ from anyio import fail_after, sleep
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Answer, Call
 from gateway.core.desk import Ballot, Dossier, Enrolment

@@ -15,7 +15,7 @@ import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from click.testing import CliRunner, Result
 
-from gateway.adapters.ledger.changes import ChangeLog
+from gateway.adapters.ledger.books.changes import ChangeLog
 from gateway.adapters.ledger.exporting import LogExport
 from gateway.cli.export import verify
 from gateway.cli.export.packing import seal

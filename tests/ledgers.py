@@ -9,24 +9,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
+from gateway.adapters.ledger.books.approvals import ApprovalRegistry, Archive, Terms
+from gateway.adapters.ledger.books.erasing import Custodian
+from gateway.adapters.ledger.books.patrol import together
+from gateway.adapters.ledger.books.pins import PinRegistry
+from gateway.adapters.ledger.books.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.books.runs import RunRegistry
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean
-from gateway.adapters.ledger.erasing import Custodian
-from gateway.adapters.ledger.keys import LogKeys, create_or_load, payload_key_in
+from gateway.adapters.ledger.keyring.keys import LogKeys, create_or_load, payload_key_in
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.patrol import together
-from gateway.adapters.ledger.pins import PinRegistry
-from gateway.adapters.ledger.places import Places
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.reviewers import ReviewerRegistry
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.runs import RunRegistry
 from gateway.adapters.ledger.signed_log import SignedLog
-from gateway.adapters.ledger.site import Folder, Site, sited
+from gateway.adapters.ledger.storage.places import Places
+from gateway.adapters.ledger.storage.site import Folder, Site, sited
 from gateway.adapters.ledger.tree import LogTree
-from gateway.adapters.ledger.verify import Means, verify
+from gateway.adapters.ledger.verification.report import Report
+from gateway.adapters.ledger.verification.verify import Means, verify
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Denied, GatewayError

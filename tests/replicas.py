@@ -13,8 +13,8 @@ import pytest
 
 from deploy.servers.postgres import Postgres
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.postgres_database import Server
-from gateway.adapters.ledger.postgres_site import PostgresSite
+from gateway.adapters.ledger.storage.postgres_database import Server
+from gateway.adapters.ledger.storage.postgres_site import PostgresSite
 from gateway.core.call import Principal
 from gateway.core.decision import Decision, Effect
 from gateway.core.desk import RunRequest

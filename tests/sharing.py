@@ -20,14 +20,14 @@ from gateway.adapters.identity import (
     former,
     load_key,
 )
+from gateway.adapters.ledger.books.key_sharing import KeySharing, restore
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.books.rotations import Books as Kept
+from gateway.adapters.ledger.books.shared_log_key import SharedLogKey
 from gateway.adapters.ledger.drafting import Scribe
-from gateway.adapters.ledger.key_sharing import KeySharing, restore
-from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.ring import KeyMissing
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.rotations import Books as Kept
-from gateway.adapters.ledger.shared_log_key import SharedLogKey
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.keyring.keys import create_or_load
+from gateway.adapters.ledger.keyring.ring import KeyMissing
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.ports import Clock
 from gateway.core.rotation import KeyKind
 from tests.evidence import make_principal
@@ -118,7 +118,7 @@ async def joined(site: Site, shelf: FakeShelf, clock: Clock, stack: AsyncExitSta
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds follow each other closely."""
-    monkeypatch.setattr("gateway.adapters.ledger.key_sharing._ROUND_S", 0.02)
+    monkeypatch.setattr("gateway.adapters.ledger.books.key_sharing._ROUND_S", 0.02)
 
 
 @asynccontextmanager

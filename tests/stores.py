@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy.servers.postgres import SUPERUSER, Postgres, postgres
-from gateway.adapters.ledger.postgres_database import Server
-from gateway.adapters.ledger.postgres_site import PostgresSite
-from gateway.adapters.ledger.site import Folder, Site
+from gateway.adapters.ledger.storage.postgres_database import Server
+from gateway.adapters.ledger.storage.postgres_site import PostgresSite
+from gateway.adapters.ledger.storage.site import Folder, Site
 
 KINDS = ("sqlite", "postgres")
 

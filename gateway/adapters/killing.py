@@ -26,7 +26,7 @@ _LEFT_S = 1.0
 
 
 class KillBook(Protocol):
-    """What is stopped, durably; see ``adapters/ledger/kills.py``."""
+    """What is stopped, durably; see ``adapters/ledger/books/kills.py``."""
 
     quorum: int
 

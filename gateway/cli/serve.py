@@ -11,7 +11,7 @@ import click
 
 from gateway import app
 from gateway.adapters.identity import KeyFileError
-from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.cli import home
 from gateway.cli.addresses import require_free
 from gateway.cli.findings import as_document, as_lines

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from gateway.adapters.ledger.report import Report
+from gateway.adapters.ledger.verification.report import Report
 from gateway.cli.screen import shown
 
 _MICRO = 1_000_000

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import create_or_load
 from gateway.cli import home
 from gateway.cli.screen import Misconfigured, answer, json_option
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.keys import KEY_SIZE, LOG_VKEY, NEXT_KEK, PAYLOAD_KEK
-from gateway.adapters.ledger.report import Finding, Report
-from gateway.adapters.ledger.sealing import PayloadKey
-from gateway.adapters.ledger.site import Site
-from gateway.adapters.ledger.verify import Means, Progress
-from gateway.adapters.ledger.verify import verify as check_log
-from gateway.adapters.ledger.verify_keys import keys_of
+from gateway.adapters.ledger.keyring.keys import KEY_SIZE, LOG_VKEY, NEXT_KEK, PAYLOAD_KEK
+from gateway.adapters.ledger.keyring.sealing import PayloadKey
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.site import Site
+from gateway.adapters.ledger.verification.report import Finding, Report
+from gateway.adapters.ledger.verification.verify import Means, Progress
+from gateway.adapters.ledger.verification.verify import verify as check_log
+from gateway.adapters.ledger.verification.verify_keys import keys_of
 from gateway.cli.home import of_state, unusable
 from gateway.cli.proving import proven
 from gateway.cli.reach import state_option

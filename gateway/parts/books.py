@@ -5,34 +5,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from gateway.adapters.ledger import rotations
-from gateway.adapters.ledger.activations import Activations
-from gateway.adapters.ledger.api_keys import ApiKeyRegistry
-from gateway.adapters.ledger.approvals import ApprovalRegistry, Archive, Terms
-from gateway.adapters.ledger.changes import ChangeLog
-from gateway.adapters.ledger.connections import ConnectionLog
+from gateway.adapters.ledger.books import rotations
+from gateway.adapters.ledger.books.activations import Activations
+from gateway.adapters.ledger.books.api_keys import ApiKeyRegistry
+from gateway.adapters.ledger.books.approvals import ApprovalRegistry, Archive, Terms
+from gateway.adapters.ledger.books.changes import ChangeLog
+from gateway.adapters.ledger.books.connections import ConnectionLog
+from gateway.adapters.ledger.books.erasing import Custodian
+from gateway.adapters.ledger.books.kills import KillRegistry
+from gateway.adapters.ledger.books.leases import SignedLeaseJournal
+from gateway.adapters.ledger.books.patrol import together
+from gateway.adapters.ledger.books.pins import PinRegistry
+from gateway.adapters.ledger.books.retention import Retention
+from gateway.adapters.ledger.books.reviewers import ReviewerRegistry
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms, Others, Overlap
+from gateway.adapters.ledger.books.runs import RunRegistry
+from gateway.adapters.ledger.books.searches import SearchLog
+from gateway.adapters.ledger.books.snapshots import Snapshots
+from gateway.adapters.ledger.books.viewing import ViewLog
+from gateway.adapters.ledger.books.witnessing import Log, Rhythm, Witnessing
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import Clean
-from gateway.adapters.ledger.erasing import Custodian
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.kills import KillRegistry
-from gateway.adapters.ledger.leases import SignedLeaseJournal
+from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.patrol import together
-from gateway.adapters.ledger.pins import PinRegistry
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.retention import Retention
-from gateway.adapters.ledger.reviewers import ReviewerRegistry
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Others, Overlap
-from gateway.adapters.ledger.runs import RunRegistry
-from gateway.adapters.ledger.searches import SearchLog
 from gateway.adapters.ledger.signed_log import SignedLog
-from gateway.adapters.ledger.site import Site
-from gateway.adapters.ledger.snapshots import Snapshots
+from gateway.adapters.ledger.storage.site import Site
 from gateway.adapters.ledger.tree import LogTree
-from gateway.adapters.ledger.viewing import ViewLog
-from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
 from gateway.adapters.witnesses import HttpWitness
 from gateway.core.cosigning import CosignerKey, Witness
 from gateway.core.known import KnownValues

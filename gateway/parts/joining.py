@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from gateway.adapters.ledger.key_sharing import restore
-from gateway.adapters.ledger.keys import LogKeys
+from gateway.adapters.ledger.books.key_sharing import restore
+from gateway.adapters.ledger.keyring.keys import LogKeys
+from gateway.adapters.ledger.keyring.ring import KeyMissing
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.ring import KeyMissing
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.parts import minting, sharing

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.adapters.identity import IssuerKeyRotation, IssuerTerms, SharedIssuerKey, Signing
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
-from gateway.adapters.ledger.rotations import Rotations
-from gateway.adapters.ledger.wrapped_keys import wrap_anew
+from gateway.adapters.ledger.books.payload_rotation import PayloadKeyRotation
+from gateway.adapters.ledger.books.rotations import Rotations
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.wrapped_keys import wrap_anew
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from gateway.adapters.identity import IssuerTerms, SharedIssuerKey, Signing
-from gateway.adapters.ledger.key_sharing import KeySharing
-from gateway.adapters.ledger.shared_log_key import SharedLogKey
+from gateway.adapters.ledger.books.key_sharing import KeySharing
+from gateway.adapters.ledger.books.shared_log_key import SharedLogKey
 from gateway.settings import GatewaySettings
 
 

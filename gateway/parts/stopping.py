@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.adapters.credentials import Leases
 from gateway.adapters.killing import KillMeter, KillSwitch, Means
-from gateway.adapters.ledger.kills import KillRegistry
+from gateway.adapters.ledger.books.kills import KillRegistry
 from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
 from gateway.core.leasing import VaultFault

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from gateway.adapters.credentials import SecretSource, read_secret
-from gateway.adapters.ledger.site import Folder, Site
+from gateway.adapters.ledger.storage.site import Folder, Site
 from gateway.core.errors import Unavailable
 from gateway.settings import GatewaySettings, PostgresSection, SettingsError
 
@@ -23,8 +23,8 @@ def site(settings: GatewaySettings) -> Site:
         return Folder(settings.state)
     # Loaded here: whoever has no PostgreSQL needs no driver.
     try:
-        databases = importlib.import_module("gateway.adapters.ledger.postgres_database")
-        sites = importlib.import_module("gateway.adapters.ledger.postgres_site")
+        databases = importlib.import_module("gateway.adapters.ledger.storage.postgres_database")
+        sites = importlib.import_module("gateway.adapters.ledger.storage.postgres_site")
     except ModuleNotFoundError:
         raise SettingsError([f"audit.postgres: PostgreSQL needs the extra `postgres`: {_EXTRA}"]) from None
     try:

@@ -2,8 +2,8 @@
 
 import importlib
 
-from gateway.adapters.ledger.keys import LogKeys, create_or_load
-from gateway.adapters.ledger.wrapped_keys import create_or_unwrap
+from gateway.adapters.ledger.keyring.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keyring.wrapped_keys import create_or_unwrap
 from gateway.core.known import KnownValues
 from gateway.core.ports import Clock
 from gateway.parts import minting

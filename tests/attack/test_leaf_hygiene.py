@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from gateway.adapters.ledger.files import DATABASE, connect_readonly
+from gateway.adapters.ledger.storage.files import DATABASE, connect_readonly
 from tests.e2e.house import House, house
 
 __all__ = ["house"]

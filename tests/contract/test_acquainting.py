@@ -14,7 +14,7 @@ from gateway.adapters.identity import (
     create_key,
     load_key,
 )
-from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
+from gateway.adapters.ledger.books.payload_rotation import PayloadKeyRotation
 from gateway.core.known import KnownValues
 from gateway.core.redact import Redactor
 from gateway.parts import acquainting

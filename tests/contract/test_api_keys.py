@@ -9,9 +9,9 @@ import pytest
 
 from gateway.adapters.identity import ApiKeyIdentity, LocalIdentity, Trust
 from gateway.adapters.identity.oidc import Identities
-from gateway.adapters.ledger.api_keys import ApiKeyRegistry
+from gateway.adapters.ledger.books.api_keys import ApiKeyRegistry
 from gateway.adapters.ledger.drafting import Scribe
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.api_keys import AUTH_METHOD, KeyWish, digest_of, is_sound, text_of
 from gateway.core.call import Call, Live
 from gateway.core.custody import Target

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from anyio import Event, create_task_group, fail_after, sleep
 
-from gateway.adapters.ledger.approvals import Terms
+from gateway.adapters.ledger.books.approvals import Terms
 from gateway.core import pipeline
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Lease, Raw, Resumed

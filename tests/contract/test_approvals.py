@@ -8,7 +8,7 @@ import pytest
 from anyio import create_task_group, fail_after
 
 from gateway.adapters.ledger.actiondoc import action_payload, read_action
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core import pipeline
 from gateway.core.approval import State, Verdict
 from gateway.core.call import Answer, Reported, Resumed

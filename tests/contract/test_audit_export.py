@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.cli.export import verify
 from gateway.cli.export.packing import write_policy
 from gateway.cli.export.sbom import sbom

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK
+from gateway.adapters.ledger.keyring.keys import LOG_VKEY, PAYLOAD_KEK
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD
 from gateway.cli.root import ostiary
 from gateway.core.cosigning import CosignerKey, Witness, policy_over
 from gateway.core.tiles import read_proof

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.files import DATABASE, GUARD, LOCK
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import PSEUDONYM_KEY
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import PSEUDONYM_KEY
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD, LOCK
 from gateway.core.call import Intent
 from gateway.core.errors import Unavailable
 from gateway.core.tlog import Checkpoint, split_note

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest

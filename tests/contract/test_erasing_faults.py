@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.core.records import EventType
 from tests.ledgers import check, content, open_books, read_records
 from tests.waiting import until

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.identity import Grant, LocalIssuer
+from gateway.adapters.ledger.books.key_sharing import seal
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.key_sharing import seal
-from gateway.adapters.ledger.mac import Mac
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.share_records import shares_of
+from gateway.adapters.ledger.keyring.mac import Mac
+from gateway.adapters.ledger.storage.share_records import shares_of
 from gateway.core.errors import Conflict, Unauthenticated, Unavailable
 from gateway.core.key_sharing import Offer, Share, SharedKey, offer_message, offered_body
 from gateway.core.records import EventType
@@ -58,7 +58,7 @@ async def test_a_gateway_that_does_not_take_it_keeps_the_old_one_in_force(
     async with house(sites, "a", shelf) as one, open_books(sites.site("b"), SystemClock()) as deaf:
         before = one.private()
         with monkeypatch.context() as hasty:
-            hasty.setattr("gateway.adapters.ledger.key_sharing._PATIENCE_S", 0.3)
+            hasty.setattr("gateway.adapters.ledger.books.key_sharing._PATIENCE_S", 0.3)
             with pytest.raises(Unavailable, match=f"did not take it: {deaf.site.replica}"):
                 await one.rotate(kind)
         await at_rest(one)
@@ -82,7 +82,7 @@ async def test_no_log_key_is_added_that_a_living_gateway_does_not_have(sites: Si
 
 async def test_what_the_vault_has_must_be_what_was_announced(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another key, sealed by somebody else or for another name, or no such thing at all: it is not taken."""
-    monkeypatch.setattr("gateway.adapters.ledger.key_sharing._PATIENCE_S", 0.3)
+    monkeypatch.setattr("gateway.adapters.ledger.books.key_sharing._PATIENCE_S", 0.3)
     shelf = FakeShelf()
     async with houses(sites, shelf) as (one, other):
         before = other.private()

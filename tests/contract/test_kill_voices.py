@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.kills import KillRegistry
+from gateway.adapters.ledger.books.kills import KillRegistry
 from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.errors import Conflict, Forbidden
 from gateway.core.kills import Kill, Kind, target

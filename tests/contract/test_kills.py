@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger import kill_records
+from gateway.adapters.ledger.books.kills import KillRegistry
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.kills import KillRegistry
+from gateway.adapters.ledger.storage import kill_records
 from gateway.core.call import Intent
 from gateway.core.errors import Conflict, Forbidden, Killed, NotFound, Unavailable
 from gateway.core.kills import Kill, Kind, target

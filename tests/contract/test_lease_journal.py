@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.leases import SignedLeaseJournal
+from gateway.adapters.ledger.books.leases import SignedLeaseJournal
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
 from gateway.core.leasing import Holder, MintedLogin, MintingToken, Provider, Template, holder_of

@@ -10,9 +10,9 @@ import anyio
 import msgspec
 import pytest
 
-from gateway.adapters.ledger.changes import ChangeLog
-from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.books.changes import ChangeLog
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.call import Call, Channel, Intent, Live
 from gateway.core.decision import Effect, Phase
 from gateway.core.errors import (

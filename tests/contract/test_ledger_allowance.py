@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.ledger.allowance import BURST_BYTES, REFILL_BYTES_S, Allowance
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied, InvalidArguments
 from tests.clock import StepClock

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.decision import Effect
 from gateway.core.errors import MalformedRequest
 from gateway.core.mcpwire.asking import Asks

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK, create_or_load
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import LOG_VKEY, PAYLOAD_KEK, create_or_load
 from gateway.adapters.ledger.searching import search
-from gateway.adapters.ledger.verify import verify
+from gateway.adapters.ledger.verification.verify import verify
 from gateway.core.errors import Unavailable
 from gateway.core.inquiry import Query
 from gateway.core.records import MAX_LEAF, Draft, EventType

@@ -8,7 +8,7 @@ import pytest
 from anyio import fail_after
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.store import Outcome, Store
+from gateway.adapters.ledger.storage.store import Outcome, Store
 from gateway.core.errors import Unavailable
 from gateway.core.records import Draft, EventType, Payload, Role
 from tests.ledgers import open_books, read_records

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.key_files import StateRefused
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD
 from gateway.core.call import Intent
 from gateway.core.errors import OutcomeUnknown, Unavailable
 from gateway.core.inquiry import Query

@@ -15,9 +15,9 @@ import anyio
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
-from gateway.adapters.ledger.keys import PAYLOAD_KEK, create_or_load
+from gateway.adapters.ledger.keyring.key_files import LOG_KEY, StateRefused
+from gateway.adapters.ledger.keyring.keys import PAYLOAD_KEK, create_or_load
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD
 from gateway.core.call import Intent
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied, GatewayError, OutcomeUnknown, Unavailable
@@ -180,7 +180,7 @@ async def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
 async def test_a_writers_bug_fails_its_callers_only(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error in the writer's thread answers who waits, and the next call works."""
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.adapters.ledger.batch.Batch.store", lambda *_: 1 / 0)
+        patch.setattr("gateway.adapters.ledger.storage.batch.Batch.store", lambda *_: 1 / 0)
         with pytest.raises(Unavailable):
             await Walk(books).go()
     await Walk(books).go()

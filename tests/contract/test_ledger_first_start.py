@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger import files
 from gateway.adapters.ledger.database import FAULTS
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
-from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK, PSEUDONYM_KEY, create_or_load
+from gateway.adapters.ledger.keyring.key_files import LOG_KEY, StateRefused
+from gateway.adapters.ledger.keyring.keys import LOG_VKEY, PAYLOAD_KEK, PSEUDONYM_KEY, create_or_load
+from gateway.adapters.ledger.storage import files
 from gateway.core.tlog import EMPTY_ROOT, Checkpoint
 from tests.clock import StepClock
 from tests.ledgers import ORIGIN, Walk, open_books

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.call import Principal
 from gateway.core.decision import Decision, Effect
 from gateway.core.desk import RunRequest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.call import Intent, Principal, Proof, Reported, Run
 from gateway.core.decision import Decision, Effect
 from gateway.core.desk import RunRequest

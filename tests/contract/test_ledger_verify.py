@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE, GUARD
-from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.sealing import PayloadKey
-from gateway.adapters.ledger.verify import Means, verify
+from gateway.adapters.ledger.keyring.keys import create_or_load
+from gateway.adapters.ledger.keyring.sealing import PayloadKey
+from gateway.adapters.ledger.storage.files import DATABASE, GUARD
+from gateway.adapters.ledger.verification.report import Report
+from gateway.adapters.ledger.verification.verify import Means, verify
 from gateway.cli.root import ostiary
 from gateway.core.decision import Effect
 from gateway.core.errors import Denied
@@ -196,7 +196,7 @@ def test_every_flipped_byte_of_a_payload_and_of_the_checkpoint_is_found(folder: 
 
 def test_progress_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Now and then, as the number of records read and the number there are."""
-    monkeypatch.setattr("gateway.adapters.ledger.verify._STEP", 5)
+    monkeypatch.setattr("gateway.adapters.ledger.verification.verify._STEP", 5)
     told: list[tuple[int, int]] = []
     vkey = (folder / "keys/log.vkey").read_text()
     assert verify(folder, vkey, progress=lambda done, total: told.append((done, total))).ok
@@ -207,7 +207,7 @@ def test_progress_is_shown_on_a_terminal_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A person sees it and it is wiped off at the end; a file or a pipe gets none of it."""
-    monkeypatch.setattr("gateway.adapters.ledger.verify._STEP", 15)
+    monkeypatch.setattr("gateway.adapters.ledger.verification.verify._STEP", 15)
     for is_terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
         with pytest.raises(SystemExit) as left:

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.exporting import LogExport
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.extract import Depth, Extracted
 from gateway.core.inquiry import Query

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.adapters.ledger import files
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms, Overlap
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.files import CHECKPOINT_WINDOW
-from gateway.adapters.ledger.key_files import StateRefused, pem
-from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms, Overlap
-from gateway.adapters.ledger.verify import Means, verify
+from gateway.adapters.ledger.keyring.key_files import StateRefused, pem
+from gateway.adapters.ledger.keyring.keys import create_or_load
+from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.storage.files import CHECKPOINT_WINDOW
+from gateway.adapters.ledger.verification.verify import Means, verify
 from gateway.core.errors import Conflict, Unavailable
 from gateway.core.log_keys import added_body, retired_body
 from gateway.core.records import EventType

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.records import SYSTEM, Draft, EventType
 from gateway.core.tiles import Tile, check_consistency, check_inclusion, read_proof, tiles, unbundle

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.ledger import payload_rotation
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import NEXT_KEK, PAYLOAD_KEK
-from gateway.adapters.ledger.payload_rotation import PayloadKeyRotation
-from gateway.adapters.ledger.sealing import PayloadKey, SealBroken
-from gateway.adapters.ledger.wrapped_keys import create_or_unwrap
+from gateway.adapters.ledger.books import payload_rotation
+from gateway.adapters.ledger.books.payload_rotation import PayloadKeyRotation
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import NEXT_KEK, PAYLOAD_KEK
+from gateway.adapters.ledger.keyring.sealing import PayloadKey, SealBroken
+from gateway.adapters.ledger.keyring.wrapped_keys import create_or_unwrap
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.core.errors import Unavailable
 from tests.contract.test_wrapped_keys import FakeWrapper
 from tests.evidence import make_principal

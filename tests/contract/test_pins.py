@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.errors import Conflict
 from gateway.core.pinning import Approval, Cause, Consent, Described, Quarantine
 from gateway.core.tool import definition_digest

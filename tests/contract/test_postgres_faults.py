@@ -13,12 +13,12 @@ import pytest
 from anyio import to_thread
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger import postgres_database, postgres_site
 from gateway.adapters.ledger.database import Database, DatabaseFault
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.patrol import LIVES
-from gateway.adapters.ledger.postgres_database import PostgresDatabase, answered
+from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.reading import LogReader
+from gateway.adapters.ledger.storage import postgres_database, postgres_site
+from gateway.adapters.ledger.storage.lives import LIVES
+from gateway.adapters.ledger.storage.postgres_database import PostgresDatabase, answered
 from gateway.core.call import Intent
 from gateway.core.errors import Unavailable
 from tests.evidence import make_principal

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.files import GUARD
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
-from gateway.adapters.ledger.keys import PAYLOAD_KEK
-from gateway.adapters.ledger.postgres_database import server
-from gateway.adapters.ledger.postgres_site import REPLICA, PostgresSite
+from gateway.adapters.ledger.keyring.key_files import LOG_KEY, StateRefused
+from gateway.adapters.ledger.keyring.keys import PAYLOAD_KEK
+from gateway.adapters.ledger.storage.files import GUARD
+from gateway.adapters.ledger.storage.postgres_database import server
+from gateway.adapters.ledger.storage.postgres_site import REPLICA, PostgresSite
 from gateway.core.errors import NotFound, OutcomeUnknown, Unavailable
 from tests.evidence import make_principal
 from tests.ledgers import Books, Walk, check, open_books

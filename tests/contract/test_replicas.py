@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.leases import SignedLeaseJournal
+from gateway.adapters.ledger.books.leases import SignedLeaseJournal
 from gateway.core.call import Intent, Principal
 from gateway.core.custody import Target
 from gateway.core.errors import MalformedRequest, NotFound, OutcomeUnknown, Unavailable

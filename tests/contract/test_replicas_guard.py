@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.files import GUARD
-from gateway.adapters.ledger.guarding import Guard
-from gateway.adapters.ledger.postgres_site import REPLICA
+from gateway.adapters.ledger.storage.files import GUARD
+from gateway.adapters.ledger.storage.guarding import Guard
+from gateway.adapters.ledger.storage.postgres_site import REPLICA
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.tlog import Checkpoint, split_note
 from tests.ledgers import Books, Walk, open_books

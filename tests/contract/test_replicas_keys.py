@@ -8,9 +8,9 @@ from anyio import to_thread
 from click.testing import CliRunner
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.key_files import LOG_KEY, StateRefused
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.verify_keys import keys_of
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.keyring.key_files import LOG_KEY, StateRefused
+from gateway.adapters.ledger.verification.verify_keys import keys_of
 from gateway.cli.root import ostiary
 from gateway.core.errors import Conflict, Unavailable
 from tests.evidence import make_principal

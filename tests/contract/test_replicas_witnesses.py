@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.books.witnessing import Log, Rhythm, Witnessing
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.witnesses import HttpWitness
 from gateway.cli.proving import proven

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.adapters.ledger.retention import Retention
+from gateway.adapters.ledger.books.retention import Retention
 from gateway.core.records import EventType
 from tests.clock import StepClock
 from tests.ledgers import Books, Walk, open_books

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.desk import Enrolment
 from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound
 from tests.approval_world import OPERATOR, Person

@@ -22,12 +22,12 @@ from gateway.adapters.identity import (
     former,
     load_key,
 )
-from gateway.adapters.ledger import postgres_database, postgres_places
+from gateway.adapters.ledger.books.rotations import Books as Kept
+from gateway.adapters.ledger.books.rotations import Rotations
 from gateway.adapters.ledger.drafting import Scribe
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.rotations import Books as Kept
-from gateway.adapters.ledger.rotations import Rotations
-from gateway.adapters.ledger.site import Site
+from gateway.adapters.ledger.storage import postgres_database, postgres_places
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.site import Site
 from gateway.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from gateway.core.rotation import KeyKind
 from tests.clock import StepClock
@@ -196,7 +196,7 @@ async def test_a_rotation_that_a_stop_cuts_off_is_recorded(
     """As done where it came to its end meanwhile, else as failed with that cause; whoever asks later is told."""
     clock, key = StepClock(), Slow()
     if not is_quick:
-        monkeypatch.setattr("gateway.adapters.ledger.rotations._END_S", 0.01)
+        monkeypatch.setattr("gateway.adapters.ledger.books.rotations._END_S", 0.01)
     async with open_books(tmp_path, clock) as books:
         clock.advance(DAY + 1)
         room = rotations(books, key)
@@ -218,7 +218,7 @@ async def test_a_stop_while_the_log_cannot_be_written_is_a_stop(
 ) -> None:
     """The record is owed, and nothing keeps the gateway from ending."""
     clock, key = StepClock(), Slow()
-    monkeypatch.setattr("gateway.adapters.ledger.rotations._END_S", 0.01)
+    monkeypatch.setattr("gateway.adapters.ledger.books.rotations._END_S", 0.01)
     async with open_books(tmp_path / "s", clock) as books:
         room = rotations(books, key)
         clock.advance(DAY + 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.searches import FOLLOWING_S, SearchLog
+from gateway.adapters.ledger.books.searches import FOLLOWING_S, SearchLog
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.core.errors import Unavailable
 from gateway.core.filters import Field, parse
 from gateway.core.inquiry import Query, Searched

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from deploy.servers.postgres import Postgres
 from gateway.adapters.ledger import searching
 from gateway.adapters.ledger.database import SQLITE, Database, SqliteDatabase
-from gateway.adapters.ledger.files import COMMON_REASON
-from gateway.adapters.ledger.postgres_site import PostgresSite
 from gateway.adapters.ledger.searching import search
-from gateway.adapters.ledger.site import Folder, Site
+from gateway.adapters.ledger.storage.files import COMMON_REASON
+from gateway.adapters.ledger.storage.postgres_site import PostgresSite
+from gateway.adapters.ledger.storage.site import Folder, Site
 from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds, parse, term
 from gateway.core.inquiry import Query

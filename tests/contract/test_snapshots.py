@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.snapshots import Snapshots
+from gateway.adapters.ledger.books.snapshots import Snapshots
 from gateway.core.custody import Target
 from gateway.core.desk import RunRequest
 from gateway.core.errors import NotFound, Throttled

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.files import DATABASE
-from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.verify_approvals import Signatures
+from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.verification.report import Report
+from gateway.adapters.ledger.verification.verify_approvals import Signatures
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.errors import Unavailable
 from gateway.core.records import SYSTEM, EventType

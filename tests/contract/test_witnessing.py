@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.ledger.books.rotating import KeyRoom, KeyTerms
+from gateway.adapters.ledger.books.witnessing import Log, Rhythm, Witnessing
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.rotating import KeyRoom, KeyTerms
-from gateway.adapters.ledger.verify import Means, verify
-from gateway.adapters.ledger.witnessing import Log, Rhythm, Witnessing
+from gateway.adapters.ledger.verification.verify import Means, verify
 from gateway.adapters.metrics import PrometheusMeter
 from gateway.adapters.witnesses import HttpWitness
 from gateway.core.cosigning import CosignerKey, TrustPolicy, Witness, cosignatures

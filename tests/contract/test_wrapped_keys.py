@@ -12,9 +12,16 @@ import pytest
 
 from deploy.servers.openbao import OpenBao, Request, openbao
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import LOG_VKEY, PAYLOAD_KEK, PSEUDONYM_KEY, WRAPPED_KEK, LogKeys, create_or_load
-from gateway.adapters.ledger.wrapped_keys import create_or_unwrap
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import (
+    LOG_VKEY,
+    PAYLOAD_KEK,
+    PSEUDONYM_KEY,
+    WRAPPED_KEK,
+    LogKeys,
+    create_or_load,
+)
+from gateway.adapters.ledger.keyring.wrapped_keys import create_or_unwrap
 from gateway.adapters.vault import Access, Address, VaultClient
 from gateway.adapters.vault.transit import Transit
 from gateway.core.errors import Unavailable

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from gateway.adapters.ledger.files import DATABASE
+from gateway.adapters.ledger.storage.files import DATABASE
 from tests.e2e.house import House
 from tests.gateways import ostiary
 from tests.ledgers import content

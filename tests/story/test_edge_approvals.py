@@ -11,7 +11,7 @@ import httpx
 import pytest
 from anyio import create_task_group
 
-from gateway.adapters.ledger.viewing import ViewLog
+from gateway.adapters.ledger.books.viewing import ViewLog
 from gateway.core.approval import State, Verdict
 from gateway.core.call import Principal
 from gateway.core.desk import Desk

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.ledger.postgres_database import POSTGRES, numbered
-from gateway.adapters.ledger.postgres_site import PostgresSite
-from gateway.adapters.ledger.site import Folder
+from gateway.adapters.ledger.storage.postgres_database import POSTGRES, numbered
+from gateway.adapters.ledger.storage.postgres_site import PostgresSite
+from gateway.adapters.ledger.storage.site import Folder
 from gateway.parts import stores
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.file import load

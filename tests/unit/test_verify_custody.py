@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.verify_custody import CustodyTrail
+from gateway.adapters.ledger.verification.report import Report
+from gateway.adapters.ledger.verification.verify_custody import CustodyTrail
 from gateway.core.records import EventType
 
 RUN, USER = "r-1", "0" * 32

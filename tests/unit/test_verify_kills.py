@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.adapters.ledger.report import Report
-from gateway.adapters.ledger.verify_kills import KillTrail
+from gateway.adapters.ledger.verification.report import Report
+from gateway.adapters.ledger.verification.verify_kills import KillTrail
 from gateway.core.records import EventType
 
 KILL = "id-0"

@@ -20,12 +20,12 @@ from deploy.campaigns.faults.invariant import Evidence, Received, Record, Told, 
 from deploy.campaigns.faults.plan import DEADLY, MUTE, Fault, Plan
 from deploy.campaigns.faults.strikes import DATABASE, LOST_DATABASE
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger import files
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import LogKeys, create_or_load
+from gateway.adapters.ledger.keyring.sealing import DataKey, unseal, unwrap
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.sealing import DataKey, unseal, unwrap
-from gateway.adapters.ledger.verify import verify
+from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.verification.verify import verify
 
 ORIGIN: Final = "ostiary.local/log"
 _SWEEP_S: Final = 0.02

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.campaigns.faults.plan import Fault
-from gateway.adapters.ledger.files import DATABASE as LOG
+from gateway.adapters.ledger.storage.files import DATABASE as LOG
 
 LOCKED_S = 0.4
 GARBLE = "garble"

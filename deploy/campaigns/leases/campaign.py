@@ -15,7 +15,7 @@ from deploy.campaigns.leases.steps import ENDING, RECOVERING, Death, Step, plan
 from deploy.servers import warden
 from deploy.servers.erp import READ, WRITE, erp
 from deploy.servers.warden import Warden
-from gateway.adapters.ledger.keys import create_or_load
+from gateway.adapters.ledger.keyring.keys import create_or_load
 from gateway.core.leasing import reaping
 
 # What a recovery ends is gone long before it would be over by itself.

@@ -19,7 +19,7 @@ import httpx
 from deploy.campaigns.leases.steps import Death
 from deploy.servers.erp import CATALOGUE, READ, SECRET_VARIABLE, Erp
 from deploy.servers.postgres import commits_held
-from gateway.adapters.ledger.files import DATABASE, connect_readonly
+from gateway.adapters.ledger.storage.files import DATABASE, connect_readonly
 from loadtests.load import ROOT
 
 _PATIENCE_S: Final = 60.0

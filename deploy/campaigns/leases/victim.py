@@ -18,8 +18,8 @@ from typing import Any, Final
 from connectors.sql import postgres
 from deploy.campaigns.leases.steps import Step
 from gateway.adapters.credentials.lending import Lending
+from gateway.adapters.ledger.books.leases import SignedLeaseJournal
 from gateway.adapters.ledger.entry import CallEntry
-from gateway.adapters.ledger.leases import SignedLeaseJournal
 from gateway.adapters.vault.client import VaultClient
 from gateway.adapters.vault.wire import Ask, Reply, Wire
 from gateway.cli.root import ostiary

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from deploy.campaigns.rpc_fuzz.invariant import Record
-from gateway.adapters.ledger import files
-from gateway.adapters.ledger.key_files import StateRefused
-from gateway.adapters.ledger.keys import create_or_load
-from gateway.adapters.ledger.sealing import DataKey, unseal, unwrap
-from gateway.adapters.ledger.verify import verify
+from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.keyring.keys import create_or_load
+from gateway.adapters.ledger.keyring.sealing import DataKey, unseal, unwrap
+from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.verification.verify import verify
 from gateway.core.records import EventType, Role
 
 ORIGIN: Final = "ostiary.local/log"

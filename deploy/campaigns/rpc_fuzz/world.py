@@ -16,7 +16,7 @@ from deploy.campaigns.rpc_fuzz.client import URL, Client
 from deploy.campaigns.rpc_fuzz.upstream import Upstream
 from gateway import app
 from gateway.adapters.identity import create_key
-from gateway.adapters.ledger import files
+from gateway.adapters.ledger.storage import files
 from gateway.core.call import Principal
 from gateway.core.desk import TokenIssuer
 from gateway.core.ports import Ports

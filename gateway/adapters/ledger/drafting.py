@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.pool import Pool
+from gateway.adapters.ledger.keyring.keys import LogKeys
+from gateway.adapters.ledger.keyring.pool import Pool
 from gateway.core.call import Principal
 from gateway.core.ports import Clock
 from gateway.core.records import SALT_SIZE, SYSTEM, Actor, Draft, EventType, Payload, identifier

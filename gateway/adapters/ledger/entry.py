@@ -10,10 +10,10 @@ from msgspec import structs
 
 from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
+from gateway.adapters.ledger.books.runs import RunRegistry
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.kill_records import Marks
 from gateway.adapters.ledger.ledger import Ledger, recorded, settled
-from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.storage.kill_records import Marks
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable

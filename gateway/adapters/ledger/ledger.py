@@ -21,10 +21,10 @@ from typing import Any, Self
 
 from anyio import CancelScope, to_thread
 
-from gateway.adapters.ledger.guarding import GUARD_S
-from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.site import Site
-from gateway.adapters.ledger.store import Outcome, Store
+from gateway.adapters.ledger.keyring.keys import LogKeys
+from gateway.adapters.ledger.storage.guarding import GUARD_S
+from gateway.adapters.ledger.storage.site import Site
+from gateway.adapters.ledger.storage.store import Outcome, Store
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Draft

@@ -12,11 +12,11 @@ import msgspec
 from anyio import CancelScope, to_thread
 
 from gateway.adapters.ledger.database import FAULTS, Database
-from gateway.adapters.ledger.files import PAYLOAD_SLOTS, RARE_TYPE
-from gateway.adapters.ledger.keys import LogKeys
-from gateway.adapters.ledger.sealing import SealBroken, unseal, unwrap
+from gateway.adapters.ledger.keyring.keys import LogKeys
+from gateway.adapters.ledger.keyring.sealing import SealBroken, unseal, unwrap
 from gateway.adapters.ledger.searching import search, size_before
-from gateway.adapters.ledger.site import Site, sited
+from gateway.adapters.ledger.storage.files import PAYLOAD_SLOTS, RARE_TYPE
+from gateway.adapters.ledger.storage.site import Site, sited
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Recorded
 from gateway.core.errors import NotFound, Unavailable

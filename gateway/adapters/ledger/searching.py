@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from gateway.adapters.ledger.database import Database, Dialect, TooCostly
-from gateway.adapters.ledger.files import COMMON_REASON, COMMON_TYPES, RARE_EFFECT, RARE_TYPE
+from gateway.adapters.ledger.storage.files import COMMON_REASON, COMMON_TYPES, RARE_EFFECT, RARE_TYPE
 from gateway.core.decision import Effect
 from gateway.core.errors import InvalidArguments
 from gateway.core.filters import Field, Term, holds

@@ -2,11 +2,11 @@
 
 from gateway.adapters.ledger.advisories import AdviceEntry
 from gateway.adapters.ledger.allowance import Allowance
+from gateway.adapters.ledger.books.runs import RunRegistry
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.entry import CallEntry, Clean, Desk
-from gateway.adapters.ledger.kill_records import Marks
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.runs import RunRegistry
+from gateway.adapters.ledger.storage.kill_records import Marks
 from gateway.core.call import Call, Principal
 from gateway.core.ports import Meter
 

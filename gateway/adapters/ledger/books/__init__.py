@@ -1,0 +1,1 @@
+"""What the gateway keeps in its log: each book writes records of its own and is rebuilt from them."""

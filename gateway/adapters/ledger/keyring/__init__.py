@@ -1,0 +1,1 @@
+"""The secret keys of one log, and what is sealed with them."""

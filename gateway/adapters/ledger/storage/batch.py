@@ -1,0 +1,348 @@
+"""One transaction's worth of records: each draft gets its place, its bytes and its leaf in the tree.
+
+A batch holds what callers appended at about the same time. One caller's bad draft fails that caller only; whatever
+fails the transaction fails them all, and the batch is thrown away.
+"""
+
+from collections import ChainMap, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.adapters.ledger.database import Database
+from gateway.adapters.ledger.keyring.pool import Pool
+from gateway.adapters.ledger.keyring.ring import KeyRing
+from gateway.adapters.ledger.keyring.sealing import NONCE_SIZE, DataKeys, seal
+from gateway.adapters.ledger.storage import claims, custody, key_records, kill_records, share_records
+from gateway.adapters.ledger.storage.claims import Claims, Stand
+from gateway.adapters.ledger.storage.custody import Custody, Kept
+from gateway.adapters.ledger.storage.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
+from gateway.adapters.ledger.storage.span import Span
+from gateway.core.errors import Conflict, NotFound, Unavailable
+from gateway.core.log_keys import KeyHistory
+from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, RecordError, leaf
+from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
+
+_CACHED_HEADS = 65_536
+# What belongs to a run that is open.
+_OPEN_ONLY = frozenset({EventType.TOOL_REQUESTED, EventType.STATE_SNAPSHOT, EventType.RUN_ENDED})
+_CHECKPOINT = "win, size, high_us, low_us, note, peaks"
+_BOUND = "select run_id from open_runs where binding = ?"
+_TS = 4  # the column of a record's time
+_OUTSIDE = Place(None, None)
+_RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """The last record of a run: its number and leaf hash, and whether the run has ended."""
+
+    seq: int
+    hash: str
+    ended: bool
+
+
+class Heads:
+    """The heads of the runs being written, most recent ones in memory. Belongs to the writer's thread."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+
+    def of(self, run_id: str, db: Database) -> Head | None:
+        """The run's head, or None where the log has no record of it."""
+        head = self._heads.get(run_id)
+        if head is None:
+            head = _stored_head(run_id, db)
+        return head
+
+    def put(self, heads: dict[str, Head]) -> None:
+        """Keep newer heads."""
+        for run_id, head in heads.items():
+            self._heads[run_id] = head
+            self._heads.move_to_end(run_id)
+        while len(self._heads) > _CACHED_HEADS:
+            self._heads.popitem(last=False)
+
+    def forget(self) -> None:
+        """Drop what is in memory: a transaction failed."""
+        self._heads.clear()
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one caller's drafts add to the database."""
+
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    payloads: list[tuple[int, bytes]] = field(default_factory=list)
+    leaves: list[bytes] = field(default_factory=list)
+    opened: dict[str, int] = field(default_factory=dict)
+    closed: list[str] = field(default_factory=list)
+    started: list[tuple[str, str | None]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    heads: dict[str, Head] = field(default_factory=dict)
+    approvals: dict[str, Stand] = field(default_factory=dict)
+    reasons: list[tuple[str, int]] = field(default_factory=list)
+    kept: Kept = field(default_factory=Kept)
+
+    def take(self, other: "_Rows") -> None:
+        """Add another caller's rows."""
+        self.records += other.records
+        self.payloads += other.payloads
+        self.leaves += other.leaves
+        self.opened |= other.opened
+        self.closed += other.closed
+        self.started += other.started
+        self.ended += other.ended
+        self.approvals |= other.approvals
+        self.reasons += other.reasons
+        self.kept.take(other.kept)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Drafts becoming records, inside a transaction of ``db``.
+
+    Attributes:
+        frontier: the tree so far; grows with the batch.
+        open_calls: calls of this replica whose intent has not ended; changes with the batch.
+        span: the times so far; grows with the batch.
+        ring: the log's signing keys.
+        history: which of them sign; changes with the batch.
+        replica: which gateway process this is.
+        kills: what is stopped; changes with the batch.
+        living: the other gateway processes that write the log.
+        places: calls that hold a place in a budget; None where the database does not keep places.
+    """
+
+    db: Database
+    pool: Pool
+    keys: DataKeys
+    heads: Heads
+    frontier: Frontier
+    open_calls: set[str]
+    span: Span
+    ring: KeyRing
+    history: KeyHistory
+    replica: str = ""
+    places: frozenset[str] | None = None
+    kills: kill_records.Stands = field(default_factory=dict)
+    living: Callable[[Database], frozenset[str]] = lambda _: frozenset()
+    _rows: _Rows = field(default_factory=_Rows)
+
+    def add(self, drafts: Sequence[Draft]) -> None:
+        """Take one caller's drafts, all or none.
+
+        Raises:
+            NotFound: an intent in a run that has ended, or its second end; or a kill that is not in force.
+            Killed: an intent of what is stopped.
+            Conflict: what is to be erased is in use or held; or a key is to be added or retired out of turn.
+            RecordError: a draft that breaks the rules of the log.
+            SealBroken: the run's data key cannot be opened.
+        """
+        rows = _Rows()
+        moves = Claims(self.db, self._rows.approvals, rows.approvals)
+        history, kills = self.history, self.kills
+        # Each draft becomes one record.
+        for index, draft in enumerate(drafts, self.frontier.size + len(self._rows.records)):
+            head = self._admit(draft, rows)
+            if draft.body.get("approval") is not None:
+                moves.take(draft, index)
+            if draft.type in custody.KINDS:
+                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
+            if draft.type in share_records.KINDS:
+                share_records.check(self.db, draft, self.living)
+            if draft.type is EventType.KEY:
+                history = key_records.follow(history, draft, index, self.ring)
+            if draft.type in kill_records.KINDS:
+                kills = kill_records.follow(kills, draft)
+            if draft.type is EventType.TOOL_REQUESTED:
+                kill_records.admit(kills, draft)
+            self._place(draft, head, index, rows)
+        self.history, self.kills = history, kills
+        self._rows.take(rows)
+        self.heads.put(rows.heads)
+        self.open_calls.update(rows.opened)
+        self.open_calls.difference_update(rows.closed)
+
+    def store(self) -> str:
+        """Write all rows and the checkpoint that covers them; returns the checkpoint."""
+        db, rows = self.db, self._rows
+        tops = [top for leaf_digest in rows.leaves for top in self.frontier.append(leaf_digest)]
+        over = set(rows.ended)
+        # A statement without rows costs as much as one with a row.
+        changes: tuple[tuple[str, list[tuple[Any, ...]]], ...] = (
+            ("insert into nodes values (?, ?, ?)", tops),
+            ("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records),
+            ("insert into payloads values (?, ?)", rows.payloads),
+            (
+                "insert into intents values (?, ?, ?)",
+                [(call_id, index, self.replica) for call_id, index in rows.opened.items()],
+            ),
+            ("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed]),
+            ("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended]),
+            ("insert into open_runs values (?, ?)", [run for run in rows.started if run[0] not in over]),
+            ("insert into reasons values (?, ?)", rows.reasons),
+        )
+        for statement, changed in changes:
+            if changed:
+                db.executemany(statement, changed)
+        if rows.approvals:
+            claims.store(db, rows.approvals)
+        if rows.kept.erased or rows.kept.holds:
+            custody.store(db, rows.kept)
+        size = self.frontier.size
+        note = self.ring.sign(Checkpoint(self.history.first.name, size, self.frontier.root()), self.history)
+        window = size // CHECKPOINT_WINDOW
+        self.span = self.span.grown(window, [record[_TS] for record in rows.records])
+        db.execute(
+            db.dialect.put("checkpoints", _CHECKPOINT),
+            (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode()),
+        )
+        return note
+
+    @property
+    def destroys(self) -> bool:
+        """Whether data keys are destroyed with it."""
+        return bool(self._rows.kept.erased)
+
+    def _in_use(self) -> Callable[[str], str | None]:
+        """Tells of a run why it may not be erased now, or None; good until the next record."""
+        elsewhere = {
+            call_id for (call_id,) in self.db.execute("select call_id from intents where replica <> ?", (self.replica,))
+        }
+        calling = {self._run_of("call_id", call_id) for call_id in self.open_calls | elsewhere}
+        stored = self.db.execute("select idx from approvals where state in ('pending', 'approved', 'executing')")
+        waits = {index for (index,) in stored} | {stand.index for stand in self._rows.approvals.values()}
+        waiting = {self._run_of("idx", index) for index in waits}
+
+        def why(run_id: str) -> str | None:
+            head = self.heads.of(run_id, self.db)
+            if head is not None and not head.ended:
+                return "it is open; end it first"
+            if run_id in calling:
+                return "a call of it is under way"
+            return "an approval of it is open" if run_id in waiting else None
+
+        return why
+
+    def _run_of(self, column: str, value: str | int) -> str | None:
+        row = self.db.execute(f"select run_id from records where {column} = ?", (value,)).fetchone()  # noqa: S608 - one of two literals
+        place = 0 if column == "idx" else _CALL_COLUMN
+        here = next((row[_RUN_COLUMN] for row in self._rows.records if row[place] == value), None)
+        found = here if row is None else row[0]
+        return None if found is None else str(found)
+
+    def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
+        run_id = draft.run_id
+        head = None if run_id is None else rows.heads.get(run_id) or self.heads.of(run_id, self.db)
+        if draft.type in ENDINGS or draft.type is EventType.TOOL_REQUESTED:
+            self._admit_call(draft, rows)
+        if draft.type is EventType.RUN_STARTED:
+            if draft.run_id is None or head is not None:
+                raise RecordError("a run starts once")
+            self._admit_binding(draft)
+        elif draft.run_id is not None and head is None:
+            raise RecordError("the run was never started")
+        if head is not None and head.ended and draft.type in _OPEN_ONLY:
+            raise NotFound("the run has ended", cause_code="run_ended")
+        return head
+
+    def _admit_binding(self, draft: Draft) -> None:
+        binding = draft.body["binding"]
+        found = None if binding is None else self.db.execute(_BOUND, (binding,)).fetchone()
+        if found is not None and found[0] not in self._rows.ended:
+            raise Conflict("the session has a run already", cause_code="session_bound")
+
+    def _admit_call(self, draft: Draft, rows: _Rows) -> None:
+        # Every intent ends exactly once: what would break that never becomes a record.
+        call_id = draft.call_id
+        is_open = (call_id in self.open_calls or call_id in rows.opened) and call_id not in rows.closed
+        if call_id is None or is_open is (draft.type is EventType.TOOL_REQUESTED):
+            raise RecordError("an intent ends exactly once")
+        if draft.type is EventType.TOOL_REQUESTED and self.places is not None and call_id not in self.places:
+            # Given back meanwhile, so somebody else may have it now.
+            raise Unavailable("the call lost its place in its run's budget", retry_after=1, cause_code="place_lost")
+
+    def _place(self, draft: Draft, head: Head | None, index: int, rows: _Rows) -> None:
+        place = _next_place(draft, head)
+        entry = leaf(draft, place, self._seal(draft, index, rows))
+        digest = leaf_hash(entry)
+        rows.leaves.append(digest)
+        rows.records.append((index, draft.id, entry, digest, *promoted(draft, place)))
+        if draft.run_id is not None and place.seq_run is not None:
+            ended = draft.type is EventType.RUN_ENDED or (head is not None and head.ended)
+            rows.heads[draft.run_id] = Head(place.seq_run, digest.hex(), ended)
+        self._project(draft, index, rows)
+
+    def _seal(self, draft: Draft, index: int, rows: _Rows) -> tuple[PayloadRef, ...]:
+        if not draft.payloads:
+            return ()
+        if len(draft.payloads) > PAYLOAD_SLOTS:
+            raise RecordError("too many payloads")
+        here, before = rows.kept.erased, self._rows.kept.erased
+        key = self.keys.of(draft, self.db, ChainMap(here, before) if here or before else ())
+        refs = []
+        for slot, payload in enumerate(draft.payloads):
+            ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))
+            rows.payloads.append((index * PAYLOAD_SLOTS + slot, sealed))
+            refs.append(ref)
+        return tuple(refs)
+
+    def _project(self, draft: Draft, index: int, rows: _Rows) -> None:
+        if draft.type is EventType.DECISION:
+            rows.reasons += [(reason, index) for reason in rare_reasons(draft.body.get("reasons"))]
+        elif draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None:
+            rows.opened[draft.call_id] = index
+        elif draft.type in ENDINGS and draft.call_id is not None:
+            rows.closed.append(draft.call_id)
+        elif draft.type is EventType.RUN_STARTED and draft.run_id is not None:
+            rows.started.append((draft.run_id, draft.body["binding"]))
+        elif draft.type is EventType.RUN_ENDED and draft.run_id is not None:
+            rows.ended.append(draft.run_id)
+
+
+def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
+    """The calls whose intents are among several callers' drafts."""
+    return [
+        draft.call_id
+        for drafts in groups
+        for draft in drafts
+        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
+    ]
+
+
+def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
+    """The columns searches use, in table order from ``ts`` on; the verifier holds them against the leaf."""
+    effect = draft.body.get("effect") if draft.type is EventType.DECISION else None
+    return (
+        draft.at_us,
+        draft.type,
+        draft.run_id,
+        place.seq_run,
+        draft.call_id,
+        draft.body.get("tool"),
+        effect,
+        draft.actor.agent,
+    )
+
+
+def rare_reasons(said: Iterable[str] | None) -> set[str]:
+    """Which of a decision's reasons the list of reasons holds."""
+    return {reason for reason in said or () if reason != COMMON_REASON}
+
+
+def _next_place(draft: Draft, head: Head | None) -> Place:
+    if draft.run_id is None:
+        return _OUTSIDE
+    return Place(0, None) if head is None else Place(head.seq + 1, head.hash)
+
+
+def _stored_head(run_id: str, db: Database) -> Head | None:
+    row = db.execute(
+        "select seq_run, hash from records where run_id = ? order by seq_run desc limit 1", (run_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
+    return Head(row[0], row[1].hex(), not is_open)
