@@ -109,7 +109,8 @@ async def test_a_hostile_server_reaches_nothing(found: Capabilities, aims: dict[
         assert "write /tmp" in open_
         assert not beside_its_own(open_)
         given = await up.call("facts")
-        assert given["tmp"] == [f"written-by-{up.mark}"]
+        way = ROOT.relative_to("/tmp").parts[:1] if ROOT.is_relative_to("/tmp") else ()
+        assert set(given["tmp"]) == {f"written-by-{up.mark}", *way}
     assert not left_by(up.mark, "/tmp")
 
 
