@@ -13,7 +13,7 @@ from gateway.adapters.ledger.keyring.keys import PAYLOAD_KEK
 from gateway.adapters.ledger.storage.files import GUARD
 from gateway.adapters.ledger.storage.postgres_database import server
 from gateway.adapters.ledger.storage.postgres_site import REPLICA, PostgresSite
-from gateway.core.errors import NotFound, OutcomeUnknown, Unavailable
+from gateway.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
 from tests.evidence import make_principal
 from tests.ledgers import Books, Walk, check, open_books
 from tests.replicas import Sites
@@ -178,15 +178,16 @@ def test_a_server_beyond_loopback_is_reached_by_tls_only() -> None:
 
 
 async def test_a_gateway_without_the_new_signing_key_writes_no_more(sites: Sites) -> None:
-    """Rotated at one gateway: the other refuses calls until it is started with the key's file; then both go on."""
+    """Not rotated while the other lives; afterwards it does not start without the key's file; with it both go on."""
     async with open_books(sites.site("a"), SystemClock()) as one:
         async with open_books(sites.site("b"), SystemClock()) as other:
             await Walk(other).go()
-            new = (await one.room.rotate(make_principal())).key
+            with pytest.raises(Conflict):
+                await one.room.rotate(make_principal())
+            await Walk(other).go()
             await Walk(one).go()
-            with pytest.raises(Unavailable):
-                await Walk(other).go()
-            await Walk(one).go()
+        new = (await one.room.rotate(make_principal())).key
+        await Walk(one).go()
         with pytest.raises(StateRefused, match="signed by a key that is not here"):
             async with open_books(sites.site("b"), SystemClock()):
                 raise AssertionError("it started")

@@ -80,27 +80,41 @@ class Mixing(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory(prefix="ostiary-mixing-")
         self.mint = Mint()
-        self.stack = AsyncExitStack()
+        self.opened, self.closing = asyncio.Event(), asyncio.Event()
         self.calls: list[Going] = []
         self.wrong: list[str] = []
         # By what an upstream can tell callers by: whose it is.
         self.owners: dict[str, int] = {}
         self.counted: Counter[str] = Counter()
         self.world = World(clock=self.mint.clock)
-        self.loop.run_until_complete(self._open())
+        self.house = self.loop.create_task(self._kept())
+        self.loop.run_until_complete(self._opened())
 
-    async def _open(self) -> None:
+    async def _opened(self) -> None:
+        opening = self.loop.create_task(self.opened.wait())
+        await asyncio.wait((opening, self.house), return_when=asyncio.FIRST_COMPLETED)
+        if not self.opened.is_set():
+            self.house.result()  # it could not be opened
+
+    async def _kept(self) -> None:
+        # What is opened is closed by the same task.
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self.opened.set()
+            await self.closing.wait()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
         redactor = Redactor(self.mint.known)
-        self.books: Books = await self.stack.enter_async_context(
+        self.books: Books = await stack.enter_async_context(
             open_books(Path(self.folder.name), self.mint.clock, clean=redactor.text)
         )
-        self.upstream: RawUpstream = await self.stack.enter_async_context(running(Era.HANDSHAKE, call=self._serve))
-        pool = await self.stack.enter_async_context(Pool())
-        connector = await self.stack.enter_async_context(HttpConnector(self.upstream.url, pool))
+        self.upstream: RawUpstream = await stack.enter_async_context(running(Era.HANDSHAKE, call=self._serve))
+        pool = await stack.enter_async_context(Pool())
+        connector = await stack.enter_async_context(HttpConnector(self.upstream.url, pool))
         template = replace(SHARED, header="X-Login")
         mint = self.mint
         parts = LeaseParts(mint.vault, mint.lines, mint.known, mint.clock, mint.meter)
-        self.leases = await self.stack.enter_async_context(Leases({template.name: template}, parts))
+        self.leases = await stack.enter_async_context(Leases({template.name: template}, parts))
         lasting = StaticCredentials({"key": StaticCredential(env="KEY")}, mint.known, {"KEY": "a-lasting-key-of-all"})
         self.ports = self._ports(connector, CredentialBroker(lasting, self.leases), redactor)
 
@@ -180,7 +194,8 @@ class Mixing(RuleBasedStateMachine):
         if tasks:
             self.loop.run_until_complete(asyncio.wait(tasks, timeout=_PATIENCE_S))
         self.loop.run_until_complete(self._read_the_log())
-        self.loop.run_until_complete(self.stack.aclose())
+        self.closing.set()
+        self.loop.run_until_complete(self.house)
         assert (self.mint.vault.logins, self.mint.vault.tokens) == ({}, {})
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
