@@ -216,3 +216,39 @@ async def test_without_the_vaults_copy_a_log_key_that_is_missing_keeps_a_gateway
     with pytest.raises(Unavailable, match=r"copy log-[0-9a-f]{8}\.pem from the folder keys of another gateway"):
         async with house(sites, "b", shelf):
             raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_replaced_key_ends_at_gateways_that_were_down_longer_than_its_tokens_count(
+    sites: Sites, *, is_away: bool
+) -> None:
+    """Whoever has it, an old folder or a thief, is nobody there from the start on, also while the vault is away."""
+    shelf, clock = FakeShelf(), StepClock()
+    async with house(sites, "a", shelf, clock), house(sites, "b", shelf, clock):
+        pass
+    async with house(sites, "a", shelf, clock) as one:
+        old = one.token()
+        await one.rotate(KeyKind.ISSUER_KEY)
+        clock.advance(2 * 3600)  # tokens of the old key count for an hour
+        shelf.is_down = is_away
+        async with house(sites, "b", shelf, clock) as back:
+            for gateway in (one, back):
+                with pytest.raises(Unauthenticated):
+                    gateway.identity.verify(old)
+            shelf.is_down = False
+            await back.sharing.look()
+            agree(one, back)
+
+
+async def test_what_is_long_over_is_no_alarm(sites: Sites, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys replaced one after the other, the first of them long forgotten: nobody is told of a strange key."""
+    shelf, clock = FakeShelf(), StepClock()
+    for _ in range(3):
+        async with house(sites, "a", shelf, clock) as one:
+            await one.rotate(KeyKind.ISSUER_KEY)
+            clock.advance(48 * 3600)
+            await one.sharing.look()
+    async with house(sites, "a", shelf, clock) as one:
+        await one.sharing.look()
+        assert one.identity.verify(one.token()).user == "dora"
+    assert "it is not taken" not in caplog.text
