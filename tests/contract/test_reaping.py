@@ -202,3 +202,23 @@ async def test_no_session_keeps_its_own_user_from_being_ended(servers: Erp, name
         assert servers.minted() == []
         await until(holder.is_closed)
         await reaped(vault, token)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_no_open_transaction_keeps_its_own_user_from_being_ended(servers: Erp, name: str) -> None:
+    """Anybody may change their own password, and the row of their role is locked until they commit."""
+    async with client(servers) as vault:
+        token = await vault.open_token(READ, name)
+        minted = await vault.mint(READ, token)
+        holder = await connect(
+            host=str(servers.postgres.folder),
+            user=minted.login.user,
+            password=minted.login.password,
+            database=DATABASE,
+            ssl=False,
+        )
+        await holder.execute("SET idle_session_timeout = 0; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+        await vault.revoke_login(minted.lease_id, wait=True)
+        assert servers.minted() == []
+        await until(holder.is_closed)
+        await reaped(vault, token)
