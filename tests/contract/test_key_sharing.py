@@ -23,6 +23,7 @@ from tests.fakes.shelf import FakeShelf
 from tests.ledgers import open_books
 from tests.replicas import Sites, sites
 from tests.sharing import ADMIN, KINDS, TRUST, House, actions, agree, at_rest, house, houses, quick
+from tests.waiting import until
 
 __all__ = ["quick", "sites"]
 
@@ -252,3 +253,27 @@ async def test_what_is_long_over_is_no_alarm(sites: Sites, caplog: pytest.LogCap
         await one.sharing.look()
         assert one.identity.verify(one.token()).user == "dora"
     assert "it is not taken" not in caplog.text
+
+
+async def test_a_key_that_is_agreed_upon_is_not_lost_to_the_next_one(sites: Sites) -> None:
+    """A gateway that finds one in force and another offered in one look keeps the first, also where no second comes."""
+    shelf = FakeShelf()
+    async with house(sites, "a", shelf) as one, house(sites, "b", shelf, is_watched=False) as slow:
+        await looking(slow, asyncio.create_task(one.rotate(KeyKind.ISSUER_KEY)), 1)
+        async with open_books(sites.site("c"), SystemClock()):
+            second = asyncio.create_task(one.rotate(KeyKind.ISSUER_KEY))
+            await until(lambda: len(shelf.kept) == 1)
+            await looking(slow, None, 2)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+        await at_rest(one, slow)
+        agree(one, slow)
+
+
+async def looking(slow: House, rotation: asyncio.Task[None] | None, times: int) -> None:
+    """Look until it has said so many times that it has a key, then no more; the rotation ends without."""
+    while actions(slow).count("taken") < times:
+        await slow.sharing.look()
+    if rotation is not None:
+        await rotation

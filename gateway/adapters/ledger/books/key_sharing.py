@@ -159,6 +159,10 @@ class KeySharing:
         for share in known:
             if share.state is ShareAction.WITHDRAWN:
                 continue
+            if share.state is ShareAction.OFFERED:
+                # There is one place for the next key: what is agreed upon or withdrawn leaves it first, or is lost.
+                await self._followed(holder, shares)
+                await self._dropped(holder, shares)
             if _is_needed(holder, share, known) and not holder.has(share.offer.public):
                 private = await fetched(self._shelf, self._keys, share.offer.public)
                 if private is None and share.state is ShareAction.OFFERED:
