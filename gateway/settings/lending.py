@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from gateway.core.leasing import Provider, reaping
+from gateway.core.leasing import reaping
 from gateway.settings.connections import ConnectionSection
 from gateway.settings.sections import NEAR_OR_TLS
 from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream, Upstream
@@ -51,7 +51,7 @@ def _reapers(leases: Mapping[str, LeaseSection]) -> None:
 
 
 def _minting(leases: Mapping[str, LeaseSection]) -> Mapping[str, LeaseSection]:
-    return {name: lease for name, lease in leases.items() if lease.provider == Provider.DATABASE}
+    return {name: lease for name, lease in leases.items() if lease.provider == "database"}
 
 
 def _named(name: str, upstream: HttpUpstream | McpUpstream, lenders: Lenders) -> None:
