@@ -41,6 +41,8 @@ _CREATION = (
     """\
 DO $$ DECLARE lost name; BEGIN
   PERFORM set_config('search_path', 'pg_catalog', true), set_config('lock_timeout', '1s', true);
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE usesysid IS NOT NULL AND usename IS NULL AND backend_start < now();
   IF NOT pg_try_advisory_xact_lock(7809638) THEN RETURN; END IF;
   FOR lost IN SELECT rolname FROM pg_roles WHERE rolvaliduntil < now() - interval '1 minute'
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
@@ -60,11 +62,15 @@ END $$""",
 # minted user can take: an advisory one could keep its holder from being ended.
 # Sessions end first: one that changes its own password has its role's row locked, and ALTER ROLE would wait for it.
 # Then once more: until then it could log in again.
+# One that logs in before all this is committed goes on without a user: it may do nothing more than anybody, and ends
+# with the next minting or ending. One that began after this did may have a user that is not visible here yet.
 _REVOCATION = (
     """\
 DO $$ BEGIN
   PERFORM pg_catalog.set_config('lock_timeout', '5s', true);
   LOCK TABLE "{keeper}".ended IN ROW EXCLUSIVE MODE;
+  PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+    WHERE usesysid IS NOT NULL AND usename IS NULL AND backend_start < pg_catalog.now();
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{{{{name}}}}') THEN
     PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{{{name}}}}';
     ALTER ROLE "{{{{name}}}}" NOLOGIN;
