@@ -95,6 +95,7 @@ class Edge:
     witnesses: FakeWitnessDesk = field(default_factory=FakeWitnessDesk)
     views: FakeViews = field(default_factory=FakeViews)
     pins: FakePinDesk = field(default_factory=FakePinDesk)
+    api_keys: FakeApiKeyDesk = field(default_factory=FakeApiKeyDesk)
     upstreams: Mapping[str, Ping] = field(default_factory=dict)
     desk: Desk = field(init=False)
     app: ASGIApp = field(init=False)
@@ -112,7 +113,7 @@ class Edge:
             changes=self.changes,
             approvals=FakeApprovalDesk(),
             reviewers=FakeReviewerDesk(),
-            api_keys=FakeApiKeyDesk(),
+            api_keys=self.api_keys,
             leases=self.leases,
             kills=self.world.kills,
             custody=self.custody,

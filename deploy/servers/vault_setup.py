@@ -39,12 +39,15 @@ _CREATION = (
     'GRANT "{{{{name}}}}" TO "{keeper}"',
     "COMMENT ON ROLE \"{{{{name}}}}\" IS 'minted by ostiary for {name}'",
     """\
-DO $$ DECLARE lost name; BEGIN
-  PERFORM set_config('search_path', 'pg_catalog', true);
+DO $$ DECLARE lost name; strays int[]; BEGIN
+  PERFORM set_config('search_path', 'pg_catalog', true), set_config('lock_timeout', '1s', true);
+  strays := ARRAY(SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL);
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY (strays) AND usename IS NULL;
   IF NOT pg_try_advisory_xact_lock(7809638) THEN RETURN; END IF;
   FOR lost IN SELECT rolname FROM pg_roles WHERE rolvaliduntil < now() - interval '1 minute'
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
     BEGIN
+      PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
       EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
       PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
       EXECUTE format('REASSIGN OWNED BY %I TO %I', lost, current_user);
@@ -57,11 +60,20 @@ END $$""",
 )
 # Of a role that is gone already: nothing, or its lease could never end. A reaping is waited for, by a lock that no
 # minted user can take: an advisory one could keep its holder from being ended.
+# Sessions end first: one that changes its own password has its role's row locked, and ALTER ROLE would wait for it.
+# Then once more: until then it could log in again.
+# One that logs in before all this is committed goes on without a user: it may do nothing more than anybody, and ends
+# with the next minting or ending. Looked for twice: the user of one that began just now may not be visible yet.
 _REVOCATION = (
     """\
-DO $$ BEGIN
+DO $$ DECLARE strays int[]; BEGIN
+  PERFORM pg_catalog.set_config('lock_timeout', '5s', true);
   LOCK TABLE "{keeper}".ended IN ROW EXCLUSIVE MODE;
+  strays := ARRAY(SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL);
+  PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+    WHERE pid = ANY (strays) AND usename IS NULL;
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{{{{name}}}}') THEN
+    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{{{name}}}}';
     ALTER ROLE "{{{{name}}}}" NOLOGIN;
     PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{{{name}}}}';
     REASSIGN OWNED BY "{{{{name}}}}" TO "{keeper}";
@@ -88,6 +100,7 @@ DO $$ DECLARE lost name; asked text := pg_catalog.substr('{{{{name}}}}', 1, 22);
   INSERT INTO "{keeper}".ended (token) VALUES (asked) ON CONFLICT DO NOTHING;
   FOR lost IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, asked || '-')
     AND shobj_description(oid, 'pg_authid') = 'minted by ostiary for {name}' LOOP
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
     EXECUTE format('ALTER ROLE %I NOLOGIN', lost);
     PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = lost;
     EXECUTE format('REASSIGN OWNED BY %I TO %I', lost, current_user);

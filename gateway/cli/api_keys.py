@@ -24,7 +24,7 @@ def key() -> None:
 @click.option("--agent", help="Agent that acts for the user; without it the key is the person's own.")
 @click.option("--scope", multiple=True, help="What it may do, no more than you (again for more) [tools].")
 @click.option("--group", multiple=True, help="Group of the user; again for more.")
-@click.option("--ttl", type=click.IntRange(1), default=90 * 86_400, show_default=True, help="Life time, seconds.")
+@click.option("--ttl", type=click.IntRange(1), help="Life time, seconds [90 days; what is left of --token].")
 @reaching
 def create(reach: Reach, name: str, **given: Any) -> None:
     """Make the key NAME and print it, this once: only its hash is kept."""
@@ -34,10 +34,8 @@ def create(reach: Reach, name: str, **given: Any) -> None:
         "user": given["user"],
         "groups": list(given["group"]),
         "scopes": scopes,
-        "ttl_s": given["ttl"],
     }
-    if given["agent"] is not None:
-        body["agent"] = given["agent"]
+    body |= {name: value for name, value in (("agent", given["agent"]), ("ttl_s", given["ttl"])) if value is not None}
     found = reach.post("/v1/api-keys", body)
     answer(found, [found["key"]])
     click.echo(f"it is not shown again; `ostiary key revoke {found['id']}` ends it", err=True)

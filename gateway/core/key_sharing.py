@@ -241,7 +241,7 @@ class SharedKey(Protocol):
         """
 
     async def follow(self, agreed: Sequence[Share]) -> None:
-        """Put in force what was agreed upon, all of it so far, oldest first.
+        """Put in force what was agreed upon, all of it so far, oldest first; end what it replaced, also without it.
 
         Raises:
             Unavailable: it cannot be done; what was in force is so still.

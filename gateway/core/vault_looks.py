@@ -40,9 +40,9 @@ def _database(template: Template, found: Mapping[str, Any]) -> str | None:
     ttl = found.get("default_ttl")
     if not isinstance(ttl, int) or not 0 < ttl <= template.longest_s:
         return f"{where}: default_ttl must be at most {template.longest_s} s (ttl_s of [leases.{template.name}])"
-    ending = " ".join(map(str, found.get("revocation_statements") or ())).upper()
-    if "NOLOGIN" not in ending or "PG_TERMINATE_BACKEND" not in ending or "DROP ROLE" not in ending:
-        return f"{where}: revocation_statements must say NOLOGIN, end open sessions and drop the role (credentials.md)"
+    ending = _ending(found)
+    if ending is not None:
+        return f"{where}: revocation_statements must {ending} (credentials.md)"
     making = " ".join(map(str, found.get("creation_statements") or ())).upper()
     if "COMMENT ON ROLE" not in making or "SHOBJ_DESCRIPTION" not in making:
         return f"{where}: creation_statements must mark the role, and drop marked ones that ended (credentials.md)"
@@ -53,6 +53,16 @@ def _database(template: Template, found: Mapping[str, Any]) -> str | None:
     )
     if power is not None:
         return f"{where}: creation_statements hand out {power}"
+    return None
+
+
+def _ending(found: Mapping[str, Any]) -> str | None:
+    ending = " ".join(map(str, found.get("revocation_statements") or ())).upper()
+    if "NOLOGIN" not in ending or "PG_TERMINATE_BACKEND" not in ending or "DROP ROLE" not in ending:
+        return "say NOLOGIN, end open sessions and drop the role"
+    if ending.index("NOLOGIN") < ending.index("PG_TERMINATE_BACKEND"):
+        # One that changes its own password has its role's row locked: what says NOLOGIN would wait for it for ever.
+        return "end open sessions before they say NOLOGIN, and again afterwards"
     return None
 
 

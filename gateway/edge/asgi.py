@@ -105,7 +105,7 @@ def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation
         *CallRest(desk).operations(),
         *ApprovalRest(ports, desk).operations(),
         *ReviewerRest(desk).operations(),
-        *ApiKeyRest(desk).operations(),
+        *ApiKeyRest(desk, ports.clock, options.issuer).operations(),
         *LeaseRest(desk).operations(),
         *ConnectionRest(desk).operations(),
         *KillRest(desk).operations(),

@@ -1,26 +1,27 @@
-"""What a token may be that somebody asks for: never more than who asks has, but for the machine's operator."""
+"""What a token or key may be that somebody asks for: never more than who asks has, but for the machine's operator."""
 
 from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.call import Principal
 from gateway.core.errors import Forbidden
 from gateway.edge.auth import Visit
 
-_USUAL_S = 3600
+TOKEN, KEY = "token", "key"
+_USUAL_S = {TOKEN: 3600, KEY: 90 * 86_400}
 _MICRO = 1_000_000
 
 
-def life_s(visit: Visit, asked_s: int | None, now_us: int) -> int:
-    """How long the token lives, seconds; where nothing was asked an hour, or what is left of the caller's own."""
+def life_s(visit: Visit, asked_s: int | None, now_us: int, what: str = TOKEN) -> int:
+    """How long ``what`` lives, seconds; where nothing was asked the usual time, or what is left of the caller's own."""
     if asked_s is not None or visit.operator:
-        return _USUAL_S if asked_s is None else asked_s
-    return max(1, min(_USUAL_S, (visit.principal.expires_us - now_us) // _MICRO))
+        return _USUAL_S[what] if asked_s is None else asked_s
+    return max(1, min(_USUAL_S[what], (visit.principal.expires_us - now_us) // _MICRO))
 
 
-def check(visit: Visit, wish: Principal) -> None:
-    """Whether the caller may have a token of ``wish``.
+def check(visit: Visit, wish: Principal, what: str = TOKEN) -> None:
+    """Whether the caller may have ``what`` for ``wish``.
 
-    A token that outlives the caller's own, or speaks for another person, would be a way to keep or to get what nobody
-    gave: whoever finds an administrator's token must not be everybody for a year.
+    A token or key that outlives the caller's own, or speaks for another person, would be a way to keep or to get what
+    nobody gave: whoever finds an administrator's token must not be everybody for a year.
 
     Raises:
         Forbidden: it would be more than the caller has; ``cause_code`` says in what.
@@ -28,17 +29,18 @@ def check(visit: Visit, wish: Principal) -> None:
     own = visit.principal
     if own.auth_method == AUTH_METHOD:
         # Or whoever finds a key could go on after it was revoked.
-        raise Forbidden("a key issues no tokens: come with a token", cause_code="api_key")
+        raise Forbidden(f"a key makes no {what}s: come with a token", cause_code="api_key")
     if visit.operator:
         return
     if (wish.issuer, wish.user) != (own.issuer, own.user):
-        raise Forbidden("a token for another user: only the gateway's operator issues it", cause_code="user")
-    _check_within("groups", wish.groups - own.groups, "group")
-    _check_within("scopes", wish.scopes - own.scopes, "scope")
+        raise Forbidden(f"a {what} for another user: only the gateway's operator makes it", cause_code="user")
+    _check_within(what, "groups", wish.groups - own.groups)
+    _check_within(what, "scopes", wish.scopes - own.scopes)
     if wish.expires_us > own.expires_us:
-        raise Forbidden("ttl_s: a token may not outlive the one it is asked for with", cause_code="ttl")
+        raise Forbidden(f"ttl_s: a {what} may not outlive the token it is asked for with", cause_code="ttl")
 
 
-def _check_within(name: str, more: frozenset[str], cause: str) -> None:
+def _check_within(what: str, name: str, more: frozenset[str]) -> None:
     if more:
-        raise Forbidden(f"{name}: a token may not do more than who asks: {', '.join(sorted(more))}", cause_code=cause)
+        words = f"{name}: a {what} may not do more than who asks: {', '.join(sorted(more))}"
+        raise Forbidden(words, cause_code=name.removesuffix("s"))

@@ -5,14 +5,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.core.api_keys import ApiKey, KeyWish
+from gateway.core.api_keys import AUTH_METHOD, ApiKey, KeyWish
+from gateway.core.call import Principal
 from gateway.core.desk import Desk
 from gateway.core.errors import Conflict, Forbidden, InvalidArguments, NotFound, Unavailable
+from gateway.core.ports import Clock
+from gateway.edge import issuing
 from gateway.edge.reply import Reply
 from gateway.edge.rest import Asked, Model, Operation, shown
 from gateway.edge.rest_runs import Name
 
 _MAX_TTL_S = 366 * 86_400
+_MICRO = 1_000_000
 
 
 class ApiKeyRequest(Model):
@@ -25,7 +29,9 @@ class ApiKeyRequest(Model):
     scopes: list[Literal["tools", "runs", "review", "audit", "admin"]] = Field(
         ["tools"], min_length=1, max_length=5, description="What it may do; no more than whoever makes it."
     )
-    ttl_s: int = Field(90 * 86_400, ge=1, le=_MAX_TTL_S, description="Life time, seconds.")
+    ttl_s: int | None = Field(
+        None, ge=1, le=_MAX_TTL_S, description="Life time, seconds; 90 days, or what is left of your own token."
+    )
 
 
 class ApiKeyShown(Model):
@@ -58,9 +64,11 @@ class ApiKeyList(Model):
 class ApiKeyRest:
     """Operations on API keys."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Work through the desk."""
+    def __init__(self, desk: Desk, clock: Clock, issuer: str) -> None:
+        """``issuer`` vouches for who comes with a key."""
         self._desk = desk
+        self._clock = clock
+        self._issuer = issuer
 
     def operations(self) -> Sequence[Operation]:
         """The table."""
@@ -79,7 +87,7 @@ class ApiKeyRest:
                 "POST",
                 "/v1/api-keys",
                 "createApiKey",
-                "Make an API key; the answer is the only place where it can be read.",
+                "Make an API key, which may do no more than your token; it can be read in the answer only.",
                 self.create,
                 ApiKeyMade,
                 scopes=("admin",),
@@ -106,7 +114,7 @@ class ApiKeyRest:
         return shown(ApiKeyList(keys=tuple(ApiKeyShown(**_members(key)) for key in self._desk.api_keys.all())))
 
     async def create(self, asked: Asked) -> Reply:
-        """Make a key."""
+        """Make a key: by the operator for anybody, by others for themselves and no more than they have."""
         given: ApiKeyRequest = asked.body
         wish = KeyWish(
             name=given.name,
@@ -114,10 +122,23 @@ class ApiKeyRest:
             agent=given.agent,
             groups=frozenset(given.groups),
             scopes=frozenset(given.scopes),
-            ttl_s=given.ttl_s,
+            ttl_s=issuing.life_s(asked.visit, given.ttl_s, self._clock.now_us(), issuing.KEY),
         )
+        issuing.check(asked.visit, self._principal(wish), issuing.KEY)
         key, text = await self._desk.api_keys.create(asked.visit.principal, wish)
         return shown(ApiKeyMade(**_members(key), key=text), 201)
+
+    def _principal(self, wish: KeyWish) -> Principal:
+        return Principal(
+            issuer=self._issuer,
+            user=wish.user,
+            agent=wish.agent,
+            groups=wish.groups,
+            scopes=wish.scopes,
+            auth_method=AUTH_METHOD,
+            jti="",
+            expires_us=(self._clock.now_us() // _MICRO + wish.ttl_s) * _MICRO,
+        )
 
     async def revoke(self, asked: Asked) -> Reply:
         """Revoke a key."""

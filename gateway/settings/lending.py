@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from gateway.core.leasing import reaping
 from gateway.settings.connections import ConnectionSection
 from gateway.settings.sections import NEAR_OR_TLS
 from gateway.settings.upstreams import HttpUpstream, McpUpstream, SqlUpstream, Upstream
@@ -33,11 +34,24 @@ def check(upstreams: Mapping[str, Upstream], lenders: Lenders) -> None:
     for name, lease in lenders.leases.items():
         if lease.connection is not None and lease.connection not in lenders.connections:
             raise ValueError(f"leases.{name}.connection: no [connections.{lease.connection}]")
+    _reapers(lenders.leases)
     for name, upstream in upstreams.items():
         if isinstance(upstream, SqlUpstream):
             _database(name, upstream, lenders)
         elif isinstance(upstream, McpUpstream | HttpUpstream):
             _named(name, upstream, lenders)
+
+
+def _reapers(leases: Mapping[str, LeaseSection]) -> None:
+    # Whoever asks the one to drop what was left would mint by the other, and the log would say that all is well.
+    roles = {name: (lease.mount or "database", str(lease.role)) for name, lease in _minting(leases).items()}
+    for name, (mount, role) in roles.items():
+        if (mount, reaping(role)) in roles.values():
+            raise ValueError(f"leases.{name}.role: {reaping(role)!r} drops what it leaves, and may mint for no other")
+
+
+def _minting(leases: Mapping[str, LeaseSection]) -> Mapping[str, LeaseSection]:
+    return {name: lease for name, lease in leases.items() if lease.provider == "database"}
 
 
 def _named(name: str, upstream: HttpUpstream | McpUpstream, lenders: Lenders) -> None:

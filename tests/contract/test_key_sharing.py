@@ -23,6 +23,7 @@ from tests.fakes.shelf import FakeShelf
 from tests.ledgers import open_books
 from tests.replicas import Sites, sites
 from tests.sharing import ADMIN, KINDS, TRUST, House, actions, agree, at_rest, house, houses, quick
+from tests.waiting import until
 
 __all__ = ["quick", "sites"]
 
@@ -216,3 +217,63 @@ async def test_without_the_vaults_copy_a_log_key_that_is_missing_keeps_a_gateway
     with pytest.raises(Unavailable, match=r"copy log-[0-9a-f]{8}\.pem from the folder keys of another gateway"):
         async with house(sites, "b", shelf):
             raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_replaced_key_ends_at_gateways_that_were_down_longer_than_its_tokens_count(
+    sites: Sites, *, is_away: bool
+) -> None:
+    """Whoever has it, an old folder or a thief, is nobody there from the start on, also while the vault is away."""
+    shelf, clock = FakeShelf(), StepClock()
+    async with house(sites, "a", shelf, clock), house(sites, "b", shelf, clock):
+        pass
+    async with house(sites, "a", shelf, clock) as one:
+        old = one.token()
+        await one.rotate(KeyKind.ISSUER_KEY)
+        clock.advance(2 * 3600)  # tokens of the old key count for an hour
+        shelf.is_down = is_away
+        async with house(sites, "b", shelf, clock) as back:
+            for gateway in (one, back):
+                with pytest.raises(Unauthenticated):
+                    gateway.identity.verify(old)
+            shelf.is_down = False
+            await back.sharing.look()
+            agree(one, back)
+
+
+async def test_what_is_long_over_is_no_alarm(sites: Sites, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys replaced one after the other, the first of them long forgotten: nobody is told of a strange key."""
+    shelf, clock = FakeShelf(), StepClock()
+    for _ in range(3):
+        async with house(sites, "a", shelf, clock) as one:
+            await one.rotate(KeyKind.ISSUER_KEY)
+            clock.advance(48 * 3600)
+            await one.sharing.look()
+    async with house(sites, "a", shelf, clock) as one:
+        await one.sharing.look()
+        assert one.identity.verify(one.token()).user == "dora"
+    assert "it is not taken" not in caplog.text
+
+
+async def test_a_key_that_is_agreed_upon_is_not_lost_to_the_next_one(sites: Sites) -> None:
+    """A gateway that finds one in force and another offered in one look keeps the first, also where no second comes."""
+    shelf = FakeShelf()
+    async with house(sites, "a", shelf) as one, house(sites, "b", shelf, is_watched=False) as slow:
+        await looking(slow, asyncio.create_task(one.rotate(KeyKind.ISSUER_KEY)), 1)
+        async with open_books(sites.site("c"), SystemClock()):
+            second = asyncio.create_task(one.rotate(KeyKind.ISSUER_KEY))
+            await until(lambda: len(shelf.kept) == 1)
+            await looking(slow, None, 2)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+        await at_rest(one, slow)
+        agree(one, slow)
+
+
+async def looking(slow: House, rotation: asyncio.Task[None] | None, times: int) -> None:
+    """Look until it has said so many times that it has a key, then no more; the rotation ends without."""
+    while actions(slow).count("taken") < times:
+        await slow.sharing.look()
+    if rotation is not None:
+        await rotation

@@ -200,3 +200,24 @@ async def test_check_says_what_becomes_of_what_is_lost(
         _, found = await trials(GatewaySettings.model_validate(given), Lending(leases), {}, ())
     assert (found.part, found.ok) == ("lease:erp-read", ok)
     assert words in found.text
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_calls_that_go_on_failing_do_not_make_it_ask_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a database is down each call brings a doubt: it is asked as often as for one; other templates' go on."""
+    monkeypatch.setattr("gateway.adapters.credentials.reaper._FIRST_PAUSE_S", 3600.0)
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.vault.stuck = {await cut_off(mint, leases)}
+        mint.journal.fail("vault.reap", fault(VaultCause.FAILED))
+        await until(lambda: "doubted" in mint.lines.words())
+        for number in range(2, 8):
+            await cut_off(mint, leases, f"run-{number}")
+        await until(lambda: mint.meter.pending == 7)
+        del mint.journal.traps["vault.reap"]
+        asked = mint.journal.steps.count("vault.reap")
+        other = await cut_off(mint, leases, "run-0", "erp-write")
+        await until(lambda: mint.vault.reaped == [other])
+        assert (asked, mint.journal.steps.count("vault.reap")) == (1, 2)
+        mint.vault.stuck.clear()
+    assert mint.vault.lost == set(), "all of it is tried once more at the end"

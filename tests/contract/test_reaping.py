@@ -6,7 +6,7 @@ from dataclasses import replace
 from secrets import token_hex
 
 import pytest
-from asyncpg import RaiseError, connect
+from asyncpg import Connection, RaiseError, connect
 
 from deploy.servers import warden
 from deploy.servers.erp import READ as ROLE
@@ -202,3 +202,47 @@ async def test_no_session_keeps_its_own_user_from_being_ended(servers: Erp, name
         assert servers.minted() == []
         await until(holder.is_closed)
         await reaped(vault, token)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_no_open_transaction_keeps_its_own_user_from_being_ended(servers: Erp, name: str) -> None:
+    """Anybody may change their own password, and the row of their role is locked until they commit."""
+    async with client(servers) as vault:
+        token = await vault.open_token(READ, name)
+        minted = await vault.mint(READ, token)
+        holder = await connect(
+            host=str(servers.postgres.folder),
+            user=minted.login.user,
+            password=minted.login.password,
+            database=DATABASE,
+            ssl=False,
+        )
+        await holder.execute("SET idle_session_timeout = 0; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+        await vault.revoke_login(minted.lease_id, wait=True)
+        assert servers.minted() == []
+        await until(holder.is_closed)
+        await reaped(vault, token)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_a_session_that_came_in_while_its_user_was_dropped_is_ended(servers: Erp, name: str) -> None:
+    """PostgreSQL lets it go on: it ends with the next minting, and with the next ending."""
+    async with client(servers) as vault:
+        token = await vault.open_token(READ, name)
+        late = await without_user(servers)
+        minted = await vault.mint(READ, token)
+        await until(late.is_closed)
+        late = await without_user(servers)
+        await vault.revoke_login(minted.lease_id, wait=True)
+        await until(late.is_closed)
+        await vault.revoke_token(token.accessor)
+
+
+async def without_user(servers: Erp) -> Connection:
+    """A session whose user is no more."""
+    servers.postgres.run("CREATE ROLE late LOGIN PASSWORD 'late'")
+    host = str(servers.postgres.folder)
+    found: Connection = await connect(host=host, user="late", password="late", database=DATABASE, ssl=False)
+    servers.postgres.run("DROP ROLE late")
+    assert await found.fetchval("SELECT 1") == 1
+    return found

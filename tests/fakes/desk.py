@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.core.api_keys import ApiKey, KeyWish
+from gateway.core.api_keys import ApiKey, KeyWish, digest_of, text_of
 from gateway.core.approval import Reviewer
 from gateway.core.bundle import Bundle, DenyOnly, Module, Standing, bundled
 from gateway.core.call import Principal, Run, RunKind
@@ -290,16 +290,22 @@ class FakeReviewerDesk:
         raise NotFound("no such key was enrolled")
 
 
+@dataclass(slots=True)
 class FakeApiKeyDesk:
-    """No keys, and none is made."""
+    """Makes what it is asked for, and keeps the wishes; there is no key to be shown or revoked."""
+
+    wishes: list[KeyWish] = field(default_factory=list)
 
     def all(self) -> tuple[ApiKey, ...]:
         """None."""
         return ()
 
     async def create(self, by: Principal, wish: KeyWish) -> tuple[ApiKey, str]:
-        """Never."""
-        raise Forbidden("no keys are made here")
+        """A key of no chance."""
+        self.wishes.append(wish)
+        text = text_of(bytes(32))
+        who = (wish.user, wish.agent, wish.groups, wish.scopes)
+        return ApiKey(by.jti, digest_of(text), wish.name, *who, 0, wish.ttl_s * 1_000_000), text
 
     async def revoke(self, by: Principal, name: str) -> ApiKey:
         """None."""

@@ -1,70 +1,79 @@
-"""The log's keys and witnesses over HTTP: who may see them, who may change them, and what is served of both."""
+"""Making API keys: the operator for anybody, an administrator for nobody and nothing beyond their own token."""
 
-from gateway.core.cosigning import TrustPolicy
-from gateway.core.desk import LogRecord
-from gateway.core.errors import Conflict
-from gateway.core.witnessing import Standing
-from tests.edge_world import ADMIN, Edge
+import json
+from dataclasses import replace
+from typing import Any
 
+import pytest
 
-async def test_an_administrator_rotates_and_retires() -> None:
-    """Each answer is the whole list; what is out of turn is a conflict; who asked is known to the log."""
-    edge = Edge()
-    async with edge.client("admin") as client:
-        (first,) = (await client.get("/v1/audit/keys")).json()["keys"]
-        assert first["state"] == "signing"
-        assert first["vkey"].endswith(edge.keys.reigns[0].key.text[-10:])
-        assert (await client.post("/v1/audit/keys/retire")).status_code == Conflict.status
-        first, second = (await client.post("/v1/audit/keys/rotate")).json()["keys"]
-        assert (first["retires_us"], second["since_size"], "retires_us" in second) == (9_000, 5, False)
-        assert (await client.post("/v1/audit/keys/rotate")).json()["cause"] == "log_key"
-        first, second = (await client.post("/v1/audit/keys/retire")).json()["keys"]
-        assert (first["state"], first["until_size"], first["until_us"]) == ("retired", 7, 3_000)
-        policy = await client.get("/v1/audit/policy")
-        assert [key.text for key in TrustPolicy.parse(policy.text).logs] == [second["vkey"]]
-        assert policy.headers["content-type"] == "text/plain; charset=utf-8"
-    assert edge.keys.by == [ADMIN, ADMIN]
+from gateway.edge.asgi import Options
+from tests.edge_world import ADMIN, Edge, Raw
+
+OWN = replace(ADMIN, scopes=frozenset({"admin", "tools"}), groups=frozenset({"ops"}))
+WISH = {"name": "nightly", "user": "root", "agent": "bot", "groups": ["ops"], "scopes": ["tools"], "ttl_s": 5}
 
 
-async def test_others_see_or_change_nothing() -> None:
-    """An auditor may look; an agent may neither, and nobody without a credential."""
-    edge = Edge()
-    async with edge.client("auditor") as client:
-        assert (await client.get("/v1/audit/keys")).status_code == 200
-        assert (await client.get("/v1/audit/policy")).status_code == 200
-        for act in ("rotate", "retire"):
-            assert (await client.post(f"/v1/audit/keys/{act}")).status_code == 403
-    for token in ("good", None):
-        async with edge.client(token) as client:
-            for path in ("/v1/audit/keys", "/v1/audit/policy", "/v1/audit/log/witnessed"):
-                assert (await client.get(path)).status_code in {401, 403}
-    assert edge.keys.by == []
+def edge(**change: Any) -> Edge:
+    """One with an administrator who may also use tools, for another minute."""
+    made = Edge(options=Options(issuer=ADMIN.issuer))
+    ends_us = made.world.clock.now_us() + 60_000_000
+    made.world.identity.tokens["own"] = replace(replace(OWN, expires_us=ends_us), **change)
+    return made
 
 
-async def test_the_checkpoint_carries_its_cosignatures() -> None:
-    """As many as there are of this very one; beside it stands the newest that a quorum has cosigned, if any."""
-    edge = Edge()
-    edge.reader.records = [LogRecord(0, b"{}", {})]
-    async with edge.client("auditor") as client:
-        bare = (await client.get("/v1/audit/log/checkpoint")).text
-        assert (await client.get("/v1/audit/log/witnessed")).json()["cause"] == "witnessed"
-        edge.witnesses.line, edge.witnesses.note = "\u2014 w AAAA\n", "a note\n"
-        assert (await client.get("/v1/audit/log/checkpoint")).text == f"{bare}\u2014 w AAAA\n"
-        assert (await client.get("/v1/audit/log/witnessed")).text == "a note\n"
+async def test_a_key_without_a_time_lives_as_long_as_the_token_it_is_asked_for_with() -> None:
+    """For themselves, or an agent of theirs."""
+    world = edge()
+    async with world.client("own") as admin:
+        for wish in (WISH, WISH | {"agent": None, "ttl_s": None}):
+            assert (await admin.post("/v1/api-keys", json=wish)).status_code == 201
+    assert [(wish.user, wish.agent, wish.ttl_s) for wish in world.api_keys.wishes] == [
+        ("root", "bot", 5),
+        ("root", None, 60),
+    ]
 
 
-async def test_witnesses_are_a_detail_of_readiness() -> None:
-    """Said to auditors only, and where there are some; one that is down changes no status."""
-    edge = Edge()
-    async with edge.client("auditor") as client:
-        assert "witnesses" not in (await client.get("/readyz")).json()
-        edge.witnesses.now = Standing(7, 5_000, {"one": "ok", "two": "unreachable"})
-        page = (await client.get("/readyz")).json()
-        assert page["status"] == "ready"
-        assert page["witnesses"] == {
-            "states": {"one": "ok", "two": "unreachable"},
-            "size": 7,
-            "unwitnessed_since_us": 5_000,
-        }
-    async with edge.client(None) as client:
-        assert "witnesses" not in (await client.get("/readyz")).json()
+@pytest.mark.requirement("INTAKE-1")
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ({"scopes": ["tools", "audit"]}, "scope"),
+        ({"ttl_s": 61}, "ttl"),
+        ({"ttl_s": 366 * 86_400}, "ttl"),
+        ({"groups": ["ops", "finance"]}, "group"),
+        ({"user": "vera"}, "user"),
+        ({"user": "vera", "agent": None}, "user"),
+    ],
+)
+async def test_nobody_makes_a_key_beyond_their_own_token(more: dict[str, Any], cause: str) -> None:
+    """More scopes, a longer life, other groups, another person: 403, and nothing is made.
+
+    Whoever finds an administrator's token would otherwise be everybody for a year.
+    """
+    world = edge()
+    async with world.client("own") as admin:
+        answer = await admin.post("/v1/api-keys", json=WISH | more)
+    assert (answer.status_code, answer.json()["cause"]) == (403, cause)
+    assert world.api_keys.wishes == []
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"), [({"issuer": "https://login.example.org"}, "user"), ({"auth_method": "api_key"}, "api_key")]
+)
+async def test_neither_strangers_of_that_name_nor_keys_make_keys(change: dict[str, Any], cause: str) -> None:
+    """Of another issuer it would be another person here; of a key there would be no end."""
+    world = edge(**change)
+    async with world.client("own") as admin:
+        answer = await admin.post("/v1/api-keys", json=WISH)
+    assert (answer.status_code, answer.json()["cause"]) == (403, cause)
+    assert world.api_keys.wishes == []
+
+
+async def test_the_machines_operator_makes_keys_for_anybody() -> None:
+    """By the admin socket; for 90 days where nothing else is said."""
+    world = Edge(options=Options(operator_socket="/run/ostiary.sock"))
+    body = json.dumps({"name": "nightly", "user": "dora", "agent": "bot", "scopes": ["tools"]}).encode()
+    head = {"headers": [(b"host", b"localhost"), (b"content-type", b"application/json")], "client": None}
+    asked = Raw(world.app, [{"type": "http.request", "body": body}])
+    assert await asked.run(method="POST", path="/v1/api-keys", server=("/run/ostiary.sock", None), **head) == 201
+    assert [(wish.user, wish.ttl_s) for wish in world.api_keys.wishes] == [("dora", 90 * 86_400)]

@@ -56,6 +56,15 @@ def load(folder: Path, text: str) -> str:
             "leases.read.scope: upstreams.erp writes with it",
         ),
         (VAULT + LEASE + '[credentials.read]\nenv = "X"\n', "a credential has this name"),
+        (
+            VAULT + LEASE + '[leases.other]\nrole = "reader-reap"\n',
+            "leases.read.role: 'reader-reap' drops",
+        ),
+        (
+            VAULT + LEASE + '[leases.o]\nrole = "reader-reap"\nmount = "database"\n',
+            "leases.read.role: 'reader-reap' drops",
+        ),
+        (VAULT + LEASE + '[leases.o]\nrole = "reader-reap"\nmount = "hr"\n', ""),
         (VAULT + UPSTREAM, "no [leases.read]"),
         (VAULT + LEASE + UPSTREAM + 'database = "x.db"\n', "exactly one of database and url"),
         (VAULT + LEASE + UPSTREAM.replace('read_lease = "read"\n', ""), "set read_lease or write_lease"),

@@ -236,7 +236,7 @@ def test_what_is_there_is_not_made_into_something_else() -> None:
 GOOD: dict[str, dict[str, Any]] = {
     "erp": {
         "default_ttl": 60,
-        "revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"],
+        "revocation_statements": ["SELECT pg_terminate_backend(pid)", "ALTER ROLE x NOLOGIN", "DROP ROLE x"],
         "creation_statements": [
             FENCE,
             "CREATE ROLE x LOGIN NOSUPERUSER NOCREATEROLE;",
@@ -264,6 +264,11 @@ def test_what_is_the_operators_own_is_looked_at(template: Template) -> None:
         (DATABASE, {"default_ttl": 121}, "default_ttl"),
         (DATABASE, {"default_ttl": None}, "default_ttl"),
         (DATABASE, {"revocation_statements": ["DROP ROLE x"]}, "revocation_statements"),
+        (
+            DATABASE,
+            {"revocation_statements": ["ALTER ROLE x NOLOGIN", "SELECT pg_terminate_backend(pid)", "DROP ROLE x"]},
+            "sessions before they say NOLOGIN",
+        ),
         (DATABASE, {"creation_statements": [FENCE, "CREATE ROLE x LOGIN SUPERUSER", *SWEPT]}, "hand out SUPERUSER"),
         (DATABASE, {"creation_statements": [FENCE, "create role x login superuser;", *SWEPT]}, "hand out SUPERUSER"),
         (DATABASE, {"creation_statements": [FENCE, "CREATE ROLE x BYPASSRLS/**/LOGIN", *SWEPT]}, "hand out BYPASSRLS"),

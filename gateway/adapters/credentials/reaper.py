@@ -37,6 +37,14 @@ class Doubt:
     doubted: Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """How long a template is not asked about, by the loop's clock, after so long a pause."""
+
+    until: float
+    pause_s: float
+
+
 @dataclass(slots=True)
 class Reaper:
     """Doubts waiting to be settled."""
@@ -47,6 +55,7 @@ class Reaper:
     _waiting: dict[str, Doubt] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
     _denied: set[str] = field(default_factory=set)
+    _rests: dict[str, _Rest] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: bool = False
 
@@ -67,18 +76,14 @@ class Reaper:
 
     async def run(self) -> None:
         """Work until ``stop``."""
-        pause = _FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
         while not self._stopped:
             self._news.clear()
-            before = len(self._waiting)
-            await self.settle()
-            if not self._waiting:
-                pause = _FIRST_PAUSE_S
-                await self._news.wait()
-                continue
-            pause = _FIRST_PAUSE_S if len(self._waiting) < before else min(pause * 2, _MOST_PAUSE_S)
+            now = loop.time()
+            await self.settle(frozenset(name for name, rest in self._rests.items() if rest.until > now))
+            left = min((rest.until for rest in self._rests.values()), default=None)
             try:
-                await asyncio.wait_for(self._news.wait(), pause)
+                await asyncio.wait_for(self._news.wait(), None if left is None else max(0.0, left - loop.time()))
             except TimeoutError:
                 continue
 
@@ -87,22 +92,35 @@ class Reaper:
         self._stopped = True
         self._news.set()
 
-    async def settle(self) -> None:
-        """Try each once, but no more of a template once one failed: its database is down, and asking costs tokens."""
-        stuck = set[str]()
+    async def settle(self, resting: frozenset[str] = frozenset()) -> None:
+        """Try each once, but no more of a template once one failed: its database is down, and asking costs tokens.
+
+        ``resting``: templates that are not asked about this time, whatever else has come.
+        """
+        stuck = set(resting)
         for doubt in list(self._waiting.values()):
-            if doubt.template.name in stuck:
+            name = doubt.template.name
+            if name in stuck:
                 continue
             try:
                 reaped = await self._reap(doubt)
             # Whatever it is: it must be tried again, and must not keep those of other templates waiting.
             except Exception as error:  # noqa: BLE001
-                stuck.add(doubt.template.name)
+                stuck.add(name)
+                self._rest(name)
                 self._stays(doubt, str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__))
             else:
+                self._rests.pop(name, None)
                 self._forget(doubt)
                 doubt.done(reaped)
                 self.changed()
+
+    def _rest(self, template: str) -> None:
+        # Calls that go on failing bring doubt after doubt: were each a reason to ask, a vault whose database is down
+        # would be asked without end.
+        before = self._rests.get(template)
+        pause = _FIRST_PAUSE_S if before is None else min(before.pause_s * 2, _MOST_PAUSE_S)
+        self._rests[template] = _Rest(asyncio.get_running_loop().time() + pause, pause)
 
     async def _reap(self, doubt: Doubt) -> bool:
         # Whatever lives is not reaped: its end comes first, each time.

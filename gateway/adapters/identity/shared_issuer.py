@@ -99,16 +99,17 @@ class SharedIssuerKey:
         self._signing.identity.trust(key.public_key(), None)
 
     async def follow(self, agreed: Sequence[Share]) -> None:
-        """Former ones count until their time is over, the newest one signs; see ``SharedKey``."""
+        """Former ones count until their time is over, the newest one signs once it is here; see ``SharedKey``."""
         newest = agreed[-1].offer.public
         try:
             for share in agreed:
                 await self._count(share)
-            if newest != _raw(self._key):
-                await to_thread.run_sync(self._put_in_place)
+            if newest == _raw(self._key) or not self.has(newest):
+                return
+            await to_thread.run_sync(self._put_in_place)
         except (OSError, KeyFileError) as error:
             raise _unkept(error) from None
-        if newest != _raw(self._key) and self._coming is not None:
+        if self._coming is not None:
             self._key, self._coming = self._coming, None
             self._signing.issuer.use(self._key)
 
@@ -140,9 +141,14 @@ class SharedIssuerKey:
         before, until_s = share.offer.predecessor, share.offer.until_s
         now_s = self._signing.clock.now_us() // _MICRO
         known = {old.public_bytes_raw() for old, _ in former(self._folder, now_s)}
-        if until_s <= now_s or before in known:
-            return
         old = Ed25519PublicKey.from_public_bytes(before)
+        if until_s <= now_s:
+            # This gateway was down meanwhile, and began with it as the key in force: whoever has an old folder would be
+            # anybody here.
+            self._signing.identity.distrust(old)
+            return
+        if before in known:
+            return
         await to_thread.run_sync(keep, self._folder, old, until_s, now_s)
         self._signing.identity.trust(old, until_s)
 

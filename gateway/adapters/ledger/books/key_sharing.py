@@ -159,6 +159,10 @@ class KeySharing:
         for share in known:
             if share.state is ShareAction.WITHDRAWN:
                 continue
+            if share.state is ShareAction.OFFERED:
+                # There is one place for the next key: what is agreed upon or withdrawn leaves it first, or is lost.
+                await self._followed(holder, shares)
+                await self._dropped(holder, shares)
             if _is_needed(holder, share, known) and not holder.has(share.offer.public):
                 private = await fetched(self._shelf, self._keys, share.offer.public)
                 if private is None and share.state is ShareAction.OFFERED:
@@ -172,9 +176,10 @@ class KeySharing:
     async def _followed(self, holder: SharedKey, shares: Sequence[Share]) -> None:
         agreed = [share for share in self._genuine(holder, shares) if share.state is ShareAction.AGREED]
         newest = agreed[-1].offer.public if agreed else None
-        if newest is not None and holder.has(newest) and self._in_force.get(holder.kind) != newest:
+        if newest is not None and self._in_force.get(holder.kind) != newest:
             await holder.follow(agreed)
-            self._in_force[holder.kind] = newest
+            if holder.has(newest):
+                self._in_force[holder.kind] = newest
 
     async def _dropped(self, holder: SharedKey, shares: Sequence[Share]) -> None:
         for share in shares:
@@ -183,7 +188,11 @@ class KeySharing:
 
     def _genuine(self, holder: SharedKey, shares: Sequence[Share]) -> tuple[Share, ...]:
         found = genuine(shares, self._keys.name.text, holder.roots())
-        strange = {share.offer.public for share in shares} - {share.offer.public for share in found}
+        # What is over is nobody's to take: of issuer's keys the ones that signed for it are forgotten by then.
+        newest = [share for share in shares if share.state is ShareAction.AGREED][-1:]
+        open_ = [share for share in shares if share.state is ShareAction.OFFERED] + newest
+        here = {share.offer.public for share in found}
+        strange = {share.offer.public for share in open_ if not holder.has(share.offer.public)} - here
         for public in strange - self._odd:
             _LOG.error(
                 "a key of the kind %s is offered in the log and no key that is known here signed for it (%s): it is "
