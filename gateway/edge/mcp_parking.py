@@ -181,6 +181,7 @@ class Parking:
         self._most = most
         self._most_each = most_each
         self._parked: dict[str, Slot] = {}
+        self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._inside: set[Slot] = set()
         self._own: Counter[str] = Counter()
 
@@ -206,6 +207,9 @@ class Parking:
         if slot is None:
             detail = "params.requestState was used, or waited too long: make the call again without it"
             raise InvalidParams(detail, cause_code="request_state")
+        timer = self._forgetting.pop(name, None)
+        if timer is not None:
+            timer.cancel()  # it holds the outcome, which can be large
         if slot.is_over:
             self._let_go(slot)
         if slot.rounds >= MOST_ROUNDS:
@@ -219,7 +223,8 @@ class Parking:
         if name is None:
             self._let_go(slot)
         else:
-            asyncio.get_running_loop().call_later(PARKED_S, self._forget, name, slot)
+            loop = asyncio.get_running_loop()
+            self._forgetting[name] = loop.call_later(PARKED_S, self._forget, name, slot)
 
     def _enter(self, slot: Slot) -> None:
         if slot in self._inside:
@@ -230,6 +235,7 @@ class Parking:
         self._own[slot.owner] += 1
 
     def _forget(self, name: str, slot: Slot) -> None:
+        self._forgetting.pop(name, None)
         if self._parked.pop(name, None) is not None:
             self._let_go(slot)
 

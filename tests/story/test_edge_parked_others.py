@@ -1,0 +1,58 @@
+"""A state of a parked call in the wrong hands, or too late: it is refused, recorded, and nothing is told by it."""
+
+import gc
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.core.flow import NotAnswered
+from tests.fakes.callers import AGENT
+from tests.story.test_edge_asking import ACCEPTED, before
+from tests.story.test_edge_parked import Asking, talking
+from tests.waiting import until
+
+
+@pytest.mark.requirement("TOOL-7", "FLOW-1")
+@pytest.mark.parametrize("other", [{"delegation": ("clerk",)}, {"run": "another-run"}], ids=["actor", "run"])
+async def test_a_state_is_of_one_run_and_its_actors(other: dict[str, Any]) -> None:
+    """The same agent for the same user, but in another run, or with somebody else acting, takes up no parked call."""
+    edge, upstream = before(Asking)
+    edge.world.identity.tokens["else"] = replace(AGENT, **other)
+    async with talking(edge) as talk:
+        asked = (await talk.call())["result"]
+        stolen = await talk.back(asked, token="else")  # noqa: S106 -- a name
+        assert stolen["error"]["data"]["cause"] == "request_state"
+        assert upstream.heard == []
+        assert "result" in await talk.back(asked)
+    assert upstream.heard == [ACCEPTED]
+
+
+async def test_a_state_that_was_used_leaves_a_record() -> None:
+    """Coming back a second time is refused like any request that is no call: in the log."""
+    edge, upstream = before(Asking)
+    async with talking(edge) as talk:
+        asked = (await talk.call())["result"]
+        await talk.back(asked)
+        known = len(edge.records())
+        assert (await talk.back(asked))["error"]["data"]["cause"] == "request_state"
+    assert edge.records()[known:] == ["call.refused"]
+    assert upstream.heard == [ACCEPTED]
+
+
+async def test_an_outcome_that_was_told_is_not_kept() -> None:
+    """What a call came to while its client was away is forgotten once the client has it."""
+    edge, upstream = before(Asking)
+    async with talking(edge) as talk:
+        asked = (await talk.call())["result"]
+        (slot,) = edge.app._mcp._calls._parking._parked.values()  # type: ignore[attr-defined]
+        for _, waiting in slot.open.values():
+            waiting.set_exception(NotAnswered("given_up"))
+        await until(lambda: "tool.completed" in edge.records())
+        kept = weakref.ref(slot._task)
+        del slot, waiting
+        assert "result" in await talk.back(asked)
+    upstream.sent.clear()  # the test's own
+    gc.collect()
+    assert kept() is None
