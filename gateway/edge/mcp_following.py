@@ -119,9 +119,13 @@ class Follows:
     def end(self) -> None:
         """None is followed any more, and none will be."""
         self.is_over = True
+        self.clear()
+        self._wake()
+
+    def clear(self) -> None:
+        """None is followed any more, until some are begun anew."""
         for address in tuple(self._held):
             self.drop(address)
-        self._wake()
 
     async def changed(self) -> None:
         """Return when one of them has news, or all have ended."""

@@ -14,7 +14,8 @@ from gateway.core.tool import Tool
 from gateway.edge import mcp_push
 from gateway.edge.asgi import Options
 from gateway.edge.mcp_following import MOST, Follow, Follows
-from tests.edge_world import ADMIN, Edge, modern, rpc
+from gateway.edge.mcp_session import IDLE_S
+from tests.edge_world import ADMIN, AUDITOR, Edge, modern, rpc
 from tests.evidence import make_call
 from tests.fakes.rules import APPROVAL, DENY
 from tests.fakes.upstream import STOCK, tool
@@ -251,6 +252,40 @@ async def test_who_is_stopped_hears_no_more(monkeypatch: pytest.MonkeyPatch) -> 
         await edge.world.kills.engage(ADMIN, Kind.AGENT, "ap-agent", "a test")
         with fail_after(PATIENCE_S):
             await stream.over.wait()
+    assert subscription.is_over
+
+
+async def test_a_session_is_of_use_once_a_kill_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was followed has ended; what is begun anew is followed, and told."""
+    monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
+    edge = edge_with_pages()
+    session = await session_at(edge)
+    await said(edge, session, SUBSCRIBE)
+    async with listening(edge, session, path=ERP) as stream:
+        await stream.until(silences=1)
+        kill, _ = await edge.world.kills.engage(ADMIN, Kind.AGENT, "ap-agent", "a test")
+        with fail_after(PATIENCE_S):
+            await stream.over.wait()
+    for voter in (ADMIN, AUDITOR):
+        await edge.world.kills.lift(voter, kill.id, "over")
+    assert (await said(edge, session, SUBSCRIBE))["result"] == {}
+    before, again = begun(edge)
+    assert (before.is_over, again.is_over) == (True, False)
+    async with listening(edge, session, path=ERP) as stream:
+        again.updated()
+        assert await told(stream, 1) == ["x:page"]
+
+
+async def test_an_abandoned_session_follows_nothing_for_ever() -> None:
+    """Its client went without a word, and none opens another one: any use of a session ends those that are idle."""
+    edge = edge_with_pages()
+    session, other = await session_at(edge), await session_at(edge)
+    await said(edge, session, SUBSCRIBE)
+    (subscription,) = begun(edge)
+    edge.world.clock.advance(IDLE_S * 0.75)
+    await said(edge, other, "ping")
+    edge.world.clock.advance(IDLE_S * 0.75)
+    await said(edge, other, "ping")
     assert subscription.is_over
 
 
