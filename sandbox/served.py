@@ -18,6 +18,8 @@ from sandbox.runner import Options
 # Found beside this very file, whatever else is called sandbox on the machine.
 _ROOT = str(Path(__file__).resolve().parents[1])
 _KEEPER = f"import sys; sys.path.insert(0, {_ROOT!r}); from sandbox.keeper import main; sys.exit(main(sys.argv[1:]))"
+# A box has its own of these, or none: the host's show its processes, and through them the folders of each.
+_SPECIAL = (Path("/proc"), Path("/sys"), Path("/dev"))
 _GROUPED = (Capability.MEMORY, Capability.PIDS, Capability.CPU)
 
 
@@ -113,6 +115,8 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
     write = [(Path(shown).resolve(), Path(shown)) for shown in wish.write]
     closed = [folder.resolve() for folder in hidden]
     for real, shown in (*read, *write):
+        if real == Path("/") or any(_below(real, place) for place in _SPECIAL):
+            raise NoBox("box_shows_system", f"{shown} leads to {real}, of which a box has its own, or nothing")
         if any(_below(real, folder) or _below(folder, real) for folder in closed if (real, shown) in write):
             raise NoBox("box_shows_secrets", f"{shown} must not be written: the gateway's own folder is there")
         if any(_below(real, folder) for folder in closed):

@@ -306,6 +306,17 @@ def test_no_box_shows_the_gateways_own_folder(tmp_path: Path, read: list[str], w
     assert caught.value.cause == cause
 
 
+@pytest.mark.parametrize("leads_to", ["/", "/proc", "/proc/self/root", "/dev", "/sys/kernel"])
+@pytest.mark.parametrize("word", ["read", "write"])
+def test_no_box_shows_what_a_box_has_its_own_of(tmp_path: Path, leads_to: str, word: str) -> None:
+    """Settings refuse these by name; a link that leads there by now, which a server may have made, is refused, too."""
+    (tmp_path / "link").symlink_to(leads_to)
+    enclosure = Enclosure(**{word: (str(tmp_path / "link"),)})
+    with pytest.raises(NoBox) as caught, boxes(Capabilities("bwrap 1"), enclosure).boxed(Program([PYTHON])):
+        pass
+    assert caught.value.cause == "box_shows_system"
+
+
 async def test_a_state_folder_in_a_folder_to_read_is_hidden(found: Capabilities, aims: dict[str, Any]) -> None:
     """A project may be read with the gateway's folder in it: an empty one stands in its place."""
     key, folder = aims["paths"][:2]
