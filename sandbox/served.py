@@ -111,8 +111,8 @@ class Boxes:
 
 def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
     # Judged by where they lead now, at each start: what a box may write it may also replace by a link.
-    read = [(Path(shown).resolve(), Path(shown)) for shown in wish.read]
-    write = [(Path(shown).resolve(), Path(shown)) for shown in wish.write]
+    read = [(_real(shown), Path(shown)) for shown in wish.read]
+    write = [(_real(shown), Path(shown)) for shown in wish.write]
     closed = [folder.resolve() for folder in hidden]
     for real, shown in (*read, *write):
         if real == Path("/") or any(_below(real, place) for place in _SPECIAL):
@@ -131,6 +131,13 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
         "write": [(str(real), str(shown)) for real, shown in write],
         "hidden": sorted({str(folder) for folder in (*covered, *below_usr)}),
     }
+
+
+def _real(shown: str) -> Path:
+    try:
+        return Path(shown).resolve()
+    except RuntimeError:  # links in a circle: a fault of this box alone
+        raise NoBox("box_failed", f"{shown} leads nowhere") from None
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -317,6 +317,14 @@ def test_no_box_shows_what_a_box_has_its_own_of(tmp_path: Path, leads_to: str, w
     assert caught.value.cause == "box_shows_system"
 
 
+def test_links_in_a_circle_are_a_fault_of_the_box(tmp_path: Path) -> None:
+    """Of a kind that the server's keeper knows: another server that made them ends no more than this one's starts."""
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    boxing = boxes(Capabilities("bwrap 1"), Enclosure(read=(str(tmp_path / "link"),)))
+    with pytest.raises(NoBox, match="leads nowhere"), boxing.boxed(Program([PYTHON])):
+        pass
+
+
 async def test_a_state_folder_in_a_folder_to_read_is_hidden(found: Capabilities, aims: dict[str, Any]) -> None:
     """A project may be read with the gateway's folder in it: an empty one stands in its place."""
     key, folder = aims["paths"][:2]
