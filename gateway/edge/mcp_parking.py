@@ -175,8 +175,8 @@ class Slot:
 class Parking:
     """The parked calls of this process."""
 
-    def __init__(self, clock: Clock, most: int = 256, most_each: int = 8) -> None:
-        """``most`` at a time, ``most_each`` of one principal."""
+    def __init__(self, clock: Clock, most: int = 64, most_each: int = 8) -> None:
+        """``most`` at a time, ``most_each`` of one principal. Each holds one of the gateway's places for calls."""
         self._clock = clock
         self._most = most
         self._most_each = most_each

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.core.flow import NotAnswered
+from gateway.edge.mcp_parking import Parking
+from gateway.settings import LimitsSection
+from tests.fakes import World
 from tests.fakes.callers import AGENT
 from tests.story.test_edge_asking import ACCEPTED, before
 from tests.story.test_edge_parked import Asking, talking
@@ -56,3 +59,8 @@ async def test_an_outcome_that_was_told_is_not_kept() -> None:
     upstream.sent.clear()  # the test's own
     gc.collect()
     assert kept() is None
+
+
+def test_what_is_parked_leaves_most_places_to_others() -> None:
+    """Calls that wait for clients who may never come back are no way to stop a gateway for everybody else."""
+    assert Parking(World().clock)._most * 4 <= LimitsSection().concurrency
