@@ -25,7 +25,7 @@ async def test_a_state_is_of_one_run_and_its_actors(other: dict[str, Any]) -> No
     edge.world.identity.tokens["else"] = replace(AGENT, **other)
     async with talking(edge) as talk:
         asked = (await talk.call())["result"]
-        stolen = await talk.back(asked, token="else")  # noqa: S106 -- a name
+        stolen = await talk.back(asked, token="else")
         assert stolen["error"]["data"]["cause"] == "request_state"
         assert upstream.heard == []
         assert "result" in await talk.back(asked)
