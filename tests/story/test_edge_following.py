@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from anyio import fail_after
+from anyio import create_task_group, fail_after
 
 from gateway.core.errors import ToolFailed
 from gateway.core.following import Subscription
@@ -222,6 +222,23 @@ async def test_an_address_is_followed_once_in_a_session() -> None:
     async with edge.client() as client:
         lost = (await client.post(ERP, json=rpc(SUBSCRIBE, {"uri": "x:page"}))).json()
     assert lost["error"]["data"]["cause"] == "session"
+
+
+async def test_what_is_begun_at_once_is_bounded_and_said() -> None:
+    """Whoever is told that a resource is followed has it followed, and all others are told that it is not."""
+    edge = edge_with_pages()
+    session = await session_at(edge)
+    answers: list[Any] = []
+
+    async def ask(at: int) -> None:
+        answers.append(await said(edge, session, SUBSCRIBE, f"y:{at}"))
+
+    async with create_task_group() as group:
+        for at in range(MOST + 6):
+            group.start_soon(ask, at)
+    assert sum("result" in answer for answer in answers) == MOST
+    assert {answer["error"]["data"]["cause"] for answer in answers if "error" in answer} == {"subscriptions"}
+    assert sum(not subscription.is_over for subscription in begun(edge)) == MOST
 
 
 async def test_all_ends_with_the_session() -> None:
