@@ -57,6 +57,7 @@ class Slot:
     _asked: int = 0
     _scope: CancelScope = field(default_factory=CancelScope)
     _news: Event = field(default_factory=Event)
+    _parked: Event = field(default_factory=Event)
     _task: "asyncio.Task[Answer] | None" = None
 
     @property
@@ -101,13 +102,18 @@ class Slot:
     def come_back(self, answers: Mapping[str, Arguments], wants: Wants, stream: Stream) -> None:
         """The client is there again, with what it answers; what it leaves out is asked again."""
         self.rounds += 1
-        self.stream = stream
+        self.stream, self._parked = stream, Event()
         if self.flow is not None:
             self.flow.wants = wants
         for key, said in answers.items():
             found = self.open.pop(key, None)
             if found is not None and not found[1].done():
                 found[1].set_result(said)
+
+    def wait(self) -> None:
+        """Its client has the questions, and is away."""
+        self.stream = None
+        self._parked.set()
 
     async def turn(self) -> None:
         """Return when the call is over, or its upstream asks."""
@@ -164,6 +170,8 @@ class Slot:
 
     async def _stopped_by(self, stopping: Event) -> None:
         await stopping.wait()
+        while self.stream is not None:  # its client is there: it may end as any call under way may
+            await self._parked.wait()
         self.take_back()
 
     async def _carried_out(self, call: Call, ports: Ports) -> Answer:
@@ -192,7 +200,7 @@ class Parking:
     def park(self, slot: Slot) -> str:
         """Leave the call as it is; returns the name by which it is taken up again, once."""
         name = self._clock.random(_ID_BYTES).hex()
-        slot.stream = None
+        slot.wait()
         self._parked[name] = slot
         return name
 

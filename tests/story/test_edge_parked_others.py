@@ -3,9 +3,12 @@
 import gc
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from anyio import Event, create_task_group
+from anyio.lowlevel import checkpoint
 
 from gateway.core.flow import NotAnswered
 from gateway.edge.mcp_parking import Parking
@@ -13,7 +16,7 @@ from gateway.settings import LimitsSection
 from tests.fakes import World
 from tests.fakes.callers import AGENT
 from tests.story.test_edge_asking import ACCEPTED, before
-from tests.story.test_edge_parked import Asking, talking
+from tests.story.test_edge_parked import WRITE, Asking, talking
 from tests.waiting import until
 
 
@@ -59,6 +62,22 @@ async def test_an_outcome_that_was_told_is_not_kept() -> None:
     upstream.sent.clear()  # the test's own
     gc.collect()
     assert kept() is None
+
+
+async def test_a_gateway_that_stops_lets_a_call_end_whose_client_is_back() -> None:
+    """It is under way as any other is; only what waits for an absent client is taken back."""
+    edge, upstream = before(Asking, between=Event())
+    async with talking(edge) as talk:
+        asked = (await talk.call(WRITE))["result"]
+        async with create_task_group() as group:
+            group.start_soon(partial(talk.back, asked, tool=WRITE))
+            await until(lambda: upstream.heard == [ACCEPTED])
+            talk.stopping.set()
+            for _ in range(10):
+                await checkpoint()
+            upstream.between.set()
+    assert upstream.ends == []
+    assert edge.records()[-1] == "tool.completed"
 
 
 def test_what_is_parked_leaves_most_places_to_others() -> None:
