@@ -60,12 +60,14 @@ class Boxes:
         tools: what they are made with.
         seen: what this host was seen to hold when it was tried.
         enclosure: what the program may see and use.
+        others: folders that the boxes of others may write.
     """
 
     options: Options
     tools: Tools | None
     seen: Capabilities
     enclosure: Enclosure
+    others: tuple[str, ...] = ()
 
     @contextmanager
     def boxed(self, program: Program) -> Iterator[Program]:
@@ -84,7 +86,7 @@ class Boxes:
         wish, seen, tools = self.enclosure, self.seen, self.tools
         if lost := wish.lacks(seen):
             raise NoBox("sandbox_degraded", f"this host's sandbox cannot hold: {', '.join(lost)}")
-        places = _places(wish, self.options.hidden)
+        places = _places(wish, self.options.hidden, self.others)
         if tools is None:
             raise NoBox("sandbox_degraded", "this host has no sandbox")
         return {
@@ -109,10 +111,11 @@ class Boxes:
         }
 
 
-def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
+def _places(wish: Enclosure, hidden: tuple[Path, ...], others: tuple[str, ...]) -> dict[str, Any]:
     # Judged by where they lead now, at each start: what a box may write it may also replace by a link.
     read = [(_real(shown), Path(shown)) for shown in wish.read]
     write = [(_real(shown), Path(shown)) for shown in wish.write]
+    written = [*write, *((_real(shown), Path(shown)) for shown in others)]
     closed = [folder.resolve() for folder in hidden]
     for real, shown in (*read, *write):
         if real == Path("/") or any(_below(real, place) for place in _SPECIAL):
@@ -121,7 +124,7 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
             raise NoBox("box_shows_secrets", f"{shown} must not be written: the gateway's own folder is there")
         if any(_below(real, folder) for folder in closed):
             raise NoBox("box_shows_secrets", f"{shown} must not be read: it is in the gateway's own folder")
-        for other, name in write:
+        for other, name in written:
             if other != real and (_below(real, other) or _below(shown, name)):
                 raise NoBox("box_in_box", f"{shown} lies in {name}, where a server could replace it by a link")
     covered = [shown / folder.relative_to(real) for real, shown in read for folder in closed if _below(folder, real)]

@@ -318,6 +318,19 @@ def test_no_box_shows_what_a_box_has_its_own_of(tmp_path: Path, leads_to: str, i
     assert caught.value.cause == "box_shows_system"
 
 
+@pytest.mark.requirement("TOOL-7")
+def test_what_another_server_may_write_leads_nobody_astray(tmp_path: Path) -> None:
+    """It made a link to somewhere else of what lies in its folder: a server that reads that is not started."""
+    own = tmp_path / "own"
+    (own / "deep").mkdir(parents=True)
+    able = boxes(Capabilities("bwrap 1"), Enclosure(read=(str(own / "deep"),)))
+    (own / "deep").rmdir()
+    (own / "deep").symlink_to(tmp_path)
+    with pytest.raises(NoBox) as caught, replace(able, others=(str(own),)).boxed(Program([PYTHON])):
+        pass
+    assert caught.value.cause == "box_in_box"
+
+
 def test_links_in_a_circle_are_a_fault_of_the_box(tmp_path: Path) -> None:
     """Of a kind that the server's keeper knows: another server that made them ends no more than this one's starts."""
     (tmp_path / "link").symlink_to(tmp_path / "link")
