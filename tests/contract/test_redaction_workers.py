@@ -195,12 +195,11 @@ async def test_the_queue_is_bounded() -> None:
 
 async def test_the_end_waits_for_workers_that_were_killed_before() -> None:
     """They know secrets: when the gateway says that it is gone, so are they."""
-    async with open_(command=misbehaving("hangs"), workers=1) as scrubbers:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(scrubbers.cleaned, BODIES["clean"], (KNOWN,), Bounds())
-            await until(lambda: len(scrubbers._all) == 1)
-            (link,) = scrubbers._all
-            tasks.cancel_scope.cancel()
+    async with open_(command=misbehaving("hangs"), workers=1) as scrubbers, anyio.create_task_group() as tasks:
+        tasks.start_soon(scrubbers.cleaned, BODIES["clean"], (KNOWN,), Bounds())
+        await until(lambda: len(scrubbers._all) == 1)
+        (link,) = scrubbers._all
+        tasks.cancel_scope.cancel()
     assert link.process.returncode is not None
 
 
