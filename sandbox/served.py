@@ -18,6 +18,8 @@ from sandbox.runner import Options
 # Found beside this very file, whatever else is called sandbox on the machine.
 _ROOT = str(Path(__file__).resolve().parents[1])
 _KEEPER = f"import sys; sys.path.insert(0, {_ROOT!r}); from sandbox.keeper import main; sys.exit(main(sys.argv[1:]))"
+# A box has its own of these, or none: the host's show its processes, and through them the folders of each.
+_SPECIAL = (Path("/proc"), Path("/sys"), Path("/dev"))
 _GROUPED = (Capability.MEMORY, Capability.PIDS, Capability.CPU)
 
 
@@ -58,12 +60,14 @@ class Boxes:
         tools: what they are made with.
         seen: what this host was seen to hold when it was tried.
         enclosure: what the program may see and use.
+        others: folders that the boxes of others may write.
     """
 
     options: Options
     tools: Tools | None
     seen: Capabilities
     enclosure: Enclosure
+    others: tuple[str, ...] = ()
 
     @contextmanager
     def boxed(self, program: Program) -> Iterator[Program]:
@@ -82,7 +86,7 @@ class Boxes:
         wish, seen, tools = self.enclosure, self.seen, self.tools
         if lost := wish.lacks(seen):
             raise NoBox("sandbox_degraded", f"this host's sandbox cannot hold: {', '.join(lost)}")
-        places = _places(wish, self.options.hidden)
+        places = _places(wish, self.options.hidden, self.others)
         if tools is None:
             raise NoBox("sandbox_degraded", "this host has no sandbox")
         return {
@@ -107,17 +111,20 @@ class Boxes:
         }
 
 
-def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
+def _places(wish: Enclosure, hidden: tuple[Path, ...], others: tuple[str, ...]) -> dict[str, Any]:
     # Judged by where they lead now, at each start: what a box may write it may also replace by a link.
-    read = [(Path(shown).resolve(), Path(shown)) for shown in wish.read]
-    write = [(Path(shown).resolve(), Path(shown)) for shown in wish.write]
+    read = [(_real(shown), Path(shown)) for shown in wish.read]
+    write = [(_real(shown), Path(shown)) for shown in wish.write]
+    written = [*write, *((_real(shown), Path(shown)) for shown in others)]
     closed = [folder.resolve() for folder in hidden]
     for real, shown in (*read, *write):
+        if real == Path("/") or any(_below(real, place) for place in _SPECIAL):
+            raise NoBox("box_shows_system", f"{shown} leads to {real}, of which a box has its own, or nothing")
         if any(_below(real, folder) or _below(folder, real) for folder in closed if (real, shown) in write):
             raise NoBox("box_shows_secrets", f"{shown} must not be written: the gateway's own folder is there")
         if any(_below(real, folder) for folder in closed):
             raise NoBox("box_shows_secrets", f"{shown} must not be read: it is in the gateway's own folder")
-        for other, name in write:
+        for other, name in written:
             if other != real and (_below(real, other) or _below(shown, name)):
                 raise NoBox("box_in_box", f"{shown} lies in {name}, where a server could replace it by a link")
     covered = [shown / folder.relative_to(real) for real, shown in read for folder in closed if _below(folder, real)]
@@ -127,6 +134,13 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...]) -> dict[str, Any]:
         "write": [(str(real), str(shown)) for real, shown in write],
         "hidden": sorted({str(folder) for folder in (*covered, *below_usr)}),
     }
+
+
+def _real(shown: str) -> Path:
+    try:
+        return Path(shown).resolve()
+    except RuntimeError:  # links in a circle: a fault of this box alone
+        raise NoBox("box_failed", f"{shown} leads nowhere") from None
 
 
 def _below(path: Path, folder: Path) -> bool:

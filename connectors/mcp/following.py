@@ -136,13 +136,13 @@ class Following:
 
     async def _follow(self, line: _Line, uri: str) -> None:
         before = line.stream
-        if before is None or before.is_over or before.session.dialect.stateless:
+        if before is not None and before.is_over:
+            await self._renew(line, {*line.followed, uri})
+        elif before is None or before.session.dialect.stateless:
             # The new one is open before the old one is closed, so that nothing is missed between them.
             line.stream = await self._opened(line, {*line.followed, uri})
             if before is not None:
                 before.scope.cancel()
-            if before is not None and before.is_over:
-                await self._resubscribe(line)
         await self._subscribe(line, uri)
 
     async def _subscribe(self, line: _Line, uri: str) -> None:
@@ -242,7 +242,7 @@ class Following:
                 if line.stream is not ended or not line.followed:
                     return
                 try:
-                    await self._renew(line)
+                    await self._renew(line, line.followed)
                     break
                 except Unreached:  # it may be starting again
                     pause = max(pause * 2, self._bounds.first_pause_s)
@@ -253,12 +253,12 @@ class Following:
             line.followed.clear()
         self._rest(line)
 
-    async def _renew(self, line: _Line) -> None:
-        stream, before = await self._opened(line, line.followed), line.stream
+    async def _renew(self, line: _Line, uris: Collection[str]) -> None:
+        stream, before = await self._opened(line, uris), line.stream
         line.stream = stream
         try:
             await self._resubscribe(line)
-        except Fault:
+        except BaseException:  # also where whoever came is gone: the stream that ended is still to be made good
             line.stream = before
             stream.scope.cancel()
             raise

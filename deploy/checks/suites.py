@@ -24,6 +24,8 @@ _COVERAGE = (sys.executable, "-m", "coverage")
 # How pytest begins what it says of failures, and of a test that hangs, which is the last it says.
 _FAILURES = ("FAILED ", "ERROR ", "Timeout (")
 _HANGS_IN = "/tests/"
+# How pytest ends a run in which something was tested.
+_PASSED = re.compile(r"(=+ )?(\d+ \w+, )*\d+ passed\b.* in \d")
 # How each part ends what it says of the deep tier (tests/tiers.py).
 _LEFT_OUT = re.compile(r"deep tier: (\d+) cases not run here")
 
@@ -67,6 +69,7 @@ async def _tested(name: str, heard: _Heard) -> int:
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=_LONGEST_LINE
     )
     assert process.stdout is not None
+    passed = False
     try:
         async for printed in process.stdout:
             line = printed.decode(errors="replace").rstrip()
@@ -75,7 +78,9 @@ async def _tested(name: str, heard: _Heard) -> int:
                 heard.failures.append(line)
             if found := _LEFT_OUT.match(line):
                 heard.left_out += int(found[1])
-        code = await process.wait()
+            passed = passed or _PASSED.match(line) is not None
+        # A process that a test has ended in good order, half-way, is no part that passed.
+        code = await process.wait() or int(not passed)
         if code:
             heard.failures.append(f"{name}: exit code {code}")
         return code

@@ -117,7 +117,7 @@ class Redactor:
         if self._aside is None or len(raw.body) <= AT_ONCE_BYTES:
             body, counts = self.notice(intent.call.origin, raw.body)
         else:
-            body, counts = await self._aside.cleaned(raw.body, self._needles(intent.call.origin), self._bounds)
+            body, counts = await self._away(self._aside, raw.body, self._needles(intent.call.origin))
         flow = intent.call.flow
         if flow is not None and flow.redacted:
             counts = Counter(counts) + flow.redacted
@@ -131,7 +131,11 @@ class Redactor:
         """Whether a JSON text holds a value the gateway keeps secret, in any encoding, or that cannot be told."""
         if self._aside is None or len(body) <= AT_ONCE_BYTES:
             return holding(body, self._known.segments, self._bounds)
-        return await self._aside.holding(body, self._known.segments, self._bounds)
+        asked = self._known.segments
+        if await self._aside.holding(body, asked, self._bounds):
+            return True
+        learnt = self._learnt(asked)
+        return bool(learnt) and await self._aside.holding(body, learnt, self._bounds)
 
     def text(self, text: str) -> str:
         """A log line without secrets; never raises. A line that cannot be handled is replaced whole."""
@@ -145,6 +149,17 @@ class Redactor:
             return _Pass(needles, self._bounds).text(text)
         except (Tainted, RecursionError):  # nested beyond any use
             return UNREADABLE
+
+    async def _away(self, aside: Aside, body: bytes, asked: tuple[Needles, ...]) -> Clean:
+        body, counts = await aside.cleaned(body, asked, self._bounds)
+        if learnt := self._learnt(asked):
+            body, more = await aside.cleaned(body, learnt, self._bounds)
+            counts = Counter(counts) + Counter(more)
+        return body, counts
+
+    def _learnt(self, asked: tuple[Needles, ...]) -> tuple[Needles, ...]:
+        # It took its time and may have waited for minutes: what was minted or resolved meanwhile is a secret by now.
+        return tuple(one for one in self._known.segments if one not in asked)
 
     def _needles(self, origin: Live | Resumed) -> tuple[Needles, ...]:
         # A resumed call has no token: it was not kept.

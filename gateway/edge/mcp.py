@@ -93,7 +93,7 @@ class _Exchange:
     @property
     def party(self) -> Party:
         """Who is on the line."""
-        return Party(self.visit.principal.key, self.era, self.session, self.stream, self.receive)
+        return Party(self.visit.principal, self.era, self.session, self.stream, self.receive)
 
 
 class McpEndpoint:

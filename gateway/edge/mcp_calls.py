@@ -13,7 +13,7 @@ from anyio import CancelScope, fail_after
 from starlette.types import Message, Receive
 
 from gateway.core import pipeline
-from gateway.core.call import Answer, Call, Continuation
+from gateway.core.call import Answer, Call, Continuation, Principal
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, ToolFailed
 from gateway.core.flow import ANSWER_S, NotAnswered, Wants
@@ -39,14 +39,14 @@ class Party:
     """Who is on the line.
 
     Attributes:
-        owner: the caller's ``Principal.key``.
+        principal: the caller.
         era: how they speak.
         session: theirs, in the handshake era.
         stream: the answer on its way.
         receive: tells when they leave.
     """
 
-    owner: str
+    principal: Principal
     era: Era
     session: Session | None
     stream: Stream
@@ -113,7 +113,7 @@ class Calls:
         wants = mcp_flow.wants(request, party.era, party.session)
         if party.era is Era.HANDSHAKE:
             return self._with_line(call, wants, party)
-        brought = self._rounds.brought(request.params, call, party.owner)
+        brought = self._rounds.brought(request.params, call, party.principal)
         if brought is not None and brought.parked:
             return replace(self._with_line(call, wants, party), back=brought)
         call = call if brought is None else replace(call, continuation=brought.continuation)
@@ -150,7 +150,10 @@ class Calls:
         return self._turned(made, slot, party)
 
     async def _resumed(self, made: Made, back: Brought, party: Party) -> Outcome:
-        slot = self._parking.take(back.parked)
+        try:
+            slot = self._parking.take(back.parked)
+        except GatewayError as error:
+            await pipeline.refuse(made.call, error, self._ports)
         try:
             await unless_gone(party.receive, pipeline.reconsider(made.call, self._ports))
             slot.come_back(
@@ -170,8 +173,8 @@ class Calls:
             answer = slot.answer()
             if not mcp_rounds.wants_input(answer.body):
                 return Outcome(answer.body, answer.call_id, answer.replayed)
-            return Outcome(self._rounds.sealed(answer.body, made.call, party.owner), answer.call_id)
-        body = self._rounds.sealed(mcp_parking.asking(slot), made.call, party.owner, self._parking.park(slot))
+            return Outcome(self._rounds.sealed(answer.body, made.call, party.principal), answer.call_id)
+        body = self._rounds.sealed(mcp_parking.asking(slot), made.call, party.principal, self._parking.park(slot))
         return Outcome(body, slot.call_id)
 
     async def _received(self, party: Party) -> Message:
@@ -204,7 +207,7 @@ class Calls:
         return answers
 
     def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
-        slot = self._parking.slot(party.owner, party.stream)
+        slot = self._parking.slot(party.principal.key, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
         return Made(replace(call, flow=line.flow), line, slot)

@@ -92,8 +92,7 @@ class Follows:
         Raises:
             Throttled: there is no room for another address.
         """
-        if address not in self._held and len(self._held) >= self._most:
-            raise Throttled("too many resources are followed", retry_after=_RETRY_S, cause_code="subscriptions")
+        self._check_room(address)
         return Subscription(self._wake)
 
     def find(self, address: str) -> Subscription | None:
@@ -102,9 +101,18 @@ class Follows:
         return None if found is None else found.subscription
 
     def keep(self, follow: Follow) -> None:
-        """It has begun; an earlier one of the same address ends, and so does this where all have ended meanwhile."""
+        """It has begun; an earlier one of the same address ends, and so does this where all have ended meanwhile.
+
+        Raises:
+            Throttled: others took the room; it has ended.
+        """
+        try:
+            self._check_room(follow.address)
+        except Throttled:
+            follow.subscription.end()
+            raise
         self.drop(follow.address)
-        if self.is_over or len(self._held) >= self._most:
+        if self.is_over:
             follow.subscription.end()
         else:
             self._held[follow.address] = follow
@@ -119,14 +127,22 @@ class Follows:
     def end(self) -> None:
         """None is followed any more, and none will be."""
         self.is_over = True
+        self.clear()
+        self._wake()
+
+    def clear(self) -> None:
+        """None is followed any more, until some are begun anew."""
         for address in tuple(self._held):
             self.drop(address)
-        self._wake()
 
     async def changed(self) -> None:
         """Return when one of them has news, or all have ended."""
         while not self.is_over and not any(follow.subscription.is_news for follow in self._held.values()):
             await self._news.wait()
+
+    def _check_room(self, address: str) -> None:
+        if address not in self._held and len(self._held) >= self._most:
+            raise Throttled("too many resources are followed", retry_after=_RETRY_S, cause_code="subscriptions")
 
     def _wake(self) -> None:
         self._news.set()

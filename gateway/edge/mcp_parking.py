@@ -57,6 +57,7 @@ class Slot:
     _asked: int = 0
     _scope: CancelScope = field(default_factory=CancelScope)
     _news: Event = field(default_factory=Event)
+    _parked: Event = field(default_factory=Event)
     _task: "asyncio.Task[Answer] | None" = None
 
     @property
@@ -101,13 +102,18 @@ class Slot:
     def come_back(self, answers: Mapping[str, Arguments], wants: Wants, stream: Stream) -> None:
         """The client is there again, with what it answers; what it leaves out is asked again."""
         self.rounds += 1
-        self.stream = stream
+        self.stream, self._parked = stream, Event()
         if self.flow is not None:
             self.flow.wants = wants
         for key, said in answers.items():
             found = self.open.pop(key, None)
             if found is not None and not found[1].done():
                 found[1].set_result(said)
+
+    def wait(self) -> None:
+        """Its client has the questions, and is away."""
+        self.stream = None
+        self._parked.set()
 
     async def turn(self) -> None:
         """Return when the call is over, or its upstream asks."""
@@ -164,6 +170,8 @@ class Slot:
 
     async def _stopped_by(self, stopping: Event) -> None:
         await stopping.wait()
+        while self.stream is not None:  # its client is there: it may end as any call under way may
+            await self._parked.wait()
         self.take_back()
 
     async def _carried_out(self, call: Call, ports: Ports) -> Answer:
@@ -175,12 +183,13 @@ class Slot:
 class Parking:
     """The parked calls of this process."""
 
-    def __init__(self, clock: Clock, most: int = 256, most_each: int = 8) -> None:
-        """``most`` at a time, ``most_each`` of one principal."""
+    def __init__(self, clock: Clock, most: int = 64, most_each: int = 8) -> None:
+        """``most`` at a time, ``most_each`` of one principal. Each holds one of the gateway's places for calls."""
         self._clock = clock
         self._most = most
         self._most_each = most_each
         self._parked: dict[str, Slot] = {}
+        self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._inside: set[Slot] = set()
         self._own: Counter[str] = Counter()
 
@@ -191,7 +200,7 @@ class Parking:
     def park(self, slot: Slot) -> str:
         """Leave the call as it is; returns the name by which it is taken up again, once."""
         name = self._clock.random(_ID_BYTES).hex()
-        slot.stream = None
+        slot.wait()
         self._parked[name] = slot
         return name
 
@@ -206,6 +215,9 @@ class Parking:
         if slot is None:
             detail = "params.requestState was used, or waited too long: make the call again without it"
             raise InvalidParams(detail, cause_code="request_state")
+        timer = self._forgetting.pop(name, None)
+        if timer is not None:
+            timer.cancel()  # it holds the outcome, which can be large
         if slot.is_over:
             self._let_go(slot)
         if slot.rounds >= MOST_ROUNDS:
@@ -219,7 +231,8 @@ class Parking:
         if name is None:
             self._let_go(slot)
         else:
-            asyncio.get_running_loop().call_later(PARKED_S, self._forget, name, slot)
+            loop = asyncio.get_running_loop()
+            self._forgetting[name] = loop.call_later(PARKED_S, self._forget, name, slot)
 
     def _enter(self, slot: Slot) -> None:
         if slot in self._inside:
@@ -230,6 +243,7 @@ class Parking:
         self._own[slot.owner] += 1
 
     def _forget(self, name: str, slot: Slot) -> None:
+        self._forgetting.pop(name, None)
         if self._parked.pop(name, None) is not None:
             self._let_go(slot)
 

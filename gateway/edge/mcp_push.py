@@ -294,7 +294,7 @@ class Push(Reply):
         try:
             return await self.listener.sees(follow.call)
         except Killed:
-            self.listener.follows.end()
+            self.listener.follows.clear()  # a kill can be lifted: the session is to be of use then
             raise
 
     def _opening(self) -> bytes | None:

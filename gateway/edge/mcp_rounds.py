@@ -1,13 +1,13 @@
 """Calls in several rounds: an upstream wants input first, and the call is made again with it.
 
 A stateless client keeps the state between two rounds. It is sealed: the client can neither read nor change it, and it
-is good for the same principal making the same call again, for a while. Each round is a call of its own: decided,
-recorded and limited like any other.
+is good for the same principal, actors and run making the same call again, for a while. Each round is a call of its own:
+decided, recorded and limited like any other.
 """
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.core import canonical
-from gateway.core.call import Call, Continuation
+from gateway.core.call import Call, Continuation, Principal
 from gateway.core.canonical import Arguments, Json
 from gateway.core.errors import InvalidArguments
 from gateway.core.mcpwire import asking, eras, jsonrpc
@@ -80,13 +80,13 @@ class Rounds:
     clock: Clock
     key: bytes
 
-    def sealed(self, body: bytes, call: Call, owner: str, parked: str = "") -> bytes:
+    def sealed(self, body: bytes, call: Call, owner: Principal, parked: str = "") -> bytes:
         """The result that asks, as a client gets it.
 
         Args:
             body: the result.
             call: whose.
-            owner: the caller's ``Principal.key``.
+            owner: the caller.
             parked: the name by which the call is taken up again; empty = it is another call.
         """
         questions, state = asked(body)
@@ -97,7 +97,7 @@ class Rounds:
         members: dict[str, Any] = dict(jsonrpc.members(body))
         return jsonrpc.encode(members | {_STATE: base64.urlsafe_b64encode(box).decode()})
 
-    def brought(self, params: Json, call: Call, owner: str) -> "Brought | None":
+    def brought(self, params: Json, call: Call, owner: Principal) -> "Brought | None":
         """What a request brings for the upstream that asked, or None where it is a call of its own.
 
         Raises:
@@ -113,7 +113,7 @@ class Rounds:
         answers = {key: _answer(said.member(key)) for key in questions if key in (said.value or {})}
         return Brought(Continuation(kept.state, questions, answers), kept.parked)
 
-    def _opened(self, state: object, call: Call, owner: str) -> _Kept:
+    def _opened(self, state: object, call: Call, owner: Principal) -> _Kept:
         try:
             if not isinstance(state, str) or len(state) > _MAX_STATE:
                 raise ValueError
@@ -136,8 +136,15 @@ def _answer(said: Json) -> Arguments:
         raise _odd("params.inputResponses: each answer is an object", _ANSWERS) from None
 
 
-def _bound(call: Call, owner: str) -> bytes:
-    facts: Mapping[str, str] = {"owner": owner, "tool": call.tool, "arguments": call.arguments.digest}
+def _bound(call: Call, owner: Principal) -> bytes:
+    # Who acts, and in which run: what one run was told is not another one's, though one agent works in both.
+    facts: Mapping[str, str | Sequence[str]] = {
+        "owner": owner.key,
+        "actors": owner.delegation,
+        "run": owner.run or call.run or "",
+        "tool": call.tool,
+        "arguments": call.arguments.digest,
+    }
     return canonical.encode(facts)
 
 

@@ -74,9 +74,11 @@ class Sessions:
         Raises:
             SessionNotFound: unknown, idle too long, another principal's or another endpoint's.
         """
-        session = self._all.get(session_id)
         now = self._clock.monotonic()
-        if session is None or session.owner != owner or session.server != server or now - session.used > IDLE_S:
+        # Here, too: what an abandoned one follows holds a stream upstream, also where nobody opens another session.
+        self._end_idle(now)
+        session = self._all.get(session_id)
+        if session is None or session.owner != owner or session.server != server:
             raise SessionNotFound("no such session; initialize again")
         session.used = now
         self._all.move_to_end(session_id)

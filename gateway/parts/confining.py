@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import to_thread
@@ -28,11 +28,13 @@ class Confining:
         options: how boxes are made.
         tools: what they are made with; None = nothing was looked for, or found.
         seen: what this host was seen to hold; None = no server is to be in one.
+        writes: the folders that each server's box may write.
     """
 
     options: Options
     tools: Tools | None
     seen: Capabilities | None
+    writes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def boxing(self, name: str, upstream: McpUpstream, path: str) -> Boxes | None:
         """The box of a server by command, whose programs are looked for in ``path``; None = it has none.
@@ -45,7 +47,8 @@ class Confining:
         unseen = list(_unseen(upstream, upstream.sandbox, path))
         if unseen:
             raise SettingsError([f"upstreams.{name}.sandbox.read: {problem}" for problem in unseen])
-        return Boxes(self.options, self.tools, self.seen, enclosure(upstream.sandbox))
+        others = tuple(path for other, paths in self.writes.items() if other != name for path in paths)
+        return Boxes(self.options, self.tools, self.seen, enclosure(upstream.sandbox), others)
 
 
 def confined(settings: GatewaySettings) -> Mapping[str, EnclosureSection | None]:
@@ -65,7 +68,9 @@ async def tried(settings: GatewaySettings, runner: BwrapRunner) -> Confining:
         return Confining(runner.options, None, None)
     tools = await to_thread.run_sync(Tools.found, runner.options)
     async with runner:
-        return Confining(runner.options, tools, await runner.probe())
+        boxes = {name: enclosure(section) for name, section in confined(settings).items() if section is not None}
+        writes = {name: box.write for name, box in boxes.items()}
+        return Confining(runner.options, tools, await runner.probe(), writes)
 
 
 def enclosure(section: EnclosureSection) -> Enclosure:

@@ -49,3 +49,24 @@ def test_what_is_left_out_is_said(pytester: pytest.Pytester) -> None:
     deep = pytester.runpytest("--deep", "-m", "deep")
     deep.assert_outcomes(passed=2, deselected=1)
     assert "not run here" not in deep.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("def test_it(): pass", 0),
+        ("def test_it(): pass\ndef test_end():\n    import os\n    os._exit(0)", 1),
+    ],
+    ids=["passes", "ends half-way"],
+)
+async def test_a_part_that_tested_nothing_to_its_end_has_not_passed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, code: int
+) -> None:
+    """An exit code of 0 is believed where the last line says that tests have passed."""
+    (tmp_path / "tests" / "part").mkdir(parents=True)
+    (tmp_path / "tests" / "part" / "test_it.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # none is needed, and each takes a while
+    heard = suites._Heard()
+    assert await suites._tested("part", heard) == code
+    assert bool(heard.failures) == bool(code)

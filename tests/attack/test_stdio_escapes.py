@@ -306,6 +306,39 @@ def test_no_box_shows_the_gateways_own_folder(tmp_path: Path, read: list[str], w
     assert caught.value.cause == cause
 
 
+@pytest.mark.parametrize("leads_to", ["/", "/proc", "/proc/self/root", "/dev", "/sys/kernel"])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_no_box_shows_what_a_box_has_its_own_of(tmp_path: Path, leads_to: str, is_read: bool) -> None:
+    """Settings refuse these by name; a link that leads there by now, which a server may have made, is refused, too."""
+    (tmp_path / "link").symlink_to(leads_to)
+    there = (str(tmp_path / "link"),)
+    enclosure = Enclosure(read=there) if is_read else Enclosure(write=there)
+    with pytest.raises(NoBox) as caught, boxes(Capabilities("bwrap 1"), enclosure).boxed(Program([PYTHON])):
+        pass
+    assert caught.value.cause == "box_shows_system"
+
+
+@pytest.mark.requirement("TOOL-7")
+def test_what_another_server_may_write_leads_nobody_astray(tmp_path: Path) -> None:
+    """It made a link to somewhere else of what lies in its folder: a server that reads that is not started."""
+    own = tmp_path / "own"
+    (own / "deep").mkdir(parents=True)
+    able = boxes(Capabilities("bwrap 1"), Enclosure(read=(str(own / "deep"),)))
+    (own / "deep").rmdir()
+    (own / "deep").symlink_to(tmp_path)
+    with pytest.raises(NoBox) as caught, replace(able, others=(str(own),)).boxed(Program([PYTHON])):
+        pass
+    assert caught.value.cause == "box_in_box"
+
+
+def test_links_in_a_circle_are_a_fault_of_the_box(tmp_path: Path) -> None:
+    """Of a kind that the server's keeper knows: another server that made them ends no more than this one's starts."""
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    boxing = boxes(Capabilities("bwrap 1"), Enclosure(read=(str(tmp_path / "link"),)))
+    with pytest.raises(NoBox, match="leads nowhere"), boxing.boxed(Program([PYTHON])):
+        pass
+
+
 async def test_a_state_folder_in_a_folder_to_read_is_hidden(found: Capabilities, aims: dict[str, Any]) -> None:
     """A project may be read with the gateway's folder in it: an empty one stands in its place."""
     key, folder = aims["paths"][:2]

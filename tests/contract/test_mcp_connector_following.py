@@ -293,3 +293,41 @@ async def test_a_caller_who_left_meanwhile_leaves_nothing_behind() -> None:
         await up.connector.invoke(asking("x:page", subscription))
         await until(lambda: up.streams.gone == 1)
         assert up.asked(UNSUBSCRIBE) == ["x:page"]
+
+
+@pytest.mark.parametrize("how", ["lost", "given up"])
+async def test_who_begins_while_a_stream_is_down_takes_nobody_with_them(how: str) -> None:
+    """Their try to open it again fails, or is given up half-way: those who followed before are taken up after it."""
+    async with following(Era.HANDSHAKE) as up:
+        page = await up.follow("x:page")
+        let, again = asyncio.Event(), asyncio.Event()
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            if seen.message["params"]["uri"] == "x:slow":
+                await let.wait()
+            elif not again.is_set():  # of the page, by the one who comes: no answer
+                again.set()
+                if how == "lost":
+                    writer.close()
+                await seen.client_gone()
+                return
+            writer.write(answer(seen, {}))
+
+        up.raw.scripts[SUBSCRIBE] = script
+        slow = asyncio.create_task(up.follow("x:slow"))
+        await until(lambda: len(up.asked(SUBSCRIBE)) == 2)
+        third = asyncio.create_task(up.follow("x:third"))  # waits for its turn
+        await asyncio.sleep(0)
+        up.streams.cut()
+        await until(lambda: up.streams.gone == 1)
+        let.set()
+        await slow
+        await again.wait()
+        if how == "given up":
+            third.cancel()
+        with pytest.raises((GatewayError, asyncio.CancelledError)):
+            await third
+        await until(lambda: page.is_news)
+        page.is_news = False
+        up.streams.touch("x:page")
+        await until(lambda: page.is_news)

@@ -193,6 +193,29 @@ async def test_the_queue_is_bounded() -> None:
         assert scrubbers._places.value == 1
 
 
+async def test_the_end_waits_for_workers_that_were_killed_before() -> None:
+    """They know secrets: when the gateway says that it is gone, so are they."""
+    async with open_(command=misbehaving("hangs"), workers=1) as scrubbers, anyio.create_task_group() as tasks:
+        tasks.start_soon(scrubbers.cleaned, BODIES["clean"], (KNOWN,), Bounds())
+        await until(lambda: len(scrubbers._all) == 1)
+        (link,) = scrubbers._all
+        tasks.cancel_scope.cancel()
+    assert link.process.returncode is not None
+
+
+async def test_nobody_waits_for_ever_behind_others() -> None:
+    """A body whose turn does not come is withheld, and its call ends; nothing is left in the queue."""
+    async with open_(command=misbehaving("hangs"), workers=1, waiting_s=0.05) as scrubbers:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scrubbers.cleaned, BODIES["clean"], (KNOWN,), Bounds())
+            await until(lambda: len(scrubbers._all) == 1)
+            with anyio.fail_after(15):
+                assert await taken(scrubbers, BODIES["clean"]) == "redaction_busy"
+                assert await scrubbers.holding(BODIES["clean"], (KNOWN,), Bounds()) is True
+            tasks.cancel_scope.cancel()
+        assert (scrubbers._queued, scrubbers._places.value) == (0, 1)
+
+
 async def test_a_caller_who_leaves_takes_the_worker_along() -> None:
     """What was half done for one call is never taken for another's; the next one is served."""
     async with open_(workers=1) as scrubbers:

@@ -85,6 +85,20 @@ def test_a_host_that_cannot_hold_a_cap_is_told_how_to(tmp_path: Path) -> None:
     assert finding.fix == ("apt install bubblewrap; or leave [upstreams.one.sandbox] out: it is then not confined")
 
 
+async def test_each_box_knows_what_the_others_may_write(tmp_path: Path) -> None:
+    """So that nothing in there is shown to it; its own is judged apart."""
+    lines = [f"[upstreams.{name}]\n{SERVER}\n[upstreams.{name}.sandbox]" for name in ("one", "two")]
+    given = settings(tmp_path, lines[0], 'write = ["/srv/one"]', lines[1], 'write = ["/srv/two"]')
+    made = await confining.tried(given, upstreams.runner(given))
+    others = {}
+    for name, upstream in given.upstreams.items():
+        assert isinstance(upstream, McpUpstream)
+        box = made.boxing(name, upstream, "/usr/bin")
+        assert box is not None
+        others[name] = box.others
+    assert others == {"one": ("/srv/two",), "two": ("/srv/one",)}
+
+
 def one(given: GatewaySettings) -> McpUpstream:
     """Its only upstream."""
     (found,) = given.upstreams.values()

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from anyio import fail_after
+from anyio import create_task_group, fail_after
 
 from gateway.core.errors import ToolFailed
 from gateway.core.following import Subscription
@@ -14,7 +14,8 @@ from gateway.core.tool import Tool
 from gateway.edge import mcp_push
 from gateway.edge.asgi import Options
 from gateway.edge.mcp_following import MOST, Follow, Follows
-from tests.edge_world import ADMIN, Edge, modern, rpc
+from gateway.edge.mcp_session import IDLE_S
+from tests.edge_world import ADMIN, AUDITOR, Edge, modern, rpc
 from tests.evidence import make_call
 from tests.fakes.rules import APPROVAL, DENY
 from tests.fakes.upstream import STOCK, tool
@@ -223,6 +224,23 @@ async def test_an_address_is_followed_once_in_a_session() -> None:
     assert lost["error"]["data"]["cause"] == "session"
 
 
+async def test_what_is_begun_at_once_is_bounded_and_said() -> None:
+    """Whoever is told that a resource is followed has it followed, and all others are told that it is not."""
+    edge = edge_with_pages()
+    session = await session_at(edge)
+    answers: list[Any] = []
+
+    async def ask(at: int) -> None:
+        answers.append(await said(edge, session, SUBSCRIBE, f"y:{at}"))
+
+    async with create_task_group() as group:
+        for at in range(MOST + 6):
+            group.start_soon(ask, at)
+    assert sum("result" in answer for answer in answers) == MOST
+    assert {answer["error"]["data"]["cause"] for answer in answers if "error" in answer} == {"subscriptions"}
+    assert sum(not subscription.is_over for subscription in begun(edge)) == MOST
+
+
 async def test_all_ends_with_the_session() -> None:
     """At once, and so does its stream; nothing begun later in it is kept."""
     edge = edge_with_pages()
@@ -251,6 +269,40 @@ async def test_who_is_stopped_hears_no_more(monkeypatch: pytest.MonkeyPatch) -> 
         await edge.world.kills.engage(ADMIN, Kind.AGENT, "ap-agent", "a test")
         with fail_after(PATIENCE_S):
             await stream.over.wait()
+    assert subscription.is_over
+
+
+async def test_a_session_is_of_use_once_a_kill_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was followed has ended; what is begun anew is followed, and told."""
+    monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
+    edge = edge_with_pages()
+    session = await session_at(edge)
+    await said(edge, session, SUBSCRIBE)
+    async with listening(edge, session, path=ERP) as stream:
+        await stream.until(silences=1)
+        kill, _ = await edge.world.kills.engage(ADMIN, Kind.AGENT, "ap-agent", "a test")
+        with fail_after(PATIENCE_S):
+            await stream.over.wait()
+    for voter in (ADMIN, AUDITOR):
+        await edge.world.kills.lift(voter, kill.id, "over")
+    assert (await said(edge, session, SUBSCRIBE))["result"] == {}
+    before, again = begun(edge)
+    assert (before.is_over, again.is_over) == (True, False)
+    async with listening(edge, session, path=ERP) as stream:
+        again.updated()
+        assert await told(stream, 1) == ["x:page"]
+
+
+async def test_an_abandoned_session_follows_nothing_for_ever() -> None:
+    """Its client went without a word, and none opens another one: any use of a session ends those that are idle."""
+    edge = edge_with_pages()
+    session, other = await session_at(edge), await session_at(edge)
+    await said(edge, session, SUBSCRIBE)
+    (subscription,) = begun(edge)
+    edge.world.clock.advance(IDLE_S * 0.75)
+    await said(edge, other, "ping")
+    edge.world.clock.advance(IDLE_S * 0.75)
+    await said(edge, other, "ping")
     assert subscription.is_over
 
 

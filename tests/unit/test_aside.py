@@ -1,7 +1,7 @@
 """Large bodies are worked on elsewhere, small ones at once: the rule itself, with a fake that only notes."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -20,21 +20,29 @@ SECRET = "s3cret-of-the-gateway"
 
 @dataclass
 class Elsewhere:
-    """Does the work where it is, and notes what for."""
+    """Does the work where it is, and notes what for; ``meanwhile`` happens while the first body is worked on."""
 
     seen: list[int] = field(default_factory=list)
+    meanwhile: Callable[[], None] | None = None
 
     async def cleaned(
         self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds
     ) -> tuple[bytes, Mapping[str, int]]:
         """As the redactor would."""
         self.seen.append(len(body))
+        self._let()
         return cleaned(body, needles, bounds)
 
     async def holding(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> bool:
         """As the redactor would."""
         self.seen.append(-len(body))
+        self._let()
         return holding(body, needles, bounds)
+
+    def _let(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
 
 def result(text: str, length: int = 0) -> bytes:
@@ -84,6 +92,21 @@ def test_the_callers_own_token_goes_along() -> None:
     same = at_once(redactor.redact(Verified(Raw(given, clean, value))))
     assert same.body is clean
     assert same.value is value
+
+
+@pytest.mark.requirement("REDACT-1")
+def test_what_is_learnt_meanwhile_is_taken_out_too() -> None:
+    """A body may wait for minutes: what was minted or resolved since is a secret when it comes back."""
+    known, aside = KnownValues([SECRET]), Elsewhere()
+    redactor, body = Redactor(known, aside=aside), result(f"{SECRET} and minted-meanwhile", 2 * AT_ONCE_BYTES)
+    aside.meanwhile = lambda: known.lend("minted-meanwhile")
+    found = redacted(redactor, body)
+    assert b"minted-meanwhile" not in found.body
+    assert found.counts == {"known_value": 2}
+    late = result("another-minted-meanwhile", 2 * AT_ONCE_BYTES)
+    aside.meanwhile = lambda: known.lend("another-minted-meanwhile")
+    assert at_once(redactor.holds(late)) is True
+    assert at_once(redactor.holds(result("nothing", 2 * AT_ONCE_BYTES))) is False
 
 
 def test_what_was_taken_out_of_notices_is_counted_with_it() -> None:

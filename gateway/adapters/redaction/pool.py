@@ -22,6 +22,7 @@ class Options:
     Attributes:
         workers: bodies at a time.
         waiting: bodies that may wait for a worker; over it they are withheld at once.
+        waiting_s: longest one body may wait for a worker, seconds: its call holds its places and credential meanwhile.
         deadline_s: longest one body may take a worker, seconds.
         idle_s: a worker without work is ended after so many seconds, and forgets what it knew.
         command: the worker's command line, which gets the gateway's process id as its last word; None = ours.
@@ -29,6 +30,7 @@ class Options:
 
     workers: int = 2
     waiting: int = 64
+    waiting_s: float = 60.0
     deadline_s: float = 20.0
     idle_s: float = 60.0
     command: Sequence[str] | None = None
@@ -44,6 +46,7 @@ class Scrubbers:
     options: Options = field(default_factory=Options)
     _idle: list[tuple[Link, asyncio.TimerHandle]] = field(default_factory=list)
     _all: set[Link] = field(default_factory=set)
+    _ended: list[Link] = field(default_factory=list)
     _places: Semaphore = field(init=False)
     _queued: int = 0
 
@@ -60,6 +63,7 @@ class Scrubbers:
         with CancelScope(shield=True):
             for link in links:
                 self._end(link)
+            for link in self._ended:  # those that were ended before, too, may not be gone yet
                 await link.process.wait()
 
     async def cleaned(self, body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> Clean:
@@ -92,7 +96,10 @@ class Scrubbers:
                 raise Tainted("too many large outputs wait to be redacted", cause_code="redaction_busy") from None
             self._queued += 1
             try:
-                await self._places.acquire()
+                with fail_after(self.options.waiting_s):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise Tainted("the output waited too long to be redacted", cause_code="redaction_busy") from None
             finally:
                 self._queued -= 1
 
@@ -136,5 +143,6 @@ class Scrubbers:
 
     def _end(self, link: Link) -> None:
         self._all.discard(link)
+        self._ended = [*(other for other in self._ended if other.process.returncode is None), link]
         with suppress(OSError):
             link.kill()
