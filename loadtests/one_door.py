@@ -109,7 +109,14 @@ def doors(folder: Path, names: Collection[str]) -> Iterator[tuple[dict[str, Door
         for mode in ("shared", "default"):
             name = f"fastmcp-{mode}"
             if name in names:
-                command = [str(VENVS / "peers" / "bin" / "python"), str(ROOT / "loadtests" / "peers.py"), mode, url]
+                # -P: "mcp" is to be the package, not the benchmark of that name beside the script.
+                command = [
+                    str(VENVS / "peers" / "bin" / "python"),
+                    "-P",
+                    str(ROOT / "loadtests" / "peers.py"),
+                    mode,
+                    url,
+                ]
                 pid, said = stack.enter_context(serving(command, folder, name))
                 found[name] = Door(name, said["url"], "echo", pid)
                 versions |= said["versions"]
