@@ -34,10 +34,12 @@ for option, value in ((1, 9), (38, 1)):  # killed with its parent; no new privil
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
+if sys.argv[2] == "no":  # this interpreter's own, which it sets where its environment names no locale
+    os.environ.pop("LC_CTYPE", None)
 try:
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[3], sys.argv[3:])
 except OSError as error:
-    sys.stderr.write(f"{sys.argv[2]} cannot be started: {error.strerror}\\n")
+    sys.stderr.write(f"{sys.argv[3]} cannot be started: {error.strerror}\\n")
     sys.stderr.flush()
 os._exit(127)
 """
@@ -257,5 +259,6 @@ def _tied(program: Program) -> Iterator[Program]:
     is_relative = "/" in name and not name.startswith("/")  # to a folder that is its own
     if not is_relative and shutil.which(name, path=path) is None:
         raise FileNotFoundError(name)
-    argv = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *program.argv)
+    has_locale = "yes" if "LC_CTYPE" in program.env else "no"
+    argv = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), has_locale, *program.argv)
     yield Program(argv, program.env, program.cwd, program.inherited)
