@@ -67,9 +67,10 @@ def daemon(mark: str) -> str:
 
 
 def left_groups() -> list[Path]:
-    """Control groups of boxes that are still there."""
+    """Control groups of boxes that are still there, though who made them lives no more."""
     tree = cgroups.found(os.getpid())
-    return [folder for parent in set(tree.parents.values()) for folder in parent.glob("ostiary-box-*")]
+    folders = [folder for parent in set(tree.parents.values()) for folder in parent.glob("ostiary-box-*")]
+    return [folder for folder in folders if not Path("/proc", folder.name.split("-")[2]).exists()]
 
 
 async def seen(mark: str) -> None:
