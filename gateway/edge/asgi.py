@@ -18,31 +18,31 @@ from gateway.edge.auth import Gate
 from gateway.edge.body import Workbench
 from gateway.edge.faults import ClientGone, MethodNotAllowed
 from gateway.edge.hosts import HostGuard
-from gateway.edge.mcp import McpEndpoint
+from gateway.edge.mcp.endpoint import McpEndpoint
 from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
 from gateway.edge.reply import Header, Reply
-from gateway.edge.rest import Operation, RestApi
-from gateway.edge.rest_api_keys import ApiKeyRest
-from gateway.edge.rest_approvals import ApprovalRest
-from gateway.edge.rest_audit import AuditRest
-from gateway.edge.rest_calls import CallRest
-from gateway.edge.rest_connections import ConnectionRest
-from gateway.edge.rest_custody import CustodyRest
-from gateway.edge.rest_export import ExportRest
-from gateway.edge.rest_hooks import HookRest
-from gateway.edge.rest_keys import KeyRest
-from gateway.edge.rest_kills import KillRest
-from gateway.edge.rest_leases import LeaseRest
-from gateway.edge.rest_log import LogRest
-from gateway.edge.rest_pins import PinRest
-from gateway.edge.rest_policy import PolicyRest
-from gateway.edge.rest_questions import QuestionRest
-from gateway.edge.rest_reviewers import ReviewerRest
-from gateway.edge.rest_rotations import RotationRest
-from gateway.edge.rest_runs import RunRest
-from gateway.edge.rest_snapshots import SnapshotRest
-from gateway.edge.rest_tools import ToolRest
+from gateway.edge.rest.api_keys import ApiKeyRest
+from gateway.edge.rest.approvals import ApprovalRest
+from gateway.edge.rest.audit import AuditRest
+from gateway.edge.rest.calls import CallRest
+from gateway.edge.rest.connections import ConnectionRest
+from gateway.edge.rest.custody import CustodyRest
+from gateway.edge.rest.export import ExportRest
+from gateway.edge.rest.hooks import HookRest
+from gateway.edge.rest.keys import KeyRest
+from gateway.edge.rest.kills import KillRest
+from gateway.edge.rest.leases import LeaseRest
+from gateway.edge.rest.log import LogRest
+from gateway.edge.rest.pins import PinRest
+from gateway.edge.rest.policy import PolicyRest
+from gateway.edge.rest.questions import QuestionRest
+from gateway.edge.rest.reviewers import ReviewerRest
+from gateway.edge.rest.rotations import RotationRest
+from gateway.edge.rest.routes import Operation, RestApi
+from gateway.edge.rest.runs import RunRest
+from gateway.edge.rest.snapshots import SnapshotRest
+from gateway.edge.rest.tools import ToolRest
 from gateway.edge.throttle import EdgeThrottle
 
 _LOG = logging.getLogger("ostiary.edge")

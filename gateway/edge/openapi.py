@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.core.errors import Forbidden, GatewayError, MalformedRequest, Pending, Throttled, Unauthenticated
 from gateway.edge.problems import URN
-from gateway.edge.rest import Operation
+from gateway.edge.rest.routes import Operation
 
 _JSON = "application/json"
 _REF = "#/components/schemas/{model}"

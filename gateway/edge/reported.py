@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from gateway.core.call import Reported
 from gateway.core.errors import MalformedRequest
 from gateway.edge.faults import InvalidParams
-from gateway.edge.rest import Model, modelled
+from gateway.edge.models import Model, modelled
 
 RISK_META = "ostiary/risk"
 EVIDENCE_META = "ostiary/evidence"

@@ -11,7 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.edge.mcp_push import STOPPING
+from gateway.edge.mcp.push import STOPPING
 from gateway.serving import connections
 from gateway.settings import GatewaySettings
 

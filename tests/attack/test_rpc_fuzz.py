@@ -23,8 +23,8 @@ from gateway.core.call import Call, Principal, Redacted, Verified
 from gateway.core.canonical import Json
 from gateway.core.mcpwire import jsonrpc
 from gateway.core.ports import AuditLog, Catalog, Identity, PolicyEngine, Ports, Redactor
-from gateway.edge import mcp_eras
-from gateway.edge.mcp_session import Session, Sessions
+from gateway.edge.mcp import eras
+from gateway.edge.mcp.session import Session, Sessions
 from tests.fixtures.broken_doors import Audit, EarlyEntry, Shell, Twice, Yes
 from tests.tiers import tiered
 
@@ -163,7 +163,7 @@ def anybodys(sessions: Sessions, session_id: str, owner: str, server: str | None
 @pytest.mark.parametrize(
     ("place", "name", "other", "fault"),
     [
-        (mcp_eras, "_check_headers", lambda *_: None, "header"),
+        (eras, "_check_headers", lambda *_: None, "header"),
         (jsonrpc, "parse", lenient, "a key twice"),
         (Sessions, "find", anybodys, "session"),
     ],

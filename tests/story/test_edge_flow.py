@@ -15,7 +15,7 @@ from gateway.core.call import Lease, Permit, Quota, Raw
 from gateway.core.errors import Tainted
 from gateway.core.mcpwire import sse
 from gateway.core.mcpwire.notices import LogMessage, Notice, Progress
-from gateway.edge.mcp_stream import Stream
+from gateway.edge.mcp.stream import Stream
 from gateway.edge.reply import Reply
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes import World

@@ -11,10 +11,10 @@ from gateway.core.following import Subscription
 from gateway.core.kills import Kind
 from gateway.core.mcpwire.following import FILTER, META_SUBSCRIPTION, SUBSCRIBE, UNSUBSCRIBE, UPDATED
 from gateway.core.tool import Tool
-from gateway.edge import mcp_push
 from gateway.edge.asgi import Options
-from gateway.edge.mcp_following import MOST, Follow, Follows
-from gateway.edge.mcp_session import IDLE_S
+from gateway.edge.mcp import push
+from gateway.edge.mcp.following import MOST, Follow, Follows
+from gateway.edge.mcp.session import IDLE_S
 from tests.edge_world import ADMIN, AUDITOR, Edge, modern, rpc
 from tests.evidence import make_call
 from tests.fakes.rules import APPROVAL, DENY
@@ -259,7 +259,7 @@ async def test_all_ends_with_the_session() -> None:
 @pytest.mark.requirement("INC-1")
 async def test_who_is_stopped_hears_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one silence, also where nothing changes: the stream is over, and so is all that was followed."""
-    monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
+    monkeypatch.setattr(push, "_SILENCE_S", 0.01)
     edge = edge_with_pages()
     session = await session_at(edge)
     await said(edge, session, SUBSCRIBE)
@@ -274,7 +274,7 @@ async def test_who_is_stopped_hears_no_more(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_session_is_of_use_once_a_kill_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was followed has ended; what is begun anew is followed, and told."""
-    monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
+    monkeypatch.setattr(push, "_SILENCE_S", 0.01)
     edge = edge_with_pages()
     session = await session_at(edge)
     await said(edge, session, SUBSCRIBE)

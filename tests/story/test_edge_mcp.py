@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.core.errors import GatewayError, InvalidArguments, NotSent, OutcomeUnknown, Tainted, Unavailable
-from gateway.edge import mcp_eras
+from gateway.edge.mcp import eras
 from tests.edge_world import META, NEWEST, Edge, Raw, modern, rpc, told
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import STOCK
@@ -268,7 +268,7 @@ async def test_a_hidden_tool_that_wants_headers_costs_what_a_name_of_no_tool_cos
 ) -> None:
     """Were more asked or read because of its headers, the time that takes would tell that there is such a tool."""
     read: list[Any] = []
-    monkeypatch.setattr(mcp_eras, "param_fields", read.append)
+    monkeypatch.setattr(eras, "param_fields", read.append)
     schema = {"type": "object", "properties": {"sku": {"type": "string", "x-mcp-header": "Sku"}}}
     asked = {}
     for name in ("erp__stock", "erp__nothing"):

@@ -14,8 +14,8 @@ from starlette.types import Message
 from gateway.core.call import Lease, Raw
 from gateway.core.flow import NotAnswered
 from gateway.core.kills import Kind
-from gateway.edge import mcp_parking
-from gateway.edge.mcp_push import STOPPING
+from gateway.edge.mcp import parking
+from gateway.edge.mcp.push import STOPPING
 from tests.edge_world import ADMIN, Edge, modern
 from tests.fakes.rules import APPROVAL, DENY
 from tests.fakes.upstream import RESULT, FakeConnector
@@ -246,7 +246,7 @@ async def test_a_client_that_does_not_come_back_takes_its_call_back(
     monkeypatch: pytest.MonkeyPatch, tool: str, ends: str
 ) -> None:
     """After a while: the upstream is told, and the state is good for nothing."""
-    monkeypatch.setattr(mcp_parking, "PARKED_S", 0.05)
+    monkeypatch.setattr(parking, "PARKED_S", 0.05)
     edge, upstream = before(Asking)
     async with talking(edge) as talk:
         asked = (await talk.call(tool))["result"]

@@ -11,7 +11,7 @@ from anyio import Event, create_task_group
 from anyio.lowlevel import checkpoint
 
 from gateway.core.flow import NotAnswered
-from gateway.edge.mcp_parking import Parking
+from gateway.edge.mcp.parking import Parking
 from gateway.settings import LimitsSection
 from tests.fakes import World
 from tests.fakes.callers import AGENT

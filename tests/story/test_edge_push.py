@@ -12,8 +12,8 @@ from anyio import Event, create_task_group, fail_after
 from gateway.core.errors import Throttled
 from gateway.core.mcpwire.following import LISTEN, META_SUBSCRIPTION
 from gateway.core.tool import Tool
-from gateway.edge import mcp_push
-from gateway.edge.mcp_push import STOPPING, Places
+from gateway.edge.mcp import push
+from gateway.edge.mcp.push import STOPPING, Places
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import ORDER, STOCK, tool
@@ -213,7 +213,7 @@ async def test_a_credential_that_ends_ends_the_stream() -> None:
 
 async def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that says nothing, again and again."""
-    monkeypatch.setattr(mcp_push, "_SILENCE_S", 0.01)
+    monkeypatch.setattr(push, "_SILENCE_S", 0.01)
     edge = Edge()
     async with listening(edge, await session_of(edge)) as stream:
         await stream.until(silences=3)

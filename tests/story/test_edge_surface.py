@@ -17,7 +17,7 @@ from gateway.edge import disconnect
 from gateway.edge.asgi import Options
 from gateway.edge.auth import Gate, Visit
 from gateway.edge.faults import SessionNotFound
-from gateway.edge.mcp_session import Sessions
+from gateway.edge.mcp.session import Sessions
 from gateway.edge.throttle import EdgeThrottle
 from tests.clock import StepClock
 from tests.edge_world import Edge, Raw, rpc

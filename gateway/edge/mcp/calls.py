@@ -1,0 +1,221 @@
+"""A call of an MCP client from its request to its result, with all that flows between: notices, questions, rounds.
+
+A question of an upstream reaches a client the way its era has it: in the handshake era on the stream of the call, in
+the stateless era as a result that asks. Where the upstream is of the other era, a result that asks is put on the stream
+here, and the call is made again with the answers; and a call that asks on its stream is parked (``parking.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from anyio import CancelScope, fail_after
+from starlette.types import Message, Receive
+
+from gateway.core import pipeline
+from gateway.core.call import Answer, Call, Continuation, Principal
+from gateway.core.canonical import Arguments
+from gateway.core.errors import GatewayError, ToolFailed
+from gateway.core.flow import ANSWER_S, NotAnswered, Wants
+from gateway.core.mcpwire.asking import Question
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.jsonrpc import Failure, Id, Notification, Request, Response
+from gateway.core.ports import Ports
+from gateway.edge.calling import carry_out
+from gateway.edge.disconnect import unless_gone
+from gateway.edge.mcp import flow as mcp_flow
+from gateway.edge.mcp import parking, rounds
+from gateway.edge.mcp.asking import Questions
+from gateway.edge.mcp.flow import Line, Running
+from gateway.edge.mcp.parking import Parking, Slot
+from gateway.edge.mcp.rounds import KEY_BYTES, MOST_ROUNDS, Brought, Rounds
+from gateway.edge.mcp.session import Session
+from gateway.edge.mcp.stream import Stream
+
+_NOTHING = Wants()
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who is on the line.
+
+    Attributes:
+        principal: the caller.
+        era: how they speak.
+        session: theirs, in the handshake era.
+        stream: the answer on its way.
+        receive: tells when they leave.
+    """
+
+    principal: Principal
+    era: Era
+    session: Session | None
+    stream: Stream
+    receive: Receive
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call that is ready to be carried out.
+
+    Attributes:
+        call: the call.
+        line: its line; None where its caller can hear and be asked nothing.
+        slot: where it is parked, should its upstream ask; None where that is done on its stream, or not at all.
+        back: what its client brings for a call that is parked: this one is that one.
+    """
+
+    call: Call
+    line: Line | None
+    slot: Slot | None = None
+    back: Brought | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request is answered with.
+
+    Attributes:
+        body: JSON text of the result.
+        call_id: which call it is of.
+        replayed: whether it is the recorded outcome of an earlier execution.
+    """
+
+    body: bytes
+    call_id: str
+    replayed: bool = False
+
+
+class Calls:
+    """The calls of MCP clients of this process."""
+
+    def __init__(self, ports: Ports, state_key: bytes) -> None:
+        """``state_key`` seals what clients keep between two rounds; empty = one of this process."""
+        self._ports = ports
+        self._running = Running()
+        self._questions = Questions(ports.clock)
+        self._rounds = Rounds(ports.clock, state_key or ports.clock.random(KEY_BYTES))
+        self._parking = Parking(ports.clock)
+
+    def withdraw(self, told: Notification, session: Session | None) -> None:
+        """Carry ``notifications/cancelled`` out."""
+        self._running.withdraw(told, session)
+
+    def take(self, said: Response | Failure, session: Session | None) -> None:
+        """Take an answer to a question."""
+        self._questions.take(said, session)
+
+    def made(self, request: Request, call: Call, party: Party) -> Made:
+        """The call of a request, with its line and what it brings for an upstream that asked.
+
+        Raises:
+            InvalidParams: what the request says of these is malformed, or not of this call.
+        """
+        wants = mcp_flow.wants(request, party.era, party.session)
+        if party.era is Era.HANDSHAKE:
+            return self._with_line(call, wants, party)
+        brought = self._rounds.brought(request.params, call, party.principal)
+        if brought is not None and brought.parked:
+            return replace(self._with_line(call, wants, party), back=brought)
+        call = call if brought is None else replace(call, continuation=brought.continuation)
+        return self._with_line(call, wants, party) if not wants.capabilities else self._with_slot(call, wants, party)
+
+    async def carried_out(self, made: Made, request_id: Id, party: Party) -> Answer | Outcome:
+        """What comes of it; for a stateless client it may be a result that asks.
+
+        Raises:
+            GatewayError: as ``carry_out`` does, or the upstream asks for what is not answered.
+            ClientGone: as ``carry_out`` does.
+        """
+        if made.back is not None:
+            return await self._resumed(made, made.back, party)
+        if made.slot is not None:
+            return await self._begun(made, made.slot, party)
+        for _ in range(MOST_ROUNDS):
+            with self._running.entered(party.session, request_id, made.line):
+                answer = await carry_out(made.call, self._ports, partial(self._received, party))
+            if not rounds.wants_input(answer.body):
+                return answer
+            made = await self._next(made, answer, party)
+        raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
+
+    async def _begun(self, made: Made, slot: Slot, party: Party) -> Outcome:
+        slot.start(made.call, self._ports, self._parking.over)
+        try:
+            await unless_gone(party.receive, slot.turn())
+        except BaseException:
+            slot.leave()
+            with CancelScope(shield=True):
+                await slot.rest(None)
+            raise
+        return self._turned(made, slot, party)
+
+    async def _resumed(self, made: Made, back: Brought, party: Party) -> Outcome:
+        try:
+            slot = self._parking.take(back.parked)
+        except GatewayError as error:
+            await pipeline.refuse(made.call, error, self._ports)
+        try:
+            await unless_gone(party.receive, pipeline.reconsider(made.call, self._ports))
+            slot.come_back(
+                back.continuation.answers, _NOTHING if made.line is None else made.line.flow.wants, party.stream
+            )
+            await unless_gone(party.receive, slot.turn())
+        except GatewayError:
+            slot.take_back()
+            raise
+        except BaseException:
+            slot.leave()
+            raise
+        return self._turned(made, slot, party)
+
+    def _turned(self, made: Made, slot: Slot, party: Party) -> Outcome:
+        if slot.is_over:
+            answer = slot.answer()
+            if not rounds.wants_input(answer.body):
+                return Outcome(answer.body, answer.call_id, answer.replayed)
+            return Outcome(self._rounds.sealed(answer.body, made.call, party.principal), answer.call_id)
+        body = self._rounds.sealed(parking.asking(slot), made.call, party.principal, self._parking.park(slot))
+        return Outcome(body, slot.call_id)
+
+    async def _received(self, party: Party) -> Message:
+        message = await party.receive()
+        if message["type"] == "http.disconnect":
+            # A committed call goes on; it waits for nobody who is not there.
+            self._questions.leave(party.stream)
+        return message
+
+    async def _next(self, made: Made, answer: Answer, party: Party) -> Made:
+        questions, state = rounds.asked(answer.body)
+        answers = await unless_gone(party.receive, self._answers(questions, party))
+        clock = self._ports.clock
+        again = replace(
+            made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
+        )
+        return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, party)
+
+    async def _answers(self, questions: Mapping[str, Question], party: Party) -> dict[str, Arguments]:
+        answers = {}
+        try:
+            for key, question in questions.items():
+                if party.session is None:
+                    raise NotAnswered("no_stream")
+                with fail_after(ANSWER_S):
+                    answers[key] = await self._questions.put(party.session, party.stream, question)
+        except (NotAnswered, TimeoutError) as error:
+            cause = error.cause if isinstance(error, NotAnswered) else "no_answer"
+            raise ToolFailed("the tool asks for input that it was not given", cause_code=f"input_{cause}") from None
+        return answers
+
+    def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
+        slot = self._parking.slot(party.principal.key, party.stream)
+        line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
+        slot.flow = line.flow
+        return Made(replace(call, flow=line.flow), line, slot)
+
+    def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
+        if party.session is None and wants == _NOTHING:
+            return Made(call, None)  # nor can it be taken back, as it has no name
+        put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
+        line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)
+        return Made(replace(call, flow=line.flow), line)

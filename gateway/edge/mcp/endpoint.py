@@ -1,0 +1,384 @@
+"""The MCP endpoints, in both eras: ``/mcp`` (all servers) and ``/servers/{name}/mcp`` (one server).
+
+One POST: throttle and credential, media types, body, envelope, era, session, parameters (``_understand``), then the
+method (``_act``). From the credential on, whatever is refused leaves one record: ``pipeline.refuse`` writes it up to
+the point where ``pipeline.handle`` does. Policy is decided from the body, never from headers.
+"""
+
+from asyncio import CancelledError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from anyio import CancelScope
+from starlette.types import Receive, Scope, Send
+
+from gateway.core import pipeline
+from gateway.core.call import Answer, Call, Channel
+from gateway.core.canonical import Arguments
+from gateway.core.errors import GatewayError, MalformedRequest
+from gateway.core.mcpwire import asking, eras, jsonrpc, notices
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.following import LISTEN
+from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
+from gateway.core.ports import Ports
+from gateway.core.tool import Kind, Tool
+from gateway.edge import problems, reported
+from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run
+from gateway.edge.body import Workbench, check_accept, check_media, read_body
+from gateway.edge.calling import broken_off
+from gateway.edge.disconnect import unless_gone
+from gateway.edge.faults import (
+    OF_HTTP,
+    UNRECORDED,
+    HeaderMismatch,
+    InvalidParams,
+    MethodNotAllowed,
+    MethodNotFound,
+    MissingCapability,
+    ServerNotFound,
+)
+from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, tools, waiting
+from gateway.edge.mcp.asked import result_for, run_of
+from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
+from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, param_fields, recovered_id
+from gateway.edge.mcp.following import Followers, Follows
+from gateway.edge.mcp.push import Listener, Pushing, Wanted
+from gateway.edge.mcp.session import Session, Sessions
+from gateway.edge.mcp.stream import Stream
+from gateway.edge.mcp.tools import Names
+from gateway.edge.reply import Reply, headers
+
+_SESSION = eras.SESSION_HEADER.encode()
+_LAST_EVENT = b"last-event-id"
+_DISCOVER_TTL_MS = 60_000
+# How a call fails whose upstream needs capabilities that the client did not declare: their names follow.
+_UNDECLARED = "undeclared"
+_ENVELOPE = frozenset({"envelope", "batch", "parts"})
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One POST on its way: what is known of it so far also decides how an error is put.
+
+    ``call`` is the request as it is recorded, and for ``tools/call`` the call itself. ``request`` stays None for
+    messages that are owed no answer. ``acting`` is set once the pipeline has the call: from then on, whatever breaks it
+    off may have come after an effect. ``made`` is set for calls: ``call`` with what flows while it is carried out.
+    """
+
+    scope: Scope
+    receive: Receive
+    stream: Stream
+    server: str | None
+    visit: Visit
+    era: Era
+    call: Call
+    id: Id | None = None
+    request: Request | None = None
+    client: Mapping[str, str] | None = None
+    session: Session | None = None
+    made: Made | None = None
+    acting: bool = False
+
+    @property
+    def party(self) -> Party:
+        """Who is on the line."""
+        return Party(self.visit.principal, self.era, self.session, self.stream, self.receive)
+
+
+class McpEndpoint:
+    """MCP over streamable HTTP. What is pushed between requests is that a list or a resource has changed."""
+
+    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str, state_key: bytes = b"") -> None:
+        """``version`` is the gateway's own, for ``serverInfo``; without a ``state_key`` it has one of its own."""
+        self._ports = ports
+        self._gate = gate
+        self._bench = bench
+        self._sessions = Sessions(ports.clock)
+        self._calls = Calls(ports, state_key)
+        self._names = Names(ports.catalog)
+        self._pushing = Pushing(ports)
+        self._followers = Followers(ports, self._names)
+        self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
+        """Answer one HTTP request at the aggregate (``server`` None) or at one server's endpoint."""
+        try:
+            if scope["method"] not in {"POST", "DELETE", "GET"}:
+                raise MethodNotAllowed(("POST", "DELETE", "GET"))
+            visit = await self._gate.admit(scope, Channel.MCP)
+            stream = Stream(scope, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
+            exchange = _Exchange(scope, receive, stream, server, visit, era_hint(scope), visit.call)
+        except GatewayError as error:
+            await problems.rpc_failure(error, None, None, None).send(send)
+            return
+        try:
+            answering = {"POST": self._post, "DELETE": self._delete, "GET": self._session_stream}
+            answer = await answering[scope["method"]](exchange)
+        except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
+            with CancelScope(shield=True):
+                await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
+            raise
+        try:
+            await stream.finish(answer)
+        finally:
+            if exchange.made is not None and exchange.made.slot is not None:
+                await exchange.made.slot.rest(scope.get(push.STOPPING))  # its upstream may be waiting still
+
+    async def _delete(self, exchange: _Exchange) -> Reply:
+        try:
+            session = self._session(exchange)
+        except GatewayError as error:
+            return problems.rpc_failure(error, None, None, exchange.call.id)
+        if session is None:
+            return problems.rpc_failure(MethodNotAllowed(("POST",)), None, None, exchange.call.id)
+        self._sessions.end(session)
+        return Reply(204)
+
+    async def _session_stream(self, exchange: _Exchange) -> Reply:
+        try:
+            session = self._session(exchange)
+            if session is None or exchange.era is Era.STATELESS:
+                raise MethodNotAllowed(("POST",))
+            if headers(exchange.scope, _LAST_EVENT):
+                raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
+            exchange.session = session
+            exchange.visit.require("tools")
+            exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
+            return await self._pushed(exchange, Wanted(), session.follows)
+        except GatewayError as error:
+            return problems.rpc_failure(error, None, None, exchange.call.id)
+
+    async def _listen(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+        await self._find_server(exchange)
+        self._gate.calls(exchange.visit, len(wanted.addresses))
+        follows = await self._followers.begun(exchange.call, wanted.addresses, exchange.server, exchange.receive)
+        try:
+            return await self._pushed(exchange, wanted, follows)
+        except BaseException:
+            follows.end()
+            raise
+
+    async def _pushed(self, exchange: _Exchange, wanted: Wanted, follows: Follows) -> Reply:
+        async def look() -> Sequence[Tool]:
+            if exchange.session is not None:
+                self._session(exchange)  # one that has ended has no stream
+            return await self._listing(exchange, wanted.kinds)
+
+        async def sees(call: Call) -> bool:
+            if exchange.session is not None:
+                self._session(exchange)
+            # Asked as who listens now: the token that it was begun with may have been replaced by another one.
+            return await self._followers.sees(replace(call, origin=exchange.call.origin))
+
+        self._gate.listing(exchange.visit)
+        listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id, follows, sees)
+        return await self._pushing.begin(listener, wanted, look)
+
+    async def _post(self, exchange: _Exchange) -> Reply:
+        try:
+            try:
+                await self._understand(exchange)
+            except UNRECORDED:
+                raise
+            except GatewayError as error:
+                await pipeline.refuse(exchange.call, error, self._ports)
+            return await self._act(exchange)
+        except GatewayError as error:
+            self._gate.refused(exchange.visit, error)
+            return _refusal(exchange, error)
+
+    async def _understand(self, exchange: _Exchange) -> None:
+        scope = exchange.scope
+        exchange.visit.require("tools")
+        check_media(scope)
+        check_accept(scope)
+        body = await read_body(scope, exchange.receive)
+        try:
+            message = await self._bench.work(body, jsonrpc.parse)
+        except GatewayError as error:
+            if error.cause_code not in _ENVELOPE:
+                exchange.id = await self._bench.work(body, recovered_id)
+            raise
+        if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
+            if exchange.era is Era.STATELESS:
+                raise MalformedRequest("no request of this server is open", cause_code="envelope")
+            self._calls.take(message, self._session(exchange))
+            return
+        if isinstance(message, Request):
+            exchange.id = message.id
+        exchange.era = era_of(message, scope)
+        exchange.client = client_hints(message, scope, exchange.era)
+        if isinstance(message, Notification):
+            self._heed(exchange, message)
+            return
+        exchange.request = message
+        await self._understand_request(exchange, message)
+
+    def _heed(self, exchange: _Exchange, note: Notification) -> None:
+        session = self._session(exchange) if exchange.era is Era.HANDSHAKE else None
+        if note.method in methods.CALLS:
+            raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
+        if note.method == notices.CANCELLED:
+            self._calls.withdraw(note, session)
+
+    async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
+        if request.method not in methods.METHODS[exchange.era]:
+            raise MethodNotFound(f"no such method: {request.method[:64]}")
+        if exchange.era is Era.HANDSHAKE and request.method != "initialize":
+            exchange.session = self._session(exchange)
+        run = run_of(exchange.scope, request)
+        if request.method in methods.CALLS:
+            await self._understand_call(exchange, request, run)
+            return
+        exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
+        if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
+            raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
+
+    async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
+        check_no_key(exchange.scope)
+        inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
+        said = reported.of_meta(request.params.value.get("_meta"))
+        named = self._named(exchange, inside, arguments, run)
+        objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
+        call = replace(named, reported=said, objection=objection)
+        if request.method in methods.FOLLOWING:
+            if exchange.session is None:
+                raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
+            call = await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
+        exchange.made = self._calls.made(request, call, exchange.party)
+        exchange.call = exchange.made.call
+
+    def _header_fault(self, scope: Scope, call: Call) -> HeaderMismatch | None:
+        names = self._names.annotated(call.tool)
+        if names is None:
+            return None
+        wrong = tools.header_fault(names, call.arguments.value, param_fields(scope))
+        if wrong is None:
+            return None
+        return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
+
+    async def _act(self, exchange: _Exchange) -> Reply:
+        request = exchange.request
+        if request is None:
+            return Reply(202)
+        if exchange.made is not None:
+            return await self._carry_out(exchange, request, exchange.made)
+        if request.method in methods.LISTS:
+            kind, listed = methods.LISTS[request.method]
+            found = await self._visible(exchange, frozenset({kind}))
+            result = listed([item for item in found if item.kind is kind], exchange.server, exchange.era)
+        elif request.method in {"ping", flow.SET_LEVEL}:
+            if request.method == flow.SET_LEVEL:
+                flow.set_level(request, exchange.session)
+            result = {}
+        elif request.method == "initialize":
+            return await self._initialize(exchange, request)
+        elif request.method == LISTEN:
+            return await self._listen(exchange, push.wanted(request.params, request.id))
+        else:
+            await self._find_server(exchange)
+            result = self._discovered()
+        return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
+
+    async def _carry_out(self, exchange: _Exchange, request: Request, made: Made) -> Reply:
+        if exchange.session is None or request.method not in methods.FOLLOWING:
+            return await self._call(exchange, request.id, made)
+        with following.settled(exchange.call, request.params.value["uri"], exchange.session.follows):
+            return await self._call(exchange, request.id, made)
+
+    async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
+        call, receive = exchange.call, exchange.receive
+        answer: Answer | Outcome
+        if exchange.server is None and call.tool == waiting.FQN:
+            own = waiting.wait(call, exchange.visit.principal, self._ports)
+            answer = await unless_gone(receive, own)
+            body = prompts.readable(answer.body)
+        else:
+            exchange.acting = True
+            answer = await self._calls.carried_out(made, request_id, exchange.party)
+            body = answer.body
+        asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
+        result = body if asks else result_for(call, body, exchange.server, exchange.era)
+        if answer.replayed:
+            result = tools.told_again(result)
+        headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
+        return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
+
+    async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = methods.LISTABLE) -> tuple[Tool, ...]:
+        self._gate.listing(exchange.visit)
+        return await unless_gone(exchange.receive, self._listing(exchange, kinds))
+
+    async def _listing(self, exchange: _Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
+        if exchange.server is not None:
+            kinds = methods.LISTABLE  # a server of which anything may be seen is there, whatever is asked for
+        found = await pipeline.listing(exchange.call, self._ports, kinds)
+        if exchange.server is None:
+            return found
+        own = tuple(tool for tool in found if tool.server == exchange.server)
+        if not own:
+            raise ServerNotFound("no such server")
+        return own
+
+    async def _find_server(self, exchange: _Exchange) -> None:
+        # The aggregate is always there; a server of which nothing may be seen does not exist.
+        if exchange.server is not None:
+            await self._visible(exchange)
+
+    async def _initialize(self, exchange: _Exchange, request: Request) -> Reply:
+        params = request.params.value
+        asked = params.get("protocolVersion")
+        if not isinstance(asked, str):
+            raise InvalidParams("params.protocolVersion must be a string", cause_code="version")
+        await self._find_server(exchange)
+        version = eras.answer_version(asked)
+        client = client_of(params.get("clientInfo"), version)
+        session = self._sessions.open(exchange.visit.principal.key, exchange.server, client)
+        session.askable = asking.declared(params.get("capabilities"))
+        result = {"protocolVersion": version, "capabilities": methods.CAPABILITIES, "serverInfo": self._info}
+        body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
+        return Reply(200, body, headers=((_SESSION, session.id.encode()),))
+
+    def _discovered(self) -> dict[str, object]:
+        return {
+            **tools.stateless_head(_DISCOVER_TTL_MS),
+            "supportedVersions": list(eras.STATELESS_VERSIONS),
+            "capabilities": methods.CAPABILITIES,
+            "_meta": {eras.META_SERVER: self._info},
+        }
+
+    def _session(self, exchange: _Exchange) -> Session | None:
+        named = headers(exchange.scope, _SESSION)
+        if not named:
+            return None
+        if len(named) > 1:  # whoever reads the other one sees another session
+            raise MalformedRequest("a request names at most one session", cause_code="session")
+        return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
+
+    def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
+        call, session = exchange.visit.call, exchange.session
+        client = exchange.client if session is None else session.client
+        return Call(
+            id=call.id,
+            at_us=call.at_us,
+            origin=call.origin,
+            channel=call.channel,
+            tool=tool,
+            arguments=given,
+            run=run,
+            session=None if session is None else session.id,
+            client=client or {},
+        )
+
+
+def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
+    request, call_id = exchange.request, exchange.call.id
+    cause, *lacking = error.cause_code.split("_")
+    if exchange.era is Era.STATELESS and cause == _UNDECLARED and lacking:
+        error = MissingCapability(lacking, error.cause_code)
+    if request is not None and request.method == methods.CALL and isinstance(error, problems.ACTIONABLE):
+        result = tools.result_for(problems.tool_error(error, call_id), exchange.era)
+        body = jsonrpc.encode_response(request.id, result)
+        return Reply(200, body, headers=problems.headers_of(error, call_id))
+    era = None if exchange.id is None or isinstance(error, OF_HTTP) else exchange.era
+    return problems.rpc_failure(error, exchange.id, era, call_id)

@@ -1,0 +1,263 @@
+"""Calls whose upstream asks while it works, for clients that can be asked between two requests only.
+
+The stateless era has no stream to ask on: the question ends the request, and the call stays where it is, parked, with
+its upstream waiting. The client comes back with the answers and the sealed ``requestState``, and the call goes on. A
+state is good once. A parked call holds its credential and its places, so there are few of them, and not for long; whose
+client does not come back is taken back, as if the client had cancelled it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from anyio import CancelScope, Event, create_task_group, move_on_after
+from anyio.lowlevel import checkpoint
+
+from gateway.core.call import Answer, Call
+from gateway.core.canonical import Arguments
+from gateway.core.errors import ToolFailed
+from gateway.core.flow import Flow, NotAnswered, Wants
+from gateway.core.mcpwire import eras
+from gateway.core.mcpwire.asking import Question
+from gateway.core.mcpwire.jsonrpc import encode
+from gateway.core.ports import Clock, Ports
+from gateway.edge.calling import answered
+from gateway.edge.faults import ClientGone, InvalidParams
+from gateway.edge.mcp.rounds import MOST_ROUNDS
+from gateway.edge.mcp.stream import Stream
+
+PARKED_S: Final = 90.0
+_ID_BYTES: Final = 16
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One call that can be parked.
+
+    Attributes:
+        owner: the caller's ``Principal.key``.
+        enter: told before the first question is put; raises ``NotAnswered`` where there is no room.
+        stream: the answer on its way to a client that is there now.
+        flow: the call's own line.
+        call_id: the call.
+        open: the questions that wait, by the name they are put under.
+        rounds: how often the client has come back.
+    """
+
+    owner: str
+    enter: Callable[["Slot"], None]
+    stream: Stream | None
+    flow: Flow | None = None
+    call_id: str = ""
+    open: dict[str, tuple[Question, "asyncio.Future[Arguments]"]] = field(default_factory=dict)
+    rounds: int = 0
+    _asked: int = 0
+    _scope: CancelScope = field(default_factory=CancelScope)
+    _news: Event = field(default_factory=Event)
+    _parked: Event = field(default_factory=Event)
+    _task: "asyncio.Task[Answer] | None" = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._task is not None and self._task.done()
+
+    def start(self, call: Call, ports: Ports, over: Callable[["Slot"], None]) -> None:
+        """Carry the call out, beside the request; ``over`` is told when it has ended."""
+        self.call_id = call.id
+        self._task = asyncio.get_running_loop().create_task(self._carried_out(call, ports))
+        self._task.add_done_callback(partial(self._ended, over))
+
+    async def deliver(self, message: bytes) -> None:
+        """Send a notice, where somebody is there to hear it."""
+        if self.stream is not None:
+            await self.stream.event(message)
+
+    async def put(self, question: Question) -> Arguments:
+        """What the client answers in another request.
+
+        Raises:
+            NotAnswered: it did not come back, and the call is taken back; or too many are parked.
+        """
+        if self._scope.cancel_called:
+            raise NotAnswered("gone")
+        self.enter(self)
+        self._asked += 1
+        key = f"question-{self._asked}"
+        answer: asyncio.Future[Arguments] = asyncio.get_running_loop().create_future()
+        self.open[key] = (question, answer)
+        self._news.set()
+        try:
+            with move_on_after(PARKED_S):
+                return await answer
+        finally:
+            self.open.pop(key, None)
+        self.take_back()
+        await checkpoint()  # the call ends here; where it is past being taken back, its upstream is told
+        raise NotAnswered("no_answer")
+
+    def come_back(self, answers: Mapping[str, Arguments], wants: Wants, stream: Stream) -> None:
+        """The client is there again, with what it answers; what it leaves out is asked again."""
+        self.rounds += 1
+        self.stream, self._parked = stream, Event()
+        if self.flow is not None:
+            self.flow.wants = wants
+        for key, said in answers.items():
+            found = self.open.pop(key, None)
+            if found is not None and not found[1].done():
+                found[1].set_result(said)
+
+    def wait(self) -> None:
+        """Its client has the questions, and is away."""
+        self.stream = None
+        self._parked.set()
+
+    async def turn(self) -> None:
+        """Return when the call is over, or its upstream asks."""
+        while not self.is_over and not self.open:
+            self._news = Event()
+            await self._news.wait()
+
+    def answer(self) -> Answer:
+        """How the call ended.
+
+        Raises:
+            GatewayError: as ``carry_out`` does.
+            ClientGone: as ``carry_out`` does.
+        """
+        assert self._task is not None
+        return self._task.result()
+
+    def take_back(self) -> None:
+        """Break the call off as if its client had cancelled it."""
+        self.stream = None
+        if self.flow is not None:
+            self.flow.withdraw()
+
+    def leave(self) -> None:
+        """Nobody is there any more: nothing is answered, a read is cancelled, and a committed call goes on."""
+        self.stream = None
+        self._scope.cancel()
+        for _, waiting in self.open.values():
+            if not waiting.done():
+                waiting.set_exception(NotAnswered("gone"))
+
+    async def rest(self, stopping: Event | None) -> None:
+        """Return when the call has ended; one that is parked while the gateway stops is taken back."""
+        task = self._task
+        if task is None or task.done():
+            return
+        try:
+            async with create_task_group() as group:
+                if stopping is not None:
+                    group.start_soon(self._stopped_by, stopping)
+                await asyncio.wait({task})
+                group.cancel_scope.cancel()
+        except BaseException:
+            self.leave()
+            with CancelScope(shield=True):
+                await asyncio.wait({task})
+            raise
+
+    def _ended(self, over: Callable[["Slot"], None], task: "asyncio.Task[Answer]") -> None:
+        if not task.cancelled():
+            task.exception()  # what nobody comes back for is in the log, and no surprise
+        self._news.set()
+        over(self)
+
+    async def _stopped_by(self, stopping: Event) -> None:
+        await stopping.wait()
+        while self.stream is not None:  # its client is there: it may end as any call under way may
+            await self._parked.wait()
+        self.take_back()
+
+    async def _carried_out(self, call: Call, ports: Ports) -> Answer:
+        with self._scope:
+            return await answered(call, ports)
+        raise ClientGone
+
+
+class Parking:
+    """The parked calls of this process."""
+
+    def __init__(self, clock: Clock, most: int = 64, most_each: int = 8) -> None:
+        """``most`` at a time, ``most_each`` of one principal. Each holds one of the gateway's places for calls."""
+        self._clock = clock
+        self._most = most
+        self._most_each = most_each
+        self._parked: dict[str, Slot] = {}
+        self._forgetting: dict[str, asyncio.TimerHandle] = {}
+        self._inside: set[Slot] = set()
+        self._own: Counter[str] = Counter()
+
+    def slot(self, owner: str, stream: Stream) -> Slot:
+        """A place for a call of ``owner``, should its upstream ask."""
+        return Slot(owner, self._enter, stream)
+
+    def park(self, slot: Slot) -> str:
+        """Leave the call as it is; returns the name by which it is taken up again, once."""
+        name = self._clock.random(_ID_BYTES).hex()
+        slot.wait()
+        self._parked[name] = slot
+        return name
+
+    def take(self, name: str) -> Slot:
+        """The call that was parked under ``name``, which is good for nothing more.
+
+        Raises:
+            InvalidParams: there is none: it was taken up before, waited too long, or is another process's.
+            ToolFailed: it asks without end.
+        """
+        slot = self._parked.pop(name, None)
+        if slot is None:
+            detail = "params.requestState was used, or waited too long: make the call again without it"
+            raise InvalidParams(detail, cause_code="request_state")
+        timer = self._forgetting.pop(name, None)
+        if timer is not None:
+            timer.cancel()  # it holds the outcome, which can be large
+        if slot.is_over:
+            self._let_go(slot)
+        if slot.rounds >= MOST_ROUNDS:
+            slot.take_back()
+            raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
+        return slot
+
+    def over(self, slot: Slot) -> None:
+        """The call has ended; where its client is away, its outcome is kept a while."""
+        name = next((name for name, parked in self._parked.items() if parked is slot), None)
+        if name is None:
+            self._let_go(slot)
+        else:
+            loop = asyncio.get_running_loop()
+            self._forgetting[name] = loop.call_later(PARKED_S, self._forget, name, slot)
+
+    def _enter(self, slot: Slot) -> None:
+        if slot in self._inside:
+            return
+        if len(self._inside) >= self._most or self._own[slot.owner] >= self._most_each:
+            raise NotAnswered("too_many_parked")
+        self._inside.add(slot)
+        self._own[slot.owner] += 1
+
+    def _forget(self, name: str, slot: Slot) -> None:
+        self._forgetting.pop(name, None)
+        if self._parked.pop(name, None) is not None:
+            self._let_go(slot)
+
+    def _let_go(self, slot: Slot) -> None:
+        if slot in self._inside:
+            self._inside.discard(slot)
+            self._own[slot.owner] -= 1
+            if not self._own[slot.owner]:
+                del self._own[slot.owner]
+
+
+def asking(slot: Slot) -> bytes:
+    """The result that asks what waits in ``slot``."""
+    asked: dict[str, Any] = {
+        key: {"method": question.method, "params": dict(question.params)} for key, (question, _) in slot.open.items()
+    }
+    return encode({"resultType": eras.RESULT_INPUT_REQUIRED, "inputRequests": asked})

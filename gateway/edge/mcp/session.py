@@ -1,0 +1,106 @@
+"""Sessions of the handshake era: who opened one, where, and in which revision.
+
+An id is random and good for its principal only; anybody else learns no more than that it does not exist. The table is
+bounded, over all and for each principal; idle sessions go first, so nobody can push out another's sessions by opening
+their own. A lost session costs the client one new handshake.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.ports import Clock
+from gateway.edge.faults import SessionNotFound
+from gateway.edge.mcp.following import Follows
+
+IDLE_S = 1800.0
+_ID_BYTES = 24
+
+
+@dataclass(slots=True)
+class Session:
+    """One MCP session.
+
+    Attributes:
+        id: ``Mcp-Session-Id``.
+        owner: ``Principal.key`` of who opened it.
+        server: endpoint it was opened at; None = the aggregate.
+        client: what the client said of itself at ``initialize``.
+        used: when it was last used, monotonic seconds.
+        askable: what its client can be asked, as of ``asking.declared``.
+        level: the least severe log messages the client asked for; None = it has not.
+        follows: the resources that its client hears of.
+    """
+
+    id: str
+    owner: str
+    server: str | None
+    client: Mapping[str, str]
+    used: float
+    askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    level: str | None = None
+    follows: Follows = field(default_factory=Follows)
+
+
+class Sessions:
+    """The open sessions of this process."""
+
+    def __init__(self, clock: Clock, most: int = 10_000, most_each: int = 100) -> None:
+        """``most`` sessions at a time, ``most_each`` for one principal."""
+        self._clock = clock
+        self._most = most
+        self._most_each = most_each
+        self._all: OrderedDict[str, Session] = OrderedDict()
+        self._own: dict[str, OrderedDict[str, Session]] = {}
+
+    def open(self, owner: str, server: str | None, client: Mapping[str, str]) -> Session:
+        """A new session; where there is no room, the one that was idle longest ends."""
+        now = self._clock.monotonic()
+        self._end_idle(now)
+        own = self._own.get(owner)
+        if own is not None and len(own) >= self._most_each:
+            self._forget(next(iter(own.values())))
+        elif len(self._all) >= self._most:
+            self._forget(next(iter(self._all.values())))
+        session = Session(self._clock.random(_ID_BYTES).hex(), owner, server, client, now)
+        self._all[session.id] = session
+        self._own.setdefault(owner, OrderedDict())[session.id] = session
+        return session
+
+    def find(self, session_id: str, owner: str, server: str | None) -> Session:
+        """The owner's session at this endpoint.
+
+        Raises:
+            SessionNotFound: unknown, idle too long, another principal's or another endpoint's.
+        """
+        now = self._clock.monotonic()
+        # Here, too: what an abandoned one follows holds a stream upstream, also where nobody opens another session.
+        self._end_idle(now)
+        session = self._all.get(session_id)
+        if session is None or session.owner != owner or session.server != server:
+            raise SessionNotFound("no such session; initialize again")
+        session.used = now
+        self._all.move_to_end(session_id)
+        self._own[owner].move_to_end(session_id)
+        return session
+
+    def end(self, session: Session) -> None:
+        """Forget it."""
+        self._forget(session)
+
+    def _end_idle(self, now: float) -> None:
+        while self._all:
+            oldest = next(iter(self._all.values()))
+            if now - oldest.used <= IDLE_S:
+                return
+            self._forget(oldest)
+
+    def _forget(self, session: Session) -> None:
+        self._all.pop(session.id, None)
+        session.follows.end()
+        own = self._own.get(session.owner)
+        if own is not None:
+            own.pop(session.id, None)
+            if not own:
+                del self._own[session.owner]
