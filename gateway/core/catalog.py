@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyio import Event, fail_after
+from anyio import CancelScope, Event, current_time
 
 from gateway.core import measures, resources
 from gateway.core.call import Caller, Lease, Raw, Resolved
@@ -113,7 +113,7 @@ class Catalog:
         if connector is None:
             raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
         try:
-            with fail_after(intent.timeout_s) as time:
+            with CancelScope(deadline=current_time() + intent.timeout_s) as time:
                 if intent.call.flow is not None:
                     intent.call.flow.timed(time)
                 return await connector.invoke(lease)
@@ -124,6 +124,7 @@ class Catalog:
         # A connector that breaks its contract may have sent the call before it broke.
         except Exception as error:
             raise OutcomeUnknown("the connector failed", cause_code="connector_broken") from error
+        raise _timed_out(intent.tool)  # only its own deadline ends the scope and not what is around it
 
     async def ping(self) -> None:
         """Ready once a generation is in force."""

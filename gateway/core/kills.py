@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 from gateway.core.call import Caller, Intent, Lease, Principal
@@ -172,7 +173,15 @@ class KillDesk(Protocol):
 
 def folded(name: str) -> str:
     """A name as it is compared: nobody is somebody else by case, width or white space around it."""
+    return _folded_before(name) if len(name) <= _MOST else _folded(name)
+
+
+def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.strip()).casefold()).strip()
+
+
+# The same few names come with every call.
+_folded_before = lru_cache(maxsize=1024)(_folded)
 
 
 def target(kind: Kind, name: str) -> Target:

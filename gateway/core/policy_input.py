@@ -6,11 +6,11 @@ recorded document can be evaluated again. JSON Schema: ``gateway/schemas/policy-
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,10 @@ MAX_BYTES = 256 * 1024
 MAX_ARGUMENT_BYTES = 192 * 1024
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Callers and tools whose facts are kept as they are written: some kilobytes each at most.
+_TOLD = 1024
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Who(Protocol):
@@ -175,8 +179,16 @@ def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) 
     call = target.call
     context = {"env": settings.environment, "region": settings.region, "channel": call.channel}
     time = {"us": at_us, "rfc3339": _rfc3339(at_us)}
-    facts = {"schema": SCHEMA, "phase": phase, "kind": target.tool.kind, "time": time, "context": context}
-    return facts | _who(target.caller.principal) | {"run": _run(target.caller.run), "tool": _tool(target.tool)}
+    facts: dict[str, Any] = {
+        "schema": SCHEMA,
+        "phase": phase,
+        "kind": target.tool.kind,
+        "time": time,
+        "context": context,
+    }
+    facts |= _CALLERS.of(target.caller.principal)
+    facts |= {"run": _run(target.caller.run), "tool": _TOOLS.of(target.tool)}
+    return facts
 
 
 def _rfc3339(at_us: int) -> str:
@@ -233,6 +245,32 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "vendor": vendor,
         "price": {"micros": tool.vendor.price_micros, "currency": tool.vendor.currency},
     }
+
+
+class _Told(Generic[S, T]):
+    """What is said of something that does not change, by that very thing: it comes again with every call."""
+
+    def __init__(self, say: Callable[[S], T]) -> None:
+        self._say = say
+        self._said: dict[int, tuple[S, T]] = {}
+
+    def of(self, item: S) -> T:
+        """What ``say`` says of it."""
+        # What is kept here is alive, so that its id is nobody else's; threads that meet here say the same.
+        found = self._said.get(id(item))
+        if found is None or found[0] is not item:
+            if len(self._said) >= _TOLD:
+                self._said.clear()
+            found = self._said[id(item)] = (item, self._say(item))
+        return found[1]
+
+
+def _written(facts: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(encode(fact)) for name, fact in facts.items()}
+
+
+_TOOLS = _Told[Tool, msgspec.Raw](lambda tool: msgspec.Raw(encode(_tool(tool))))
+_CALLERS = _Told[Principal, Mapping[str, Any]](lambda principal: _written(_who(principal)))
 
 
 def _sized(document: dict[str, Any]) -> bytes:

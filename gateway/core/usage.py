@@ -32,7 +32,9 @@ class Usage:
     def add(self, tool: str, amounts: Mapping[str, int], times: int = 1) -> None:
         """Add ``times`` calls (or take them back with -1)."""
         self.calls[tool] += times
-        totals = self.sums.setdefault(tool, Counter())
+        totals = self.sums.get(tool)
+        if totals is None:
+            totals = self.sums[tool] = Counter()
         for name, amount in amounts.items():
             totals[name] += times * amount
 

@@ -1,5 +1,6 @@
 """The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
 
+from anyio import CancelScope
 from starlette.types import Receive
 
 from gateway.core import pipeline
@@ -9,16 +10,16 @@ from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
 
 
-async def carry_out(call: Call, ports: Ports, receive: Receive) -> Answer:
+async def carry_out(call: Call, ports: Ports, receive: Receive, scope: CancelScope | None = None) -> Answer:
     """The answer to ``call``; for one that was parked and carried out since, what came of it.
 
-    The request's body must have been read.
+    The request's body must have been read. ``scope`` is as for ``unless_gone``.
 
     Raises:
         GatewayError: as ``pipeline.handle`` does, or as the parked call ended.
-        ClientGone: the client left, and nothing had been committed that must finish.
+        ClientGone: the client left, or ``scope`` was cancelled, and nothing had been committed that must finish.
     """
-    return await unless_gone(receive, answered(call, ports))
+    return await unless_gone(receive, answered(call, ports), scope)
 
 
 async def answered(call: Call, ports: Ports) -> Answer:

@@ -17,13 +17,15 @@ T = TypeVar("T")
 PATIENCE_S = 0.05
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_gone(receive: Receive, work: Awaitable[T], scope: CancelScope | None = None) -> T:
     """The result of ``work``, which is cancelled when the client leaves. The request's body must have been read.
 
+    ``scope`` is the one it is done in, for who may have another reason to cancel it; used once.
+
     Raises:
-        ClientGone: the client left and the work was cancelled.
+        ClientGone: the work was cancelled, because the client left or by way of ``scope``.
     """
-    watch = _Watch(receive)
+    watch = _Watch(receive, scope or CancelScope())
     try:
         with watch.scope:
             return await work
@@ -35,8 +37,8 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
 class _Watch:
     __slots__ = ("_receive", "_task", "_timer", "scope")
 
-    def __init__(self, receive: Receive) -> None:
-        self.scope = CancelScope()
+    def __init__(self, receive: Receive, scope: CancelScope) -> None:
+        self.scope = scope
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._start)

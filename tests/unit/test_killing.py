@@ -16,7 +16,7 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
-from gateway.core.kills import Kind, target
+from gateway.core.kills import Kind, folded, target
 from tests.fakes import World
 from tests.fakes.audit import COMPLETED, INTENT
 from tests.fakes.callers import AGENT
@@ -161,3 +161,9 @@ async def test_a_name_that_means_nothing(world: World, kind: Kind, name: str) ->
     with pytest.raises(InvalidArguments):
         await world.kills.engage(by, kind, name, "a test")
     assert world.kills.all() == ()
+
+
+def test_a_name_is_compared_the_same_however_long_it_is() -> None:
+    """Case, width and white space around a name do not matter, also of one that is too long to be remembered."""
+    assert folded(" \uff21lice ") == folded("alice") == "alice"
+    assert folded("A" * 300) == folded("a" * 300 + " ") == "a" * 300

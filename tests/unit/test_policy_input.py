@@ -211,3 +211,12 @@ def test_schema_refuses_what_policy_never_sees() -> None:
     )
     for extra in extras:
         assert not jsonschema_rs.is_valid(SCHEMA, document | extra)
+
+
+def test_no_tool_and_no_caller_gets_the_facts_of_another() -> None:
+    """However many come by, and when one comes again, each document says what it would say if it were the first."""
+    subjects = [resolved(labels=(f"label-{number}",)) for number in range(1100)]
+    for number, subject in [*enumerate(subjects), (0, subjects[0]), (1099, subjects[1099])]:
+        document = listed(subject)
+        assert document["tool"]["labels"] == [f"label-{number}"]
+        assert document["on_behalf_of"] == {"id": "alice", "groups": ["ap", "finance"]}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.call import Raw, Redacted, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
-from gateway.core.redact import KNOWN_VALUE, SECRET_KEY, UNREADABLE, Bounds, Redactor
+from gateway.core.redact import KNOWN_VALUE, SECRET_KEY, UNREADABLE, Bounds, Redactor, _suspicion
 from gateway.core.secret_names import is_secret_name
 from tests.at_once import at_once
 from tests.evidence import lease, make_tool
@@ -352,3 +352,19 @@ def test_what_cannot_be_told_counts_as_held() -> None:
     """A text that is too large to be walked and looks as if it held one is not let through."""
     redactor = Redactor(KnownValues([SECRET]), Bounds(nodes=1))
     assert at_once(redactor.holds(json.dumps([SECRET, "a", "b"]).encode()))
+
+
+_PIECES = (
+    *("pass", "word", "pwd", "phrase", "PWD", "Secret", "_id", "token", "JWT", "key", "s", "Authorization", "auth"),
+    *("-header", "credential", "Cookie", '"', ":", "\\", "\\u00e9", "\\x41", "\u200b", "\u212aey", "x", " ", "{", "}"),
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=10).map("".join))
+@example('"\\u0070assword"')
+@example('{"pa\u200bss":"x"}')
+def test_the_short_look_misses_nothing_that_the_scan_finds(text: str) -> None:
+    """A short body in which the quick look sees no mark holds nothing that the scan would suspect."""
+    body = text.encode()
+    padded = body + b" " * 8192  # long enough to be scanned whatever it holds
+    assert _suspicion(body) is _suspicion(padded)

@@ -132,12 +132,18 @@ class Calls:
         if made.slot is not None:
             return await self._begun(made, made.slot, party)
         for _ in range(MOST_ROUNDS):
-            with self._running.entered(party.session, request_id, made.line):
-                answer = await carry_out(made.call, self._ports, partial(self._received, party))
+            answer = await self._answered(made, request_id, party)
             if not rounds.wants_input(answer.body):
                 return answer
             made = await self._next(made, answer, party)
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
+
+    async def _answered(self, made: Made, request_id: Id, party: Party) -> Answer:
+        line, receive = made.line, partial(self._received, party)
+        if line is None or party.session is None:  # nobody can name it to take it back
+            return await carry_out(made.call, self._ports, receive)
+        with self._running.entered(party.session, request_id, line):
+            return await carry_out(made.call, self._ports, receive, line.scope)
 
     async def _begun(self, made: Made, slot: Slot, party: Party) -> Outcome:
         slot.start(made.call, self._ports, self._parking.over)

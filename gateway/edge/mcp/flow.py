@@ -8,7 +8,7 @@ leaves.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio import CancelScope
 
@@ -17,7 +17,7 @@ from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
 from gateway.core.mcpwire import asking, eras, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
-from gateway.edge.faults import InvalidParams
+from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
@@ -87,8 +87,7 @@ def _level(level: object) -> str:
     return level
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Whose call: a session is its principal's and its endpoint's own already. ``1`` and ``"1"`` are two ids."""
 
     session: str
@@ -103,24 +102,22 @@ class Running:
     _lines: dict[_Place, list[Line]] = field(default_factory=dict)
 
     @contextmanager
-    def entered(self, session: Session | None, request_id: Id, line: Line | None) -> Iterator[None]:
-        """While a call is under way.
+    def entered(self, session: Session, request_id: Id, line: Line) -> Iterator[None]:
+        """While a call is under way in the line's scope.
 
         Raises:
             Unavailable: its client took it back before anything was done for it.
         """
-        if line is None or session is None:  # nobody can name it
-            yield
-            return
         place = _Place(session.id, request_id, isinstance(request_id, int))
         self._lines.setdefault(place, []).append(line)
         try:
-            with line.scope:
-                yield
+            yield
+        except ClientGone:
+            if line.flow.is_withdrawn:
+                raise Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn") from None
+            raise
         finally:
             self._leave(place, line)
-        if line.scope.cancelled_caught:
-            raise Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn")
 
     def withdraw(self, told: Notification, session: Session | None) -> None:
         """Carry ``notifications/cancelled`` out; one that names no call under way says nothing."""
