@@ -119,6 +119,9 @@ def one(given: GatewaySettings) -> McpUpstream:
         (["[upstreams.one.sandbox]", "nework = true"], "upstreams.one.mcp.sandbox.nework"),
         (['process = "call"'], "upstreams.one.mcp.process"),
         (["processes = 0"], "upstreams.one.mcp.processes"),
+        (["processes_each = 0"], "upstreams.one.mcp.processes_each"),
+        (["processes_each = 9"], "processes_each: more than processes (8), so it bounds nothing"),
+        (['process = "shared"', "processes_each = 1"], "processes_each: callers have no processes of their own here"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(tmp_path: Path, lines: list[str], words: str) -> None:
@@ -126,6 +129,15 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path, lines: list[str], wo
     with pytest.raises(SettingsError) as caught:
         settings(tmp_path, f"[upstreams.one]\n{SERVER}", *lines)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "share"),
+    [("", 6), ("processes = 1", 1), ("processes = 2", 1), ("processes_each = 8", 8), ("processes = 100", 75)],
+)
+def test_a_user_has_a_share_of_the_processes(tmp_path: Path, lines: str, share: int) -> None:
+    """Where nothing is said it leaves a quarter to others."""
+    assert one(settings(tmp_path, f"[upstreams.one]\n{SERVER}", lines)).user_share == share
 
 
 @pytest.mark.parametrize("line", ['process = "shared"', "[upstreams.one.sandbox]"])
