@@ -22,7 +22,11 @@ class EnclosureSection(Section):
     write: tuple[Path, ...] = Field(
         (), max_length=64, description="Folders it may write; nothing bounds what it puts there."
     )
-    network: bool = Field(default=False, description="Give it the host's network, loopback and all.")
+    network: bool = Field(
+        default=False,
+        description="Give it the host's network, unfiltered: services on its loopback, this gateway and "
+        "the vault among them, and metadata addresses of clouds.",
+    )
     memory_mb: int = Field(
         512, ge=16, le=1_048_576, description="Memory and temporary files of all its processes, MiB."
     )

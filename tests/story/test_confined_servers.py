@@ -73,6 +73,29 @@ async def test_the_check_says_how_each_server_is_held(tmp_path: Path, found: Cap
     assert warning.endswith("give it [upstreams.open.sandbox].")
 
 
+def test_what_a_network_gives_is_said_in_plain_words(tmp_path: Path) -> None:
+    """By the check and at the start: what of this deployment is in reach by name, what else; no password."""
+    given = settings(
+        tmp_path,
+        f"[upstreams.web]\n{SERVER}\n[upstreams.web.sandbox]\nnetwork = true",
+        '[upstreams.near]\nkind = "mcp"\nurl = "http://u:secret@localhost:9/mcp"',
+        '[upstreams.far]\nkind = "mcp"\nurl = "https://tools.example/mcp"',
+        '[upstreams.api]\nkind = "http"\norigin = "http://[::1]:8080"',
+        '[vault]\naddress = "http://127.0.0.1:8200"\ntoken = { env = "X" }',
+    )
+    held = Capabilities("bwrap 1", held={"memory": "cgroup"})
+    said = {finding.part: finding.text for finding in confining.findings(given, held)}
+    assert said["confinement:web"].endswith("the host's network, unfiltered")
+    words = said["confinement:web:network"]
+    for named in ("this gateway (127.0.0.1:", "its vault (127.0.0.1:8200)", "near (localhost:9)", "api ([::1]:8080)"):
+        assert named in words
+    assert "169.254.169.254" in words
+    assert "secret" not in words
+    assert "far" not in words
+    (warning,) = confining.warnings(given)
+    assert warning.startswith("web has the host's network: it reaches all that this host reaches, and nothing filters")
+
+
 def test_a_host_that_cannot_hold_a_cap_is_told_how_to(tmp_path: Path) -> None:
     """Each server that is not started, with what would give what is missing and the line that accepts it."""
     given = settings(tmp_path, f"[upstreams.one]\n{SERVER}\n[upstreams.one.sandbox]\naccept_missing = ['cpu']")
