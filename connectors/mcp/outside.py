@@ -8,10 +8,11 @@ there is handed to anybody.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from types import TracebackType
 from typing import Final, Self
 
-from anyio import CancelScope, Event, create_task_group, move_on_after, sleep, sleep_forever
+from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
 from connectors.mcp.exchange import Hearing
@@ -21,6 +22,8 @@ from gateway.core.mcpwire.jsonrpc import Notification
 
 # The first call waits so long for the stream, so that what the server asks at once can be delivered; it can do without.
 _PATIENCE_S: Final = 1.0
+# Nobody waits for anything in a session that long after its last call; the connection is given back.
+_IDLE_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -72,16 +75,17 @@ class Outside:
 
     @asynccontextmanager
     async def heard(self, session: Session) -> AsyncIterator[None]:
-        """While a call is under way in ``session``; the stream stays open after it, until the session is let go of."""
+        """While a call is under way in ``session``; the stream stays open for a while after it."""
         if not session.is_askable or session.id is None or session.is_over or self._tasks is None:
             yield
             return
         held = self._held.get(session)
-        if held is None:
+        if held is None or held.scope.cancel_called:
             held = self._held[session] = _Held()
             session.outside = held.scope
             self._tasks.start_soon(self._hold, session, held)
         held.users += 1
+        held.scope.deadline = inf
         try:
             with move_on_after(_PATIENCE_S):
                 await held.settled.wait()
@@ -89,6 +93,8 @@ class Outside:
             yield
         finally:
             held.users -= 1
+            if not held.users:
+                held.scope.deadline = current_time() + _IDLE_S
 
     async def _hold(self, session: Session, held: _Held) -> None:
         pause = _FIRST_PAUSE_S
@@ -99,10 +105,11 @@ class Outside:
                         return
                     await sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE_S)
-                await sleep_forever()  # the server has none, which is its right: it is not asked again in this session
+                await sleep_forever()  # the server has none, which is its right: it is not asked again for a while
         finally:
             held.settled.set()
-            del self._held[session]
+            if self._held[session] is held:  # one that was just about to end has been replaced
+                del self._held[session]
 
 
 async def _is_ended(session: Session, held: _Held) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from connectors.mcp import outside
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
-from gateway.core.errors import OutcomeUnknown
+from gateway.core.errors import GatewayError
 from gateway.core.mcpwire.eras import Era
 from tests.asking_client import Client
 from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, http, running, says, stream
@@ -95,7 +96,7 @@ async def test_what_is_asked_on_the_sessions_own_stream_is_declined() -> None:
 
 
 async def test_it_is_declined_between_calls_too() -> None:
-    """The stream stays open for as long as the session does, and there is one of it."""
+    """The stream stays open for a while, and there is one of it."""
     async with upstream() as up:
         for _ in range(2):
             await Client().call(up.connector)
@@ -162,12 +163,23 @@ async def test_a_stream_that_ends_between_calls_is_opened_by_the_next_one() -> N
         assert len(up.raw.calls("GET")) == 2
 
 
+async def test_a_stream_that_nobody_needs_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A while after the last call, not under one; the next call opens it again."""
+    monkeypatch.setattr(outside, "_IDLE_S", 0.02)
+    async with upstream() as up:
+        for known in (1, 2):
+            up.raw.scripts["tools/call"] = up.asking((f"q{known}", KINDS[0]))
+            await Client().call(up.connector)
+            await until(lambda known=known: up.aside.gone == known)  # type: ignore[misc]
+            assert up.connector.outside == 0
+
+
 async def test_the_stream_ends_with_its_session() -> None:
     """One that the server does not know any more is let go of, with all that is open in it."""
     async with upstream() as up:
         await Client().call(up.connector)
         up.raw.scripts["tools/call"] = says(lambda seen: http(b"", status="404 Not Found"))
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(GatewayError):
             await Client().call(up.connector)
         await until(lambda: up.aside.gone == 1)
         assert up.connector.outside == 0
