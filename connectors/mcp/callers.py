@@ -166,6 +166,8 @@ class CallersConnector:
             self._forget(caller, own)
 
     def _end_idle(self) -> None:
+        if not self._places.is_waited_for:
+            return
         # As many as are waited for, less those that are ending already: a user's own where the user's share is full,
         # else those of whoever has the most. The longest idle first.
         ending = Counter(own.user for own in self._placed if own.is_over)

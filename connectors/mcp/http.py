@@ -11,6 +11,7 @@ that this stays rare, a session that was not used for a while is tried with a pi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -180,7 +181,7 @@ class HttpConnector:
         identity = Identity(lease.headers, whose(lease), askable)
         session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
         try:
-            async with self._outside.heard(session):
+            async with self._outside.heard(session) if session.is_askable else nullcontext():
                 await session.listen(ask.flow, ask.connect_s)
                 return await self._sent(session, ask)
         except Refused as refusal:

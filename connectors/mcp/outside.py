@@ -108,7 +108,7 @@ class Outside:
                 await sleep_forever()  # the server has none, which is its right: it is not asked again for a while
         finally:
             held.settled.set()
-            if self._held[session] is held:  # one that was just about to end has been replaced
+            if self._held.get(session) is held:  # one that was just about to end has been replaced
                 del self._held[session]
 
 

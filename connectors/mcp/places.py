@@ -71,6 +71,12 @@ class Places:
         self._each = min(crowd.each, crowd.most)
         self._all = _Line(self._most)
         self._shares: dict[str, _Line] = {}
+        self._waiting = 0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits for one."""
+        return self._waiting > 0
 
     @property
     def short(self) -> int:
@@ -91,6 +97,7 @@ class Places:
         """
         share = self._shares.setdefault(user, _Line(self._each))
         share.known += 1
+        self._waiting += 1
         try:
             await share.join(make_room)
             try:
@@ -102,6 +109,8 @@ class Places:
         except BaseException:
             self._let_go(user, share)
             raise
+        finally:
+            self._waiting -= 1
 
     def give(self, user: str) -> None:
         """Give a place back."""

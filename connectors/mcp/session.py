@@ -19,7 +19,7 @@ from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notificat
 
 SETUP_RESULT_BYTES: Final = 256 * 1024
 _COURTESY_S: Final = 0.5
-_DECLINE_S: Final = 5.0
+_DECLINE_S: Final = 2.0
 _HOLD_CONNECT_S: Final = 10.0
 
 
