@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
+from connectors.mcp.places import Crowd
 from gateway import app
 from gateway.core.sandbox import Capabilities
+from gateway.edge.mcp.parking import Room
 from gateway.parts import confining, upstreams
 from gateway.parts.confining import Confining
 from gateway.settings import GatewaySettings, SettingsError
@@ -213,3 +215,13 @@ async def test_whose_a_process_is(tmp_path: Path, line: str) -> None:
             await gateway.parts.ports.catalog.invoke(by(agent, "facts", server="one"))
         assert len(marked(MARK)) == (1 if "shared" in line else 3)
     assert upstreams.runner(given).options.hidden == (given.state,)
+
+
+async def test_bounds_of_the_settings_reach_what_they_bound(tmp_path: Path) -> None:
+    """Calls that wait for their clients, and processes of a server, in all and of one caller."""
+    lines = ["processes = 4", "processes_each = 1", "idle_s = 7", "[limits]", "parked = 10", "parked_each = 3"]
+    async with app.opened(settings(tmp_path, f"[upstreams.one]\n{SERVER}", *lines), "http://gateway.test") as gateway:
+        mcp = gateway.app._mcp  # type: ignore[attr-defined]
+        assert mcp._calls._parking._room == Room(10, 3)
+        (connector,) = gateway.parts.ports.catalog.connectors.values()  # type: ignore[attr-defined]
+        assert connector._crowd == Crowd(4, 1, 7.0)
