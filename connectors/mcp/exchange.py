@@ -24,6 +24,8 @@ _ENVELOPE_BYTES: Final = 4096
 # busy for as long as its call may take.
 _BESIDES_BYTES: Final = 8 * 1024 * 1024
 _REFUSAL_BYTES: Final = 64 * 1024
+# What answers a request for a stream is none.
+NO_STREAM: Final = "no_stream"
 # Requests that a server may make on one stream within a minute: each costs one of ours, and a long call may be pinged.
 _MOST_ASKED: Final = 16
 # A server closes the stream after its answer; waiting this long for it saves the connection for the next call.
@@ -165,7 +167,7 @@ class Endpoint:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
             if (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower() != eras.STREAM_TYPE:
-                raise Lost("no_stream")
+                raise Lost(NO_STREAM)
             await hearing.opened()
             try:
                 await _heard(answer, hearing)

@@ -15,7 +15,7 @@ from typing import Final, Self
 from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
-from connectors.mcp.exchange import Hearing
+from connectors.mcp.exchange import NO_STREAM, Hearing
 from connectors.mcp.faults import Fault, Refused
 from connectors.mcp.session import Session
 from gateway.core.mcpwire.jsonrpc import Notification
@@ -118,8 +118,8 @@ async def _is_ended(session: Session, held: _Held) -> bool:
         await session.hold(Hearing(held.opened, _unheard))
     except Refused:
         return False
-    except Fault:
-        return True
+    except Fault as fault:
+        return fault.cause != NO_STREAM  # whoever answers with a page has none either
     finally:
         held.settled.set()
     return True

@@ -117,10 +117,11 @@ async def test_a_session_that_declares_nothing_has_no_such_stream() -> None:
         assert up.raw.calls("GET") == []
 
 
-async def test_a_server_without_such_a_stream_is_asked_for_it_once() -> None:
-    """In a session; its calls go on."""
+@pytest.mark.parametrize("said", [http(b"", status="405 Method Not Allowed"), http(b"{}"), http(b"", status="409 No")])
+async def test_a_server_without_such_a_stream_is_asked_for_it_once(said: bytes) -> None:
+    """Whatever it says instead of one; its calls go on."""
     async with upstream() as up:
-        up.raw.scripts["GET"] = says(lambda seen: http(b"", status="405 Method Not Allowed"))
+        up.raw.scripts["GET"] = says(lambda seen: said)
         for _ in range(3):
             assert (await Client().call(up.connector)).value == RESULT
         assert len(up.raw.calls("GET")) == 1

@@ -16,7 +16,7 @@ from gateway.core.flow import NotAnswered
 from gateway.edge.asgi import Options
 from gateway.edge.mcp import parking
 from gateway.settings import LimitsSection
-from tests.edge_world import OTHER, PERSON, Edge
+from tests.edge_world import OTHER, Edge
 from tests.fakes.callers import AGENT, RUN
 from tests.fakes.upstream import RESULT
 from tests.story.test_edge_asking import ACCEPTED, before
@@ -110,18 +110,37 @@ async def test_a_read_that_finds_no_place_is_told_when_to_come_again() -> None:
 async def test_a_full_gateway_turns_away_who_has_none_parked() -> None:
     """All places together are bounded, too; who comes back to a call of theirs is not turned away."""
     edge, upstream = before(Asking, options=Options(parked=(2, 1)))
+    eve = edge.world.identity.tokens["eve"] = replace(AGENT, user="eve")
     async with talking(edge) as talk:
         first = (await talk.call())["result"]
         of(edge, OTHER)
         assert "inputRequests" in (await talk.call(token="other"))["result"]
-        of(edge, PERSON)
-        assert words(await talk.call(token="person"))["cause"] == "parked"
+        of(edge, eve)
+        full = words(await talk.call(token="eve"))
+        assert full["cause"] == "parked"
+        assert full["message"].startswith("too many calls wait for input")
         of(edge, AGENT)
         assert (await talk.back(first))["result"]["content"] == RESULT["content"]
-        of(edge, PERSON)
-        assert "inputRequests" in (await talk.call(token="person"))["result"]
+        of(edge, eve)
+        assert "inputRequests" in (await talk.call(token="eve"))["result"]
         talk.stopping.set()
     assert upstream.heard == [ACCEPTED]
+
+
+async def test_a_user_with_many_agents_leaves_half_of_the_places() -> None:
+    """Whoever opens runs may name any number of agents: they are one user all the same."""
+    edge, _ = before(Asking, options=Options(parked=(4, 2)))
+    async with talking(edge) as talk:
+        answers = []
+        for at in range(3):
+            agent = edge.world.identity.tokens[f"agent-{at}"] = replace(AGENT, agent=f"agent-{at}")
+            of(edge, agent)
+            answers.append(await talk.call(token=f"agent-{at}"))
+        assert ["inputRequests" in answer["result"] for answer in answers] == [True, True, False]
+        assert words(answers[2])["message"].startswith("too many calls of your user's agents")
+        of(edge, OTHER)
+        assert "inputRequests" in (await talk.call(token="other"))["result"]
+        talk.stopping.set()
 
 
 async def test_a_gateway_that_parks_no_calls_tells_no_upstream_that_it_may_ask() -> None:

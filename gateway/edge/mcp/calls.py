@@ -210,7 +210,7 @@ class Calls:
         return answers
 
     def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
-        slot = self._parking.slot(party.principal.key, party.stream, partial(self._is_read, call.tool))
+        slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
         return Made(replace(call, flow=line.flow), line, slot)

@@ -9,8 +9,7 @@ and ends it as it sees fit: broken off, nobody would know what it did.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -19,7 +18,7 @@ from typing import Any, Final, NoReturn
 from anyio import CancelScope, Event, create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
-from gateway.core.call import Answer, Call
+from gateway.core.call import Answer, Call, Principal
 from gateway.core.canonical import Arguments
 from gateway.core.errors import Throttled, ToolFailed
 from gateway.core.flow import WITHDRAWN, Flow, NotAnswered, Wants
@@ -48,6 +47,11 @@ class Room:
     most: int = 64
     most_each: int = 8
 
+    @property
+    def most_of_user(self) -> int:
+        """Of one user, through however many agents: whoever may open runs may name any number of these."""
+        return max(1, self.most // 2)
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -55,6 +59,7 @@ class Slot:
 
     Attributes:
         owner: the caller's ``Principal.key``.
+        user: the user whose agent that is, by who vouches for them.
         enter: told before the first question is put; raises ``Throttled`` where there is no room.
         is_read: whether its tool changes nothing.
         stream: the answer on its way to a client that is there now.
@@ -66,6 +71,7 @@ class Slot:
     """
 
     owner: str
+    user: str
     enter: Callable[["Slot"], None]
     is_read: Callable[[], bool]
     stream: Stream | None
@@ -227,16 +233,15 @@ class Parking:
         self._parked: dict[str, Slot] = {}
         self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._inside: set[Slot] = set()
-        self._own: Counter[str] = Counter()
 
     @property
     def is_open(self) -> bool:
         """Whether any call may be parked."""
         return self._room.most > 0
 
-    def slot(self, owner: str, stream: Stream, is_read: Callable[[], bool]) -> Slot:
-        """A place for a call of ``owner``, should its upstream ask; ``is_read``: whether its tool changes nothing."""
-        return Slot(owner, self._enter, is_read, stream)
+    def slot(self, caller: Principal, stream: Stream, is_read: Callable[[], bool]) -> Slot:
+        """A place for a call of ``caller``, should its upstream ask; ``is_read``: whether its tool changes nothing."""
+        return Slot(caller.key, f"{caller.issuer}|{caller.user}", self._enter, is_read, stream)
 
     def park(self, slot: Slot) -> str:
         """Leave the call as it is; returns the name by which it is taken up again, once."""
@@ -279,19 +284,15 @@ class Parking:
     def _enter(self, slot: Slot) -> None:
         if slot in self._inside:
             return
-        if self._own[slot.owner] >= self._room.most_each:
-            raise self._full("too many calls of yours wait for input", slot.owner)
+        own = [one for one in self._inside if one.owner == slot.owner]
+        of_user = [one for one in self._inside if one.user == slot.user]
+        if len(own) >= self._room.most_each:
+            raise _full("too many calls of yours wait for input", own)
+        if len(of_user) >= self._room.most_of_user:
+            raise _full("too many calls of your user's agents wait for input", of_user)
         if len(self._inside) >= self._room.most:
-            raise self._full("too many calls wait for input", None)
+            raise _full("too many calls wait for input", self._inside)
         self._inside.add(slot)
-        self._own[slot.owner] += 1
-
-    def _full(self, words: str, owner: str | None) -> Throttled:
-        """How one is turned away: to come again when the first that is in its way will have been forgotten."""
-        now = asyncio.get_running_loop().time()
-        ends = [one.until or now + PARKED_S for one in self._inside if owner in {None, one.owner}]
-        detail = f"{words}: answer one of them, or make the call again later"
-        return Throttled(detail, retry_after=max(1.0, ceil(min(ends) - now)), cause_code="parked")
 
     def _forget(self, name: str, slot: Slot) -> None:
         self._forgetting.pop(name, None)
@@ -299,11 +300,15 @@ class Parking:
             self._let_go(slot)
 
     def _let_go(self, slot: Slot) -> None:
-        if slot in self._inside:
-            self._inside.discard(slot)
-            self._own[slot.owner] -= 1
-            if not self._own[slot.owner]:
-                del self._own[slot.owner]
+        self._inside.discard(slot)
+
+
+def _full(words: str, those: Collection[Slot]) -> Throttled:
+    """How one is turned away: to come again when the first of ``those``, in its way, will have been forgotten."""
+    now = asyncio.get_running_loop().time()
+    first = min(one.until or now + PARKED_S for one in those)
+    detail = f"{words}: answer one of them, or make the call again later"
+    return Throttled(detail, retry_after=max(1.0, ceil(first - now)), cause_code="parked")
 
 
 def asking(slot: Slot) -> bytes:
