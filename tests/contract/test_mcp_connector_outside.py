@@ -2,19 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from anyio import create_task_group
 
 from connectors.mcp import outside
-from connectors.mcp.http import HttpConnector
+from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.pool import Pool
 from gateway.core.errors import GatewayError
+from gateway.core.mcpwire import asking
 from gateway.core.mcpwire.eras import Era
-from tests.asking_client import Client
+from tests.asking_client import ALL, Client
 from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, http, running, says, stream
 from tests.waiting import until
 
@@ -72,13 +74,13 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream() -> AsyncIterator[Upstream]:
+async def upstream(most: int = 64) -> AsyncIterator[Upstream]:
     """Such an upstream, running."""
     aside = Aside()
     async with (
         running(Era.HANDSHAKE, call=says(answer), GET=aside.script) as raw,
         Pool() as pool,
-        HttpConnector(raw.url, pool) as connector,
+        HttpConnector(raw.url, pool, HttpOptions(max_sessions=most)) as connector,
     ):
         yield Upstream(raw, aside, connector)
 
@@ -184,6 +186,33 @@ async def test_the_stream_ends_with_its_session() -> None:
             await Client().call(up.connector)
         await until(lambda: up.aside.gone == 1)
         assert up.connector.outside == 0
+
+
+async def test_a_session_that_makes_room_takes_its_stream_along() -> None:
+    """There are no more streams than sessions, however many callers come and go."""
+    async with upstream(most=1) as up:
+        declared: list[Mapping[str, Any]] = [ALL, {"elicitation": {}}, {"sampling": {}}]
+        for capabilities in declared:
+            await Client(asking.declared(capabilities)).call(up.connector)
+        await until(lambda: up.aside.gone == 2)
+        assert (len(up.aside.writers), up.connector.outside) == (3, 1)
+        assert len(up.raw.calls("DELETE")) == 2
+
+
+async def test_a_call_that_is_given_up_holds_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session goes on, and its stream is given back as after any other call."""
+    monkeypatch.setattr(outside, "_IDLE_S", 0.02)
+    async with upstream() as up:
+        up.raw.scripts["tools/call"] = up.raw.hang
+        async with create_task_group() as group:
+            group.start_soon(Client().call, up.connector)
+            await until(lambda: len(up.raw.calls("tools/call")) == 1)
+            assert up.connector.outside == 1
+            group.cancel_scope.cancel()
+        await until(lambda: up.connector.outside == 0 and up.aside.gone == 1)
+        up.raw.scripts["tools/call"] = says(answer)
+        assert (await Client().call(up.connector)).value == RESULT
+        assert up.raw.sessions == 1
 
 
 async def test_a_flood_of_questions_ends_the_stream_and_no_call() -> None:
