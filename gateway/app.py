@@ -115,6 +115,7 @@ async def opened(settings: GatewaySettings, url: str, operator_socket: str | Non
             open_metrics=settings.listen.open_metrics,
             issuers=tuple(one.issuer for one in settings.identity.issuers.values()),
             scopes=identities.scopes(settings),
+            parked=settings.limits.parking,
         )
         await stack.enter_async_context(Resumption(parts.ports))
         yield Gateway(asgi.build(parts.ports, parts.desk, options), parts)
@@ -370,9 +371,7 @@ _FIXES = {
     "credentials": "set the environment variable or file named in [credentials.*]",
     "catalogue": 'declare tools in a catalogue file, or pin an MCP upstream with trust = "first_use"',
     "policy": "`ostiary policy check DIR` names the rule",
-    "audit": "free disk space and check the state folder's permissions",
-    "approvals": "free disk space and check the state folder's permissions",
-    "runs": "free disk space and check the state folder's permissions",
+    **dict.fromkeys(("audit", "approvals", "runs"), "free disk space and check the state folder's permissions"),
 }
 
 

@@ -1,19 +1,20 @@
 """MCP over a child process for each caller: what a server keeps in its memory is never shown to another one.
 
 A standing process answers discovery and pings, and serves no call. Those of callers are started by their first call,
-and ended when they have been idle for a while, or when another caller needs the place of the one that was longest idle.
+and ended when they have been idle for a while, or when another caller needs the place of one: first those of the user
+who has the most, of those the longest idle.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from anyio import CancelScope, Event, Semaphore, create_task_group, move_on_after
+from anyio import CancelScope, Event, create_task_group, move_on_after
 
-from connectors.mcp.faults import Unprepared, call_error
+from connectors.mcp.places import Crowd, Places, user_of
 from connectors.mcp.process import Command
 from connectors.mcp.sessions import whose
 from connectors.mcp.stdio import StdioConnector, StdioOptions
@@ -21,24 +22,12 @@ from gateway.core.call import Lease, Raw
 from gateway.core.mcpwire.eras import Era
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """How many processes there may be.
-
-    Attributes:
-        most: processes of callers at a time; a call waits for its turn, within its own time.
-        idle_s: an idle one is ended after so many seconds.
-    """
-
-    most: int = 8
-    idle_s: float = 600.0
-
-
 @dataclass(slots=True, eq=False)
 class _Own:
     """One caller's process.
 
     Attributes:
+        user: whose share its place is of.
         users: calls that use it or wait for it.
         ready: set once it is started.
         stirred: set when something of this changes.
@@ -46,6 +35,7 @@ class _Own:
         is_over: whether it takes no more calls.
     """
 
+    user: str
     users: int = 0
     ready: Event = field(default_factory=Event)
     stirred: Event = field(default_factory=Event)
@@ -87,11 +77,10 @@ class CallersConnector:
         self._options = options or StdioOptions()
         self._crowd = crowd or Crowd()
         self._standing = StdioConnector(command, log, self._options)
-        self._places = Semaphore(self._crowd.most)
+        self._places = Places(self._crowd)
         # By caller, the longest idle first.
         self._kept: OrderedDict[str, _Own] = OrderedDict()
         self._placed: set[_Own] = set()
-        self._short = 0  # how many wait for a place
 
     async def __aenter__(self) -> Self:
         """Start the standing process."""
@@ -115,7 +104,7 @@ class CallersConnector:
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call in its caller's process; see ``core.connector.Connector``."""
         # A quarter: the rest is for the start of the process and the call.
-        async with self._used(whose(lease), lease.intent.timeout_s / 4) as own:
+        async with self._used(whose(lease), user_of(lease), lease.intent.timeout_s / 4) as own:
             return await own.carried_out(lease)
 
     async def discover(self) -> Sequence[dict[str, Any]]:
@@ -127,10 +116,10 @@ class CallersConnector:
         await self._standing.ping()
 
     @asynccontextmanager
-    async def _used(self, caller: str, wait_s: float) -> AsyncIterator[StdioConnector]:
+    async def _used(self, caller: str, user: str, wait_s: float) -> AsyncIterator[StdioConnector]:
         own = self._kept.get(caller)
         if own is None:
-            own = self._kept[caller] = _Own()
+            own = self._kept[caller] = _Own(user)
             self._tasks.start_soon(self._keep, caller, own)
         self._kept.move_to_end(caller)
         own.users += 1
@@ -138,7 +127,7 @@ class CallersConnector:
             with move_on_after(wait_s):
                 await own.ready.wait()
             if own.connector is None:
-                raise call_error(Unprepared("processes_busy"))
+                raise self._places.busy(user)
             yield own.connector
         finally:
             own.users -= 1
@@ -149,14 +138,11 @@ class CallersConnector:
 
     async def _keep(self, caller: str, own: _Own) -> None:
         # In a task of its own: it outlives the call that started it.
-        self._short += 1
         try:
-            self._end_idle()
             with own.waiting:
-                await self._places.acquire()
+                await self._places.take(own.user, self._end_idle)
                 self._placed.add(own)
         finally:
-            self._short -= 1
             self._forget_unplaced(caller, own)
         if own in self._placed:
             try:
@@ -165,7 +151,7 @@ class CallersConnector:
                 # Given back when the process is gone, not when it is told to go.
                 self._forget(caller, own)
                 self._placed.discard(own)
-                self._places.release()
+                self._places.give(own.user)
 
     async def _serve(self, caller: str, own: _Own) -> None:
         options = replace(self._options, dialect=self._standing.dialect)
@@ -180,13 +166,25 @@ class CallersConnector:
             self._forget(caller, own)
 
     def _end_idle(self) -> None:
-        # As many as are waited for, less those that are ending already, the longest idle first.
-        ending = sum(own.is_over for own in self._placed)
-        wanted = self._short - self._places.value - ending
-        for caller, own in list(self._kept.items()):
-            if wanted > 0 and not own.users and own in self._placed:
-                wanted -= 1
-                self._forget(caller, own)
+        if not self._places.is_waited_for:
+            return
+        # As many as are waited for, less those that are ending already: a user's own where the user's share is full,
+        # else those of whoever has the most. The longest idle first.
+        ending = Counter(own.user for own in self._placed if own.is_over)
+        for user in {own.user for own in self._placed}:
+            idle = [(caller, own) for caller, own in self._idle() if own.user == user]
+            self._end(idle[: max(0, self._places.short_of(user) - ending[user])])
+        ending = Counter(own.user for own in self._placed if own.is_over)
+        for _ in range(self._places.short - ending.total()):
+            having = Counter(own.user for own in self._placed if not own.is_over)
+            self._end(sorted(self._idle(), key=lambda found: -having[found[1].user])[:1])
+
+    def _idle(self) -> Sequence[tuple[str, _Own]]:
+        return [(caller, own) for caller, own in self._kept.items() if not own.users and own in self._placed]
+
+    def _end(self, those: Sequence[tuple[str, _Own]]) -> None:
+        for caller, own in those:
+            self._forget(caller, own)
 
     def _forget_unplaced(self, caller: str, own: _Own) -> None:
         if own not in self._placed:

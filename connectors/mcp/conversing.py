@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 
+from connectors.mcp.declining import PING, declined
 from connectors.mcp.exchange import Answered
 from connectors.mcp.faults import Fault, Lost
 from connectors.mcp.hearing import Ear
@@ -58,8 +59,8 @@ class Conversation:
 
     async def heed(self, request: Request) -> None:
         """Take a question; returns at once."""
-        if request.method == "ping":
-            await self.reply(encode_response(request.id, b"{}"))
+        if request.method == PING:
+            await self.reply(declined(request))
         elif self._tasks is not None:
             self._tasks.start_soon(self._put, request)
 

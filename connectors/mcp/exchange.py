@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from anyio import move_on_after
+from anyio import current_time, move_on_after
 
+from connectors.mcp.allowance import Allowance
 from connectors.mcp.faults import Lost, Refused, Unprepared, Unreached
 from connectors.mcp.pool import Pool, Target, target
 from connectors.mcp.wire import Broken, NotConnected, Response, Wire
@@ -23,7 +24,10 @@ _ENVELOPE_BYTES: Final = 4096
 # busy for as long as its call may take.
 _BESIDES_BYTES: Final = 8 * 1024 * 1024
 _REFUSAL_BYTES: Final = 64 * 1024
-_MAX_SERVER_REQUESTS: Final = 16
+# What answers a request for a stream is none.
+NO_STREAM: Final = "no_stream"
+# Requests that a server may make on one stream within a minute: each costs one of ours, and a long call may be pinged.
+_MOST_ASKED: Final = 16
 # A server closes the stream after its answer; waiting this long for it saves the connection for the next call.
 _LINGER_S: Final = 0.02
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
@@ -72,6 +76,7 @@ class Question:
         cap: most bytes of the result.
         decline: called with each request the server makes in the answer's stream; None where it may make none.
         hear: called with each notification in that stream; the stream is read on when it returns.
+        begun: called with the session id in the head of the answer, before anything of its body is read.
     """
 
     post: Post
@@ -79,6 +84,7 @@ class Question:
     cap: int
     decline: Callable[[Request], Awaitable[None]] | None = None
     hear: Callable[[Notification], Awaitable[None]] | None = None
+    begun: Callable[[str | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,8 @@ class Endpoint:
             Lost: anything else.
         """
         async with self._sent("POST", question.post) as answer:
+            if question.begun is not None:
+                question.begun(answer.field(_SESSION))
             try:
                 result = await _answer(answer, question)
             except Broken as error:
@@ -159,7 +167,7 @@ class Endpoint:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
             if (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower() != eras.STREAM_TYPE:
-                raise Lost("no_stream")
+                raise Lost(NO_STREAM)
             await hearing.opened()
             try:
                 await _heard(answer, hearing)
@@ -261,7 +269,7 @@ async def _body(answer: Response, cap: int) -> bytes:
 
 
 async def _from_stream(answer: Response, question: Question) -> bytes:
-    decoder, asked = sse.Decoder(question.cap + _ENVELOPE_BYTES), 0
+    decoder, asked = sse.Decoder(question.cap + _ENVELOPE_BYTES), Allowance(_MOST_ASKED)
     async with aclosing(_bounded(answer.chunks(), question.cap + _BESIDES_BYTES)) as chunks:
         async for chunk in chunks:
             for event in decoder.feed(chunk):
@@ -271,7 +279,6 @@ async def _from_stream(answer: Response, question: Question) -> bytes:
                 if isinstance(message, Notification) and question.hear is not None:
                     await question.hear(message)
                 if isinstance(message, Request):
-                    asked += 1
                     await _decline(question, message, asked)
                 result = _mine(message, question.id)
                 if result is not None:
@@ -281,7 +288,7 @@ async def _from_stream(answer: Response, question: Question) -> bytes:
 
 
 async def _heard(answer: Response, hearing: Hearing) -> None:
-    decoder, asked = sse.Decoder(_REFUSAL_BYTES), 0
+    decoder, asked = sse.Decoder(_REFUSAL_BYTES), Allowance(_MOST_ASKED)
     async with aclosing(_bounded(answer.chunks(), _BESIDES_BYTES)) as chunks:
         async for chunk in chunks:
             for event in decoder.feed(chunk):
@@ -289,7 +296,6 @@ async def _heard(answer: Response, hearing: Hearing) -> None:
                 if isinstance(message, Notification):
                     await hearing.hear(message)
                 if isinstance(message, Request):
-                    asked += 1
                     await _decline(hearing, message, asked)
 
 
@@ -301,9 +307,8 @@ async def _bounded(chunks: AsyncIterator[bytes], room: int) -> AsyncGenerator[by
         yield chunk
 
 
-async def _decline(question: Question | Hearing, request: Request, asked: int) -> None:
-    # Bounded: each one costs a request of ours.
-    if question.decline is None or asked > _MAX_SERVER_REQUESTS:
+async def _decline(question: Question | Hearing, request: Request, asked: Allowance) -> None:
+    if question.decline is None or not asked.takes(current_time()):
         raise Lost("server_request")
     await question.decline(request)
 

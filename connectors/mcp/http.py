@@ -11,6 +11,7 @@ that this stays rare, a session that was not used for a while is tried with a pi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,6 +25,7 @@ from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavai
 from connectors.mcp.following import Following
 from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
+from connectors.mcp.outside import Outside
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions, whose
@@ -74,24 +76,34 @@ class HttpConnector:
         self._options = options or HttpOptions()
         self._sessions = Sessions(Endpoint(url, pool), self._options.client, self._options.max_sessions)
         self._following = Following(self._sessions, self._options.following)
+        self._outside = Outside()
         self._annotations: dict[str, Mapping[headers.Path, str]] = {}
 
     async def __aenter__(self) -> Self:
         """Nothing is sent before it is needed: an upstream that is down must not keep the gateway from starting."""
         await self._following.__aenter__()
+        await self._outside.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End what is followed, and the sessions."""
-        await self._following.__aexit__(None, None, None)
+        try:
+            await self._outside.__aexit__(None, None, None)
+        finally:
+            await self._following.__aexit__(None, None, None)
         await self._sessions.close()
 
     @property
     def era(self) -> Era | None:
         """The upstream's era, None while it is not known."""
         return self._sessions.era
+
+    @property
+    def outside(self) -> int:
+        """In how many sessions a stream is held, or was refused, for what the upstream asks outside of calls."""
+        return self._outside.count
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
@@ -168,9 +180,10 @@ class HttpConnector:
         askable = {} if ask.flow is None else ask.flow.askable
         identity = Identity(lease.headers, whose(lease), askable)
         session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
-        await session.listen(ask.flow, ask.connect_s)
         try:
-            return await self._sent(session, ask)
+            async with self._outside.heard(session) if session.is_askable else nullcontext():
+                await session.listen(ask.flow, ask.connect_s)
+                return await self._sent(session, ask)
         except Refused as refusal:
             if _is_disowned(session, refusal) and lease.intent.tool.effect is not EffectClass.READ:
                 raise Lost("session_expired") from refusal

@@ -13,16 +13,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
-from anyio import Semaphore, move_on_after
+from anyio import move_on_after
 
-from connectors.mcp.faults import Unprepared, call_error
+from connectors.mcp.places import Crowd, Places, user_of
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector, StdioOptions
 from gateway.core.call import Handout, Lease, Raw
 from gateway.core.errors import NotSent
 from gateway.core.mcpwire.eras import Era
 
-_MOST_PROCESSES: Final = 8
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
@@ -33,7 +32,7 @@ class LentConnector:
         command: what to run.
         log: told what the processes write to their standard error (untrusted text) and how they fare.
         options: times and bounds, of each process.
-        most: processes of calls at a time; a call waits for its turn, within its own time.
+        crowd: how many there may be at a time; none is ever idle.
     """
 
     def __init__(
@@ -41,13 +40,13 @@ class LentConnector:
         command: Command,
         log: Callable[[str], None],
         options: StdioOptions | None = None,
-        most: int = _MOST_PROCESSES,
+        crowd: Crowd | None = None,
     ) -> None:
         self._command = command
         self._log = log
         self._options = options or StdioOptions()
         self._standing = StdioConnector(command, log, self._options)
-        self._places = Semaphore(most)
+        self._places = Places(crowd or Crowd())
 
     async def __aenter__(self) -> Self:
         """Start the standing process."""
@@ -69,18 +68,19 @@ class LentConnector:
         """Carry out the call in a process of its own; see ``core.connector.Connector``."""
         if lease.handout is None:
             raise NotSent("the upstream is not called without a credential", cause_code="credential_missing")
+        user = user_of(lease)
         # A quarter: the rest is for the start of the process and the call.
         with move_on_after(lease.intent.timeout_s / 4) as waiting:
-            await self._places.acquire()
+            await self._places.take(user)
         if waiting.cancelled_caught:
-            raise call_error(Unprepared("processes_busy"))
+            raise self._places.busy(user)
         try:
             with _started_with(self._command, lease.handout) as command:
                 options = replace(self._options, lent=lease.handout, dialect=self._standing.dialect)
                 async with StdioConnector(command, self._log, options) as own:
                     return await own.carried_out(lease)
         finally:
-            self._places.release()
+            self._places.give(user)
 
     async def discover(self) -> Sequence[dict[str, Any]]:
         """The upstream's tool definitions; see ``core.connector.Discovering``."""

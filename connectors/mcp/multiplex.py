@@ -6,20 +6,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from anyio import get_cancelled_exc_class
+from anyio import current_time, get_cancelled_exc_class
 
+from connectors.mcp.allowance import Allowance
+from connectors.mcp.declining import declined
 from connectors.mcp.faults import Fault, Lost, Refused, Unreached
 from gateway.core.errors import MalformedRequest
-from gateway.core.mcpwire import eras, following
+from gateway.core.mcpwire import following
 from gateway.core.mcpwire.jsonrpc import (
     Failure,
     Notification,
     Reply,
     Request,
-    encode_failure,
     encode_notification,
     encode_request,
-    encode_response,
     read_upstream,
 )
 from gateway.core.mcpwire.notices import progress_token
@@ -29,7 +29,7 @@ Hear = Callable[[Notification], Awaitable[None]]
 # Notices that wait for a caller who is slow to take them: the call goes on without the rest.
 _MOST_UNHEARD: Final = 64
 _FOLLOWED: Final = frozenset({following.UPDATED, following.ACKNOWLEDGED})
-# A peer that floods us with requests would otherwise make us write without end.
+# Within a minute: a peer that floods us with requests would otherwise make us write without end.
 _MOST_DECLINED: Final = 1000
 
 
@@ -67,7 +67,7 @@ class Multiplex:
         self._ids = ids
         self._log = log
         self._waiting: dict[int, _Waiting] = {}
-        self._declined = 0
+        self._declining = Allowance(_MOST_DECLINED)
         self._closed: str | None = None
         self._overhearing: _Waiting | None = None
 
@@ -188,11 +188,6 @@ class Multiplex:
 
     def _decline(self, request: Request) -> None:
         # No capability was declared, so a server has nothing to ask but whether we are there.
-        self._declined += 1
-        if self._declined > _MOST_DECLINED:
-            return
-        with suppress(Unreached):
-            if request.method == "ping":
-                self._send(encode_response(request.id, b"{}"))
-            else:
-                self._send(encode_failure(request.id, eras.METHOD_NOT_FOUND, "not offered"))
+        if self._declining.takes(current_time()):
+            with suppress(Unreached):
+                self._send(declined(request))

@@ -8,23 +8,18 @@ from typing import Final
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 
 from connectors.mcp.conversing import Conversation
+from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Dialect
 from connectors.mcp.exchange import Answered, Endpoint, Header, Hearing, Post, Question, header_fields
 from connectors.mcp.faults import Fault
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
-from gateway.core.mcpwire.jsonrpc import (
-    Notification,
-    Request,
-    encode_failure,
-    encode_notification,
-    encode_request,
-    encode_response,
-)
+from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notification, encode_request
 
 SETUP_RESULT_BYTES: Final = 256 * 1024
 _COURTESY_S: Final = 0.5
+_DECLINE_S: Final = 2.0
 _HOLD_CONNECT_S: Final = 10.0
 
 
@@ -61,6 +56,9 @@ class Session:
         users: requests under way.
         heard_at: when the server last answered in it, event loop's seconds.
         level: from which severity on the server was told to send log messages; None = it was not told.
+        is_askable: whether the server was told that its callers can be asked.
+        outside: holds the session's own stream, where there is one for what is asked outside of calls.
+        is_over: whether it is used for nothing new.
     """
 
     endpoint: Endpoint
@@ -70,6 +68,9 @@ class Session:
     users: int = 0
     heard_at: float = field(default_factory=current_time)
     level: str | None = None
+    is_askable: bool = False
+    outside: CancelScope | None = None
+    is_over: bool = False
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
@@ -131,8 +132,15 @@ class Session:
         with suppress(Fault), move_on_after(connect_s):
             await self.ask(Ask(SET_LEVEL, level_members(level), connect_s=connect_s))
 
+    def let_go(self) -> None:
+        """It is used for nothing new: what waits in it for the server to say something does not any more."""
+        self.is_over = True
+        if self.outside is not None:
+            self.outside.cancel()
+
     async def end(self) -> None:
         """Tell the server that the session is over."""
+        self.let_go()
         if self.id is not None:
             await self._tell(b"", "DELETE")
 
@@ -154,16 +162,13 @@ class Session:
             await self._tell(encode_notification("notifications/cancelled", params))
 
     async def _decline(self, request: Request) -> None:
-        # No capability was declared, so a server has nothing to ask but whether we are there.
-        if request.method == "ping":
-            await self._tell(encode_response(request.id, b"{}"))
-        else:
-            await self._tell(encode_failure(request.id, eras.METHOD_NOT_FOUND, "not offered"))
+        # A server that waits for its answer is not to wait in vain because it is far away.
+        await self._tell(declined(request, is_askable=self.is_askable), within_s=_DECLINE_S)
 
-    async def _tell(self, body: bytes, method: str = "POST") -> None:
+    async def _tell(self, body: bytes, method: str = "POST", within_s: float = _COURTESY_S) -> None:
         # A courtesy: whether it arrives changes nothing here.
-        with move_on_after(_COURTESY_S):
+        with move_on_after(within_s):
             try:
-                await self.endpoint.tell(Post(self.fields, body, _COURTESY_S), method)
+                await self.endpoint.tell(Post(self.fields, body, within_s), method)
             except Fault:
                 return

@@ -8,11 +8,13 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from anyio import CancelScope, Lock, fail_after, move_on_after
 
+from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_dialect
 from connectors.mcp.exchange import Endpoint, Post, Question, header_fields
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
@@ -20,7 +22,7 @@ from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
 from gateway.core.call import Lease
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import encode, encode_notification, encode_request
+from gateway.core.mcpwire.jsonrpc import Request, encode, encode_notification, encode_request
 
 _SESSION_ID_MAX: Final = 1024
 _CLOSING_S: Final = 2.0
@@ -153,7 +155,7 @@ class Sessions:
     def forget(self, session: object) -> None:
         """Use it for nothing more."""
         for key in [key for key, known in self._kept.items() if known is session]:
-            del self._kept[key]
+            self._kept.pop(key).let_go()
 
     async def _opened(self, key: str, whose: Identity, budget_s: float) -> Session:
         # One lock a session: a slow handshake for one caller holds up nobody else.
@@ -208,12 +210,16 @@ class Sessions:
     async def _initialise(self, credential: str, askable: Mapping[str, Any], budget_s: float) -> Session:
         request_id = self._endpoint.next_id()
         body = encode_request(request_id, "initialize", self._client.handshake_params(askable))
-        answered = await self._endpoint.ask(Question(Post(credential, body, budget_s), request_id, SETUP_RESULT_BYTES))
+        early = _Early(self._endpoint, credential)
+        post = Post(credential, body, budget_s)
+        question = Question(post, request_id, SETUP_RESULT_BYTES, early.decline, begun=early.begun)
+        answered = await self._endpoint.ask(question)
         dialect, session_id = handshake_dialect(answered.result), _checked(answered.session)
         own = [] if session_id is None else [(eras.SESSION_HEADER, session_id)]
         if dialect.names_version:
             own.append((eras.VERSION_HEADER, dialect.version))
-        session = Session(self._endpoint, dialect, credential + header_fields(own), session_id)
+        fields = credential + header_fields(own)
+        session = Session(self._endpoint, dialect, fields, session_id, is_askable=bool(askable))
         ready = Post(session.fields, encode_notification("notifications/initialized"), budget_s)
         status = await self._endpoint.tell(ready)
         if status >= 300:  # noqa: PLR2004 -- HTTP
@@ -225,6 +231,30 @@ class Sessions:
         idle = [key for key, session in list(self._kept.items())[:-1] if not session.users]
         for key in idle[: max(0, len(self._kept) - self._most)]:
             await self._kept.pop(key).end()
+
+
+@dataclass(slots=True)
+class _Early:
+    """Answers what a server asks before it has answered the handshake: it may ask whether we are there, nothing else.
+
+    Attributes:
+        endpoint: where.
+        fields: header fields of a request.
+    """
+
+    endpoint: Endpoint
+    fields: str = field(repr=False)
+
+    def begun(self, session: str | None) -> None:
+        """Name the session from now on."""
+        session_id = _checked(session)
+        if session_id is not None:
+            self.fields += header_fields([(eras.SESSION_HEADER, session_id)])
+
+    async def decline(self, request: Request) -> None:
+        """Answer a request; whether that arrives changes nothing here."""
+        with suppress(Fault), move_on_after(_CLOSING_S):
+            await self.endpoint.tell(Post(self.fields, declined(request), _CLOSING_S))
 
 
 def _fields(credential: Mapping[str, str]) -> str:

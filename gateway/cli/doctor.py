@@ -32,6 +32,10 @@ _GLIBC = (2, 34)  # what the Rego wheel is linked against
 _DISK_MB = 256
 _FILES = 1024
 _SLOW_S = 0.2
+_NETWORK = (
+    "none, or where a server's settings say network = true the whole of this host's, which nothing filters: its "
+    "loopback, and metadata addresses of clouds"
+)
 _PACKAGES = ("regorus", "re2", "cryptography", "jsonschema_rs", "msgspec", "joserfc", "uvloop")
 
 
@@ -49,7 +53,7 @@ def doctor(port: int, state: Path) -> None:
         _glibc(),
         *_packages(),
         _worker(),
-        _sandbox(),
+        *_sandbox(),
         _port(port),
         _descriptors(),
         *_disk(state),
@@ -139,11 +143,13 @@ async def _ask_worker(engine: Any) -> None:
         await engine.ping()
 
 
-def _sandbox() -> Finding:
+def _sandbox() -> Iterator[Finding]:
     # Only code tools need one, so whatever it lacks is told and is no failure of the machine.
     seen = anyio.run(_ask_sandbox)
     more = "".join(f"; {name}: {fix}" for name, fix in seen.fixes.items()) if seen.usable else ""
-    return Finding("sandbox", ok=True, text=f"{summary(seen)}{more}")
+    yield Finding("sandbox", ok=True, text=f"{summary(seen)}{more}")
+    if seen.usable:
+        yield Finding("sandbox network", ok=True, text=_NETWORK)
 
 
 async def _ask_sandbox() -> Capabilities:

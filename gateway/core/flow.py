@@ -24,6 +24,8 @@ from gateway.core.mcpwire.notices import LEVELS, MESSAGE, PROGRESS, LogMessage, 
 MOST_NOTICES: Final = 1000
 MAX_NOTICE_BYTES: Final = 16 * 1024
 ANSWER_S: Final = 120.0
+# Why a call ended that its caller took back.
+WITHDRAWN: Final = "withdrawn"
 
 Clean = Callable[[bytes], tuple[bytes, Mapping[str, int]]]
 Deliver = Callable[[bytes], Awaitable[None]]

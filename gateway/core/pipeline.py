@@ -28,7 +28,7 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
-from gateway.core.flow import Flow
+from gateway.core.flow import WITHDRAWN, Flow
 from gateway.core.kills import Watch
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import ConnectorKind, EffectClass, Kind, Tool
@@ -92,8 +92,8 @@ def _flowing(flow: Flow | None, stop: Callable[[], None], inquiry: Inquiry) -> A
 
 def _withdrawn(intent: Intent) -> GatewayError:
     if intent.tool.effect is EffectClass.READ:
-        return ToolFailed("the client cancelled the call", cause_code="withdrawn")
-    return OutcomeUnknown("the client cancelled the call; an effect may have happened", cause_code="withdrawn")
+        return ToolFailed("the client cancelled the call", cause_code=WITHDRAWN)
+    return OutcomeUnknown("the client cancelled the call; an effect may have happened", cause_code=WITHDRAWN)
 
 
 async def advise(call: Call, ports: Ports) -> Advice:

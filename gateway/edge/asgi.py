@@ -18,7 +18,9 @@ from gateway.edge.auth import Gate
 from gateway.edge.body import Workbench
 from gateway.edge.faults import ClientGone, MethodNotAllowed
 from gateway.edge.hosts import HostGuard
+from gateway.edge.mcp.calls import Calls
 from gateway.edge.mcp.endpoint import McpEndpoint
+from gateway.edge.mcp.parking import Room
 from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
 from gateway.edge.reply import Header, Reply
@@ -80,6 +82,7 @@ class Options:
         version: the gateway's own.
         issuers: identifiers of the foreign issuers whose tokens are taken.
         scopes: the scopes their tokens may give, as they name them, by their names here.
+        parked: most calls that wait for their client, at a time and of one principal.
     """
 
     issuer: str = "urn:ostiary:local"
@@ -92,6 +95,7 @@ class Options:
     version: str = field(default_factory=_installed)
     issuers: tuple[str, ...] = ()
     scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parked: tuple[int, int] = (64, 8)
 
 
 def operations(ports: Ports, desk: Desk, options: Options) -> Sequence[Operation]:
@@ -133,7 +137,8 @@ class _Application:
         self._gate = gate
         self._guard = HostGuard(desk.external_url, options.allowed_hosts, options.operator_socket)
         bench = Workbench()
-        self._mcp = McpEndpoint(ports, gate, bench, options.version, desk.state_key)
+        calls = Calls(ports, desk.state_key, Room(*options.parked))
+        self._mcp = McpEndpoint(ports, gate, bench, options.version, calls)
         self._rest = RestApi(table, ports, gate, bench)
         self._readiness = Readiness(desk, ports.clock)
         self._metrics = desk.metrics

@@ -10,6 +10,7 @@ from anyio import to_thread
 
 from gateway.core.sandbox import NO_SANDBOX, Capabilities, Enclosure
 from gateway.findings import Finding
+from gateway.parts import nearby
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.upstreams import EnclosureSection, McpUpstream
 from sandbox.runner import BwrapRunner, Options
@@ -99,13 +100,17 @@ def findings(settings: GatewaySettings, seen: Capabilities) -> Iterator[Finding]
             )
         else:
             yield Finding(part, ok=True, text=_summary(section))
+        if section is not None and section.network:
+            yield Finding(f"{part}:network", ok=True, text=f"it reaches {nearby.reached(settings)} (docs/sandbox.md)")
 
 
 def warnings(settings: GatewaySettings) -> Iterator[str]:
-    """A line for each server by command that has no box."""
+    """A line for each server by command that has no box, or one with the host's network."""
     for name, section in confined(settings).items():
         if section is None:
             yield f"{name} is {_OPEN.format(name)}."
+        elif section.network:
+            yield f"{name} has the host's network: it reaches {nearby.reached(settings)}."
 
 
 def _fix(name: str, lost: tuple[str, ...], seen: Capabilities) -> str:
@@ -119,7 +124,7 @@ def _fix(name: str, lost: tuple[str, ...], seen: Capabilities) -> str:
 def _summary(section: EnclosureSection) -> str:
     folders = [*(f"reads {path}" for path in section.read), *(f"writes {path}" for path in section.write)]
     accepted = f"; need not cap {', '.join(section.accept_missing)}" if section.accept_missing else ""
-    network = "the host's network" if section.network else "no network"
+    network = "the host's network, unfiltered" if section.network else "no network"
     return f"in a box: {', '.join(folders) or 'no folders'}, {network}{accepted}"
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from connectors import code, http, sql
 from connectors.code import CodeConnector
 from connectors.http import HttpApi, HttpApiOptions
-from connectors.mcp.callers import CallersConnector, Crowd
+from connectors.mcp.callers import CallersConnector
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.lent import LentConnector
+from connectors.mcp.places import Crowd
 from connectors.mcp.pool import Pool
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector
@@ -156,11 +157,12 @@ def _by_command(name: str, upstream: McpUpstream, means: _Means) -> _ByCommand:
     environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(name, upstream, means.known)}
     boxing = means.confining.boxing(name, upstream, path if isinstance(path, str) else os.defpath)
     command, log = Command(upstream.command, environment, upstream.cwd, boxing=boxing), _child_log(name)
+    crowd = Crowd(upstream.processes, upstream.user_share, upstream.idle_s)
     if upstream.credential is not None:
-        return LentConnector(command, log, most=upstream.processes)
+        return LentConnector(command, log, crowd=crowd)
     if upstream.process == "shared":
         return StdioConnector(command, log)
-    return CallersConnector(command, log, crowd=Crowd(upstream.processes, upstream.idle_s))
+    return CallersConnector(command, log, crowd=crowd)
 
 
 def _environment(server: str, upstream: McpUpstream, known: KnownValues) -> dict[str, str]:

@@ -79,6 +79,30 @@ class LimitsSection(Section):
     )
     head_seconds: float = Field(10.0, gt=0, le=60, description="Longest a request's header may take to arrive.")
     head_bytes: int = Field(32768, ge=8192, le=1048576, description="Longest request line and header fields together.")
+    parked: int | None = Field(
+        None,
+        ge=0,
+        description="Calls at a time that wait for their client to bring what an upstream asks for; each holds one of "
+        "`concurrency`, a quarter of which it is where this is not set. 0 = none waits, and no upstream may ask.",
+    )
+    parked_each: int | None = Field(
+        None, ge=1, description="Of those, of one principal; not set = an eighth of `parked`."
+    )
+
+    @property
+    def parking(self) -> tuple[int, int]:
+        """Most calls that are parked, at a time and of one principal."""
+        most = self.concurrency // 4 if self.parked is None else self.parked
+        return most, max(1, most // 8) if self.parked_each is None else self.parked_each
+
+    @model_validator(mode="after")
+    def _parked_leave_room(self) -> Self:
+        if self.parked is not None and self.parked > self.concurrency // 2:
+            raise ValueError("parked: at most half of concurrency, or those who wait for people keep out all others")
+        most, each = self.parking
+        if self.parked_each is not None and each > max(1, most // 2):
+            raise ValueError(f"parked_each: at most half of parked ({most}), or one caller keeps out all others")
+        return self
 
 
 _LEAST_RETENTION_DAYS = 183

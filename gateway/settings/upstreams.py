@@ -22,7 +22,11 @@ class EnclosureSection(Section):
     write: tuple[Path, ...] = Field(
         (), max_length=64, description="Folders it may write; nothing bounds what it puts there."
     )
-    network: bool = Field(default=False, description="Give it the host's network, loopback and all.")
+    network: bool = Field(
+        default=False,
+        description="Give it the host's network, unfiltered: services on its loopback, this gateway and "
+        "the vault among them, and metadata addresses of clouds.",
+    )
     memory_mb: int = Field(
         512, ge=16, le=1_048_576, description="Memory and temporary files of all its processes, MiB."
     )
@@ -73,6 +77,9 @@ class McpUpstream(Section):
     processes: int = Field(
         8, ge=1, le=256, description="By command: processes of callers, or of leased calls, at a time; idle ones yield."
     )
+    processes_each: int | None = Field(
+        None, ge=1, description="Of those, of one user, with all that act for them; not set = three quarters."
+    )
     idle_s: float = Field(600.0, ge=1, le=86_400, description="A caller's idle process ends after so many seconds.")
     sandbox: EnclosureSection | None = Field(None, description="The box of a stdio server; none = it has none.")
     trust: Literal["pinned", "first_use"] = Field(
@@ -87,7 +94,16 @@ class McpUpstream(Section):
             raise ValueError("process, sandbox: a server by url is not started here")
         if self.command and self.credential is not None and self.process is not None:
             raise ValueError("process: with a leased credential each call has a process of its own")
+        if self.processes_each is not None and self.processes_each > self.processes:
+            raise ValueError(f"processes_each: more than processes ({self.processes}), so it bounds nothing")
+        if self.processes_each is not None and (self.url is not None or self.process == "shared"):
+            raise ValueError("processes_each: callers have no processes of their own here")
         return self
+
+    @property
+    def user_share(self) -> int:
+        """Most processes of one user at a time."""
+        return max(1, self.processes * 3 // 4) if self.processes_each is None else self.processes_each
 
 
 class SqlUpstream(Section):

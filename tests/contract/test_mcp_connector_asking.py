@@ -2,29 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from anyio import fail_after
 
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
-from gateway.core.call import Continuation, Lease, Raw, Resolved
-from gateway.core.canonical import Arguments
+from gateway.core.call import Continuation
 from gateway.core.errors import GatewayError, ToolFailed
-from gateway.core.flow import Flow, NotAnswered, Wants
 from gateway.core.mcpwire import asking
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.eras import META_CAPABILITIES, Era
-from tests.evidence import make_arguments, make_call, make_caller, make_intent, make_permit, make_tool
+from tests.asking_client import ACCEPTED, ALL, Client
+from tests.evidence import make_arguments
 from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, error, running, says, stream
 from tests.waiting import until
 
-TOOL = make_tool()
 ASKED = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
-ACCEPTED = {"action": "accept", "content": {"name": "Ada"}}
-ALL = asking.declared({"elicitation": {}, "sampling": {}})
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
@@ -33,52 +28,6 @@ async def pool() -> AsyncIterator[Pool]:
     """The shared connections."""
     async with Pool() as opened:
         yield opened
-
-
-class FreeInquiry:
-    """Lets everything be asked and answered."""
-
-    async def permit(self, question: Question) -> Question:
-        """As it is."""
-        return question
-
-    async def accept(self, question: Question, answer: Arguments) -> None:
-        """All of them."""
-
-
-class Client:
-    """A client that can be asked."""
-
-    def __init__(self, capabilities: Mapping[str, Any] = ALL, *, answers: bool = True) -> None:
-        self.shown: list[Question] = []
-        self.over = 0
-        self._answers = answers
-        self.flow = Flow(Wants("t", capabilities=capabilities), self._clean, self._deliver, lambda: None, self._put)
-
-    async def call(self, connector: HttpConnector, **members: Any) -> Raw:
-        """One call with this client on the line."""
-        call = make_call(TOOL.fqn, flow=self.flow, **members)
-        with self.flow.under_way(lambda: None, FreeInquiry()), fail_after(30):
-            return await connector.invoke(
-                Lease(make_intent(make_permit(Resolved(make_caller(call), TOOL, None))), {"authorization": "x"})
-            )
-
-    def _clean(self, body: bytes) -> tuple[bytes, Mapping[str, int]]:
-        return body, {}
-
-    async def _deliver(self, message: bytes) -> None:
-        self.shown.append(Question("notice", json.loads(message)["params"]))
-
-    async def _put(self, question: Question) -> Arguments:
-        self.shown.append(question)
-        try:
-            if not self._answers:
-                await asyncio.Event().wait()
-            if question.method.startswith("sampling"):
-                raise NotAnswered("declined")
-        finally:
-            self.over += 1
-        return make_arguments(ACCEPTED)
 
 
 def event(message: dict[str, Any]) -> bytes:

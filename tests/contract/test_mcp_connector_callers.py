@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from anyio import create_task_group, fail_after
 
-from connectors.mcp.callers import CallersConnector, Crowd
+from connectors.mcp.callers import CallersConnector
+from connectors.mcp.places import Crowd
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioOptions
 from gateway.core.call import Lease
@@ -118,7 +119,7 @@ async def test_discovery_and_pings_start_no_callers_process(tmp_path: Path) -> N
 
 async def test_the_longest_idle_one_yields_its_place(tmp_path: Path) -> None:
     """Over the bound a new caller gets the place of who was idle longest, once that process is gone."""
-    async with served(tmp_path, Crowd(most=2)) as up:
+    async with served(tmp_path, Crowd(most=2, each=2)) as up:
         alice, bob = await up.asked(ALICE), await up.asked(BOB)
         assert await up.asked(ALICE) == alice
         carol = await up.asked(CAROL)
@@ -135,8 +136,9 @@ async def test_a_process_in_use_yields_to_nobody(tmp_path: Path) -> None:
             tasks.start_soon(up.connector.invoke, by(ALICE, "hang"))
             await until(lambda: len(up.pids) == 2)
             with pytest.raises(NotSent) as caught:
-                await up.asked(BOB, timeout_s=0.4)
+                await up.asked(BOB, timeout_s=0.4, user="bob")
             assert caught.value.cause_code == "processes_busy"
+            assert caught.value.retry_after
             tasks.cancel_scope.cancel()
         assert await up.asked(BOB) == up.pids[2]
         assert set(up.living) == {up.pids[0], up.pids[2]}
@@ -148,14 +150,14 @@ async def test_who_waits_gets_the_place_that_comes_free(tmp_path: Path) -> None:
         got: list[int | None] = []
 
         async def ask() -> None:
-            got.append(await up.asked(BOB))
+            got.append(await up.asked(BOB, user="bob"))
 
         async with create_task_group() as tasks:
             busy = by(ALICE, "late")
             tasks.start_soon(up.connector.invoke, busy)
             await until(lambda: len(up.pids) == 2)
             tasks.start_soon(ask)
-            await until(lambda: up.connector._short == 1)
+            await until(lambda: up.connector._places.short == 1)
             await up.asked(ALICE, "flush")
         assert got == [up.pids[2]]
 
@@ -179,3 +181,34 @@ async def test_one_callers_server_that_dies_is_nobody_elses_matter(tmp_path: Pat
         os.kill(up.pids[0], signal.SIGKILL)  # the standing one
         assert await up.asked(BOB) == bob
         assert alice not in up.living
+
+
+async def test_one_user_cannot_hold_all_places(tmp_path: Path) -> None:
+    """However many act for them: one too many is told so and when to come again, and another user has a place."""
+    async with served(tmp_path, Crowd(most=3, each=2)) as up, create_task_group() as tasks:
+        for actor in ("one", "two"):
+            tasks.start_soon(up.connector.invoke, by(ALICE, "hang", delegation=(actor,)))
+        await until(lambda: len(up.pids) == 3)
+        with pytest.raises(NotSent) as caught:
+            await up.asked(ALICE, delegation=("three",), timeout_s=0.4)
+        assert caught.value.cause_code == "own_processes_busy"
+        assert caught.value.retry_after
+        assert "(2)" in caught.value.detail
+        assert await up.asked(BOB, user="bob") == up.pids[3]
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_idle_ones_of_who_has_most_yield_first(tmp_path: Path) -> None:
+    """A user's own where the share is full, though a place is free; else those of whoever has the most."""
+    async with served(tmp_path, Crowd(most=3, each=2)) as up:
+        bob = await up.asked(BOB, user="bob")
+        first, second = [await up.asked(ALICE, delegation=(actor,)) for actor in ("one", "two")]
+        carol = await up.asked(CAROL, user="carol")
+        assert set(up.living) == {up.pids[0], bob, second, carol}
+        await until(lambda: not alive(first or 0))
+    async with served(tmp_path, Crowd(most=3, each=1)) as up:
+        known = len(up.pids)
+        old = await up.asked(ALICE, delegation=("one",))
+        new = await up.asked(ALICE, delegation=("two",))
+        assert set(up.living) == {up.pids[known - 1], new}
+        assert old != new

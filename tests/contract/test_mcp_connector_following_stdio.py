@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from connectors.mcp.callers import CallersConnector, Crowd
+from connectors.mcp.callers import CallersConnector
 from connectors.mcp.holding import Bounds
+from connectors.mcp.places import Crowd
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector, StdioOptions
 from gateway.core.call import Handout

@@ -11,6 +11,7 @@ import pytest
 from anyio import create_task_group, fail_after
 
 from connectors.mcp.lent import LentConnector
+from connectors.mcp.places import Crowd
 from connectors.mcp.process import Command
 from connectors.mcp.stdio import StdioConnector, StdioOptions
 from gateway.core.call import Handout
@@ -50,11 +51,11 @@ class Lent:
 
 
 @asynccontextmanager
-async def lent(folder: Path, variable: str, most: int = 8, **env: str) -> AsyncIterator[Lent]:
+async def lent(folder: Path, variable: str, most: int = 8, each: int = 8, **env: str) -> AsyncIterator[Lent]:
     """The leaky server behind a connector."""
     starts, log = folder / "starts", list[str]()
     argv = [sys.executable, "-m", "tests.fixtures.leaky_stdio", variable, str(starts)]
-    async with LentConnector(Command(argv, env=env, cwd=ROOT), log.append, most=most) as connector:
+    async with LentConnector(Command(argv, env=env, cwd=ROOT), log.append, crowd=Crowd(most, each)) as connector:
         yield Lent(connector, starts, log)
 
 
@@ -136,7 +137,7 @@ async def test_no_more_processes_than_places(tmp_path: Path) -> None:
             await until(lambda: len(up.pids) == 2)
             with pytest.raises(NotSent) as caught:
                 await up.call(FILE, timeout_s=0.2)
-            assert caught.value.cause_code == "processes_busy"
+            assert caught.value.cause_code == "own_processes_busy"
             tasks.cancel_scope.cancel()
         assert not alive(up.pids[1])
         assert (await up.call(FILE))["structuredContent"]["given"] is True

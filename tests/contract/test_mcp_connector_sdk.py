@@ -9,6 +9,7 @@ from anyio import create_task_group
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
 from gateway.core.mcpwire.eras import Era
+from tests.asking_client import Client
 from tests.evidence import lease, make_tool
 from tests.processes import http_server
 from tests.venvs import python
@@ -98,3 +99,14 @@ async def test_sampling_is_declined() -> None:
     with http_server(python("mcp1"), "mcp1_http.py") as url:
         async with Pool() as pool, HttpConnector(url, pool) as connector:
             assert (await called(connector, "sample", {}))["content"][0]["text"] == "refused: not offered"
+
+
+async def test_sampling_aside_is_declined_where_it_was_offered() -> None:
+    """The SDK puts what names no request on the session's own stream: nobody is shown it, and the tool goes on."""
+    client = Client(tool=make_tool("sample"))
+    async with Pool() as pool:
+        with http_server(python("mcp1"), "mcp1_http.py") as url:
+            async with HttpConnector(url, pool) as connector:
+                said = await client.call(connector, arguments={"aside": True})
+    assert said.value["content"][0]["text"] == "refused: not answered (asked outside of a call)"
+    assert client.shown == []

@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
+from connectors.mcp.places import Crowd
 from gateway import app
 from gateway.core.sandbox import Capabilities
+from gateway.edge.mcp.parking import Room
 from gateway.parts import confining, upstreams
 from gateway.parts.confining import Confining
 from gateway.settings import GatewaySettings, SettingsError
@@ -73,6 +75,29 @@ async def test_the_check_says_how_each_server_is_held(tmp_path: Path, found: Cap
     assert warning.endswith("give it [upstreams.open.sandbox].")
 
 
+def test_what_a_network_gives_is_said_in_plain_words(tmp_path: Path) -> None:
+    """By the check and at the start: what of this deployment is in reach by name, what else; no password."""
+    given = settings(
+        tmp_path,
+        f"[upstreams.web]\n{SERVER}\n[upstreams.web.sandbox]\nnetwork = true",
+        '[upstreams.near]\nkind = "mcp"\nurl = "http://u:secret@localhost:9/mcp"',
+        '[upstreams.far]\nkind = "mcp"\nurl = "https://tools.example/mcp"',
+        '[upstreams.api]\nkind = "http"\norigin = "http://[::1]:8080"',
+        '[vault]\naddress = "http://127.0.0.1:8200"\ntoken = { env = "X" }',
+    )
+    held = Capabilities("bwrap 1", held={"memory": "cgroup"})
+    said = {finding.part: finding.text for finding in confining.findings(given, held)}
+    assert said["confinement:web"].endswith("the host's network, unfiltered")
+    words = said["confinement:web:network"]
+    for named in ("this gateway (127.0.0.1:", "its vault (127.0.0.1:8200)", "near (localhost:9)", "api ([::1]:8080)"):
+        assert named in words
+    assert "169.254.169.254" in words
+    assert "secret" not in words
+    assert "far" not in words
+    (warning,) = confining.warnings(given)
+    assert warning.startswith("web has the host's network: it reaches all that this host reaches, and nothing filters")
+
+
 def test_a_host_that_cannot_hold_a_cap_is_told_how_to(tmp_path: Path) -> None:
     """Each server that is not started, with what would give what is missing and the line that accepts it."""
     given = settings(tmp_path, f"[upstreams.one]\n{SERVER}\n[upstreams.one.sandbox]\naccept_missing = ['cpu']")
@@ -119,6 +144,9 @@ def one(given: GatewaySettings) -> McpUpstream:
         (["[upstreams.one.sandbox]", "nework = true"], "upstreams.one.mcp.sandbox.nework"),
         (['process = "call"'], "upstreams.one.mcp.process"),
         (["processes = 0"], "upstreams.one.mcp.processes"),
+        (["processes_each = 0"], "upstreams.one.mcp.processes_each"),
+        (["processes_each = 9"], "processes_each: more than processes (8), so it bounds nothing"),
+        (['process = "shared"', "processes_each = 1"], "processes_each: callers have no processes of their own here"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(tmp_path: Path, lines: list[str], words: str) -> None:
@@ -126,6 +154,15 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path, lines: list[str], wo
     with pytest.raises(SettingsError) as caught:
         settings(tmp_path, f"[upstreams.one]\n{SERVER}", *lines)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "share"),
+    [("", 6), ("processes = 1", 1), ("processes = 2", 1), ("processes_each = 8", 8), ("processes = 100", 75)],
+)
+def test_a_user_has_a_share_of_the_processes(tmp_path: Path, lines: str, share: int) -> None:
+    """Where nothing is said it leaves a quarter to others."""
+    assert one(settings(tmp_path, f"[upstreams.one]\n{SERVER}", lines)).user_share == share
 
 
 @pytest.mark.parametrize("line", ['process = "shared"', "[upstreams.one.sandbox]"])
@@ -178,3 +215,13 @@ async def test_whose_a_process_is(tmp_path: Path, line: str) -> None:
             await gateway.parts.ports.catalog.invoke(by(agent, "facts", server="one"))
         assert len(marked(MARK)) == (1 if "shared" in line else 3)
     assert upstreams.runner(given).options.hidden == (given.state,)
+
+
+async def test_bounds_of_the_settings_reach_what_they_bound(tmp_path: Path) -> None:
+    """Calls that wait for their clients, and processes of a server, in all and of one caller."""
+    lines = ["processes = 4", "processes_each = 1", "idle_s = 7", "[limits]", "parked = 10", "parked_each = 3"]
+    async with app.opened(settings(tmp_path, f"[upstreams.one]\n{SERVER}", *lines), "http://gateway.test") as gateway:
+        mcp = gateway.app._mcp  # type: ignore[attr-defined]
+        assert mcp._calls._parking._room == Room(10, 3)
+        (connector,) = gateway.parts.ports.catalog.connectors.values()  # type: ignore[attr-defined]
+        assert connector._crowd == Crowd(4, 1, 7.0)

@@ -15,6 +15,7 @@ from starlette.types import Message
 from gateway.core.call import Lease, Raw
 from gateway.core.flow import NotAnswered
 from gateway.core.mcpwire import sse
+from gateway.edge.asgi import Options
 from tests.edge_world import META, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import RESULT, FakeConnector
@@ -63,9 +64,9 @@ class Rounds(FakeConnector):
         return Raw(lease, json.dumps(value).encode(), value)
 
 
-def before(kind: type[FakeConnector], **members: Any) -> tuple[Edge, Any]:
+def before(kind: type[FakeConnector], *, options: Options | None = None, **members: Any) -> tuple[Edge, Any]:
     """An edge before such an upstream."""
-    edge = Edge()
+    edge = Edge() if options is None else Edge(options=options)
     upstream = kind(edge.world.journal, **members)
     edge.world.connector = edge.world.catalog.connector = upstream
     return edge, upstream

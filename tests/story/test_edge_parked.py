@@ -287,12 +287,12 @@ async def test_a_gateway_that_stops_takes_parked_calls_back(tool: str, ends: str
 
 
 async def test_parked_calls_are_few() -> None:
-    """One too many is not asked: its upstream hears so, and the call goes on without."""
+    """One too many is not asked: its upstream hears so, and a call that may have done something goes on without."""
     edge, upstream = before(Asking)
     async with talking(edge) as talk:
         parked = [(await talk.call(given={"sku": str(at)}))["result"] for at in range(8)]
         assert all("inputRequests" in asked for asked in parked)
-        full = await talk.call(given={"sku": "more"})
+        full = await talk.call(WRITE, given={"sku": "more"})
         assert full["result"]["content"] == RESULT["content"]
         assert upstream.heard == ["too_many_parked"]
         for at, asked in enumerate(parked):

@@ -259,7 +259,7 @@ def test_the_throttles_tables_are_bounded() -> None:
         throttle.admit(None, "2001:db8:ffff:1::2")
 
 
-def test_sessions_are_bounded_for_all_and_for_each() -> None:
+async def test_sessions_are_bounded_for_all_and_for_each() -> None:
     """A principal's new session ends their own oldest; only when the table is full does the idlest of all go."""
     clock = StepClock()
     sessions = Sessions(clock, most=3, most_each=2)

@@ -353,3 +353,5 @@ def test_doctor_reports_each_part_with_its_fix(tmp_path: Path) -> None:
     assert len(failed) == 2
     assert all("fix:" in lines[at + 1] for at in failed)
     assert machine["ok"] is False
+    has_boxes = any(line.split()[1:3] == ["sandbox", "bwrap"] for line in lines)
+    assert any("network = true" in line and "loopback" in line for line in lines) is has_boxes

@@ -45,6 +45,8 @@ class Questions:
         Raises:
             NotAnswered: it cannot be asked, or answers that it will not.
         """
+        if session.is_over:  # its answer would have no session to come by
+            raise NotAnswered("gone")
         question_id = self.clock.random(_ID_BYTES).hex()
         with self._opened(session, question_id, stream) as answer:
             await stream.event(encode_request(question_id, question.method, encode(dict(question.params))))
@@ -82,7 +84,11 @@ class Questions:
         place = (session.id, question_id)
         answer: asyncio.Future[Response | Failure] = asyncio.get_running_loop().create_future()
         self._open[place] = _Open(stream, answer)
+        session.waiting.add(answer)
         try:
             yield answer
         finally:
             del self._open[place]
+            session.waiting.discard(answer)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # one that ended badly while nobody waited for it any more is no surprise

@@ -21,13 +21,14 @@ from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Failure, Id, Notification, Request, Response
 from gateway.core.ports import Ports
+from gateway.core.tool import EffectClass
 from gateway.edge.calling import carry_out
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.mcp import flow as mcp_flow
 from gateway.edge.mcp import parking, rounds
 from gateway.edge.mcp.asking import Questions
 from gateway.edge.mcp.flow import Line, Running
-from gateway.edge.mcp.parking import Parking, Slot
+from gateway.edge.mcp.parking import Parking, Room, Slot
 from gateway.edge.mcp.rounds import KEY_BYTES, MOST_ROUNDS, Brought, Rounds
 from gateway.edge.mcp.session import Session
 from gateway.edge.mcp.stream import Stream
@@ -89,13 +90,13 @@ class Outcome:
 class Calls:
     """The calls of MCP clients of this process."""
 
-    def __init__(self, ports: Ports, state_key: bytes) -> None:
+    def __init__(self, ports: Ports, state_key: bytes, room: Room) -> None:
         """``state_key`` seals what clients keep between two rounds; empty = one of this process."""
         self._ports = ports
         self._running = Running()
         self._questions = Questions(ports.clock)
         self._rounds = Rounds(ports.clock, state_key or ports.clock.random(KEY_BYTES))
-        self._parking = Parking(ports.clock)
+        self._parking = Parking(ports.clock, room)
 
     def withdraw(self, told: Notification, session: Session | None) -> None:
         """Carry ``notifications/cancelled`` out."""
@@ -118,7 +119,8 @@ class Calls:
         if brought is not None and brought.parked:
             return replace(self._with_line(call, wants, party), back=brought)
         call = call if brought is None else replace(call, continuation=brought.continuation)
-        return self._with_line(call, wants, party) if not wants.capabilities else self._with_slot(call, wants, party)
+        can_wait = self._parking.is_open and wants.capabilities
+        return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
     async def carried_out(self, made: Made, request_id: Id, party: Party) -> Answer | Outcome:
         """What comes of it; for a stateless client it may be a result that asks.
@@ -214,10 +216,14 @@ class Calls:
         return answers
 
     def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
-        slot = self._parking.slot(party.principal.key, party.stream)
+        slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
         return Made(replace(call, flow=line.flow), line, slot)
+
+    def _is_read(self, fqn: str) -> bool:
+        # What a template makes is not found by its name: it counts as what may change something.
+        return any(tool.fqn == fqn and tool.effect is EffectClass.READ for tool in self._ports.catalog.tools())
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
         if party.session is None and wants == _NOTHING:

@@ -89,13 +89,13 @@ class _Exchange:
 class McpEndpoint:
     """MCP over streamable HTTP. What is pushed between requests is that a list or a resource has changed."""
 
-    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str, state_key: bytes = b"") -> None:
-        """``version`` is the gateway's own, for ``serverInfo``; without a ``state_key`` it has one of its own."""
+    def __init__(self, ports: Ports, gate: Gate, bench: Workbench, version: str, calls: Calls) -> None:
+        """``version`` is the gateway's own, for ``serverInfo``."""
         self._ports = ports
         self._gate = gate
         self._bench = bench
         self._sessions = Sessions(ports.clock)
-        self._calls = Calls(ports, state_key)
+        self._calls = calls
         self._names = Names(ports.catalog)
         self._pushing = Pushing(ports)
         self._followers = Followers(ports, self._names)

@@ -3,23 +3,25 @@
 The stateless era has no stream to ask on: the question ends the request, and the call stays where it is, parked, with
 its upstream waiting. The client comes back with the answers and the sealed ``requestState``, and the call goes on. A
 state is good once. A parked call holds its credential and its places, so there are few of them, and not for long; whose
-client does not come back is taken back, as if the client had cancelled it.
+client does not come back is taken back, as if the client had cancelled it. Where there is no place, a read is
+taken back at once and its client told when to come again; the upstream of any other call is told that nobody answers,
+and ends it as it sees fit: broken off, nobody would know what it did.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from math import ceil
+from typing import Any, Final, NoReturn
 
 from anyio import CancelScope, Event, create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
-from gateway.core.call import Answer, Call
+from gateway.core.call import Answer, Call, Principal
 from gateway.core.canonical import Arguments
-from gateway.core.errors import ToolFailed
-from gateway.core.flow import Flow, NotAnswered, Wants
+from gateway.core.errors import Throttled, ToolFailed
+from gateway.core.flow import WITHDRAWN, Flow, NotAnswered, Wants
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.jsonrpc import encode
@@ -33,27 +35,52 @@ PARKED_S: Final = 90.0
 _ID_BYTES: Final = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many calls may be parked.
+
+    Attributes:
+        most: at a time; 0 = none, and no upstream is told that it may ask.
+        most_each: of one principal.
+    """
+
+    most: int = 64
+    most_each: int = 8
+
+    @property
+    def most_of_user(self) -> int:
+        """Of one user, through however many agents: whoever may open runs may name any number of these."""
+        return max(1, self.most // 2)
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """One call that can be parked.
 
     Attributes:
         owner: the caller's ``Principal.key``.
-        enter: told before the first question is put; raises ``NotAnswered`` where there is no room.
+        user: the user whose agent that is, by who vouches for them.
+        enter: told before the first question is put; raises ``Throttled`` where there is no room.
+        is_read: whether its tool changes nothing.
         stream: the answer on its way to a client that is there now.
         flow: the call's own line.
         call_id: the call.
         open: the questions that wait, by the name they are put under.
         rounds: how often the client has come back.
+        until: when it is forgotten, event loop's seconds; None while its client is there.
     """
 
     owner: str
+    user: str
     enter: Callable[["Slot"], None]
+    is_read: Callable[[], bool]
     stream: Stream | None
     flow: Flow | None = None
     call_id: str = ""
     open: dict[str, tuple[Question, "asyncio.Future[Arguments]"]] = field(default_factory=dict)
     rounds: int = 0
+    until: float | None = None
+    _full: Throttled | None = None
     _asked: int = 0
     _scope: CancelScope = field(default_factory=CancelScope)
     _news: Event = field(default_factory=Event)
@@ -84,7 +111,10 @@ class Slot:
         """
         if self._scope.cancel_called:
             raise NotAnswered("gone")
-        self.enter(self)
+        try:
+            self.enter(self)
+        except Throttled as full:
+            await self._turn_away(full)
         self._asked += 1
         key = f"question-{self._asked}"
         answer: asyncio.Future[Arguments] = asyncio.get_running_loop().create_future()
@@ -102,7 +132,7 @@ class Slot:
     def come_back(self, answers: Mapping[str, Arguments], wants: Wants, stream: Stream) -> None:
         """The client is there again, with what it answers; what it leaves out is asked again."""
         self.rounds += 1
-        self.stream, self._parked = stream, Event()
+        self.stream, self.until, self._parked = stream, None, Event()
         if self.flow is not None:
             self.flow.wants = wants
         for key, said in answers.items():
@@ -112,7 +142,7 @@ class Slot:
 
     def wait(self) -> None:
         """Its client has the questions, and is away."""
-        self.stream = None
+        self.stream, self.until = None, asyncio.get_running_loop().time() + PARKED_S
         self._parked.set()
 
     async def turn(self) -> None:
@@ -125,11 +155,17 @@ class Slot:
         """How the call ended.
 
         Raises:
+            Throttled: it was taken back because it could not be parked.
             GatewayError: as ``carry_out`` does.
             ClientGone: as ``carry_out`` does.
         """
         assert self._task is not None
-        return self._task.result()
+        try:
+            return self._task.result()
+        except ToolFailed as error:
+            if self._full is not None and error.cause_code == WITHDRAWN:
+                raise self._full from None
+            raise
 
     def take_back(self) -> None:
         """Break the call off as if its client had cancelled it."""
@@ -162,6 +198,13 @@ class Slot:
                 await asyncio.wait({task})
             raise
 
+    async def _turn_away(self, full: Throttled) -> NoReturn:
+        if self.flow is not None and self.is_read():
+            self._full = full
+            self.flow.withdraw()
+            await checkpoint()  # it ends here
+        raise NotAnswered("too_many_parked")
+
     def _ended(self, over: Callable[["Slot"], None], task: "asyncio.Task[Answer]") -> None:
         if not task.cancelled():
             task.exception()  # what nobody comes back for is in the log, and no surprise
@@ -183,19 +226,22 @@ class Slot:
 class Parking:
     """The parked calls of this process."""
 
-    def __init__(self, clock: Clock, most: int = 64, most_each: int = 8) -> None:
-        """``most`` at a time, ``most_each`` of one principal. Each holds one of the gateway's places for calls."""
+    def __init__(self, clock: Clock, room: Room) -> None:
+        """None is parked yet. Each holds one of the gateway's places for calls."""
         self._clock = clock
-        self._most = most
-        self._most_each = most_each
+        self._room = room
         self._parked: dict[str, Slot] = {}
         self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._inside: set[Slot] = set()
-        self._own: Counter[str] = Counter()
 
-    def slot(self, owner: str, stream: Stream) -> Slot:
-        """A place for a call of ``owner``, should its upstream ask."""
-        return Slot(owner, self._enter, stream)
+    @property
+    def is_open(self) -> bool:
+        """Whether any call may be parked."""
+        return self._room.most > 0
+
+    def slot(self, caller: Principal, stream: Stream, is_read: Callable[[], bool]) -> Slot:
+        """A place for a call of ``caller``, should its upstream ask; ``is_read``: whether its tool changes nothing."""
+        return Slot(caller.key, f"{caller.issuer}|{caller.user}", self._enter, is_read, stream)
 
     def park(self, slot: Slot) -> str:
         """Leave the call as it is; returns the name by which it is taken up again, once."""
@@ -232,15 +278,21 @@ class Parking:
             self._let_go(slot)
         else:
             loop = asyncio.get_running_loop()
-            self._forgetting[name] = loop.call_later(PARKED_S, self._forget, name, slot)
+            slot.until = loop.time() + PARKED_S
+            self._forgetting[name] = loop.call_at(slot.until, self._forget, name, slot)
 
     def _enter(self, slot: Slot) -> None:
         if slot in self._inside:
             return
-        if len(self._inside) >= self._most or self._own[slot.owner] >= self._most_each:
-            raise NotAnswered("too_many_parked")
+        own = [one for one in self._inside if one.owner == slot.owner]
+        of_user = [one for one in self._inside if one.user == slot.user]
+        if len(own) >= self._room.most_each:
+            raise _full("too many calls of yours wait for input", own)
+        if len(of_user) >= self._room.most_of_user:
+            raise _full("too many calls of your user's agents wait for input", of_user)
+        if len(self._inside) >= self._room.most:
+            raise _full("too many calls wait for input", self._inside)
         self._inside.add(slot)
-        self._own[slot.owner] += 1
 
     def _forget(self, name: str, slot: Slot) -> None:
         self._forgetting.pop(name, None)
@@ -248,11 +300,15 @@ class Parking:
             self._let_go(slot)
 
     def _let_go(self, slot: Slot) -> None:
-        if slot in self._inside:
-            self._inside.discard(slot)
-            self._own[slot.owner] -= 1
-            if not self._own[slot.owner]:
-                del self._own[slot.owner]
+        self._inside.discard(slot)
+
+
+def _full(words: str, those: Collection[Slot]) -> Throttled:
+    """How one is turned away: to come again when the first of ``those``, in its way, will have been forgotten."""
+    now = asyncio.get_running_loop().time()
+    first = min(one.until or now + PARKED_S for one in those)
+    detail = f"{words}: answer one of them, or make the call again later"
+    return Throttled(detail, retry_after=max(1.0, ceil(first - now)), cause_code="parked")
 
 
 def asking(slot: Slot) -> bytes:

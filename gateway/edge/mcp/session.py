@@ -5,17 +5,21 @@ bounded, over all and for each principal; idle sessions go first, so nobody can 
 their own. A lost session costs the client one new handshake.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.core.flow import NotAnswered
+from gateway.core.mcpwire.jsonrpc import Failure, Response
 from gateway.core.ports import Clock
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp.following import Follows
 
 IDLE_S = 1800.0
 _ID_BYTES = 24
+_PAUSE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Session:
         askable: what its client can be asked, as of ``asking.declared``.
         level: the least severe log messages the client asked for; None = it has not.
         follows: the resources that its client hears of.
+        waiting: the answers that are waited for; only the session's own client can bring them.
     """
 
     id: str
@@ -41,6 +46,19 @@ class Session:
     askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: str | None = None
     follows: Follows = field(default_factory=Follows)
+    waiting: "set[asyncio.Future[Response | Failure]]" = field(default_factory=set)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.follows.is_over
+
+    def end(self) -> None:
+        """It has ended: nothing is followed in it, and nothing that was asked in it can be answered any more."""
+        self.follows.end()
+        for answer in self.waiting:
+            if not answer.done():
+                answer.set_exception(NotAnswered("gone"))
 
 
 class Sessions:
@@ -53,6 +71,7 @@ class Sessions:
         self._most_each = most_each
         self._all: OrderedDict[str, Session] = OrderedDict()
         self._own: dict[str, OrderedDict[str, Session]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
 
     def open(self, owner: str, server: str | None, client: Mapping[str, str]) -> Session:
         """A new session; where there is no room, the one that was idle longest ends."""
@@ -66,6 +85,8 @@ class Sessions:
         session = Session(self._clock.random(_ID_BYTES).hex(), owner, server, client, now)
         self._all[session.id] = session
         self._own.setdefault(owner, OrderedDict())[session.id] = session
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._swept)
         return session
 
     def find(self, session_id: str, owner: str, server: str | None) -> Session:
@@ -75,7 +96,6 @@ class Sessions:
             SessionNotFound: unknown, idle too long, another principal's or another endpoint's.
         """
         now = self._clock.monotonic()
-        # Here, too: what an abandoned one follows holds a stream upstream, also where nobody opens another session.
         self._end_idle(now)
         session = self._all.get(session_id)
         if session is None or session.owner != owner or session.server != server:
@@ -89,6 +109,14 @@ class Sessions:
         """Forget it."""
         self._forget(session)
 
+    def _swept(self) -> None:
+        # What an abandoned one follows holds a stream upstream, also where nobody sends anything any more.
+        now, self._sweep = self._clock.monotonic(), None
+        self._end_idle(now)
+        if self._all:
+            left = IDLE_S - (now - next(iter(self._all.values())).used)
+            self._sweep = asyncio.get_running_loop().call_later(max(left, _PAUSE_S), self._swept)
+
     def _end_idle(self, now: float) -> None:
         while self._all:
             oldest = next(iter(self._all.values()))
@@ -98,7 +126,7 @@ class Sessions:
 
     def _forget(self, session: Session) -> None:
         self._all.pop(session.id, None)
-        session.follows.end()
+        session.end()
         own = self._own.get(session.owner)
         if own is not None:
             own.pop(session.id, None)

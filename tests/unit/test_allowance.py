@@ -1,0 +1,16 @@
+"""How much a peer may make us write by itself."""
+
+from connectors.mcp.allowance import Allowance
+
+
+def test_a_flood_is_stopped_and_a_steady_peer_is_not() -> None:
+    """So many within a minute, however long the stream lives."""
+    flood, steady = Allowance(3), Allowance(3)
+    assert [flood.takes(0.1 * at) for at in range(5)] == [True, True, True, False, False]
+    assert all(steady.takes(30.0 * at) for at in range(10_000))
+
+
+def test_who_was_stopped_is_heard_again_after_a_minute() -> None:
+    """Counted from the first that came."""
+    allowance = Allowance(1)
+    assert [allowance.takes(now) for now in (5.0, 64.9, 65.0, 65.1)] == [True, False, True, False]
