@@ -108,7 +108,7 @@ class ApiKeyRegistry:
                 groups=wish.groups,
                 scopes=wish.scopes,
                 created_us=now_us,
-                expires_us=(now_us // 1_000_000 + wish.ttl_s) * 1_000_000,
+                expires_us=wish.end_us(now_us),
             )
             await self._write(by, EventType.API_KEY_CREATED, self._body(key), Payload(Role.CHANGE, _sealed(key)))
             self._put(key)

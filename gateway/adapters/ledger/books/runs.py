@@ -178,7 +178,7 @@ class RunRegistry:
             budget=dict(request.budget),
             plan=request.plan,
             started_us=now,
-            expires_us=now + request.ttl_s * 1_000_000,
+            expires_us=request.end_us(now),
         )
         await self._ledger.append([self._started(run, replace(person, agent=request.agent), None, None)])
         self._remember(run)
