@@ -163,9 +163,12 @@ def test_no_call_is_lost_while_both_gateways_get_new_keys(pair: Pair) -> None:
 
 def come_back(pair: Pair, one: Gateway, tokens: list[str]) -> None:
     """One that was down has the keys that came meanwhile; without the vault's copy it says what to copy."""
-    for kind in ("log_key", "issuer_key", "issuer_key"):
-        rotate(one, kind)
+    rotate(one, "issuer_key")
+    left_behind(pair)
+    for kind in ("log_key", "issuer_key"):
         tokens.append(one.token(agent=_AGENT))
+        rotate(one, kind)
+    tokens.append(one.token(agent=_AGENT))
     retire(one)
     copied = shutil.copytree(pair.home("b"), pair.folder / "c")
     with pair.serving("b") as other:
@@ -177,6 +180,17 @@ def come_back(pair: Pair, one: Gateway, tokens: list[str]) -> None:
     refused = ostiary("serve", "--config", str(copied / "gateway.toml"), **pair.servers.environment)
     assert refused.returncode != 0
     assert "copy log-" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def left_behind(pair: Pair) -> None:
+    """Without ``shared_keys`` it notices all the same that the issuer's key was replaced, and says both ways out."""
+    copied = shutil.copytree(pair.home("b"), pair.folder / "unshared") / "gateway.toml"
+    copied.write_text(copied.read_text("utf-8").replace('shared_keys = "keys/ostiary/log"', ""), "utf-8")
+    refused = ostiary("serve", "--config", str(copied), **pair.servers.environment)
+    assert refused.returncode != 0
+    assert "set [rotation] shared_keys" in refused.stderr
+    assert "copy issuer.pem and issuer-old" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
