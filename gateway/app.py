@@ -1,12 +1,9 @@
 """The composition root: settings in, a running gateway out. The one place that knows every part."""
 
-import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,14 +19,11 @@ from gateway.core.catalog import Catalog, Shelf
 from gateway.core.connections import NoConnections
 from gateway.core.connector import Connector
 from gateway.core.desk import Desk
-from gateway.core.errors import GatewayError
 from gateway.core.known import KnownValues
-from gateway.core.leasing import VaultFault
-from gateway.core.needles import UnfitSecret
 from gateway.core.ports import Pingable, PipelineSettings, Ports
 from gateway.core.redact import Aside, Redactor
 from gateway.core.rotation import RotationDesk
-from gateway.core.tool import EffectClass, Tool
+from gateway.core.tool import Tool
 from gateway.core.verify import Verifier
 from gateway.edge import asgi
 from gateway.edge.resuming import Resumption
@@ -38,6 +32,7 @@ from gateway.parts import (
     acquainting,
     books,
     boxes,
+    checking,
     engines,
     identities,
     minting,
@@ -46,7 +41,6 @@ from gateway.parts import (
     shadowing,
     stopping,
     upstreams,
-    vaulting,
 )
 from gateway.parts.pin_room import PinRoom
 from gateway.parts.policies import Policies
@@ -147,13 +141,10 @@ async def check(settings: GatewaySettings) -> list[Finding]:
     try:
         async with opened(settings.model_copy(update={"discovery": patient}), "http://127.0.0.1") as gateway:
             parts = gateway.parts
-            desk = parts.desk
-            pings = {**desk.pings, **{f"upstream:{name}": p for name, p in desk.upstreams.items()}}
-            pings |= {f"issuer:{name}": ping for name, ping in desk.foreign_issuers.items()}
-            findings = [*[await _finding(part, ping) for part, ping in pings.items()], *parts.stock.strays()]
+            findings = [*await checking.answers(parts.desk), *parts.stock.strays()]
             tools = parts.ports.catalog.tools()
             odd = parts.policies.odd_entries({tool.fqn for tool in tools})
-            findings += [*await parts.trials(tools), *odd, *_unsigned(parts.desk, tools)]
+            findings += [*await parts.trials(tools), *odd, *checking.unsigned(parts.desk, tools)]
             accepted = parts.policies.accepted
         return [*findings, *await shadowing.findings(settings), *await boxes.findings(settings, accepted)]
     except SettingsError as error:
@@ -207,23 +198,9 @@ async def _assembled(settings: GatewaySettings, url: str, stack: AsyncExitStack)
     rotations = await rotating.opened(settings, replaced, shared, stack)
     beside = _Beside(vouching, lending, kills, watched, connected.all, meter, rotations, pin_room)
     desk = _desk(settings, record, ports, beside, url)
-    trial = partial(stopping.trial, settings, known, clock)
-    return Parts(ports, desk, stock, watched, partial(_trials, settings, vault, (lending, trial), connected.all))
-
-
-async def _trials(
-    settings: GatewaySettings,
-    vault: Any,
-    what: tuple[minting.Lending, Callable[[], Awaitable[list[Finding]]]],
-    connectors: Mapping[str, Connector],
-    tools: Iterable[Tool],
-) -> list[Finding]:
-    lending, glass = what
-    return [
-        *await vaulting.findings(settings, vault),
-        *await minting.trials(settings, lending, connectors, tools),
-        *await glass(),
-    ]
+    glass = partial(stopping.trial, settings, known, clock)
+    trials = partial(checking.trials, settings, vault, (lending, glass), connected.all)
+    return Parts(ports, desk, stock, watched, trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +252,11 @@ def _desk(settings: GatewaySettings, record: books.Books, ports: Ports, beside: 
 
 
 def _static(settings: GatewaySettings, known: KnownValues) -> StaticCredentials:
-    static = StaticCredentials(_credentials(settings), known)
+    given = {
+        name: StaticCredential(header=one.header, env=one.env, file=one.file, prefix=one.prefix)
+        for name, one in settings.credentials.items()
+    }
+    static = StaticCredentials(given, known)
     static.acquaint()
     return static
 
@@ -285,21 +266,9 @@ def _pipeline_settings(settings: GatewaySettings) -> PipelineSettings:
     return PipelineSettings(settings.environment, settings.region, observe, settings.approvals.hold_s)
 
 
-def _unsigned(desk: Desk, tools: Iterable[Tool]) -> list[Finding]:
-    # A tool that waits for people waits for ever where nobody may sign.
-    money = [tool.fqn for tool in tools if tool.effect is EffectClass.MONEY]
-    if not money or any(not reviewer.revoked for reviewer in desk.reviewers.all()):
-        return []
-    line = f"[policy.data.gateway.approval] unattended = {json.dumps(money)}"
-    fix = f"`ostiary reviewer enrol --person NAME`, or let them go alone: {line}"
-    return [
-        Finding("reviewers", ok=False, text=f"nobody may sign, and these wait for people: {', '.join(money)}", fix=fix)
-    ]
-
-
 def _redaction(settings: GatewaySettings, aside: Aside) -> tuple[KnownValues, Redactor]:
     """The secrets that are known, and what takes them out of texts, the gateway's own output included."""
-    known = _known_values(settings)
+    known = acquainting.named(settings)
     redactor = Redactor(known, aside=aside)
     logs.configure(redactor.text)
     return known, redactor
@@ -333,46 +302,6 @@ def _parts(ports: Ports) -> dict[str, Pingable]:
         "catalogue": ports.catalog,
         "credentials": ports.broker,
     }
-
-
-def _known_values(settings: GatewaySettings) -> KnownValues:
-    values = {name: os.environ.get(name, "") for name in settings.known_secrets}
-    missing = [f"known_secrets: {name} is not set in the environment" for name, value in values.items() if not value]
-    if missing:
-        raise SettingsError(missing)
-    known = KnownValues()
-    for name, value in values.items():
-        try:
-            known.add(value)
-        except UnfitSecret as error:
-            raise SettingsError([f"known_secrets: {name}: {error}"]) from None
-    return known
-
-
-def _credentials(settings: GatewaySettings) -> dict[str, StaticCredential]:
-    return {
-        name: StaticCredential(header=given.header, env=given.env, file=given.file, prefix=given.prefix)
-        for name, given in settings.credentials.items()
-    }
-
-
-async def _finding(part: str, ping: Callable[[], Awaitable[None]]) -> Finding:
-    try:
-        await ping()
-    except VaultFault as fault:
-        return Finding(part, ok=False, text=fault.detail, fix=fault.fix)
-    except GatewayError as error:
-        return Finding(part, ok=False, text=error.detail, fix=_FIXES.get(part.partition(":")[0], "see the log"))
-    return Finding(part, ok=True, text="ready")
-
-
-_FIXES = {
-    "upstream": "start the upstream, or correct its url, command or credential (of kind code: see sandbox)",
-    "credentials": "set the environment variable or file named in [credentials.*]",
-    "catalogue": 'declare tools in a catalogue file, or pin an MCP upstream with trust = "first_use"',
-    "policy": "`ostiary policy check DIR` names the rule",
-    **dict.fromkeys(("audit", "approvals", "runs"), "free disk space and check the state folder's permissions"),
-}
 
 
 class _Hosted:

@@ -56,7 +56,7 @@ class House:
         for old, until_s in former(folder, clock.now_us() // 1_000_000):
             self.identity.trust(old, until_s)
         scribe = Scribe(clock, self.books.keys)
-        kept = Kept(self.books.ledger, self.books.reader, scribe, self.books.places)
+        self.kept = kept = Kept(self.books.ledger, self.books.reader, scribe, self.books.places)
         others = partial(self.books.reader.ask, self.books.site.others)
         self.sharing = KeySharing(kept, others, self.shelf, self.keep_h)
         signing = Signing(self.issuer, self.identity, clock, self.learnt.append)

@@ -67,7 +67,7 @@ class PrometheusMeter:
         self._leases = (leases.labels("live"), leases.labels("pending"))
         self._lease_faults = Counter(
             "ostiary_lease_faults",
-            "Credentials that could not be had, or not be ended with their calls.",
+            "Credentials that could not be had, not be ended with their calls, or what they left not be dropped.",
             ["step", "cause"],
             registry=registry,
         )

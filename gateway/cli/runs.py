@@ -20,7 +20,7 @@ def run() -> None:
 @click.option("--scope", multiple=True, help="Tool pattern the run is limited to, e.g. 'erp.*'; again for more.")
 @click.option("--budget", multiple=True, metavar="NAME=NUMBER", help="Upper bound, e.g. calls=50; again for more.")
 @click.option("--plan", multiple=True, help="Tool you expect to be used; again for more.")
-@click.option("--ttl", type=click.IntRange(1), default=3600, show_default=True, help="Life time, seconds.")
+@click.option("--ttl", type=click.IntRange(1), help="Life time, seconds [an hour, or what is left of your token].")
 @reaching
 def open_(reach: Reach, **given: Any) -> None:
     """Open a run; print the token that is given to the agent."""

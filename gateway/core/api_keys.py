@@ -53,6 +53,7 @@ class KeyWish:
 
     Attributes:
         ttl_s: how long it is good, seconds.
+        until_us: the end of the credential it is asked for with, microseconds; None = that has none.
     """
 
     name: str
@@ -61,6 +62,12 @@ class KeyWish:
     groups: frozenset[str]
     scopes: frozenset[str]
     ttl_s: int
+    until_us: int | None = None
+
+    def end_us(self, now_us: int) -> int:
+        """When a key that is made now ends: a whole second, or with what it is asked for with."""
+        asked_us = (now_us // 1_000_000 + self.ttl_s) * 1_000_000
+        return asked_us if self.until_us is None else min(asked_us, self.until_us)
 
 
 class ApiKeyDesk(Protocol):

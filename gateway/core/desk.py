@@ -35,6 +35,7 @@ class RunRequest:
         budget: upper bounds by name; ``calls`` = most calls.
         plan: tools the person expects to be used.
         ttl_s: how long the run may last, seconds.
+        until_us: the end of the credential it is opened with, microseconds; None = that has none.
     """
 
     goal: str
@@ -43,6 +44,12 @@ class RunRequest:
     budget: Mapping[str, int] = field(default_factory=dict)
     plan: tuple[str, ...] = ()
     ttl_s: int = 3600
+    until_us: int | None = None
+
+    def end_us(self, now_us: int) -> int:
+        """When a run that begins now ends."""
+        asked_us = now_us + self.ttl_s * 1_000_000
+        return asked_us if self.until_us is None else min(asked_us, self.until_us)
 
 
 class RunDesk(Protocol):

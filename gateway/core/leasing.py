@@ -282,10 +282,11 @@ class LeaseJournal(Protocol):
 
 
 class Step(StrEnum):
-    """Where the vault failed a call."""
+    """Where the vault failed a call, or the gateway after it."""
 
     MINT = "mint"
     REVOKE = "revoke"
+    REAP = "reap"
 
 
 class LeaseMeter(Protocol):
@@ -295,7 +296,7 @@ class LeaseMeter(Protocol):
         """How many logins there are now: used by a call, and waiting to be ended."""
 
     def lease_fault(self, step: Step, cause: str) -> None:
-        """A credential could not be had, or not be ended with its call, by ``cause_code``."""
+        """A credential could not be had, not be ended with its call, or what it left not be dropped; ``cause_code``."""
 
 
 def correlation_of(name: str) -> str:

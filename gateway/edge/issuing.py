@@ -1,12 +1,12 @@
-"""What a token or key may be that somebody asks for: never more than who asks has, but for the machine's operator."""
+"""What a token, key or run may be that somebody asks for: no more than who asks has, but for the machine's operator."""
 
 from gateway.core.api_keys import AUTH_METHOD
 from gateway.core.call import Principal
 from gateway.core.errors import Forbidden
 from gateway.edge.auth import Visit
 
-TOKEN, KEY = "token", "key"
-_USUAL_S = {TOKEN: 3600, KEY: 90 * 86_400}
+TOKEN, KEY, RUN = "token", "key", "run"
+_USUAL_S = {TOKEN: 3600, KEY: 90 * 86_400, RUN: 3600}
 _MICRO = 1_000_000
 
 
@@ -36,8 +36,24 @@ def check(visit: Visit, wish: Principal, what: str = TOKEN) -> None:
         raise Forbidden(f"a {what} for another user: only the gateway's operator makes it", cause_code="user")
     _check_within(what, "groups", wish.groups - own.groups)
     _check_within(what, "scopes", wish.scopes - own.scopes)
-    if wish.expires_us > own.expires_us:
-        raise Forbidden(f"ttl_s: a {what} may not outlive the token it is asked for with", cause_code="ttl")
+    check_end(visit, wish.expires_us, what)
+
+
+def check_end(visit: Visit, expires_us: int, what: str) -> None:
+    """Whether ``what`` may last until then; the operator has no credential that ends.
+
+    Raises:
+        Forbidden: it would outlive the caller's own; ``cause_code`` is ``ttl``.
+    """
+    until = until_us(visit)
+    if until is not None and expires_us > until:
+        words = f"ttl_s: a {what} may not outlive what it is asked for with: leave it out, or come with a longer token"
+        raise Forbidden(words, cause_code="ttl")
+
+
+def until_us(visit: Visit) -> int | None:
+    """When the caller's own credential ends, and with it what is made of it; None for the operator, who has none."""
+    return None if visit.operator else visit.principal.expires_us
 
 
 def _check_within(what: str, name: str, more: frozenset[str]) -> None:

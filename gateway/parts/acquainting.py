@@ -17,10 +17,29 @@ from gateway.adapters.credentials import SecretSource, read_secret
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
 from gateway.core.needles import UnfitSecret
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, SettingsError
 from gateway.settings.sections import SecretReference
 
 _PUBLIC = frozenset({".vkey", ".pub"})
+
+
+def named(settings: GatewaySettings) -> KnownValues:
+    """What the variables that ``known_secrets`` names hold.
+
+    Raises:
+        SettingsError: one is not set, or what it holds cannot be kept out of outputs.
+    """
+    values = {name: os.environ.get(name, "") for name in settings.known_secrets}
+    missing = [f"known_secrets: {name} is not set in the environment" for name, value in values.items() if not value]
+    if missing:
+        raise SettingsError(missing)
+    known = KnownValues()
+    for name, value in values.items():
+        try:
+            known.add(value)
+        except UnfitSecret as error:
+            raise SettingsError([f"known_secrets: {name}: {error}"]) from None
+    return known
 
 
 def configured(settings: GatewaySettings, known: KnownValues) -> None:

@@ -34,7 +34,7 @@ class RotationSection(Section):
         "other new keys of the log and of the issuer; only their AppRole may use it.",
     )
     shared_keys_h: int = Field(
-        24,
+        4,
         ge=0,
         le=_MOST_H,
         description="How long a copy stays there for gateways that are down, hours; 0 = until all that live have it.",

@@ -1,8 +1,11 @@
 """What mintings that were cut off may have left: looked for when their token has ended, and until it is certain."""
 
+import itertools
+
 import pytest
 
 from gateway.adapters.credentials.leases import Leases
+from gateway.adapters.credentials.reaper import _FIRST_PAUSE_S, _Rest
 from gateway.core.errors import Unavailable
 from gateway.core.leasing import Holder, Leftover, VaultCause
 from gateway.parts.minting import Lending, trials
@@ -202,10 +205,16 @@ async def test_check_says_what_becomes_of_what_is_lost(
     assert words in found.text
 
 
+def patient(monkeypatch: pytest.MonkeyPatch, most_s: float = 3600.0) -> None:
+    """What has failed is left alone for an hour; where something new has come, for so long."""
+    monkeypatch.setattr("gateway.adapters.credentials.reaper._FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr("gateway.adapters.credentials.reaper._MOST_PAUSE_S", most_s)
+
+
 @pytest.mark.requirement("CRED-2")
 async def test_calls_that_go_on_failing_do_not_make_it_ask_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a database is down each call brings a doubt: it is asked as often as for one; other templates' go on."""
-    monkeypatch.setattr("gateway.adapters.credentials.reaper._FIRST_PAUSE_S", 3600.0)
+    patient(monkeypatch)
     mint = Mint()
     async with mint.leases() as leases:
         mint.vault.stuck = {await cut_off(mint, leases)}
@@ -221,3 +230,86 @@ async def test_calls_that_go_on_failing_do_not_make_it_ask_more_often(monkeypatc
         assert (asked, mint.journal.steps.count("vault.reap")) == (1, 2)
         mint.vault.stuck.clear()
     assert mint.vault.lost == set(), "all of it is tried once more at the end"
+
+
+def test_what_is_stuck_for_days_is_asked_ever_more_rarely() -> None:
+    """Each try is two records: few tries on the first day, 24 on each later one; what is mended is noticed in time."""
+    rest, times = _Rest(0.0, 0.0, _FIRST_PAUSE_S, _FIRST_PAUSE_S), list[float]()
+    while rest.until < 3 * 86_400:
+        times.append(rest.until)
+        rest.again(rest.until)
+    assert len([at for at in times if at < 60]) == 8, "as fast as ever in its first minute"
+    assert len([at for at in times if at < 86_400]) < 70
+    assert len([at for at in times if at >= 2 * 86_400]) == 24
+    gaps = [round(later - at, 6) for at, later in itertools.pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert all(gap <= max(15, at / 4 + 1e-6) for gap, at in zip(gaps, times, strict=False))
+
+
+async def tried(mint: Mint, cause: VaultCause, times: int) -> None:
+    """Wait until it has failed for that cause so many times more."""
+    before = mint.meter.faults.count(("reap", cause))
+    await until(lambda: mint.meter.faults.count(("reap", cause)) >= before + times)
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_each_try_is_counted_and_each_cause_is_journalled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes and goes, for however long; and so is the recovery."""
+    for name in ("_FIRST_PAUSE_S", "_MOST_PAUSE_S"):
+        monkeypatch.setattr(f"gateway.adapters.credentials.reaper.{name}", 0.001)
+    monkeypatch.setattr("gateway.adapters.credentials.reaper._SHARE", 0.0)
+    mint = Mint()
+    async with mint.leases() as leases:
+        for number, cause in enumerate((VaultCause.FAILED, VaultCause.SLOW, VaultCause.FAILED)):
+            mint.journal.fail("vault.reap", fault(cause))
+            if number == 0:
+                await cut_off(mint, leases)
+            await tried(mint, cause, 3)
+        said = [cause for word, cause, _ in mint.lines.lines if word == "doubted"]
+        assert said == [VaultCause.FAILED, VaultCause.SLOW]
+        del mint.journal.traps["vault.reap"]
+        await until(lambda: mint.meter.pending == 0)
+        assert mint.lines.words().count("reaped") == 1
+    assert mint.lines.words().count("doubted") == 2
+    assert mint.lines.words().count("opened") == mint.lines.words().count("closed") + 1
+    assert mint.meter.faults.count(("mint", VaultCause.UNREACHABLE)) == 1
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_a_minting_that_goes_well_ends_the_waiting_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is back: what is stuck is asked about at once. That it stays stuck is not asked at each minting."""
+    patient(monkeypatch)
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.journal.fail("vault.reap", fault(VaultCause.FAILED))
+        first = await cut_off(mint, leases)
+        await until(lambda: mint.meter.faults.count(("reap", "vault_failed")) == 1)
+        async with leases.login("erp-write", RUN, 10):
+            pass  # of another template: it says nothing
+        for _ in range(3):
+            async with leases.login("erp-read", RUN, 10):
+                await until(lambda: mint.meter.faults.count(("reap", "vault_failed")) == 2)
+        second = await cut_off(mint, leases, "run-2")
+        del mint.journal.traps["vault.reap"]
+        assert mint.vault.lost == {first, second}
+        async with leases.login("erp-read", RUN, 10):
+            await until(lambda: mint.vault.lost == set())
+        assert mint.meter.faults.count(("reap", "vault_failed")) == 2
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_what_is_new_does_not_wait_for_what_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the first has been in vain; that one is not asked about more often for it."""
+    patient(monkeypatch, 0.01)
+    mint = Mint()
+    async with mint.leases() as leases:
+        mint.journal.fail("vault.reap", fault(VaultCause.FAILED))
+        stuck = await cut_off(mint, leases)
+        await until(lambda: mint.meter.faults.count(("reap", "vault_failed")) == 1)
+        mint.vault.stuck = {stuck}
+        del mint.journal.traps["vault.reap"]
+        new = await cut_off(mint, leases, "run-2")
+        await until(lambda: mint.vault.reaped == [new])
+        await until(lambda: mint.meter.faults.count(("reap", "vault_failed")) == 2)
+        assert mint.vault.lost == {stuck}
+        mint.vault.stuck.clear()

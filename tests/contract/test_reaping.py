@@ -1,12 +1,13 @@
 """What a cut-off minting left is dropped at once: real OpenBao and PostgreSQL, whose commits are held up."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from asyncpg import Connection, RaiseError, connect
+from asyncpg import Connection, InsufficientPrivilegeError, RaiseError, connect
 
 from deploy.servers import warden
 from deploy.servers.erp import READ as ROLE
@@ -22,6 +23,7 @@ from tests.contract.test_vault import client
 from tests.fakes.leases import READ
 from tests.waiting import until
 
+PAGE = Path(__file__).parents[2] / "docs" / "credentials.md"
 _WARDEN = "the-wardens-own-secret"
 _HELD = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
@@ -202,6 +204,48 @@ async def test_no_session_keeps_its_own_user_from_being_ended(servers: Erp, name
         assert servers.minted() == []
         await until(holder.is_closed)
         await reaped(vault, token)
+
+
+@contextmanager
+def locks_kept(servers: Erp) -> Iterator[None]:
+    """Advisory locks of two keys are the keeper's, as ``docs/credentials.md`` has it."""
+    (statement,) = [block for block in PAGE.read_text("utf-8").split("```") if "advisory_(xact_)?lock" in block]
+    statement = statement.removeprefix("sql")
+    servers.postgres.run(statement)
+    try:
+        yield
+    finally:
+        servers.postgres.run(statement.replace("REVOKE", "GRANT").replace("FROM PUBLIC", "TO PUBLIC"))
+
+
+_LOCKING = """SELECT proname FROM pg_proc WHERE proname ~ '^pg_.*advisory.*lock' AND pronargs = 2
+    AND proname !~ 'unlock' ORDER BY 1"""
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_no_session_holds_up_another_token_where_the_locks_are_the_keepers(servers: Erp, name: str) -> None:
+    """A minted user takes none of them, by no function; locks of one key it may take, and minting and reaping go on."""
+    asked = (f"v-{token_hex(10)}", f"v-{name}")
+    async with client(servers) as vault:
+        token = await vault.open_token(READ, name)
+        minted = await vault.mint(READ, token)
+        login = {"user": minted.login.user, "password": minted.login.password, "database": DATABASE}
+        holder = await connect(host=str(servers.postgres.folder), ssl=False, **login)
+        with locks_kept(servers):
+            functions = [str(found) for (found,) in servers.postgres.run(_LOCKING)[0]]
+            assert len(functions) == 8
+            for function in functions:
+                with pytest.raises(InsufficientPrivilegeError):
+                    await holder.fetch(f"SELECT {function}(7809638, hashtext($1))", asked[0])
+            await holder.fetch("SELECT pg_advisory_lock(1)")
+            other = await vault.open_token(READ, asked[0].removeprefix("v-"))
+            for lost in (await vault.mint(READ, other), await vault.mint(READ, other)):
+                assert lost.login.user in servers.minted()
+            await until_reaped(vault, other)
+            assert servers.minted() == [minted.login.user]
+            await vault.revoke_login(minted.lease_id, wait=True)
+            await until(holder.is_closed)
+            await reaped(vault, token)
 
 
 @pytest.mark.requirement("CRED-2")

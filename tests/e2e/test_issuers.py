@@ -197,12 +197,18 @@ def test_a_person_logs_in_with_a_browser_and_opens_a_run(house: House, tmp_path:
     assert login.returncode == 0, err
     kept = Path(json.loads(out.splitlines()[-1])["file"])
     assert kept.stat().st_mode & 0o077 == 0
-    assert json.loads(kept.read_text())[house.gateway.url]["token"] not in out
+    own = json.loads(kept.read_text())[house.gateway.url]["token"]
+    assert own not in out
 
     wish = ["run", "open", "--url", house.gateway.url, "--goal", "count", "--agent", "helper", "--json"]
     opened = ostiary(*wish, XDG_CONFIG_HOME=str(tmp_path))
     assert opened.returncode == 0, opened.stderr
     run = json.loads(opened.stdout.splitlines()[-1])
+    # The access token's end is what counts, whatever the provider would refresh.
+    assert run["expires_us"] <= claims(own)["exp"] * 1_000_000
+    longer = ostiary(*wish, "--ttl", "86400", XDG_CONFIG_HOME=str(tmp_path))
+    assert longer.returncode != 0
+    assert "may not outlive" in longer.stderr
     answer = house.call(run["token"])
     assert answer.status_code == 200, answer.text
     (asked,) = house.gateway.records(call_id=answer.json()["call_id"], type="tool.requested")
@@ -222,6 +228,13 @@ def test_new_keys_of_a_provider_are_found_and_old_tokens_end(house: House) -> No
     assert wait["status"] in {"ready", "degraded"}
     seen = house.call(token)
     assert (seen.status_code, seen.json().get("cause")) in {(200, None), (401, "signature")}
+
+
+def claims(token: str) -> dict[str, Any]:
+    """What a token says."""
+    body = token.split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return found
 
 
 def confirm(url: str, user: str) -> None:

@@ -4,24 +4,21 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from deploy.servers import vault_setup
-from deploy.servers.erp import CATALOGUE, Erp, erp
-from deploy.servers.openbao import Request
+from deploy.servers.erp import Erp, erp
 from gateway.core import vault_policy
-from gateway.core.vault_plan import Needs, pieces
+from gateway.core.vault_plan import Needs
 from gateway.core.vault_policy import Duties
 from tests.fakes.leases import READ, WRITE
-from tests.gateways import NO_TLS, Gateway, ostiary, serving, until
+from tests.gateways import NO_TLS, ostiary, serving, until
+from tests.rotating import AGENT, SETTINGS, calling, requests
 
-_AGENT = "ap-agent"
 DUTIES = Duties(
     vault_policy.Transit("transit", "payloads"),
     rewraps=True,
@@ -29,81 +26,22 @@ DUTIES = Duties(
     roots=("database/ostiary",),
 )
 NEEDS = Needs((READ, WRITE), DUTIES, role_id="ostiary-gateway", period_s=30)
-_SETTINGS = f"""
-state = "state"
-catalogue = ["{CATALOGUE}"]
-[listen]
-port = 0
-[limits]
-edge_per_minute = 60000
+_SETTINGS = f"""{SETTINGS}
 [audit]
 vault_key = "payloads"
 [rotation]
 secret_id_h = 24
 payload_key_h = 24
 databases = ["database/ostiary"]
-[policy.data.gateway.scope.agents.{_AGENT}]
-allow = ["erp.*"]
-[policy.data.gateway.scope.users.dora]
-allow = ["erp.*"]
 """
 KINDS = ("secret_id", "database", "log_key", "payload_key", "issuer_key")
-
-
-def more() -> list[Request]:
-    """What the rotations need besides what the lease tests have."""
-    has = {one.path for one in vault_setup.held(Needs((READ, WRITE), role_id="ostiary-gateway"))}
-    added = [piece for piece in pieces(NEEDS) if piece.path not in has or piece.path.endswith("ostiary-gateway")]
-    return [Request(f"rotation-{at}", piece.path, piece.body) for at, piece in enumerate(added)]
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Erp]:
     """Both servers."""
-    with erp(30, more()) as both:
+    with erp(30, requests(NEEDS)) as both:
         yield both
-
-
-@dataclass
-class Caller:
-    """An agent that calls without pause, in threads of its own."""
-
-    gateway: Gateway
-    token: str
-    seen: list[tuple[int, str]] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def go_on(self) -> None:
-        """Wait for ten more calls."""
-        before = len(self.seen)
-        until(lambda: len(self.seen) > before + 10)
-
-    def call(self) -> None:
-        """Until it is told to stop."""
-        with self.gateway.client(self.token) as http:
-            while not self.stop.is_set():
-                body = {"arguments": {"number": "PO-1001"}}
-                try:
-                    answer = http.post("/v1/tools/erp.find_order/call", json=body)
-                except httpx.HTTPError:
-                    return
-                self.seen.append((answer.status_code, "" if answer.status_code == 200 else answer.text))
-
-
-@contextmanager
-def calling(gateway: Gateway, token: str, at_once: int = 3) -> Iterator[Caller]:
-    """So many of them at a time."""
-    caller = Caller(gateway, token)
-    threads = [threading.Thread(target=caller.call) for _ in range(at_once)]
-    for thread in threads:
-        thread.start()
-    try:
-        until(lambda: len(caller.seen) > 5)
-        yield caller
-    finally:
-        caller.stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def furnish(folder: Path, servers: Erp) -> None:
@@ -150,7 +88,7 @@ def test_no_call_is_lost_while_every_key_is_replaced(folder: Path, servers: Erp)
     """Each kind twice, under constant calls: all succeed; the old secret id is dead, old tokens are good."""
     first = (folder / "secret-id").read_text()
     with serving(folder) as gateway:
-        old = gateway.token(agent=_AGENT)
+        old = gateway.token(agent=AGENT)
         with calling(gateway, old) as caller:
             for kind in KINDS:
                 found = gateway.ask("rotate", kind)["keys"]
@@ -158,7 +96,7 @@ def test_no_call_is_lost_while_every_key_is_replaced(folder: Path, servers: Erp)
                 caller.go_on()
             for kind in ("secret_id", "database", "payload_key", "issuer_key"):
                 gateway.ask("rotate", kind)
-            assert gateway.call(gateway.token(agent=_AGENT), "erp.find_order", {"number": "PO-1001"}).status_code == 200
+            assert gateway.call(gateway.token(agent=AGENT), "erp.find_order", {"number": "PO-1001"}).status_code == 200
         assert [one for one in caller.seen if one[0] != 200] == []
         second = (folder / "secret-id").read_text()
         assert (lets_in(servers, first), lets_in(servers, second)) == (False, True)
@@ -185,7 +123,7 @@ def test_a_gateway_killed_in_the_middle_of_a_rotation_starts_and_goes_on(folder:
     # The secret id takes several steps in files and at the vault; the others are one record or one request.
     for delay_s in (0.001, 0.01, 0.03) if kind == "secret_id" else (0.01,):
         with serving(folder) as gateway:
-            token = gateway.token(agent=_AGENT)
+            token = gateway.token(agent=AGENT)
             killer = threading.Timer(delay_s, gateway.process.kill)
             killer.start()
             with suppress(httpx.HTTPError):  # it may be killed before it can answer
@@ -210,7 +148,7 @@ def test_the_payloads_key_in_its_file(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway:
         first = (keys / "payload.kek").read_bytes()
         for _ in range(20):
-            gateway.run(_AGENT)
+            gateway.run(AGENT)
         assert gateway.ask("rotate", "payload_key")["keys"][0].get("failed") is None
         second = (keys / "payload.kek").read_bytes()
         assert second != first
@@ -222,7 +160,7 @@ def test_the_payloads_key_in_its_file(tmp_path: Path) -> None:
         gateway.process.wait()
     with serving(tmp_path) as gateway:
         until(lambda: not (keys / "payload.kek.next").exists())
-        gateway.run(_AGENT)
+        gateway.run(AGENT)
         assert gateway.ask("rotate", "payload_key")["keys"][0].get("failed") is None
     done = ostiary("audit", "verify", "--state", str(tmp_path / "state"), "--payloads", "--json")
     said = json.loads(done.stdout.splitlines()[-1])
@@ -243,5 +181,5 @@ def test_a_rotation_that_fails_is_told_and_changes_nothing(folder: Path, servers
         doctor = ostiary("doctor", "--state", str(gateway.state), "--json")
         found = {one["part"]: one["ok"] for one in json.loads(doctor.stdout.splitlines()[-1])["findings"]}
         assert (found["key database database/none"], found["key issuer_key"]) == (False, True)
-        token = gateway.token(agent=_AGENT)
+        token = gateway.token(agent=AGENT)
         assert gateway.call(token, "erp.find_order", {"number": "PO-1001"}).status_code == 200

@@ -12,51 +12,29 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.servers import vault_setup
-from deploy.servers.erp import CATALOGUE, Erp, erp
-from deploy.servers.openbao import Request
-from gateway.core.vault_plan import Needs, pieces
+from deploy.servers.erp import Erp, erp
+from gateway.core.vault_plan import Needs
 from gateway.core.vault_policy import Duties
-from tests.e2e.test_rotation import calling
 from tests.fakes.leases import READ, WRITE
 from tests.gateways import NO_TLS, Gateway, ostiary, serving, until
+from tests.rotating import AGENT, SETTINGS, calling, requests
 from tests.stores import log_database
 
-_AGENT = "ap-agent"
 NEEDS = Needs((READ, WRITE), Duties(shelf="keys/ostiary/log"), role_id="ostiary-gateway", period_s=30)
-_SETTINGS = f"""
-state = "state"
-catalogue = ["{CATALOGUE}"]
-[listen]
-port = 0
-[limits]
-edge_per_minute = 60000
-[policy]
-deadline_ms = 2000
+_SETTINGS = f"""{SETTINGS}
 [audit.postgres]
 url = "@URL@"
 password = {{ file = "password" }}
 [rotation]
 shared_keys = "keys/ostiary/log"
-[policy.data.gateway.scope.agents.{_AGENT}]
-allow = ["erp.*"]
-[policy.data.gateway.scope.users.dora]
-allow = ["erp.*"]
 """
 PRIVATE = "PRIVATE KEY"
-
-
-def more() -> list[Request]:
-    """What handing over needs besides what the lease tests have."""
-    has = {one.path for one in vault_setup.held(Needs((READ, WRITE), role_id="ostiary-gateway"))}
-    added = [piece for piece in pieces(NEEDS) if piece.path not in has or piece.path.endswith("ostiary-gateway")]
-    return [Request(f"sharing-{at}", piece.path, piece.body) for at, piece in enumerate(added)]
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Erp]:
     """Both servers."""
-    with erp(30, more()) as both:
+    with erp(30, requests(NEEDS)) as both:
         yield both
 
 
@@ -134,7 +112,7 @@ def shares(gateway: Gateway, action: str) -> list[dict[str, Any]]:
 def test_no_call_is_lost_while_both_gateways_get_new_keys(pair: Pair) -> None:
     """Two rotations of each kind, asked of either in turn, under constant calls at both; then while one is down."""
     with pair.serving("a") as one, pair.serving("b") as other:
-        tokens = [one.token(agent=_AGENT)]
+        tokens = [one.token(agent=AGENT)]
         with calling(one, tokens[0], 1) as first, calling(other, tokens[0], 1) as second:
             for asked in (one, other):
                 for kind in ("log_key", "issuer_key"):
@@ -142,7 +120,7 @@ def test_no_call_is_lost_while_both_gateways_get_new_keys(pair: Pair) -> None:
                     for caller in (first, second):
                         caller.go_on()
                 retire(asked)
-                tokens += [gateway.token(agent=_AGENT) for gateway in (one, other)]
+                tokens += [gateway.token(agent=AGENT) for gateway in (one, other)]
                 for gateway in (one, other):
                     for token in tokens:
                         works(gateway, token)
@@ -163,20 +141,34 @@ def test_no_call_is_lost_while_both_gateways_get_new_keys(pair: Pair) -> None:
 
 def come_back(pair: Pair, one: Gateway, tokens: list[str]) -> None:
     """One that was down has the keys that came meanwhile; without the vault's copy it says what to copy."""
-    for kind in ("log_key", "issuer_key", "issuer_key"):
+    rotate(one, "issuer_key")
+    left_behind(pair)
+    for kind in ("log_key", "issuer_key"):
+        tokens.append(one.token(agent=AGENT))
         rotate(one, kind)
-        tokens.append(one.token(agent=_AGENT))
+    tokens.append(one.token(agent=AGENT))
     retire(one)
     copied = shutil.copytree(pair.home("b"), pair.folder / "c")
     with pair.serving("b") as other:
         for token in tokens:
             works(other, token)
-        works(one, other.token(agent=_AGENT))
+        works(one, other.token(agent=AGENT))
         until(lambda: settled(one))
         assert pair.keys("a") == pair.keys("b")
     refused = ostiary("serve", "--config", str(copied / "gateway.toml"), **pair.servers.environment)
     assert refused.returncode != 0
     assert "copy log-" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def left_behind(pair: Pair) -> None:
+    """Without ``shared_keys`` it notices all the same that the issuer's key was replaced, and says both ways out."""
+    copied = shutil.copytree(pair.home("b"), pair.folder / "unshared") / "gateway.toml"
+    copied.write_text(copied.read_text("utf-8").replace('shared_keys = "keys/ostiary/log"', ""), "utf-8")
+    refused = ostiary("serve", "--config", str(copied), **pair.servers.environment)
+    assert refused.returncode != 0
+    assert "set [rotation] shared_keys" in refused.stderr
+    assert "copy issuer.pem and issuer-old" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -202,7 +194,7 @@ def told(pair: Pair, gateways: tuple[Gateway, ...]) -> None:
 def test_either_may_be_killed_in_the_middle(pair: Pair) -> None:
     """The one that replaces or the one that takes, early or late: the other loses no call, both go on with one set."""
     with pair.serving("a") as one, contextlib.ExitStack() as stack:
-        other, token = stack.enter_context(pair.serving("b")), one.token(agent=_AGENT)
+        other, token = stack.enter_context(pair.serving("b")), one.token(agent=AGENT)
         with calling(one, token, 1) as caller:
             # At once, while the other one takes it, and about when it comes into force.
             for place, (kind, delay_s) in enumerate((("log_key", 0.01), ("issuer_key", 0.3), ("log_key", 1.0))):
@@ -216,8 +208,8 @@ def test_either_may_be_killed_in_the_middle(pair: Pair) -> None:
                 other = stack.enter_context(pair.serving("b"))
                 until(lambda: settled(one))
                 works(other, token)
-                works(other, one.token(agent=_AGENT))
-                works(one, other.token(agent=_AGENT))
+                works(other, one.token(agent=AGENT))
+                works(one, other.token(agent=AGENT))
                 until(lambda: pair.keys("a") == pair.keys("b"))
                 retire(one)
                 caller.go_on()

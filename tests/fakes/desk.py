@@ -64,7 +64,7 @@ class FakeRunDesk:
             budget=request.budget,
             plan=request.plan,
             started_us=now,
-            expires_us=now + request.ttl_s * 1_000_000,
+            expires_us=request.end_us(now),
         )
         self.runs.opened[run.id] = run
         return run

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.core.api_keys import KeyWish
 from gateway.core.approval import Reviewer, State, Verdict
 from gateway.core.ballot import added, counted, is_own
 from gateway.core.decision import MAX_RESULT_BYTES
-from gateway.core.desk import LiveLease, Whose
+from gateway.core.desk import LiveLease, RunRequest, Whose
 from gateway.core.errors import Conflict, Forbidden, NotSent, OutcomeUnknown, recalled
 from gateway.core.filters import Field, Term
 from gateway.core.inquiry import Query, Searched
@@ -173,3 +174,12 @@ def test_what_witnesses_say() -> None:
     """Faults carry their state, and a witness that is elsewhere says where."""
     assert WitnessFault("refused", "no").state == "refused"
     assert (OtherSize(7).size, "7" in str(OtherSize(7))) == (7, True)
+
+
+@pytest.mark.parametrize(("until_us", "run_us", "key_us"), [(None, 61_500_000, 61_000_000), (5, 5, 5), (10**12,) * 3])
+def test_what_is_made_of_a_credential_ends_with_it(until_us: int | None, run_us: int, key_us: int) -> None:
+    """Where time passes between the asking and the making, too; else after the time that was asked for."""
+    asked_s = 60 if until_us is None or until_us < 10**12 else 10**9
+    wish = KeyWish("n", "dora", None, frozenset(), frozenset(), asked_s, until_us)
+    assert RunRequest("g", "a", ttl_s=asked_s, until_us=until_us).end_us(1_500_000) == run_us
+    assert wish.end_us(1_500_000) == key_us

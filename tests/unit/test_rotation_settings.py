@@ -67,3 +67,9 @@ def test_gateways_on_one_log_with_a_vault_may_share_keys() -> None:
     lease = {"provider": "kv", "mount": "keys", "path": "logs", "member": "key", "token_role": "k"}
     settings: dict[str, object] = {"rotation": {"shared_keys": "keys/log"}, "audit": POSTGRES, "vault": VAULT}
     assert GatewaySettings(state="state", leases={"k": lease}, **settings).rotation.shared_keys == "keys/log"  # type: ignore[arg-type]
+
+
+def test_no_copy_of_a_key_lies_in_the_vault_for_long() -> None:
+    """Whoever has any old folder of keys can open it: hours, unless an operator wants more or none."""
+    assert RotationSection().shared_keys_h == 4
+    assert RotationSection(shared_keys_h=0).shared_keys_h == 0

@@ -119,7 +119,7 @@ class Leases:
         self._tokens = Tokens(parts.vault, parts.journal, parts.known, parts.clock)
         self._lending = Lending(parts.known)
         self._reconciler = Reconciler(self._sources, parts.journal, self._lending, self._count)
-        self._reaper = Reaper(parts.vault, self._tokens, self._count)
+        self._reaper = Reaper(parts.vault, self._tokens, parts.meter, self._count)
         self._sweeper = Sweeper(parts.vault, parts.journal, parts.clock, self._templates, self._reaper)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._in_use: dict[str, Held] = {}
@@ -336,6 +336,7 @@ class Leases:
             self._minting -= 1
         now_us, ends_at = self._parts.clock.now_us(), since + minted.ttl_s
         held = self._in_use[minted.lease_id] = Held(holder, template, token, minted, now_us, ends_at)
+        self._reaper.minted(template.name)
         self._count()
         return held
 

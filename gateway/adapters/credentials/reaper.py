@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 
 from gateway.adapters.credentials.tokens import HeldToken, Tokens
 from gateway.core.errors import Unavailable
-from gateway.core.leasing import Template, Vault, VaultCause, VaultFault, name_of
+from gateway.core.leasing import LeaseMeter, Step, Template, Vault, VaultCause, VaultFault, name_of
 
 _LOG = logging.getLogger("ostiary.credentials")
 _FIRST_PAUSE_S = 0.25
 _MOST_PAUSE_S = 15.0
+# From then on: each try opens and ends a token, which is two records, and a database may be away for days.
+_SHARE = 0.25
+_LONGEST_PAUSE_S = 3600.0
 _UNABLE = frozenset({VaultCause.DENIED, VaultCause.NO_ROLE})
 
 
@@ -37,24 +40,55 @@ class Doubt:
     doubted: Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """How long a template is not asked about, by the loop's clock, after so long a pause."""
+@dataclass(slots=True)
+class _Waiting:
+    """A doubt, how often it was tried, and the causes that were journalled of it."""
 
-    until: float
+    doubt: Doubt
+    tries: int = 0
+    said: set[str] = field(default_factory=set)
+    is_denied: bool = False
+
+
+@dataclass(slots=True)
+class _Rest:
+    """A template that is not asked about for now, by the loop's clock.
+
+    Attributes:
+        since: when it failed first.
+        tried: when it failed last.
+        pause_s: how long it was to rest from then on.
+        until: when it is asked about again.
+        is_minting: whether a minting went well since the last doubt came.
+    """
+
+    since: float
+    tried: float
     pause_s: float
+    until: float
+    is_minting: bool = False
+
+    def again(self, now: float) -> None:
+        """It failed once more."""
+        # At most a quarter of the time that it has been so already: what is mended is noticed in about that time.
+        most = min(max(_MOST_PAUSE_S, (now - self.since) * _SHARE), _LONGEST_PAUSE_S)
+        self.tried, self.pause_s = now, min(self.pause_s * 2, most)
+        self.until = now + self.pause_s
 
 
 @dataclass(slots=True)
 class Reaper:
-    """Doubts waiting to be settled."""
+    """Doubts waiting to be settled.
+
+    Attributes:
+        changed: called when their number has changed.
+    """
 
     vault: Vault
     tokens: Tokens
+    meter: LeaseMeter
     changed: Callable[[], None]
-    _waiting: dict[str, Doubt] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
-    _denied: set[str] = field(default_factory=set)
+    _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _rests: dict[str, _Rest] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: bool = False
@@ -70,9 +104,21 @@ class Reaper:
 
     def take(self, doubt: Doubt) -> None:
         """Settle this one as soon as the vault and the database let us; one that waits already is not taken twice."""
-        self._waiting.setdefault(doubt.accessor, doubt)
+        if doubt.accessor in self._waiting:
+            return
+        self._waiting[doubt.accessor] = _Waiting(doubt)
+        rest = self._rests.get(doubt.template.name)
+        if rest is not None:  # what is new waits no longer than at first, whatever of its template is stuck
+            rest.until, rest.is_minting = min(rest.until, rest.tried + _MOST_PAUSE_S), False
         self._news.set()
         self.changed()
+
+    def minted(self, template: str) -> None:
+        """The database makes users again, so it may drop them, too: ask at once, however long that was in vain."""
+        rest = self._rests.get(template)
+        if rest is not None and not rest.is_minting:
+            rest.until, rest.is_minting = rest.tried, True
+            self._news.set()
 
     async def run(self) -> None:
         """Work until ``stop``."""
@@ -98,39 +144,43 @@ class Reaper:
         ``resting``: templates that are not asked about this time, whatever else has come.
         """
         stuck = set(resting)
-        for doubt in list(self._waiting.values()):
-            name = doubt.template.name
+        # Those that were tried least first, so that one that never succeeds keeps none of them waiting for ever.
+        for one in sorted(self._waiting.values(), key=lambda one: one.tries):
+            doubt, name = one.doubt, one.doubt.template.name
             if name in stuck:
                 continue
             try:
-                reaped = await self._reap(doubt)
+                reaped = await self._reap(one)
             # Whatever it is: it must be tried again, and must not keep those of other templates waiting.
             except Exception as error:  # noqa: BLE001
                 stuck.add(name)
                 self._rest(name)
-                self._stays(doubt, str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__))
+                self._stays(one, str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__))
             else:
                 self._rests.pop(name, None)
-                self._forget(doubt)
+                del self._waiting[doubt.accessor]
                 doubt.done(reaped)
                 self.changed()
 
     def _rest(self, template: str) -> None:
         # Calls that go on failing bring doubt after doubt: were each a reason to ask, a vault whose database is down
         # would be asked without end.
-        before = self._rests.get(template)
-        pause = _FIRST_PAUSE_S if before is None else min(before.pause_s * 2, _MOST_PAUSE_S)
-        self._rests[template] = _Rest(asyncio.get_running_loop().time() + pause, pause)
+        now, before = asyncio.get_running_loop().time(), self._rests.get(template)
+        if before is None:
+            self._rests[template] = _Rest(now, now, _FIRST_PAUSE_S, now + _FIRST_PAUSE_S)
+        else:
+            before.again(now)
 
-    async def _reap(self, doubt: Doubt) -> bool:
+    async def _reap(self, one: _Waiting) -> bool:
+        doubt = one.doubt
         # Whatever lives is not reaped: its end comes first, each time.
         await self.vault.revoke_token(doubt.accessor)
         fault = await self._asked(doubt.template, doubt.run_id, doubt.name)
         if fault is None:
             return True
         # Twice: a token that has ended meanwhile (the machine slept) looks like a missing line of its policy.
-        if fault.cause_code == VaultCause.DENIED and doubt.accessor not in self._denied:
-            self._denied.add(doubt.accessor)
+        if fault.cause_code == VaultCause.DENIED and not one.is_denied:
+            one.is_denied = True
             raise fault
         _LOG.warning("a database role of %s may be left until it has ended: %s", doubt.template.name, fault.fix)
         return False
@@ -161,18 +211,15 @@ class Reaper:
             await self.tokens.give_back(held)
         return None
 
-    def _stays(self, doubt: Doubt, cause: str) -> None:
-        # Behind the others, so that one that never succeeds keeps none of them waiting for ever.
-        self._waiting[doubt.accessor] = self._waiting.pop(doubt.accessor)
-        if doubt.accessor not in self._said:
-            self._said.add(doubt.accessor)
-            doubt.doubted(cause)
-            _LOG.warning("a database role of %s may be left, and cannot be dropped yet: %s", doubt.template.name, cause)
-
-    def _forget(self, doubt: Doubt) -> None:
-        del self._waiting[doubt.accessor]
-        self._said.discard(doubt.accessor)
-        self._denied.discard(doubt.accessor)
+    def _stays(self, one: _Waiting, cause: str) -> None:
+        one.tries += 1
+        self.meter.lease_fault(Step.REAP, cause)
+        # Each cause once: one that comes and goes, for days, is no news.
+        if cause not in one.said:
+            one.said.add(cause)
+            one.doubt.doubted(cause)
+            name = one.doubt.template.name
+            _LOG.warning("a database role of %s may be left, and cannot be dropped yet: %s", name, cause)
 
     def _take_ended(self, held: HeldToken, cause: str) -> None:
         journal, holder, template, token = self.tokens.journal, held.holder, held.template, held.token

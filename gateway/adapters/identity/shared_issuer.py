@@ -54,6 +54,11 @@ class SharedIssuerKey:
         self._key = load_key(self._path)
         self._coming = self._left()
 
+    @property
+    def in_force(self) -> bytes:
+        """The public half of the key that signs."""
+        return _raw(self._key)
+
     async def since_us(self) -> int | None:
         """When its file was written."""
         return written_us(self._path)

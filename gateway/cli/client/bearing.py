@@ -19,6 +19,12 @@ from gateway.settings.file import DEVELOPMENT_AGENT, DEVELOPMENT_USER
 _HEADERS_TTL_S: Final = 8 * 3600
 
 
+def config_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--config``."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--config", type=kind, help="The gateway's configuration file, instead of --state.")(command)
+
+
 def who_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add ``--user`` and ``--agent``."""
 

@@ -11,6 +11,7 @@ import anyio
 import click
 
 from gateway.cli.client import bearing, bridge, connecting, door, housing, receipts, undoing
+from gateway.cli.client.agreeing import agreed, changing_options, done
 from gateway.cli.client.changing import look
 from gateway.cli.client.connecting import Plan, Wish
 from gateway.cli.client.places import CLIENTS, surroundings
@@ -31,12 +32,6 @@ client.add_command(hook)
 client.add_command(pre_tool)
 
 
-def config_option(command: Any) -> Any:
-    """Add ``--config``."""
-    kind = click.Path(path_type=Path, dir_okay=False)
-    return click.option("--config", type=kind, help="The gateway's configuration file, instead of --state.")(command)
-
-
 @client.command()
 @click.argument("target", metavar=_TARGET)
 @click.option("--project", type=click.Path(path_type=Path, file_okay=False), default=".", help="Folder of the project.")
@@ -44,11 +39,7 @@ def config_option(command: Any) -> Any:
 @click.option("--agent", help="Name of the client as an agent [dev-agent, with `ostiary up`].")
 @click.option("--leave", multiple=True, metavar="NAME", help="A server that stays where it is; again for more.")
 @click.option("--bridge", "bridged", is_flag=True, help="Use the stdio bridge even where the client needs none.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@config_option
-@state_option
-@json_option
+@changing_options
 def connect(target: str, **given: Any) -> None:
     """Move a client's MCP servers behind the gateway, secrets out of its files.
 
@@ -56,25 +47,17 @@ def connect(target: str, **given: Any) -> None:
     the client is told of the gateway instead. It is shown first. All is done, or nothing; `undo` takes it back.
     """
     made = connecting.plan(_wish(target, **given))
-    if made.is_empty:
-        answer({**made.document(), "done": False}, ["connected already: nothing to do"])
+    if not agreed(made, "connected", dry_run=given["dry_run"], yes=given["yes"]):
         return
-    for line in made.lines():
-        click.echo(line, err=not given["dry_run"])
-    if given["dry_run"]:
-        answer({**made.document(), "done": False}, ["nothing was changed"])
-        return
-    if not given["yes"] and not click.confirm("Do that?", err=True):
-        raise Failed("nothing was changed", "--yes does not ask")
     receipt = connecting.carry_out(made)
-    answer({**made.document(), "done": True, "backup": str(receipt)}, _next(target, made, receipt))
+    done(made, str(receipt), _next(target, made, receipt))
 
 
 @client.command()
 @click.argument("target", metavar=_TARGET)
 @click.option("--force", "forced", is_flag=True, help="Also where files were changed since; copies of those are kept.")
 @click.option("--hook", "hooked", is_flag=True, help="Take its hook back, not its servers.")
-@config_option
+@bearing.config_option
 @state_option
 @json_option
 def undo(target: str, config: Path | None, state: Path, *, forced: bool, hooked: bool) -> None:
@@ -98,7 +81,7 @@ def undo(target: str, config: Path | None, state: Path, *, forced: bool, hooked:
 
 @client.command()
 @bearing.who_options
-@config_option
+@bearing.config_option
 @state_option
 def headers(config: Path | None, state: Path, user: str, agent: str) -> None:
     """Print header fields with a fresh token, for clients that ask a command.
@@ -148,14 +131,8 @@ def _next(target: str, made: Plan, receipt: Path) -> list[str]:
 
 
 @client.command("bridge")
-@click.option("--url", help="Base URL of a gateway that runs elsewhere.")
-@click.option(
-    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="With --url: a file with the token."
-)
 @click.option("--server", help="One upstream with its own names, instead of all of them.")
-@bearing.who_options
-@config_option
-@state_option
+@door.way_options
 def bridge_(**given: Any) -> None:
     """Speak MCP on standard input and output, for clients that only start programs.
 
@@ -163,9 +140,4 @@ def bridge_(**given: Any) -> None:
     from --token-file, OSTIARY_TOKEN or `ostiary login`.
     """
     path = "/mcp" if given["server"] is None else f"/servers/{quote(given['server'], safe='')}/mcp"
-    if given["url"] is None:
-        settings = bearing.settings_of(given["config"], given["state"])
-        way = door.of_settings(settings, given["user"], given["agent"], path)
-    else:
-        way = door.of_url(given["url"], given["token_file"], path)
-    anyio.run(bridge.run, way, sys.stdin.buffer, sys.stdout.buffer)
+    anyio.run(bridge.run, door.way(path, given), sys.stdin.buffer, sys.stdout.buffer)

@@ -3,16 +3,17 @@
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import click
 import httpx
 
 from gateway.cli import logins
-from gateway.cli.client.bearing import minted
-from gateway.cli.reach import ADMIN_SOCKET, guard
+from gateway.cli.client.bearing import config_option, minted, settings_of, who_options
+from gateway.cli.reach import ADMIN_SOCKET, guard, state_option
 from gateway.cli.screen import Misconfigured
 from gateway.settings import GatewaySettings
 
@@ -61,6 +62,26 @@ class Door:
         return httpx.Client(
             base_url=self.url, transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False
         )
+
+
+def way_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what ``way`` needs: ``--url`` and ``--token-file``, or for whom, and which gateway of this machine."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    url = click.option("--url", help="Base URL of a gateway that runs elsewhere.")
+    token_file = click.option("--token-file", type=file, help="With --url: a file with the token.")
+    return url(token_file(who_options(config_option(state_option(command)))))
+
+
+def way(path: str, given: Mapping[str, Any]) -> Door:
+    """To ``path``, as ``way_options`` say.
+
+    Raises:
+        Misconfigured: the settings cannot be used, or the address.
+    """
+    if given["url"] is not None:
+        return of_url(given["url"], given["token_file"], path)
+    settings = settings_of(given["config"], given["state"])
+    return of_settings(settings, given["user"], given["agent"], path)
 
 
 def of_settings(settings: GatewaySettings, user: str, agent: str, path: str) -> Door:

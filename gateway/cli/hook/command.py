@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import click
 
-from gateway.cli.client import bearing, door, housing
+from gateway.cli.client import door, housing
+from gateway.cli.client.agreeing import agreed, changing_options, done
 from gateway.cli.client.places import surroundings
 from gateway.cli.hook import asking, installing
 from gateway.cli.hook.dialects import DIALECTS, Dialect, NotUnderstood, Ruling
-from gateway.cli.reach import state_option
-from gateway.cli.screen import Failed, Misconfigured, answer, json_option
+from gateway.cli.screen import Failed, Misconfigured
 
 _AGENTS: Final = click.Choice(list(DIALECTS))
 _MOST_BYTES: Final = 8 * 1024 * 1024
@@ -26,29 +26,17 @@ _LAST_S: Final = 30
 @click.option("--project", type=click.Path(path_type=Path, file_okay=False), help="Only for this project's folder.")
 @click.option("--user", help="Person the agent works for [developer, with `ostiary up`].")
 @click.option("--agent-name", help="Name of the agent in policy [dev-agent, with `ostiary up`].")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The gateway's configuration file.")
-@state_option
-@json_option
+@changing_options
 def hook(agent: str, **given: Any) -> None:
     """Ask the gateway before a coding agent uses its own shell or editor.
 
     The agent's file of hooks gets one more, and the gateway an upstream that stands for the agent. It is shown first.
     """
     made = installing.plan(_wish(agent, **given))
-    if made.is_empty:
-        answer({**made.document(), "done": False}, ["in place already: nothing to do"])
+    if not agreed(made, "in place", dry_run=given["dry_run"], yes=given["yes"]):
         return
-    for line in made.lines():
-        click.echo(line, err=not given["dry_run"])
-    if given["dry_run"]:
-        answer({**made.document(), "done": False}, ["nothing was changed"])
-        return
-    if not given["yes"] and not click.confirm("Do that?", err=True):
-        raise Failed("nothing was changed", "--yes does not ask")
     receipt = installing.carry_out(made)
-    answer({**made.document(), "done": True, "backup": str(receipt)}, installing.told(made, receipt))
+    done(made, str(receipt), installing.told(made, receipt))
 
 
 def _wish(agent: str, **given: Any) -> installing.Wish:
@@ -63,13 +51,7 @@ def _wish(agent: str, **given: Any) -> installing.Wish:
 @click.command("pre-tool")
 @click.argument("target", metavar="AGENT", type=_AGENTS)
 @click.option("--server", help="The upstream that stands for the agent [its name].")
-@click.option("--url", help="Base URL of a gateway that runs elsewhere.")
-@click.option(
-    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="With --url: a file with the token."
-)
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The gateway's configuration file.")
-@bearing.who_options
-@state_option
+@door.way_options
 def pre_tool(target: str, **given: Any) -> None:
     """Answer a coding agent's hook: its question on standard input, the answer on standard output.
 
@@ -100,9 +82,4 @@ def _ruling(dialect: Dialect, server: str, **given: Any) -> Ruling:
         return Ruling("deny", f"Ostiary: the agent's question was not understood: {why}")
     if wish.tool is None:
         return Ruling("allow", "")
-    if given["url"] is None:
-        settings = bearing.settings_of(given["config"], given["state"])
-        way = door.of_settings(settings, given["user"], given["agent"], asking.PATH)
-    else:
-        way = door.of_url(given["url"], given["token_file"], asking.PATH)
-    return asking.ruling(way, server, wish, _PATIENCE_S)
+    return asking.ruling(door.way(asking.PATH, given), server, wish, _PATIENCE_S)

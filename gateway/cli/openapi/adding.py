@@ -63,6 +63,11 @@ class Plan:
     changes: tuple[Change, ...]
     odd: Mapping[str, tuple[str, ...]]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all is as it should be."""
+        return not self.changes
+
     def document(self) -> dict[str, Any]:
         """For machines."""
         return {

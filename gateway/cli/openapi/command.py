@@ -1,18 +1,17 @@
 """``ostiary upstream``: its subcommands."""
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from gateway.cli.client import housing
 from gateway.cli.client.adopting import fitting
+from gateway.cli.client.agreeing import agreed, changing_options, done
 from gateway.cli.openapi import adding, picking, reading
 from gateway.cli.openapi.adding import Target
 from gateway.cli.openapi.document import Document, Refused, parsed
 from gateway.cli.openapi.picking import Choice, Picked
-from gateway.cli.reach import state_option
-from gateway.cli.screen import Failed, Misconfigured, answer, json_option, shown
+from gateway.cli.screen import Misconfigured, shown
 from gateway.core import netguard
 from gateway.core.tool import EffectClass
 
@@ -47,11 +46,7 @@ class _Effect(click.ParamType):  # type: ignore[type-arg]
 @click.option("--allow-network", multiple=True, metavar="CIDR", help="A private network that may be dialled.")
 @click.option("--unchecked-answers", is_flag=True, help="Do not hold answers against the document.")
 @click.option("--replace", is_flag=True, help="Write the catalogue file anew if it says something else.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The gateway's configuration file.")
-@state_option
-@json_option
+@changing_options
 def add(name: str, source: str, **given: Any) -> None:
     """Turn an OpenAPI document into tools of the gateway.
 
@@ -60,21 +55,11 @@ def add(name: str, source: str, **given: Any) -> None:
     for money. It is shown first. What cannot be carried is refused with its place, and then nothing is done.
     """
     made = _planned(name, source, **given)
-    if not made.changes:
-        answer({**made.document(), "done": False}, ["added already: nothing to do"])
+    if not agreed(made, "added", dry_run=given["dry_run"], yes=given["yes"]):
         return
-    for line in made.lines():
-        click.echo(line, err=not given["dry_run"])
-    if given["dry_run"]:
-        answer({**made.document(), "done": False}, ["nothing was changed"])
-        return
-    if not given["yes"] and not click.confirm("Do that?", err=True):
-        raise Failed("nothing was changed", "--yes does not ask")
     backup = adding.carry_out(made)
     lines = [f"done; copies of the files as they were: {backup}", "start the gateway anew; nothing is allowed until"]
-    answer(
-        {**made.document(), "done": True, "backup": str(backup)}, [*lines, f'policy allows it: allow = ["{name}.*"]']
-    )
+    done(made, str(backup), [*lines, f'policy allows it: allow = ["{name}.*"]'])
 
 
 def _planned(name: str, source: str, **given: Any) -> adding.Plan:

@@ -1,6 +1,7 @@
 """REST for API keys: made for a user, shown once, listed without their secret, revoked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -17,7 +18,6 @@ from gateway.edge.rest.routes import Asked, Operation, shown
 from gateway.edge.rest.runs import Name
 
 _MAX_TTL_S = 366 * 86_400
-_MICRO = 1_000_000
 
 
 class ApiKeyRequest(Model):
@@ -124,6 +124,7 @@ class ApiKeyRest:
             groups=frozenset(given.groups),
             scopes=frozenset(given.scopes),
             ttl_s=issuing.life_s(asked.visit, given.ttl_s, self._clock.now_us(), issuing.KEY),
+            until_us=issuing.until_us(asked.visit),
         )
         issuing.check(asked.visit, self._principal(wish), issuing.KEY)
         key, text = await self._desk.api_keys.create(asked.visit.principal, wish)
@@ -138,7 +139,7 @@ class ApiKeyRest:
             scopes=wish.scopes,
             auth_method=AUTH_METHOD,
             jti="",
-            expires_us=(self._clock.now_us() // _MICRO + wish.ttl_s) * _MICRO,
+            expires_us=replace(wish, until_us=None).end_us(self._clock.now_us()),
         )
 
     async def revoke(self, asked: Asked) -> Reply:

@@ -12,6 +12,7 @@ from gateway.core.errors import Forbidden, InvalidArguments, NotFound, Unavailab
 from gateway.core.ports import Clock
 from gateway.core.records import Role, identifier
 from gateway.edge import issuing
+from gateway.edge.auth import Visit
 from gateway.edge.models import Model
 from gateway.edge.reply import Reply
 from gateway.edge.rest.routes import Asked, Operation, shown
@@ -36,7 +37,12 @@ class RunOpen(Model):
     scope: list[Pattern] = Field([], max_length=100, description="Tool patterns such as `erp.*`; none = no limit.")
     budget: Budget = Budget()
     plan: list[Pattern] = Field([], max_length=100, description="Tools the person expects.")
-    ttl_s: int = Field(3600, ge=1, description="How long the run may last, seconds; the gateway sets a bound.")
+    ttl_s: int | None = Field(
+        None,
+        ge=1,
+        description="How long the run may last, seconds; an hour, or what is left of your own token or key, which it "
+        "may not outlive. The gateway sets a bound, too.",
+    )
 
 
 class RunShown(Model):
@@ -114,7 +120,7 @@ class RunRest:
                 persons=True,
                 body=RunOpen,
                 status=201,
-                refusals=(InvalidArguments, Unavailable),
+                refusals=(Forbidden, InvalidArguments, Unavailable),
             ),
             Operation("GET", "/v1/runs/{id}", "showRun", "Show a run.", self.show, RunShown, refusals=(NotFound,)),
             Operation(
@@ -146,11 +152,17 @@ class RunRest:
     async def open(self, asked: Asked) -> Reply:
         """Open a run and issue its token."""
         wish: RunOpen = asked.body
-        if wish.ttl_s > self._run_max_s:
-            raise InvalidArguments(f"ttl_s: no run may last longer than {self._run_max_s} seconds", cause_code="ttl")
-        person = asked.visit.principal
+        person, life_s = asked.visit.principal, self._life_s(asked.visit, wish.ttl_s)
         budget = {} if wish.budget.calls is None else {"calls": wish.budget.calls}
-        request = RunRequest(wish.goal, wish.agent, tuple(wish.scope), budget, tuple(wish.plan), wish.ttl_s)
+        request = RunRequest(
+            goal=wish.goal,
+            agent=wish.agent,
+            scope=tuple(wish.scope),
+            budget=budget,
+            plan=tuple(wish.plan),
+            ttl_s=life_s,
+            until_us=issuing.until_us(asked.visit),
+        )
         run = await self._desk.runs.start(person, request)
         agent = Principal(
             issuer=person.issuer,
@@ -169,6 +181,15 @@ class RunRest:
             await self._desk.runs.end(run.id, "closed")
             raise
         return shown(RunOpened(run=_shown(run), token=token, expires_us=run.expires_us), 201)
+
+    def _life_s(self, visit: Visit, asked_s: int | None) -> int:
+        # Its token is a credential made of the opener's: whoever finds that one has no more of it than it had left.
+        if asked_s is not None and asked_s > self._run_max_s:
+            raise InvalidArguments(f"ttl_s: no run may last longer than {self._run_max_s} seconds", cause_code="ttl")
+        now_us = self._clock.now_us()
+        life_s = min(self._run_max_s, issuing.life_s(visit, asked_s, now_us, issuing.RUN))
+        issuing.check_end(visit, now_us + life_s * 1_000_000, issuing.RUN)
+        return life_s
 
     async def show(self, asked: Asked) -> Reply:
         """A run the caller may see."""

@@ -7,8 +7,7 @@ takes no key at all.
 import hmac
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -17,7 +16,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.sealing import DAY_US
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
 from gateway.adapters.ledger.storage.files import RARE_TYPE
 from gateway.core.api_keys import AUTH_METHOD, MAX_KEYS, SIZE, ApiKey, KeyWish, digest_of, text_of
@@ -37,7 +36,7 @@ _STATE = (
 )
 
 
-class ApiKeyRegistry:
+class ApiKeyRegistry(Tended):
     """Implements ``core.api_keys.ApiKeyDesk`` and ``ApiKeyBook`` on the log; an async context manager.
 
     Failure mode, closed: what is not durable does not exist, and what may be revoked elsewhere is not taken.
@@ -60,15 +59,9 @@ class ApiKeyRegistry:
         pause_s = _ROUND_S if is_shared else _ALONE_S
         self._rounds = Rounds(self.look, pause_s, "the API keys could not be looked after")
 
-    async def __aenter__(self) -> Self:
+    async def _begin(self) -> None:
         await self.look()
-        self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+        await super()._begin()
 
     def all(self) -> tuple[ApiKey, ...]:
         """Every key; see ``core.api_keys.ApiKeyDesk``."""
@@ -108,7 +101,7 @@ class ApiKeyRegistry:
                 groups=wish.groups,
                 scopes=wish.scopes,
                 created_us=now_us,
-                expires_us=(now_us // 1_000_000 + wish.ttl_s) * 1_000_000,
+                expires_us=wish.end_us(now_us),
             )
             await self._write(by, EventType.API_KEY_CREATED, self._body(key), Payload(Role.CHANGE, _sealed(key)))
             self._put(key)

@@ -9,8 +9,6 @@ apart the log is read again.
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from gateway.adapters.ledger.books import cases
 from gateway.adapters.ledger.books.filing import Filing, OutOfStep
@@ -22,7 +20,7 @@ from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
 from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict
 from gateway.core.ballot import added, counted
@@ -78,7 +76,7 @@ class Archive:
     is_shared: bool = False
 
 
-class ApprovalRegistry:
+class ApprovalRegistry(Tended):
     """Implements ``core.ports.Approvals`` and ``core.desk.ApprovalDesk``; an async context manager."""
 
     def __init__(self, archive: Archive, terms: Terms) -> None:
@@ -95,20 +93,9 @@ class ApprovalRegistry:
         self._ready: asyncio.Queue[Parked] = asyncio.Queue()
         self._rounds = Rounds(self._round, _TEND_S, "approvals could not be let lapse")
 
-    async def __aenter__(self) -> Self:
-        """Take up what the log says waits.
-
-        Raises:
-            Unavailable: the log cannot be read.
-        """
-        await self._take_up()
-        self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+    async def _begin(self) -> None:
+        await self._take_up()  # what the log says waits
+        await super()._begin()
 
     async def ping(self) -> None:
         """Return when calls can be parked.

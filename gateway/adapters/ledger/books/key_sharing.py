@@ -11,8 +11,6 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from anyio import CancelScope, move_on_after
 from cryptography.exceptions import InvalidTag
@@ -27,7 +25,7 @@ from gateway.adapters.ledger.drafting import Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.keyring.ring import KeyMissing
 from gateway.adapters.ledger.keyring.sealing import NONCE_SIZE
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.storage.share_records import NOT_TAKEN, shares_of
 from gateway.core.errors import Conflict, GatewayError, Unavailable
 from gateway.core.key_sharing import (
@@ -55,7 +53,7 @@ _LOST_US = 120_000_000
 LACKING = "key_lacking"
 
 
-class KeySharing:
+class KeySharing(Tended):
     """Implements ``core.key_sharing.KeyHandover``; an async context manager.
 
     Failure mode, closed: a key that is not proven to be at every gateway that lives signs nothing anywhere.
@@ -80,7 +78,7 @@ class KeySharing:
         """Look after these kinds of keys."""
         self._holders = {holder.kind: holder for holder in holders}
 
-    async def __aenter__(self) -> Self:
+    async def _begin(self) -> None:
         """Take and put in force what came while this gateway was down.
 
         Raises:
@@ -92,13 +90,7 @@ class KeySharing:
             if error.cause_code == LACKING:
                 raise
             _LOG.warning("keys that are handed over could not be taken yet: %s", error.detail)
-        self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+        await super()._begin()
 
     async def is_open(self, kind: KeyKind, public: bytes) -> bool:
         """See ``core.key_sharing.KeyHandover``."""

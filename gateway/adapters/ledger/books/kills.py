@@ -5,21 +5,20 @@ it; what was engaged at another gateway on the same log is looked for several ti
 minted credential is handed out. Whatever happens in between, the writer refuses the intent (``kill_records.admit``).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from gateway.adapters.ledger.books.alone import alone
 from gateway.adapters.ledger.books.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Durable, Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
 from gateway.adapters.ledger.storage import kill_records
 from gateway.adapters.ledger.storage.places import Places
@@ -42,7 +41,7 @@ _MOST_SHOWN = 1000
 _OWN_TOKEN = "local"  # noqa: S105 - how somebody came who has a token of this gateway's own issuer
 
 
-class KillRegistry:
+class KillRegistry(Tended):
     """The kills of the log; an async context manager.
 
     Failure mode, closed: what is stopped elsewhere and cannot be read is ``Unavailable``.
@@ -78,21 +77,10 @@ class KillRegistry:
         self._voiceless = frozenset({AUTH_METHOD, _OWN_TOKEN} if foreign else {AUTH_METHOD})
         return self
 
-    async def __aenter__(self) -> Self:
-        """Read all kills.
-
-        Raises:
-            Unavailable: the log cannot be read.
-        """
+    async def _begin(self) -> None:
         await self.follow()
         if self._places is not None:
-            self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+            await super()._begin()
 
     def on_kill(self, heard: Callable[[Kill], None]) -> None:
         """Tell ``heard`` of each kill that another gateway has engaged or lifted."""
@@ -168,7 +156,7 @@ class KillRegistry:
 
     async def lift(self, by: Principal, kill_id: str, reason: str) -> Kill:
         """One person's voice; see ``core.kills.KillDesk``."""
-        async with self._alone():
+        async with alone(_TURN, self._turns, self._places, self.follow):
             kill = self._known.get(kill_id)
             if kill is None or kill.lifted_us is not None:
                 raise NotFound("no such kill is in force", cause_code="kill")
@@ -200,16 +188,6 @@ class KillRegistry:
         if self._places is None:
             self._take({"type": draft.type, "body": body, "ts": draft.at_us, "id": draft.id}, None)
         self._ledger.submit([draft]).add_done_callback(lambda done: self._owe(done, draft))
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        async with self._turns.hold(_TURN):
-            if self._places is None:
-                yield
-                return
-            async with self._places.alone(_TURN):
-                await self.follow()
-                yield
 
     def _check_voice(self, by: Principal) -> None:
         if by.auth_method in self._voiceless:

@@ -1,14 +1,13 @@
 """Looks after the other gateway processes that write the same log: who is dead leaves nothing open for long."""
 
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.keyring.sealing import scope_of
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.storage.lives import LIFE
 from gateway.adapters.ledger.storage.places import Places
 from gateway.adapters.ledger.storage.site import Site
@@ -31,7 +30,7 @@ class Memory(Protocol):
         """Forget all of these runs, which have ended."""
 
 
-class Patrol:
+class Patrol(Tended):
     """One round a second; an async context manager."""
 
     def __init__(self, ledger: Ledger, reader: LogReader, places: Places, replica: str) -> None:
@@ -44,15 +43,6 @@ class Patrol:
         self._erased = -1
         self._end: tuple[int, int] | None = None
         self._rounds = Rounds(self.once, _ROUND_S, "the other gateways could not be looked after")
-
-    async def __aenter__(self) -> Self:
-        self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
 
     def remind(self, *memories: Memory) -> None:
         """Tell these of what other processes erase from now on."""

@@ -5,13 +5,13 @@ ends. What is in memory is the log, folded: a pin replaces what was before it, a
 until the next pin. Every process folds the same records, so all of them come to the same.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
+from gateway.adapters.ledger.books.alone import alone
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
@@ -71,7 +71,7 @@ class PinRegistry:
 
     async def trust(self, server: str, found: Sequence[Approval]) -> None:
         """Pin on first use; see ``core.pinning.PinBook``."""
-        async with self._alone():
+        async with alone(_TURN, self._turns, self._places, self._read_on):
             if self._servers.get(server):
                 return
             for at in range(0, len(found), _STEP):
@@ -81,7 +81,7 @@ class PinRegistry:
     async def pin(self, by: Principal, approval: Approval) -> None:
         """Pin on a person's word; see ``core.pinning.PinBook``."""
         server, _, name = approval.tool.partition(".")
-        async with self._alone():
+        async with alone(_TURN, self._turns, self._places, self._read_on):
             held = self._servers.get(server, {}).get(name)
             if approval.was != (None if held is None else held.pin.approved.digest):
                 raise Conflict("somebody pinned this tool meanwhile: look at it again", cause_code="pin_moved")
@@ -99,16 +99,6 @@ class PinRegistry:
                 owed = tuple(self._owed[:_STEP])
                 await self._ledger.append([self._quarantined(case) for case in owed])
                 del self._owed[: len(owed)]
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        async with self._turns.hold(_TURN):
-            if self._places is None:
-                yield
-                return
-            async with self._places.alone(_TURN):
-                await self._read_on()
-                yield
 
     async def _read_on(self) -> None:
         while True:

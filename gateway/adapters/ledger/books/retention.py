@@ -1,10 +1,9 @@
 """Lets go of what is old, while the clock can be believed: what it destroys does not come back when the clock does."""
 
 import logging
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.core.ports import Clock
 
 _LOG = logging.getLogger("gateway.retention")
@@ -21,7 +20,7 @@ class Retiring(Protocol):
         """Destroy the data keys of what is older; returns how many."""
 
 
-class Retention:
+class Retention(Tended):
     """Lets go of what is older than ``days``, once an hour; an async context manager.
 
     Not in its first hour, in which a clock that is wrong after a boot is usually put right; and for a day after the
@@ -34,16 +33,7 @@ class Retention:
         self._age_us = days * _DAY_US
         self._seen = self._times()
         self._not_before = self._seen[0] + _ROUND_S
-        self._rounds = Rounds(self._round, _ROUND_S, "retention could not do its round")
-
-    async def __aenter__(self) -> Self:
-        self._rounds.begin(at_once=True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+        self._rounds = Rounds(self._round, _ROUND_S, "retention could not do its round", at_once=True)
 
     async def once(self) -> int:
         """One round; how many data keys were destroyed.

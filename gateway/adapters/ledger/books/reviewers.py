@@ -4,12 +4,13 @@ The first key is enrolled by who holds the gateway's admin socket; from then on 
 is enrolled already, so that whoever runs the gateway cannot add an approver unnoticed.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.books.alone import alone
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
@@ -74,16 +75,9 @@ class ReviewerRegistry:
             raise Forbidden("the signing key is not enrolled here", cause_code="reviewer_key")
         return found
 
-    @asynccontextmanager
-    async def steady(self) -> AsyncIterator[None]:
+    def steady(self) -> AbstractAsyncContextManager[None]:
         """Nobody is enrolled or revoked meanwhile, by any process."""
-        async with self._turns.hold(_TURN):
-            if self._places is None:
-                yield
-                return
-            async with self._places.alone(_TURN):
-                await self._read_all()
-                yield
+        return alone(_TURN, self._turns, self._places, self._read_all)
 
     async def enrol(self, by: Principal, wish: Enrolment) -> Reviewer:
         """Enrol a key; see ``core.desk.ReviewerDesk``."""

@@ -8,8 +8,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from anyio import to_thread
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,7 +16,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.key_files import StateRefused, pem
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.core.call import Principal
 from gateway.core.cosigning import TrustPolicy, Witness, policy_over
 from gateway.core.errors import Conflict, Unavailable
@@ -154,21 +152,12 @@ class KeyRoom:
             return next(reign for reign in self._ring.history.reigns if reign.key == old.key)
 
 
-class Overlap:
+class Overlap(Tended):
     """Lets the overlap of two keys end in time, looking once a minute; an async context manager."""
 
     def __init__(self, room: KeyRoom) -> None:
         self._room = room
-        self._rounds = Rounds(self._round, _ROUND_S, "the log's older key could not be retired")
-
-    async def __aenter__(self) -> Self:
-        self._rounds.begin(at_once=True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+        self._rounds = Rounds(self._round, _ROUND_S, "the log's older key could not be retired", at_once=True)
 
     async def _round(self) -> None:
         retired = await self._room.retire_due()

@@ -2,20 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import msgspec
 from anyio import CancelScope
 
+from gateway.adapters.ledger.books.alone import alone
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
 from gateway.adapters.ledger.storage.files import RARE_TYPE
 from gateway.adapters.ledger.storage.places import Places
@@ -54,7 +53,7 @@ class _Past:
     failed: dict[tuple[str, str], tuple[int, str]]
 
 
-class Rotations:
+class Rotations(Tended):
     """Implements ``core.rotation.RotationDesk``, and replaces what is due once a minute; an async context manager."""
 
     def __init__(self, books: Books, meter: RotationMeter, keys: Sequence[Rotatable]) -> None:
@@ -65,16 +64,7 @@ class Rotations:
         self._keys = tuple(keys)
         self._turns = Turns()
         self._is_settled = False
-        self._rounds = Rounds(self.look, _ROUND_S, "the keys could not be looked after")
-
-    async def __aenter__(self) -> Self:
-        self._rounds.begin(at_once=True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+        self._rounds = Rounds(self.look, _ROUND_S, "the keys could not be looked after", at_once=True)
 
     async def standings(self) -> tuple[KeyStanding, ...]:
         """How all keys stand; see ``core.rotation.RotationDesk``."""
@@ -86,7 +76,7 @@ class Rotations:
         meant = [key for key in self._keys if key.kind == kind]
         if not meant:
             raise NotFound(f"no key of the kind {kind} is replaced by this gateway: see [rotation]", cause_code="kind")
-        async with self._alone():
+        async with alone(_TURN, self._turns, self._books.places):
             for key in meant:
                 await self._replace(key, self._books.scribe.actor(by))
         return tuple(standing for standing in await self.standings() if standing.kind == kind)
@@ -102,7 +92,7 @@ class Rotations:
             await self._settle()
         standings = await self.standings()
         if any(standing.is_due(self._clock.now_us()) for standing in standings):
-            async with self._alone():
+            async with alone(_TURN, self._turns, self._books.places):
                 await self._replace_due()
             standings = await self.standings()
         for standing in standings:
@@ -172,15 +162,6 @@ class Rotations:
         failed_us, why = past.failed.get(name, (0, ""))
         failed = why if failed_us > max(since_us, past.done.get(name, 0)) else None
         return KeyStanding(key.kind, key.subject, key.every_h, since_us, failed, failed_us)
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        async with self._turns.hold(_TURN):
-            if self._books.places is None:
-                yield
-                return
-            async with self._books.places.alone(_TURN):
-                yield
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

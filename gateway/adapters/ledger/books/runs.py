@@ -5,8 +5,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Self
 
 from gateway.adapters.ledger.books.lineage import Lineages
 from gateway.adapters.ledger.books.proofs import proofs
@@ -14,7 +12,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader, StoredRun
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.rundoc import read_run, run_payload, started_body
 from gateway.adapters.ledger.sections import RunSection, Turns
 from gateway.adapters.ledger.storage.places import Budget, Counted, Places
@@ -54,7 +52,7 @@ class _Live:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class RunRegistry:
+class RunRegistry(Tended):
     """Implements ``core.ports.Runs`` and ``core.desk.RunDesk`` on the signed log; an async context manager.
 
     Runs that nobody uses leave memory and come back from the log; so does everything after a restart.
@@ -80,15 +78,6 @@ class RunRegistry:
     def on_end(self, listener: Callable[[str], None]) -> None:
         """Tell ``listener`` the id of each run that has ended here."""
         self._listeners.append(listener)
-
-    async def __aenter__(self) -> Self:
-        self._rounds.begin()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
 
     async def ping(self) -> None:
         """Return when runs can be started and used.
@@ -178,7 +167,7 @@ class RunRegistry:
             budget=dict(request.budget),
             plan=request.plan,
             started_us=now,
-            expires_us=now + request.ttl_s * 1_000_000,
+            expires_us=request.end_us(now),
         )
         await self._ledger.append([self._started(run, replace(person, agent=request.agent), None, None)])
         self._remember(run)

@@ -9,8 +9,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from anyio import create_task_group
 
@@ -18,7 +16,7 @@ from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
-from gateway.adapters.ledger.rounds import Rounds
+from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.storage.witness_records import Witnessed, body_of, growth, newest
 from gateway.adapters.ledger.tree import LogTree
 from gateway.core.cosigning import Cosignature
@@ -94,7 +92,7 @@ class _Asked:
     due: float = 0.0
 
 
-class Witnessing:
+class Witnessing(Tended):
     """Implements ``core.witnessing.WitnessDesk``; an async context manager, which keeps asking while it is open."""
 
     def __init__(self, log: Log, cosigners: Sequence[Cosigner], rhythm: Rhythm, meter: WitnessMeter) -> None:
@@ -108,18 +106,12 @@ class Witnessing:
         self._covered = 0
         self._since_us: int | None = None
         self._witnessed: str | None = None
-        self._rounds = Rounds(self.once, rhythm.every_s, "witnesses could not be asked")
+        self._rounds = Rounds(self.once, rhythm.every_s, "witnesses could not be asked", at_once=True)
 
-    async def __aenter__(self) -> Self:
+    async def _begin(self) -> None:
         if self._asked:
             await self.recall()
-            self._rounds.begin(at_once=True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._rounds.end()
+            await super()._begin()
 
     def standing(self) -> Standing:
         """Where the log stands."""
