@@ -32,6 +32,10 @@ class Lost(Fault):
     """The request may have arrived, and no usable answer came."""
 
 
+class Parted(Lost):
+    """The stream of an answer ended before the answer: it can be gone on with where its server said how."""
+
+
 class Unprepared(Unreached):
     """No connection, era or session: the request itself did not leave, however far the handshake came."""
 

@@ -20,11 +20,12 @@ from anyio import fail_after
 
 from connectors.mcp import following, results
 from connectors.mcp.dialect import Client, call_members, call_method, call_name
-from connectors.mcp.exchange import Endpoint, Header
+from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.following import Following
 from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
+from connectors.mcp.messages import Header
 from connectors.mcp.outside import Outside
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session

@@ -15,8 +15,9 @@ from typing import Final, Self
 from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
-from connectors.mcp.exchange import NO_STREAM, Hearing
+from connectors.mcp.exchange import NO_STREAM
 from connectors.mcp.faults import Fault, Refused
+from connectors.mcp.messages import Hearing
 from connectors.mcp.session import Session
 from gateway.core.mcpwire.jsonrpc import Notification
 

@@ -10,9 +10,10 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_af
 from connectors.mcp.conversing import Conversation
 from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Answered, Endpoint, Header, Hearing, Post, Question, header_fields
+from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
+from connectors.mcp.messages import Answered, Header, Hearing, Post, Question, header_fields
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notification, encode_request
@@ -92,10 +93,12 @@ class Session:
         self.users += 1
         try:
             if ear is None or self.dialect.stateless or not ear.flow.askable:
-                question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline, ear)
+                has_streams = not self.dialect.stateless
+                declines = decline if has_streams else None
+                question = Question(post, request_id, ask.cap, declines, ear, resumes=has_streams)
                 answered = await self.endpoint.ask(question)
             else:
-                answered = await self._conversed(ear, Question(post, request_id, ask.cap))
+                answered = await self._conversed(ear, Question(post, request_id, ask.cap, resumes=True))
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
