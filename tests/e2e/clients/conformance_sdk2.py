@@ -36,15 +36,19 @@ class Kept:
         self.client = client
 
     async def get_tokens(self) -> OAuthToken | None:
+        """What the server gave, if it has."""
         return self.tokens
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
+        """Keep what the server gave."""
         self.tokens = tokens
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
+        """As whom it is registered, if it is."""
         return self.client
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep as whom it is registered."""
         self.client = client_info
 
 
@@ -55,11 +59,13 @@ class Person:
         self.said: dict[str, list[str]] = {}
 
     async def open(self, url: str) -> None:
+        """Follow the address up to the way back."""
         async with httpx2.AsyncClient() as client:
             answer = await client.get(url)
         self.said = parse_qs(urlsplit(answer.headers["location"]).query)
 
     async def come_back(self) -> AuthorizationCodeResult:
+        """What stood in the way back."""
         said = {name: values[0] for name, values in self.said.items()}
         return AuthorizationCodeResult(code=said["code"], state=said.get("state"), iss=said.get("iss"))
 
@@ -125,6 +131,9 @@ async def used(client: Client, given: dict[str, Any]) -> None:
     """List, and call everything once: as the scenario wants it, or with something of the right type."""
     wanted = {one["name"]: one["arguments"] for one in given.get("toolCalls", [])}
     tools = (await client.list_tools()).tools
+    # This tool is to be told what the client has kept of its own schema.
+    kept = [tool.input_schema for tool in tools if tool.name == "json_schema_2020_12_tool"]
+    wanted |= {"json_schema_echo": {"schema": one} for one in kept[:1]}  # noqa: B035 -- at most one
     said = await asyncio.gather(
         *[client.call_tool(tool.name, wanted.get(tool.name, sample(tool.input_schema))) for tool in tools],
         return_exceptions=True,
