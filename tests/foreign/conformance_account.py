@@ -1,0 +1,76 @@
+"""The way of a person's account, as the conformance suite sees it: ``conformance_account.py URL``, started by the suite.
+
+What ``ostiary upstream oauth`` finds out, the gateway's client of the authorization server, and the connector with the
+token that comes of it. What stands between them in the product (settings, the vault, the browser) is a few lines here.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import secrets
+import sys
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+from connectors.mcp.http import HttpConnector, HttpOptions
+from connectors.mcp.pool import Pool
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.connections import Client, OAuthServer, discovering
+from gateway.adapters.connections.discovering import Applicant, Membership
+from gateway.adapters.connections.metadata import Metadata
+from gateway.adapters.connections.server import Reach
+from gateway.cli.oauth.dialling import GuardedFetch
+from gateway.core.connections import Consent, Granted, Wish
+from gateway.parts import clients
+from tests.evidence import lease, make_tool
+
+DOCUMENT = "https://conformance-test.local/client-metadata.json"
+REDIRECT = "http://127.0.0.1:8400/callback/suite"
+NEAR = ("127.0.0.0/8", "::1/128")
+
+
+async def member(found: Metadata, scopes: tuple[str, ...], fetch: GuardedFetch) -> Membership:
+    """The gateway there, as its operator would have it."""
+    given = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    if "client_id" in given:
+        return Membership(given["client_id"], given["client_secret"], "basic")
+    if found.takes_documents:
+        return Membership(DOCUMENT)
+    return await discovering.registered(found, Applicant("Ostiary", REDIRECT, scopes), fetch)
+
+
+async def agreed(server: OAuthServer, scopes: tuple[str, ...]) -> Granted:
+    """A person says yes; what the browser brings back is redeemed."""
+    verifier, state = secrets.token_urlsafe(64), secrets.token_urlsafe(32)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    async with httpx.AsyncClient() as browser:
+        answer = await browser.get(await server.page(Wish(challenge, state, REDIRECT), scopes))
+    where = urlsplit(answer.headers["location"])
+    said: dict[str, Any] = {name: values[0] for name, values in parse_qs(where.query).items()}
+    assert where._replace(query="").geturl() == REDIRECT
+    assert said["state"] == state
+    return await server.redeem(Consent(said["code"], verifier, REDIRECT, said.get("iss")))
+
+
+async def main(url: str) -> None:
+    """Find out, become a client, let a person agree, list, and call everything once."""
+    fetch = GuardedFetch(NEAR)
+    wants = await discovering.protected(url, fetch)
+    found = await discovering.published(wants.issuers[0], fetch)
+    scopes = discovering.asked(wants.scopes, found)
+    own = await member(found, scopes, fetch)
+    client = Client(own.id, None if own.auth is None else lambda: own.secret or "", own.auth == "body", wants.resource)
+    reach = Reach(clients.session("suite", None), SystemClock())
+    granted = await agreed(OAuthServer(found.issuer, None, client, reach), scopes)
+    bearer = {"authorization": f"Bearer {granted.access}"}
+    async with Pool() as pool, HttpConnector(url, pool, HttpOptions(credential=lambda: bearer)) as connector:
+        for item in await connector.discover():
+            await connector.invoke(lease(make_tool(item["name"], definition=item), {}, bearer))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
