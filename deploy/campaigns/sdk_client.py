@@ -33,7 +33,17 @@ def _scenarios(revision: str) -> dict[str, list[str]]:
 
 
 def _passes(scenario: str, revision: str) -> bool:
-    words = ["client", "--command", f"{_PYTHON} {_CLIENT}", "--scenario", scenario, "--spec-version", revision]
+    # Extensions belong to no revision; without the last word they would not be run, and end as if they had passed.
+    words = [
+        "client",
+        "--command",
+        f"{_PYTHON} {_CLIENT}",
+        "--scenario",
+        scenario,
+        "--spec-version",
+        revision,
+        "--force",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         command = [str(_MODULES / ".bin" / "node"), str(_SUITE / "dist" / "index.js"), *words, "-o", folder]
         done = subprocess.run(command, cwd=folder, check=False, capture_output=True)  # noqa: S603 -- the pinned suite

@@ -1,7 +1,7 @@
 """Who gives tokens for an MCP server, and how the gateway becomes its client: found out once, when an operator asks.
 
-The server is asked without a token, says where its metadata are (RFC 9728), and they name its authorization server; that
-one publishes its own (RFC 8414) and may take a registration (RFC 7591). None of it is believed further than it reaches:
+The server is asked without a token, says where its metadata are (RFC 9728), and they name its authorization server,
+which publishes its own (RFC 8414) and may take a registration (RFC 7591). None of it is believed further than it reaches:
 the resource must be the server that was asked, metadata their issuer's, every address https, and what comes of it is
 shown to the operator, who pins it in the settings. Nothing is found out again while calls are made.
 """

@@ -4,6 +4,7 @@ Nothing of what it answers is trusted to be well-formed, and nothing of it is sh
 """
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -232,8 +233,8 @@ class OAuthServer:
         if self._as.in_body:
             return headers, {**form, "client_id": self._as.id, "client_secret": secret}
         # RFC 6749 section 2.3.1: both are encoded as in a form before they are joined.
-        basic = aiohttp.BasicAuth(quote(self._as.id, safe=""), quote(secret, safe=""))
-        return {**headers, "authorization": basic.encode()}, form
+        basic = f"{quote(self._as.id, safe='')}:{quote(secret, safe='')}".encode("ascii")
+        return {**headers, "authorization": f"Basic {base64.b64encode(basic).decode('ascii')}"}, form
 
 
 def _origin(url: str) -> tuple[str, str] | None:
