@@ -18,7 +18,7 @@ REVISIONS = ("2025-11-25", "2026-07-28")
 
 
 async def client(scenario: str, url: str, given: Mapping[str, Any]) -> None:
-    """Ours: a person's account where the scenario is about tokens."""
+    """Ours: the way of a person's account where the scenario is about tokens."""
     await (conformance_account.connected if scenario.startswith("auth/") else conformance_client.used)(url, given)
 
 
@@ -33,12 +33,12 @@ async def test_the_client_side_passes_all_but_what_is_listed(revision: str, tmp_
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_the_sdks_own_client_was_asked_the_same(revision: str) -> None:
-    """The evidence is of this suite and these scenarios; what only it passes is listed as such."""
-    said = SDK["revisions"][revision]
+def test_the_sdks_own_client_is_the_yardstick(revision: str) -> None:
+    """It was asked the same, of the same suite; of what we do not pass, the list says which it does not pass either."""
     package = json.loads((ROOT / "tests" / "foreign" / "conformance" / "package.json").read_text("utf-8"))
     assert SDK["suite"] == package["dependencies"]["@modelcontextprotocol/conformance"]
-    marks = {kind: {*said[kind]["passed"], *said[kind]["failed"]} for kind in ("scored", "not_scored")}
-    assert marks == {"scored": required(revision), "not_scored": required(revision, scored=False)}
-    behind = {name for name in LISTED[revision] if name in {*said["scored"]["passed"], *said["not_scored"]["passed"]}}
-    assert behind == {name for name in LISTED[revision] if name not in LISTED["neither"]["names"]}
+    scored, aside = (SDK["revisions"][revision][kind] for kind in ("scored", "not_scored"))
+    assert {*scored["passed"], *scored["failed"]} == required(revision)
+    assert {*aside["passed"], *aside["failed"]} == required(revision, scored=False)
+    neither = {name for name in LISTED[revision] if name in {*scored["failed"], *aside["failed"]}}
+    assert neither == set(LISTED["neither"]["names"])

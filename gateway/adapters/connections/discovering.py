@@ -1,9 +1,9 @@
 """Who gives tokens for an MCP server, and how the gateway becomes its client: found out once, when an operator asks.
 
 The server is asked without a token, says where its metadata are (RFC 9728), and they name its authorization server,
-which publishes its own (RFC 8414) and may take a registration (RFC 7591). None of it is believed further than it reaches:
-the resource must be the server that was asked, metadata their issuer's, every address https, and what comes of it is
-shown to the operator, who pins it in the settings. Nothing is found out again while calls are made.
+which publishes its own (RFC 8414) and may take a registration (RFC 7591). None of it is believed further than it
+reaches: the resource must be the server that was asked, metadata their issuer's, every address https, and what comes
+of it is shown to the operator, who pins it in the settings. Nothing is found out again while calls are made.
 """
 
 import re
@@ -215,12 +215,17 @@ def _scopes(wanted: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _member(said: Mapping[str, Any], way: str) -> Membership:
-    name, secret, way = said.get("client_id"), said.get("client_secret"), said.get("token_endpoint_auth_method", way)
-    if not isinstance(name, str) or not _PRINTED.fullmatch(name) or way not in _WAYS:
+def _member(said: Mapping[str, Any], asked_way: str) -> Membership:
+    name, secret, way = said.get("client_id"), said.get("client_secret"), said.get("token_endpoint_auth_method")
+    way = asked_way if way is None else way
+    if not _is_printed(name) or not isinstance(way, str) or way not in _WAYS:
         raise odd("makes a client that could not be used")
     if _WAYS[way] is None:
-        return Membership(name)
-    if not isinstance(secret, str) or not _PRINTED.fullmatch(secret):
+        return Membership(str(name))
+    if not _is_printed(secret):
         raise odd("makes a client that could not be used")
-    return Membership(name, secret, _WAYS[way])
+    return Membership(str(name), str(secret), _WAYS[way])
+
+
+def _is_printed(value: object) -> bool:
+    return isinstance(value, str) and _PRINTED.fullmatch(value) is not None
