@@ -37,7 +37,6 @@ async def registered(there: Granting) -> Membership:
     return await discovering.registered(await discovering.published(there.url, FETCH), APPLICANT, FETCH)
 
 
-@pytest.mark.requirement("CRED-1")
 async def test_a_server_is_asked_without_a_token_and_says_where_to_ask(there: Granting) -> None:
     """The place and the scopes that its challenge names; nothing else is asked."""
     there.place = "/said/here"
@@ -63,7 +62,6 @@ SPEAKS_FOR_ANOTHER: list[Any] = ["https://evil.example/mcp", "@/other", "@/mcp/b
 NO_ISSUERS: list[Any] = [None, [], "text", [7], ["http://evil.example"], ["ftp://x"], ["https://a b"], ["https://["]]
 
 
-@pytest.mark.requirement("CRED-1")
 @pytest.mark.parametrize("resource", SPEAKS_FOR_ANOTHER)
 async def test_metadata_of_another_resource_are_not_used(there: Granting, resource: Any) -> None:
     """A token for it would be worth something there, or nothing here."""
@@ -103,7 +101,6 @@ async def test_what_a_server_names_must_be_there(there: Granting, body: bytes) -
     assert there.paths() == ["/mcp", "/junk"]
 
 
-@pytest.mark.requirement("CRED-1")
 @pytest.mark.parametrize(
     "place",
     ["http://169.254.169.254/latest", "https://169.254.169.254/", "https://10.0.0.1/x", "ftp://x/", "/relative"],
@@ -137,7 +134,6 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.requirement("CRED-1")
 @pytest.mark.parametrize("name", ODD)
 async def test_metadata_that_cannot_be_trusted_are_not_used(there: Granting, name: str) -> None:
     """No client is made there, and nobody is sent there."""

@@ -56,7 +56,6 @@ def config(desk: Desk) -> Path:
     return desk.home.parent / "gateway.toml"
 
 
-@pytest.mark.requirement("CRED-1")
 def test_what_was_found_out_is_pinned_in_the_settings(desk: Desk, there: Granting) -> None:
     """Issuer, resource, scopes and client; the secret has a file of its own, and stands nowhere else."""
     there.service["scopes_supported"] = ["offline_access"]

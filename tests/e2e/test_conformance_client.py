@@ -24,7 +24,7 @@ async def client(scenario: str, url: str, given: Mapping[str, Any]) -> None:
 
 @pytest.mark.requirement("TOOL-7")
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_the_client_side_passes_all_but_what_is_listed(revision: str, tmp_path: Path) -> None:
+async def test_the_connector_passes_all_but_what_is_listed(revision: str, tmp_path: Path) -> None:
     """What fails is what the list names, with its reason, so that it can only become shorter."""
     async with answering(client) as program:
         verdict = await judge_client(program, revision, tmp_path)

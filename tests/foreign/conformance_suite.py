@@ -128,7 +128,7 @@ async def _done(line: SocketStream, client: Doing) -> None:
         # Whatever goes wrong is the scenario's to judge: some want the client to fail.
         try:
             await client(asked["scenario"], asked["url"], json.loads(asked["context"]))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 -- and is told to the suite
             said = "".join(traceback.format_exception(error)).replace("\n", " | ")
         await line.send(f"{said}\n".encode())
 
