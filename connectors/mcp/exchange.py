@@ -12,14 +12,14 @@ from connectors.mcp.pool import Pool, Target, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
 from connectors.mcp.wire import Broken, NotConnected, Response, Wire
 from gateway.core.errors import MalformedRequest, TooLarge
-from gateway.core.mcpwire import eras
+from gateway.core.mcpwire import challenges, eras
 from gateway.core.mcpwire.jsonrpc import Failure, read_upstream
 
 _REFUSAL_BYTES: Final = 64 * 1024
 # What answers a request for a stream is none.
 NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
-_CONTENT_TYPE, _CONTENT_ENCODING = b"content-type", b"content-encoding"
+_CONTENT_TYPE, _CONTENT_ENCODING, _CHALLENGE = b"content-type", b"content-encoding", b"www-authenticate"
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
 
@@ -194,6 +194,11 @@ async def _refusal(answer: Response, kind: str, request_id: int) -> Refused | Lo
     status = answer.status
     if status < 400:  # noqa: PLR2004 -- HTTP
         return Refused("redirect", status=status)
+    further = challenges.further((answer.field(_CHALLENGE) or "",)) if status == 403 else ()  # noqa: PLR2004
+    if further:
+        refusal = Refused(challenges.INSUFFICIENT_SCOPE, status=status)
+        refusal.further = further
+        return refusal
     failure = await _error_of(answer) if kind == eras.JSON_TYPE else None
     if failure is None:
         return Lost(f"http_{status}") if status in _PASSED_ON else Refused(f"http_{status}", status=status)

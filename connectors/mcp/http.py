@@ -53,6 +53,7 @@ class HttpOptions:
         max_sessions: sessions kept at a time, one for each credential and caller.
         listing: bounds of discovery.
         following: bounds of what callers follow.
+        wanting: told which scopes the upstream wants of a call whose token has too few; untrusted names.
     """
 
     client: Client = field(default_factory=Client)
@@ -63,6 +64,7 @@ class HttpOptions:
     max_sessions: int = 64
     listing: ListingLimits = field(default_factory=ListingLimits)
     following: Bounds = field(default_factory=Bounds)
+    wanting: Callable[[Sequence[str]], None] = lambda _: None
 
 
 class HttpConnector:
@@ -124,6 +126,8 @@ class HttpConnector:
         try:
             return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
+            if isinstance(fault, Refused) and fault.further:
+                self._options.wanting(fault.further)
             raise call_error(fault) from fault
         finally:
             if lease.is_passing:

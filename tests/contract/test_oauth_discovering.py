@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.connections import discovering
-from gateway.adapters.connections.discovering import Applicant, Membership, Protected, bearer, covers
+from gateway.adapters.connections.discovering import Applicant, Membership, Protected, covers
 from gateway.adapters.connections.metadata import places
 from gateway.cli.oauth.dialling import GuardedFetch
 from gateway.core.errors import Unavailable
@@ -234,25 +234,6 @@ async def test_a_registration_that_is_not_taken_is_not_sent_again(there: Grantin
     with pytest.raises(Unavailable, match=f"status {answer[0]}"):
         await registered(there)
     assert there.paths()[-1] == "/register"
-
-
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        ([], {}),
-        (["Basic realm=x"], {}),
-        (["Bearer"], {}),
-        (["bearer Scope=a, resource_metadata=b"], {"scope": "a", "resource_metadata": "b"}),
-        (['Digest x="y", Bearer scope="a b",error="c"'], {"scope": "a b", "error": "c"}),
-        (["Basic realm=x", 'Bearer a="\\"b\\\\"'], {"a": '"b\\'}),
-        (['Bearer a="1", a="2"'], {"a": "1"}),
-        (['Bearer a="open'], {}),
-        (['Bearer a=1, Basic realm="x"'], {"a": "1"}),
-    ],
-)
-def test_a_challenge_is_read_as_it_is_meant(values: list[str], found: dict[str, str]) -> None:
-    """Quoted and plain, in any case, among those of other schemes; the first of a name counts."""
-    assert bearer(values) == found
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,6 +30,14 @@ from tests.evidence import lease, make_tool
 DOCUMENT = "https://conformance-test.local/client-metadata.json"
 REDIRECT = "http://127.0.0.1:8400/callback/suite"
 NEAR = ("127.0.0.0/8", "::1/128")
+
+
+@dataclass(frozen=True)
+class Link:
+    """What stands in the settings."""
+
+    server: OAuthServer
+    scopes: tuple[str, ...]
 
 
 async def member(found: Metadata, scopes: tuple[str, ...], given: Mapping[str, Any], fetch: Fetch) -> Membership:
@@ -56,26 +65,38 @@ async def agreed(server: OAuthServer, scopes: tuple[str, ...]) -> Granted:
 async def connected(url: str, given: Mapping[str, Any]) -> None:
     """All the way from the address to calls; ``given``: the client that the suite has made by hand, if any.
 
-    Where calls fail because nobody takes their token any more, the operator does it all again, once.
+    Where a call fails, its operator does something about it, once. Nobody takes its token any more: all of it again.
+    The server wants more scopes: they are added to those of the connection, and the person connects again.
     """
+    fetch, wanted = GuardedFetch(NEAR), list[str]()
+    link = await found_out(url, given, fetch)
     try:
-        await _once(url, given)
+        await used(url, link, wanted)
     except (ToolFailed, Unavailable) as error:
-        if error.cause_code != "http_401":
+        if error.cause_code == "http_401":
+            await used(url, await found_out(url, given, fetch), wanted)
+        elif wanted:
+            await used(url, replace(link, scopes=(*link.scopes, *wanted)), wanted)
+        else:
             raise
-        await _once(url, given)
 
 
-async def _once(url: str, given: Mapping[str, Any]) -> None:
-    fetch = GuardedFetch(NEAR)
+async def found_out(url: str, given: Mapping[str, Any], fetch: Fetch) -> Link:
+    """As ``ostiary upstream oauth`` does."""
     wants = await discovering.protected(url, fetch)
     found = await discovering.published(wants.issuers[0], fetch)
     scopes = discovering.asked(wants.scopes, found)
     own = await member(found, scopes, given, fetch)
     client = Client(own.id, None if own.auth is None else lambda: own.secret or "", own.auth == "body", wants.resource)
     reach = Reach(clients.session("suite", None), SystemClock())
-    granted = await agreed(OAuthServer(found.issuer, None, client, reach), scopes)
+    return Link(OAuthServer(found.issuer, None, client, reach), scopes)
+
+
+async def used(url: str, link: Link, wanted: list[str]) -> None:
+    """A person connects; then what is listed is called, each once."""
+    granted = await agreed(link.server, link.scopes)
     bearer = {"authorization": f"Bearer {granted.access}"}
-    async with Pool() as pool, HttpConnector(url, pool, HttpOptions(credential=lambda: bearer)) as connector:
+    options = HttpOptions(credential=lambda: bearer, wanting=wanted.extend)
+    async with Pool() as pool, HttpConnector(url, pool, options) as connector:
         for item in await connector.discover():
             await connector.invoke(lease(make_tool(item["name"], definition=item), {}, bearer))

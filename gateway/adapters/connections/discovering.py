@@ -15,15 +15,12 @@ from urllib.parse import urlsplit
 from gateway.adapters.connections.answers import object_of
 from gateway.adapters.connections.metadata import Metadata, address, metadata, names, odd, places
 from gateway.core.canonical import encode
+from gateway.core.mcpwire import challenges
 
 _OK, _CREATED, _NOT_FOUND = 200, 201, 404
 _FETCHED: Final = frozenset({_OK, _CREATED})
 _PROBE: Final = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}'
-_BEARER: Final = re.compile(r"(?:^|,)\s*bearer\s+", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r"""\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))""")
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}", re.ASCII)
 _PRINTED: Final = re.compile(r"[\x21-\x7e]{1,2048}", re.ASCII)
-_MOST_SCOPES: Final = 64
 _OFFLINE: Final = "offline_access"
 # How a client authenticates, as settings say it, in the order of preference.
 _WAYS: Final = {"client_secret_basic": "basic", "client_secret_post": "body", "none": None}
@@ -101,7 +98,7 @@ async def protected(url: str, fetch: Fetch) -> Protected:
     Raises:
         Unavailable: nothing, or nothing that could be used.
     """
-    challenge = bearer((await fetch("POST", url, _PROBE)).challenges)
+    challenge = challenges.bearer((await fetch("POST", url, _PROBE)).challenges)
     said = await _published(url, challenge.get("resource_metadata"), fetch)
     resource, issuers = said.get("resource"), names(said.get("authorization_servers"))
     if not isinstance(resource, str) or not covers(resource, url):
@@ -110,7 +107,10 @@ async def protected(url: str, fetch: Fetch) -> Protected:
         raise odd("names nobody who gives tokens for it")
     issuers = tuple(address(one, url) for one in issuers)
     wanted = challenge["scope"].split() if "scope" in challenge else names(said.get("scopes_supported")) or ()
-    return Protected(resource, issuers, _scopes(wanted))
+    scopes = challenges.scopes(wanted)
+    if scopes is None:
+        raise odd("wants scopes that are none")
+    return Protected(resource, issuers, scopes)
 
 
 async def published(issuer: str, fetch: Fetch) -> Metadata:
@@ -163,21 +163,6 @@ async def registered(found: Metadata, applicant: Applicant, fetch: Fetch) -> Mem
     return _member(said, way)
 
 
-def bearer(challenges: Sequence[str]) -> Mapping[str, str]:
-    """The parameters of the first challenge that wants a bearer token (RFC 9110, 11.6.1); names in lower case."""
-    for value in challenges:
-        start = _BEARER.search(value)
-        if start is None:
-            continue
-        found, at = dict[str, str](), start.end()
-        while (one := _PARAMETER.match(value, at)) is not None:
-            quoted, plain = one[2], one[3]
-            found.setdefault(one[1].lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
-            at = one.end()
-        return found
-    return {}
-
-
 def covers(resource: str, url: str) -> bool:
     """Whether a resource identifier is that of the server at ``url``: its origin, and its path or one above it."""
     try:
@@ -206,13 +191,6 @@ async def _published(url: str, named: str | None, fetch: Fetch) -> Mapping[str, 
             raise odd("publishes no metadata of the server that could be used")
         return said
     raise odd("does not say who gives tokens for it")
-
-
-def _scopes(wanted: Sequence[str]) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(wanted))
-    if len(found) > _MOST_SCOPES or not all(_SCOPE.fullmatch(one) for one in found):
-        raise odd("wants scopes that are none")
-    return found
 
 
 def _member(said: Mapping[str, Any], asked_way: str) -> Membership:
