@@ -24,12 +24,16 @@ from gateway.adapters.connections.server import Reach
 from gateway.cli.oauth.dialling import GuardedFetch
 from gateway.core.connections import Consent, Granted, Wish
 from gateway.core.errors import ToolFailed, Unavailable
+from gateway.core.tool import ToolLimits
 from gateway.parts import clients
 from tests.evidence import lease, make_tool
 
 DOCUMENT = "https://conformance-test.local/client-metadata.json"
 REDIRECT = "http://127.0.0.1:8400/callback/suite"
 NEAR = ("127.0.0.0/8", "::1/128")
+# All scenarios run at once, on however slow a machine.
+PATIENCE_S = 120.0
+PATIENT = ToolLimits(timeout_s=3 * PATIENCE_S)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ async def agreed(server: OAuthServer, scopes: tuple[str, ...]) -> Granted:
     """A person says yes; what the browser brings back is redeemed."""
     verifier, state = secrets.token_urlsafe(64), secrets.token_urlsafe(32)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-    async with httpx.AsyncClient() as browser:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as browser:
         answer = await browser.get(await server.page(Wish(challenge, state, REDIRECT), scopes))
     where = urlsplit(answer.headers["location"])
     said: dict[str, Any] = {name: values[0] for name, values in parse_qs(where.query).items()}
@@ -68,7 +72,7 @@ async def connected(url: str, given: Mapping[str, Any]) -> None:
     Where a call fails, its operator does something about it, once. Nobody takes its token any more: all of it again.
     The server wants more scopes: they are added to those of the connection, and the person connects again.
     """
-    fetch, wanted = GuardedFetch(NEAR), list[str]()
+    fetch, wanted = GuardedFetch(NEAR, PATIENCE_S), list[str]()
     link = await found_out(url, given, fetch)
     try:
         await used(url, link, wanted)
@@ -88,7 +92,7 @@ async def found_out(url: str, given: Mapping[str, Any], fetch: Fetch) -> Link:
     scopes = discovering.asked(wants.scopes, found)
     own = await member(found, scopes, given, fetch)
     client = Client(own.id, None if own.auth is None else lambda: own.secret or "", own.auth == "body", wants.resource)
-    reach = Reach(clients.session("suite", None), SystemClock())
+    reach = Reach(clients.session("suite", None), SystemClock(), PATIENCE_S)
     return Link(OAuthServer(found.issuer, None, client, reach), scopes)
 
 
@@ -96,7 +100,7 @@ async def used(url: str, link: Link, wanted: list[str]) -> None:
     """A person connects; then what is listed is called, each once."""
     granted = await agreed(link.server, link.scopes)
     bearer = {"authorization": f"Bearer {granted.access}"}
-    options = HttpOptions(credential=lambda: bearer, wanting=wanted.extend)
+    options = HttpOptions(credential=lambda: bearer, setup_timeout_s=PATIENCE_S, wanting=wanted.extend)
     async with Pool() as pool, HttpConnector(url, pool, options) as connector:
         for item in await connector.discover():
-            await connector.invoke(lease(make_tool(item["name"], definition=item), {}, bearer))
+            await connector.invoke(lease(make_tool(item["name"], definition=item, limits=PATIENT), {}, bearer))

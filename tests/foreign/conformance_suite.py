@@ -27,7 +27,7 @@ from deploy.servers.process import short_folder
 
 _SUITE: Final = "@modelcontextprotocol/conformance"
 _MOST_HEAD: Final = 64 * 1024
-_VERDICT: Final = re.compile(r"^([✓✗]) ([\w/-]+): \d+ passed, \d+ failed$", re.MULTILINE)
+_VERDICT: Final = re.compile(r"^([✓✗]) ([\w/-]+): \d+ passed, \d+ failed(?:, \d+ warnings)?$", re.MULTILINE)
 _CLIENT: Final = re.compile(r"^client:\n((?:  - \S+\n)+)", re.MULTILINE)
 _ASIDE: Final = re.compile(r"^  - scenario: (\S+)\n    leg: client$", re.MULTILINE)
 # A scenario's own bound is half a minute; all of them run at once, on however slow a machine.

@@ -12,8 +12,6 @@ from gateway.cli.addresses import is_loopback
 from gateway.core import netguard
 from gateway.core.errors import Unavailable
 
-_TIMEOUT_S: Final = 15.0
-_NAME_S: Final = 5.0
 _MAX_BYTES: Final = 128 * 1024
 _FIELDS: Final[Mapping[str, str]] = {
     # As it is: what unpacks to much more than was sent would be read before it could be measured.
@@ -29,15 +27,24 @@ class GuardedFetch:
     Failure mode, closed: an address that may not be dialled is not, whoever named it, and the server may name any.
     """
 
-    def __init__(self, networks: tuple[str, ...]) -> None:
-        """``networks``: in CIDR form, what may be dialled though it is not public. Raises: ValueError: one is none."""
+    def __init__(self, networks: tuple[str, ...], timeout_s: float = 15.0) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            networks: in CIDR form, what may be dialled though it is not public.
+            timeout_s: longest an answer may take.
+
+        Raises:
+            ValueError: one of the networks is none.
+        """
         self._guard = netguard.guard(networks)
+        self._timeout_s = timeout_s
 
     async def __call__(self, method: str, url: str, body: bytes | None = None) -> Fetched:
         """The answer; see ``Fetch``."""
         self._require_dialled(url)
-        resolver = GuardedResolver(aiohttp.ThreadedResolver(), self._guard, _NAME_S)
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_NAME_S)
+        resolver = GuardedResolver(aiohttp.ThreadedResolver(), self._guard, self._timeout_s)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with (
                 aiohttp.TCPConnector(resolver=resolver, force_close=True) as connector,
