@@ -1,6 +1,7 @@
 """``ostiary upstream oauth``: what a server says of tokens is shown, then written for good, and nothing by halves."""
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,8 @@ def test_nothing_is_registered_that_could_not_be_written(desk: Desk, there: Gran
     [
         ((), "Two Words", 2),
         ((), "gateway", 2),
+        (("--client-secret-env", "X"), "hub", 2),
+        (("--client-id", "x", "--client-document", "https://gateway.example/c"), "hub", 2),
         (("--allow-network", "10.0.0.1/8"), "hub", 2),
     ],
 )
@@ -176,4 +179,18 @@ def test_a_server_that_cannot_be_believed_changes_nothing(desk: Desk, there: Gra
     before = config(desk).read_bytes()
     done = ran(desk, there)
     assert (done.exit_code, "speaks for another server" in done.output, "fix:" in done.output) == (1, True, True)
+    assert config(desk).read_bytes() == before
+
+
+def test_a_client_that_is_made_in_vain_is_named(desk: Desk, there: Granting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator can have it removed; the files are as they were."""
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = config(desk).read_bytes()
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
+    done = ran(desk, there)
+    assert (done.exit_code, f"the client made was registered at {there.url}" in done.output) == (1, True), done.output
     assert config(desk).read_bytes() == before

@@ -49,6 +49,10 @@ def oauth(name: str, url: str, **given: Any) -> None:
         raise Misconfigured(
             f"{shown(name)} cannot name an upstream", "small letters, digits, single - and _, at most 31, not `gateway`"
         )
+    if given["client_id"] is None and given["client_secret_env"] is not None:
+        raise click.UsageError("--client-secret-env is the secret of --client-id: name both")
+    if given["client_id"] is not None and given["client_document"] is not None:
+        raise click.UsageError("--client-id and --client-document name two clients: take one")
     try:
         fetch = GuardedFetch(given["allow_network"])
     except ValueError as error:
@@ -73,10 +77,12 @@ async def _carried_out(wanted: Wanted, fetch: GuardedFetch, given: dict[str, Any
         return
     if not given["yes"] and not click.confirm("Do that?", err=True):
         raise Failed("nothing was changed", "--yes does not ask")
-    if member is None:
-        applicant = Applicant("Ostiary", _redirect(wanted.name, given["port"]), what.scopes)
-        member = await discovering.registered(what.found, applicant, fetch)
-    backup = settling.carry_out(wanted, settling.changes(wanted, what, member))
+    is_new, member = member is None, member or await _registered(wanted, what, given, fetch)
+    try:
+        backup = settling.carry_out(wanted, settling.changes(wanted, what, member))
+    except Failed as failure:
+        left = f"; the client {shown(member.id)} was registered at {shown(what.found.issuer)}" if is_new else ""
+        raise type(failure)(f"{failure.message}{left}", failure.fix) from None
     answer(
         {**_document(wanted, what, member), "done": True, "backup": str(backup)},
         [
@@ -85,6 +91,11 @@ async def _carried_out(wanted: Wanted, fetch: GuardedFetch, given: dict[str, Any
             f"ostiary connect {wanted.name}" + (f" --port {given['port']}" if given["port"] else ""),
         ],
     )
+
+
+async def _registered(wanted: Wanted, what: Discovered, given: dict[str, Any], fetch: GuardedFetch) -> Membership:
+    applicant = Applicant("Ostiary", _redirect(wanted.name, given["port"]), what.scopes)
+    return await discovering.registered(what.found, applicant, fetch)
 
 
 async def _discovered(url: str, fetch: GuardedFetch, given: dict[str, Any]) -> Discovered:
