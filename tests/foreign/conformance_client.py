@@ -26,7 +26,7 @@ from tests.foreign.conformance_account import PATIENCE_S, PATIENT
 
 CAPABILITIES = asking.declared({"elicitation": {}, "sampling": {}, "roots": {}})
 SAMPLES: Mapping[str, Any] = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}, "string": "x"}
-# What is asked beside a call is never answered (see the list of expected failures), and ends the scenario.
+# A call that a scenario never answers is given up, so that the scenario ends.
 _CALL_S = 20.0
 SAID = {"role": "assistant", "model": "scripted", "content": {"type": "text", "text": "x"}}
 
