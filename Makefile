@@ -66,7 +66,7 @@ recording: $(PARTS)  ## the demo as the animated picture of the README (ARGS=--c
 sample: .venv/.stamp  ## a short real run as the export in docs/sample-export
 	$(BIN)/python -m deploy.sample
 
-campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=deep: the tests' deep tier, NAME=faults, NAME=hashicorp, NAME=kill, NAME=leases, NAME=policy-diff, NAME=rpc-fuzz)
+campaign: setup  ## a long series of runs that leaves evidence in docs/evidence (NAME=deep: the tests' deep tier, NAME=faults, NAME=hashicorp, NAME=kill, NAME=leases, NAME=policy-diff, NAME=rpc-fuzz, NAME=sdk-client)
 	@test -n "$(NAME)" || { echo 'make campaign NAME=faults'; exit 2; }
 	$(BIN)/python -m deploy.campaigns.$(subst -,_,$(NAME)) $(ARGS)
 

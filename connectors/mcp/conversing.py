@@ -11,9 +11,9 @@ from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 
 from connectors.mcp.declining import PING, declined
-from connectors.mcp.exchange import Answered
 from connectors.mcp.faults import Fault, Lost
 from connectors.mcp.hearing import Ear
+from connectors.mcp.messages import Answered
 from gateway.core.flow import Flow, NotAnswered
 from gateway.core.mcpwire import eras, notices
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request, encode_failure, encode_response

@@ -1,8 +1,8 @@
 """What a server is told that asks where nobody can be asked, in the handshake era.
 
-The specification lets a server ask on a stream that is no call's own, and says that it should not be about a call then.
-Who would be shown such a question, under which permit, in which record? A client is asked while a call of its own
-waits. What comes otherwise is declined at once, so that no server waits in silence.
+The specification lets a server ask on a stream that is no call's own. Where it is not plain which call it means, who
+would be shown such a question, under which permit, in which record? A client is asked while a call of its own waits.
+What comes otherwise is declined at once, so that no server waits in silence.
 """
 
 from gateway.core.mcpwire import eras

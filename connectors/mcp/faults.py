@@ -32,6 +32,10 @@ class Lost(Fault):
     """The request may have arrived, and no usable answer came."""
 
 
+class Parted(Lost):
+    """The stream of an answer ended before the answer: it can be gone on with where its server said how."""
+
+
 class Unprepared(Unreached):
     """No connection, era or session: the request itself did not leave, however far the handshake came."""
 
@@ -46,6 +50,7 @@ class Refused(Fault):
         addressed: whether the refusal names our request, so that it comes from the MCP layer and not from a door
             before it.
         offered: the stateless revision that both sides speak, where it says that it does not speak the one we used.
+        further: scopes that it wants of a token that has too few.
     """
 
     def __init__(self, cause: str, *, status: int | None = None) -> None:
@@ -56,6 +61,7 @@ class Refused(Fault):
         self.words = ""
         self.addressed = False
         self.offered: str | None = None
+        self.further: tuple[str, ...] = ()
 
     @classmethod
     def by(cls, failure: Failure, request_id: int, *, status: int | None = None) -> Self:

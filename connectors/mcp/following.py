@@ -15,9 +15,9 @@ from typing import Final, Self
 from anyio import CancelScope, Event, Lock, create_task_group, current_time, move_on_after, sleep
 from anyio.abc import TaskGroup
 
-from connectors.mcp.exchange import Hearing
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, Unreached
 from connectors.mcp.holding import Bounds, Held, Holders
+from connectors.mcp.messages import Hearing
 from connectors.mcp.session import Ask
 from connectors.mcp.sessions import Identity
 from gateway.core.call import Call

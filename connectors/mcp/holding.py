@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Hearing
 from connectors.mcp.faults import Refused
+from connectors.mcp.messages import Hearing
 from connectors.mcp.session import Ask
 from connectors.mcp.sessions import Identity
 from gateway.core.mcpwire.jsonrpc import Notification

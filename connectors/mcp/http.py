@@ -20,11 +20,12 @@ from anyio import fail_after
 
 from connectors.mcp import following, results
 from connectors.mcp.dialect import Client, call_members, call_method, call_name
-from connectors.mcp.exchange import Endpoint, Header
+from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavailable
 from connectors.mcp.following import Following
 from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
+from connectors.mcp.messages import Header
 from connectors.mcp.outside import Outside
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
@@ -52,6 +53,7 @@ class HttpOptions:
         max_sessions: sessions kept at a time, one for each credential and caller.
         listing: bounds of discovery.
         following: bounds of what callers follow.
+        wanting: told which scopes the upstream wants of a call whose token has too few; untrusted names.
     """
 
     client: Client = field(default_factory=Client)
@@ -62,6 +64,7 @@ class HttpOptions:
     max_sessions: int = 64
     listing: ListingLimits = field(default_factory=ListingLimits)
     following: Bounds = field(default_factory=Bounds)
+    wanting: Callable[[Sequence[str]], None] = lambda _: None
 
 
 class HttpConnector:
@@ -123,6 +126,8 @@ class HttpConnector:
         try:
             return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
+            if isinstance(fault, Refused) and fault.further:
+                self._options.wanting(fault.further)
             raise call_error(fault) from fault
         finally:
             if lease.is_passing:

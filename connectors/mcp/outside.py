@@ -1,8 +1,8 @@
-"""The own streams (GET) of sessions whose callers can be asked: what is asked there is of no call, and is declined.
+"""The own streams (GET) of sessions whose callers can be asked.
 
-Without such a stream a question that a server puts there is never delivered, and it waits for the answer until the time
-of its call is over. Only where capabilities were declared: elsewhere a server has nothing to ask. Nothing that is said
-there is handed to anybody.
+What is asked there is of the one call that is under way in the session; where there is none, or more than one, it is
+declined. Without such a stream a question that a server puts there is never delivered, and it waits for the answer
+until the time of its call is over. Only where capabilities were declared: elsewhere a server has nothing to ask.
 """
 
 from collections.abc import AsyncIterator
@@ -15,10 +15,10 @@ from typing import Final, Self
 from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
-from connectors.mcp.exchange import NO_STREAM, Hearing
+from connectors.mcp.exchange import NO_STREAM
 from connectors.mcp.faults import Fault, Refused
+from connectors.mcp.messages import Hearing
 from connectors.mcp.session import Session
-from gateway.core.mcpwire.jsonrpc import Notification
 
 # The first call waits so long for the stream, so that what the server asks at once can be delivered; it can do without.
 _PATIENCE_S: Final = 1.0
@@ -115,7 +115,7 @@ class Outside:
 async def _is_ended(session: Session, held: _Held) -> bool:
     """Hold the stream until the server ends it; False where it has none."""
     try:
-        await session.hold(Hearing(held.opened, _unheard))
+        await session.hold(Hearing(held.opened, session.heard_aside))
     except Refused:
         return False
     except Fault as fault:
@@ -123,7 +123,3 @@ async def _is_ended(session: Session, held: _Held) -> bool:
     finally:
         held.settled.set()
     return True
-
-
-async def _unheard(told: Notification) -> None:
-    """Nobody asked to hear it: what is followed has streams of its own."""

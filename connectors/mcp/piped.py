@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Hearing
 from connectors.mcp.faults import Refused
+from connectors.mcp.messages import Hearing
 from connectors.mcp.multiplex import Multiplex
 from connectors.mcp.session import Ask
 from connectors.mcp.sessions import Identity

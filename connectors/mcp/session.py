@@ -10,11 +10,12 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_af
 from connectors.mcp.conversing import Conversation
 from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Dialect
-from connectors.mcp.exchange import Answered, Endpoint, Header, Hearing, Post, Question, header_fields
+from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
+from connectors.mcp.messages import Answered, Header, Hearing, Post, Question, header_fields
 from gateway.core.flow import Flow
-from gateway.core.mcpwire import eras
+from gateway.core.mcpwire import eras, notices
 from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notification, encode_request
 
 SETUP_RESULT_BYTES: Final = 256 * 1024
@@ -59,6 +60,7 @@ class Session:
         is_askable: whether the server was told that its callers can be asked.
         outside: holds the session's own stream, where there is one for what is asked outside of calls.
         is_over: whether it is used for nothing new.
+        talks: calls under way whose callers can be asked.
     """
 
     endpoint: Endpoint
@@ -71,6 +73,7 @@ class Session:
     is_askable: bool = False
     outside: CancelScope | None = None
     is_over: bool = False
+    talks: list[Conversation] = field(default_factory=list)
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
@@ -92,10 +95,12 @@ class Session:
         self.users += 1
         try:
             if ear is None or self.dialect.stateless or not ear.flow.askable:
-                question = Question(post, request_id, ask.cap, None if self.dialect.stateless else decline, ear)
+                has_streams = not self.dialect.stateless
+                declines = decline if has_streams else None
+                question = Question(post, request_id, ask.cap, declines, ear, resumes=has_streams)
                 answered = await self.endpoint.ask(question)
             else:
-                answered = await self._conversed(ear, Question(post, request_id, ask.cap))
+                answered = await self._conversed(ear, Question(post, request_id, ask.cap, resumes=True))
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
@@ -110,7 +115,7 @@ class Session:
         Raises:
             Fault: as of ``Endpoint.listen``.
         """
-        await self.endpoint.listen(Post(self.fields, b"", _HOLD_CONNECT_S), replace(hearing, decline=self._decline))
+        await self.endpoint.listen(Post(self.fields, b"", _HOLD_CONNECT_S), replace(hearing, decline=self._heed))
 
     async def attend(self, ask: Ask, hear: Callable[[Notification], Awaitable[None]]) -> None:
         """Send a request of the stateless era whose answer is a stream of notifications, until the server ends it.
@@ -151,7 +156,11 @@ class Session:
                 await self.endpoint.tell(Post(self.fields, message, question.post.connect_s))
 
         talk = Conversation(ear, ear.flow, reply)
-        return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
+        self.talks.append(talk)
+        try:
+            return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
+        finally:
+            self.talks.remove(talk)
 
     async def _abandon(self, request_id: int) -> None:
         # In the stateless era closing the response is the signal; before, it has to be said.
@@ -160,6 +169,18 @@ class Session:
         params = b'{"requestId":%d,"reason":"abandoned"}' % request_id
         with CancelScope(shield=True):
             await self._tell(encode_notification("notifications/cancelled", params))
+
+    async def heard_aside(self, told: Notification) -> None:
+        """What is said on the session's own stream: a question may be taken back there, where it was asked there."""
+        if told.method == notices.CANCELLED and len(self.talks) == 1:
+            await self.talks[0].hear(told)
+
+    async def _heed(self, request: Request) -> None:
+        # The session is one caller's, who has said that they can be asked. Of two calls nobody knows which is meant.
+        if len(self.talks) == 1:
+            await self.talks[0].heed(request)
+        else:
+            await self._decline(request)
 
     async def _decline(self, request: Request) -> None:
         # A server that waits for its answer is not to wait in vain because it is far away.

@@ -16,8 +16,9 @@ from anyio import CancelScope, Lock, fail_after, move_on_after
 
 from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Client, Dialect, handshake_dialect, is_no_verdict, stateless_dialect
-from connectors.mcp.exchange import Endpoint, Post, Question, header_fields
+from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault, Lost, Refused, Unprepared
+from connectors.mcp.messages import Post, Question, header_fields
 from connectors.mcp.session import SETUP_RESULT_BYTES, Ask, Session
 from gateway.core.call import Lease
 from gateway.core.mcpwire import eras

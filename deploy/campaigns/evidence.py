@@ -16,7 +16,17 @@ from loadtests.load import ROOT
 __all__ = ["FAILED", "PASSED", "problems", "sources_digest", "stale", "write"]
 
 FOLDER: Final = ROOT / "docs" / "evidence"
-KNOWN: Final = ("deep", "faults", "policy-diff", "hidden-timing", "kill", "leases", "hashicorp", "rpc-fuzz")
+KNOWN: Final = (
+    "deep",
+    "faults",
+    "policy-diff",
+    "hidden-timing",
+    "kill",
+    "leases",
+    "hashicorp",
+    "rpc-fuzz",
+    "sdk-client",
+)
 PASSED: Final = "passed"
 FAILED: Final = "failed"
 _MEMBERS: Final = frozenset({"campaign", "commit", "covered", "digest", "seed", "counts", "seconds", "verdict"})

@@ -144,7 +144,7 @@ def _mcp(name: str, upstream: McpUpstream, means: _Means) -> HttpConnector | _By
     if upstream.url is not None:
         # Read at each use, as for a call: a rotated credential counts at once. A leased one is for calls only.
         given = upstream.discovery_credential if upstream.credential in means.leased else upstream.credential
-        options = HttpOptions(credential=partial(means.static.headers, given))
+        options = HttpOptions(credential=partial(means.static.headers, given), wanting=_wants_log(name))
         try:
             return HttpConnector(upstream.url, means.pool, options)
         except ValueError as error:
@@ -209,3 +209,14 @@ def _child_log(name: str) -> Callable[[str], None]:
     log = logging.getLogger(f"ostiary.upstream.{name}")
     # What a child writes is untrusted and may quote arguments: only for operators who turn debugging on.
     return lambda line: log.debug("%s", line)
+
+
+def _wants_log(name: str) -> Callable[[Sequence[str]], None]:
+    log = logging.getLogger(f"ostiary.upstream.{name}")
+
+    def told(scopes: Sequence[str]) -> None:
+        log.warning("a call's token had too few scopes; at level debug the log says which the server wants")
+        # Its own names for them are as untrusted as what a child writes.
+        log.debug("wanted scopes: %s", " ".join(scopes))
+
+    return told

@@ -1,4 +1,4 @@
-"""What a handshake server over HTTP asks outside of a call's own stream: nobody is asked, and it is told so at once."""
+"""What a handshake server over HTTP asks beside a call's own stream: the one call is asked, or nobody, at once."""
 
 import asyncio
 import json
@@ -16,13 +16,17 @@ from connectors.mcp.pool import Pool
 from gateway.core.errors import GatewayError
 from gateway.core.mcpwire import asking
 from gateway.core.mcpwire.eras import Era
-from tests.asking_client import ALL, Client
+from tests.asking_client import ACCEPTED, ALL, Client
 from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, http, running, says, stream
 from tests.waiting import until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 ASIDE = {"code": -32602, "message": "not answered (asked outside of a call)"}
 NOT_OFFERED = {"code": -32601, "message": "not offered"}
+PARAMS = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
+FORM = (
+    "data: " + json.dumps({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": PARAMS}) + "\n\n"
+).encode()
 KINDS = ("elicitation/create", "sampling/createMessage", "roots/list")
 
 
@@ -86,15 +90,59 @@ async def upstream(most: int = 64) -> AsyncIterator[Upstream]:
 
 
 async def test_what_is_asked_on_the_sessions_own_stream_is_declined() -> None:
-    """Also while its caller has a call and can be asked: no client sees it, and the server need not wait."""
-    client = Client()
-    async with upstream() as up:
+    """Where two calls are under way nobody knows which is meant: no client sees it, and the server need not wait."""
+    clients = (Client(), Client())
+    async with upstream() as up, create_task_group() as tasks:
         questions = [*zip((1, "two", 3), KINDS, strict=True), ("p", "ping")]
-        up.raw.scripts["tools/call"] = up.asking(*questions)
-        assert (await client.call(up.connector)).value == RESULT
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            await until(lambda: len(up.raw.calls("tools/call")) == 2)
+            if seen is up.raw.calls("tools/call")[0]:
+                up.aside.ask(*questions)
+            await until(lambda: len(up.told) == len(questions))
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        for client in clients:
+            tasks.start_soon(client.call, up.connector)
+        await until(lambda: len(up.told) == len(questions))
         assert up.told == {1: ASIDE, "two": ASIDE, 3: ASIDE, "p": {}}
         assert {seen.headers["mcp-session-id"] for seen in up.raw.calls("POST")} == {"session-1"}
-    assert client.shown == []
+    assert [client.shown for client in clients] == [[], []]
+
+
+async def test_the_one_call_that_is_under_way_is_asked() -> None:
+    """It can be no other caller's: a session is one's own. What it answers goes to the server in the same session."""
+    client = Client()
+    async with upstream() as up:
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            up.aside.writers[-1].write(FORM)
+            await until(lambda: "q" in up.told)
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        assert (await client.call(up.connector)).value == RESULT
+        assert up.told == {"q": ACCEPTED}
+    assert [question.params["message"] for question in client.shown] == ["Who?"]
+
+
+async def test_a_question_can_be_taken_back_where_it_was_asked() -> None:
+    """Nobody is asked any more, and the server is not answered."""
+    client = Client(answers=False)
+    async with upstream() as up:
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            up.aside.writers[-1].write(FORM)
+            await until(lambda: bool(client.shown))
+            gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}}
+            up.aside.writers[-1].write(f"data: {json.dumps(gone)}\n\n".encode())
+            await until(lambda: client.over == 1)
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        assert (await client.call(up.connector)).value == RESULT
+        assert "q" not in up.told
 
 
 async def test_it_is_declined_between_calls_too() -> None:
@@ -151,7 +199,7 @@ async def test_a_stream_that_ends_under_a_call_is_opened_again() -> None:
 
         up.raw.scripts["tools/call"] = script
         assert (await Client().call(up.connector)).value == RESULT
-        assert up.told == {"q": ASIDE}
+        assert up.told.keys() == {"q"}
 
 
 async def test_a_stream_that_ends_between_calls_is_opened_by_the_next_one() -> None:

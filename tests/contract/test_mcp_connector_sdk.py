@@ -101,12 +101,12 @@ async def test_sampling_is_declined() -> None:
             assert (await called(connector, "sample", {}))["content"][0]["text"] == "refused: not offered"
 
 
-async def test_sampling_aside_is_declined_where_it_was_offered() -> None:
-    """The SDK puts what names no request on the session's own stream: nobody is shown it, and the tool goes on."""
+async def test_sampling_aside_reaches_the_one_call_that_is_under_way() -> None:
+    """The SDK puts what names no request on the session's own stream: its caller is asked, who says no here."""
     client = Client(tool=make_tool("sample"))
     async with Pool() as pool:
         with http_server(python("mcp1"), "mcp1_http.py") as url:
             async with HttpConnector(url, pool) as connector:
                 said = await client.call(connector, arguments={"aside": True})
-    assert said.value["content"][0]["text"] == "refused: not answered (asked outside of a call)"
-    assert client.shown == []
+    assert said.value["content"][0]["text"] == "refused: not answered (declined)"
+    assert [question.method for question in client.shown] == ["sampling/createMessage"]

@@ -1,47 +1,44 @@
-"""The official MCP conformance suite against our connector as the client: what the suite's own servers see of it."""
+"""The official MCP conformance suite with our connector as the client, and the official SDK's beside it."""
 
-import sys
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.foreign.conformance_suite import judge_client, required
+from tests.foreign import conformance_account, conformance_client
+from tests.foreign.conformance_suite import answering, judge_client, required
 from tests.gateways import ROOT
 
 LISTED = tomllib.loads((Path(__file__).parent / "conformance" / "expected-client-failures.toml").read_text("utf-8"))
-# What is run; the rest of what a revision requires is listed with its reason.
-RUN = {
-    "2025-11-25": ("initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"),
-    "2026-07-28": (
-        "tools_call",
-        "request-metadata",
-        "sep-2322-client-request-state",
-        "http-standard-headers",
-        "http-custom-headers",
-        "http-invalid-tool-headers",
-        "json-schema-ref-no-deref",
-    ),
-}
+SDK = json.loads((ROOT / "docs" / "evidence" / "sdk-client.json").read_text("utf-8"))
+REVISIONS = ("2025-11-25", "2026-07-28")
+
+
+async def client(scenario: str, url: str, given: Mapping[str, Any]) -> None:
+    """Ours: the way of a person's account where the scenario is about tokens."""
+    await (conformance_account.connected if scenario.startswith("auth/") else conformance_client.used)(url, given)
 
 
 @pytest.mark.requirement("TOOL-7")
-@pytest.mark.parametrize(
-    ("revision", "scenario"), [(revision, scenario) for revision, names in RUN.items() for scenario in names]
-)
-async def test_the_connector_passes_all_but_what_is_listed(
-    monkeypatch: pytest.MonkeyPatch, revision: str, scenario: str, tmp_path: Path
-) -> None:
-    """What fails is what the list names, so that it can only become shorter."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    program = f"{sys.executable} {ROOT / 'tests' / 'foreign' / 'conformance_client.py'}"
-    verdict = await judge_client(program, scenario, revision, tmp_path)
-    assert bool(verdict.failed) == (scenario in LISTED[revision]), verdict.said
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_the_connector_passes_all_but_what_is_listed(revision: str, tmp_path: Path) -> None:
+    """What fails is what the list names, with its reason, so that it can only become shorter."""
+    async with answering(client) as program:
+        verdict = await judge_client(program, revision, tmp_path)
+    assert verdict.failed == set(LISTED[revision]), verdict.said
+    assert verdict.failed | verdict.passed == required(revision) | required(revision, scored=False)
 
 
-@pytest.mark.parametrize("revision", RUN)
-def test_nothing_that_is_required_is_left_out(revision: str) -> None:
-    """Each scenario is run, or belongs to a family that is listed with its reason."""
-    families = tuple(LISTED["families"])
-    assert {name for name in required(revision) if not name.startswith(families)} == set(RUN[revision])
-    assert set(LISTED[revision]) <= set(RUN[revision])
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_sdks_own_client_is_the_yardstick(revision: str) -> None:
+    """It was asked the same, of the same suite; of what we do not pass, the list says which it does not pass either."""
+    package = json.loads((ROOT / "tests" / "foreign" / "conformance" / "package.json").read_text("utf-8"))
+    assert SDK["suite"] == package["dependencies"]["@modelcontextprotocol/conformance"]
+    scored, aside = (SDK["revisions"][revision][kind] for kind in ("scored", "not_scored"))
+    assert {*scored["passed"], *scored["failed"]} == required(revision)
+    assert {*aside["passed"], *aside["failed"]} == required(revision, scored=False)
+    neither = {name for name in LISTED[revision] if name in {*scored["failed"], *aside["failed"]}}
+    assert neither == set(LISTED["neither"]["names"])

@@ -1,4 +1,4 @@
-"""A small MCP client whose way to its server is our connector: ``conformance_client.py URL``, started by the suite.
+"""A small MCP client whose way to its server is our connector, as the conformance suite drives it.
 
 It lists, then calls every tool, gets every prompt and reads every resource, and answers whatever it is asked with what
 the question proposes.
@@ -6,16 +6,13 @@ the question proposes.
 
 import asyncio
 import contextlib
-import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from anyio import move_on_after
 
-from connectors.mcp.http import HttpConnector
+from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.pool import Pool
 from gateway.core.call import Continuation, Lease
 from gateway.core.canonical import Arguments
@@ -25,10 +22,12 @@ from gateway.core.mcpwire import asking
 from gateway.core.mcpwire.asking import Question
 from gateway.core.tool import Kind, Tool, kind_of
 from tests.evidence import lease, make_arguments, make_tool
+from tests.foreign.conformance_account import PATIENCE_S, PATIENT
 
 CAPABILITIES = asking.declared({"elicitation": {}, "sampling": {}, "roots": {}})
 SAMPLES: Mapping[str, Any] = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}, "string": "x"}
-_CALL_S = 10.0
+# A call that a scenario never answers is given up, so that the scenario ends.
+_CALL_S = 20.0
 SAID = {"role": "assistant", "model": "scripted", "content": {"type": "text", "text": "x"}}
 
 
@@ -103,13 +102,14 @@ def asked_for(definition: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mappi
     return given
 
 
-async def main(url: str) -> None:
-    """All that there is, at once: no call may see what is another one's."""
-    said = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-    wanted = {call["name"]: call["arguments"] for call in said.get("toolCalls", [])}
-    async with Pool() as pool, HttpConnector(url, pool) as connector:
+async def used(url: str, given: Mapping[str, Any]) -> None:
+    """All that there is, at once: no call may see what is another one's. ``given``: what the suite wants called."""
+    wanted = {call["name"]: call["arguments"] for call in given.get("toolCalls", [])}
+    async with Pool() as pool, HttpConnector(url, pool, HttpOptions(setup_timeout_s=PATIENCE_S)) as connector:
         found = [item for item in await connector.discover() if "{" not in item["name"]]
-        tools = [(make_tool(item["name"], definition=item), asked_for(item, wanted)) for item in found]
+        kept = [item["inputSchema"] for item in found if item["name"] == "json_schema_2020_12_tool"]
+        wanted |= {"json_schema_echo": {"schema": one} for one in kept[:1]}  # noqa: B035 -- at most one
+        tools = [(make_tool(item["name"], definition=item, limits=PATIENT), asked_for(item, wanted)) for item in found]
 
         async def tried(tool: Tool, given: Mapping[str, Any]) -> None:
             # The suite judges what was sent; a call may fail.
@@ -117,7 +117,3 @@ async def main(url: str) -> None:
                 await called(connector, tool, given)
 
         await asyncio.gather(*[tried(tool, given) for tool, given in tools])
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))

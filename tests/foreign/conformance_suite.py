@@ -4,15 +4,18 @@ The suite cannot send one, so its requests pass a proxy that adds the header and
 stay as they were sent.
 """
 
+import json
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,11 +23,18 @@ import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from deploy.servers.process import short_folder
+
 _SUITE: Final = "@modelcontextprotocol/conformance"
 _MOST_HEAD: Final = 64 * 1024
-_VERDICT: Final = re.compile(r"^([✓✗]) ([\w/-]+): \d+ passed, \d+ failed$", re.MULTILINE)
+_VERDICT: Final = re.compile(r"^([✓✗]) ([\w/-]+): \d+ passed, \d+ failed(?:, \d+ warnings)?$", re.MULTILINE)
 _CLIENT: Final = re.compile(r"^client:\n((?:  - \S+\n)+)", re.MULTILINE)
+_ASIDE: Final = re.compile(r"^  - scenario: (\S+)\n    leg: client$", re.MULTILINE)
+# A scenario's own bound is half a minute; all of them run at once, on however slow a machine.
+_PATIENCE_MS: Final = "240000"
 _UNSCORED: Final = re.compile(r"^  [✓✗] ([\w/-]+) \(", re.MULTILINE)
+
+Doing = Callable[[str, str, Mapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -70,25 +80,57 @@ async def judge(url: str, revision: str, folder: Path) -> Verdict:
     return Verdict(good, frozenset(marks) - good, said)
 
 
-def required(revision: str) -> frozenset[str]:
-    """The scenarios that ``revision`` requires of a client. Skips the test where the suite is not installed."""
+def required(revision: str, *, scored: bool = True) -> frozenset[str]:
+    """The scenarios that ``revision`` requires of a client, or those that it only lists.
+
+    Skips the test where the suite is not installed.
+    """
     _, root = _installed()
     text = (root / "requirements" / f"{revision}.yaml").read_text("utf-8")
     section = _CLIENT.search(text)
     assert section is not None, f"{revision}: no client scenario is listed"
-    return frozenset(line.removeprefix("  - ") for line in section[1].splitlines())
+    names = section[1].replace("  - ", "").split() if scored else _ASIDE.findall(text)
+    return frozenset(names)
 
 
-async def judge_client(program: str, scenario: str, revision: str, folder: Path) -> Verdict:
-    """Run one scenario with ``program`` (a command line) as the client; the details are left in ``folder``."""
+async def judge_client(program: str, revision: str, folder: Path) -> Verdict:
+    """Run all that ``revision`` requires of a client, and what it lists besides, with ``program`` (a command line).
+
+    The details are left in ``folder``. Skips the test where the suite is not installed.
+    """
     node, root = _installed()
-    words = ["client", "--command", program, "--scenario", scenario, "--spec-version", revision, "-o", str(folder)]
+    words = ["client", "--command", program, "--requirements", revision, "--timeout", _PATIENCE_MS, "-o", str(folder)]
     done = await anyio.run_process(
         [str(node), str(root / "dist" / "index.js"), *words], cwd=folder, check=False, stderr=subprocess.STDOUT
     )
-    names = frozenset({scenario})
-    good = names if done.returncode == 0 else frozenset()
-    return Verdict(good, names - good, done.stdout.decode())
+    said = done.stdout.decode()
+    marks = {name: mark for mark, name in _VERDICT.findall(said.partition("=== SUITE SUMMARY ===")[2])}
+    good = frozenset(name for name, mark in marks.items() if mark == "✓")
+    return Verdict(good, frozenset(marks) - good, said)
+
+
+@asynccontextmanager
+async def answering(client: Doing) -> AsyncIterator[str]:
+    """The command line that has ``client`` do what a scenario wants, here: given the scenario, URL and context."""
+    with short_folder("suite-") as folder:
+        path = str(folder / "suite.sock")
+        listener = await anyio.create_unix_listener(path)
+        async with listener, anyio.create_task_group() as serving:
+            serving.start_soon(listener.serve, partial(_done, client=client))
+            yield f"{sys.executable} -I -S {Path(__file__).parent / 'conformance_caller.py'} {path}"
+            serving.cancel_scope.cancel()
+
+
+async def _done(line: SocketStream, client: Doing) -> None:
+    async with line:
+        asked = json.loads(await BufferedByteReceiveStream(line).receive_until(b"\n", _MOST_HEAD))
+        said = "done"
+        # Whatever goes wrong is the scenario's to judge: some want the client to fail.
+        try:
+            await client(asked["scenario"], asked["url"], json.loads(asked["context"]))
+        except Exception as error:  # noqa: BLE001 -- and is told to the suite
+            said = "".join(traceback.format_exception(error)).replace("\n", " | ")
+        await line.send(f"{said}\n".encode())
 
 
 @asynccontextmanager

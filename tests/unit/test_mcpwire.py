@@ -286,6 +286,28 @@ def test_the_cap_is_for_one_event() -> None:
     assert len([event for _ in range(50) for event in decoder.feed(b"data: 12345\n\n")]) == 50
 
 
+@pytest.mark.parametrize(
+    ("text", "last", "retry"),
+    [
+        (b"data: x\n\n", "", None),
+        (b"id: 1\nretry: 500\ndata: \n\n", "1", 500),
+        (b"id: 1\n\nid: 2\n", "1", None),
+        (b"id: 1\n\nid\n\n", "", None),
+        (b"id: 1\n\nid: 2\0\n\n", "1", None),
+        (b"retry: -1\n\n", "", None),
+        (b"retry: 1s\n\n", "", None),
+        (b"retry: 500\nretry:\n\n", "", 500),
+        (b"retry: 0\n", "", 0),
+        (b"retry: 1000000000\n\n", "", None),
+    ],
+)
+def test_a_stream_says_where_and_when_to_go_on(text: bytes, last: str, retry: int | None) -> None:
+    """After each empty line, also of an event without data; what is no number of milliseconds says nothing."""
+    decoder = sse.Decoder(1000)
+    list(decoder.feed(text))
+    assert (decoder.last_id, decoder.retry_ms) == (last, retry)
+
+
 def test_members_are_kept_as_they_are_written() -> None:
     """White space, escapes and digits of a member go on as they came."""
     found = jsonrpc.members(b'{"a": 1.10,"b":{"x" : "\\u0041"}}')

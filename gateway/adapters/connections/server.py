@@ -4,6 +4,7 @@ Nothing of what it answers is trusted to be well-formed, and nothing of it is sh
 """
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 
 from gateway.adapters.connections.answers import granted, object_of, refusal
+from gateway.adapters.connections.metadata import metadata, odd, places
 from gateway.core.breaker import Breaker
 from gateway.core.connections import Consent, Granted, GrantRefused, Wish
 from gateway.core.errors import Unavailable
@@ -24,7 +26,6 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _LAST_REFUSAL: Final = 499
 _KNOWN_S: Final = 600.0
-_NEAR: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,10 @@ class OAuthServer:
         """End a token; see ``AuthorizationServer``."""
         where = (await self._endpoints()).revocation
         if where is None:
-            raise _odd("revokes nothing")
+            raise odd("revokes nothing")
         status, _ = await self._asked("POST", where, {"token": token, "token_type_hint": hint})
         if status != _OK:
-            raise _odd("does not revoke")
+            raise odd("does not revoke")
 
     def _may_be_ours(self, said: str | None, where: Endpoints) -> bool:
         # A code of another server, sent here, would be in this one's hands: a bad one sends persons on to a good one.
@@ -159,7 +160,7 @@ class OAuthServer:
         if refused is not None and status <= _LAST_REFUSAL:
             raise refused
         if status != _OK or said is None:
-            raise _odd("gives no answer that could be used")
+            raise odd("gives no answer that could be used")
         return said
 
     def _resource(self) -> dict[str, str]:
@@ -176,24 +177,13 @@ class OAuthServer:
 
     async def _discovered(self) -> Endpoints:
         assert self.issuer is not None
-        parts = urlsplit(self.issuer)
-        inserted = f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{parts.path.rstrip('/')}"
-        for url in (f"{self.issuer.rstrip('/')}/.well-known/openid-configuration", inserted):
+        for url in places(self.issuer):
             status, content = await self._asked("GET", url, None)
             if status == _NOT_FOUND:
                 continue
-            said = object_of(content)
-            # RFC 8414 section 3.3: metadata that speaks of another issuer is somebody else's.
-            if status != _OK or said is None or said.get("issuer") != self.issuer:
-                raise _odd("publishes no metadata that could be used")
-            revocation = said.get("revocation_endpoint")
-            return Endpoints(
-                _address(said.get("authorization_endpoint"), self.issuer),
-                _address(said.get("token_endpoint"), self.issuer),
-                None if revocation is None else _address(revocation, self.issuer),
-                says_issuer=said.get("authorization_response_iss_parameter_supported") is True,
-            )
-        raise _odd("publishes no metadata")
+            said = metadata(object_of(content) if status == _OK else None, self.issuer)
+            return Endpoints(said.authorization, said.token, said.revocation, said.says_issuer)
+        raise odd("publishes no metadata")
 
     async def _asked(self, method: str, url: str, form: Mapping[str, str] | None) -> tuple[int, bytes]:
         wait_s = self._breaker.wait(self._reach.clock.monotonic())
@@ -229,7 +219,7 @@ class OAuthServer:
             async for block in response.content.iter_chunked(1 << 14):
                 content += block
                 if len(content) > _MAX_BYTES:
-                    raise _odd("answers too much")
+                    raise odd("answers too much")
             return response.status, bytes(content)
 
     def _authenticated(self, form: Mapping[str, str] | None) -> tuple[dict[str, str], Mapping[str, str] | None]:
@@ -243,8 +233,8 @@ class OAuthServer:
         if self._as.in_body:
             return headers, {**form, "client_id": self._as.id, "client_secret": secret}
         # RFC 6749 section 2.3.1: both are encoded as in a form before they are joined.
-        basic = aiohttp.BasicAuth(quote(self._as.id, safe=""), quote(secret, safe=""))
-        return {**headers, "authorization": basic.encode()}, form
+        basic = f"{quote(self._as.id, safe='')}:{quote(secret, safe='')}".encode("ascii")
+        return {**headers, "authorization": f"Basic {base64.b64encode(basic).decode('ascii')}"}, form
 
 
 def _origin(url: str) -> tuple[str, str] | None:
@@ -253,19 +243,3 @@ def _origin(url: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return parts.scheme, parts.netloc.lower()
-
-
-def _address(url: object, issuer: str) -> str:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-    except ValueError:
-        parts = None
-    # Plain http only by the word of an issuer on this machine: another one could lead secrets to whatever is here.
-    is_near = parts is not None and parts.scheme == "http" and parts.hostname in _NEAR and issuer.startswith("http://")
-    if not isinstance(url, str) or parts is None or not parts.hostname or not (is_near or parts.scheme == "https"):
-        raise _odd("names an address that is no https address")
-    return url
-
-
-def _odd(what: str) -> Unavailable:
-    return Unavailable(f"the service {what}", cause_code="provider_odd")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from pydantic import ValidationError
 
 from connectors import http
 from gateway.cli import home
-from gateway.cli.client import adopting, appending, changing, receipts
+from gateway.cli.client import adopting, appending, changing, recording
 from gateway.cli.client.changing import Change, Found
 from gateway.cli.client.housing import House
-from gateway.cli.client.receipts import FileKept, Receipt, digest
 from gateway.cli.openapi.picking import Picked
-from gateway.cli.screen import Failed, Misconfigured, shown
+from gateway.cli.screen import Misconfigured, shown
 from gateway.core import schema
 from gateway.core.suspicion import Names, rules_of, suspicions
 from gateway.settings import GatewaySettings, SettingsError, catalogue
@@ -150,39 +148,7 @@ def carry_out(made: Plan) -> Path:
     Raises:
         Failed: nothing was changed.
     """
-    state = made.target.house.state
-    home.prepare(state)
-    with receipts.alone(state) as folder:
-        kept, backups = list[FileKept](), dict[str, bytes]()
-        for number, one in enumerate(made.changes):
-            before, name = one.was.content, f"{number}-{one.was.path.name}"
-            backups |= {} if before is None else {name: before}
-            kept.append(
-                FileKept(
-                    path=str(one.was.path),
-                    backup=None if before is None else name,
-                    before=digest(before),
-                    after=str(digest(one.content)),
-                    mode=one.was.mode,
-                )
-            )
-        settings = str(made.target.house.config)
-        receipt = Receipt(
-            client=f"upstream {made.target.name}",
-            files=kept,
-            settings=settings,
-            block="",
-            added=[],
-            used=[],
-            secrets={},
-        )
-        own = receipts.keep(folder, receipt, backups)
-        try:
-            changing.change(made.changes)
-        except Failed:
-            shutil.rmtree(own)
-            raise
-        return own
+    return recording.carry_out(made.target.house, f"upstream {made.target.name}", made.changes)
 
 
 def _settings(target: Target, config: Found) -> tuple[str, GatewaySettings]:

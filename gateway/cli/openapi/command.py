@@ -7,6 +7,7 @@ import click
 from gateway.cli.client import housing
 from gateway.cli.client.adopting import fitting
 from gateway.cli.client.agreeing import agreed, changing_options, done
+from gateway.cli.oauth.command import oauth
 from gateway.cli.openapi import adding, picking, reading
 from gateway.cli.openapi.adding import Target
 from gateway.cli.openapi.document import Document, Refused, parsed
@@ -22,6 +23,9 @@ _MOST_TOLD: Final = 40
 @click.group()
 def upstream() -> None:
     """Add upstreams from what describes them."""
+
+
+upstream.add_command(oauth)
 
 
 class _Effect(click.ParamType):  # type: ignore[type-arg]

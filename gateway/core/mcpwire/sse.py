@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.core.errors import TooLarge
+
+# Eleven days; what is longer is not said in earnest.
+_RETRY_DIGITS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,13 @@ class Decoder:
 
     Attributes:
         max_event_bytes: most bytes of one event, all its lines counted.
+        last_id: where a reader would go on: the id in force at the last empty line, of an event without data, too.
+        retry_ms: how long the server wants to be left alone before; None where it did not say.
     """
 
     max_event_bytes: int
+    last_id: str = ""
+    retry_ms: int | None = None
     _line: bytearray = field(default_factory=bytearray)
     _data: list[bytes] = field(default_factory=list)
     _name: str = ""
@@ -89,8 +97,11 @@ class Decoder:
             self._name = value.decode("utf-8", "replace")
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:
+            self.retry_ms = int(value)
 
     def _dispatch(self) -> Event | None:
+        self.last_id = self._id
         data, name = b"\n".join(self._data), self._name or "message"
         self._data, self._name, self._size = [], "", 0
         return Event(data, name, self._id) if data else None
