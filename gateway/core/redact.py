@@ -14,22 +14,20 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
-import re2
 
 from gateway.core.call import Live, Redacted, Resumed, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
-from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, VEILS, Needles, Span, UnfitSecret, squeeze
+from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, Needles, Span, UnfitSecret, squeeze
 from gateway.core.secret_names import is_secret_name
+from gateway.core.suspects import Suspicion, suspicion_of
 
 KNOWN_VALUE, SECRET_KEY = PLACEHOLDERS
 UNREADABLE = "[redacted:unreadable]"
 _MAX_NESTING = 4  # JSON inside a text inside JSON ...
-_MAX_SUSPECTS = 256
 _TOKENS_KEPT = 256
 # Longest body that is worked on where it is: a hostile one of this size takes some 10 ms, one of 4 MiB many seconds.
 AT_ONCE_BYTES = 16 * 1024
@@ -37,26 +35,6 @@ _ENCODER = msgspec.json.Encoder()
 # Members that hold the secret itself where a secret-named key has an object.
 _VALUE_NAMES = frozenset({"value", "raw", "data", "plaintext", "current", "previous"})
 _NAME_MEMBERS = ("name", "key", "Name", "Key")
-
-
-def _suspects() -> Any:
-    # A superset of the names layer 2 knows, at the end of a JSON string (inside a text the quote is escaped); and
-    # whatever the squeezed scan cannot see through.
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    names = (
-        rb"passw(?:or)?ds?|pwd|pass[-_ .]?(?:phrase|code|word)|secrets?(?:[-_ .]?id)?|token|jwt|keys?"
-        rb"|authorization|auth[-_ .]?header|credentials?|cookie"
-    )
-    return re2.compile(rb"(?i:" + names + rb')[^a-zA-Z"\\]{0,16}\\*"|' + VEILS, options)
-
-
-_SUSPECTS = _suspects()
-# Every match of it holds one of these, in small letters, or a byte beyond ASCII. A scan by RE2 gives the interpreter
-# lock away, and for a short body that costs more than looking for each.
-_MARKS = (b"pass", b"pwd", b"secret", b"token", b"jwt", b"key", b"auth", b"credential", b"cookie", b"\\u", b"\\x")
-_SHORT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,33 +190,12 @@ def holding(body: bytes, needles: tuple[Needles, ...], bounds: Bounds) -> bool:
 
 def _wanted(body: bytes, needles: tuple[Needles, ...]) -> tuple[Needles, ...] | None:
     # What to look for in a walk over the body; None where there is nothing and no walk is needed.
-    suspicion = _suspicion(body)
-    if suspicion is _Suspicion.OBSCURED:
+    suspicion = suspicion_of(body)
+    if suspicion is Suspicion.OBSCURED:
         return needles
     squeezed = squeeze(body)
     found = tuple(one for one in needles if one.may_hold(squeezed))
-    return found if found or suspicion is _Suspicion.NAMED else None
-
-
-class _Suspicion(Enum):
-    NONE = 0
-    NAMED = 1
-    OBSCURED = 2
-
-
-def _suspicion(body: bytes) -> _Suspicion:
-    if len(body) <= _SHORT_BYTES and body.isascii():
-        small = body.lower()
-        if not any(mark in small for mark in _MARKS):
-            return _Suspicion.NONE
-    named = False
-    for count, match in enumerate(_SUSPECTS.finditer(body)):
-        if count >= _MAX_SUSPECTS or not match.group().endswith(b'"'):
-            return _Suspicion.OBSCURED
-        start = body.rfind(b'"', 0, match.start()) + 1
-        name = body[start : match.end()].rstrip(b'"\\')
-        named = named or is_secret_name(name.decode("latin-1"))
-    return _Suspicion.NAMED if named else _Suspicion.NONE
+    return found if found or suspicion is Suspicion.NAMED else None
 
 
 def _rewrite(body: bytes, work: "_Pass") -> Clean:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from gateway.core.call import Raw, Redacted, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
-from gateway.core.redact import KNOWN_VALUE, SECRET_KEY, UNREADABLE, Bounds, Redactor, _suspicion
+from gateway.core.redact import KNOWN_VALUE, SECRET_KEY, UNREADABLE, Bounds, Redactor
 from gateway.core.secret_names import is_secret_name
+from gateway.core.suspects import suspicion_of
 from tests.at_once import at_once
 from tests.evidence import lease, make_tool
 
@@ -367,4 +368,4 @@ def test_the_short_look_misses_nothing_that_the_scan_finds(text: str) -> None:
     """A short body in which the quick look sees no mark holds nothing that the scan would suspect."""
     body = text.encode()
     padded = body + b" " * 8192  # long enough to be scanned whatever it holds
-    assert _suspicion(body) is _suspicion(padded)
+    assert suspicion_of(body) is suspicion_of(padded)
