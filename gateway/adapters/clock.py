@@ -5,6 +5,8 @@ import threading
 import time
 
 _IDS = 512
+# The variant of ids is two bits, then two random ones: each of these stands for four random digits.
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 class SystemClock:
@@ -55,6 +57,6 @@ def _tails(count: int) -> list[str]:
 
     Made for many ids at once: each call of the system's source gives the interpreter lock away.
     """
-    bits = os.urandom(count * 8)
-    texts = (f"{0b10 << 62 | int.from_bytes(bits[at : at + 8]) >> 2:016x}" for at in range(0, len(bits), 8))
-    return [f"{text[:4]}-{text[4:]}" for text in texts]
+    digits = os.urandom(count * 8).hex()
+    texts = (digits[at : at + 16] for at in range(0, len(digits), 16))
+    return [f"{_VARIANT[text[0]]}{text[1:4]}-{text[4:]}" for text in texts]

@@ -240,7 +240,7 @@ class _Leaf(msgspec.Struct, frozen=True, gc=False):
     salt: str
     seq_run: int | None
     ts: int
-    type: EventType
+    type: str
     v: int
 
 
@@ -269,7 +269,7 @@ def leaf(draft: Draft, place: Place, refs: tuple[PayloadRef, ...]) -> bytes:
             salt=draft.salt.hex(),
             seq_run=place.seq_run,
             ts=draft.at_us,
-            type=draft.type,
+            type=draft.type._value_,
             v=VERSION,
         )
     )

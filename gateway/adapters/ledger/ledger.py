@@ -91,7 +91,10 @@ class _Group:
     def __init__(self, drafts: Sequence[Draft], durable: Durable | None) -> None:
         self.drafts = drafts
         self.durable = durable
-        self.size = sum(len(payload.content) for draft in drafts for payload in draft.payloads)
+        self.size = 0
+        for draft in drafts:
+            for payload in draft.payloads:
+                self.size += len(payload.content)
 
 
 class Ledger:

@@ -174,13 +174,15 @@ def commitment_key(kek: PayloadKey, dek_id: str, wrapped: bytes) -> bytes:
     return _commitment(kek.unwrap(dek_id, wrapped))
 
 
-def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[PayloadRef, bytes]:
+def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[PayloadRef, bytearray]:
     """The sealed bytes of a payload and what the leaf says of them."""
+    content, role = payload.content, payload.role._value_
+    sealed = bytearray(nonce)
     # Bound to its record and role, so that sealed payloads cannot be swapped for each other.
-    sealed = nonce + key.aead.encrypt(nonce, payload.content, _context(draft.id, payload.role))
-    commitment = key.commit.digest(payload.content).hex()
+    sealed += key.aead.encrypt(nonce, content, _context(draft.id, role))
+    commitment = key.commit.digest(content).hex()
     digest = hashlib.sha256(sealed).hexdigest()
-    return PayloadRef(commitment, digest, key.id, len(payload.content), payload.mime, payload.role), sealed
+    return PayloadRef(commitment, digest, key.id, len(content), payload.mime, role), sealed
 
 
 def unseal(key: DataKey, record_id: str, role: str, sealed: bytes) -> bytes:
@@ -212,7 +214,7 @@ class DataKeys:
         Raises:
             SealBroken: the stored key cannot be opened.
         """
-        dek_id = data_key_id(draft)
+        dek_id = draft.run_id or data_key_id(draft)
         key = self._ready.get(dek_id)
         if key is None or key.id in doomed:
             key = self._ready[dek_id] = self._fetch(dek_id, db, doomed)

@@ -28,6 +28,10 @@ from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 _CACHED_HEADS = 65_536
 # What belongs to a run that is open.
 _OPEN_ONLY = frozenset({EventType.TOOL_REQUESTED, EventType.STATE_SNAPSHOT, EventType.RUN_ENDED})
+# What begins or ends an intent.
+_OF_CALL = ENDINGS | {EventType.TOOL_REQUESTED}
+# What changes what may be written after it.
+_FOLLOWED = custody.KINDS | share_records.KINDS | kill_records.KINDS | {EventType.KEY}
 _CHECKPOINT = "win, size, high_us, low_us, note, peaks"
 _BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
@@ -69,21 +73,36 @@ class Heads:
         self._heads.clear()
 
 
-@dataclass(slots=True)
 class _Rows:
     """What one caller's drafts add to the database."""
 
-    records: list[tuple[Any, ...]] = field(default_factory=list)
-    payloads: list[tuple[int, bytes]] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)
-    opened: dict[str, int] = field(default_factory=dict)
-    closed: list[str] = field(default_factory=list)
-    started: list[tuple[str, str | None]] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    heads: dict[str, Head] = field(default_factory=dict)
-    approvals: dict[str, Stand] = field(default_factory=dict)
-    reasons: list[tuple[str, int]] = field(default_factory=list)
-    kept: Kept = field(default_factory=Kept)
+    __slots__ = (
+        "approvals",
+        "closed",
+        "ended",
+        "heads",
+        "kept",
+        "leaves",
+        "opened",
+        "payloads",
+        "reasons",
+        "records",
+        "started",
+    )
+
+    # By hand: each caller has one, and a dataclass asks a factory for every one of these.
+    def __init__(self) -> None:
+        self.records: list[tuple[Any, ...]] = []
+        self.payloads: list[tuple[int, bytearray]] = []
+        self.leaves: list[bytes] = []
+        self.opened: dict[str, int] = {}
+        self.closed: list[str] = []
+        self.started: list[tuple[str, str | None]] = []
+        self.ended: list[str] = []
+        self.heads: dict[str, Head] = {}
+        self.approvals: dict[str, Stand] = {}
+        self.reasons: list[tuple[str, int]] = []
+        self.kept = Kept()
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -94,6 +113,7 @@ class _Rows:
         self.closed += other.closed
         self.started += other.started
         self.ended += other.ended
+        self.heads |= other.heads
         self.approvals |= other.approvals
         self.reasons += other.reasons
         self.kept.take(other.kept)
@@ -141,37 +161,30 @@ class Batch:
             SealBroken: the run's data key cannot be opened.
         """
         rows = _Rows()
-        moves = Claims(self.db, self._rows.approvals, rows.approvals)
-        history, kills = self.history, self.kills
+        law = self.history, self.kills
         # Each draft becomes one record.
         for index, draft in enumerate(drafts, self.frontier.size + len(self._rows.records)):
             head = self._admit(draft, rows)
             if draft.body.get("approval") is not None:
-                moves.take(draft, index)
-            if draft.type in custody.KINDS:
-                Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
-            if draft.type in share_records.KINDS:
-                share_records.check(self.db, draft, self.living)
-            if draft.type is EventType.KEY:
-                history = key_records.follow(history, draft, index, self.ring)
-            if draft.type in kill_records.KINDS:
-                kills = kill_records.follow(kills, draft)
-            if draft.type is EventType.TOOL_REQUESTED:
-                kill_records.admit(kills, draft)
+                Claims(self.db, self._rows.approvals, rows.approvals).take(draft, index)
+            if draft.type in _FOLLOWED:
+                law = self._follow(law, draft, index, rows)
+            elif draft.type is EventType.TOOL_REQUESTED:
+                kill_records.admit(law[1], draft)
             self._place(draft, head, index, rows)
-        self.history, self.kills = history, kills
+        self.history, self.kills = law
         self._rows.take(rows)
-        self.heads.put(rows.heads)
         self.open_calls.update(rows.opened)
         self.open_calls.difference_update(rows.closed)
 
     def store(self) -> str:
         """Write all rows and the checkpoint that covers them; returns the checkpoint."""
         db, rows = self.db, self._rows
-        tops = [top for leaf_digest in rows.leaves for top in self.frontier.append(leaf_digest)]
+        self.heads.put(rows.heads)
+        tops = self.frontier.extend(rows.leaves)
         over = set(rows.ended)
         # A statement without rows costs as much as one with a row.
-        changes: tuple[tuple[str, list[tuple[Any, ...]]], ...] = (
+        changes: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
             ("insert into nodes values (?, ?, ?)", tops),
             ("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records),
             ("insert into payloads values (?, ?)", rows.payloads),
@@ -217,7 +230,7 @@ class Batch:
         waiting = {self._run_of("idx", index) for index in waits}
 
         def why(run_id: str) -> str | None:
-            head = self.heads.of(run_id, self.db)
+            head = self._head(run_id)
             if head is not None and not head.ended:
                 return "it is open; end it first"
             if run_id in calling:
@@ -233,18 +246,37 @@ class Batch:
         found = here if row is None else row[0]
         return None if found is None else str(found)
 
+    def _follow(
+        self, law: tuple[KeyHistory, kill_records.Stands], draft: Draft, index: int, rows: _Rows
+    ) -> tuple[KeyHistory, kill_records.Stands]:
+        """Which keys sign and what is stopped, after a record that may change that or what is kept."""
+        history, kills = law
+        if draft.type in custody.KINDS:
+            Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
+        elif draft.type in share_records.KINDS:
+            share_records.check(self.db, draft, self.living)
+        elif draft.type is EventType.KEY:
+            history = key_records.follow(history, draft, index, self.ring)
+        else:
+            kills = kill_records.follow(kills, draft)
+        return history, kills
+
+    def _head(self, run_id: str) -> Head | None:
+        """The head of a run before the drafts that are being added."""
+        return self._rows.heads.get(run_id) or self.heads.of(run_id, self.db)
+
     def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
-        run_id = draft.run_id
-        head = None if run_id is None else rows.heads.get(run_id) or self.heads.of(run_id, self.db)
-        if draft.type in ENDINGS or draft.type is EventType.TOOL_REQUESTED:
+        kind, run_id = draft.type, draft.run_id
+        head = None if run_id is None else rows.heads.get(run_id) or self._head(run_id)
+        if kind in _OF_CALL:
             self._admit_call(draft, rows)
-        if draft.type is EventType.RUN_STARTED:
-            if draft.run_id is None or head is not None:
+        if kind is EventType.RUN_STARTED:
+            if run_id is None or head is not None:
                 raise RecordError("a run starts once")
             self._admit_binding(draft)
-        elif draft.run_id is not None and head is None:
+        elif run_id is not None and head is None:
             raise RecordError("the run was never started")
-        if head is not None and head.ended and draft.type in _OPEN_ONLY:
+        if head is not None and head.ended and kind in _OPEN_ONLY:
             raise NotFound("the run has ended", cause_code="run_ended")
         return head
 
@@ -269,7 +301,8 @@ class Batch:
         entry = leaf(draft, place, self._seal(draft, index, rows))
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
-        rows.records.append((index, draft.id, entry, digest, *promoted(draft, place)))
+        # Byte arrays: of all that can hold bytes, sqlite3 binds only these without looking for an adapter.
+        rows.records.append((index, draft.id, bytearray(entry), bytearray(digest), *promoted(draft, place)))
         if draft.run_id is not None and place.seq_run is not None:
             ended = draft.type is EventType.RUN_ENDED or (head is not None and head.ended)
             rows.heads[draft.run_id] = Head(place.seq_run, digest.hex(), ended)
@@ -283,9 +316,9 @@ class Batch:
         here, before = rows.kept.erased, self._rows.kept.erased
         key = self.keys.of(draft, self.db, ChainMap(here, before) if here or before else ())
         refs = []
-        for slot, payload in enumerate(draft.payloads):
+        for place, payload in enumerate(draft.payloads, index * PAYLOAD_SLOTS):
             ref, sealed = seal(key, draft, payload, self.pool.take(NONCE_SIZE))
-            rows.payloads.append((index * PAYLOAD_SLOTS + slot, sealed))
+            rows.payloads.append((place, sealed))
             refs.append(ref)
         return tuple(refs)
 
@@ -317,7 +350,7 @@ def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
     effect = draft.body.get("effect") if draft.type is EventType.DECISION else None
     return (
         draft.at_us,
-        draft.type,
+        draft.type._value_,  # an enumeration's member takes a database longer to bind than a plain string
         draft.run_id,
         place.seq_run,
         draft.call_id,
