@@ -5,8 +5,8 @@ import threading
 import time
 
 _IDS = 512
-# The variant of ids is two bits, then two random ones: each of these stands for four random digits.
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+# The first byte of an id's random end: two bits of variant, then six random ones.
+_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
 
 
 class SystemClock:
@@ -24,6 +24,7 @@ class SystemClock:
         self._last = 0
         self._ahead_ns = time.time_ns() - time.monotonic_ns()
         self._tails: list[str] = []
+        self._millisecond, self._head = -1, ""
 
     def now_us(self) -> int:
         """Microseconds since the epoch."""
@@ -43,9 +44,11 @@ class SystemClock:
             self._last = tick = max(tick, self._last + 1)
             if not self._tails:
                 self._tails = _tails(_IDS)
-            tail = self._tails.pop()
-        head = f"{tick:015x}"  # 48 bits of milliseconds, then 12 of what is below
-        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{tail}"
+            if tick >> 12 != self._millisecond:
+                self._millisecond = tick >> 12
+                text = f"{self._millisecond:012x}"
+                self._head = f"{text[:8]}-{text[8:]}-7"
+            return f"{self._head}{tick & 0xFFF:03x}-{self._tails.pop()}"
 
     def random(self, size: int) -> bytes:
         """``size`` bytes from the system's cryptographic source."""
@@ -57,6 +60,6 @@ def _tails(count: int) -> list[str]:
 
     Made for many ids at once: each call of the system's source gives the interpreter lock away.
     """
-    digits = os.urandom(count * 8).hex()
-    texts = (digits[at : at + 16] for at in range(0, len(digits), 16))
-    return [f"{_VARIANT[text[0]]}{text[1:4]}-{text[4:]}" for text in texts]
+    bits = bytearray(os.urandom(count * 8))
+    bits[::8] = bits[::8].translate(_VARIANT)
+    return [f"{text[:4]}-{text[4:]}" for text in bits.hex(" ", 8).split(" ")]
