@@ -287,10 +287,13 @@ def _checked(body: Mapping[str, Any]) -> msgspec.Raw:
     try:
         encoded = encode(body)
         shaped = _SHAPE.decode(encoded)
-    except (msgspec.MsgspecError, UnicodeError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError) as error:
         raise RecordError(f"this may not stand in a record: {error}") from None
     if not encoded.isascii() and not all(key.isascii() for key in _keys(shaped)):
         raise RecordError("a key in the record is not ASCII")
+    # The encoder writes null for what is no number.
+    if b"null" in encoded and any(isinstance(value, float) for value in _values(body)):
+        raise RecordError("a float may not stand in a record")
     return msgspec.Raw(encoded)
 
 
@@ -299,3 +302,13 @@ def _keys(body: Mapping[str, Any]) -> Iterator[str]:
     for item in body.values():
         if isinstance(item, dict):
             yield from item
+
+
+def _values(body: Mapping[str, Any]) -> Iterator[Any]:
+    for item in body.values():
+        if isinstance(item, dict):
+            yield from item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            yield from item
+        else:
+            yield item

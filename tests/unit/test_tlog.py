@@ -1,10 +1,11 @@
 """The Merkle tree against RFC 6962's own definition, and signed notes against the C2SP rules."""
 
 import base64
+import hashlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.tlog import (
@@ -52,6 +53,31 @@ def test_the_frontier_has_the_root_of_the_rfc(entries: list[bytes]) -> None:
         frontier.append(leaf)
         assert frontier.root() == naive_root(leaves[:count])
     assert frontier.size == len(entries)
+
+
+@given(st.lists(st.integers(0, 20), max_size=12), st.integers(0, 70_000))
+@example([70], 0xFFBF)  # across the top of a tile of the second level
+@example([256, 0, 1, 257, 600], 3)
+def test_many_leaves_at_once_make_the_tree_that_one_by_one_make(counts: list[int], before: int) -> None:
+    """The same root, right edge and tile tops after each batch, from any size on."""
+    edge = [hashlib.sha256(bytes([at])).digest() for at in range(before.bit_count())]
+    slow, quick = Frontier(before, list(edge)), Frontier(before, list(edge))
+    for count in counts:
+        leaves = [leaf_hash(b"%d" % at) for at in range(slow.size, slow.size + count)]
+        expected = [top for leaf in leaves for top in slow.append(leaf)]
+        assert sorted(quick.extend(leaves)) == sorted(expected)
+        assert (quick, quick.root()) == (slow, slow.root())
+
+
+@given(st.lists(st.integers(0, 40), max_size=6))
+def test_batches_have_the_root_of_the_rfc(counts: list[int]) -> None:
+    """The recursion of the RFC over all leaves so far is what the frontier says after each batch."""
+    frontier, leaves = Frontier(), list[bytes]()
+    for count in counts:
+        added = [leaf_hash(b"%d" % at) for at in range(len(leaves), len(leaves) + count)]
+        frontier.extend(added)
+        leaves += added
+        assert (frontier.size, frontier.root()) == (len(leaves), naive_root(leaves))
 
 
 def test_the_empty_tree_and_known_hashes() -> None:

@@ -15,7 +15,7 @@ from gateway.core.records import EventType
 DATABASE = "log.db"
 GUARD = "log.guard"
 LOCK = "log.lock"
-_FORMAT = 5
+_FORMAT = 6
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
 _MAKE_WRITABLE = "the gateway's user must be able to write the folder and every file in it"
@@ -28,7 +28,9 @@ _PAGE = 4096
 # it finds it wherever they look. A query that is to use one of these has its condition in the very same words. The
 # index on tools takes records without one, too, or refusing a hidden tool would take longer than refusing no tool.
 COMMON_TYPES = (EventType.DECISION, EventType.TOOL_REQUESTED, EventType.TOOL_COMPLETED)
-RARE_TYPE = "type not in ('{}', '{}', '{}')".format(*COMMON_TYPES)
+# One by one: for a list of three, SQLite builds a table of it with each record that is written, only to look whether the
+# record belongs into the index.
+RARE_TYPE = " and ".join(f"type <> '{kind}'" for kind in COMMON_TYPES)
 # The reason almost every allowed call has; the list of reasons leaves it out.
 COMMON_REASON = "scope.granted"
 RARE_EFFECT = f"effect <> '{Effect.ALLOW}'"
