@@ -15,7 +15,7 @@ from gateway.core.records import EventType
 DATABASE = "log.db"
 GUARD = "log.guard"
 LOCK = "log.lock"
-_FORMAT = 6
+_FORMAT, _FORMER = 6, 5
 _APPLICATION_ID = 0x4F737479
 _BUSY_S = 5.0
 _MAKE_WRITABLE = "the gateway's user must be able to write the folder and every file in it"
@@ -28,12 +28,15 @@ _PAGE = 4096
 # it finds it wherever they look. A query that is to use one of these has its condition in the very same words. The
 # index on tools takes records without one, too, or refusing a hidden tool would take longer than refusing no tool.
 COMMON_TYPES = (EventType.DECISION, EventType.TOOL_REQUESTED, EventType.TOOL_COMPLETED)
-# One by one: for a list of three, SQLite builds a table of it with each record that is written, only to look whether the
-# record belongs into the index.
+# One by one: of a list of three SQLite builds a table with each record that is written, only to look whether the index
+# takes the record.
 RARE_TYPE = " and ".join(f"type <> '{kind}'" for kind in COMMON_TYPES)
 # The reason almost every allowed call has; the list of reasons leaves it out.
 COMMON_REASON = "scope.granted"
 RARE_EFFECT = f"effect <> '{Effect.ALLOW}'"
+# As it stood in the format before; all else was the same.
+_FORMER_RARE_TYPE = "type not in ('{}', '{}', '{}')".format(*COMMON_TYPES)
+_TYPE_INDEX = "create index records_type on records (type) where"
 
 _SCHEMA = f"""
 begin;
@@ -53,7 +56,7 @@ create table records (
 ) strict;
 create unique index records_run on records (run_id, seq_run) where run_id is not null;
 create index records_call on records (call_id) where call_id is not null;
-create index records_type on records (type) where {RARE_TYPE};
+{_TYPE_INDEX} {RARE_TYPE};
 create index records_tool on records (tool);
 create index records_effect on records (effect) where {RARE_EFFECT};
 create index records_request on records (agent, ts) where type = '{EventType.TOOL_REQUESTED}';
@@ -85,6 +88,16 @@ create table approvals (
 ) strict, without rowid;
 create unique index approvals_open on approvals (action) where state in ('pending', 'approved', 'executing');
 pragma application_id = {_APPLICATION_ID};
+pragma user_version = {_FORMAT};
+commit;
+"""
+_FORMER_SCHEMA = _SCHEMA.replace(RARE_TYPE, _FORMER_RARE_TYPE).replace(
+    f"user_version = {_FORMAT}", f"user_version = {_FORMER}"
+)
+_RENEWAL = f"""
+begin immediate;
+drop index records_type;
+{_TYPE_INDEX} {RARE_TYPE};
 pragma user_version = {_FORMAT};
 commit;
 """
@@ -163,6 +176,8 @@ def connect(folder: Path) -> SqliteDatabase:
             db.executescript(_SCHEMA)
         else:
             check_format(db, path)
+            if _version(db) == _FORMER:
+                db.executescript(_RENEWAL)
     except BaseException:
         db.close()
         raise
@@ -227,7 +242,7 @@ def schema_problems(db: Database) -> list[str]:
     """How a log's database differs from one this version makes: tables, indexes, triggers, views, format."""
     fresh = sqlite3.connect(":memory:")
     try:
-        fresh.executescript(_SCHEMA)
+        fresh.executescript(_FORMER_SCHEMA if _version(db) == _FORMER else _SCHEMA)
         expected = _declared(fresh)
     finally:
         fresh.close()
@@ -302,9 +317,13 @@ def free_bytes(folder: Path) -> int:
 
 def is_new(db: Database) -> bool:
     """Whether nothing was ever put into the database: a first start may have been killed before it was made."""
-    (version,) = db.execute("pragma user_version").fetchone()
     (found,) = db.execute("select count(*) from sqlite_master").fetchone()
-    return bool(version == 0 and found == 0)
+    return bool(_version(db) == 0 and found == 0)
+
+
+def _version(db: Database) -> int:
+    (version,) = db.execute("pragma user_version").fetchone()
+    return int(version)
 
 
 def is_unborn(folder: Path) -> bool:
@@ -321,13 +340,13 @@ def is_unborn(folder: Path) -> bool:
 
 
 def check_format(db: Database, path: Path) -> None:
-    """Whether this version knows the database in ``path``.
+    """Whether this version knows the database in ``path``, in this format or the one before.
 
     Raises:
         StateRefused: it does not.
     """
-    marks = [db.execute(f"pragma {name}").fetchone() for name in ("user_version", "application_id")]
-    if marks != [(_FORMAT,), (_APPLICATION_ID,)]:
+    (mark,) = db.execute("pragma application_id").fetchone()
+    if mark != _APPLICATION_ID or _version(db) not in {_FORMAT, _FORMER}:
         raise StateRefused(
             f"{path} is not a log this version can read: use another state folder, or the version that wrote it"
         )
