@@ -253,11 +253,11 @@ class Batch:
         history, kills = law
         if draft.type in custody.KINDS:
             Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
-        elif draft.type in share_records.KINDS:
+        if draft.type in share_records.KINDS:
             share_records.check(self.db, draft, self.living)
-        elif draft.type is EventType.KEY:
+        if draft.type is EventType.KEY:
             history = key_records.follow(history, draft, index, self.ring)
-        else:
+        if draft.type in kill_records.KINDS:
             kills = kill_records.follow(kills, draft)
         return history, kills
 
