@@ -302,7 +302,7 @@ class Batch:
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
         # Byte arrays: of all that can hold bytes, sqlite3 binds only these without looking for an adapter.
-        rows.records.append((index, draft.id, bytearray(entry), bytearray(digest), *promoted(draft, place)))
+        rows.records.append((index, draft.id, bytearray(entry), bytearray(digest)) + promoted(draft, place))  # noqa: RUF005 - unpacking makes a list first
         if draft.run_id is not None and place.seq_run is not None:
             ended = draft.type is EventType.RUN_ENDED or (head is not None and head.ended)
             rows.heads[draft.run_id] = Head(place.seq_run, digest.hex(), ended)
