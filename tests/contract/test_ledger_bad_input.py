@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,25 @@ async def test_a_record_that_is_too_long_is_refused_alone(books: Books) -> None:
     await last
     found = [record.body["id"] for record in await books.reader.search(Query(type="admin.change"))]
     assert found[2:] == [parts[0].id, parts[2].id]
+    assert books.verify().ok
+
+
+async def test_a_body_that_is_no_record_is_refused_alone(books: Books) -> None:
+    """One that holds itself, or what is no number: who wrote it is told, its neighbours in the batch are written."""
+    endless: dict[str, Any] = {"action": "test"}
+    endless["more"] = endless
+    bodies = [{"action": "test"}, endless, {"action": "test", "share": float("nan")}, {"action": "test"}]
+    scribe = Scribe(books.clock, books.keys)
+    drafts = [scribe.draft(EventType.ADMIN_CHANGE, Subject(), body) for body in bodies]
+    first, deep, no_number, last = [books.ledger.submit([draft]) for draft in drafts]
+    await first
+    with pytest.raises(Unavailable, match="the record was refused"):
+        await deep
+    with pytest.raises(Unavailable, match="a float may not stand in a record"):
+        await no_number
+    await last
+    found = [record.body["id"] for record in await books.reader.search(Query(type="admin.change"))]
+    assert found == [drafts[0].id, drafts[3].id]
     assert books.verify().ok
 
 

@@ -19,7 +19,8 @@ class Pool:
 
     def take(self, size: int) -> bytes:
         """``size`` fresh random bytes, at most 4096."""
-        if self._at + size > len(self._bytes):
-            self._bytes, self._at = self._clock.random(_DRAW), 0
-        start, self._at = self._at, self._at + size
-        return self._bytes[start : self._at]
+        start, end = self._at, self._at + size
+        if end > len(self._bytes):
+            self._bytes, start, end = self._clock.random(_DRAW), 0, size
+        self._at = end
+        return self._bytes[start:end]

@@ -109,14 +109,17 @@ class _Rows:
         self.records += other.records
         self.payloads += other.payloads
         self.leaves += other.leaves
+        self.heads |= other.heads
         self.opened |= other.opened
         self.closed += other.closed
-        self.started += other.started
-        self.ended += other.ended
-        self.heads |= other.heads
-        self.approvals |= other.approvals
         self.reasons += other.reasons
-        self.kept.take(other.kept)
+        if other.started or other.ended:
+            self.started += other.started
+            self.ended += other.ended
+        if other.approvals:
+            self.approvals |= other.approvals
+        if other.kept.erased or other.kept.holds:
+            self.kept.take(other.kept)
 
 
 @dataclass(slots=True)
