@@ -134,12 +134,12 @@ def test_a_restart_of_the_gateway_is_survived(tmp_path: Path) -> None:
         seat = stack.enter_context(sitting(WATCH, OSTIARY_STATE=str(state)))
         pipe = stack.enter_context(_piped(state, lines))
         until(lambda: len(_calls(lines)) == 1)
-        seat.see("live", "unknown_tool")
+        seat.see("live", "dev-agent")  # however it ends: a machine under load has its policy's deadline pass
         first.close()
         seat.see("gateway gone, waiting")
         said = stack.enter_context(gateway(state))
         expected += [knock(said, state) for _ in range(3)]
-        seat.see_when(lambda screen: "live" in screen and screen.count("unknown_tool") == 4)
+        seat.see_when(lambda screen: "live" in screen and screen.count("dev-agent") == 4)
         until(lambda: len(_calls(lines)) == 4)
         pipe.send_signal(signal.SIGTERM)
         assert pipe.wait(30) == 0
