@@ -1,5 +1,6 @@
 """One POST to an MCP endpoint and its answer, as JSON or as an event stream."""
 
+from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -8,7 +9,7 @@ from anyio import sleep
 from connectors.mcp import streams
 from connectors.mcp.faults import Lost, Parted, Refused, Unreached
 from connectors.mcp.messages import Answered, Hearing, Post, Question, header_fields
-from connectors.mcp.pool import Pool, Target, target
+from connectors.mcp.pool import Pool, Target, Use, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
 from connectors.mcp.wire import Broken, NotConnected, Response, Wire
 from gateway.core.errors import MalformedRequest, TooLarge
@@ -48,7 +49,7 @@ class Endpoint:
         """
         trail = Trail(question.cap + streams.BESIDES_BYTES)
         try:
-            async with self._sent("POST", question.post) as answer:
+            async with self._sent("POST", question.post, question.use) as answer:
                 if question.begun is not None:
                     question.begun(answer.field(_SESSION))
                 with _translated():
@@ -65,7 +66,7 @@ class Endpoint:
             await sleep(trail.pause_s())
             fields = question.post.fields + header_fields([(LAST_EVENT, trail.last_id)])
             try:
-                async with self._sent("GET", Post(fields, b"", question.post.connect_s)) as answer:
+                async with self._sent("GET", Post(fields, b"", question.post.connect_s), question.use) as answer:
                     if answer.status != 200 or _kind(answer) != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
                         raise Lost("stream_ended")
                     _plain(answer)
@@ -84,7 +85,7 @@ class Endpoint:
             Unreached: no connection was made.
             Lost: the connection broke.
         """
-        async with self._sent(method, post) as answer:
+        async with self._sent(method, post, Use.TELL) as answer:
             return answer.status
 
     async def listen(self, post: Post, hearing: Hearing) -> None:
@@ -95,7 +96,7 @@ class Endpoint:
             Refused: the server has no such stream, or not for this session.
             Lost: anything else, but its regular end.
         """
-        async with self._sent("GET", post) as answer:
+        async with self._sent("GET", post, Use.STAND) as answer:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
             if _kind(answer) != eras.STREAM_TYPE:
@@ -104,8 +105,9 @@ class Endpoint:
             with _translated():
                 await streams.heard(answer, hearing)
 
-    def _sent(self, method: str, post: Post) -> "_Exchange":
-        return _Exchange(self._pool, self._target, self._request(method, post), post.connect_s)
+    def _sent(self, method: str, post: Post, use: Use) -> "_Exchange":
+        at = self._target if use is Use.ASK else replace(self._target, use=use)
+        return _Exchange(self._pool, at, self._request(method, post), post.connect_s)
 
     def _request(self, method: str, post: Post) -> bytes:
         head = f"{method}{self._line}{post.fields}content-length: {len(post.body)}\r\n\r\n"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from connectors.mcp.faults import Unprepared
+from connectors.mcp.pool import Use
 from gateway.core.mcpwire.jsonrpc import Notification, Request
 
 Header = tuple[str, str]
@@ -53,6 +54,7 @@ class Question:
         hear: called with each notification in that stream; the stream is read on when it returns.
         begun: called with the session id in the head of the answer, before anything of its body is read.
         resumes: whether a stream that ends before the answer is gone on with, where the server says how.
+        use: what its connection is for.
     """
 
     post: Post
@@ -62,6 +64,7 @@ class Question:
     hear: Callable[[Notification], Awaitable[None]] | None = None
     begun: Callable[[str | None], None] | None = None
     resumes: bool = False
+    use: Use = Use.ASK
 
 
 @dataclass(frozen=True, slots=True)

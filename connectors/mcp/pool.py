@@ -5,6 +5,7 @@ import re
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Self
 
 from yarl import URL
@@ -17,6 +18,18 @@ _KEEP_S: Final = 4.0
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
+class Use(StrEnum):
+    """What a connection is for; each has places of its own.
+
+    Otherwise streams that stand open would keep calls from their server, and calls that wait for an answer of ours
+    would keep that answer from it.
+    """
+
+    ASK = "ask"
+    TELL = "tell"
+    STAND = "stand"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where requests go.
@@ -25,6 +38,7 @@ class Target:
         host: name in ASCII, or address without brackets.
         authority: value of the Host field.
         path: request target.
+        use: what its connections are for.
     """
 
     tls: bool
@@ -32,6 +46,7 @@ class Target:
     port: int
     authority: str
     path: str
+    use: Use = Use.ASK
 
 
 def target(text: str) -> Target:
@@ -54,7 +69,7 @@ def target(text: str) -> Target:
 
 @dataclass(slots=True)
 class _Line:
-    """The connections to one host and port: those that wait, and how many more there may be."""
+    """The connections of one use to one host and port: those that wait, and how many more there may be."""
 
     idle: deque[Wire] = field(default_factory=deque)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
@@ -69,9 +84,9 @@ class Pool:
     """
 
     def __init__(self, per_server: int = 256) -> None:
-        """``per_server``: most requests under way at a time to one host and port."""
+        """``per_server``: most exchanges under way at a time with one host and port, of each use."""
         self._per_server = per_server
-        self._lines: dict[tuple[bool, str, int], _Line] = {}
+        self._lines: dict[tuple[Use, bool, str, int], _Line] = {}
         self._tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
@@ -119,7 +134,7 @@ class Pool:
                 line.idle.popleft().close()
 
     def _line(self, at: Target) -> _Line:
-        key = (at.tls, at.host, at.port)
+        key = (at.use, at.tls, at.host, at.port)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(places=asyncio.Semaphore(self._per_server))

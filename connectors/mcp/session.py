@@ -14,6 +14,7 @@ from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
 from connectors.mcp.messages import Answered, Header, Hearing, Post, Question, header_fields
+from connectors.mcp.pool import Use
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import eras, notices
 from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notification, encode_request
@@ -126,7 +127,8 @@ class Session:
         request_id = self.endpoint.next_id()
         fields = self.fields + header_fields([(eras.METHOD_HEADER, ask.method)])
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
-        await self.endpoint.ask(Question(Post(fields, body, ask.connect_s), request_id, ask.cap, hear=hear))
+        post = Post(fields, body, ask.connect_s)
+        await self.endpoint.ask(Question(post, request_id, ask.cap, hear=hear, use=Use.STAND))
 
     async def listen(self, flow: Flow | None, connect_s: float) -> None:
         """Have the server send the log messages that a caller asked for; one that does not is not asked again."""

@@ -82,6 +82,13 @@ async def test_questions_are_put_while_the_stream_is_read_on(pool: Pool) -> None
     assert len(up.calls("tools/call")) == 1
 
 
+async def test_calls_that_wait_for_answers_leave_room_for_these() -> None:
+    """Where as many wait as there may be requests at a time, what they wait for still goes out."""
+    async with Pool(1) as one, running(Era.HANDSHAKE) as up, HttpConnector(up.url, one) as connector:
+        up.scripts["tools/call"] = asks(question("a"), waits=lambda: len(replies(up)) == 1)
+        assert (await Client().call(connector)).value == RESULT
+
+
 async def test_an_upstream_takes_its_question_back(pool: Pool) -> None:
     """It is answered no more, and the call goes on; a cancellation of something else changes nothing."""
     client = Client(answers=False)

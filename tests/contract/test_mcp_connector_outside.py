@@ -78,12 +78,12 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(most: int = 64) -> AsyncIterator[Upstream]:
-    """Such an upstream, running."""
+async def upstream(most: int = 64, places: int = 256) -> AsyncIterator[Upstream]:
+    """Such an upstream, running; with so many sessions, and requests at a time to its host."""
     aside = Aside()
     async with (
         running(Era.HANDSHAKE, call=says(answer), GET=aside.script) as raw,
-        Pool() as pool,
+        Pool(places) as pool,
         HttpConnector(raw.url, pool, HttpOptions(max_sessions=most)) as connector,
     ):
         yield Upstream(raw, aside, connector)
@@ -184,6 +184,17 @@ async def test_a_server_that_never_opens_the_stream_holds_up_no_call() -> None:
         for _ in range(3):
             assert (await Client().call(up.connector)).value == RESULT
         assert len(up.raw.calls("GET")) == 1
+
+
+async def test_streams_that_stand_open_take_no_place_of_a_call() -> None:
+    """However many sessions the servers at one host and port have: its places are for what is asked there."""
+    async with upstream(places=1) as up:
+        declared: list[Mapping[str, Any]] = [ALL, {"elicitation": {}}]
+        for capabilities in declared:
+            up.raw.scripts["tools/call"] = up.asking(("q", KINDS[0]))
+            assert (await Client(asking.declared(capabilities)).call(up.connector)).value == RESULT
+        assert len(up.raw.calls("GET")) == 1
+        assert up.told.keys() == {"q"}
 
 
 async def test_a_stream_that_ends_under_a_call_is_opened_again() -> None:
