@@ -260,7 +260,7 @@ def test_the_throttles_tables_are_bounded() -> None:
 
 
 async def test_sessions_are_bounded_for_all_and_for_each() -> None:
-    """A principal's new session ends their own oldest; only when the table is full does the idlest of all go."""
+    """A principal's new session ends their own oldest; only when the table is full, the idlest of who has the most."""
     clock = StepClock()
     sessions = Sessions(clock, most=3, most_each=2)
     first, second = sessions.open("ada", None, {}), sessions.open("ada", None, {})
@@ -277,6 +277,20 @@ async def test_sessions_are_bounded_for_all_and_for_each() -> None:
     clock.advance(1801)
     sessions.open("zoe", None, {})
     assert len(sessions._all) == len(sessions._own) == 1
+
+
+async def test_a_user_with_many_agents_ends_no_session_of_another() -> None:
+    """Whoever may open runs may name any number of agents: where the table is full, who has the most makes room."""
+    clock = StepClock()
+    sessions = Sessions(clock, most=4, most_each=2)
+    bob = sessions.open("here|bob|helper", None, {})
+    for at in range(20):
+        sessions.open(f"here|ada|agent-{at}", None, {})
+    assert sessions.find(bob.id, "here|bob|helper", None) is bob
+    assert len(sessions._all) == 4
+    eve = sessions.open("here|eve|", None, {})
+    assert sessions.find(eve.id, "here|eve|", None) is eve
+    assert sessions.find(bob.id, "here|bob|helper", None) is bob
 
 
 @asynccontextmanager

@@ -1,12 +1,12 @@
 """Sessions of the handshake era: who opened one, where, and in which revision.
 
 An id is random and good for its principal only; anybody else learns no more than that it does not exist. The table is
-bounded, over all and for each principal; idle sessions go first, so nobody can push out another's sessions by opening
-their own. A lost session costs the client one new handshake.
+bounded, over all and for each principal; where it is full, who has the most makes room, all agents of a user together,
+so nobody can push out another's sessions by opening their own. A lost session costs the client one new handshake.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,20 +71,22 @@ class Sessions:
         self._most_each = most_each
         self._all: OrderedDict[str, Session] = OrderedDict()
         self._own: dict[str, OrderedDict[str, Session]] = {}
+        self._of_user: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
 
     def open(self, owner: str, server: str | None, client: Mapping[str, str]) -> Session:
-        """A new session; where there is no room, the one that was idle longest ends."""
+        """A new session; where there is no room, the one ends that was idle longest of the user who has the most."""
         now = self._clock.monotonic()
         self._end_idle(now)
         own = self._own.get(owner)
         if own is not None and len(own) >= self._most_each:
             self._forget(next(iter(own.values())))
         elif len(self._all) >= self._most:
-            self._forget(next(iter(self._all.values())))
+            self._forget(self._spared())
         session = Session(self._clock.random(_ID_BYTES).hex(), owner, server, client, now)
         self._all[session.id] = session
         self._own.setdefault(owner, OrderedDict())[session.id] = session
+        self._of_user[_user_of(owner)] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._swept)
         return session
@@ -124,11 +126,23 @@ class Sessions:
                 return
             self._forget(oldest)
 
+    def _spared(self) -> Session:
+        most = max(self._of_user.values())
+        return next(one for one in self._all.values() if self._of_user[_user_of(one.owner)] == most)
+
     def _forget(self, session: Session) -> None:
-        self._all.pop(session.id, None)
         session.end()
-        own = self._own.get(session.owner)
-        if own is not None:
-            own.pop(session.id, None)
-            if not own:
-                del self._own[session.owner]
+        if self._all.pop(session.id, None) is None:
+            return
+        own, user = self._own[session.owner], _user_of(session.owner)
+        del own[session.id]
+        if not own:
+            del self._own[session.owner]
+        self._of_user[user] -= 1
+        if not self._of_user[user]:
+            del self._of_user[user]
+
+
+def _user_of(owner: str) -> str:
+    """The user behind a ``Principal.key``, by who vouches for them; they may have any number of agents."""
+    return owner.rpartition("|")[0]
