@@ -248,3 +248,14 @@ def test_streams_of_one_principal_are_bounded() -> None:
         with pytest.raises(Throttled), places.taken("a"):
             pass
     places.check("a")
+
+
+def test_streams_of_one_user_are_bounded() -> None:
+    """Through however many agents: each holds a connection, and there are so many for all users together."""
+    places = Places(2, 3)
+    with places.taken("i|ada|a"), places.taken("i|ada|a"), places.taken("i|ada|b"):
+        with pytest.raises(Throttled), places.taken("i|ada|c"):
+            pass
+        places.check("i|bob|a")
+    places.check("i|ada|c")
+    assert not places._open

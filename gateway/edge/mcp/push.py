@@ -28,6 +28,7 @@ from gateway.core.tool import Kind, Tool
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.faults import ClientGone, InvalidParams, NotAcceptable
 from gateway.edge.mcp.following import MOST, Follow, Follows
+from gateway.edge.mcp.session import user_of
 from gateway.edge.problems import CALL_HEADER
 from gateway.edge.reply import Header, Reply, headers
 
@@ -49,6 +50,7 @@ _RANGES: Final = (b"text/event-stream", b"text/*", b"*/*")
 _SILENCE_S: Final = 25.0
 _NOTHING: Final = b":\n\n"
 _MOST_EACH: Final = 100
+_MOST_OF_USER: Final = 400
 # Between two looks at what has changed: an upstream that says so without end keeps policy no busier than this.
 _PAUSE_S: Final = 0.05
 _RETRY_S: Final = 60.0
@@ -98,9 +100,10 @@ def _check_accept(scope: Scope) -> None:
 class Places:
     """Which principals have how many streams open: each costs a place among the connections, and memory."""
 
-    def __init__(self, most_each: int = _MOST_EACH) -> None:
-        """``most_each`` streams for one principal."""
+    def __init__(self, most_each: int = _MOST_EACH, most_of_user: int = _MOST_OF_USER) -> None:
+        """``most_each`` streams for one principal, ``most_of_user`` for all agents of one user."""
         self._most_each = most_each
+        self._most_of_user = most_of_user
         self._open: Counter[str] = Counter()
 
     @contextmanager
@@ -111,13 +114,11 @@ class Places:
             Throttled: they have no more.
         """
         self.check(owner)
-        self._open[owner] += 1
+        self._open.update((owner, user_of(owner)))
         try:
             yield
         finally:
-            self._open[owner] -= 1
-            if not self._open[owner]:
-                del self._open[owner]
+            self._open -= Counter((owner, user_of(owner)))  # keeps no zeros
 
     def check(self, owner: str) -> None:
         """Return where ``owner`` has a place left.
@@ -125,7 +126,7 @@ class Places:
         Raises:
             Throttled: they have none.
         """
-        if self._open[owner] >= self._most_each:
+        if self._open[owner] >= self._most_each or self._open[user_of(owner)] >= self._most_of_user:
             raise Throttled("too many streams are open", retry_after=_RETRY_S, cause_code="streams")
 
 

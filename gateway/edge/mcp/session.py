@@ -86,7 +86,7 @@ class Sessions:
         session = Session(self._clock.random(_ID_BYTES).hex(), owner, server, client, now)
         self._all[session.id] = session
         self._own.setdefault(owner, OrderedDict())[session.id] = session
-        self._of_user[_user_of(owner)] += 1
+        self._of_user[user_of(owner)] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._swept)
         return session
@@ -128,13 +128,13 @@ class Sessions:
 
     def _spared(self) -> Session:
         most = max(self._of_user.values())
-        return next(one for one in self._all.values() if self._of_user[_user_of(one.owner)] == most)
+        return next(one for one in self._all.values() if self._of_user[user_of(one.owner)] == most)
 
     def _forget(self, session: Session) -> None:
         session.end()
         if self._all.pop(session.id, None) is None:
             return
-        own, user = self._own[session.owner], _user_of(session.owner)
+        own, user = self._own[session.owner], user_of(session.owner)
         del own[session.id]
         if not own:
             del self._own[session.owner]
@@ -143,6 +143,9 @@ class Sessions:
             del self._of_user[user]
 
 
-def _user_of(owner: str) -> str:
-    """The user behind a ``Principal.key``, by who vouches for them; they may have any number of agents."""
+def user_of(owner: str) -> str:
+    """The user behind a ``Principal.key``, by who vouches for them; they may have any number of agents.
+
+    No principal's key: these have the agent behind a second bar.
+    """
     return owner.rpartition("|")[0]
