@@ -124,7 +124,9 @@ class Following:
         key = identity.key(None)
         line = self._lines.get(key)
         if line is None:
-            if self._tasks is None or len(self._lines) >= self._bounds.streams:
+            own = sum(line.identity.user == identity.user for line in self._lines.values())
+            is_full = len(self._lines) >= self._bounds.streams or own >= self._bounds.streams_each
+            if self._tasks is None or is_full:
                 raise Unprepared("too_many_streams")
             line = self._lines[key] = _Line(identity)
         line.waiting += 1

@@ -18,6 +18,7 @@ class Bounds:
 
     Attributes:
         streams: most of them at a time; each holds a connection.
+        streams_each: of those, of one user.
         each: most resources on one of them.
         connect_s: longest a stream may take to be opened, seconds.
         first_pause_s: pause before one that ended is opened again; doubled each time one ends early.
@@ -27,6 +28,7 @@ class Bounds:
     """
 
     streams: int = 64
+    streams_each: int = 48
     each: int = 200
     connect_s: float = 10.0
     first_pause_s: float = 0.2

@@ -62,6 +62,7 @@ class Session:
         outside: holds the session's own stream, where there is one for what is asked outside of calls.
         is_over: whether it is used for nothing new.
         talks: calls under way whose callers can be asked.
+        user: whose caller's it is, as of ``Identity.user``.
     """
 
     endpoint: Endpoint
@@ -75,6 +76,7 @@ class Session:
     outside: CancelScope | None = None
     is_over: bool = False
     talks: list[Conversation] = field(default_factory=list)
+    user: str = ""
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""

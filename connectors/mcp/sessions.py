@@ -6,7 +6,7 @@ next, also where both are served with the same lasting credential.
 
 import hashlib
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +46,11 @@ class Identity:
     credential: Mapping[str, str] = field(repr=False)
     whose: str = ""
     askable: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def user(self) -> str:
+        """The user among ``whose``: with all agents, and all that act for these, they are one."""
+        return "|".join(self.whose.split("|")[:2])
 
     def key(self, dialect: Dialect | None) -> str:
         """What sessions are kept by: the credential's digest first."""
@@ -167,6 +172,7 @@ class Sessions:
                 session = self._kept.get(whose.key(self._dialect))
                 if session is None:
                     session = await self._open(_fields(whose.credential), whose.askable, budget_s)
+                    session.user = whose.user
                     self._kept[whose.key(session.dialect)] = session
                 return session
         finally:
@@ -228,9 +234,14 @@ class Sessions:
         return session
 
     async def _shrink(self) -> None:
-        # Credentials that live for one call would otherwise pile up sessions. One that is in use stays.
-        idle = [key for key, session in list(self._kept.items())[:-1] if not session.users]
-        for key in idle[: max(0, len(self._kept) - self._most)]:
+        # Credentials that live for one call would otherwise pile up sessions. One that is in use stays; of the others
+        # who has the most makes room, or a user with many agents would end what others have open.
+        while len(self._kept) > self._most:
+            having = Counter(session.user for session in self._kept.values())
+            idle = [(key, session) for key, session in list(self._kept.items())[:-1] if not session.users]
+            if not idle:
+                return
+            key, _ = max(idle, key=lambda found: having[found[1].user])
             await self._kept.pop(key).end()
 
 

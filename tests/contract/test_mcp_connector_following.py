@@ -98,6 +98,16 @@ def asking(uri: str, subscription: Subscription | None, whose: str = "", *, ends
     return replace(made, intent=replace(made.intent, quota=replace(quota, permit=permit)))
 
 
+def by(user: str, agent: str) -> Lease:
+    """A call of this user's agent that begins a subscription."""
+    made = asking("x:page", Subscription(lambda: None))
+    quota = made.intent.quota
+    target = quota.permit.target
+    principal = replace(target.caller.principal, user=user, agent=agent)
+    permit = replace(quota.permit, target=replace(target, caller=replace(target.caller, principal=principal)))
+    return replace(made, intent=replace(made.intent, quota=replace(quota, permit=permit)))
+
+
 @asynccontextmanager
 async def following(era: Era, bounds: Bounds = QUICK, deaf_to: frozenset[str] = frozenset()) -> AsyncIterator[Upstream]:
     """Such an upstream, running."""
@@ -251,6 +261,17 @@ async def test_what_is_followed_is_bounded(era: Era) -> None:
         assert full.cause_code == "too_many_subscriptions"
         await up.follow("x:0", "bob")
         assert (await up.refused("x:0", whose="eve")).cause_code == "too_many_streams"
+
+
+async def test_no_user_has_all_streams() -> None:
+    """However many agents follow for them: whoever may open runs may name any number of these."""
+    async with following(Era.HANDSHAKE, replace(QUICK, streams=3, streams_each=2)) as up:
+        for agent in ("a", "b"):
+            await up.connector.invoke(by("ada", agent))
+        with pytest.raises(NotSent) as caught:
+            await up.connector.invoke(by("ada", "c"))
+        assert caught.value.cause_code == "too_many_streams"
+        await up.connector.invoke(by("bob", "a"))
 
 
 async def test_a_credential_that_ends_with_its_call_follows_nothing() -> None:

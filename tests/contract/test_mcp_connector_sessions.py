@@ -1,6 +1,7 @@
 """The MCP connector's sessions over HTTP: set-up, era, credentials, listing and ping, when things go wrong."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from anyio import create_task_group, fail_after
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.listing import ListingLimits
 from connectors.mcp.pool import Pool
+from gateway.core.call import Lease, Resolved
 from gateway.core.errors import GatewayError, NotSent, OutcomeUnknown, ToolFailed, Unavailable
 from gateway.core.mcpwire.eras import Era
 from gateway.core.tool import EffectClass, Tool
-from tests.evidence import lease, make_tool
+from tests.evidence import lease, make_caller, make_intent, make_permit, make_tool
 from tests.rawhttp import RawUpstream, Seen, answer, error, http, running, says
 
 ERAS = pytest.mark.parametrize("era", list(Era))
@@ -247,6 +249,28 @@ async def test_sessions_are_not_shared_between_credentials(pool: Pool) -> None:
         }
         assert [c for c in up.seen if "cookie" in c.headers] == []
     assert sorted(seen.headers["mcp-session-id"] for seen in up.calls("DELETE")) == ["session-1", "session-2"]
+
+
+async def test_a_user_with_many_agents_ends_no_session_of_another(pool: Pool) -> None:
+    """What a server keeps in a session is lost with it: where there are too many, who has the most makes room."""
+
+    def by(user: str, agent: str) -> Lease:
+        made = lease(TOOL)
+        target = made.intent.quota.permit.target
+        principal = replace(target.caller.principal, user=user, agent=agent)
+        caller = make_caller(target.caller.call, principal)
+        return replace(made, intent=make_intent(make_permit(Resolved(caller, TOOL, None))))
+
+    async with (
+        running(Era.HANDSHAKE, call=says(answer)) as up,
+        HttpConnector(up.url, pool, HttpOptions(max_sessions=3)) as connector,
+    ):
+        await connector.invoke(by("bob", "a"))
+        for at in range(10):
+            await connector.invoke(by("ada", f"agent-{at}"))
+        await connector.invoke(by("eve", "a"))
+        await connector.invoke(by("bob", "a"))
+        assert up.calls("tools/call")[-1].headers["mcp-session-id"] == "session-1"
 
 
 async def test_sessions_of_bygone_credentials_are_ended(pool: Pool) -> None:
