@@ -98,6 +98,42 @@ def test_what_a_network_gives_is_said_in_plain_words(tmp_path: Path) -> None:
     assert warning.startswith("web has the host's network: it reaches all that this host reaches, and nothing filters")
 
 
+def test_who_decides_is_named_where_it_is_in_reach(tmp_path: Path) -> None:
+    """An OPA on the loopback takes policy from whoever asks, unless it wants a token; so are issuers and sources."""
+    given = settings(
+        tmp_path,
+        f"[upstreams.web]\n{SERVER}\n[upstreams.web.sandbox]\nnetwork = true",
+        '[policy]\nengine = "opa"\n[policy.opa]\nurl = "http://127.0.0.1:8181"',
+        '[policy.sources.main]\nurl = "http://localhost:81/p.tar.gz"\npublic_key = "/k"',
+        '[identity.issuers.corp]\nissuer = "http://127.0.0.1:82"\naudience = ["x"]',
+        '[connections.hub]\nissuer = "http://[::1]:83"\nclient_id = "x"\ntoken_role = "x"',
+        '[vault]\naddress = "https://vault.example"\ntoken = { env = "X" }',
+    )
+    (warning,) = confining.warnings(given)
+    for named in (
+        "who decides (127.0.0.1:8181)",
+        "the policy source main (localhost:81)",
+        "the issuer corp (127.0.0.1:82)",
+        "the service hub ([::1]:83)",
+    ):
+        assert named in warning
+    assert "its vault" not in warning
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "127.9.9.9", "LOCALHOST", "localhost.", "tools.localhost"]
+)
+def test_this_host_has_many_names(tmp_path: Path, host: str) -> None:
+    """What is dialled by any of them listens here."""
+    given = settings(
+        tmp_path,
+        f"[upstreams.web]\n{SERVER}\n[upstreams.web.sandbox]\nnetwork = true",
+        f'[upstreams.near]\nkind = "mcp"\nurl = "http://{host}:9/mcp"',
+    )
+    (warning,) = confining.warnings(given)
+    assert f"near ({host}:9)" in warning
+
+
 def test_a_host_that_cannot_hold_a_cap_is_told_how_to(tmp_path: Path) -> None:
     """Each server that is not started, with what would give what is missing and the line that accepts it."""
     given = settings(tmp_path, f"[upstreams.one]\n{SERVER}\n[upstreams.one.sandbox]\naccept_missing = ['cpu']")
