@@ -24,8 +24,9 @@ from gateway.core.mcpwire.notices import LEVELS, MESSAGE, PROGRESS, LogMessage, 
 MOST_NOTICES: Final = 1000
 MAX_NOTICE_BYTES: Final = 16 * 1024
 ANSWER_S: Final = 120.0
-# Why a call ended that its caller took back.
+# Why a call ended that its caller took back, or that found no place to wait for its caller's answer.
 WITHDRAWN: Final = "withdrawn"
+PARKED: Final = "parked"
 
 Clean = Callable[[bytes], tuple[bytes, Mapping[str, int]]]
 Deliver = Callable[[bytes], Awaitable[None]]
@@ -99,6 +100,7 @@ class Flow:
         self.wants = wants
         self.redacted: Counter[str] = Counter()
         self.is_withdrawn = False
+        self.why = WITHDRAWN
         self._clean = clean
         self._deliver = deliver
         self._stop = give_up
@@ -106,7 +108,8 @@ class Flow:
         self._put = put
         self._inquiry: Inquiry | None = None
         self._time: CancelScope | None = None
-        self._told = self._asked = 0
+        self._told = self._asked = self._waiting = 0
+        self._left_s = 0.0
         self._done: float | None = None
 
     @property
@@ -155,22 +158,30 @@ class Flow:
         self._time = scope
 
     async def _answer(self, put: Put, question: Question) -> Arguments:
-        scope, began = self._time, current_time()
-        if scope is not None:
-            scope.deadline += ANSWER_S
+        # However many questions wait at a time, it stands still once.
+        if self._time is not None and not self._waiting:
+            self._left_s = self._time.deadline - current_time()
+        self._waiting += 1
+        self._lasts(ANSWER_S)
         try:
             with fail_after(ANSWER_S):
                 return await put(question)
         except TimeoutError:
             raise NotAnswered("no_answer") from None
         finally:
-            if scope is not None:
-                scope.deadline += min(current_time() - began, ANSWER_S) - ANSWER_S
+            self._waiting -= 1
+            if not self._waiting:
+                self._lasts(0.0)
 
-    def withdraw(self) -> None:
-        """The caller wants no answer any more: break the call off, unless it is over."""
+    def _lasts(self, wait_s: float) -> None:
+        """The connector has what it had left, after a wait."""
+        if self._time is not None:
+            self._time.deadline = current_time() + wait_s + self._left_s
+
+    def withdraw(self, why: str = WITHDRAWN) -> None:
+        """The caller wants no answer any more, or can get none (``PARKED``): break the call off, unless it is over."""
         if self._stage is not _Stage.OVER and not self.is_withdrawn:
-            self.is_withdrawn = True
+            self.is_withdrawn, self.why = True, why
             self._stop()
 
     @contextmanager

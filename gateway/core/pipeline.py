@@ -83,17 +83,19 @@ def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
         yield watch
     if scope.cancelled_caught:
         flow = intent.call.flow
-        raise _withdrawn(intent) if flow is not None and flow.is_withdrawn else watch.broken_off()
+        raise _withdrawn(intent, flow.why) if flow is not None and flow.is_withdrawn else watch.broken_off()
 
 
 def _flowing(flow: Flow | None, stop: Callable[[], None], inquiry: Inquiry) -> AbstractContextManager[None]:
     return nullcontext() if flow is None else flow.under_way(stop, inquiry)
 
 
-def _withdrawn(intent: Intent) -> GatewayError:
+def _withdrawn(intent: Intent, why: str) -> GatewayError:
+    # The record must not say of a client what the gateway did.
+    words = "the client cancelled the call" if why == WITHDRAWN else "it found no place to wait for its client"
     if intent.tool.effect is EffectClass.READ:
-        return ToolFailed("the client cancelled the call", cause_code=WITHDRAWN)
-    return OutcomeUnknown("the client cancelled the call; an effect may have happened", cause_code=WITHDRAWN)
+        return ToolFailed(words, cause_code=why)
+    return OutcomeUnknown(f"{words}; an effect may have happened", cause_code=why)
 
 
 async def advise(call: Call, ports: Ports) -> Advice:

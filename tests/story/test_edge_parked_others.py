@@ -98,7 +98,7 @@ async def test_a_read_that_finds_no_place_is_told_when_to_come_again() -> None:
         assert (full["error"], full["cause"]) == ("throttled", "parked")
         assert 1 <= full["retry_after"] <= parking.PARKED_S
         assert upstream.ends == ["cancelled"]
-        assert edge.records()[-1] == "tool.failed"
+        assert (edge.records()[-1], edge.world.audit.lines[-1].word) == ("tool.failed", "parked")
         of(edge, OTHER)
         assert "inputRequests" in (await talk.call(token="other"))["result"]
         of(edge, AGENT)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from anyio import CancelScope, fail_after
+from anyio import CancelScope, create_task_group, current_time, fail_after
 
 from gateway.core import flow, pipeline
 from gateway.core.asking import Inquiry
@@ -22,6 +22,7 @@ from tests.fakes import World
 from tests.fakes.audit import COMPLETED, INTENT, REFUSED, MemoryEntry
 from tests.fakes.rules import APPROVAL, DENY, SILENT
 from tests.fakes.upstream import FakeConnector, FakeRedactor
+from tests.waiting import until
 
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 ASKED = {"message": "Who are you?", "requestedSchema": FORM}
@@ -285,6 +286,30 @@ async def test_the_connectors_time_stands_still_while_a_client_is_asked(monkeypa
     assert reached[0] > before
     assert scope.deadline >= before
     assert isinstance(scope, CancelScope)
+
+
+async def test_questions_at_once_stop_the_connectors_time_once() -> None:
+    """An upstream that asks much at a time gains no more than its caller took to answer."""
+    answer, waiting = asyncio.Event(), list[Question]()
+
+    class Slow(Client):
+        async def _put(self, question: Question) -> Arguments:
+            waiting.append(question)
+            await answer.wait()
+            return await super()._put(question)
+
+    world = World()
+    client = Slow()
+    target, entry = lease(make_tool()).intent.quota.permit.target, MemoryEntry(world.audit, world.call())
+    with fail_after(30) as scope, client.flow.under_way(lambda: None, Inquiry(target, entry, world.ports())):
+        client.flow.timed(scope)
+        async with create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(client.flow.ask, ELICIT, msgspec.json.encode(ASKED))
+            await until(lambda: len(waiting) == 4)
+            assert flow.ANSWER_S < scope.deadline - current_time() <= 30 + flow.ANSWER_S
+            answer.set()
+        assert scope.deadline - current_time() <= 30
 
 
 # Asked by the answer

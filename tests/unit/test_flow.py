@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from gateway.core import pipeline
 from gateway.core.call import Lease, Live, Raw, Resolved, Verified
 from gateway.core.catalog import Catalog
 from gateway.core.errors import GatewayError, OutcomeUnknown, Tainted, ToolFailed
-from gateway.core.flow import MAX_NOTICE_BYTES, MOST_NOTICES, Flow, Wants
+from gateway.core.flow import MAX_NOTICE_BYTES, MOST_NOTICES, PARKED, Flow, Wants
 from gateway.core.kills import Kind, target
 from gateway.core.known import KnownValues
 from gateway.core.mcpwire import jsonrpc, notices, sse
@@ -210,6 +211,17 @@ async def test_a_killed_call_says_so() -> None:
     with pytest.raises(GatewayError) as caught:
         await pipeline.handle(call, world.ports())
     assert caught.value.cause_code == "kill.all"
+
+
+async def test_a_call_that_found_no_place_to_wait_was_not_its_clients_to_cancel() -> None:
+    """The log does not say of a client what the gateway did."""
+    world, line = World(), Line()
+    call = replace(world.call(STOCK.fqn), flow=line.flow)
+    world.journal.traps["connector.sent"] = partial(line.flow.withdraw, PARKED)
+    with pytest.raises(ToolFailed) as caught:
+        await pipeline.handle(call, world.ports())
+    assert caught.value.cause_code == world.audit.lines[-1].word == "parked"
+    assert "cancelled" not in caught.value.detail
 
 
 async def test_what_was_taken_out_of_notices_is_counted_with_the_result() -> None:

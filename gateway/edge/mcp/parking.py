@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from gateway.core.call import Answer, Call, Principal
 from gateway.core.canonical import Arguments
 from gateway.core.errors import Throttled, ToolFailed
-from gateway.core.flow import WITHDRAWN, Flow, NotAnswered, Wants
+from gateway.core.flow import PARKED, Flow, NotAnswered, Wants
 from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.jsonrpc import encode
@@ -163,7 +163,7 @@ class Slot:
         try:
             return self._task.result()
         except ToolFailed as error:
-            if self._full is not None and error.cause_code == WITHDRAWN:
+            if self._full is not None and error.cause_code == PARKED:
                 raise self._full from None
             raise
 
@@ -201,7 +201,7 @@ class Slot:
     async def _turn_away(self, full: Throttled) -> NoReturn:
         if self.flow is not None and self.is_read():
             self._full = full
-            self.flow.withdraw()
+            self.flow.withdraw(PARKED)
             await checkpoint()  # it ends here
         raise NotAnswered("too_many_parked")
 
@@ -308,7 +308,7 @@ def _full(words: str, those: Collection[Slot]) -> Throttled:
     now = asyncio.get_running_loop().time()
     first = min(one.until or now + PARKED_S for one in those)
     detail = f"{words}: answer one of them, or make the call again later"
-    return Throttled(detail, retry_after=max(1.0, ceil(first - now)), cause_code="parked")
+    return Throttled(detail, retry_after=max(1.0, ceil(first - now)), cause_code=PARKED)
 
 
 def asking(slot: Slot) -> bytes:
