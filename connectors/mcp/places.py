@@ -41,22 +41,23 @@ class _Line:
 
     def __init__(self, most: int) -> None:
         self._places = Semaphore(most, fast_acquire=True)
-        self._waiting = 0
+        self._asking = 0
         self.held = 0
         self.known = 0  # holds a place or waits for one
 
     @property
     def short(self) -> int:
         """How many more places are waited for than are free; below 0 where some are left."""
-        return self._waiting - self._places.value
+        # Who has been given a place waits no more, even where they do not know it yet.
+        return self._asking + self._places.statistics().tasks_waiting - self._places.value
 
     async def join(self, make_room: Callable[[], None]) -> None:
-        self._waiting += 1
+        self._asking += 1
         try:
             make_room()
-            await self._places.acquire()
         finally:
-            self._waiting -= 1
+            self._asking -= 1
+        await self._places.acquire()
 
     def leave(self) -> None:
         self._places.release()

@@ -51,6 +51,19 @@ async def test_a_place_is_handed_on_in_turn() -> None:
     assert got[3] == "ada 2"
 
 
+async def test_a_place_that_is_on_its_way_is_waited_for_no_more() -> None:
+    """Whoever counts what is short in the turn between would end somebody's idle process for nothing."""
+    places = Places(Crowd(most=1, each=1))
+    await places.take(ADA)
+    with fail_after(30):
+        async with create_task_group() as tasks:
+            tasks.start_soon(places.take, BOB)
+            while places.short != 1:
+                await checkpoint()
+            places.give(ADA)
+            assert places.short == 0
+
+
 async def test_what_is_given_back_leaves_no_trace() -> None:
     """Nor does who has waited in vain; it is told what it waited for."""
     places = Places(Crowd(most=1, each=5))
