@@ -1,5 +1,8 @@
 """What servers say of the tokens that they want, read as it is meant."""
 
+import subprocess
+import sys
+
 import pytest
 
 from gateway.core.mcpwire.challenges import bearer, further, scopes
@@ -59,3 +62,19 @@ def test_scopes_are_names(names: list[str], found: tuple[str, ...] | None) -> No
 def test_a_refusal_says_what_a_token_lacks(value: str, found: tuple[str, ...]) -> None:
     """For that reason only, and by names."""
     assert further([value]) == found
+
+
+HOSTILE = {
+    "blanks": 'Bearer scope=a error="insufficient_scope"' + " " * 60_000 + "!",
+    "a name without end": "Bearer " + "a" * 60_000 + " " * 60_000 + "!",
+    "commas": 'Bearer a="1"' + " ," * 30_000 + "!",
+    "quotes": 'Bearer a="' + '\\"' * 30_000,
+    "schemes": "Bearer, " * 10_000 + "Bearer",
+}
+
+
+def test_no_challenge_takes_long_to_read() -> None:
+    """Any upstream may send one, and it is read where all calls are served: a minute for one would stop them all."""
+    said = list(HOSTILE.values())
+    script = f"from gateway.core.mcpwire.challenges import further\nfor one in {said!r}: further([one])"
+    subprocess.run([sys.executable, "-"], input=script.encode(), check=True, timeout=30)

@@ -6,7 +6,7 @@ from typing import Final
 
 INSUFFICIENT_SCOPE: Final = "insufficient_scope"
 _BEARER: Final = re.compile(r"(?:^|,)\s*bearer\s+", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r"""\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))""")
+_PARAMETER: Final = re.compile(r"""[\s,]*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))""")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,256}", re.ASCII)
 _MOST_SCOPES: Final = 64
 
