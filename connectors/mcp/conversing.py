@@ -36,6 +36,7 @@ class Conversation:
     flow: Flow
     reply: Callable[[bytes], Awaitable[None]]
     _open: dict[tuple[type, Id], CancelScope] = field(default_factory=dict)
+    _aside: dict[tuple[type, Id], Request] = field(default_factory=dict)
     _tasks: TaskGroup | None = None
 
     async def hold(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
@@ -57,6 +58,17 @@ class Conversation:
             raise fault or Lost("connection_lost")
         return answered
 
+    @property
+    def unanswered(self) -> tuple[Request, ...]:
+        """What was asked aside and is not answered: with the call's own stream these do not end."""
+        return tuple(self._aside.values())
+
+    async def heed_aside(self, request: Request) -> None:
+        """Take a question that did not come on the call's own stream; returns at once."""
+        if request.method != PING:
+            self._aside[_key(request)] = request
+        await self.heed(request)
+
     async def heed(self, request: Request) -> None:
         """Take a question; returns at once."""
         if request.method == PING:
@@ -75,13 +87,16 @@ class Conversation:
             scope.cancel()
 
     async def _put(self, request: Request) -> None:
-        key = (type(request.id), request.id)
+        key = _key(request)
         with CancelScope() as scope:
             self._open[key] = scope
             try:
-                await self.reply(await self._answer(request))
+                said = await self._answer(request)
+                self._aside.pop(key, None)
+                await self.reply(said)
             finally:
                 self._open.pop(key, None)
+        self._aside.pop(key, None)  # taken back
 
     async def _answer(self, request: Request) -> bytes:
         try:
@@ -90,3 +105,7 @@ class Conversation:
             code = eras.METHOD_NOT_FOUND if refusal.cause == "not_offered" else _NOT_ANSWERED
             # In our own words: why policy says no is the caller's to know.
             return encode_failure(request.id, code, f"not answered ({refusal.cause})")
+
+
+def _key(request: Request) -> tuple[type, Id]:
+    return type(request.id), request.id

@@ -165,6 +165,10 @@ class Session:
             return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
         finally:
             self.talks.remove(talk)
+            if talk.unanswered:
+                with move_on_after(_DECLINE_S, shield=True):
+                    for request in talk.unanswered:
+                        await self._decline(request)
 
     async def _abandon(self, request_id: int) -> None:
         # In the stateless era closing the response is the signal; before, it has to be said.
@@ -176,13 +180,14 @@ class Session:
 
     async def heard_aside(self, told: Notification) -> None:
         """What is said on the session's own stream: a question may be taken back there, where it was asked there."""
-        if told.method == notices.CANCELLED and len(self.talks) == 1:
-            await self.talks[0].hear(told)
+        if told.method == notices.CANCELLED:
+            for talk in tuple(self.talks):  # another call may have begun since: its name says which question it is
+                await talk.hear(told)
 
     async def _heed(self, request: Request) -> None:
         # The session is one caller's, who has said that they can be asked. Of two calls nobody knows which is meant.
         if len(self.talks) == 1:
-            await self.talks[0].heed(request)
+            await self.talks[0].heed_aside(request)
         else:
             await self._decline(request)
 

@@ -145,6 +145,43 @@ async def test_a_question_can_be_taken_back_where_it_was_asked() -> None:
         assert "q" not in up.told
 
 
+async def test_a_question_that_outlives_the_call_is_answered() -> None:
+    """The server may have asked for reasons of its own: it is not left to wait for a client that is gone."""
+    client = Client(answers=False)
+    async with upstream() as up:
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            up.aside.writers[-1].write(FORM)
+            await until(lambda: bool(client.shown))
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        assert (await client.call(up.connector)).value == RESULT
+        await until(lambda: "q" in up.told)
+        assert up.told == {"q": ASIDE}
+
+
+async def test_a_question_is_taken_back_also_where_another_call_has_begun() -> None:
+    """It was put while there was one; its name says which it is."""
+    client, other = Client(answers=False), Client()
+    async with upstream() as up, create_task_group() as tasks:
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            if seen is up.raw.calls("tools/call")[0]:
+                up.aside.writers[-1].write(FORM)
+                await until(lambda: len(up.raw.calls("tools/call")) == 2)
+                gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}}
+                up.aside.writers[-1].write(f"data: {json.dumps(gone)}\n\n".encode())
+            await until(lambda: client.over == 1)
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        tasks.start_soon(client.call, up.connector)
+        await until(lambda: bool(client.shown))
+        assert (await other.call(up.connector)).value == RESULT
+    assert "q" not in up.told
+
+
 async def test_it_is_declined_between_calls_too() -> None:
     """The stream stays open for a while, and there is one of it."""
     async with upstream() as up:
