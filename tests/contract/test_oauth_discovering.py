@@ -131,6 +131,9 @@ ODD: dict[str, dict[str, Any]] = {
     "no token endpoint": {"token_endpoint": None},
     "a token endpoint elsewhere over http": {"token_endpoint": "http://evil.example/token"},
     "no address": {"authorization_endpoint": "javascript:alert(1)"},
+    "an address of two lines": {"authorization_endpoint": "https://as.example/a\r\nx: y"},
+    "an address that looks like another": {"authorization_endpoint": "https://as.example@evil.example/a"},
+    "an address that is spelled otherwise": {"token_endpoint": "https://\uff11\uff12\uff17.0.0.1/token"},
 }
 
 

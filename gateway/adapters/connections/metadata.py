@@ -1,5 +1,6 @@
 """What an authorization server publishes of itself (RFC 8414, OpenID Connect): read strictly, by its name."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ from gateway.core.errors import Unavailable
 
 _NEAR: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _MOST_NAMES: Final = 256
+_PRINTED: Final = re.compile(r"[\x21-\x7e]{1,2048}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,14 @@ def address(url: object, issuer: str) -> str:
     """An address that ``issuer``, or whoever speaks of it, names.
 
     Raises:
-        Unavailable: no https address. Plain http only by the word of an issuer on this machine: another one could lead
-            secrets to whatever is here.
+        Unavailable: no https address, or one that a person or another reader could take for something else. Plain http
+            only by the word of an issuer on this machine: another one could lead secrets to whatever is here.
     """
     try:
-        parts = urlsplit(url) if isinstance(url, str) else None
+        parts = urlsplit(url) if isinstance(url, str) and _PRINTED.fullmatch(url) else None
     except ValueError:
+        parts = None
+    if parts is not None and "@" in parts.netloc:
         parts = None
     is_near = parts is not None and parts.scheme == "http" and parts.hostname in _NEAR and issuer.startswith("http://")
     if not isinstance(url, str) or parts is None or not parts.hostname or not (is_near or parts.scheme == "https"):
