@@ -26,6 +26,8 @@ _PATIENCE_S: Final = 1.0
 _IDLE_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
+# A life of this length counts as healthy, and the pause starts over.
+_STEADY_S: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -97,13 +99,16 @@ class Outside:
                 held.scope.deadline = current_time() + _IDLE_S
 
     async def _hold(self, session: Session, held: _Held) -> None:
-        pause = _FIRST_PAUSE_S
+        pause, began = _FIRST_PAUSE_S, current_time()
         try:
             with held.scope:
                 while await _is_ended(session, held):
                     if not held.users:  # the next call opens it again
                         return
+                    if current_time() - began > _STEADY_S:
+                        pause = _FIRST_PAUSE_S
                     await sleep(pause)
+                    began = current_time()
                     pause = min(pause * 2, _LONGEST_PAUSE_S)
                 await sleep_forever()  # the server has none, which is its right: it is not asked again for a while
         finally:

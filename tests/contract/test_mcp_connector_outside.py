@@ -250,6 +250,23 @@ async def test_a_stream_that_ends_under_a_call_is_opened_again() -> None:
         assert up.told.keys() == {"q"}
 
 
+async def test_a_stream_that_lived_is_opened_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses grow while it ends early: a proxy that ends each after its minute costs no question half of another."""
+    monkeypatch.setattr(outside, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(outside, "_LONGEST_PAUSE_S", 1000.0)
+    monkeypatch.setattr(outside, "_STEADY_S", 0.0)
+    async with upstream() as up:
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            for known in range(1, 18):  # the last pause would be a minute
+                await until(lambda known=known: len(up.aside.writers) == known)  # type: ignore[misc]
+                up.aside.writers[-1].close()
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        assert (await Client().call(up.connector)).value == RESULT
+
+
 async def test_a_stream_that_ends_between_calls_is_opened_by_the_next_one() -> None:
     """Nobody waits at its other end meanwhile."""
     async with upstream() as up:
