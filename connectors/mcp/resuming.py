@@ -44,7 +44,7 @@ class Trail:
 
     def left(self, decoder: Decoder) -> None:
         """A stream is over."""
-        self.last_id = decoder.last_id or self.last_id
+        self.last_id = decoder.last_id
         self.retry_ms = self.retry_ms if decoder.retry_ms is None else decoder.retry_ms
 
     def opened(self) -> None:

@@ -33,7 +33,7 @@ async def answered(answer: Response, question: Question, trail: Trail) -> bytes:
         Refused: it brings an error.
         Lost, Broken, TooLarge, MalformedRequest: it cannot be used.
     """
-    decoder = sse.Decoder(question.cap + ENVELOPE_BYTES)
+    decoder = sse.Decoder(question.cap + ENVELOPE_BYTES, trail.last_id)
     async with aclosing(_within(answer.chunks(), trail)) as chunks:
         try:
             async for chunk in chunks:

@@ -139,6 +139,28 @@ async def test_the_stateless_era_has_no_such_streams(pool: Pool) -> None:
     assert up.calls("GET") == []
 
 
+async def test_a_server_that_takes_its_numbers_back_is_not_asked_again(pool: Pool) -> None:
+    """An empty one ends what was numbered before: from an older place it would all be told, and asked, again."""
+    empty = wrote(b"id:\nretry: 1\ndata:\n\n")
+    async with running(Era.HANDSHAKE, call=wrote(PRIMED), GET=empty) as up, HttpConnector(up.url, pool) as connector:
+        caught = await failing(connector)
+    assert (type(caught), caught.cause_code) == (OutcomeUnknown, "stream_ended")
+    assert len(up.calls("GET")) == 1
+
+
+async def test_a_later_stream_that_numbers_nothing_leaves_the_place_as_it_was(pool: Pool) -> None:
+    """Nothing came on it that could be missed."""
+    async with running(Era.HANDSHAKE, call=wrote(PRIMED)) as up:
+
+        async def later(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            await (answering(up) if len(up.calls("GET")) > 1 else wrote(b": hello\n\n"))(seen, writer)
+
+        up.scripts["GET"] = later
+        async with HttpConnector(up.url, pool) as connector:
+            assert await called(connector) == RESULT
+    assert [seen.headers["last-event-id"] for seen in up.calls("GET")] == ["a", "a"]
+
+
 BAD: dict[str, tuple[Callable[[Seen], bytes], str]] = {
     "refuses": (lambda _: http(b"", status="405 Method Not Allowed"), "stream_ended"),
     "does not know the session": (lambda _: http(b"", status="404 Not Found"), "stream_ended"),

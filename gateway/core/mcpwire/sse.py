@@ -37,7 +37,8 @@ class Decoder:
 
     Attributes:
         max_event_bytes: most bytes of one event, all its lines counted.
-        last_id: where a reader would go on: the id in force at the last empty line, of an event without data, too.
+        last_id: where a reader would go on: the id in force at the last empty line, of an event without data, too; to
+            begin with, that of the stream before.
         retry_ms: how long the server wants to be left alone before; None where it did not say.
     """
 
@@ -51,6 +52,10 @@ class Decoder:
     _size: int = 0
     _after_cr: bool = False
     _started: bool = False
+
+    def __post_init__(self) -> None:
+        """An id is in force until another one comes, which may be empty: there is no place to go on from then."""
+        self._id = self.last_id
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that ``chunk`` completes.
