@@ -11,7 +11,7 @@ from connectors.mcp.conversing import Conversation
 from connectors.mcp.declining import declined
 from connectors.mcp.dialect import Dialect
 from connectors.mcp.exchange import Endpoint
-from connectors.mcp.faults import Fault
+from connectors.mcp.faults import Fault, Refused, Unreached
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
 from connectors.mcp.messages import Answered, Header, Hearing, Post, Question, header_fields
 from connectors.mcp.pool import Use
@@ -62,6 +62,7 @@ class Session:
         outside: holds the session's own stream, where there is one for what is asked outside of calls.
         is_over: whether it is used for nothing new.
         talks: calls under way whose callers can be asked.
+        is_adrift: whether one of these ended without an answer: the server may be at it still, and mean it.
         user: whose caller's it is, as of ``Identity.user``.
     """
 
@@ -76,6 +77,7 @@ class Session:
     outside: CancelScope | None = None
     is_over: bool = False
     talks: list[Conversation] = field(default_factory=list)
+    is_adrift: bool = False
     user: str = ""
 
     def is_doubtful(self, idle_s: float) -> bool:
@@ -163,6 +165,11 @@ class Session:
         self.talks.append(talk)
         try:
             return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
+        except (Refused, Unreached):
+            raise
+        except BaseException:
+            self.is_adrift = True
+            raise
         finally:
             self.talks.remove(talk)
             if talk.unanswered:
@@ -186,7 +193,7 @@ class Session:
 
     async def _heed(self, request: Request) -> None:
         # The session is one caller's, who has said that they can be asked. Of two calls nobody knows which is meant.
-        if len(self.talks) == 1:
+        if len(self.talks) == 1 and not self.is_adrift:
             await self.talks[0].heed_aside(request)
         else:
             await self._decline(request)

@@ -182,6 +182,28 @@ async def test_a_question_is_taken_back_also_where_another_call_has_begun() -> N
     assert "q" not in up.told
 
 
+async def test_a_call_that_was_given_up_may_be_meant_still() -> None:
+    """Its server may be at it, and ask: whoever has the next call of the session is not shown that as their own."""
+    client = Client()
+    async with upstream() as up:
+        up.raw.scripts["tools/call"] = up.raw.hang
+        async with create_task_group() as tasks:
+            tasks.start_soon(Client().call, up.connector)
+            await until(lambda: len(up.raw.calls("tools/call")) == 1)
+            tasks.cancel_scope.cancel()
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            up.aside.writers[-1].write(FORM)
+            await until(lambda: "q" in up.told)
+            writer.write(answer(seen))
+
+        up.raw.scripts["tools/call"] = script
+        assert (await client.call(up.connector)).value == RESULT
+        assert up.told["q"] == ASIDE
+        assert up.raw.sessions == 1
+    assert client.shown == []
+
+
 async def test_it_is_declined_between_calls_too() -> None:
     """The stream stays open for a while, and there is one of it."""
     async with upstream() as up:
