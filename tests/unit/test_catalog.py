@@ -226,6 +226,17 @@ async def test_a_connectors_own_words_stand(error: GatewayError) -> None:
     assert raised.value is error
 
 
+async def test_a_connectors_own_time_is_the_tools() -> None:
+    """A time-out that a connector lets through is told as that of the call."""
+
+    async def late(given: Lease) -> Raw:
+        raise TimeoutError
+
+    with pytest.raises(ToolFailed) as raised:
+        await stocked(act=late)[0].invoke(lease(ECHO, {}))
+    assert raised.value.cause_code == "timeout"
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("bug"), KeyError("x"), OSError(5, "io"), ExceptionGroup("g", [OSError()])]
 )
