@@ -25,6 +25,7 @@ class Keeper:
     ahead_s: float = 0.0
     mint: Mint = field(default_factory=Mint)
     reaper: Reaper = field(init=False)
+    said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Build it."""
@@ -40,7 +41,7 @@ class Keeper:
         """Something is lost by the token of that name; ``is_stuck``: and cannot be dropped."""
         if is_stuck:
             self.mint.vault.stuck.add(name)
-        self.reaper.take(Doubt(READ, None, f"accessor-of-{name}", name, lambda _: None, lambda _: None))
+        self.reaper.take(Doubt(READ, None, f"accessor-of-{name}", name, lambda _: None, self.said.append))
 
     async def fail(self, later_s: float) -> None:
         """After so long, one more try that fails."""
@@ -118,3 +119,10 @@ async def test_a_minting_while_one_is_tried_makes_it_tried_again(keeper: Keeper)
     keeper.mint.journal.traps["vault.reap"] = back
     await keeper.fail(HOUR_S)
     await keeper.reaped("old")
+
+
+async def test_what_stays_stuck_is_journalled_again_twice_a_day(keeper: Keeper) -> None:
+    """A gateway that starts looks a day back for what an earlier one left, and finds it for as long as it is so."""
+    for _ in range(24):
+        await keeper.fail(HOUR_S)
+    assert keeper.said == [VaultCause.FAILED] * 4

@@ -19,6 +19,8 @@ _MOST_PAUSE_S = 15.0
 # From then on: each try opens and ends a token, which is two records, and a database may be away for days.
 _SHARE = 0.25
 _LONGEST_PAUSE_S = 3600.0
+# Half of how far back a starting gateway looks.
+_AGAIN_S = 12 * 3600.0
 _UNABLE = frozenset({VaultCause.DENIED, VaultCause.NO_ROLE})
 
 
@@ -42,12 +44,12 @@ class Doubt:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A doubt, since when it waits by the loop's clock, whether it was tried, and the causes journalled of it."""
+    """A doubt, since when it waits by the loop's clock, whether it was tried, and which causes were journalled when."""
 
     doubt: Doubt
     since: float
     is_tried: bool = False
-    said: set[str] = field(default_factory=set)
+    said: dict[str, float] = field(default_factory=dict)
     is_denied: bool = False
 
 
@@ -229,9 +231,11 @@ class Reaper:
         one.is_tried = True
         self._waiting[one.doubt.accessor] = self._waiting.pop(one.doubt.accessor)
         self.meter.lease_fault(Step.REAP, cause)
-        # Each cause once: one that comes and goes, for days, is no news.
-        if cause not in one.said:
-            one.said.add(cause)
+        # Each cause once, as one that comes and goes is no news; and what is so for days from time to time, or the next
+        # process would not find it.
+        now, last = asyncio.get_running_loop().time(), max(one.said.values(), default=0.0)
+        if cause not in one.said or now - last >= _AGAIN_S:
+            one.said[cause] = now
             one.doubt.doubted(cause)
             name = one.doubt.template.name
             _LOG.warning("a database role of %s may be left, and cannot be dropped yet: %s", name, cause)
@@ -245,6 +249,6 @@ class Reaper:
                 token.accessor,
                 token.name,
                 lambda reaped: journal.closed(holder, template.name, token.accessor, cause, reaped=reaped),
-                lambda why: journal.doubted(holder, template.name, token.accessor, why),
+                lambda why: journal.doubted(holder, template.name, token.accessor, token.name, why),
             )
         )
