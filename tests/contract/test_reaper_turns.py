@@ -90,6 +90,7 @@ async def test_of_two_that_come_together_one_that_fails_does_not_hold_up_the_oth
     keeper.lose("new")
     for _ in ("worse", "old"):
         await keeper.fail(SOON_S)
+    assert keeper.mint.vault.reaped == []
     keeper.ahead_s += SOON_S
     await keeper.reaped("new")
 
