@@ -188,6 +188,8 @@ class Flow:
     def under_way(self, stop: Callable[[], None], inquiry: Inquiry | None = None) -> Iterator[None]:
         """From the durable intent to the durable completion: ``stop`` breaks the call off, and notices pass."""
         self._stop, self._stage, self._inquiry = stop, _Stage.UNDER_WAY, inquiry
+        if self.is_withdrawn:  # as its intent became durable: that it was given up does not reach a shielded call
+            stop()
         try:
             yield
         finally:

@@ -267,11 +267,14 @@ class LeaseJournal(Protocol):
         ``reaped``: and nothing else of it is left in the database.
         """
 
-    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
-        """A minting token is gone, but a database role of it may be left; ``closed`` or ``swept`` follows."""
+    def doubted(self, holder: Holder, template: str, accessor: str, name: str, cause: str) -> None:
+        """A minting token, called ``name``, is gone, but a database role of it may be left.
+
+        ``closed`` or ``swept`` follows; until then this is said again, so that ``leftovers`` of a day find it.
+        """
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
-        """Minting tokens opened since then and never closed.
+        """Minting tokens opened, or said to be in doubt, since then and never closed.
 
         Raises:
             Unavailable: the log cannot be read.

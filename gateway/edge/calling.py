@@ -1,11 +1,14 @@
 """The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
 
+from contextlib import nullcontext
+
 from anyio import CancelScope
 from starlette.types import Receive
 
 from gateway.core import pipeline
 from gateway.core.call import Answer, Call
 from gateway.core.errors import GatewayError, OutcomeUnknown, Pending, Unavailable
+from gateway.core.flow import Flow
 from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
 
@@ -31,7 +34,15 @@ async def answered(call: Call, ports: Ports) -> Answer:
     try:
         return await pipeline.handle(call, ports)
     except Pending as parked:
-        return await ports.approvals.outcome(parked.approval_id, ports.settings.hold_s)
+        return await _outcome(parked.approval_id, call.flow, ports)
+
+
+async def _outcome(approval_id: str, flow: Flow | None, ports: Ports) -> Answer:
+    # Who takes the call back now is told where it stands: people may let it go all the same, or have done so already,
+    # and who heard that nothing was done would make it again.
+    with CancelScope() as scope, nullcontext() if flow is None else flow.under_way(scope.cancel):
+        return await ports.approvals.outcome(approval_id, ports.settings.hold_s)
+    return await ports.approvals.outcome(approval_id, 0)
 
 
 def broken_off(*, may_have_acted: bool) -> GatewayError:

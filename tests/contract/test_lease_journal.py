@@ -108,7 +108,7 @@ async def test_what_a_token_was_called_is_known_to_the_next_process(tmp_path: Pa
     async with open_journal(tmp_path) as (books, journal):
         await journal.opened(Holder(), READ, named)
         await journal.opened(Holder(), WRITE, replace(named, accessor="accessor-2"))
-        journal.doubted(Holder(), READ.name, TOKEN.accessor, "vault_failed")
+        journal.doubted(Holder(), READ.name, TOKEN.accessor, named.name, "vault_failed")
         journal.closed(Holder(), READ.name, TOKEN.accessor, "idle", reaped=True)
         await books.ledger.append(())
         opened, _, doubted, closed = [conforming(one) for one in books.records() if one["type"].startswith("cred")]
@@ -122,6 +122,27 @@ async def test_what_a_token_was_called_is_known_to_the_next_process(tmp_path: Pa
         journal.swept(left, reaped=True)
         await books.ledger.append(())
         assert conforming(books.records("credential.revoked")[-1])["body"]["reaped"] is True
+        assert books.verify().ok
+
+
+@pytest.mark.requirement("CRED-2")
+async def test_what_is_stuck_for_days_is_known_to_the_next_process(tmp_path: Path) -> None:
+    """By what was said of it last: its token was opened longer ago than anybody looks back."""
+    clock = StepClock()
+    async with open_journal(tmp_path, clock) as (_, journal):
+        await journal.opened(Holder(), READ, TOKEN)
+        clock.advance(30 * 3600)
+        journal.doubted(Holder(), READ.name, TOKEN.accessor, "00112233445566778899", "vault_failed")
+    async with open_journal(tmp_path, clock) as (books, journal):
+        (left,) = await journal.leftovers(clock.now_us() - DAY_US)
+        assert (left.accessor, left.name, left.template) == (TOKEN.accessor, "00112233445566778899", READ.name)
+        assert await journal.leftovers(0) == [replace(left, name=None)], (
+            "one of a mark; the token's own record is first"
+        )
+        journal.swept(left, reaped=True)
+        assert "00112233445566778899" not in json.dumps(books.records())
+    async with open_journal(tmp_path, clock) as (books, journal):
+        assert await journal.leftovers(0) == []
         assert books.verify().ok
 
 

@@ -234,10 +234,10 @@ async def test_calls_that_go_on_failing_do_not_make_it_ask_more_often(monkeypatc
 
 def test_what_is_stuck_for_days_is_asked_ever_more_rarely() -> None:
     """Each try is two records: few tries on the first day, 24 on each later one; what is mended is noticed in time."""
-    rest, times = _Rest(0.0, 0.0, _FIRST_PAUSE_S, _FIRST_PAUSE_S), list[float]()
+    rest, times = _Rest(0.0, _FIRST_PAUSE_S, _FIRST_PAUSE_S), list[float]()
     while rest.until < 3 * 86_400:
         times.append(rest.until)
-        rest.again(rest.until)
+        rest.again(rest.until, 0.0)
     assert len([at for at in times if at < 60]) == 8, "as fast as ever in its first minute"
     assert len([at for at in times if at < 86_400]) < 70
     assert len([at for at in times if at >= 2 * 86_400]) == 24

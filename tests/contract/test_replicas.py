@@ -174,9 +174,11 @@ async def test_a_living_gateways_minting_tokens_are_no_leftovers(both: tuple[Boo
     token = MintingToken("accessor-1", "s.secret-token", 30, "request-1")
     async with open_books(sites.site("c"), SystemClock()) as mortal:
         await journal(mortal).opened(Holder(), READ, token)
+        journal(mortal).doubted(Holder(), READ.name, "accessor-2", "", "vault_failed")
+        await mortal.ledger.append(())
         assert await journal(both[0]).leftovers(0) == []
-        assert len(await journal(mortal).leftovers(0)) == 1
-    assert [left.accessor for left in await journal(both[0]).leftovers(0)] == [token.accessor]
+        assert len(await journal(mortal).leftovers(0)) == 2
+    assert [left.accessor for left in await journal(both[0]).leftovers(0)] == [token.accessor, "accessor-2"]
     assert both[0].verify().findings == []
 
 

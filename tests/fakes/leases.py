@@ -189,7 +189,7 @@ class FakeLeaseJournal:
         """Note it."""
         self.lines.append(("reaped" if reaped else "closed", cause, accessor))
 
-    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+    def doubted(self, holder: Holder, template: str, accessor: str, name: str, cause: str) -> None:
         """Note it."""
         self.lines.append(("doubted", cause, accessor))
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from anyio import fail_after
 
-from gateway.core.call import Lease, Permit, Quota, Raw
+from gateway.core.call import Answer, Lease, Permit, Quota, Raw
 from gateway.core.errors import Tainted
 from gateway.core.mcpwire import sse
 from gateway.core.mcpwire.notices import LogMessage, Notice, Progress
@@ -19,6 +19,7 @@ from gateway.edge.mcp.stream import Stream
 from gateway.edge.reply import Reply
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes import World
+from tests.fakes.approvals import FakeApprovals
 from tests.fakes.rules import APPROVAL, FakeLimits
 from tests.fakes.upstream import RESULT, FakeConnector
 from tests.waiting import until
@@ -272,6 +273,33 @@ async def test_a_call_taken_back_before_its_intent_was_never_made() -> None:
     assert (told["error"], told["cause"]) == ("unavailable", "withdrawn")
     assert world.connector.sent == []
     assert edge.records() == ["call.refused"]
+
+
+@dataclass(slots=True)
+class Signing(FakeApprovals):
+    """People who take their time, while somebody waits for them."""
+
+    asked: list[float] = field(default_factory=list)
+
+    async def outcome(self, approval_id: str, patience_s: float) -> Answer:
+        """What it says by then."""
+        self.asked.append(patience_s)
+        if patience_s:
+            await asyncio.Event().wait()
+        return await FakeApprovals.outcome(self, approval_id, patience_s)
+
+
+async def test_a_call_taken_back_that_waits_for_people_is_told_where_it_stands() -> None:
+    """It may be carried out meanwhile, or later on: that nothing was done would be nobody's to say."""
+    world = World()
+    approvals = world.approvals = Signing(world.journal)
+    edge = Edge(world=world)
+    edge.world.policy.words["call", "bank.pay"] = APPROVAL
+    async with held(edge, "bank__pay", lambda: bool(approvals.asked)) as now:
+        await now.client.post("/mcp", json=cancelling(1))
+    told = json.loads(now.answer.result().json()["result"]["content"][0]["text"])
+    assert (told.get("status"), told.get("approval_id") in approvals.actions) == ("pending", True)
+    assert (approvals.asked[1:], world.connector.sent) == ([0], [])
 
 
 class Client:

@@ -188,6 +188,20 @@ async def test_a_withdrawn_call_ends_once(step: str, tool: Any, error: type[Gate
     assert world.broker.live == 0
 
 
+@pytest.mark.parametrize(("tool", "error"), [(STOCK, ToolFailed), (ORDER, OutcomeUnknown)], ids=["read", "write"])
+async def test_a_call_withdrawn_as_its_intent_became_durable_is_broken_off(
+    tool: Any, error: type[GatewayError]
+) -> None:
+    """Too late to be given up, as nothing is delivered to what waits for nothing; it is not carried out either."""
+    world, line = World(), Line()
+    call = replace(world.call(tool.fqn), flow=line.flow)
+    world.journal.traps["entry.commit"] = line.flow.withdraw
+    with pytest.raises(error) as caught:
+        await pipeline.handle(call, world.ports())
+    assert caught.value.cause_code == "withdrawn"
+    assert (line.stops, world.connector.sent) == (["given up"], [])
+
+
 async def test_a_call_that_is_withdrawn_too_late_is_answered() -> None:
     """Once its completion is durable, or on its way there, the answer stands."""
     world, line = World(), Line()

@@ -19,6 +19,8 @@ _MOST_PAUSE_S = 15.0
 # From then on: each try opens and ends a token, which is two records, and a database may be away for days.
 _SHARE = 0.25
 _LONGEST_PAUSE_S = 3600.0
+# Half of how far back a starting gateway looks.
+_AGAIN_S = 12 * 3600.0
 _UNABLE = frozenset({VaultCause.DENIED, VaultCause.NO_ROLE})
 
 
@@ -42,11 +44,12 @@ class Doubt:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A doubt, how often it was tried, and the causes that were journalled of it."""
+    """A doubt, since when it waits by the loop's clock, whether it was tried, and which causes were journalled when."""
 
     doubt: Doubt
-    tries: int = 0
-    said: set[str] = field(default_factory=set)
+    since: float
+    is_tried: bool = False
+    said: dict[str, float] = field(default_factory=dict)
     is_denied: bool = False
 
 
@@ -55,25 +58,27 @@ class _Rest:
     """A template that is not asked about for now, by the loop's clock.
 
     Attributes:
-        since: when it failed first.
         tried: when it failed last.
         pause_s: how long it was to rest from then on.
         until: when it is asked about again.
         is_minting: whether a minting went well since the last doubt came.
+        is_back: whether one did since the last try began.
+        is_owing: whether what was tried before was passed over for what is new, which failed.
     """
 
-    since: float
     tried: float
     pause_s: float
     until: float
     is_minting: bool = False
+    is_back: bool = False
+    is_owing: bool = False
 
-    def again(self, now: float) -> None:
-        """It failed once more."""
-        # At most a quarter of the time that it has been so already: what is mended is noticed in about that time.
-        most = min(max(_MOST_PAUSE_S, (now - self.since) * _SHARE), _LONGEST_PAUSE_S)
+    def again(self, now: float, newest: float) -> None:
+        """It failed once more; ``newest``: since when the last one that came waits."""
+        # At most a quarter of the time that all have been so already: what is mended is noticed in about that time.
+        most = min(max(_MOST_PAUSE_S, (now - newest) * _SHARE), _LONGEST_PAUSE_S)
         self.tried, self.pause_s = now, min(self.pause_s * 2, most)
-        self.until = now + self.pause_s
+        self.until = now if self.is_back else now + self.pause_s
 
 
 @dataclass(slots=True)
@@ -106,7 +111,7 @@ class Reaper:
         """Settle this one as soon as the vault and the database let us; one that waits already is not taken twice."""
         if doubt.accessor in self._waiting:
             return
-        self._waiting[doubt.accessor] = _Waiting(doubt)
+        self._waiting[doubt.accessor] = _Waiting(doubt, asyncio.get_running_loop().time())
         rest = self._rests.get(doubt.template.name)
         if rest is not None:  # what is new waits no longer than at first, whatever of its template is stuck
             rest.until, rest.is_minting = min(rest.until, rest.tried + _MOST_PAUSE_S), False
@@ -117,7 +122,7 @@ class Reaper:
         """The database makes users again, so it may drop them, too: ask at once, however long that was in vain."""
         rest = self._rests.get(template)
         if rest is not None and not rest.is_minting:
-            rest.until, rest.is_minting = rest.tried, True
+            rest.until, rest.is_minting, rest.is_back = rest.tried, True, True
             self._news.set()
 
     async def run(self) -> None:
@@ -144,17 +149,18 @@ class Reaper:
         ``resting``: templates that are not asked about this time, whatever else has come.
         """
         stuck = set(resting)
-        # Those that were tried least first, so that one that never succeeds keeps none of them waiting for ever.
-        for one in sorted(self._waiting.values(), key=lambda one: one.tries):
+        for one in sorted(self._waiting.values(), key=self._is_later):
             doubt, name = one.doubt, one.doubt.template.name
             if name in stuck:
                 continue
+            if (rest := self._rests.get(name)) is not None:
+                rest.is_back = False
             try:
                 reaped = await self._reap(one)
             # Whatever it is: it must be tried again, and must not keep those of other templates waiting.
             except Exception as error:  # noqa: BLE001
                 stuck.add(name)
-                self._rest(name)
+                self._rest(one)
                 self._stays(one, str(error.cause_code if isinstance(error, Unavailable) else type(error).__name__))
             else:
                 self._rests.pop(name, None)
@@ -162,14 +168,24 @@ class Reaper:
                 doubt.done(reaped)
                 self.changed()
 
-    def _rest(self, template: str) -> None:
+    def _is_later(self, one: _Waiting) -> bool:
+        # What is new comes first, so that it waits for nothing that is stuck; but where that failed, those that failed
+        # before have their turn, in which the longest untried is first: who makes new ones come, and fail, keeps none
+        # of them waiting for ever.
+        rest = self._rests.get(one.doubt.template.name)
+        return one.is_tried is not (rest is not None and rest.is_owing)
+
+    def _rest(self, one: _Waiting) -> None:
         # Calls that go on failing bring doubt after doubt: were each a reason to ask, a vault whose database is down
         # would be asked without end.
-        now, before = asyncio.get_running_loop().time(), self._rests.get(template)
-        if before is None:
-            self._rests[template] = _Rest(now, now, _FIRST_PAUSE_S, now + _FIRST_PAUSE_S)
+        name = one.doubt.template.name
+        now, rest = asyncio.get_running_loop().time(), self._rests.get(name)
+        if rest is None:
+            rest = self._rests[name] = _Rest(now, _FIRST_PAUSE_S, now + _FIRST_PAUSE_S)
         else:
-            before.again(now)
+            rest.again(now, max(each.since for each in self._waiting.values() if each.doubt.template.name == name))
+        others = (each for each in self._waiting.values() if each.doubt.template.name == name and each.is_tried)
+        rest.is_owing = not one.is_tried and any(others)
 
     async def _reap(self, one: _Waiting) -> bool:
         doubt = one.doubt
@@ -212,11 +228,14 @@ class Reaper:
         return None
 
     def _stays(self, one: _Waiting, cause: str) -> None:
-        one.tries += 1
+        one.is_tried = True
+        self._waiting[one.doubt.accessor] = self._waiting.pop(one.doubt.accessor)
         self.meter.lease_fault(Step.REAP, cause)
-        # Each cause once: one that comes and goes, for days, is no news.
-        if cause not in one.said:
-            one.said.add(cause)
+        # Each cause once, as one that comes and goes is no news; and what is so for days from time to time, or the next
+        # process would not find it.
+        now, last = asyncio.get_running_loop().time(), max(one.said.values(), default=0.0)
+        if cause not in one.said or now - last >= _AGAIN_S:
+            one.said[cause] = now
             one.doubt.doubted(cause)
             name = one.doubt.template.name
             _LOG.warning("a database role of %s may be left, and cannot be dropped yet: %s", name, cause)
@@ -230,6 +249,6 @@ class Reaper:
                 token.accessor,
                 token.name,
                 lambda reaped: journal.closed(holder, template.name, token.accessor, cause, reaped=reaped),
-                lambda why: journal.doubted(holder, template.name, token.accessor, why),
+                lambda why: journal.doubted(holder, template.name, token.accessor, token.name, why),
             )
         )

@@ -89,7 +89,8 @@ class Sweeper:
         if accessor in self._taken:
             return
         template = self.templates.get(leftover.template)
-        if leftover.name is None or template is None or template.reaper is None:
+        name = leftover.name
+        if name is None or template is None or template.reaper is None:
             self.journal.swept(leftover)
             return
 
@@ -98,12 +99,12 @@ class Sweeper:
             self.journal.swept(leftover, reaped=reaped)
 
         def doubted(cause: str) -> None:
-            self.journal.doubted(Holder(leftover.run_id), leftover.template, accessor, cause)
+            self.journal.doubted(Holder(leftover.run_id), leftover.template, accessor, name, cause)
 
         # Nobody knows whether it was minting when its process was killed.
         self._doubts += 1
         self._taken.add(accessor)
-        self.reaper.take(Doubt(template, leftover.run_id, accessor, leftover.name, done, doubted))
+        self.reaper.take(Doubt(template, leftover.run_id, accessor, name, done, doubted))
 
 
 def _cause(error: Exception) -> str:

@@ -207,19 +207,28 @@ class LogReader:
         return await self.ask(run)
 
     async def open_tokens(self, since_us: int) -> tuple[Leftover, ...]:
-        """Minting tokens opened since then and never closed, oldest first; not those of another process that lives."""
+        """Minting tokens opened, or in doubt, since then and never closed; not those of another process that lives.
+
+        Oldest first.
+        """
 
         def run(db: Database) -> tuple[Leftover, ...]:
             others = self._site.others(db)
             closed = {record["body"]["mark"] for _, record in _newest(db, EventType.CREDENTIAL_REVOKED, since_us)}
-            found = [
-                (index, record)
-                for index, record in _newest(db, EventType.CREDENTIAL_LEASED, since_us)
+            # Of what is in doubt for long the token was opened before; of one that was opened since, both say the same.
+            kinds = (EventType.CREDENTIAL_REVOKE_PENDING, EventType.CREDENTIAL_LEASED)
+            found = {
+                record["body"]["mark"]: (index, record)
+                for kind in kinds
+                for index, record in _newest(db, kind, since_us)
                 if record["body"]["kind"] == "token"
+                and record["payloads"]
                 and record["body"]["mark"] not in closed
                 and record["body"].get("replica") not in others
-            ]
-            return tuple(self._leftover(db, index, record) for index, record in reversed(found))
+            }
+            return tuple(
+                self._leftover(db, index, record) for index, record in sorted(found.values(), key=lambda one: one[0])
+            )
 
         return await self.ask(run)
 

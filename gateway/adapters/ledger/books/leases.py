@@ -98,10 +98,13 @@ class SignedLeaseJournal:
         body = self._token_ending(template, accessor, cause) | _reaped(reaped)
         self._submit(self._draft(EventType.CREDENTIAL_REVOKED, holder, body))
 
-    def doubted(self, holder: Holder, template: str, accessor: str, cause: str) -> None:
+    def doubted(self, holder: Holder, template: str, accessor: str, name: str, cause: str) -> None:
         """A database role of a minting token may be left; see ``core.leasing.LeaseJournal``."""
         body = self._token_ending(template, accessor, cause)
-        self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body))
+        if self._ledger.replica:
+            body["replica"] = self._ledger.replica
+        said = {"accessor": accessor, "name": name}
+        self._submit(self._draft(EventType.CREDENTIAL_REVOKE_PENDING, holder, body, said))
 
     async def leftovers(self, since_us: int) -> Sequence[Leftover]:
         """Minting tokens of earlier processes that were never closed; see ``core.leasing.LeaseJournal``."""
