@@ -246,7 +246,8 @@ class ApprovalRegistry(Tended):
             return
         holders = {known.key_id: known for known in self._files.reviewers.all()}
         said = restored(case, parked.action, holders.get)
-        parked.signatures, parked.why = said.signatures, said.why
+        # It may have ended here since that was read: why it did is not forgotten again.
+        parked.signatures, parked.why = said.signatures, said.why or parked.why
         if case.stand.state is parked.state:
             parked.at_us = case.stand.at_us
         else:
