@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from connectors.http.dialling import AddressRefused, GuardedResolver, origin
+from connectors.http.dialling import AddressRefused, asking_once, origin
 from gateway.adapters.connections.discovering import Fetched
 from gateway.cli.addresses import is_loopback
 from gateway.core import netguard
@@ -43,18 +43,10 @@ class GuardedFetch:
     async def __call__(self, method: str, url: str, body: bytes | None = None) -> Fetched:
         """The answer; see ``Fetch``."""
         self._require_dialled(url)
-        resolver = GuardedResolver(aiohttp.ThreadedResolver(), self._guard, self._timeout_s)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with (
-                aiohttp.TCPConnector(resolver=resolver, force_close=True) as connector,
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    auto_decompress=False,
-                    trust_env=False,
-                    timeout=timeout,
-                ) as session,
+                asking_once(self._guard, timeout, self._timeout_s) as session,
                 session.request(method, url, data=body, headers=_FIELDS, allow_redirects=False) as response,
             ):
                 challenges = tuple(response.headers.getall("WWW-Authenticate", ()))

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from connectors.http.dialling import AddressRefused, GuardedResolver, origin
+from connectors.http.dialling import AddressRefused, asking_once, origin
 from gateway.cli.addresses import is_loopback
 from gateway.cli.client.changing import look
 from gateway.cli.openapi.document import MOST_BYTES
@@ -45,18 +45,10 @@ def read(source: str, networks: tuple[str, ...]) -> bytes:
 
 async def _fetched(url: str, networks: tuple[str, ...]) -> bytes:
     guard = _guarded(url, networks)
-    resolver = GuardedResolver(aiohttp.ThreadedResolver(), guard, _NAME_S)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_NAME_S)
     try:
         async with (
-            aiohttp.TCPConnector(resolver=resolver, force_close=True) as connector,
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=timeout,
-            ) as session,
+            asking_once(guard, timeout, _NAME_S) as session,
             session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.status != _GOOD:
