@@ -6,6 +6,7 @@ from. Tests of the start itself (``test_up.py``, ``test_client_bridge.py``, the 
 ``/proc``) and commands whose environment speaks to the interpreter run ``python -m gateway``.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -89,7 +90,9 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Signal it, where it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            # The fork server reaps it first and says so a moment later; until then it is gone and has no exit code.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """End it, cleanly."""
