@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 HASH_SIZE = 32
 TILE_HEIGHT = 8
 EMPTY_ROOT = hashlib.sha256(b"").digest()
+_SHA256 = hashlib.sha256
 _ED25519 = b"\x01"
 _KEY_ID_SIZE = 4
 _VKEY_PARTS = 3
@@ -57,7 +58,7 @@ class Frontier:
         peaks, size, level = self.peaks, self.size, 0
         tops: list[tuple[int, int, bytes]] = []
         while size & 1:
-            leaf = node_hash(peaks.pop(), leaf)
+            leaf = _SHA256(b"\x01" + peaks.pop() + leaf).digest()
             size >>= 1
             level += 1
             if level % TILE_HEIGHT == 0:
@@ -68,6 +69,8 @@ class Frontier:
 
     def extend(self, leaves: Sequence[bytes]) -> Sequence[tuple[int, int, bytes]]:
         """Add leaf hashes, level by level; the same as ``append`` for each, but for the order of what it returns."""
+        if len(leaves) == 1:
+            return self.append(leaves[0])
         peaks, first, level, row = self.peaks, self.size, 0, leaves
         tops: list[tuple[int, int, bytes]] = []
         single: list[bytes] = []
@@ -90,8 +93,9 @@ class Frontier:
         if not self.peaks:
             return EMPTY_ROOT
         *rest, root = self.peaks
-        for peak in reversed(rest):
-            root = node_hash(peak, root)
+        rest.reverse()
+        for peak in rest:
+            root = _SHA256(b"\x01" + peak + root).digest()  # ``node_hash``, in place: once a peak, with each commit
         return root
 
     def copy(self) -> "Frontier":

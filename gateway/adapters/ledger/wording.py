@@ -208,5 +208,7 @@ def _reason(reason: Reason) -> dict[str, Any]:
 
 
 def _cut(text: str, most: int) -> str:
+    if text.isascii():
+        return text[:most]
     # A lone surrogate has no UTF-8 form; recording must not fail on what a caller or an upstream sends.
     return text[:most].encode("utf-8", "replace").decode()

@@ -143,20 +143,24 @@ def release_lock(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def standing(folder: Path) -> Standing:
-    """Which files stand where the database and its write-ahead log are: device and number, in a tuple each.
+def watched(folder: Path) -> tuple[str, ...]:
+    """The database and its write-ahead log, as text: a path that is put together takes longer than to look at it."""
+    return tuple(str(folder / name) for name in (DATABASE, f"{DATABASE}-wal"))
+
+
+def standing(paths: Sequence[str]) -> Standing:
+    """Which files stand there: device and number, in a tuple each.
 
     Raises:
         OSError: one is not there.
     """
-    found = [(folder / name).stat() for name in (DATABASE, f"{DATABASE}-wal")]
-    return tuple((state.st_dev, state.st_ino) for state in found)
+    return tuple((state.st_dev, state.st_ino) for state in map(os.stat, paths))
 
 
-def stands(folder: Path, before: Standing) -> bool:
+def stands(paths: Sequence[str], before: Standing) -> bool:
     """Whether the same files stand there as ``before``."""
     try:
-        return standing(folder) == before
+        return standing(paths) == before
     except OSError:
         return False
 
@@ -313,7 +317,7 @@ def write_guard(folder: Path, note: str) -> None:
     temporary.replace(folder / GUARD)
 
 
-def free_bytes(folder: Path) -> int:
+def free_bytes(folder: str) -> int:
     """Bytes the file system of ``folder`` still has for us."""
     state = os.statvfs(folder)
     return state.f_bavail * state.f_frsize

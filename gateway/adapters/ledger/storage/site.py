@@ -132,6 +132,8 @@ class Folder:
         self.folder = folder
         self.database = folder / database
         self.name = str(self.database)
+        # Asked after with each write.
+        self._place, self._watched = str(folder), files.watched(folder)
         self._lock: tuple[int, ...] = ()
         self._opened: files.Standing = ()
 
@@ -142,7 +144,7 @@ class Folder:
     def connect(self) -> Database:
         """See ``Site``."""
         db = files.connect(self.folder)
-        self._opened = files.standing(self.folder)
+        self._opened = files.standing(self._watched)
         return db
 
     def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
@@ -174,7 +176,7 @@ class Folder:
 
     def begin(self, db: Database, size: int) -> End | None:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
-        if not files.stands(self.folder, self._opened):
+        if not files.stands(self._watched, self._opened):
             raise Displaced(
                 f"{self.name} or {files.DATABASE}-wal was moved away, removed or replaced while the gateway runs"
             )
@@ -198,7 +200,7 @@ class Folder:
 
     def free_bytes(self) -> int | None:
         """See ``Site``."""
-        return files.free_bytes(self.folder)
+        return files.free_bytes(self._place)
 
     def sweep(self, db: Database) -> bool:
         """See ``Site``."""

@@ -23,4 +23,4 @@ class Span:
     def grown(self, window: int, times: Sequence[int]) -> "Span":
         """The span of the next checkpoint, in ``window``, with records of ``times`` more."""
         low = self.low_us if window == self.window else LATER_THAN_ANY
-        return Span(window, max(self.high_us, max(times, default=0)), min(low, min(times, default=low)))
+        return Span(window, max(self.high_us, *times), min(low, *times)) if times else Span(window, self.high_us, low)

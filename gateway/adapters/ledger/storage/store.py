@@ -207,7 +207,7 @@ class Store:
         end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
         end.kills = batch.kills
         self._ring.history = end.history
-        if self._ring.holds_retired and not self._site.is_local:
+        if not self._site.is_local and self._ring.holds_retired:
             self._ring.prune()  # whichever gateway retired it: a thief finds it here, too
         if batch.destroys:
             self._data_keys.forget()
