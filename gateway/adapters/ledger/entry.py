@@ -17,7 +17,7 @@ from gateway.adapters.ledger.storage.kill_records import Marks
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
 from gateway.core.errors import Ending, GatewayError, NotFound, OutcomeUnknown, Unavailable
-from gateway.core.kills import holder_of_caller, targets_of
+from gateway.core.kills import holder_of_caller
 from gateway.core.ports import Meter, Said, Stage
 from gateway.core.records import Draft, EventType, Payload, Role, identifier
 from gateway.core.tool import EffectClass
@@ -110,8 +110,8 @@ class CallEntry:
         draft = self._draft(
             EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
         )
-        targets = targets_of(holder_of_caller(permit.target.caller, permit.target.tool.fqn))
-        draft = structs.replace(draft, fences=self._desk.marks.of(targets))
+        holder = holder_of_caller(permit.target.caller, permit.target.tool.fqn)
+        draft = structs.replace(draft, fences=self._desk.marks.stopping(holder))
         durable = self._desk.ledger.submit([decision, draft])
         try:
             await recorded(durable)

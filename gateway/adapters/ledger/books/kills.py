@@ -27,7 +27,7 @@ from gateway.core.approval import Reviewer
 from gateway.core.call import Principal
 from gateway.core.canonical import encode
 from gateway.core.errors import Forbidden, NotFound
-from gateway.core.kills import Cut, Kill, Kind, Target, folded, targets_of
+from gateway.core.kills import Cut, Kill, Kind, Target, folded
 from gateway.core.leasing import Holder
 from gateway.core.ports import Clock
 from gateway.core.records import SYSTEM, Draft, EventType, Payload, Role, identifier
@@ -96,12 +96,12 @@ class KillRegistry(Tended):
         """A kill in force that covers ``holder``, as far as this process knows."""
         if not self._by_mark:
             return None
-        marks = self._marks.of(targets_of(holder))
+        marks = self._marks.stopping(holder)
         return next((self._by_mark[mark] for mark in marks if mark in self._by_mark), None)
 
     def covers(self, kill: Kill, holder: Holder) -> bool:
         """Whether ``kill`` is about ``holder``."""
-        return kill.mark in self._marks.of(targets_of(holder))
+        return kill.mark in self._marks.stopping(holder)
 
     async def current(self) -> None:
         """Return when this process knows what is stopped, the last moment excepted.
@@ -142,7 +142,7 @@ class KillRegistry(Tended):
 
         Where it cannot be written the log owes it: it is written as soon as it can be, and counts until then.
         """
-        (mark,) = self._marks.of((target,))
+        mark = self._marks.of(target)
         is_id = target.kind in {Kind.AGENT, Kind.TOOL, Kind.RUN}
         body = {"kind": str(target.kind), "mark": mark, "name": identifier(target.name) if is_id else None}
         said = {"by": by.user, "name": name, "reason": reason}
@@ -195,7 +195,7 @@ class KillRegistry(Tended):
             raise Forbidden(detail, cause_code="kill_voice")
         same = {reviewer.person for reviewer in self._holders(by)}
         accounts = {user for one in self._enrolled() if one.person in same for _, user in one.accounts} | {by.user}
-        marks = self._marks.of(Target(Kind.USER, folded(user)) for user in accounts)
+        marks = [self._marks.of(Target(Kind.USER, folded(user))) for user in accounts]
         if any(mark in self._by_mark for mark in marks):
             raise Forbidden("who is stopped does not say when that ends", cause_code="kill_own")
 

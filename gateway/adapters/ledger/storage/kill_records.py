@@ -1,6 +1,6 @@
 """What is stopped, as the log says it; the writer follows it in its own transaction, so no intent slips past a kill."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.storage.files import RARE_TYPE
 from gateway.core.errors import Conflict, NotFound
-from gateway.core.kills import Kind, Target, refusal
+from gateway.core.kills import Kind, Target, refusal, targets_of
+from gateway.core.leasing import Holder
 from gateway.core.records import Draft, EventType
 
 KINDS = frozenset(
@@ -18,7 +19,8 @@ KINDS = frozenset(
 )
 # One question for each type, as each of them is one range of the index.
 _OF_TYPE = f"select idx, leaf from records where {RARE_TYPE} and type = ? and idx > ? order by idx"  # noqa: S608 - literals only
-_KNOWN_MARKS = 8192
+_KNOWN_MARKS, _KNOWN_HOLDERS = 8192, 2048
+_Names = tuple[str | None, str | None, tuple[str, ...], str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,26 @@ class Marks:
     def __init__(self, keys: LogKeys) -> None:
         self._keys = keys
         self._known: dict[Target, str] = {}
+        self._stopping: dict[_Names, tuple[str, ...]] = {}
 
-    def of(self, targets: Iterable[Target]) -> tuple[str, ...]:
-        """The marks, in order."""
-        return tuple(self._known.get(target) or self._make(target) for target in targets)
-
-    def _make(self, target: Target) -> str:
-        if len(self._known) >= _KNOWN_MARKS:
-            self._known.clear()
-        mark = self._known[target] = self._keys.mark("kill", f"{target.kind}\0{target.name}")
+    def of(self, target: Target) -> str:
+        """The mark of what is named."""
+        mark = self._known.get(target)
+        if mark is None:
+            if len(self._known) >= _KNOWN_MARKS:
+                self._known.clear()
+            mark = self._known[target] = self._keys.mark("kill", f"{target.kind}\0{target.name}")
         return mark
+
+    def stopping(self, holder: Holder) -> tuple[str, ...]:
+        """The marks of whatever would stop it, the widest first."""
+        names = holder.user, holder.agent, holder.delegation, holder.run_id, holder.tool
+        marks = self._stopping.get(names)
+        if marks is None:
+            if len(self._stopping) >= _KNOWN_HOLDERS:
+                self._stopping.clear()
+            marks = self._stopping[names] = tuple(map(self.of, targets_of(holder)))
+        return marks
 
 
 def follow(stands: Stands, draft: Draft) -> Stands:
