@@ -27,7 +27,7 @@ from loadtests.rivals import RIVALS, NotHere
 
 EVIDENCE: Final = ROOT / "docs" / "evidence" / "mcp-speed.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
-LEAST_ROUNDS: Final = 3
+LEAST_ROUNDS: Final = 9
 EVENTS: Final = 500
 _OURS: Final = ("direct", "ostiary")
 _PEERS: Final = ("fastmcp-shared",)
@@ -185,7 +185,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What the gateway costs as an MCP gateway.")
     parser.add_argument("--quick", action="store_true", help="one short round of ourselves, 200 sessions, 50 events")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
-    parser.add_argument("--seconds", type=float, default=3.0, help="longest time of one load")
+    parser.add_argument("--seconds", type=float, default=1.0, help="longest time of one load")
     parser.add_argument("--seed", type=int, default=1, help="of the loads' order and the texts sent")
     every = [*_OURS, *_PEERS, *RIVALS]
     parser.add_argument("--doors", type=lambda text: text.split(","), default=every, help=",".join(every))

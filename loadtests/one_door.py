@@ -29,8 +29,9 @@ VENVS: Final = Path(os.environ.get("OSTIARY_VENVS", ROOT / ".venvs"))
 OSTIARY: Final = Path(sys.executable).with_name("ostiary")
 EVIDENCE: Final = ROOT / "docs" / "evidence" / "one-door.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
-# On shared machines the same code takes twice as long from one minute to the next; medians of three scatter by a third.
-LEAST_ROUNDS: Final = 7
+# On shared machines the same code takes twice as long from one second to the next. Many short loads, each with the speed
+# of a core just before and just after it, scatter less than few long ones in the same time.
+LEAST_ROUNDS: Final = 15
 
 # Every control is on; the limits are out of the way, not off: each is still counted.
 GATEWAY: Final = """\
@@ -231,7 +232,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a governed call costs.")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
-    parser.add_argument("--seconds", type=float, default=3.0, help="longest time of one load")
+    parser.add_argument("--seconds", type=float, default=1.0, help="longest time of one load")
     parser.add_argument("--seed", type=int, default=1, help="of the loads' order and the texts sent")
     parser.add_argument("--doors", type=lambda text: text.split(","), default=list(DOORS), help=",".join(DOORS))
     return parser.parse_args()
