@@ -12,8 +12,9 @@ from anyio import Event, create_task_group, fail_after
 from gateway.core.errors import Throttled
 from gateway.core.mcpwire.following import LISTEN, META_SUBSCRIPTION
 from gateway.core.tool import Tool
+from gateway.edge.ears import STOPPING, Stopping
 from gateway.edge.mcp import push
-from gateway.edge.mcp.push import STOPPING, Places
+from gateway.edge.mcp.push import Places
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import ORDER, STOCK, tool
@@ -41,7 +42,7 @@ class Listening:
     body: bytes = b""
     over: Event = field(default_factory=Event)
     gone: Event = field(default_factory=Event)
-    stopping: Event = field(default_factory=Event)
+    stopping: Stopping = field(default_factory=Stopping)
     news: Event = field(default_factory=Event)
 
     async def take(self, message: Any) -> None:
