@@ -22,7 +22,8 @@ SESSIONS: Final = 1000
 # What one caller may have open at a time; see docs/mcp.md.
 EACH: Final = 100
 _ATONCE: Final = 16
-_WARMUP: Final = 300
+# Enough for the database's cache of pages to be full, as it is in any gateway that has been at work for a while.
+_WARMUP: Final = 1500
 _LIST: Final = b'{"jsonrpc":"2.0","id":900,"method":"tools/list"}'
 _OPENED: Final = b":\n\n"
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, current_time
 
 from gateway.core import measures, resources
+from gateway.core.bell import Bell
 from gateway.core.call import Caller, Lease, Raw, Resolved
 from gateway.core.connector import Connector
 from gateway.core.errors import (
@@ -49,9 +50,9 @@ class Catalog:
     """
 
     connectors: Mapping[str, Connector]
+    bell: Bell = field(default_factory=Bell, init=False)
     _shelves: Mapping[str, Shelf] = field(default_factory=dict)
     _tools: tuple[Tool, ...] | None = None
-    _changed: Event = field(default_factory=Event)
 
     def replace(self, shelves: Sequence[Shelf]) -> None:
         """Put a new generation in force; calls already resolved keep the tool they were resolved with.
@@ -65,8 +66,7 @@ class Catalog:
             raise ValueError("two tools of the catalogue have the same name")
         self._shelves = by_name
         self._tools = tuple(shelf.tool for _, shelf in sorted(by_name.items()))
-        self._changed.set()
-        self._changed = Event()
+        self.bell.ring()
 
     def resolve(self, caller: Caller) -> Resolved:
         """Pinned tool; outside the run's scope a tool does not exist. Nothing of the arguments is looked at.
@@ -100,11 +100,6 @@ class Catalog:
     def tools(self) -> Sequence[Tool]:
         """All pinned tools by name."""
         return self._tools or ()
-
-    async def changed(self, seen: Sequence[Tool]) -> None:
-        """Return when another generation than ``seen`` is in force; see ``ports.Catalog``."""
-        while self._tools is seen:
-            await self._changed.wait()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call within its time; see ``ports.Catalog``."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gateway.core.advice import Advice, Word
 from gateway.core.approval import Action, Grant
+from gateway.core.bell import Bell
 from gateway.core.call import (
     Answer,
     Call,
@@ -120,8 +121,9 @@ class Catalog(Pingable, Protocol):
     def tools(self) -> Sequence[Tool]:
         """All pinned tools, in a stable order; the same sequence until there is a new generation."""
 
-    async def changed(self, seen: Sequence[Tool]) -> None:
-        """Return when ``tools`` gives another sequence than ``seen``."""
+    @property
+    def bell(self) -> Bell:
+        """Rings when ``tools`` gives another sequence than before."""
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call: the one place a connector is invoked.

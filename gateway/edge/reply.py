@@ -53,3 +53,9 @@ def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
         for key, value in scope["headers"]:
             table.setdefault(key, []).append(value)
     return table.get(name, ())
+
+
+def forget_headers(scope: Scope) -> None:
+    """Let go of all header fields, for a request that lasts: who needs one of them reads it before."""
+    scope[_TABLE] = {}
+    scope["headers"].clear()  # the server has the same list

@@ -113,6 +113,19 @@ class Places:
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 of uvicorn's httptools reader, within ``Bounds``."""
 
+    # Beside uvicorn's own attributes, which are then few enough for all connections to share the table of their names.
+    __slots__ = (
+        "_arriving",
+        "_bounds",
+        "_due_s",
+        "_has_place",
+        "_head_bytes",
+        "_in_head",
+        "_is_reading",
+        "_places",
+        "_raw_bytes",
+    )
+
     def __init__(self, places: Places, **given: Any) -> None:
         """``given`` is what uvicorn makes a protocol of."""
         super().__init__(**given)
@@ -153,6 +166,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(None)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self.scope is not None:
+            self.scope.pop(PROVEN, None)  # type: ignore[misc] # it holds this connection, which holds it
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
@@ -262,6 +277,8 @@ def within(bounds: Bounds) -> type[asyncio.Protocol]:
 
     class OfOneServer(BoundedProtocol):
         """Shares one server's places."""
+
+        __slots__ = ()
 
         def __init__(self, **given: Any) -> None:
             super().__init__(places, **given)

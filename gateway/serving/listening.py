@@ -11,7 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.edge.mcp.push import STOPPING
+from gateway.edge.ears import STOPPING, Stopping
 from gateway.serving import connections
 from gateway.settings import GatewaySettings
 
@@ -60,7 +60,7 @@ class Server:
         """Prepare; nothing is taken yet."""
         certificate, key = settings.listen.tls_certificate, settings.listen.tls_key
         bounds = _bounds(settings)
-        self._stopping = anyio.Event()
+        self._stopping = Stopping()
         self._server = _Uvicorn(
             uvicorn.Config(
                 _Quiet(app, self._stopping),
@@ -103,7 +103,7 @@ class _Quiet:
     Answers that have no end by themselves are told when the server is to stop.
     """
 
-    def __init__(self, app: ASGIApp, stopping: anyio.Event) -> None:
+    def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
         self._app = app
         self._stopping = stopping
 

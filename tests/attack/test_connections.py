@@ -1,6 +1,7 @@
 """Clients that hold connections, send without end, or send what is costly to read: the good are served meanwhile."""
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from gateway.edge.asgi import Options
 from gateway.serving import connections, listening
 from gateway.settings import GatewaySettings
 from tests.edge_world import Edge, rpc
+from tests.waiting import until
 
 _PATIENCE_S = 20
 STOCK = "/v1/tools/erp.stock/call"
@@ -269,6 +271,25 @@ async def test_a_call_in_flight_at_the_end_of_the_drain(
     assert document["call_id"]
     assert gateway.edge.records()[-1] == "tool.outcome_unknown"
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_connections_that_are_over_leave_nothing_for_the_collector(tmp_path: Path) -> None:
+    """Each takes some kilobytes: memory would grow with every client that comes and goes, until the collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with doors(tmp_path) as gateway:
+            for _ in range(20):
+                assert await gateway.get("/v1/tools") == 200
+                gateway.clients.pop().writer.close()
+            await until(lambda: _connections() == 0)
+            assert gateway.edge.records() == []
+    finally:
+        gc.enable()
+
+
+def _connections() -> int:
+    return sum(isinstance(found, connections.BoundedProtocol) for found in gc.get_objects())
 
 
 async def test_an_open_stream_does_not_hold_up_the_stop(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from anyio import Event
 
 from gateway.core import resources
+from gateway.core.bell import Bell
 from gateway.core.call import Caller, Intent, Lease, Live, Raw, Redacted, Resolved, Resumed, Verified
 from gateway.core.errors import GatewayError
 from gateway.core.tool import ConnectorKind, EffectClass, Tool
@@ -63,7 +63,7 @@ class FakeCatalog:
     connector: FakeConnector
     shelf: tuple[Tool, ...] = (STOCK, ORDER, PAY, WIPE)
     faults: dict[str, GatewayError] = field(default_factory=dict)
-    restocked: Event = field(default_factory=Event)
+    bell: Bell = field(default_factory=Bell)
 
     def resolve(self, caller: Caller) -> Resolved:
         """The pinned tool, or the unlisted stand-in of one that is not there."""
@@ -89,13 +89,7 @@ class FakeCatalog:
     def restock(self, *shelf: Tool) -> None:
         """Put a new generation in force."""
         self.shelf = shelf
-        self.restocked.set()
-        self.restocked = Event()
-
-    async def changed(self, seen: Sequence[Tool]) -> None:
-        """Return once ``restock`` has put another shelf in force."""
-        while self.shelf is seen:
-            await self.restocked.wait()
+        self.bell.ring()
 
     async def invoke(self, lease: Lease) -> Raw:
         """Hand the leased call to the connector."""

@@ -14,8 +14,8 @@ from starlette.types import Message
 from gateway.core.call import Lease, Raw
 from gateway.core.flow import NotAnswered
 from gateway.core.kills import Kind
+from gateway.edge.ears import STOPPING, Stopping
 from gateway.edge.mcp import parking
-from gateway.edge.mcp.push import STOPPING
 from tests.edge_world import ADMIN, Edge, modern
 from tests.fakes.rules import APPROVAL, DENY
 from tests.fakes.upstream import RESULT, FakeConnector
@@ -75,7 +75,7 @@ class Talk:
 
     edge: Edge
     group: Any
-    stopping: Event = field(default_factory=Event)
+    stopping: Stopping = field(default_factory=Stopping)
     gone: Event = field(default_factory=Event)
     ended: int = 0
 

@@ -1,8 +1,9 @@
 """Streams between requests: who hears that a list has changed, and when a stream is over."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,12 +13,14 @@ from anyio import Event, create_task_group, fail_after
 from gateway.core.errors import Throttled
 from gateway.core.mcpwire.following import LISTEN, META_SUBSCRIPTION
 from gateway.core.tool import Tool
+from gateway.edge.ears import STOPPING, Stopping
 from gateway.edge.mcp import push
-from gateway.edge.mcp.push import STOPPING, Places
+from gateway.edge.mcp.push import Places
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes.rules import DENY
 from tests.fakes.upstream import ORDER, STOCK, tool
 from tests.story.test_edge_mcp import opened
+from tests.waiting import until
 
 LETTER, SECRET = tool("erp.prompts/letter"), tool("erp.secret")
 PAGE = tool("erp.resources/x:page")
@@ -41,7 +44,8 @@ class Listening:
     body: bytes = b""
     over: Event = field(default_factory=Event)
     gone: Event = field(default_factory=Event)
-    stopping: Event = field(default_factory=Event)
+    stopping: Stopping = field(default_factory=Stopping)
+    scope: dict[str, Any] = field(default_factory=dict)
     news: Event = field(default_factory=Event)
 
     async def take(self, message: Any) -> None:
@@ -67,10 +71,10 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    edge: Edge, headers: dict[str, str], body: bytes = b"", path: str = "/mcp", token: str = "good"
+    edge: Edge, headers: dict[str, str], body: bytes = b"", path: str = "/mcp", **more: Any
 ) -> AsyncIterator[Listening]:
-    """A stream that is open meanwhile, by GET where there is no body."""
-    stream, said = Listening(), [body]
+    """A stream that is open meanwhile, by GET where there is no body; ``more`` may have ``token`` and ``stopping``."""
+    stream, said, token = Listening(stopping=more.get("stopping") or Stopping()), [body], more.get("token", "good")
 
     async def receive() -> Any:
         if said:
@@ -89,6 +93,7 @@ async def listening(
         "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
         STOPPING: stream.stopping,
     }
+    stream.scope = scope
 
     async def run() -> None:
         await edge.app(scope, receive, stream.take)
@@ -218,6 +223,47 @@ async def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> 
     async with listening(edge, await session_of(edge)) as stream:
         await stream.until(silences=3)
     assert stream.heard == []
+
+
+async def test_open_streams_keep_little() -> None:
+    """No header field, the credential least of all; and besides their own task, only the one that hears them leave."""
+    edge = Edge()
+    session = await session_of(edge)
+    before = len(asyncio.all_tasks())
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(listening(edge, session)) for _ in range(5)]
+        for stream in streams:
+            await stream.until(silences=1)
+            assert stream.scope["headers"] == []
+        await until(lambda: len(asyncio.all_tasks()) == before + 2 * len(streams))
+        restock(edge, STOCK)
+        assert [await stream.until(1) for stream in streams] == [[TOOLS_CHANGED]] * len(streams)
+        assert len(asyncio.all_tasks()) == before + 2 * len(streams)
+
+
+async def test_no_bell_knows_a_stream_that_is_over() -> None:
+    """Neither the catalogue's nor the session's nor the server's: each would keep all of it in memory."""
+    edge = Edge()
+    session = await session_of(edge)
+    mcp = edge.app._mcp  # type: ignore[attr-defined]
+    (own,) = mcp._sessions._all.values()
+    async with listening(edge, session) as stream:
+        await stream.until(silences=1)
+        bells = (edge.world.catalog.bell, own.follows.bell, stream.stopping.bell)
+        assert [len(bell._ears or ()) for bell in bells] == [1, 1, 1]
+    assert [len(bell._ears or ()) for bell in bells] == [0, 0, 0]
+
+
+async def test_a_server_that_stops_already_ends_a_stream_at_once() -> None:
+    """It says its last word, which is also its first."""
+    edge = Edge()
+    body, named = listen("toolsListChanged")
+    stopping = Stopping()
+    stopping.set()
+    async with listening(edge, named, body, stopping=stopping) as stream:
+        with fail_after(PATIENCE_S):
+            await stream.over.wait()
+    assert stream.heard[-1]["id"] == "s-1"
 
 
 async def test_who_gets_no_stream() -> None:

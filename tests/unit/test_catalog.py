@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from anyio import create_task_group, sleep_forever, wait_all_tasks_blocked
+from anyio import sleep_forever
 
 from gateway.core import schema
 from gateway.core.call import Lease, Raw, Resolved
@@ -156,23 +156,20 @@ def test_a_new_generation_replaces_the_old_whole() -> None:
     assert not catalog.resolve(make_caller(make_call("up.echo"))).tool.listed
 
 
-async def test_a_new_generation_is_told_to_those_who_wait() -> None:
-    """Who has seen an older one need not wait at all."""
+def test_a_new_generation_is_told_to_those_who_listen() -> None:
+    """It is in force by then; who listens no more is not told."""
     catalog = stocked(shelf(ECHO))[0]
-    first = catalog.tools()
     told = []
 
-    async def wait() -> None:
-        await catalog.changed(first)
-        told.append(catalog.tools())
+    def look() -> None:
+        told.append(list(catalog.tools()))
 
-    async with create_task_group() as group:
-        group.start_soon(wait)
-        await wait_all_tasks_blocked()
-        assert told == []
-        catalog.replace([shelf(PAY)])
-    assert [list(tools) for tools in told] == [[PAY]]
-    await catalog.changed(first)
+    catalog.bell.hear(look)
+    assert told == []
+    catalog.replace([shelf(PAY)])
+    catalog.bell.forget(look)
+    catalog.replace([shelf(ECHO)])
+    assert told == [[PAY]]
 
 
 async def test_readiness() -> None:

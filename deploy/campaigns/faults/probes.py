@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from deploy.campaigns.faults.plan import Point, Side, Step
+from gateway.core.bell import Bell
 from gateway.core.call import (
     Answer,
     Call,
@@ -178,9 +179,10 @@ class WatchedCatalog:
         """As the part does."""
         return self.inner.checked(target)
 
-    async def changed(self, seen: Sequence[Tool]) -> None:
+    @property
+    def bell(self) -> Bell:
         """As the part does."""
-        await self.inner.changed(seen)
+        return self.inner.bell
 
     async def invoke(self, lease: Lease) -> Raw:
         """As the part does."""

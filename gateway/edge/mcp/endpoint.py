@@ -28,6 +28,7 @@ from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run
 from gateway.edge.body import Workbench, check_accept, check_media, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
+from gateway.edge.ears import STOPPING
 from gateway.edge.faults import (
     OF_HTTP,
     UNRECORDED,
@@ -123,7 +124,7 @@ class McpEndpoint:
             await stream.finish(answer)
         finally:
             if exchange.made is not None and exchange.made.slot is not None:
-                await exchange.made.slot.rest(scope.get(push.STOPPING))  # its upstream may be waiting still
+                await exchange.made.slot.rest(scope.get(STOPPING))  # its upstream may be waiting still
 
     async def _delete(self, exchange: _Exchange) -> Reply:
         try:
@@ -161,13 +162,11 @@ class McpEndpoint:
 
     async def _pushed(self, exchange: _Exchange, wanted: Wanted, follows: Follows) -> Reply:
         async def look() -> Sequence[Tool]:
-            if exchange.session is not None:
-                self._session(exchange)  # one that has ended has no stream
+            self._use(exchange)  # a session that has ended has no stream
             return await self._listing(exchange, wanted.kinds)
 
         async def sees(call: Call) -> bool:
-            if exchange.session is not None:
-                self._session(exchange)
+            self._use(exchange)
             # Asked as who listens now: the token that it was begun with may have been replaced by another one.
             return await self._followers.sees(replace(call, origin=exchange.call.origin))
 
@@ -354,6 +353,10 @@ class McpEndpoint:
         if len(named) > 1:  # whoever reads the other one sees another session
             raise MalformedRequest("a request names at most one session", cause_code="session")
         return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
+
+    def _use(self, exchange: _Exchange) -> None:
+        if exchange.session is not None:
+            self._sessions.find(exchange.session.id, exchange.visit.principal.key, exchange.server)
 
     def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
         call, session = exchange.visit.call, exchange.session

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from anyio import Event
 from starlette.types import Receive
 
 from gateway.core import canonical, pipeline, resources
+from gateway.core.bell import Bell
 from gateway.core.call import Call
 from gateway.core.canonical import Arguments, Json
 from gateway.core.errors import (
@@ -70,16 +70,26 @@ class Follow:
 
 
 class Follows:
-    """What one client follows, in one session or on one stream."""
+    """What one client follows, in one session or on one stream.
 
-    __slots__ = ("_held", "_most", "_news", "is_over")
+    Attributes:
+        bell: rings when one of them has news, or all have ended.
+        is_over: whether all have ended.
+    """
+
+    __slots__ = ("_held", "_most", "bell", "is_over")
 
     def __init__(self, most: int = MOST) -> None:
         """``most`` resources at a time."""
         self.is_over = False
         self._most = most
         self._held: dict[str, Follow] = {}
-        self._news = Event()
+        self.bell = Bell()
+
+    @property
+    def is_news(self) -> bool:
+        """Whether one of them has some, or all have ended."""
+        return self.is_over or any(follow.subscription.is_news for follow in self._held.values())
 
     @property
     def held(self) -> Sequence[Follow]:
@@ -93,7 +103,7 @@ class Follows:
             Throttled: there is no room for another address.
         """
         self._check_room(address)
-        return Subscription(self._wake)
+        return Subscription(self.bell.ring)
 
     def find(self, address: str) -> Subscription | None:
         """The subscription to ``address``, if there is one."""
@@ -116,7 +126,7 @@ class Follows:
             follow.subscription.end()
         else:
             self._held[follow.address] = follow
-            self._wake()  # there may have been news before it was here
+            self.bell.ring()  # there may have been news before it was here
 
     def drop(self, address: str) -> None:
         """It is followed no more."""
@@ -128,25 +138,16 @@ class Follows:
         """None is followed any more, and none will be."""
         self.is_over = True
         self.clear()
-        self._wake()
+        self.bell.ring()
 
     def clear(self) -> None:
         """None is followed any more, until some are begun anew."""
         for address in tuple(self._held):
             self.drop(address)
 
-    async def changed(self) -> None:
-        """Return when one of them has news, or all have ended."""
-        while not self.is_over and not any(follow.subscription.is_news for follow in self._held.values()):
-            await self._news.wait()
-
     def _check_room(self, address: str) -> None:
         if address not in self._held and len(self._held) >= self._most:
             raise Throttled("too many resources are followed", retry_after=_RETRY_S, cause_code="subscriptions")
-
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = Event()
 
 
 class Followers:

@@ -27,6 +27,7 @@ from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.ports import Clock, Ports
 from gateway.edge.calling import answered
+from gateway.edge.ears import Stopping
 from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.rounds import MOST_ROUNDS
 from gateway.edge.mcp.stream import Stream
@@ -181,7 +182,7 @@ class Slot:
             if not waiting.done():
                 waiting.set_exception(NotAnswered("gone"))
 
-    async def rest(self, stopping: Event | None) -> None:
+    async def rest(self, stopping: Stopping | None) -> None:
         """Return when the call has ended; one that is parked while the gateway stops is taken back."""
         task = self._task
         if task is None or task.done():
@@ -211,7 +212,7 @@ class Slot:
         self._news.set()
         over(self)
 
-    async def _stopped_by(self, stopping: Event) -> None:
+    async def _stopped_by(self, stopping: Stopping) -> None:
         await stopping.wait()
         while self.stream is not None:  # its client is there: it may end as any call under way may
             await self._parked.wait()

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
-from anyio import CancelScope, Event, create_task_group, move_on_after, sleep
+from anyio import CancelScope, current_time, sleep
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.call import Call, Principal
@@ -26,13 +25,13 @@ from gateway.core.mcpwire.jsonrpc import Id
 from gateway.core.ports import Catalog, Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge.disconnect import unless_gone
+from gateway.edge.ears import STOPPING, Ear, Stopping
 from gateway.edge.faults import ClientGone, InvalidParams, NotAcceptable
 from gateway.edge.mcp.following import MOST, Follow, Follows
 from gateway.edge.mcp.session import user_of
 from gateway.edge.problems import CALL_HEADER
-from gateway.edge.reply import Header, Reply, headers
+from gateway.edge.reply import Header, Reply, forget_headers, headers
 
-STOPPING: Final = "ostiary.stopping"
 # What a client of the stateless era may ask for, by the member that asks; each notice by its kind.
 _FILTERS: Final = {
     "toolsListChanged": Kind.TOOL,
@@ -221,36 +220,43 @@ class Push(Reply):
 
     async def send(self, send: Send) -> None:
         """Say what there is to say, as long as there is somebody to hear it."""
+        forget_headers(self.listener.scope)  # what lasts for hours should hold no more than it needs
+        ear, stopping = Ear(), self.listener.scope.get(STOPPING) or Stopping()
+        end = CancelScope(deadline=current_time() + max(0.0, self.left_s))
+        bells = ((self.catalog.bell, ear.wake), (self.listener.follows.bell, ear.wake), (stopping.bell, end.cancel))
         try:
             with self.places.taken(self.listener.principal.key):
                 begun = [*_HEADERS, *self.headers]
                 await send({"type": "http.response.start", "status": self.status, "headers": begun})
-                # A stream must hold up neither a gateway that stops nor one of its clients.
-                with suppress(ClientGone):
-                    await unless_gone(self.listener.receive, self._until_over(send))
-                    await self._say(send, self._closing(), more=False)
+                for bell, told in bells:
+                    bell.hear(told)
+                if stopping.is_set():
+                    end.cancel()
+                await self._until_over(send, ear, end, stopping)
         finally:
+            for bell, told in bells:
+                bell.forget(told)
             if self.wanted.subscription is not None:  # those of a session are the session's
                 self.listener.follows.end()
 
-    async def _until_over(self, send: Send) -> None:
-        stopping = self.listener.scope.get(STOPPING)
-        with move_on_after(max(0.0, self.left_s)):
-            async with create_task_group() as group:
-                if stopping is not None:
-                    group.start_soon(_ended_by, stopping, group.cancel_scope)
-                # Nothing is said of a list that cannot be decided on: its client asks again, and is told why.
-                with suppress(GatewayError):
-                    await self._tell(send)
-                group.cancel_scope.cancel()
+    async def _until_over(self, send: Send, ear: Ear, end: CancelScope, stopping: Stopping) -> None:
+        try:
+            # Nothing is said of a list that cannot be decided on: its client asks again, and is told why.
+            with suppress(GatewayError):
+                await unless_gone(self.listener.receive, self._tell(send, ear), end)
+        except ClientGone:  # or it is time: a stream must hold up neither a gateway that stops nor one of its clients
+            if not (stopping.is_set() or current_time() >= end.deadline):
+                return
+        await self._say(send, self._closing(), more=False)
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, send: Send, ear: Ear) -> None:
         generation, known = self.generation, self.known
         await self._say(send, self._opening())
         while not self.listener.follows.is_over:
-            if await self._is_quiet(generation):
-                await send({"type": "http.response.body", "body": _NOTHING, "more_body": True})
-                await self._forget_unseen()
+            if self.catalog.tools() is generation and not self.listener.follows.is_news:
+                if not await ear.hears(_SILENCE_S):
+                    await send({"type": "http.response.body", "body": _NOTHING, "more_body": True})
+                    await self._forget_unseen()
             elif self.catalog.tools() is generation:
                 if not await self._tell_updates(send):
                     return
@@ -262,14 +268,6 @@ class Push(Reply):
                     if lists.get(kind) != known.get(kind):
                         await self._say(send, self._notice(f"notifications/{kind}s/list_changed", {}))
                 known = lists
-
-    async def _is_quiet(self, generation: Sequence[Tool]) -> bool:
-        """Whether nothing happened for a while."""
-        with move_on_after(_SILENCE_S) as quiet:
-            async with create_task_group() as group:
-                for waiting in (partial(self.catalog.changed, generation), self.listener.follows.changed):
-                    group.start_soon(_first, waiting, group.cancel_scope)
-        return quiet.cancelled_caught
 
     async def _tell_updates(self, send: Send) -> bool:
         """Say which resources have changed; False where one of them is followed no more, so that all are begun anew."""
@@ -329,13 +327,3 @@ def _lists(tools: Sequence[Tool], kinds: frozenset[Kind]) -> Lists:
         if tool.kind in kinds:
             found[tool.kind].append((tool.fqn, tool.digest))
     return found
-
-
-async def _first(waiting: Callable[[], Awaitable[None]], scope: CancelScope) -> None:
-    await waiting()
-    scope.cancel()
-
-
-async def _ended_by(stopping: Event, scope: CancelScope) -> None:
-    await stopping.wait()
-    scope.cancel()
