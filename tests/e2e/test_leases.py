@@ -42,6 +42,8 @@ state = "state"
 catalogue = ["{CATALOGUE}", "{_HERE / "leases.toml"}"]
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.{_AGENT}]
 allow = ["erp.*", "books.*"]
 [policy.data.gateway.scope.users.dora]
