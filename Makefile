@@ -124,6 +124,7 @@ $(NODES): .venvs/%/.stamp: tests/foreign/%/package.json tests/foreign/%/package-
 # The one package in it says that it needs Python 3.14, and does not.
 PIP_opa := --ignore-requires-python
 
+# The same flags as tests/foreign/building.py.
 $(OPA):
 	@echo "== an OPA server for the tests, $@"
 	@GOBIN=$(@D) GOFLAGS=-trimpath GOTOOLCHAIN=local CGO_ENABLED=0 nice go install -tags=opa_no_oci -gcflags=all=-l \

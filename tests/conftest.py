@@ -1,5 +1,7 @@
 """What every test shares: one event loop, and Hypothesis without deadlines and with the same examples in every run."""
 
+import gc
+
 import pytest
 from hypothesis import settings
 
@@ -26,6 +28,12 @@ __all__ = [
 
 settings.register_profile("ostiary", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ostiary")
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage leave alone what is there before the first test and stays until after the last."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ OSTIARY = (sys.executable, "-m", "gateway")
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 _PATIENCE_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.05
 _PAGE = 1000
 # Nothing here speaks TLS, and loading the system's certificates takes longer than most requests.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -153,10 +154,12 @@ def by_script(python: Path, script: Path, gateway: Gateway, token: str, *words: 
 
 def until(look: Callable[[], T], *, seconds: float = _PATIENCE_S) -> T:
     """What ``look`` finds as soon as it is true; fails at the deadline."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE_S
     while not (found := look()):
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
+        # Most looks ask a server: what takes long is not kept from coming true by being asked after.
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
     return found
 
 

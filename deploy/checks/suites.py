@@ -1,4 +1,4 @@
-"""All tests, three processes at a time: what waits in one leaves the processor to the others.
+"""All tests, four processes at a time: what waits in one leaves the processor to the others.
 
 ``python -m deploy.checks.suites``: each line is printed as it comes, behind the name of its part, and what failed is
 said once more at the end. The exit code is that of the first part that fails, or of the coverage. The core is pure, so
@@ -12,13 +12,17 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 # The longest first, so that all processes end at about the same time.
-PARTS = ("contract", "e2e", "attack", "unit", "story", "arch")
+PARTS = ("attack", "e2e", "contract", "unit", "story", "arch")
+# What would end long after all others by itself is shared out, file by file.
+_SHARES = {"e2e": 2, "contract": 2}
 _MEASURED = "unit"
-_SIDE_BY_SIDE = 3
-_WIDTH = max(map(len, PARTS))
+_SIDE_BY_SIDE = 4
+_WIDTH = max(map(len, PARTS)) + 2
 _LONGEST_LINE = 1 << 24
 _COVERAGE = (sys.executable, "-m", "coverage")
 # How pytest begins what it says of failures, and of a test that hangs, which is the last it says.
@@ -43,7 +47,7 @@ async def main() -> int:
     places = asyncio.Semaphore(_SIDE_BY_SIDE)
     heard = _Heard()
     began = time.monotonic()
-    codes = await asyncio.gather(*(_part(name, places, heard) for name in PARTS))
+    codes = await asyncio.gather(*(_part(name, paths, places, heard) for name, paths in shares()))
     _say(f"all tests: {time.monotonic() - began:.0f} s")
     _say(f"deep tier: {heard.left_out} cases of the tests named above, left to `make campaign NAME=deep`")
     if any(codes):
@@ -54,17 +58,29 @@ async def main() -> int:
     return await process.wait()
 
 
-async def _part(name: str, places: asyncio.Semaphore, heard: _Heard) -> int:
+def shares() -> Iterator[tuple[str, list[str]]]:
+    """What each process is called, and which folder or files it tests."""
+    for name in PARTS:
+        count = _SHARES.get(name, 1)
+        if count == 1:
+            yield name, [f"tests/{name}"]
+            continue
+        files = sorted(str(path) for path in Path("tests", name).rglob("test_*.py"))
+        for first in range(count):
+            yield f"{name} {first + 1}", files[first::count]
+
+
+async def _part(name: str, paths: Sequence[str], places: asyncio.Semaphore, heard: _Heard) -> int:
     async with places:
         began = time.monotonic()
-        code = await _tested(name, heard)
+        code = await _tested(name, paths, heard)
         _say(f"{name:{_WIDTH}} | {time.monotonic() - began:.0f} s")
         return code
 
 
-async def _tested(name: str, heard: _Heard) -> int:
+async def _tested(name: str, paths: Sequence[str], heard: _Heard) -> int:
     how = (*_COVERAGE, "run") if name == _MEASURED else (sys.executable,)
-    command = (*how, "-m", "pytest", "--durations=20", f"tests/{name}")
+    command = (*how, "-m", "pytest", "--durations=20", *paths)
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=_LONGEST_LINE
     )

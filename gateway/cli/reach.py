@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ class Reach:
         if self.url is None:
             path = self.state / ADMIN_SOCKET
             _knock(path)
-            transport = httpx.HTTPTransport(uds=os.fspath(path))
+            # Nothing on a socket speaks TLS, and reading all authorities takes longer than most answers.
+            transport = httpx.HTTPTransport(uds=os.fspath(path), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             return httpx.Client(transport=transport, base_url="http://localhost", timeout=timeout, trust_env=False)
         guard(self.url, self.token)
         return httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)

@@ -5,7 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 
-from deploy.checks.suites import PARTS
+from deploy.checks.suites import PARTS, shares
 from tests.arch.sources import PRODUCT, ROOMS, ROOT, Source, called, calls, functions, sources
 
 # Who may construct a link of the evidence chain: modules, by prefix.
@@ -199,9 +199,12 @@ def _imports(source: Source) -> Iterator[str]:
 
 
 def test_every_folder_of_tests_is_run() -> None:
-    """`make test` runs them by name, three at a time."""
-    there = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert sorted(f"tests/{name}" for name in PARTS) == sorted({"/".join(folder.split("/")[:2]) for folder in there})
+    """`make test` runs them by name, four at a time, and each file of those that are shared out once."""
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert sorted(f"tests/{name}" for name in PARTS) == sorted({"/".join(file.split("/")[:2]) for file in there})
+    run = [path for _, paths in shares() for path in paths]
+    assert sorted(run) == sorted(set(run))
+    assert [file for file in there if not any(f"{file}/".startswith(f"{path}/") for path in run)] == []
 
 
 def test_broad_excepts_say_why() -> None:

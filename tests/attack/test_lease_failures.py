@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from deploy.servers.erp import READ, WRITE
-from tests.gateways import until
+from tests.gateways import NO_TLS, until
 from tests.lease_desk import AGENT, Desk, Said, nothing_is_left, opened
 
 SURFACES = ("rest", "mcp")
@@ -100,7 +100,7 @@ def limited(path: str) -> Strike:
 
     def strike(desk: Desk) -> Iterator[None]:
         desk.warden.limit(path, 0.001)
-        until(lambda: httpx.get(f"{desk.vault}/v1/{path}").status_code == HTTPStatus.TOO_MANY_REQUESTS)
+        until(lambda: httpx.get(f"{desk.vault}/v1/{path}", verify=NO_TLS).status_code == HTTPStatus.TOO_MANY_REQUESTS)
         try:
             yield
         finally:

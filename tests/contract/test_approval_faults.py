@@ -12,6 +12,7 @@ import pytest
 from anyio import Event, create_task_group, fail_after, sleep
 
 from gateway.adapters.ledger.books.approvals import Terms
+from gateway.adapters.ledger.books.filing import Filing
 from gateway.core import pipeline
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Lease, Raw, Resumed
@@ -20,7 +21,7 @@ from gateway.core.records import Draft, EventType
 from tests.approval_world import OPERATOR, Door, Person, open_door
 from tests.clock import StepClock
 from tests.fakes import World
-from tests.fakes.rules import ALLOW
+from tests.fakes.rules import ALLOW, DENY
 from tests.fakes.upstream import FakeConnector
 
 VERA, PAUL = Person("vera"), Person("paul")
@@ -321,3 +322,32 @@ async def test_a_parked_call_is_nobodys_without_its_approval(tmp_path: Path) -> 
                 await door.ports.approvals.principal(Resumed(name))
         with pytest.raises(Pending):
             await door.knock()
+
+
+@pytest.mark.parametrize(("word", "state"), [("end", State.VOID), ("decide", State.REJECTED)])
+async def test_no_end_is_seen_before_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, state: State
+) -> None:
+    """Who asks when the record of the end is written and not noted in memory yet is told both."""
+    whole, is_written, may_go_on = getattr(Filing, word), Event(), Event()
+
+    async def held(*words: Any) -> int:
+        at_us: int = await whole(*words)
+        is_written.set()
+        await may_go_on.wait()
+        return at_us
+
+    async with open_door(tmp_path, resuming=state is State.VOID) as door, create_task_group() as group:
+        await door.enrol(VERA, PAUL)
+        action = await door.parked()
+        ballot = VERA.ballot(action)
+        if state is State.REJECTED:
+            await door.approve(action, VERA)
+            ballot = PAUL.ballot(action, Verdict.REJECT, "too much")
+        door.world.policy.words[("call", "bank.pay")] = DENY
+        monkeypatch.setattr(Filing, word, held)
+        group.start_soon(door.books.approvals.decide, action.id, ballot)
+        await is_written.wait()
+        dossier = await door.books.approvals.dossier(action.id)
+        may_go_on.set()
+    assert (dossier.state, bool(dossier.why)) == (state, True)

@@ -27,6 +27,7 @@ from gateway.core.inquiry import Query
 from gateway.core.tiles import check_inclusion, check_proof, read_proof
 from gateway.core.tlog import Signer, VerifierKey, leaf_hash, open_checkpoint
 from tests.export_world import Exporter, Past, check, copied, exporting, forged, live, resealed
+from tests.gateways import NO_TLS
 
 SIGNED = ("records.jsonl", "payloads.jsonl", "keys.json", "checkpoint", "log.vkey", "tlog-policy")
 EXPORTERS_WORD = ("report.html", "README.txt", "verify.py", "trust.py")
@@ -298,7 +299,7 @@ def test_pages_are_proven_under_one_tree(world: Exporter, past: Past, tmp_path: 
 
 def test_who_may_not_read_the_log_takes_nothing_out(world: Exporter) -> None:
     """Neither an agent's credential nor a person without the scope; unknown terms are refused."""
-    transport = httpx.HTTPTransport(uds=str(world.folder / "admin.sock"))
+    transport = httpx.HTTPTransport(uds=str(world.folder / "admin.sock"), verify=NO_TLS)
     with httpx.Client(transport=transport, base_url="http://localhost") as client:
         agent = client.get("/v1/audit/export", headers={"authorization": "Bearer good"})
         assert agent.status_code == 403

@@ -48,6 +48,8 @@ state = "state"
 catalogue = ["tools.toml"]
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.ap-agent]
 allow = ["hub.*"]
 [policy.data.gateway.scope.users."*"]

@@ -14,6 +14,8 @@ _SETTINGS = """
 state = "state"
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 """
 _INITIALIZE = {
     "jsonrpc": "2.0",

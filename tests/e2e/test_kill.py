@@ -13,7 +13,7 @@ import pytest
 from deploy.servers import vault_glass
 from deploy.servers.erp import Erp, erp
 from tests.e2e.test_leases import furnish
-from tests.gateways import Gateway, ostiary, serving, types, until
+from tests.gateways import NO_TLS, Gateway, ostiary, serving, types, until
 from tests.servers import sealer
 
 _AGENT = "ap-agent"
@@ -231,7 +231,7 @@ def test_a_sealed_vault_keeps_nothing_of_ours_open(tmp_path: Path) -> None:
 
 
 def _seal(both: Erp) -> None:
-    transport = httpx.HTTPTransport(uds=str(both.openbao.socket))
+    transport = httpx.HTTPTransport(uds=str(both.openbao.socket), verify=NO_TLS)
     with httpx.Client(transport=transport, base_url="http://localhost") as vault:
         login = vault.post("/v1/auth/approle/login", json={"role_id": "sealer", "secret_id": "the-sealers-own-secret"})
         token = login.json()["auth"]["client_token"]

@@ -39,6 +39,8 @@ state = "state"
 catalogue = ["tools.toml"]
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.ap-agent]
 allow = ["api.*"]
 [policy.data.gateway.scope.users.dora]

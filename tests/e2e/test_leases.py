@@ -17,7 +17,7 @@ import pytest
 from deploy.servers.erp import CATALOGUE, Erp, erp
 from deploy.servers.process import short_folder
 from tests.fakes.relay import Relay, relaying
-from tests.gateways import Gateway, ostiary, serving, types, until
+from tests.gateways import NO_TLS, Gateway, ostiary, serving, types, until
 from tests.ledgers import content
 from tests.servers import PERIOD_S, sealer
 
@@ -42,6 +42,8 @@ state = "state"
 catalogue = ["{CATALOGUE}", "{_HERE / "leases.toml"}"]
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 [policy.data.gateway.scope.agents.{_AGENT}]
 allow = ["erp.*", "books.*"]
 [policy.data.gateway.scope.users.dora]
@@ -310,7 +312,7 @@ def test_a_sealed_vault_stops_minting_and_the_next_one_works(own_desk: Desk) -> 
 
 
 def _seal(both: Erp) -> None:
-    transport = httpx.HTTPTransport(uds=str(both.openbao.socket))
+    transport = httpx.HTTPTransport(uds=str(both.openbao.socket), verify=NO_TLS)
     with httpx.Client(transport=transport, base_url="http://localhost") as vault:
         login = vault.post("/v1/auth/approle/login", json={"role_id": "sealer", "secret_id": "the-sealers-own-secret"})
         token = login.json()["auth"]["client_token"]

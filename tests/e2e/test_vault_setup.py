@@ -22,6 +22,8 @@ _SETTINGS = """
 state = "state"
 [listen]
 port = 0
+[policy]
+deadline_ms = 1000 # the machine of a test is busy
 [audit]
 vault_key = "payloads"
 [rotation]

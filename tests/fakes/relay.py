@@ -16,7 +16,7 @@ class Relay:
 
     Attributes:
         path: where it listens.
-        cut: bytes after which, once forwarded, the connection is cut before any answer.
+        cut: bytes whose answer is lost: the connection is cut once there is one.
         drop: bytes at which the connection is cut; they are not forwarded.
         hold: bytes that are forwarded only once ``let_go`` is set.
         held: set when something is being held.
@@ -33,7 +33,7 @@ class Relay:
     down: bool = False
     answers: bytearray = field(default_factory=bytearray)
 
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
+    def _up(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(_CHUNK):
                 if self.hold is not None and self.hold in data:
@@ -41,18 +41,18 @@ class Relay:
                     self.let_go.wait(60)
                 if self.drop is not None and self.drop in data:
                     break
-                server.sendall(data) if self.cut is None or self.cut not in data else self._cut(client, server, data)
+                if self.cut is not None and self.cut in data:
+                    lost.set()
+                server.sendall(data)
         _shut(client, server)
 
-    def _cut(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
-        # The client hears no more, the server hears all: it did what it was asked.
-        client.shutdown(socket.SHUT_WR)
-        server.sendall(data)
-
-    def _down(self, client: socket.socket, server: socket.socket) -> None:
+    def _down(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         with suppress(OSError):
             while data := server.recv(_CHUNK):
                 self.answers += data
+                if lost.is_set():
+                    # Not before: a server breaks off what it does for a client that has gone, and here it has done it.
+                    break
                 client.sendall(data)
         _shut(client, server)
 
@@ -88,8 +88,9 @@ def _accept(listener: socket.socket, relay: Relay, path: Path) -> None:
             client.close()
             server.close()
             continue
+        lost = threading.Event()
         for pump in (relay._up, relay._down):
-            threading.Thread(target=pump, args=(client, server), daemon=True).start()
+            threading.Thread(target=pump, args=(client, server, lost), daemon=True).start()
 
 
 def _shut(*ends: socket.socket) -> None:

@@ -75,8 +75,8 @@ class House:
         scope = "".join(
             f'[policy.data.gateway.scope.{who}]\nallow = ["erp.*"]\n' for who in (f"agents.{_AGENT}", "groups.desk")
         )
-        head = f'state = "state"\ncatalogue = ["{CATALOGUE}"]\n[listen]\nport = 0\n[limits]\n'
-        limits = "principal_per_minute = 100_000\nedge_per_minute = 100_000\n"
+        head = f'state = "state"\ncatalogue = ["{CATALOGUE}"]\n[listen]\nport = 0\n[policy]\ndeadline_ms = 1000\n'
+        limits = "[limits]\nprincipal_per_minute = 100_000\nedge_per_minute = 100_000\n"
         (self.folder / "gateway.toml").write_text(head + limits + scope + sections)
 
     def begin(self, death: Death | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.adapters.rego.dialects import format_problem, keeps_to, regex_problem
 from gateway.adapters.rego.finding import Finding
-from gateway.adapters.rego.trees import Source, static_path, stripped
+from gateway.adapters.rego.trees import Source, below, static_path, stripped
 
 _ASK_FOR: Final = "have the tool's schema ask for the form you need"
 _PATTERNS: Final = "write regex.match, startswith, endswith or contains"
@@ -94,16 +94,17 @@ def _only_body(rule: _Node) -> Sequence[_Node]:
 
 def _calls(tree: Any, body: Sequence[_Node]) -> Iterator[tuple[Sequence[_Node], _Node]]:
     """Each call, with all the literals that hold where it is made."""
-    if isinstance(tree, dict):
-        if "stmts" in tree:
-            body = [*body, *tree["stmts"]]
-        if "Call" in tree:
-            yield body, tree["Call"]
-        for child in tree.values():
-            yield from _calls(child, body)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from _calls(child, body)
+    level = [(tree, body)]
+    while level:
+        node, holds = level.pop()
+        if isinstance(node, dict):
+            if "stmts" in node:
+                holds = [*holds, *node["stmts"]]
+            if "Call" in node:
+                yield holds, node["Call"]
+            level += [(child, holds) for child in below(node)]
+        elif isinstance(node, list):
+            level += [(child, holds) for child in node]
 
 
 def _problem(module: Source, name: str, params: Sequence[_Node], body: Sequence[_Node]) -> tuple[str, str] | None:

@@ -18,11 +18,12 @@ _FRACTIONS: Final = "fractions add up otherwise on another engine"
 def lint(module: Source, packages: Collection[str]) -> Iterator[Finding]:
     """What the module's rules should say in another way; ``packages`` are all of the bundle, ``data.`` first."""
     for rule in module.rules:
-        rounded = {id(node) for call in nodes(rule) if "Call" in call for node in _inside(call["Call"])}
-        for node in nodes(rule):
+        found = list(nodes(rule))
+        rounded = {id(node) for call in found if "Call" in call for node in _inside(call["Call"])}
+        for node in found:
             for line, number, message in _problems(node, rounded):
                 yield Finding(module.file, line, number, message)
-        for line, message in (*_looks(rule), *_patterns(rule), *_reaches(module, rule, packages)):
+        for line, message in (*_looks(found), *_patterns(found), *_reaches(module, found, packages)):
             yield Finding(module.file, line, "GW014", message)
 
 
@@ -71,9 +72,9 @@ def _is_set(node: _Node) -> bool:
     return "Set" in node or "SetCompr" in node or "BinExpr" in node
 
 
-def _looks(rule: _Node) -> Iterator[tuple[int, str]]:
+def _looks(found: Sequence[_Node]) -> Iterator[tuple[int, str]]:
     # What is no collection fails on one engine and is empty on the other; a text is counted in other units.
-    for body in nodes(rule):
+    for body in found:
         for statement in body.get("stmts", ()):
             literal = statement["literal"]
             collection = literal.get("SomeIn", {}).get("collection", {})
@@ -103,13 +104,13 @@ def _is_known(statements: Sequence[_Node], operand: _Node) -> bool:
     )
 
 
-def _patterns(rule: _Node) -> Iterator[tuple[int, str]]:
+def _patterns(found: Sequence[_Node]) -> Iterator[tuple[int, str]]:
     # Whether {"a": x} fits an object with more members than "a" is answered in two ways.
     message = "an object as a pattern fits other objects on another engine: read its members by name"
-    for node in nodes(rule):
-        found = node.get("AssignExpr", {})
-        if found and _takes_apart(found):
-            yield found["span"]["line"], message
+    for node in found:
+        assigned = node.get("AssignExpr", {})
+        if assigned and _takes_apart(assigned):
+            yield assigned["span"]["line"], message
         some = node.get("SomeIn", {})
         if some and any("Object" in inner for inner in nodes(some["value"])):
             yield some["span"]["line"], message
@@ -130,11 +131,11 @@ def _takes_apart(found: _Node) -> bool:
     )
 
 
-def _reaches(module: Source, rule: _Node, packages: Collection[str]) -> Iterator[tuple[int, str]]:
+def _reaches(module: Source, found: Sequence[_Node], packages: Collection[str]) -> Iterator[tuple[int, str]]:
     # One engine leaves out what it is just evaluating.
     if module.package == _MAIN:
         return
-    for node in nodes(rule):
+    for node in found:
         if "RefBrack" not in node or "String" in node["RefBrack"]["index"]:
             continue
         path = _full(module, node["RefBrack"]["refr"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.adapters.rego.trees import Source, rule_name
+from gateway.adapters.rego.trees import Source, below, rule_name
 
 Path = tuple[str, ...]
 """Names from the input, or from ``data``, downwards; the empty path is all of it."""
@@ -81,7 +81,7 @@ def _is_of(rule: Path, module: Source) -> bool:
 
 def overlaps(one: Path, other: Path) -> bool:
     """Whether one path leads to the other's place or into it."""
-    return all(left == right for left, right in zip(one, other, strict=False))
+    return one[: len(other)] == other[: len(one)]
 
 
 def resolved(module: Source, own: frozenset[str], base: str, steps: Path) -> Path:
@@ -102,7 +102,7 @@ def references(tree: Any) -> Iterator[tuple[str, Path, int]]:
         if isinstance(node, dict):
             base, accessors = chain(node)
             if "Var" not in base:
-                level += base.values()
+                level += below(base)
             else:
                 yield str(base["Var"]["value"]), names(accessors), int(base["Var"]["span"]["line"])
             # Of a reference its names are part; what its brackets hold is read on its own.

@@ -47,10 +47,15 @@ def nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
         node = level.pop()
         if isinstance(node, dict):
             yield node
-            # Every start of a gateway walks its policies some ten times; half of all objects are places.
-            level += [child for key, child in node.items() if isinstance(child, dict | list) and key != "span"]
+            level += below(node)
         elif isinstance(node, list):
             level += node
+
+
+def below(node: Mapping[str, Any]) -> list[Any]:
+    """The objects and lists right below a node, but for places in the text."""
+    # Every start of a gateway walks its policies some times; half of all objects are places.
+    return [child for key, child in node.items() if type(child) in _BRANCHES and key != "span"]
 
 
 def static_path(node: Mapping[str, Any]) -> list[str]:
@@ -90,3 +95,5 @@ def stripped(node: Any) -> Any:
 
 
 _PLACES = frozenset({"span", "eidx", "sidx", "qidx"})
+# Of the JSON decoder, which makes no others.
+_BRANCHES = frozenset({dict, list})

@@ -46,7 +46,7 @@ class Door:
     def client(self) -> httpx.AsyncClient:
         """A client with no credential of its own."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
-        transport = httpx.AsyncHTTPTransport(uds=None if self.socket is None else str(self.socket), limits=limits)
+        transport = httpx.AsyncHTTPTransport(uds=self._place, verify=self._is_remote, limits=limits)
         return httpx.AsyncClient(
             base_url=self.url,
             transport=transport,
@@ -57,11 +57,18 @@ class Door:
 
     def plain_client(self, timeout_s: float) -> httpx.Client:
         """The same for one question at a time, each of whose steps takes no longer."""
-        is_remote = self.socket is None  # nothing on a socket speaks TLS, and reading all authorities takes its time
-        transport = httpx.HTTPTransport(uds=None if is_remote else str(self.socket), verify=is_remote)
+        transport = httpx.HTTPTransport(uds=self._place, verify=self._is_remote)
         return httpx.Client(
             base_url=self.url, transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False
         )
+
+    @property
+    def _place(self) -> str | None:
+        return None if self.socket is None else str(self.socket)
+
+    @property
+    def _is_remote(self) -> bool:
+        return self.socket is None  # nothing on a socket speaks TLS, and reading all authorities takes its time
 
 
 def way_options(command: Callable[..., None]) -> Callable[..., None]:

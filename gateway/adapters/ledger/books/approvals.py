@@ -241,17 +241,22 @@ class ApprovalRegistry(Tended):
                 await self._take(case, carries_out=False)
 
     async def _renew(self, parked: Parked) -> None:
-        case = await cases.case(self._files.reader, parked.action.id)
+        case = await self._read_words(parked)
         if case is None:
             return
-        holders = {known.key_id: known for known in self._files.reviewers.all()}
-        said = restored(case, parked.action, holders.get)
-        # It may have ended here since that was read: why it did is not forgotten again.
-        parked.signatures, parked.why = said.signatures, said.why or parked.why
         if case.stand.state is parked.state:
             parked.at_us = case.stand.at_us
         else:
             await self._look_up(parked)
+
+    async def _read_words(self, parked: Parked) -> cases.Case | None:
+        case = await cases.case(self._files.reader, parked.action.id)
+        if case is not None:
+            holders = {known.key_id: known for known in self._files.reviewers.all()}
+            said = restored(case, parked.action, holders.get)
+            # It may have ended here since that was read: why it did is not forgotten again.
+            parked.signatures, parked.why = said.signatures, said.why or parked.why
+        return case
 
     async def tend(self) -> None:
         """Let lapse what was not used in time, and forget what ended long ago; a task calls this now and then."""
@@ -326,10 +331,13 @@ class ApprovalRegistry(Tended):
         self._move(parked, state, at_us)
 
     async def _look_up(self, parked: Parked) -> None:
-        """Read where it stands."""
+        """Read where it stands, and what is to be told of that."""
         stand = await cases.stand(self._files.reader, parked.action.id)
         if stand is None or stand.state is parked.state:
             return
+        if stand.state in {State.REJECTED, State.VOID}:
+            # Whoever wrote that is another process, or has not noted it here yet: no end is seen without its reason.
+            await self._read_words(parked)
         parked.call_id = stand.call_id
         if stand.state is State.ENDED and stand.call_id is not None:
             parked.outcome = await cases.outcome(self._files.reader, stand.call_id)
