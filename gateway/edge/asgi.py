@@ -23,7 +23,7 @@ from gateway.edge.mcp.endpoint import McpEndpoint
 from gateway.edge.mcp.parking import Room
 from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
-from gateway.edge.reply import Header, Reply
+from gateway.edge.reply import WHOLE, Header, Reply, Whole
 from gateway.edge.rest.api_keys import ApiKeyRest
 from gateway.edge.rest.approvals import ApprovalRest
 from gateway.edge.rest.audit import AuditRest
@@ -155,8 +155,7 @@ class _Application:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            challenged = partial(self._resource.challenged, scope["path"])
-            await self._guarded(scope, receive, _Hardened(send, self._headers, challenged))
+            await self._guarded(scope, receive, _Hardened(scope, send, self._headers, self._resource.challenged))
 
     async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
         try:
@@ -210,25 +209,41 @@ def _only_read(scope: Scope) -> None:
 
 
 class _Hardened:
-    """``send`` that adds the headers every answer has, and knows whether one was begun."""
+    """``send`` that adds the headers every answer has, and knows whether one was begun.
 
-    __slots__ = ("_challenged", "_headers", "_send", "started")
+    As ASGI wants it, a head waits for the body: one that is whole then leaves with it in one step, where there is one.
+    """
+
+    __slots__ = ("_challenged", "_head", "_headers", "_scope", "_send", "started")
 
     def __init__(
-        self, send: Send, headers: tuple[Header, ...], challenged: Callable[[int, list[Header]], list[Header]]
+        self, scope: Scope, send: Send, headers: tuple[Header, ...], challenged: Callable[..., list[Header]]
     ) -> None:
+        self._scope = scope
         self._send = send
         self._headers = headers
         self._challenged = challenged
+        self._head: Message | None = None
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is not None:
             self.started = True
-            own = {name for name, _ in message["headers"]}
-            given = self._challenged(message["status"], list(message["headers"]))
-            message["headers"] = [*given, *(each for each in self._headers if each[0] not in own)]
+            status, headers = head["status"], self._hardened(head["status"], head["headers"])
+            whole: Whole | None = None if message.get("more_body", False) else self._scope.get(WHOLE)
+            if whole is not None and whole(status, headers, message.get("body", b"")):
+                return
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send(message)
+
+    def _hardened(self, status: int, given: list[Header]) -> list[Header]:
+        own = {name for name, _ in given}
+        missing = [each for each in self._headers if each[0] not in own]
+        return self._challenged(self._scope["path"], status, given) + missing
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

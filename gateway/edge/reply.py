@@ -1,14 +1,18 @@
 """What a handler answers, and sending it over ASGI."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.types import Scope, Send
 
 Header = tuple[bytes, bytes]
+# Sends status, header fields and body in one step, or says that it sent nothing.
+Whole = Callable[[int, list[Header], bytes], bool]
 
 JSON = b"application/json"
 _TABLE = "ostiary.headers"
+# In the ASGI scope, what sends a whole answer at once where it can (``serving/whole.py``).
+WHOLE = "ostiary.whole"
 PROBLEM = b"application/problem+json"
 TEXT = b"text/plain; charset=utf-8"
 
