@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.edge.faults import ClientGone, NotAcceptable, UnsupportedMediaType
-from gateway.edge.reply import header, headers
+from gateway.edge.reply import JSON, header, headers, says
 
 T = TypeVar("T")
 MAX_BODY = 512 * 1024
@@ -20,7 +20,7 @@ _LARGE = 32 * 1024
 _AT_A_TIME = 1
 # A body that takes longer is a client holding a place, not one sending a request.
 _PATIENCE_S = 30.0
-_JSON_RANGES = (b"application/json", b"application/*", b"*/*")
+_JSON_RANGES = (JSON, b"application/*", b"*/*")
 
 
 def check_media(scope: Scope) -> None:
@@ -30,7 +30,7 @@ def check_media(scope: Scope) -> None:
         UnsupportedMediaType: it is something else.
     """
     media = headers(scope, b"content-type")
-    if len(media) != 1 or media[0].split(b";", 1)[0].strip().lower() != b"application/json":
+    if len(media) != 1 or not (media[0] == JSON or media[0].split(b";", 1)[0].strip().lower() == JSON):
         raise UnsupportedMediaType("the body must be application/json")
     if header(scope, b"content-encoding") not in {None, b"identity"}:
         raise UnsupportedMediaType("the body must not be compressed")
@@ -42,8 +42,7 @@ def check_accept(scope: Scope) -> None:
     Raises:
         NotAcceptable: JSON is not among what it takes.
     """
-    accepted = headers(scope, b"accept")
-    if accepted and not any(part in field.lower() for field in accepted for part in _JSON_RANGES):
+    if headers(scope, b"accept") and not says(scope, b"accept", _JSON_RANGES):
         raise NotAcceptable("answers are application/json")
 
 

@@ -1,6 +1,6 @@
 """What a handler answers, and sending it over ASGI."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.types import Scope, Send
@@ -50,10 +50,28 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
     """All header fields ``name`` (lower case)."""
-    table: dict[bytes, list[bytes]] | None = scope.get(_TABLE)
+    table: Mapping[bytes, Sequence[bytes]] | None = scope.get(_TABLE)
     if table is None:
-        # Sorted out once a request: a dozen headers are looked up on the way of a call.
-        table = scope[_TABLE] = {}
-        for key, value in scope["headers"]:
-            table.setdefault(key, []).append(value)
+        table = scope[_TABLE] = _sorted(scope["headers"])
     return table.get(name, ())
+
+
+def says(scope: Scope, name: bytes, words: Sequence[bytes]) -> bool:
+    """Whether any of ``words`` (lower case) stands in a header field ``name``."""
+    for field in headers(scope, name):
+        said = field.lower()
+        for word in words:
+            if word in said:
+                return True
+    return False
+
+
+def _sorted(fields: Collection[Header]) -> Mapping[bytes, Sequence[bytes]]:
+    # Once a request: a dozen headers are looked up on the way of a call, and hardly a field comes twice.
+    single = {name: (value,) for name, value in fields}
+    if len(single) == len(fields):
+        return single
+    several: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        several.setdefault(name, []).append(value)
+    return several
