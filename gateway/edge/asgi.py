@@ -1,7 +1,7 @@
 """The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -160,7 +160,7 @@ class _Application:
     async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
         try:
             self._guard.check(scope)
-            await self._dispatch(scope, receive, send)
+            await self._surface(scope, receive, send)
         except GatewayError as error:
             await problems.problem(error, None).send(send)
         except ClientGone:
@@ -171,22 +171,24 @@ class _Application:
             if not send.started:
                 await problems.problem(problems.INTERNAL, None).send(send)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _surface(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         if path == _MCP:
-            await self._mcp.serve(scope, receive, send, None)
-        elif path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
-            await self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
-        elif path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:
+            return self._mcp.serve(scope, receive, send, None)
+        if path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
+            return self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
+        if path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:
             _only_read(scope)
-            await reply.send(send)
-        elif path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
-            await (await self._page(scope, path)).send(send)
-        else:
-            await self._rest.serve(scope, receive, send)
+            return reply.send(send)
+        if path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
+            return self._show(scope, send, path)
+        return self._rest.serve(scope, receive, send)
+
+    async def _show(self, scope: Scope, send: Send, path: str) -> None:
+        _only_read(scope)
+        await (await self._page(scope, path)).send(send)
 
     async def _page(self, scope: Scope, path: str) -> Reply:
-        _only_read(scope)
         if path == "/livez":
             return ops.alive()
         if path == "/readyz":
