@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.types import Scope, Send
 
 Header = tuple[bytes, bytes]
+Fields = Mapping[bytes, Sequence[bytes]]
 # Sends status, header fields and body in one step, or says that it sent nothing.
 Whole = Callable[[int, list[Header], bytes], bool]
 
@@ -50,15 +51,20 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
     """All header fields ``name`` (lower case)."""
-    table: Mapping[bytes, Sequence[bytes]] | None = scope.get(_TABLE)
+    return fields(scope).get(name, ())
+
+
+def fields(scope: Scope) -> Fields:
+    """All header fields by name (lower case), for who looks for several."""
+    table: Fields | None = scope.get(_TABLE)
     if table is None:
         table = scope[_TABLE] = _sorted(scope["headers"])
-    return table.get(name, ())
+    return table
 
 
-def says(scope: Scope, name: bytes, words: Sequence[bytes]) -> bool:
-    """Whether any of ``words`` (lower case) stands in a header field ``name``."""
-    for field in headers(scope, name):
+def says(found: Sequence[bytes], words: Sequence[bytes]) -> bool:
+    """Whether any of ``words`` (lower case) stands in one of these header fields."""
+    for field in found:
         said = field.lower()
         for word in words:
             if word in said:
@@ -66,12 +72,12 @@ def says(scope: Scope, name: bytes, words: Sequence[bytes]) -> bool:
     return False
 
 
-def _sorted(fields: Collection[Header]) -> Mapping[bytes, Sequence[bytes]]:
+def _sorted(found: Collection[Header]) -> Fields:
     # Once a request: a dozen headers are looked up on the way of a call, and hardly a field comes twice.
-    single = {name: (value,) for name, value in fields}
-    if len(single) == len(fields):
+    single = {name: (value,) for name, value in found}
+    if len(single) == len(found):
         return single
     several: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
+    for name, value in found:
         several.setdefault(name, []).append(value)
     return several

@@ -121,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._places = places
         self._bounds = places.bounds
+        self._most_head = places.bounds.head_bytes
         self._has_place = False
         self._arriving: asyncio.TimerHandle | None = None
         self._due_s: float | None = None
@@ -193,9 +194,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header field, or one behind a body in chunks."""
         self._head_bytes = weight = self._head_bytes + len(name) + len(value) + _FIELD_OVERHEAD
-        if weight > self._bounds.head_bytes:
+        if weight > self._most_head:
             raise HeadTooLarge
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is there; now the body has its time."""
@@ -213,14 +217,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _weigh(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self._bounds.head_bytes:
+        if self._head_bytes > self._most_head:
             raise HeadTooLarge
 
     def _count(self, received: int) -> None:
         # A field that never ends is kept by the parser and not told; only the bytes themselves say how long it is.
         if self._in_head and self._arriving is not None:
             self._raw_bytes += received
-            if self._raw_bytes > self._bounds.head_bytes:
+            if self._raw_bytes > self._most_head:
                 self._refuse(None)
 
     def _refuse(self, error: httptools.HttpParserError | None) -> None:

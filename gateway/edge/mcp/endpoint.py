@@ -207,13 +207,13 @@ class McpEndpoint:
             if error.cause_code not in _ENVELOPE:
                 exchange.id = await self._bench.work(body, recovered_id)
             raise
-        if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
+        if isinstance(message, Request):
+            exchange.id = message.id
+        elif not isinstance(message, Notification):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        if isinstance(message, Request):
-            exchange.id = message.id
         exchange.era = era_of(message, scope)
         exchange.client = client_hints(message, scope, exchange.era)
         if isinstance(message, Notification):

@@ -67,7 +67,7 @@ def client_hints(message: Request | Notification, scope: Scope, era: Era) -> Map
 def client_of(info: object, version: str) -> dict[str, str]:
     """What a client says of itself, cut to size; hints only."""
     said = {"protocol": version[:_MAX_HINT]}
-    if isinstance(info, Mapping):
+    if isinstance(info, dict):
         for key in ("name", "version"):
             value = info.get(key)
             if isinstance(value, str):
@@ -104,9 +104,9 @@ def _meta(message: Request | Notification) -> Mapping[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def _is_said(fields: Sequence[bytes], wanted: object) -> bool:
+def _is_said(found: Sequence[bytes], wanted: object) -> bool:
     """Whether there is one field, which says just this."""
-    return len(fields) == 1 and _text(fields[0]) == wanted
+    return len(found) == 1 and _text(found[0]) == wanted
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:
@@ -118,13 +118,14 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
 
 
 def _check_headers(message: Request, scope: Scope) -> None:
-    if not _is_said(reply.headers(scope, _METHOD), message.method):
+    fields = reply.fields(scope)
+    if not _is_said(fields.get(_METHOD, ()), message.method):
         raise HeaderMismatch(f"{eras.METHOD_HEADER} does not equal the body's method", cause_code="header")
     member = eras.NAME_MEMBER.get(message.method)
     named = None if member is None else message.params.value.get(member)
     if named is None:
         return
-    said = reply.headers(scope, _NAME)
+    said = fields.get(_NAME, ())
     if len(said) != 1 or headers.unwrap(_text(said[0])) != named:
         raise HeaderMismatch(f"{eras.NAME_HEADER} does not equal the body's {member}", cause_code="header")
 

@@ -57,7 +57,8 @@ def wants(request: Request, era: Era, session: Session | None) -> Wants:
         if session is None:
             return Wants(token, notices.LEVELS[0])
         return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
-    askable, level = asking.declared(said.get(eras.META_CAPABILITIES)), said.get(eras.META_LOG_LEVEL)
+    capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
+    askable = asking.declared(capabilities) if capabilities else {}
     return Wants(token, None if level is None else _level(level), level is not None, askable)
 
 
