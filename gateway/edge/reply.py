@@ -51,7 +51,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
     """All header fields ``name`` (lower case)."""
-    return fields(scope).get(name, ())
+    table: Fields | None = scope.get(_TABLE)
+    return (fields(scope) if table is None else table).get(name, ())
 
 
 def fields(scope: Scope) -> Fields:
