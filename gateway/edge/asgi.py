@@ -1,7 +1,7 @@
 """The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from gateway.edge.mcp.endpoint import McpEndpoint
 from gateway.edge.mcp.parking import Room
 from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
-from gateway.edge.reply import Header, Reply
+from gateway.edge.reply import WHOLE, Header, Reply, Whole
 from gateway.edge.rest.api_keys import ApiKeyRest
 from gateway.edge.rest.approvals import ApprovalRest
 from gateway.edge.rest.audit import AuditRest
@@ -155,13 +155,12 @@ class _Application:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            challenged = partial(self._resource.challenged, scope["path"])
-            await self._guarded(scope, receive, _Hardened(send, self._headers, challenged))
+            await self._guarded(scope, receive, _Hardened(scope, send, self._headers, self._resource.challenged))
 
     async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
         try:
             self._guard.check(scope)
-            await self._dispatch(scope, receive, send)
+            await self._surface(scope, receive, send)
         except GatewayError as error:
             await problems.problem(error, None).send(send)
         except ClientGone:
@@ -172,22 +171,24 @@ class _Application:
             if not send.started:
                 await problems.problem(problems.INTERNAL, None).send(send)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _surface(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         if path == _MCP:
-            await self._mcp.serve(scope, receive, send, None)
-        elif path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
-            await self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
-        elif path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:
+            return self._mcp.serve(scope, receive, send, None)
+        if path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
+            return self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
+        if path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:
             _only_read(scope)
-            await reply.send(send)
-        elif path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
-            await (await self._page(scope, path)).send(send)
-        else:
-            await self._rest.serve(scope, receive, send)
+            return reply.send(send)
+        if path in {"/livez", "/readyz", "/metrics", "/openapi.json"}:
+            return self._show(scope, send, path)
+        return self._rest.serve(scope, receive, send)
+
+    async def _show(self, scope: Scope, send: Send, path: str) -> None:
+        _only_read(scope)
+        await (await self._page(scope, path)).send(send)
 
     async def _page(self, scope: Scope, path: str) -> Reply:
-        _only_read(scope)
         if path == "/livez":
             return ops.alive()
         if path == "/readyz":
@@ -210,25 +211,41 @@ def _only_read(scope: Scope) -> None:
 
 
 class _Hardened:
-    """``send`` that adds the headers every answer has, and knows whether one was begun."""
+    """``send`` that adds the headers every answer has, and knows whether one was begun.
 
-    __slots__ = ("_challenged", "_headers", "_send", "started")
+    As ASGI wants it, a head waits for the body: one that is whole then leaves with it in one step, where there is one.
+    """
+
+    __slots__ = ("_challenged", "_head", "_headers", "_scope", "_send", "started")
 
     def __init__(
-        self, send: Send, headers: tuple[Header, ...], challenged: Callable[[int, list[Header]], list[Header]]
+        self, scope: Scope, send: Send, headers: tuple[Header, ...], challenged: Callable[..., list[Header]]
     ) -> None:
+        self._scope = scope
         self._send = send
         self._headers = headers
         self._challenged = challenged
+        self._head: Message | None = None
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is not None:
             self.started = True
-            own = {name for name, _ in message["headers"]}
-            given = self._challenged(message["status"], list(message["headers"]))
-            message["headers"] = [*given, *(each for each in self._headers if each[0] not in own)]
+            status, headers = head["status"], self._hardened(head["status"], head["headers"])
+            whole: Whole | None = None if message.get("more_body", False) else self._scope.get(WHOLE)
+            if whole is not None and whole(status, headers, message.get("body", b"")):
+                return
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send(message)
+
+    def _hardened(self, status: int, given: list[Header]) -> list[Header]:
+        own = {name for name, _ in given}
+        missing = [each for each in self._headers if each[0] not in own]
+        return self._challenged(self._scope["path"], status, given) + missing
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

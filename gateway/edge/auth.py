@@ -97,7 +97,11 @@ class Gate:
             raise
         key = self._counted_in(token, client and client[0])
         call = Call(clock.uuid(), clock.now_us(), Live(token), channel, "", NO_ARGUMENTS)
-        principal = await self._authenticated(call)
+        try:
+            principal = await self._ports.identity.authenticate(call)
+        except Unauthenticated as error:
+            self._ports.meter.unauthenticated(error.cause_code)
+            raise
         self._throttle.prove(key)
         proven = scope.get(PROVEN)
         if proven is not None:
@@ -135,13 +139,6 @@ class Gate:
         except Throttled as error:
             if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
                 self._ports.meter.unauthenticated("throttled")
-            raise
-
-    async def _authenticated(self, call: Call) -> Principal:
-        try:
-            return await self._ports.identity.authenticate(call)
-        except Unauthenticated as error:
-            self._ports.meter.unauthenticated(error.cause_code)
             raise
 
     def _is_operator(self, scope: Scope) -> bool:

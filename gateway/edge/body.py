@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.edge.faults import ClientGone, NotAcceptable, UnsupportedMediaType
-from gateway.edge.reply import header, headers
+from gateway.edge.reply import JSON, fields, header, headers, says
 
 T = TypeVar("T")
 MAX_BODY = 512 * 1024
@@ -20,7 +20,9 @@ _LARGE = 32 * 1024
 _AT_A_TIME = 1
 # A body that takes longer is a client holding a place, not one sending a request.
 _PATIENCE_S = 30.0
-_JSON_RANGES = (b"application/json", b"application/*", b"*/*")
+_PLAIN = (b"identity",)
+_MOST_DIGITS = 12  # of a length that is read at all
+_JSON_RANGES = (JSON, b"application/*", b"*/*")
 
 
 def check_media(scope: Scope) -> None:
@@ -29,10 +31,11 @@ def check_media(scope: Scope) -> None:
     Raises:
         UnsupportedMediaType: it is something else.
     """
-    media = headers(scope, b"content-type")
-    if len(media) != 1 or media[0].split(b";", 1)[0].strip().lower() != b"application/json":
+    found = fields(scope)
+    media = found.get(b"content-type", ())
+    if len(media) != 1 or not (media[0] == JSON or media[0].split(b";", 1)[0].strip().lower() == JSON):
         raise UnsupportedMediaType("the body must be application/json")
-    if header(scope, b"content-encoding") not in {None, b"identity"}:
+    if found.get(b"content-encoding", _PLAIN)[0] != b"identity":
         raise UnsupportedMediaType("the body must not be compressed")
 
 
@@ -43,7 +46,7 @@ def check_accept(scope: Scope) -> None:
         NotAcceptable: JSON is not among what it takes.
     """
     accepted = headers(scope, b"accept")
-    if accepted and not any(part in field.lower() for field in accepted for part in _JSON_RANGES):
+    if accepted and not says(accepted, _JSON_RANGES):
         raise NotAcceptable("answers are application/json")
 
 
@@ -56,7 +59,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         ClientGone: the client left.
     """
     declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and (len(declared) > len(str(limit)) or int(declared) > limit):
+    if declared is not None and declared.isdigit() and (len(declared) > _MOST_DIGITS or int(declared) > limit):
         raise _too_large(limit)
     message = await receive()
     if message["type"] == "http.disconnect":

@@ -1,5 +1,6 @@
 """The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
 
+from collections.abc import Awaitable
 from contextlib import nullcontext
 
 from anyio import CancelScope
@@ -13,7 +14,7 @@ from gateway.core.ports import Ports
 from gateway.edge.disconnect import unless_gone
 
 
-async def carry_out(call: Call, ports: Ports, receive: Receive, scope: CancelScope | None = None) -> Answer:
+def carry_out(call: Call, ports: Ports, receive: Receive, scope: CancelScope | None = None) -> Awaitable[Answer]:
     """The answer to ``call``; for one that was parked and carried out since, what came of it.
 
     The request's body must have been read. ``scope`` is as for ``unless_gone``.
@@ -22,7 +23,7 @@ async def carry_out(call: Call, ports: Ports, receive: Receive, scope: CancelSco
         GatewayError: as ``pipeline.handle`` does, or as the parked call ended.
         ClientGone: the client left, or ``scope`` was cancelled, and nothing had been committed that must finish.
     """
-    return await unless_gone(receive, answered(call, ports), scope)
+    return unless_gone(receive, answered(call, ports), scope)
 
 
 async def answered(call: Call, ports: Ports) -> Answer:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from gateway.edge.faults import ForeignOrigin, Misdirected
-from gateway.edge.reply import headers
+from gateway.edge.reply import fields
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -44,10 +44,11 @@ class HostGuard:
         """
         if came_by(scope, self._operator_socket):
             return
-        hosts = headers(scope, b"host")
+        found = fields(scope)
+        hosts = found.get(b"host", ())
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             raise Misdirected("the Host header names another server", cause_code="host")
-        for origin in headers(scope, b"origin"):
+        for origin in found.get(b"origin", ()):
             if not self._is_own_origin(origin.decode("latin-1").lower()):
                 raise ForeignOrigin("requests from web pages of other origins are refused", cause_code="origin")
 

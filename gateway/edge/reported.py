@@ -1,6 +1,5 @@
 """What an agent says of its own call: how sure it is, how risky it thinks the call is, and what supports it."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -12,6 +11,7 @@ from gateway.edge.models import Model, modelled
 
 RISK_META = "ostiary/risk"
 EVIDENCE_META = "ostiary/evidence"
+_NOTHING = Reported()
 _MEMBERS = {RISK_META: "risk", EVIDENCE_META: "evidence"}
 _CallId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
@@ -52,10 +52,9 @@ def of_meta(meta: Any) -> Reported:
     Raises:
         InvalidParams: one of its members is not of the form that is asked for.
     """
-    given: Mapping[str, Any] = meta if isinstance(meta, dict) else {}
-    members = {member: given[key] for key, member in _MEMBERS.items() if key in given}
-    if not members:
-        return Reported()
+    if not isinstance(meta, dict) or not (RISK_META in meta or EVIDENCE_META in meta):
+        return _NOTHING
+    members = {member: meta[key] for key, member in _MEMBERS.items() if key in meta}
     try:
         return modelled(Remarks, members).reported()
     except MalformedRequest as error:

@@ -9,13 +9,16 @@ import asyncio
 import resource
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.edge.auth import PROVEN
+from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
+from gateway.serving.whole import answer
 
 # Files for the log, its readers, policy workers and upstreams; connections never get these.
 _RESERVE = 256
@@ -131,6 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._places = places
         self._bounds = places.bounds
+        self._most_head = places.bounds.head_bytes
         self._has_place = False
         self._arriving: asyncio.TimerHandle | None = None
         self._due_s: float | None = None
@@ -138,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._raw_bytes = 0
         self._head_bytes = 0
+        self._prove = partial(places.prove, self)
 
     @property
     def is_answering(self) -> bool:
@@ -194,11 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = self._raw_bytes = 0
-
-        def prove() -> None:
-            self._places.prove(self)
-
-        self.scope[PROVEN] = prove  # type: ignore[literal-required]
+        self.scope[PROVEN] = self._prove  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -206,15 +207,22 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header field."""
-        self._weigh(len(name) + len(value) + _FIELD_OVERHEAD)
-        super().on_header(name, value)
+        """A whole header field, or one behind a body in chunks."""
+        self._head_bytes = weight = self._head_bytes + len(name) + len(value) + _FIELD_OVERHEAD
+        if weight > self._most_head:
+            raise HeadTooLarge
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is there; now the body has its time."""
         self._in_head = False
         self._expect(self._bounds.body_s)
         super().on_headers_complete()
+        # Its task has not begun yet.
+        self.scope[WHOLE] = partial(answer, self.cycle)  # type: ignore[literal-required]
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on time is the application's."""
@@ -224,14 +232,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _weigh(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self._bounds.head_bytes:
+        if self._head_bytes > self._most_head:
             raise HeadTooLarge
 
     def _count(self, received: int) -> None:
         # A field that never ends is kept by the parser and not told; only the bytes themselves say how long it is.
         if self._in_head and self._arriving is not None:
             self._raw_bytes += received
-            if self._raw_bytes > self._bounds.head_bytes:
+            if self._raw_bytes > self._most_head:
                 self._refuse(None)
 
     def _refuse(self, error: httptools.HttpParserError | None) -> None:
@@ -247,11 +255,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._arriving.cancel()
             self._arriving = None
         self._due_s = within_s
-        self._set_timer()
+        if not self._is_reading:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         # Most requests arrive whole in one piece: they need no timer for their head and none for their body.
-        if self._due_s is not None and self._arriving is None and not self._is_reading:
+        if self._due_s is not None and self._arriving is None:
             self._arriving = self.loop.call_later(self._due_s, self._too_slow)
 
     def _too_slow(self) -> None:

@@ -108,10 +108,11 @@ class _Quiet:
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Here the task ends anyway, and the application has said its last word.
-        with suppress(CancelledError):
-            scope[STOPPING] = self._stopping
+        scope[STOPPING] = self._stopping
+        try:
             await self._app(scope, receive, send)
+        except CancelledError:
+            return  # here the task ends anyway, and the application has said its last word
 
 
 class _Uvicorn(uvicorn.Server):

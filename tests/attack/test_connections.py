@@ -11,6 +11,9 @@ from typing import Any
 
 import anyio
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from gateway.core.call import Lease
 from gateway.core.call import Raw as RawResult
@@ -187,6 +190,57 @@ async def test_a_head_has_a_cap(tmp_path: Path, head: bytes) -> None:
         assert await client.ended()
         just = request("GET", "/livez", x="y" * 30_000)
         assert (await (await gateway.connect(just)).answer())[0] == 200
+
+
+class Wire(asyncio.Transport):
+    """Takes what is written, until it is closed."""
+
+    is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Nobody reads it."""
+
+    def close(self) -> None:
+        """No more."""
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.is_closed
+
+
+async def test_fields_behind_a_body_have_the_same_cap() -> None:
+    """A body in chunks can be followed by fields: with those of the head they are not more than it may hold."""
+
+    async def silent(_: Scope, __: Receive, ___: Send) -> None:
+        await done.wait()
+
+    bounds, wire, done = connections.Bounds(), Wire(), anyio.Event()
+    config = uvicorn.Config(silent, lifespan="off", ws="none", log_config=None)
+    given: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}}
+    connection = connections.BoundedProtocol(connections.Places(bounds), **given)
+    connection.connection_made(wire)
+    connection.data_received(b"POST /mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+    assert not wire.is_closed
+    for _ in range(bounds.head_bytes // 1000):
+        connection.data_received(b"a: b\r\n" * 1000)
+    assert wire.is_closed
+    assert sum(len(name) + len(value) for name, value in connection.headers) <= bounds.head_bytes
+    connection.connection_lost(ConnectionError())
+    done.set()
+    await asyncio.wait(connection.tasks)
+
+
+async def test_a_head_alone_is_answered_with_a_head_alone(tmp_path: Path) -> None:
+    """It says how long the body would be, and the next answer on the connection is not taken for it."""
+    async with doors(tmp_path) as gateway:
+        client = await gateway.connect(request("HEAD", "/livez"))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        await client.send(request("GET", "/livez"))
+        whole = await client.reader.readuntil(b"\r\n\r\n")
+        body = await client.reader.readexactly(int(whole.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        assert body
+        assert sorted(head.split(b"\r\n")) == sorted(whole.split(b"\r\n"))
 
 
 async def test_what_is_no_http_is_refused_unlogged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

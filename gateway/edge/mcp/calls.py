@@ -5,7 +5,7 @@ the stateless era as a result that asks. Where the upstream is of the other era,
 here, and the call is made again with the answers; and a call that asks on its stream is parked (``parking.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -61,13 +61,15 @@ class Made:
 
     Attributes:
         call: the call.
+        party: who makes it.
         line: its line; None where its caller can hear and be asked nothing.
         slot: where it is parked, should its upstream ask; None where that is done on its stream, or not at all.
         back: what its client brings for a call that is parked: this one is that one.
     """
 
     call: Call
-    line: Line | None
+    party: Party
+    line: Line | None = None
     slot: Slot | None = None
     back: Brought | None = None
 
@@ -122,7 +124,7 @@ class Calls:
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
-    async def carried_out(self, made: Made, request_id: Id, party: Party) -> Answer | Outcome:
+    async def carried_out(self, made: Made, request_id: Id) -> Answer | Outcome:
         """What comes of it; for a stateless client it may be a result that asks.
 
         Raises:
@@ -130,35 +132,37 @@ class Calls:
             ClientGone: as ``carry_out`` does.
         """
         if made.back is not None:
-            return await self._resumed(made, made.back, party)
+            return await self._resumed(made, made.back)
         if made.slot is not None:
-            return await self._begun(made, made.slot, party)
+            return await self._begun(made, made.slot)
         for _ in range(MOST_ROUNDS):
-            answer = await self._answered(made, request_id, party)
+            answer = await self._answered(made, request_id)
             if not rounds.wants_input(answer.body):
                 return answer
-            made = await self._next(made, answer, party)
+            made = await self._next(made, answer)
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
-    async def _answered(self, made: Made, request_id: Id, party: Party) -> Answer:
-        line, receive = made.line, partial(self._received, party)
-        if line is None or party.session is None:  # nobody can name it to take it back
-            return await carry_out(made.call, self._ports, receive)
-        with self._running.entered(party.session, request_id, line):
-            return await carry_out(made.call, self._ports, receive, line.scope)
+    def _answered(self, made: Made, request_id: Id) -> Awaitable[Answer]:
+        session, receive = made.party.session, partial(self._received, made.party)
+        if made.line is None or session is None:  # nobody can name it to take it back
+            return carry_out(made.call, self._ports, receive)
+        return self._running.answered(
+            session, request_id, made.line, carry_out(made.call, self._ports, receive, made.line.scope)
+        )
 
-    async def _begun(self, made: Made, slot: Slot, party: Party) -> Outcome:
+    async def _begun(self, made: Made, slot: Slot) -> Outcome:
         slot.start(made.call, self._ports, self._parking.over)
         try:
-            await unless_gone(party.receive, slot.turn())
+            await unless_gone(made.party.receive, slot.turn())
         except BaseException:
             slot.leave()
             with CancelScope(shield=True):
                 await slot.rest(None)
             raise
-        return self._turned(made, slot, party)
+        return self._turned(made, slot)
 
-    async def _resumed(self, made: Made, back: Brought, party: Party) -> Outcome:
+    async def _resumed(self, made: Made, back: Brought) -> Outcome:
+        party = made.party
         try:
             slot = self._parking.take(back.parked)
         except GatewayError as error:
@@ -175,15 +179,16 @@ class Calls:
         except BaseException:
             slot.leave()
             raise
-        return self._turned(made, slot, party)
+        return self._turned(made, slot)
 
-    def _turned(self, made: Made, slot: Slot, party: Party) -> Outcome:
+    def _turned(self, made: Made, slot: Slot) -> Outcome:
+        owner = made.party.principal
         if slot.is_over:
             answer = slot.answer()
             if not rounds.wants_input(answer.body):
                 return Outcome(answer.body, answer.call_id, answer.replayed)
-            return Outcome(self._rounds.sealed(answer.body, made.call, party.principal), answer.call_id)
-        body = self._rounds.sealed(parking.asking(slot), made.call, party.principal, self._parking.park(slot))
+            return Outcome(self._rounds.sealed(answer.body, made.call, owner), answer.call_id)
+        body = self._rounds.sealed(parking.asking(slot), made.call, owner, self._parking.park(slot))
         return Outcome(body, slot.call_id)
 
     async def _received(self, party: Party) -> Message:
@@ -193,14 +198,14 @@ class Calls:
             self._questions.leave(party.stream)
         return message
 
-    async def _next(self, made: Made, answer: Answer, party: Party) -> Made:
+    async def _next(self, made: Made, answer: Answer) -> Made:
         questions, state = rounds.asked(answer.body)
-        answers = await unless_gone(party.receive, self._answers(questions, party))
+        answers = await unless_gone(made.party.receive, self._answers(questions, made.party))
         clock = self._ports.clock
         again = replace(
             made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
         )
-        return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, party)
+        return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, made.party)
 
     async def _answers(self, questions: Mapping[str, Question], party: Party) -> dict[str, Arguments]:
         answers = {}
@@ -219,7 +224,7 @@ class Calls:
         slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
-        return Made(replace(call, flow=line.flow), line, slot)
+        return Made(replace(call, flow=line.flow), party, line, slot)
 
     def _is_read(self, fqn: str) -> bool:
         # What a template makes is not found by its name: it counts as what may change something.
@@ -227,7 +232,7 @@ class Calls:
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
         if party.session is None and wants == _NOTHING:
-            return Made(call, None)  # nor can it be taken back, as it has no name
+            return Made(call, party)  # nor can it be taken back, as it has no name
         put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)
-        return Made(replace(call, flow=line.flow), line)
+        return Made(replace(call, flow=line.flow), party, line)

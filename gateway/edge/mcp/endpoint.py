@@ -6,15 +6,16 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import pipeline
-from gateway.core.call import Answer, Call, Channel
+from gateway.core.call import Answer, Call, Channel, Reported
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
@@ -81,10 +82,15 @@ class _Exchange:
     made: Made | None = None
     acting: bool = False
 
-    @property
-    def party(self) -> Party:
-        """Who is on the line."""
-        return Party(self.visit.principal, self.era, self.session, self.stream, self.receive)
+
+class _Named(NamedTuple):
+    """What a request says of itself as a call; one that is none names no tool."""
+
+    run: str | None
+    tool: str = ""
+    arguments: Arguments = NO_ARGUMENTS
+    reported: Reported = Reported()
+    objection: Callable[[], GatewayError | None] | None = None
 
 
 class McpEndpoint:
@@ -101,12 +107,14 @@ class McpEndpoint:
         self._pushing = Pushing(ports)
         self._followers = Followers(ports, self._names)
         self._info = {"name": "ostiary", "title": "Ostiary", "version": version}
+        self._answering = {"POST": self._post, "DELETE": self._delete, "GET": self._session_stream}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, server: str | None) -> None:
         """Answer one HTTP request at the aggregate (``server`` None) or at one server's endpoint."""
         try:
-            if scope["method"] not in {"POST", "DELETE", "GET"}:
-                raise MethodNotAllowed(("POST", "DELETE", "GET"))
+            answering = self._answering.get(scope["method"])
+            if answering is None:
+                raise MethodNotAllowed(tuple(self._answering))
             visit = await self._gate.admit(scope, Channel.MCP)
             stream = Stream(scope, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
             exchange = _Exchange(scope, receive, stream, server, visit, era_hint(scope), visit.call)
@@ -114,8 +122,7 @@ class McpEndpoint:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
         try:
-            answering = {"POST": self._post, "DELETE": self._delete, "GET": self._session_stream}
-            answer = await answering[scope["method"]](exchange)
+            answer = await answering(exchange)
         except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
             with CancelScope(shield=True):
                 await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
@@ -145,7 +152,7 @@ class McpEndpoint:
                 raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
-            exchange.call = self._named(exchange, "", NO_ARGUMENTS, named_run(exchange.scope))
+            exchange.call = self._named(exchange, _Named(named_run(exchange.scope)))
             return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
@@ -162,11 +169,11 @@ class McpEndpoint:
 
     async def _pushed(self, exchange: _Exchange, wanted: Wanted, follows: Follows) -> Reply:
         async def look() -> Sequence[Tool]:
-            self._use(exchange)  # a session that has ended has no stream
+            self._sessions.use(exchange.session)  # a session that has ended has no stream
             return await self._listing(exchange, wanted.kinds)
 
         async def sees(call: Call) -> bool:
-            self._use(exchange)
+            self._sessions.use(exchange.session)
             # Asked as who listens now: the token that it was begun with may have been replaced by another one.
             return await self._followers.sees(replace(call, origin=exchange.call.origin))
 
@@ -182,7 +189,7 @@ class McpEndpoint:
                 raise
             except GatewayError as error:
                 await pipeline.refuse(exchange.call, error, self._ports)
-            return await self._act(exchange)
+            return await self._acting(exchange)
         except GatewayError as error:
             self._gate.refused(exchange.visit, error)
             return _refusal(exchange, error)
@@ -199,13 +206,13 @@ class McpEndpoint:
             if error.cause_code not in _ENVELOPE:
                 exchange.id = await self._bench.work(body, recovered_id)
             raise
-        if isinstance(message, jsonrpc.Response | jsonrpc.Failure):
+        if isinstance(message, Request):
+            exchange.id = message.id
+        elif not isinstance(message, Notification):
             if exchange.era is Era.STATELESS:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        if isinstance(message, Request):
-            exchange.id = message.id
         exchange.era = era_of(message, scope)
         exchange.client = client_hints(message, scope, exchange.era)
         if isinstance(message, Notification):
@@ -228,41 +235,50 @@ class McpEndpoint:
             exchange.session = self._session(exchange)
         run = run_of(exchange.scope, request)
         if request.method in methods.CALLS:
-            await self._understand_call(exchange, request, run)
+            call = self._called(exchange, request, run)
+            if request.method in methods.FOLLOWING:
+                call = await self._following(exchange, request, call)
+            party = Party(exchange.visit.principal, exchange.era, exchange.session, exchange.stream, exchange.receive)
+            exchange.made = self._calls.made(request, call, party)
+            exchange.call = exchange.made.call
             return
-        exchange.call = self._named(exchange, "", NO_ARGUMENTS, run)
+        exchange.call = self._named(exchange, _Named(run))
         if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
-    async def _understand_call(self, exchange: _Exchange, request: Request, run: str | None) -> None:
+    def _called(self, exchange: _Exchange, request: Request, run: str | None) -> Call:
         check_no_key(exchange.scope)
         inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
         said = reported.of_meta(request.params.value.get("_meta"))
-        named = self._named(exchange, inside, arguments, run)
-        objection = partial(self._header_fault, exchange.scope, named) if exchange.era is Era.STATELESS else None
-        call = replace(named, reported=said, objection=objection)
-        if request.method in methods.FOLLOWING:
-            if exchange.session is None:
-                raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
-            call = await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
-        exchange.made = self._calls.made(request, call, exchange.party)
-        exchange.call = exchange.made.call
+        fault = partial(self._header_fault, exchange.scope, inside, arguments)
+        named = _Named(run, inside, arguments, said, fault if exchange.era is Era.STATELESS else None)
+        return self._named(exchange, named)
 
-    def _header_fault(self, scope: Scope, call: Call) -> HeaderMismatch | None:
-        names = self._names.annotated(call.tool)
+    async def _following(self, exchange: _Exchange, request: Request, call: Call) -> Call:
+        if exchange.session is None:
+            raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
+        return await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
+
+    def _header_fault(self, scope: Scope, tool: str, arguments: Arguments) -> HeaderMismatch | None:
+        names = self._names.annotated(tool)
         if names is None:
             return None
-        wrong = tools.header_fault(names, call.arguments.value, param_fields(scope))
+        wrong = tools.header_fault(names, arguments.value, param_fields(scope))
         if wrong is None:
             return None
         return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
 
-    async def _act(self, exchange: _Exchange) -> Reply:
-        request = exchange.request
+    def _acting(self, exchange: _Exchange) -> Awaitable[Reply]:
+        request, made = exchange.request, exchange.made
+        if request is None or made is None:
+            return self._act(exchange, request)
+        if exchange.session is None or request.method not in methods.FOLLOWING:
+            return self._call(exchange, request.id, made)
+        return self._follow(exchange, request, made, exchange.session.follows)
+
+    async def _act(self, exchange: _Exchange, request: Request | None) -> Reply:
         if request is None:
             return Reply(202)
-        if exchange.made is not None:
-            return await self._carry_out(exchange, request, exchange.made)
         if request.method in methods.LISTS:
             kind, listed = methods.LISTS[request.method]
             found = await self._visible(exchange, frozenset({kind}))
@@ -280,10 +296,8 @@ class McpEndpoint:
             result = self._discovered()
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
-    async def _carry_out(self, exchange: _Exchange, request: Request, made: Made) -> Reply:
-        if exchange.session is None or request.method not in methods.FOLLOWING:
-            return await self._call(exchange, request.id, made)
-        with following.settled(exchange.call, request.params.value["uri"], exchange.session.follows):
+    async def _follow(self, exchange: _Exchange, request: Request, made: Made, follows: Follows) -> Reply:
+        with following.settled(exchange.call, request.params.value["uri"], follows):
             return await self._call(exchange, request.id, made)
 
     async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
@@ -295,7 +309,7 @@ class McpEndpoint:
             body = prompts.readable(answer.body)
         else:
             exchange.acting = True
-            answer = await self._calls.carried_out(made, request_id, exchange.party)
+            answer = await self._calls.carried_out(made, request_id)
             body = answer.body
         asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
         result = body if asks else result_for(call, body, exchange.server, exchange.era)
@@ -354,11 +368,7 @@ class McpEndpoint:
             raise MalformedRequest("a request names at most one session", cause_code="session")
         return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
 
-    def _use(self, exchange: _Exchange) -> None:
-        if exchange.session is not None:
-            self._sessions.find(exchange.session.id, exchange.visit.principal.key, exchange.server)
-
-    def _named(self, exchange: _Exchange, tool: str, given: Arguments, run: str | None) -> Call:
+    def _named(self, exchange: _Exchange, named: _Named) -> Call:
         call, session = exchange.visit.call, exchange.session
         client = exchange.client if session is None else session.client
         return Call(
@@ -366,11 +376,13 @@ class McpEndpoint:
             at_us=call.at_us,
             origin=call.origin,
             channel=call.channel,
-            tool=tool,
-            arguments=given,
-            run=run,
+            tool=named.tool,
+            arguments=named.arguments,
+            run=named.run,
             session=None if session is None else session.id,
             client=client or {},
+            reported=named.reported,
+            objection=named.objection,
         )
 
 

@@ -5,7 +5,7 @@ it, or whoever routes by the header saw another request than the one that is dec
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.types import Scope
@@ -21,19 +21,23 @@ _VERSION = eras.VERSION_HEADER.encode()
 _METHOD = eras.METHOD_HEADER.encode()
 _NAME = eras.NAME_HEADER.encode()
 _PARAM_PREFIX = eras.PARAM_HEADER_PREFIX.encode()
+_HANDSHAKE = frozenset(version.encode() for version in eras.HANDSHAKE_VERSIONS)
 _MAX_HINT = 64
 
 
 def era_hint(scope: Scope) -> Era:
     """The era as the headers have it: for answering a body that could not be read."""
-    version = reply.header(scope, _VERSION)
-    return Era.HANDSHAKE if version is None or eras.era_of(_text(version)) is Era.HANDSHAKE else Era.STATELESS
+    versions = reply.headers(scope, _VERSION)
+    return Era.HANDSHAKE if not versions or versions[0] in _HANDSHAKE else Era.STATELESS
 
 
 def era_of(message: Request | Notification, scope: Scope) -> Era:
     """The message's era: stateless if its body says so, or a header that is not of the other era."""
-    said = eras.META_VERSION in _meta(message)
-    return Era.STATELESS if said or not _is_handshake(_versions(scope)) else Era.HANDSHAKE
+    if eras.META_VERSION in _meta(message):
+        return Era.STATELESS
+    versions = reply.headers(scope, _VERSION)
+    is_handshake = not versions or (len(versions) == 1 and versions[0] in _HANDSHAKE)
+    return Era.HANDSHAKE if is_handshake else Era.STATELESS
 
 
 def client_hints(message: Request | Notification, scope: Scope, era: Era) -> Mapping[str, str]:
@@ -44,16 +48,18 @@ def client_hints(message: Request | Notification, scope: Scope, era: Era) -> Map
         HeaderMismatch: a header differs from the body.
         UnsupportedVersion: a revision we do not speak.
     """
-    versions = _versions(scope)
+    versions = reply.headers(scope, _VERSION)
     if era is Era.HANDSHAKE:
-        return {"protocol": versions[0] if versions else eras.ASSUMED_VERSION}
-    meta = _meta(message)
+        return {"protocol": _text(versions[0]) if versions else eras.ASSUMED_VERSION}
     if isinstance(message, Notification):
-        _check_version(versions[0] if versions else "")
+        _check_version(_text(versions[0]) if versions else "")
         return {}
+    meta = _meta(message)
     _check_meta(meta)
-    _check_headers(message, meta, versions, scope)
     version = meta[eras.META_VERSION]
+    if not _is_said(versions, version):
+        raise HeaderMismatch(f"{eras.VERSION_HEADER} does not equal the body's protocol version", cause_code="header")
+    _check_headers(message, scope)
     _check_version(version)
     return client_of(meta.get(eras.META_CLIENT), version)
 
@@ -61,7 +67,7 @@ def client_hints(message: Request | Notification, scope: Scope, era: Era) -> Map
 def client_of(info: object, version: str) -> dict[str, str]:
     """What a client says of itself, cut to size; hints only."""
     said = {"protocol": version[:_MAX_HINT]}
-    if isinstance(info, Mapping):
+    if isinstance(info, dict):
         for key in ("name", "version"):
             value = info.get(key)
             if isinstance(value, str):
@@ -98,12 +104,9 @@ def _meta(message: Request | Notification) -> Mapping[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def _versions(scope: Scope) -> list[str]:
-    return [_text(value) for value in reply.headers(scope, _VERSION)]
-
-
-def _is_handshake(versions: list[str]) -> bool:
-    return not versions or (len(versions) == 1 and eras.era_of(versions[0]) is Era.HANDSHAKE)
+def _is_said(found: Sequence[bytes], wanted: object) -> bool:
+    """Whether there is one field, which says just this."""
+    return len(found) == 1 and _text(found[0]) == wanted
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:
@@ -114,17 +117,16 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
         raise InvalidParams(f"{eras.META_CAPABILITIES} must be an object", cause_code="meta")
 
 
-def _check_headers(message: Request, meta: Mapping[str, Any], versions: list[str], scope: Scope) -> None:
-    if versions != [meta[eras.META_VERSION]]:
-        raise HeaderMismatch(f"{eras.VERSION_HEADER} does not equal the body's protocol version", cause_code="header")
-    if [_text(value) for value in reply.headers(scope, _METHOD)] != [message.method]:
+def _check_headers(message: Request, scope: Scope) -> None:
+    fields = reply.fields(scope)
+    if not _is_said(fields.get(_METHOD, ()), message.method):
         raise HeaderMismatch(f"{eras.METHOD_HEADER} does not equal the body's method", cause_code="header")
     member = eras.NAME_MEMBER.get(message.method)
     named = None if member is None else message.params.value.get(member)
     if named is None:
         return
-    said = [headers.unwrap(_text(value)) for value in reply.headers(scope, _NAME)]
-    if said != [named]:
+    said = fields.get(_NAME, ())
+    if len(said) != 1 or headers.unwrap(_text(said[0])) != named:
         raise HeaderMismatch(f"{eras.NAME_HEADER} does not equal the body's {member}", cause_code="header")
 
 

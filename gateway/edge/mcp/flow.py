@@ -5,10 +5,9 @@ the same principal, at the same endpoint, in the same session. The stateless era
 leaves.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
@@ -22,6 +21,7 @@ from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
 _MAX_TOKEN = 256
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ def wants(request: Request, era: Era, session: Session | None) -> Wants:
         if session is None:
             return Wants(token, notices.LEVELS[0])
         return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
-    askable, level = asking.declared(said.get(eras.META_CAPABILITIES)), said.get(eras.META_LOG_LEVEL)
+    capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
+    askable = asking.declared(capabilities) if capabilities else {}
     return Wants(token, None if level is None else _level(level), level is not None, askable)
 
 
@@ -101,9 +102,8 @@ class Running:
 
     _lines: dict[_Place, list[Line]] = field(default_factory=dict)
 
-    @contextmanager
-    def entered(self, session: Session, request_id: Id, line: Line) -> Iterator[None]:
-        """While a call is under way in the line's scope.
+    async def answered(self, session: Session, request_id: Id, line: Line, work: Awaitable[T]) -> T:
+        """The result of ``work``, a call that is under way in the line's scope.
 
         Raises:
             Unavailable: its client took it back before anything was done for it.
@@ -111,7 +111,7 @@ class Running:
         place = _Place(session.id, request_id, isinstance(request_id, int))
         self._lines.setdefault(place, []).append(line)
         try:
-            yield
+            return await work
         except ClientGone:
             if line.flow.is_withdrawn:
                 raise Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn") from None

@@ -30,7 +30,7 @@ from gateway.edge.faults import ClientGone, InvalidParams, NotAcceptable
 from gateway.edge.mcp.following import MOST, Follow, Follows
 from gateway.edge.mcp.session import user_of
 from gateway.edge.problems import CALL_HEADER
-from gateway.edge.reply import Header, Reply, forget_headers, headers
+from gateway.edge.reply import Header, Reply, forget_headers, headers, says
 
 # What a client of the stateless era may ask for, by the member that asks; each notice by its kind.
 _FILTERS: Final = {
@@ -92,7 +92,7 @@ def _check_accept(scope: Scope) -> None:
     Raises:
         NotAcceptable: it is not among what it takes.
     """
-    if not any(part in field.lower() for field in headers(scope, b"accept") for part in _RANGES):
+    if not says(headers(scope, b"accept"), _RANGES):
         raise NotAcceptable("this answer is an event stream")
 
 

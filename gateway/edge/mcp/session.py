@@ -107,6 +107,15 @@ class Sessions:
         self._own[owner].move_to_end(session_id)
         return session
 
+    def use(self, session: Session | None) -> None:
+        """Whoever has it goes on using it; nothing where there is none.
+
+        Raises:
+            SessionNotFound: it has ended meanwhile.
+        """
+        if session is not None:
+            self.find(session.id, session.owner, session.server)
+
     def end(self, session: Session) -> None:
         """Forget it."""
         self._forget(session)

@@ -8,7 +8,7 @@ from anyio import move_on_after
 from starlette.types import Scope, Send
 
 from gateway.core.mcpwire import eras, sse
-from gateway.edge.reply import Header, Reply, headers
+from gateway.edge.reply import Header, Reply, headers, says
 
 STALL_S = 5.0
 _RANGES = (b"text/event-stream", b"text/*", b"*/*")
@@ -30,8 +30,7 @@ class Stream:
         self._own = own
         self._stall_s = stall_s
         self._begun = False
-        accepted = headers(scope, b"accept")
-        self.is_heard = any(part in field.lower() for field in accepted for part in _RANGES)
+        self.is_heard = says(headers(scope, b"accept"), _RANGES)
 
     async def event(self, message: bytes) -> None:
         """Send a message ahead of the answer, unless the client takes no streams or does not read."""
