@@ -204,13 +204,19 @@ def target(kind: Kind, name: str) -> Target:
 
 def targets_of(holder: Holder) -> tuple[Target, ...]:
     """Whatever would stop this call, the widest first."""
+    return _targets(holder.user, (holder.agent, *holder.delegation), holder.run_id, holder.tool)
+
+
+@lru_cache(maxsize=1024)  # a run's calls of one tool are all stopped by the same
+def _targets(
+    user: str | None, agents: tuple[str | None, ...], run_id: str | None, tool: str | None
+) -> tuple[Target, ...]:
     found = [Target(Kind.ALL)]
-    found += [Target(Kind.USER, folded(holder.user))] if holder.user else []
-    agents = dict.fromkeys(folded(name) for name in (holder.agent, *holder.delegation) if name)
-    found += [Target(Kind.AGENT, name) for name in agents]
-    found += [Target(Kind.RUN, folded(holder.run_id))] if holder.run_id else []
-    if holder.tool:
-        tool = folded(holder.tool)
+    found += [Target(Kind.USER, folded(user))] if user else []
+    found += [Target(Kind.AGENT, name) for name in dict.fromkeys(folded(name) for name in agents if name)]
+    found += [Target(Kind.RUN, folded(run_id))] if run_id else []
+    if tool:
+        tool = folded(tool)
         found += [Target(Kind.TOOL, f"{tool.partition('.')[0]}.*"), Target(Kind.TOOL, tool)]
     return tuple(found)
 
