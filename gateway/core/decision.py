@@ -90,7 +90,6 @@ class Decision:
         obligations: what an allowed call is bound to.
         revision: digest of the policy bundle that was asked.
         engine: which engine answered.
-        input_digest: SHA-256 of the input document, hex.
         document: the input document itself.
         enforced: False where observe mode lets a call pass that ``effect`` would stop. It is recorded and never set for
             money or destructive tools, nor where the engine failed.
@@ -104,10 +103,14 @@ class Decision:
     obligations: Obligations
     revision: str
     engine: str
-    input_digest: str
     document: bytes = field(repr=False)
     enforced: bool = True
     phase: Phase = Phase.CALL
+
+    @property
+    def input_digest(self) -> str:
+        """SHA-256 of the input document, hex."""
+        return hashlib.sha256(self.document).hexdigest()
 
     @property
     def faulty(self) -> bool:
@@ -144,8 +147,7 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
     Whatever cannot be read exactly as the contract says is a fault and so a deny; ``reasons`` is never empty, and its
     first id begins with ``engine.`` if and only if this is a fault and no word of policy.
     """
-    counts = {len(inputs), len(evaluation.results), len(evaluation.faults)}
-    if len(counts) != 1:
+    if not len(inputs) == len(evaluation.results) == len(evaluation.faults):
         words = [_fault("engine.bad_shape")] * len(inputs)
     else:
         words = [_word(*pair) for pair in zip(evaluation.results, evaluation.faults, strict=True)]
@@ -158,7 +160,6 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
             obligations=word.obligations,
             revision=evaluation.revision,
             engine=evaluation.engine,
-            input_digest=hashlib.sha256(document).hexdigest(),
             document=document,
         )
         for word, document in zip(words, inputs, strict=True)
