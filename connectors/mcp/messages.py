@@ -3,10 +3,12 @@
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from connectors.mcp.faults import Unprepared
 from connectors.mcp.pool import Use
+from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import Notification, Request
 
 Header = tuple[str, str]
@@ -25,6 +27,16 @@ def header_fields(headers: Sequence[Header]) -> str:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise Unprepared("header_field")
     return "".join([f"{name}: {value}\r\n" for name, value in headers])
+
+
+@lru_cache(maxsize=64)  # there are few, and one goes with every call
+def method_field(method: str) -> str:
+    """The header field that names the method, as it is sent.
+
+    Raises:
+        Unprepared: it is none.
+    """
+    return header_fields([(eras.METHOD_HEADER, method)])
 
 
 @dataclass(frozen=True, slots=True)
