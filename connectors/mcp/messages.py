@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from msgspec import Struct
+
 from connectors.mcp.faults import Unprepared
 from connectors.mcp.pool import Use
 from gateway.core.mcpwire import eras
@@ -39,8 +41,7 @@ def method_field(method: str) -> str:
     return header_fields([(eras.METHOD_HEADER, method)])
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Struct, frozen=True):
     """One message to send.
 
     Attributes:
@@ -54,8 +55,7 @@ class Post:
     connect_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A request that is owed an answer.
 
     Attributes:
@@ -79,8 +79,7 @@ class Question:
     use: Use = Use.ASK
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """A good answer: the result's JSON text and the session id the response carried."""
 
     result: bytes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from anyio import CancelScope, get_cancelled_exc_class, move_on_after
+from msgspec import Struct, structs
 
 from connectors.mcp.conversing import Conversation
 from connectors.mcp.declining import declined
@@ -26,8 +27,7 @@ _DECLINE_S: Final = 2.0
 _HOLD_CONNECT_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One request, before the era says how it is spelled.
 
     Attributes:
@@ -169,7 +169,9 @@ class Session:
         talk = Conversation(ear, ear.flow, reply)
         self.talks.append(talk)
         try:
-            return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
+            return await talk.hold(
+                lambda: self.endpoint.ask(structs.replace(question, decline=talk.heed, hear=talk.hear))
+            )
         except (Refused, Unreached):
             raise
         except BaseException:

@@ -8,11 +8,12 @@ what is left is counted by asking the vault.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from anyio import CancelScope
+from msgspec.structs import replace
 
 from gateway.core.call import Caller, Intent, Lease, Principal
 from gateway.core.errors import GatewayError

@@ -6,11 +6,13 @@ Rego gathers, Python folds, in this order: engine fault -> deny; any deny -> den
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.errors import Reason
 from gateway.core.exports import Exports, Obliged, RateLimit, Said, Sandbox, Timeout, decoded, misshapen, obligation
@@ -78,8 +80,7 @@ class Obligations:
     accept_missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The folded word of policy on one request.
 
     Attributes:
@@ -103,9 +104,14 @@ class Decision:
     obligations: Obligations
     revision: str
     engine: str
-    document: bytes = field(repr=False)
+    document: bytes
     enforced: bool = True
     phase: Phase = Phase.CALL
+
+    def __repr__(self) -> str:
+        """Without the document, which is long and holds what was called with."""
+        said = f"reasons={self.reasons}, enforced={self.enforced}, phase={self.phase}"
+        return f"Decision(id={self.id!r}, effect={self.effect}, {said})"
 
     @property
     def input_digest(self) -> str:
@@ -123,8 +129,7 @@ class Decision:
         return self.effect is Effect.ALLOW or not self.enforced
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What the engine said to each input document.
 
     Attributes:
@@ -207,8 +212,7 @@ _RESERVED = ("engine.", "default.", "obligation.", "requirement.")
 _UNSUPPORTED = frozenset({"redact", "credential", "verify", "idempotency", "label_output", "cache"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+class _Word(Struct, frozen=True):
     effect: Effect
     reasons: tuple[Reason, ...]
     requirements: tuple[Requirement, ...] = ()

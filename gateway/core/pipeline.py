@@ -6,10 +6,10 @@ dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import NoReturn
 
 from anyio import CancelScope
+from msgspec import Struct
 
 from gateway.core import asking, policy_input
 from gateway.core.advice import Advice, Word
@@ -226,8 +226,7 @@ class _permitted:  # noqa: N801 -- a bracket, and cheaper than a generator's
             self._permit.reservation.release()
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(Struct, frozen=True):
     """What a decision is made of: the call, what its run has done, and what people have signed."""
 
     target: Resolved
@@ -235,8 +234,7 @@ class _Question:
     grant: Grant | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(Struct, frozen=True):
     """What is known before a call is judged.
 
     Attributes:

@@ -174,7 +174,7 @@ class Tool:
     @property
     def decided_fqn(self) -> str:
         """``server.decided_name``."""
-        return f"{self.server}.{self.decided_name}"
+        return self.fqn if self.uri is None else f"{self.server}.{self.decided_name}"
 
     @property
     def is_template(self) -> bool:

@@ -138,8 +138,11 @@ def _is_block(block: Any) -> bool:
         return False
     kind = block.get("type")
     members = _BLOCKS.get(kind) if isinstance(kind, str) else None
-    if members is None or not all(isinstance(block.get(name), str) for name in members):
+    if members is None:
         return False
+    for name in members:
+        if not isinstance(block.get(name), str):
+            return False
     return kind != "resource" or _is_resource(block.get("resource"))
 
 
