@@ -110,9 +110,10 @@ def call_members(tool: Tool, call: Call) -> bytes:
 
 
 def _members(tool: Tool, arguments: bytes) -> bytes:
-    if tool.kind is Kind.RESOURCE:
+    kind = tool.kind
+    if kind is Kind.RESOURCE:
         return arguments[1:-1]
-    if tool.kind is Kind.COMPLETION:
+    if kind is Kind.COMPLETION:
         return b'"ref":%b,%b' % (encode(_reference(tool.own_name)), arguments[1:-1])
     return b'"name":%b,"arguments":%b' % (encode(tool.own_name), arguments)
 

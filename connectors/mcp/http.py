@@ -30,7 +30,7 @@ from connectors.mcp.outside import Outside
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions, whose
-from gateway.core.call import Lease, Raw
+from gateway.core.call import Call, Lease, Raw
 from gateway.core.errors import NotSent
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
@@ -123,19 +123,20 @@ class HttpConnector:
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
-        tool = lease.intent.tool
+        intent = lease.intent
+        tool, call = intent.tool, intent.call
         if tool.kind is Kind.SUBSCRIPTION:
             return await self._followed(lease)
         try:
             ask = Ask(
                 call_method(tool),
-                call_members(tool, lease.intent.call),
+                call_members(tool, call),
                 tool.limits.max_output_bytes,
                 # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume
                 # the worst, then does not strike while it is still certain that nothing left.
-                min(self._options.setup_timeout_s, lease.intent.timeout_s / 3),
-                self._call_fields(lease),
-                lease.intent.call.flow,
+                min(self._options.setup_timeout_s, intent.timeout_s / 3),
+                self._call_fields(tool, call),
+                call.flow,
             )
             return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
@@ -226,13 +227,12 @@ class HttpConnector:
             self._sessions.learn(session, refusal)
             raise
 
-    def _call_fields(self, lease: Lease) -> str:
-        tool = lease.intent.tool
+    def _call_fields(self, tool: Tool, call: Call) -> str:
         spelled = self._spelled(tool)
         named = spelled.named if tool.uri is None else _name_field(tool)
         if not spelled.annotated:
             return named
-        repeated = headers.param_fields(spelled.annotated, lease.intent.call.arguments.value)
+        repeated = headers.param_fields(spelled.annotated, call.arguments.value)
         return named + header_fields([*repeated.items()])
 
     def _spelled(self, tool: Tool) -> _Spelled:

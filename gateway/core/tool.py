@@ -184,7 +184,7 @@ class Tool:
     @property
     def own_name(self) -> str:
         """Its name at the upstream."""
-        return self.name.removeprefix(self.kind.prefix)
+        return self.name.removeprefix(self.kind.prefix) if "/" in self.name else self.name
 
     @property
     def wire_name(self) -> str:
