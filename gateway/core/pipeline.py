@@ -210,20 +210,19 @@ class _permitted:  # noqa: N801 -- a bracket, and cheaper than a generator's
     """A permit, whose place in its run's ledger is given back unless the call's intent keeps it."""
 
     __slots__ = ("_entry", "_permit", "_ports", "_target")
+    _permit: Permit
 
     def __init__(self, target: Resolved, entry: Entry, ports: Ports) -> None:
         self._target = target
         self._entry = entry
         self._ports = ports
-        self._permit: Permit | None = None
 
     async def __aenter__(self) -> Permit:
         self._permit = await permit_for(self._target, self._entry, self._ports)
         return self._permit
 
     async def __aexit__(self, *error: object) -> None:
-        if self._permit is not None:
-            self._permit.reservation.release()
+        self._permit.reservation.release()
 
 
 class _Question(Struct, frozen=True):
