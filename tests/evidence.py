@@ -113,7 +113,6 @@ def make_decision(effect: Effect = Effect.ALLOW, **other: Any) -> Decision:
         "obligations": Obligations(),
         "revision": "0" * 64,
         "engine": "test",
-        "input_digest": "0" * 64,
         "document": b"{}",
     }
     return Decision(**(fields | other))

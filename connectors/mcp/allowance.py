@@ -3,14 +3,14 @@
 Not so many in all: a server that looks after its clients pings each of them, for days.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 _WINDOW_S: Final = 60.0
 
 
-@dataclass(slots=True)
-class Allowance:
+class Allowance(Struct):
     """One stream's.
 
     Attributes:

@@ -14,6 +14,7 @@ from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.tool import Kind, Tool, kind_of
 
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
+_ASKS_NOTHING: Final = encode({eras.META_CAPABILITIES: {}})[1:]
 _METHODS: Final[Mapping[Kind, str]] = {
     Kind.TOOL: "tools/call",
     Kind.PROMPT: "prompts/get",
@@ -46,7 +47,8 @@ class Dialect:
             said: what stands in its ``_meta`` besides.
         """
         if self.stateless:
-            meta = b'"_meta":{%b,%b' % (self.meta, encode({eras.META_CAPABILITIES: {}, **(said or {})})[1:])
+            told = encode({eras.META_CAPABILITIES: {}, **said})[1:] if said else _ASKS_NOTHING
+            meta = b'"_meta":{%b,%b' % (self.meta, told)
         else:
             meta = b'"_meta":%b' % encode(said) if said else b""
         return b"{%b%b%b}" % (members, b"," if members and meta else b"", meta)
@@ -108,9 +110,10 @@ def call_members(tool: Tool, call: Call) -> bytes:
 
 
 def _members(tool: Tool, arguments: bytes) -> bytes:
-    if tool.kind is Kind.RESOURCE:
+    kind = tool.kind
+    if kind is Kind.RESOURCE:
         return arguments[1:-1]
-    if tool.kind is Kind.COMPLETION:
+    if kind is Kind.COMPLETION:
         return b'"ref":%b,%b' % (encode(_reference(tool.own_name)), arguments[1:-1])
     return b'"name":%b,"arguments":%b' % (encode(tool.own_name), arguments)
 

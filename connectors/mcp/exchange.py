@@ -216,9 +216,10 @@ async def _error_of(answer: Response) -> Failure | None:
 
 
 async def _body(answer: Response, cap: int) -> bytes:
-    body = bytearray()
-    async for chunk in answer.chunks():
-        body += chunk
-        if len(body) > cap:
+    pieces, length = list[bytes](), 0
+    while (piece := await answer.piece()) is not None:
+        length += len(piece)
+        if length > cap:
             raise TooLarge("the answer is too large")
-    return bytes(body)
+        pieces.append(piece)
+    return b"".join(pieces)

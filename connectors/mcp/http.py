@@ -25,18 +25,18 @@ from connectors.mcp.faults import Fault, Lost, Refused, call_error, raise_unavai
 from connectors.mcp.following import Following
 from connectors.mcp.holding import Bounds
 from connectors.mcp.listing import ListingLimits, all_offered, well_annotated
-from connectors.mcp.messages import Header
+from connectors.mcp.messages import header_fields
 from connectors.mcp.outside import Outside
 from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions, whose
-from gateway.core.call import Lease, Raw
+from gateway.core.call import Call, Lease, Raw
 from gateway.core.errors import NotSent
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
 from gateway.core.tool import EffectClass, Kind, Tool
 
-_MOST_ANNOTATIONS: Final = 4096
+_MOST_SPELLED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,19 @@ class HttpOptions:
     wanting: Callable[[Sequence[str]], None] = lambda _: None
 
 
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    """What the stateless era says of a tool's calls in header fields, by its definition alone.
+
+    Attributes:
+        named: the field with its name, as it is sent; empty where there is none, or where it is not the same each time.
+        annotated: the arguments that are repeated.
+    """
+
+    named: str
+    annotated: Mapping[headers.Path, str]
+
+
 class HttpConnector:
     """One MCP server at one URL; a ``Discovering`` connector. The pool is shared and not closed here."""
 
@@ -80,7 +93,7 @@ class HttpConnector:
         self._sessions = Sessions(Endpoint(url, pool), self._options.client, self._options.max_sessions)
         self._following = Following(self._sessions, self._options.following)
         self._outside = Outside()
-        self._annotations: dict[str, Mapping[headers.Path, str]] = {}
+        self._known: dict[tuple[str, str], _Spelled] = {}
 
     async def __aenter__(self) -> Self:
         """Nothing is sent before it is needed: an upstream that is down must not keep the gateway from starting."""
@@ -110,20 +123,21 @@ class HttpConnector:
 
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call; see ``core.connector.Connector``."""
-        tool = lease.intent.tool
+        intent = lease.intent
+        tool, call = intent.tool, intent.call
         if tool.kind is Kind.SUBSCRIPTION:
             return await self._followed(lease)
-        ask = Ask(
-            call_method(tool),
-            call_members(tool, lease.intent.call),
-            tool.limits.max_output_bytes,
-            # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume the
-            # worst, then does not strike while it is still certain that nothing left.
-            min(self._options.setup_timeout_s, lease.intent.timeout_s / 3),
-            self._call_headers(lease),
-            lease.intent.call.flow,
-        )
         try:
+            ask = Ask(
+                call_method(tool),
+                call_members(tool, call),
+                tool.limits.max_output_bytes,
+                # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume
+                # the worst, then does not strike while it is still certain that nothing left.
+                min(self._options.setup_timeout_s, intent.timeout_s / 3),
+                self._call_fields(tool, call),
+                call.flow,
+            )
             return results.raw(lease, await self._carried_out(lease, ask))
         except Fault as fault:
             if isinstance(fault, Refused) and fault.further:
@@ -186,6 +200,8 @@ class HttpConnector:
         identity = Identity(lease.headers, whose(lease), askable)
         session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
         try:
+            if ask.flow is None and not session.is_askable:
+                return await self._sent(session, ask)
             async with self._outside.heard(session) if session.is_askable else nullcontext():
                 await session.listen(ask.flow, ask.connect_s)
                 return await self._sent(session, ask)
@@ -211,20 +227,28 @@ class HttpConnector:
             self._sessions.learn(session, refusal)
             raise
 
-    def _call_headers(self, lease: Lease) -> list[Header]:
-        tool = lease.intent.tool
-        fields = headers.param_fields(self._annotated(tool), lease.intent.call.arguments.value)
-        name = call_name(tool)
-        named = [] if name is None else [(eras.NAME_HEADER, headers.wrap(name))]
-        return [*named, *fields.items()]
+    def _call_fields(self, tool: Tool, call: Call) -> str:
+        spelled = self._spelled(tool)
+        named = spelled.named if tool.uri is None else _name_field(tool)
+        if not spelled.annotated:
+            return named
+        repeated = headers.param_fields(spelled.annotated, call.arguments.value)
+        return named + header_fields([*repeated.items()])
 
-    def _annotated(self, tool: Tool) -> Mapping[headers.Path, str]:
-        found = self._annotations.get(tool.digest)
+    def _spelled(self, tool: Tool) -> _Spelled:
+        found = self._known.get((tool.digest, tool.name))
         if found is None:
-            if len(self._annotations) >= _MOST_ANNOTATIONS:  # definitions change; the old ones are not kept for ever
-                self._annotations.clear()
-            found = self._annotations[tool.digest] = headers.annotated(tool.definition.get("inputSchema"))
+            if len(self._known) >= _MOST_SPELLED:  # definitions change; the old ones are not kept for ever
+                self._known.clear()
+            named = _name_field(tool) if tool.uri is None else ""
+            found = _Spelled(named, headers.annotated(tool.definition.get("inputSchema")))
+            self._known[tool.digest, tool.name] = found
         return found
+
+
+def _name_field(tool: Tool) -> str:
+    name = call_name(tool)
+    return "" if name is None else header_fields([(eras.NAME_HEADER, headers.wrap(name))])
 
 
 def _is_disowned(session: Session, refusal: Refused) -> bool:

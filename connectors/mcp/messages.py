@@ -3,10 +3,14 @@
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from connectors.mcp.faults import Unprepared
 from connectors.mcp.pool import Use
+from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.jsonrpc import Notification, Request
 
 Header = tuple[str, str]
@@ -27,8 +31,17 @@ def header_fields(headers: Sequence[Header]) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+@lru_cache(maxsize=64)  # there are few, and one goes with every call
+def method_field(method: str) -> str:
+    """The header field that names the method, as it is sent.
+
+    Raises:
+        Unprepared: it is none.
+    """
+    return header_fields([(eras.METHOD_HEADER, method)])
+
+
+class Post(Struct, frozen=True):
     """One message to send.
 
     Attributes:
@@ -42,8 +55,7 @@ class Post:
     connect_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A request that is owed an answer.
 
     Attributes:
@@ -67,8 +79,7 @@ class Question:
     use: Use = Use.ASK
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """A good answer: the result's JSON text and the session id the response carried."""
 
     result: bytes

@@ -128,9 +128,9 @@ class Pool:
         if self._is_closed:
             wire.close()
         elif wire.settle():
-            wire.idle_since = self._loop.time()
+            wire.idle_since = now = self._loop.time()
             line.idle.append(wire)
-            while len(line.idle) > 1 and self._is_old(line.idle[0]):
+            while len(line.idle) > 1 and _is_old(line.idle[0], now):
                 line.idle.popleft().close()
 
     def _line(self, at: Target) -> _Line:
@@ -143,13 +143,10 @@ class Pool:
     def _kept(self, line: _Line) -> Wire | None:
         while line.idle:
             wire = line.idle.pop()
-            if wire.is_fit and not self._is_old(wire):
+            if not _is_old(wire, self._loop.time()):
                 return wire
             wire.close()
         return None
-
-    def _is_old(self, wire: Wire) -> bool:
-        return not wire.is_fit or self._loop.time() - wire.idle_since > _KEEP_S
 
     async def _made(self, line: _Line, at: Target) -> Wire:
         await line.places.acquire()
@@ -169,3 +166,7 @@ class Pool:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
+
+
+def _is_old(wire: Wire, now: float) -> bool:
+    return not wire.is_fit or now - wire.idle_since > _KEEP_S

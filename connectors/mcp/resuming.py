@@ -4,9 +4,10 @@ A server of the handshake era that numbers the events of a stream lets its reade
 names the last event it has seen. That asks for nothing to be done again; the call itself is never sent a second time.
 """
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+from msgspec import Struct, field
 
 from connectors.mcp.allowance import Allowance
 from connectors.mcp.faults import Lost
@@ -22,8 +23,7 @@ _LONGEST_ID: Final = 1024
 _SHORTEST_S, _DEFAULT_S, _LONGEST_S = 0.05, 1.0, 60.0
 
 
-@dataclass(slots=True)
-class Trail:
+class Trail(Struct):
     """How far one answer was read, over all of its streams.
 
     Attributes:

@@ -1,11 +1,13 @@
 """One session with an MCP server over HTTP: in the stateless era merely a set of header fields."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
+from anyio import CancelScope, get_cancelled_exc_class, move_on_after
+from msgspec import Struct, structs
 
 from connectors.mcp.conversing import Conversation
 from connectors.mcp.declining import declined
@@ -13,10 +15,10 @@ from connectors.mcp.dialect import Dialect
 from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault, Refused, Unreached
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
-from connectors.mcp.messages import Answered, Header, Hearing, Post, Question, header_fields
+from connectors.mcp.messages import Answered, Hearing, Post, Question, method_field
 from connectors.mcp.pool import Use
 from gateway.core.flow import Flow
-from gateway.core.mcpwire import eras, notices
+from gateway.core.mcpwire import notices
 from gateway.core.mcpwire.jsonrpc import Notification, Request, encode_notification, encode_request
 
 SETUP_RESULT_BYTES: Final = 256 * 1024
@@ -25,8 +27,7 @@ _DECLINE_S: Final = 2.0
 _HOLD_CONNECT_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One request, before the era says how it is spelled.
 
     Attributes:
@@ -34,7 +35,7 @@ class Ask:
         members: the inside of its ``params``, without ``_meta``.
         cap: most bytes of the result.
         connect_s: longest a connection may take, seconds.
-        headers: fields the stateless era adds for it.
+        fields: header fields the stateless era adds for it, as they are sent.
         flow: the line to whoever waits for it, if anybody does.
     """
 
@@ -42,8 +43,12 @@ class Ask:
     members: bytes = b""
     cap: int = SETUP_RESULT_BYTES
     connect_s: float = 10.0
-    headers: Sequence[Header] = ()
+    fields: str = ""
     flow: Flow | None = None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +76,7 @@ class Session:
     fields: str = field(repr=False)
     id: str | None = None
     users: int = 0
-    heard_at: float = field(default_factory=current_time)
+    heard_at: float = field(default_factory=_now)
     level: str | None = None
     is_askable: bool = False
     outside: CancelScope | None = None
@@ -82,7 +87,7 @@ class Session:
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
-        return self.id is not None and current_time() - self.heard_at >= idle_s
+        return self.id is not None and _now() - self.heard_at >= idle_s
 
     async def ask(self, ask: Ask) -> bytes:
         """Send one request, once; returns the result's JSON text.
@@ -95,7 +100,7 @@ class Session:
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members, wanted(ear, self.dialect)))
         fields, decline = self.fields, self._decline
         if self.dialect.stateless:
-            fields += header_fields([(eras.METHOD_HEADER, ask.method), *ask.headers])
+            fields += method_field(ask.method) + ask.fields
         post = Post(fields, body, ask.connect_s)
         self.users += 1
         try:
@@ -111,7 +116,7 @@ class Session:
             raise
         finally:
             self.users -= 1
-        self.heard_at = current_time()
+        self.heard_at = _now()
         return answered.result
 
     async def hold(self, hearing: Hearing) -> None:
@@ -129,7 +134,7 @@ class Session:
             Fault: as of ``Endpoint.ask``.
         """
         request_id = self.endpoint.next_id()
-        fields = self.fields + header_fields([(eras.METHOD_HEADER, ask.method)])
+        fields = self.fields + method_field(ask.method)
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
         post = Post(fields, body, ask.connect_s)
         await self.endpoint.ask(Question(post, request_id, ask.cap, hear=hear, use=Use.STAND))
@@ -164,7 +169,9 @@ class Session:
         talk = Conversation(ear, ear.flow, reply)
         self.talks.append(talk)
         try:
-            return await talk.hold(lambda: self.endpoint.ask(replace(question, decline=talk.heed, hear=talk.hear)))
+            return await talk.hold(
+                lambda: self.endpoint.ask(structs.replace(question, decline=talk.heed, hear=talk.hear))
+            )
         except (Refused, Unreached):
             raise
         except BaseException:

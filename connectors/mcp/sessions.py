@@ -294,8 +294,6 @@ def _checked(session_id: str | None) -> str | None:
 
 
 def _digest(credential: Mapping[str, str], whose: str) -> str:
-    # A digest, so that the pool's keys hold no secret; lengths, so that no two credentials run together.
-    parts = [whose.encode()]
-    for name, value in sorted((name.lower(), value) for name, value in credential.items()):
-        parts += (name.encode(), value.encode())
-    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()
+    # A digest, so that the pool's keys hold no secret; of JSON, so that no two credentials run together.
+    fields = sorted([(name.lower(), value) for name, value in credential.items()])
+    return hashlib.sha256(encode([whose, fields])).hexdigest()

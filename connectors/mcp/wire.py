@@ -6,7 +6,7 @@ sends beyond its answer ends the connection, so that no answer can be taken for 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final, cast
 
 import httptools
@@ -35,21 +35,28 @@ class Response:
         status: HTTP status.
     """
 
-    def __init__(self, wire: "Wire", status: int) -> None:
+    __slots__ = ("_fields", "_wire", "status")
+
+    def __init__(self, wire: "Wire", status: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
         self.status = status
         self._wire = wire
         self._fields: dict[bytes, bytes] = {}
+        for spelled, value in fields:
+            name = spelled.lower()
+            self._fields[name] = self._fields[name] + b", " + value if name in self._fields else value
 
     def field(self, name: bytes) -> str | None:
         """A header field by its name in lower case, repeated ones joined by commas; None where it is not there."""
         value = self._fields.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def add(self, name: bytes, value: bytes) -> None:
-        """Take note of a header field."""
-        name = name.lower()
-        known = self._fields.get(name)
-        self._fields[name] = value if known is None else known + b", " + value
+    async def piece(self) -> bytes | None:
+        """What has come of the body, at least a byte of it; None at its end.
+
+        Raises:
+            Broken: it ended early.
+        """
+        return await self._wire.piece()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body, piece by piece as it comes.
@@ -57,7 +64,7 @@ class Response:
         Raises:
             Broken: it ended early.
         """
-        while (piece := await self._wire.piece()) is not None:
+        while (piece := await self.piece()) is not None:
             yield piece
 
 
@@ -201,9 +208,7 @@ class Wire(asyncio.Protocol):
             if self._interim > _MAX_INTERIM:
                 raise Broken("too many interim answers")
             return
-        self._answer = Response(self, status)
-        for name, value in self._fields:
-            self._answer.add(name, value)
+        self._answer = Response(self, status, self._fields)
         if (self._answer.field(b"transfer-encoding") or "chunked").lower() != "chunked":
             raise Broken("the answer is encoded in a way that was not asked for")
 

@@ -6,13 +6,14 @@ what is left is counted by asking the vault.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from anyio import CancelScope
+from msgspec.structs import replace
 
 from gateway.core.call import Caller, Intent, Lease, Principal
 from gateway.core.errors import GatewayError
@@ -85,15 +86,33 @@ class Means:
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """Implements ``core.kills.Watch`` for one call."""
+    """Implements ``core.kills.Watch`` for one call, and is its bracket.
+
+    Attributes:
+        left: set once the call is over; there only where it was cut.
+    """
 
     switch: "KillSwitch"
+    watches: "set[_Watch]"
     intent: Intent
     holder: Holder
     stop: Callable[[], None]
     is_out: bool = False
     kill: Kill | None = None
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event | None = None
+
+    def __enter__(self) -> Self:
+        # What was stopped while its intent became durable: nothing is minted for it any more.
+        self.switch.refuse(self.holder)
+        self.watches.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.watches.discard(self)
+        if self.left is not None:
+            self.left.set()
 
     async def look(self, lease: Lease) -> None:
         """Nothing is handed out any more once a kill has taken effect, at whatever gateway."""
@@ -107,10 +126,12 @@ class _Watch:
         assert self.kill is not None  # nobody else stops it
         return broken_off(self.intent, self.kill.kind, self.kill.id, is_out=self.is_out)
 
-    def cut(self, kill: Kill) -> None:
-        """Break the call off."""
+    def cut(self, kill: Kill) -> asyncio.Event:
+        """Break the call off; what is returned is set once it is over."""
         self.kill = self.kill or kill
+        self.left = self.left or asyncio.Event()
         self.stop()
+        return self.left
 
 
 class KillSwitch:
@@ -147,9 +168,12 @@ class KillSwitch:
     async def check(self, caller: Caller) -> GatewayError | None:
         """Whether it is stopped; see ``core.kills.Kills``."""
         await self.book.current()
-        self.refuse(holder_of_caller(caller))
-        kill = self.book.covering(holder_of_caller(caller, caller.call.tool))
-        return None if kill is None else refusal(kill.kind, kill.id)
+        holder = holder_of_caller(caller, caller.call.tool)
+        kill = self.book.covering(holder)
+        if kill is None:
+            return None
+        self.refuse(replace(holder, tool=None))  # more than the tool
+        return refusal(kill.kind, kill.id)
 
     async def check_person(self, principal: Principal) -> None:
         """Whether they are stopped; see ``core.kills.Kills``."""
@@ -169,18 +193,9 @@ class KillSwitch:
         if kill is not None:
             raise refusal(kill.kind, kill.id)
 
-    @contextmanager
-    def watch(self, intent: Intent, stop: Callable[[], None]) -> Iterator[_Watch]:
+    def watch(self, intent: Intent, stop: Callable[[], None]) -> _Watch:
         """Break it off when it is stopped; see ``core.kills.Kills``."""
-        watch = _Watch(self, intent, holder_of(intent), stop)
-        # What was stopped while its intent became durable: nothing is minted for it any more.
-        self.refuse(watch.holder)
-        self._watches.add(watch)
-        try:
-            yield watch
-        finally:
-            self._watches.discard(watch)
-            watch.left.set()
+        return _Watch(self, self._watches, intent, holder_of(intent), stop)
 
     def all(self) -> tuple[Kill, ...]:
         """Every kill; see ``core.kills.KillDesk``."""
@@ -212,25 +227,24 @@ class KillSwitch:
 
     async def _carry_out(self, kill: Kill, *, with_glass: bool) -> Cut:
         hit = [watch for watch in self._watches if self.book.covers(kill, watch.holder)]
-        for watch in hit:
-            watch.cut(kill)
-        cut = Cut(calls=len(hit))
+        left = [watch.cut(kill) for watch in hit]
+        cut = Cut(calls=len(left))
         if self._means.lender is not None:
             whole = kill.kind is not Kind.TOOL
             cut += await self._means.lender.kill(lambda holder: self.book.covers(kill, holder), whole_runs=whole)
         if with_glass and self._means.glass is not None:
             for template in self._whole_templates(kill):
                 cut += await self._means.glass.sweep(template)
-        cut += Cut(running=await self._still_there(hit))
+        cut += Cut(running=await self._still_there(left))
         self.book.carried_out(kill, cut)
         return cut
 
-    async def _still_there(self, hit: Sequence[_Watch]) -> int:
+    async def _still_there(self, left: Sequence[asyncio.Event]) -> int:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEFT_S):
-                for watch in hit:
-                    await watch.left.wait()
-        return sum(not watch.left.is_set() for watch in hit)
+                for call in left:
+                    await call.wait()
+        return sum(not call.is_set() for call in left)
 
     def _whole_templates(self, kill: Kill) -> list[str]:
         # Only what nobody else needs: a prefix is everybody's who has a credential of that template.

@@ -13,6 +13,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from msgspec import Struct
+
 from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision
 from gateway.core.errors import GatewayError
@@ -336,8 +338,7 @@ class Lease:
     handout: Handout | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(Struct, frozen=True):
     """What a connector brought back, unchecked.
 
     Attributes:
@@ -351,15 +352,13 @@ class Raw:
     value: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """A result that keeps the tool's output contract. Made by the verifier only."""
 
     raw: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Redacted:
+class Redacted(Struct, frozen=True):
     """A verified result without secrets. Made by the redactor only.
 
     Attributes:
@@ -375,8 +374,7 @@ class Redacted:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What the caller gets. Made by the entry's durable completion only.
 
     Attributes:

@@ -104,22 +104,23 @@ class Catalog:
     async def invoke(self, lease: Lease) -> Raw:
         """Carry out the call within its time; see ``ports.Catalog``."""
         intent = lease.intent
-        connector = self.connectors.get(intent.tool.server)
+        tool, flow = intent.tool, intent.call.flow
+        connector = self.connectors.get(tool.server)
         if connector is None:
             raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
         try:
             with CancelScope(deadline=current_time() + intent.timeout_s) as time:
-                if intent.call.flow is not None:
-                    intent.call.flow.timed(time)
+                if flow is not None:
+                    flow.timed(time)
                 return await connector.invoke(lease)
         except GatewayError:
             raise
         except TimeoutError:
-            raise _timed_out(intent.tool) from None
+            raise _timed_out(tool) from None
         # A connector that breaks its contract may have sent the call before it broke.
         except Exception as error:
             raise OutcomeUnknown("the connector failed", cause_code="connector_broken") from error
-        raise _timed_out(intent.tool)  # only its own deadline ends the scope and not what is around it
+        raise _timed_out(tool)  # only its own deadline ends the scope and not what is around it
 
     async def ping(self) -> None:
         """Ready once a generation is in force."""

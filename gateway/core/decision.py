@@ -6,11 +6,13 @@ Rego gathers, Python folds, in this order: engine fault -> deny; any deny -> den
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.errors import Reason
 from gateway.core.exports import Exports, Obliged, RateLimit, Said, Sandbox, Timeout, decoded, misshapen, obligation
@@ -78,8 +80,7 @@ class Obligations:
     accept_missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The folded word of policy on one request.
 
     Attributes:
@@ -90,7 +91,6 @@ class Decision:
         obligations: what an allowed call is bound to.
         revision: digest of the policy bundle that was asked.
         engine: which engine answered.
-        input_digest: SHA-256 of the input document, hex.
         document: the input document itself.
         enforced: False where observe mode lets a call pass that ``effect`` would stop. It is recorded and never set for
             money or destructive tools, nor where the engine failed.
@@ -104,10 +104,19 @@ class Decision:
     obligations: Obligations
     revision: str
     engine: str
-    input_digest: str
-    document: bytes = field(repr=False)
+    document: bytes
     enforced: bool = True
     phase: Phase = Phase.CALL
+
+    def __repr__(self) -> str:
+        """Without the document, which is long and holds what was called with."""
+        said = f"reasons={self.reasons}, enforced={self.enforced}, phase={self.phase}"
+        return f"Decision(id={self.id!r}, effect={self.effect}, {said})"
+
+    @property
+    def input_digest(self) -> str:
+        """SHA-256 of the input document, hex."""
+        return hashlib.sha256(self.document).hexdigest()
 
     @property
     def faulty(self) -> bool:
@@ -120,8 +129,7 @@ class Decision:
         return self.effect is Effect.ALLOW or not self.enforced
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What the engine said to each input document.
 
     Attributes:
@@ -144,8 +152,7 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
     Whatever cannot be read exactly as the contract says is a fault and so a deny; ``reasons`` is never empty, and its
     first id begins with ``engine.`` if and only if this is a fault and no word of policy.
     """
-    counts = {len(inputs), len(evaluation.results), len(evaluation.faults)}
-    if len(counts) != 1:
+    if not len(inputs) == len(evaluation.results) == len(evaluation.faults):
         words = [_fault("engine.bad_shape")] * len(inputs)
     else:
         words = [_word(*pair) for pair in zip(evaluation.results, evaluation.faults, strict=True)]
@@ -158,7 +165,6 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
             obligations=word.obligations,
             revision=evaluation.revision,
             engine=evaluation.engine,
-            input_digest=hashlib.sha256(document).hexdigest(),
             document=document,
         )
         for word, document in zip(words, inputs, strict=True)
@@ -206,8 +212,7 @@ _RESERVED = ("engine.", "default.", "obligation.", "requirement.")
 _UNSUPPORTED = frozenset({"redact", "credential", "verify", "idempotency", "label_output", "cache"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+class _Word(Struct, frozen=True):
     effect: Effect
     reasons: tuple[Reason, ...]
     requirements: tuple[Requirement, ...] = ()

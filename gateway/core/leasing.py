@@ -14,6 +14,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Protocol, assert_never
 
+from msgspec import Struct
+
 from gateway.core.call import Intent, Login
 from gateway.core.errors import Unavailable
 
@@ -226,8 +228,7 @@ class Leftover:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """For whom something was minted: a call of a run, or the gateway itself (both None)."""
 
     run_id: str | None = None

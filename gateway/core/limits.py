@@ -96,21 +96,29 @@ class Gauges:
     def __len__(self) -> int:
         return len(self._held)
 
-    def is_full(self, place: Place) -> bool:
-        """Whether there is no place left."""
-        return self._held.get(place.key, 0) >= place.most
+    def full(self, places: Sequence[Place]) -> Place | None:
+        """The first of them that has no place left, or None."""
+        held = self._held
+        for place in places:
+            if held.get(place.key, 0) >= place.most:
+                return place
+        return None
 
-    def take(self, place: Place) -> None:
-        """Hold a place."""
-        self._held[place.key] = self._held.get(place.key, 0) + 1
+    def take(self, places: Sequence[Place]) -> None:
+        """Hold them."""
+        held = self._held
+        for place in places:
+            held[place.key] = held.get(place.key, 0) + 1
 
-    def give(self, place: Place) -> None:
-        """Give a place back."""
-        left = self._held.get(place.key, 0) - 1
-        if left > 0:
-            self._held[place.key] = left
-        else:
-            self._held.pop(place.key, None)
+    def give(self, places: Sequence[Place]) -> None:
+        """Give them back."""
+        held = self._held
+        for place in places:
+            left = held.get(place.key, 0) - 1
+            if left > 0:
+                held[place.key] = left
+            else:
+                held.pop(place.key, None)
 
 
 class Turnstile:
@@ -137,27 +145,29 @@ class Turnstile:
         if refusal is None:
             for rate in rates:
                 self._buckets.take(rate, now)
-            for place in places:
-                self._gauges.take(place)
+            self._gauges.take(places)
         return refusal
 
     def leave(self, places: Sequence[Place]) -> None:
         """Give the places back; tokens stay spent."""
-        for place in places:
-            self._gauges.give(place)
+        self._gauges.give(places)
 
     def _refusal(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
         waits = [(wait, rate.cause) for rate in rates if (wait := self._buckets.wait(rate, now)) != 0.0]
-        for wait, cause in waits:
-            if wait is None:
-                return Refusal(cause, None)
         if waits:
-            wait, cause = max(waits, key=lambda pair: pair[0] or 0.0)
-            return Refusal(cause, wait)
-        for place in places:
-            if self._gauges.is_full(place):
-                return Refusal(place.cause, _CROWDED_S)
+            return _longest(waits)
+        full = self._gauges.full(places)
+        if full is not None:
+            return Refusal(full.cause, _CROWDED_S)
         return None if self._buckets.has_room(len(rates), now) else Refusal("limits_table_full", MINUTE_S)
+
+
+def _longest(waits: Sequence[tuple[float | None, str]]) -> Refusal:
+    for wait, cause in waits:
+        if wait is None:
+            return Refusal(cause, None)
+    wait, cause = max(waits, key=lambda pair: pair[0] or 0.0)
+    return Refusal(cause, wait)
 
 
 # When a running call ends is not known.

@@ -106,7 +106,8 @@ def calling(
         document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    return _sized(document | _reported(target))
+    document.update(_reported(target))
+    return _sized(document)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Tool:
     @property
     def decided_fqn(self) -> str:
         """``server.decided_name``."""
-        return f"{self.server}.{self.decided_name}"
+        return self.fqn if self.uri is None else f"{self.server}.{self.decided_name}"
 
     @property
     def is_template(self) -> bool:
@@ -184,7 +184,7 @@ class Tool:
     @property
     def own_name(self) -> str:
         """Its name at the upstream."""
-        return self.name.removeprefix(self.kind.prefix)
+        return self.name.removeprefix(self.kind.prefix) if "/" in self.name else self.name
 
     @property
     def wire_name(self) -> str:

@@ -57,15 +57,17 @@ class Verifier:
         tool = raw.lease.intent.tool
         if len(raw.body) > tool.limits.max_output_bytes:
             raise Tainted(f"the output is over {tool.limits.max_output_bytes} bytes", cause_code="output_size")
-        wants_input = _wants_input(raw.value)
-        fault = asking.misshape(raw.value) if wants_input else _SHAPES[tool.kind](raw.value)
+        value: Any = raw.value  # an upstream's own
+        kind = tool.kind
+        wants_input = isinstance(value, dict) and value.get("resultType") == RESULT_INPUT_REQUIRED
+        fault = asking.misshape(value) if wants_input else _SHAPES[kind](value)
         if fault is not None:
-            raise Tainted(f"the output is no {tool.kind} result: {fault}", cause_code="output_shape")
+            raise Tainted(f"the output is no {kind} result: {fault}", cause_code="output_shape")
         if wants_input:  # the contract is that of the result to come
             return Verified(raw)
         # An error need not be structured; where it is, it keeps the contract, or the flag would be a way around it.
-        if not raw.value.get("isError", False) or "structuredContent" in raw.value:
-            self._check_structured(tool, raw.value)
+        if not value.get("isError", False) or "structuredContent" in value:
+            self._check_structured(tool, value)
         return Verified(raw)
 
     def _check_structured(self, tool: Tool, value: dict[str, Any]) -> None:
@@ -93,10 +95,6 @@ class Verifier:
         else:
             self._checkers.move_to_end(tool.digest)
         return found
-
-
-def _wants_input(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("resultType") == RESULT_INPUT_REQUIRED
 
 
 def _misshape(value: Any) -> str | None:
@@ -138,8 +136,11 @@ def _is_block(block: Any) -> bool:
         return False
     kind = block.get("type")
     members = _BLOCKS.get(kind) if isinstance(kind, str) else None
-    if members is None or not all(isinstance(block.get(name), str) for name in members):
+    if members is None:
         return False
+    for name in members:
+        if not isinstance(block.get(name), str):
+            return False
     return kind != "resource" or _is_resource(block.get("resource"))
 
 

@@ -41,7 +41,7 @@ MUTATIONS = (
         "policy_dropped",
         (
             (
-                "            permit_for(target, entry, ports) as permit,  # decide, ask people, reserve\n",
+                "            _permitted(target, entry, ports) as permit,  # decide, ask people, reserve\n",
                 "",
             ),
             ("limits.spend(permit)", "limits.spend(target)"),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ async def test_a_denied_call_is_one_record(books: Books) -> None:
 
 async def test_a_hidden_tool_is_one_record_of_the_listing(books: Books) -> None:
     """The record says which question the decision answers."""
-    walk = Walk(books, decision=replace(make_decision(Effect.DENY), phase=Phase.LIST))
+    walk = Walk(books, decision=make_decision(Effect.DENY, phase=Phase.LIST))
     assert await fails(walk, Denied) == ["decision"]
     assert books.records("decision")[0]["body"]["phase"] == "list"
 

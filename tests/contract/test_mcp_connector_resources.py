@@ -85,6 +85,23 @@ async def test_what_is_typed_is_sent_with_what_it_is_for(era: Era, name: str, re
         assert "mcp-name" not in seen.headers
 
 
+async def test_what_is_known_of_one_definition_names_no_other_call() -> None:
+    """Addresses of one template, and tools whose pins are alike: each call repeats its own name, again and again."""
+    async with connected(Era.STATELESS) as (up, connector):
+        up.scripts["tools/call"] = says(partial(answer, result=CONTENTS))
+        template, tool = make_tool("resources/x:{id}"), make_tool("one")
+        typed = replace(tool, name="completions/prompts/one")
+        for number in ("7", "8"):
+            address = f"x:{number}"
+            await connector.invoke(lease(replace(template, uri=address), {"uri": address}))
+            for named in (tool, replace(tool, name="two")):
+                await connector.invoke(lease(named))
+            await connector.invoke(lease(typed, encode({"argument": {"name": "id", "value": "7"}})))
+        assert [seen.headers.get("mcp-name") for seen in up.calls("resources/read")] == ["x:7", "x:8"]
+        assert [seen.headers.get("mcp-name") for seen in up.calls("tools/call")] == ["one", "two"] * 2
+        assert [seen.headers.get("mcp-name") for seen in up.calls("completion/complete")] == [None, None]
+
+
 @pytest.mark.parametrize("era", list(Era))
 async def test_resources_that_cannot_be_listed_keep_no_tool_away(era: Era) -> None:
     """A refusal, garbage or a listing that is none leaves resources out, and the tools are there."""

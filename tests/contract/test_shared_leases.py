@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from gateway.adapters.credentials import Leases
 from gateway.adapters.credentials.pool import Key, Pool, key_of
@@ -38,7 +39,7 @@ async def test_reads_of_one_run_have_the_same_login_one_after_the_other() -> Non
     mint = Mint()
     async with mint.leases() as leases:
         first = await use(leases)
-        assert await use(leases, replace(RUN, call_id="call-2")) == first
+        assert await use(leases, structs.replace(RUN, call_id="call-2")) == first
         assert (len(mint.vault.logins), mint.meter.live) == (1, 1)
         assert [one.call for one in leases.live()] == ["call-2"]
         assert mint.lines.words() == ["opened", "leased", "reused"]
@@ -64,7 +65,7 @@ async def test_reads_of_one_run_have_the_same_login_one_after_the_other() -> Non
 )
 async def test_whoever_differs_in_anything_gets_another(change: dict[str, Any]) -> None:
     """Also where something is not known: then there is nothing to share."""
-    mint, other = Mint(), replace(RUN, **change)
+    mint, other = Mint(), structs.replace(RUN, **change)
     async with mint.leases() as leases:
         first = await use(leases)
         second = await use(leases, other)
@@ -122,7 +123,7 @@ async def test_the_end_of_the_run_ends_them() -> None:
     """Those that wait at once, those in use with their call, and nobody of this run gets one kept any more."""
     mint = Mint()
     async with mint.leases() as leases:
-        other = await use(leases, replace(RUN, run_id="run-2"))
+        other = await use(leases, structs.replace(RUN, run_id="run-2"))
         await use(leases)
         async with leases.login(SHARED.name, RUN, 10, reads=True):
             await use(leases)
@@ -136,7 +137,7 @@ async def test_a_cut_ends_those_that_wait_and_what_comes_back_is_not_kept() -> N
     """Also one that was still being minted when its agent was cut; another agent's stays."""
     mint = Mint()
     async with mint.leases() as leases:
-        other = await use(leases, replace(RUN, agent="agent-2"))
+        other = await use(leases, structs.replace(RUN, agent="agent-2"))
         await use(leases)
         assert await leases.revoke(Whose(agent="agent-1")) == (1, 0)
         async with anyio.create_task_group() as group:
@@ -174,7 +175,7 @@ async def test_a_login_whose_token_is_given_up_is_not_given() -> None:
     async with mint.leases() as leases:
         first = await use(leases)
         mint.clock.advance(25)  # past the time in which its token should have been renewed
-        async with leases.login(READ.name, replace(RUN, run_id="run-9"), 10):
+        async with leases.login(READ.name, structs.replace(RUN, run_id="run-9"), 10):
             pass
         mint.journal.fail("vault.renew_token", fault(VaultCause.NO_ROLE))
         await leases._tokens.look()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.connections import Accounts, Link, PersonTokens, TokenParts, minting
 from gateway.adapters.credentials.leases import LeaseParts, Leases
@@ -148,7 +149,7 @@ async def test_a_token_kept_for_the_next_read_ends_with_the_connection(at: int) 
     other, _ = site.gateway()
     mint = Mint()
     parts = LeaseParts(AccountVault(), mint.lines, mint.known, site.clock, mint.meter, tokens)
-    holder = replace(HOLDER, tool="hub.me")
+    holder = structs.replace(HOLDER, tool="hub.me")
     await connected(accounts, "dora-1")
     async with Leases({template.name: template}, parts) as leases:
         used: list[str] = []

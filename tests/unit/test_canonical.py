@@ -1,6 +1,8 @@
 """Strict JSON in, canonical JSON out."""
 
 import json
+import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -122,6 +124,19 @@ def test_a_big_number_is_big_however_it_is_written(lexeme: str) -> None:
 def test_every_double_may_be_sent_in_its_shortest_form(number: float) -> None:
     """What a serialiser writes for a double is accepted as that double."""
     assert arguments(json.dumps({"n": number})).value == {"n": number}
+
+
+LEXEMES = st.from_regex(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,12})?(?:[eE][+-]?[0-9]{1,2})?", fullmatch=True)
+AROUND = (("", ""), ("[", "]"), ("[1, ", " ]"), ('{"v":"1.0.0","n":', "}"), ('["2026-07-28",\n', ',"-0"]'))
+
+
+@given(LEXEMES, st.sampled_from(AROUND))
+def test_no_number_loses_its_lexeme_wherever_it_stands(lexeme: str, around: tuple[str, str]) -> None:
+    """Versions and dates in texts beside it neither hide one nor make one."""
+    before, after = around
+    with suppress(MalformedRequest):  # of those that no double keeps
+        sent = canonical.encode(canonical.parse(f"{before}{lexeme}{after}".encode()).exact).decode()
+        assert lexeme in re.split(r"[\[\]{}:,]", sent)
 
 
 def test_the_number_of_values_is_bounded() -> None:

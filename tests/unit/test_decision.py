@@ -54,6 +54,13 @@ def test_input_digest_is_of_the_document() -> None:
     assert first.input_digest != second.input_digest
 
 
+def test_a_decision_shows_nothing_of_its_document() -> None:
+    """Whatever writes one down, in a log or a traceback, tells what was decided and not what was called with."""
+    (decision,) = fold("d", [b'{"args":{"iban":"DE02"}}'], Evaluation((said(allow=ALLOW),), (None,), "rev", "e"))
+    assert "scope.granted" in repr(decision)
+    assert "DE02" not in repr(decision)
+
+
 def test_nothing_said_denies_by_default_and_teaches() -> None:
     """Without an allow the default denies, and the hints say which fact was missing."""
     decision = decide(said(hint={"authz": [reason("scope.not_granted", fact="data.x")]}))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core import pipeline
 from gateway.core.call import Principal
@@ -16,7 +17,8 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
-from gateway.core.kills import Kind, folded, target
+from gateway.core.kills import Kind, folded, target, targets_of
+from gateway.core.leasing import Holder
 from tests.fakes import World
 from tests.fakes.audit import COMPLETED, INTENT
 from tests.fakes.callers import AGENT
@@ -161,6 +163,32 @@ async def test_a_name_that_means_nothing(world: World, kind: Kind, name: str) ->
     with pytest.raises(InvalidArguments):
         await world.kills.engage(by, kind, name, "a test")
     assert world.kills.all() == ()
+
+
+def test_what_stops_one_holder_is_its_own() -> None:
+    """However often they are asked for: another member is another target, another call of the same is none."""
+    one = Holder(run_id="r", call_id="c", agent="a", user="u", tool="up.t", delegation=("d",))
+    told = targets_of(one)
+    assert told == targets_of(replace(one, call_id="d", issuer="i"))
+    for other in (
+        {"run_id": "other"},
+        {"agent": "other"},
+        {"user": "other"},
+        {"tool": "other.t"},
+        {"tool": None},
+        {"delegation": ("other",)},
+    ):
+        assert targets_of(replace(one, **other)) != told
+    assert targets_of(one) == told
+
+
+async def test_more_than_the_tool_is_stopped(world: World) -> None:
+    """Where the tool and its agent are stopped, the agent's kill is said, whichever came first."""
+    for kind, name in ((Kind.TOOL, "erp.*"), (Kind.AGENT, "AP-Agent")):
+        await world.kills.engage(AGENT, kind, name, "a test")
+    with pytest.raises(Killed) as caught:
+        await pipeline.handle(world.call(), world.ports())
+    assert [reason.id for reason in caught.value.reasons] == ["kill.agent"]
 
 
 def test_a_name_is_compared_the_same_however_long_it_is() -> None:

@@ -126,12 +126,13 @@ class Identities:
 
     async def authenticate(self, call: Call) -> Principal:
         """Verify the call's credential; see ``core.ports.Identity``."""
-        if self._api_keys is not None and isinstance(call.origin, Live) and self._api_keys.takes(call.origin.token):
-            return self._api_keys.verify(call.origin.token)
-        foreign = self._named(call) if self._foreign else None
-        if foreign is None or not isinstance(call.origin, Live):
+        if not isinstance(call.origin, Live):
             return await self._local.authenticate(call)
-        return await foreign.verify(call.origin.token)
+        token = call.origin.token
+        if self._api_keys is not None and self._api_keys.takes(token):
+            return self._api_keys.verify(token)
+        foreign = self._named(token) if self._foreign else None
+        return self._local.verify(token) if foreign is None else await foreign.verify(token)
 
     def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""
@@ -143,15 +144,15 @@ class Identities:
         """Return when tokens of the local issuer can be verified; foreign issuers are asked after one by one."""
         await self._local.ping()
 
-    def _named(self, call: Call) -> ForeignIdentity | None:
-        if not isinstance(call.origin, Live) or not call.origin.token.isascii():
+    def _named(self, token: str) -> ForeignIdentity | None:
+        if not token.isascii():
             return None
         # Each call is authenticated twice, at the edge and in the pipeline: what is remembered is not read again.
-        digest = hashlib.sha256(call.origin.token.encode("ascii")).digest()
+        digest = hashlib.sha256(token.encode("ascii")).digest()
         if self._local.holds(digest):
             return None
         holder = next((one for one in self._foreign.values() if one.holds(digest)), None)
-        return self._issuer_of(call.origin.token) if holder is None else holder
+        return self._issuer_of(token) if holder is None else holder
 
     def _issuer_of(self, token: str) -> ForeignIdentity | None:
         try:

@@ -115,7 +115,7 @@ class RegoEngine:
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """Evaluate the input documents under one revision; see ``ports.PolicyEngine``."""
-        if any(len(document) > MAX_BYTES for document in inputs):
+        if inputs and len(max(inputs, key=len)) > MAX_BYTES:
             raise TooLarge(f"a policy input is larger than {MAX_BYTES} bytes", cause_code="policy_input")
         now = self._running()
         now.asking += 1
@@ -124,16 +124,11 @@ class RegoEngine:
         finally:
             now.asking -= 1
             self._end_if_idle(now)
-        results, faults, places, _ = zip(*verdicts, strict=True) if verdicts else ((), (), (), ())
-        for fault, place in zip(faults, places, strict=True):
-            if fault is not None:
-                self._log.warning("policy fault %s at %s", fault, place or "-")
-        return Evaluation(
-            results,
-            faults,
-            now.pool.bundle.revision,
-            now.pool.engine,
-        )
+        for verdict in verdicts:
+            if verdict.fault is not None:
+                self._log.warning("policy fault %s at %s", verdict.fault, verdict.place or "-")
+        results, faults = [verdict.result for verdict in verdicts], [verdict.fault for verdict in verdicts]
+        return Evaluation(tuple(results), tuple(faults), now.pool.bundle.revision, now.pool.engine)
 
     def _running(self) -> _Generation:
         if self._now is None:
@@ -150,9 +145,12 @@ class RegoEngine:
         memory, pool = now.memory, now.pool
         keys = [memory.key(document) for document in inputs]
         known = _recalled(now, keys)
+        said = [verdict for verdict in known if verdict is not None]
+        if len(said) == len(inputs):
+            return said
         asked = [number for number, verdict in enumerate(known) if verdict is None]
         documents = [(memory.shared(keys[number]), inputs[number]) for number in asked]
-        answers = await self._ask(pool, decision_id, documents) if asked else ()
+        answers = await self._ask(pool, decision_id, documents)
         for number, verdict in zip(asked, answers, strict=True):
             known[number] = verdict
             memory.keep(keys[number], verdict)
