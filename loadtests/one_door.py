@@ -29,8 +29,8 @@ VENVS: Final = Path(os.environ.get("OSTIARY_VENVS", ROOT / ".venvs"))
 OSTIARY: Final = Path(sys.executable).with_name("ostiary")
 EVIDENCE: Final = ROOT / "docs" / "evidence" / "one-door.json"
 PAGE: Final = ROOT / "docs" / "performance.md"
-# On shared machines the same code takes twice as long from one second to the next. Many short loads, each with the speed
-# of a core just before and just after it, scatter less than few long ones in the same time.
+# On shared machines the same code takes twice as long from one second to the next. Many short loads, each with the
+# speed of a core just before and just after it, scatter less than few long ones in the same time.
 LEAST_ROUNDS: Final = 15
 
 # Every control is on; the limits are out of the way, not off: each is still counted.

@@ -244,9 +244,10 @@ class CallEntry:
     def _decision_draft(
         self, target: Resolved, decision: Decision, error: BaseException | None = None, *, ends: bool = False
     ) -> Draft:
-        commitment = self._desk.scribe.keys.mark("input", decision.input_digest)
+        digest = decision.input_digest
+        commitment = self._desk.scribe.keys.mark("input", digest)
         body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
-        payloads = [wording.reasons_payload(decision, refused=error is not None)]
+        payloads = [wording.reasons_payload(decision, digest, refused=error is not None)]
         if error is not None:
             payloads[0] = wording.cleaned_reasons(payloads[0], target, self._desk.clean)
             payloads.append(wording.refused_request_payload(self._call, self._desk.clean))

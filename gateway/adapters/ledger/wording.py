@@ -148,11 +148,14 @@ def _refused_request(call: Call) -> Payload:
     return Payload(Role.REQUEST, encode(_request(call) | cut))
 
 
-def reasons_payload(decision: Decision, *, refused: bool) -> Payload:
-    """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments."""
+def reasons_payload(decision: Decision, digest: str, *, refused: bool) -> Payload:
+    """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments.
+
+    ``digest``: of the policy input, hex.
+    """
     document: dict[str, Any] = {
         "effect": decision.effect,
-        "input_digest": decision.input_digest,
+        "input_digest": digest,
         "reasons": [_reason(reason) for reason in decision.reasons],
         "requirements": [
             {"id": need.id, "msg": need.msg, "quorum": need.quorum, "roles": need.roles}
