@@ -1,6 +1,7 @@
 """The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -216,12 +217,13 @@ class _Hardened:
     As ASGI wants it, a head waits for the body: one that is whole then leaves with it in one step, where there is one.
     """
 
-    __slots__ = ("_challenged", "_head", "_headers", "_scope", "_send", "started")
+    __slots__ = ("_challenged", "_head", "_headers", "_path", "_send", "_whole", "started")
 
     def __init__(
         self, scope: Scope, send: Send, headers: tuple[Header, ...], challenged: Callable[..., list[Header]]
     ) -> None:
-        self._scope = scope
+        self._path: str = scope["path"]
+        self._whole: Whole | None = scope.pop(WHOLE, None)  # it holds the scope: neither would be freed by itself
         self._send = send
         self._headers = headers
         self._challenged = challenged
@@ -234,18 +236,23 @@ class _Hardened:
             return
         head, self._head = self._head, None
         if head is not None:
-            self.started = True
             status, headers = head["status"], self._hardened(head["status"], head["headers"])
-            whole: Whole | None = None if message.get("more_body", False) else self._scope.get(WHOLE)
-            if whole is not None and whole(status, headers, message.get("body", b"")):
+            whole = None if message.get("more_body", False) else self._whole
+            self.started = whole is not None and whole(status, headers, message.get("body", b""))
+            if self.started:
                 return
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            self.started = True
+            try:
+                await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            except CancelledError:  # who waits no longer for a client that does not read may send something after all
+                self._head = head
+                raise
         await self._send(message)
 
     def _hardened(self, status: int, given: list[Header]) -> list[Header]:
         own = {name for name, _ in given}
         missing = [each for each in self._headers if each[0] not in own]
-        return self._challenged(self._scope["path"], status, given) + missing
+        return self._challenged(self._path, status, given) + missing
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -121,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         "_arriving",
         "_bounds",
         "_due_s",
+        "_has_moved",
         "_has_place",
         "_head_bytes",
         "_in_head",
@@ -140,9 +141,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._due_s: float | None = None
         self._is_reading = False
         self._in_head = True
+        self._has_moved = False
         self._raw_bytes = 0
         self._head_bytes = 0
-        self._prove = partial(places.prove, self)
 
     @property
     def is_answering(self) -> bool:
@@ -180,6 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._is_reading = True
+        self._has_moved = False
         if self._in_head and self._arriving is None:
             self._expect(self._bounds.head_s)
         try:
@@ -199,7 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = self._raw_bytes = 0
-        self.scope[PROVEN] = self._prove  # type: ignore[literal-required]
+        self.scope[PROVEN] = partial(self._places.prove, self)  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -218,11 +220,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there; now the body has its time."""
-        self._in_head = False
-        self._expect(self._bounds.body_s)
         super().on_headers_complete()
+        self._in_head = False
+        self._has_moved = True
+        self._expect(self._bounds.body_s)
         # Its task has not begun yet.
         self.scope[WHOLE] = partial(answer, self.cycle)  # type: ignore[literal-required]
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._has_moved = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on time is the application's."""
@@ -236,19 +244,28 @@ class BoundedProtocol(HttpToolsProtocol):
             raise HeadTooLarge
 
     def _count(self, received: int) -> None:
-        # A field that never ends is kept by the parser and not told; only the bytes themselves say how long it is.
-        if self._in_head and self._arriving is not None:
+        # A field that never ends, of a head or behind a body in chunks, is kept by the parser and not told; only the
+        # bytes themselves say how long it is.
+        if self._has_moved:
+            self._raw_bytes = 0
+        elif self._arriving is not None:
             self._raw_bytes += received
             if self._raw_bytes > self._most_head:
                 self._refuse(None)
 
     def _refuse(self, error: httptools.HttpParserError | None) -> None:
         self._expect(None)
-        if error is None or isinstance(error.__context__, HeadTooLarge):
-            self.transport.write(_TOO_LARGE)
-        elif not self.is_answering:
-            self.transport.write(_BAD_REQUEST)
+        if self._is_heard():
+            too_large = error is None or isinstance(error.__context__, HeadTooLarge)
+            self.transport.write(_TOO_LARGE if too_large else _BAD_REQUEST)
         self.transport.close()
+
+    def _is_heard(self) -> bool:
+        """Whether what is said now would be taken for the answer to what is being read, and not to what came before."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or self._in_head:
+            return cycle is None or cycle.response_complete
+        return not (cycle.response_started or self.pipeline)
 
     def _expect(self, within_s: float | None) -> None:
         if self._arriving is not None:

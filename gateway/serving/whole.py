@@ -20,12 +20,13 @@ _CLOSE: Final = b"connection: close\r\n"
 def answer(cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes) -> bool:
     """Answer the request of ``cycle``; False, and nothing was sent, where that takes the server's own way.
 
-    That is for clients that do not read, requests of which only a head is answered, and statuses without a name.
+    That is for clients that do not read, requests of which only a head is answered, statuses without a name, and bodies
+    whose length the head does not say.
 
     Args:
         cycle: a request that was not answered yet.
         status: HTTP status.
-        headers: all fields, ``content-length`` among them; nothing of the connection's own.
+        headers: all fields; nothing of the connection's own.
         body: the bytes of the body.
 
     Raises:
@@ -33,6 +34,8 @@ def answer(cycle: RequestResponseCycle, status: int, headers: list[Header], body
     """
     line = _STATUS.get(status)
     if line is None or cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+        return False
+    if (b"content-length", b"%d" % len(body)) not in headers:
         return False
     if not cycle.disconnected:
         fields = [b"%b: %b" % field for field in (*cycle.default_headers, *headers)]

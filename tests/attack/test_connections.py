@@ -13,6 +13,7 @@ import anyio
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.core.call import Lease
@@ -195,10 +196,12 @@ async def test_a_head_has_a_cap(tmp_path: Path, head: bytes) -> None:
 class Wire(asyncio.Transport):
     """Takes what is written, until it is closed."""
 
+    written = b""
     is_closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Nobody reads it."""
+        """Keep it."""
+        self.written += data
 
     def close(self) -> None:
         """No more."""
@@ -209,26 +212,47 @@ class Wire(asyncio.Transport):
         return self.is_closed
 
 
-async def test_fields_behind_a_body_have_the_same_cap() -> None:
-    """A body in chunks can be followed by fields: with those of the head they are not more than it may hold."""
+@asynccontextmanager
+async def unanswered(first: bytes) -> AsyncIterator[tuple[connections.BoundedProtocol, Wire]]:
+    """A connection whose requests, ``first`` the first of them, wait for their answers."""
 
     async def silent(_: Scope, __: Receive, ___: Send) -> None:
         await done.wait()
 
-    bounds, wire, done = connections.Bounds(), Wire(), anyio.Event()
+    wire, done = Wire(), anyio.Event()
     config = uvicorn.Config(silent, lifespan="off", ws="none", log_config=None)
     given: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}}
-    connection = connections.BoundedProtocol(connections.Places(bounds), **given)
+    connection = connections.BoundedProtocol(connections.Places(connections.Bounds()), **given)
     connection.connection_made(wire)
-    connection.data_received(b"POST /mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+    connection.data_received(first)
     assert not wire.is_closed
-    for _ in range(bounds.head_bytes // 1000):
-        connection.data_received(b"a: b\r\n" * 1000)
-    assert wire.is_closed
-    assert sum(len(name) + len(value) for name, value in connection.headers) <= bounds.head_bytes
-    connection.connection_lost(ConnectionError())
-    done.set()
-    await asyncio.wait(connection.tasks)
+    try:
+        yield connection, wire
+    finally:
+        connection.connection_lost(ConnectionError())
+        done.set()
+        await asyncio.wait(connection.tasks)
+
+
+@pytest.mark.parametrize("piece", [b"a: b\r\n" * 1000, b"a" * 6000, b"a:" + b"b" * 6000])
+async def test_fields_behind_a_body_have_the_same_cap(piece: bytes) -> None:
+    """A body in chunks can be followed by fields: with those of the head they are not more than it may hold."""
+    head = b"POST /mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    async with unanswered(head) as (connection, wire):
+        for _ in range(32):
+            connection.data_received(piece)
+        assert wire.is_closed
+        assert wire.written.startswith(b"HTTP/1.1 431 ")
+        assert sum(len(name) + len(value) for name, value in connection.headers) <= 32 * 1024
+
+
+@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nx: " + b"x" * 40_000, b"GET / HTTP/1.1\r\n\0\r\n\r\n"])
+async def test_a_refusal_is_not_taken_for_the_answer_before_it(behind: bytes) -> None:
+    """Of a call that is under way a client must not hear that it was refused, because of what came after it."""
+    async with unanswered(b"GET /mcp HTTP/1.1\r\n\r\n") as (connection, wire):
+        connection.data_received(behind)
+        assert wire.is_closed
+        assert wire.written == b""
 
 
 async def test_a_head_alone_is_answered_with_a_head_alone(tmp_path: Path) -> None:
@@ -327,14 +351,17 @@ async def test_a_call_in_flight_at_the_end_of_the_drain(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_connections_that_are_over_leave_nothing_for_the_collector(tmp_path: Path) -> None:
+async def test_connections_and_requests_that_are_over_leave_nothing_for_the_collector(tmp_path: Path) -> None:
     """Each takes some kilobytes: memory would grow with every client that comes and goes, until the collector comes."""
     gc.collect()
     gc.disable()
     try:
         async with doors(tmp_path) as gateway:
             for _ in range(20):
-                assert await gateway.get("/v1/tools") == 200
+                client = await gateway.connect()
+                for _ in range(2):
+                    await client.send(request("GET", "/v1/tools"))
+                    assert (await client.answer())[0] == 200
                 gateway.clients.pop().writer.close()
             await until(lambda: _connections() == 0)
             assert gateway.edge.records() == []
@@ -343,7 +370,8 @@ async def test_connections_that_are_over_leave_nothing_for_the_collector(tmp_pat
 
 
 def _connections() -> int:
-    return sum(isinstance(found, connections.BoundedProtocol) for found in gc.get_objects())
+    kinds = connections.BoundedProtocol, RequestResponseCycle
+    return sum(isinstance(found, kinds) for found in gc.get_objects())
 
 
 async def test_an_open_stream_does_not_hold_up_the_stop(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.ledger.books.kills import KillRegistry
 from gateway.adapters.ledger.drafting import Scribe, Subject
@@ -59,6 +61,19 @@ async def test_what_a_kill_covers(tmp_path: Path, kind: Kind, name: str, covered
         kill = await engaged(kills, kind, name)
         assert (kills.covering(HOLDER) is not None) is covered
         assert kills.covers(kill, HOLDER) is covered
+
+
+async def test_the_marks_of_one_call_are_not_taken_for_anothers(tmp_path: Path) -> None:
+    """They are kept by all that a kill can name: another user, agent, run or tool has marks of its own at once."""
+    one = Holder(run_id="r", call_id="c", agent="a", user="u", tool="up.t", delegation=("d",))
+    others: list[dict[str, Any]] = [{name: "other"} for name in ("run_id", "agent", "user", "tool")]
+    async with open_books(tmp_path / "s", StepClock()) as books:
+        marks = kill_records.Marks(books.keys)
+        told = marks.stopping(one)
+        assert told == marks.stopping(structs.replace(one, call_id="d", issuer="i"))
+        for other in [*others, {"tool": None}, {"delegation": ("other",)}]:
+            assert marks.stopping(structs.replace(one, **other)) != told
+        assert marks.stopping(one) == told
 
 
 @pytest.mark.requirement("INC-1")

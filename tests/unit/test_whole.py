@@ -90,7 +90,7 @@ async def test_no_value_writes_another_field(bad: bytes) -> None:
 
 
 async def test_what_takes_the_servers_own_way() -> None:
-    """A head alone, a client that does not read, an odd status, an answer that was begun: nothing is sent here."""
+    """A head alone, an unread line, an odd status, an answer that was begun or has another length: nothing is sent."""
     head, slow, odd, begun = Request("HEAD"), Request(), Request(), Request()
     slow.cycle.flow.pause_writing()
     await begun.cycle.send({"type": "http.response.start", "status": 200, "headers": FIELDS})
@@ -99,6 +99,8 @@ async def test_what_takes_the_servers_own_way() -> None:
     assert not answer(slow.cycle, 200, FIELDS, b"ok")
     assert not answer(odd.cycle, 299, FIELDS, b"ok")
     assert not answer(begun.cycle, 200, FIELDS, b"ok")
+    assert not answer(Request().cycle, 200, FIELDS, b"longer")
+    assert not answer(Request().cycle, 200, FIELDS[1:], b"ok")
     assert head.wire.written == slow.wire.written == odd.wire.written == []
     assert begun.wire.written == sent
 
