@@ -142,7 +142,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._raw_bytes = 0
         self._head_bytes = 0
-        self._prove = partial(places.prove, self)
 
     @property
     def is_answering(self) -> bool:
@@ -229,6 +228,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._expect(None)
         super().on_message_complete()
+
+    def _prove(self) -> None:
+        if self._has_place:  # whom nothing was kept for, or whose place another one has, is not remembered either
+            self._places.prove(self)
 
     def _weigh(self, size: int) -> None:
         self._head_bytes += size

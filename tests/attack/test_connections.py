@@ -136,6 +136,28 @@ async def test_a_full_house_lets_go_of_who_was_idle_longest(tmp_path: Path) -> N
         assert await idle[0].reader.read() == b""
 
 
+async def test_a_full_house_leaves_the_operators_socket_alone(tmp_path: Path) -> None:
+    """Also where a token came by it: who has no place gives none back, and is remembered no longer than connected."""
+    bearing = b"GET /v1/tools HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer good\r\n\r\n"
+    async with doors(tmp_path, connections=16) as gateway:
+        operator = Client(*await asyncio.open_unix_connection(str(gateway.admin_socket)))
+        gateway.clients.append(operator)
+        await operator.send(bearing)
+        assert (await operator.answer())[0] == 200
+        kept = []
+        for _ in range(17):
+            kept.append(await gateway.connect(request("GET", "/v1/tools")))
+            assert (await kept[-1].answer())[0] == 200
+        await operator.send(bearing)
+        assert (await operator.answer())[0] == 200
+        assert await kept[0].reader.read() == b"", "the seventeenth has its place"
+        (there,) = [found for found in gc.get_objects() if isinstance(found, connections.Places) and found.taken]
+        for client in (operator, *kept):
+            client.writer.close()
+        await until(lambda: there.taken == 0)
+        assert len(there._proven) == 0
+
+
 async def test_a_head_that_trickles_has_a_deadline(tmp_path: Path) -> None:
     """However often a byte comes: head and body must be there in time, and an answered connection may begin anew."""
     async with doors(tmp_path, head_seconds=0.5) as gateway:
