@@ -236,8 +236,10 @@ class _Hardened:
         if head is not None:
             self.started = True
             status, headers = head["status"], self._hardened(head["status"], head["headers"])
-            whole: Whole | None = None if message.get("more_body", False) else self._scope.get(WHOLE)
-            if whole is not None and whole(status, headers, message.get("body", b"")):
+            # Not kept: it holds the scope, which holds it, and every request would be left to the collector.
+            whole: Whole | None = self._scope.pop(WHOLE, None)
+            is_all = not message.get("more_body", False)
+            if whole is not None and is_all and whole(status, headers, message.get("body", b"")):
                 return
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send(message)

@@ -125,6 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
         "_head_bytes",
         "_in_head",
         "_is_reading",
+        "_most_head",
         "_places",
         "_raw_bytes",
     )
@@ -170,8 +171,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(None)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        if self.scope is not None:
-            self.scope.pop(PROVEN, None)  # type: ignore[misc] # it holds this connection, which holds it
+        if self.scope is not None:  # each holds this connection or its request, which holds it
+            self.scope.pop(PROVEN, None)  # type: ignore[misc]
+            self.scope.pop(WHOLE, None)  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
