@@ -126,6 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
         "_head_bytes",
         "_in_head",
         "_is_reading",
+        "_most_head",
         "_places",
         "_raw_bytes",
     )
@@ -172,8 +173,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(None)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        if self.scope is not None:
-            self.scope.pop(PROVEN, None)  # type: ignore[misc] # it holds this connection, which holds it
+        if self.scope is not None:  # each holds this connection or its request, which holds it
+            self.scope.pop(PROVEN, None)  # type: ignore[misc]
+            self.scope.pop(WHOLE, None)  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
@@ -201,7 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = self._raw_bytes = 0
-        self.scope[PROVEN] = partial(self._places.prove, self)  # type: ignore[literal-required]
+        self.scope[PROVEN] = self._prove  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -237,6 +239,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._expect(None)
         super().on_message_complete()
+
+    def _prove(self) -> None:
+        if self._has_place:  # whom nothing was kept for, or whose place another one has, is not remembered either
+            self._places.prove(self)
 
     def _weigh(self, size: int) -> None:
         self._head_bytes += size

@@ -74,6 +74,14 @@ def test_lint(tmp_path: Path, text: str, findings: list[tuple[str, int]]) -> Non
     assert found(write(tmp_path, p_rego=P + text)) == findings
 
 
+def test_calls_with_too_few_arguments_are_looked_at(tmp_path: Path) -> None:
+    """They parse; what is asked of an argument is asked of none, and the findings of other lines are told."""
+    calls = ("count()", "floor()", "sprintf()", 'regex.match("a")', "is_array()")
+    body = "".join(f"\t{call}\n" for call in calls)
+    text = f'deny contains {{"id": "p.x", "msg": "m"}} if {{\n{body}\tcount(input.args.x)\n\tlower(input.args.x)\n}}\n'
+    assert found(write(tmp_path, p_rego=P + text)) == [("GW010", 5), ("GW014", 8), ("GW009", 9)]
+
+
 @pytest.mark.parametrize(
     "package", ["gateway.policies", "gateway.policies.p.sub", "gateway", "gateway.policy.p", "gateway.tests.p"]
 )

@@ -144,12 +144,14 @@ def _holds(module: Source, literal: _Node, operand: _Node, allowed: str) -> bool
     call = literal.get("literal", {}).get("Expr", {}).get("expr", {}).get("Call")
     if call is None or literal.get("with_mods") or _name(module, call) != "regex.match":
         return False
+    if len(call["params"]) != 2:  # noqa: PLR2004  expression and text
+        return False
     pattern, text = call["params"]
     return stripped(text) == stripped(operand) and keeps_to(text_of(pattern) or "", allowed)
 
 
 def _format(params: Sequence[_Node]) -> tuple[str, str] | None:
-    text = text_of(params[0])
+    text = text_of(params[0]) if params else None
     given = params[1].get("Array", {}).get("items") if len(params) > 1 else None
     if text is None or given is None:
         return "GW010", "sprintf wants its format and its list of arguments in place, so that they can be checked"

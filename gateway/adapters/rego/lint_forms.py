@@ -42,7 +42,7 @@ def _problems(node: _Node, rounded: Collection[int]) -> Iterator[tuple[int, str,
 
 def _inside(call: _Node) -> Iterator[_Node]:
     if static_path(call["fcn"]) in [[name] for name in _ROUNDED]:
-        yield call["params"][0]
+        yield from call["params"][:1]
 
 
 def _arithmetic(found: _Node, *, is_rounded: bool) -> str | None:
@@ -90,14 +90,14 @@ def _looks(found: Sequence[_Node]) -> Iterator[tuple[int, str]]:
 def _counts(literal: _Node) -> Iterator[_Node]:
     for node in nodes(literal):
         call = node.get("Call", {})
-        if call and static_path(call["fcn"]) == ["count"] and _is_argument(call["params"][0]):
+        if call and static_path(call["fcn"]) == ["count"] and any(map(_is_argument, call["params"][:1])):
             yield call
 
 
 def _is_known(statements: Sequence[_Node], operand: _Node) -> bool:
     wanted = stripped(operand)
     return any(
-        stripped(call["params"][0]) == wanted
+        stripped(call["params"][:1]) == [wanted]
         for statement in statements
         if not statement.get("with_mods") and (call := statement["literal"].get("Expr", {}).get("expr", {}).get("Call"))
         if static_path(call["fcn"]) in [[name] for name in _COUNTABLE]
