@@ -47,9 +47,8 @@ class _Watch:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-            self._task = (
-                None  # it holds its end, and by that this watch: neither would be freed before the collector comes
-            )
+            # It holds its end, and by that this watch: neither would be freed before the collector comes.
+            self._task = None
 
     def _start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._listen())
