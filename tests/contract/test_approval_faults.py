@@ -13,6 +13,8 @@ from anyio import Event, create_task_group, fail_after, sleep
 
 from gateway.adapters.ledger.books.approvals import Terms
 from gateway.adapters.ledger.books.filing import Filing
+from gateway.adapters.ledger.storage.batch import Batch
+from gateway.adapters.ledger.storage.outcome import Prepared
 from gateway.core import pipeline
 from gateway.core.approval import Action, State, Verdict
 from gateway.core.call import Lease, Raw, Resumed
@@ -40,20 +42,28 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
 def failing(door: Door, fails: Callable[[Groups], bool], *, afterwards: bool = False) -> Iterator[None]:
     """Transactions for which ``fails`` says so are refused by the disk, or (``afterwards``) reported as refused."""
     store = door.books.ledger._store
-    whole = store._transact
+    prepare, commit = store._prepared, store._commit
+    doomed: list[Batch] = []
 
-    def transact(groups: Groups) -> Any:
-        if fails(groups):
-            if afterwards:
-                whole(groups)
+    def prepared(groups: Groups) -> Prepared:
+        if fails(groups) and not afterwards:
             raise sqlite3.OperationalError("disk I/O error")
-        return whole(groups)
+        made = prepare(groups)
+        if fails(groups) and made.batch is not None:
+            doomed.append(made.batch)
+        return made
 
-    store._transact = transact  # type: ignore[method-assign]
+    def committed(made: Prepared, batch: Batch) -> None:
+        commit(made, batch)
+        if any(batch is one for one in doomed):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    store._prepared = prepared  # type: ignore[method-assign]
+    store._commit = committed  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        store._transact = whole  # type: ignore[method-assign]
+        store._prepared, store._commit = prepare, commit  # type: ignore[method-assign]
 
 
 def holds(*kinds: EventType) -> Callable[[Groups], bool]:

@@ -8,10 +8,12 @@ import pytest
 from anyio import fail_after
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.storage.store import Outcome, Store
+from gateway.adapters.ledger.storage.batch import Batch
+from gateway.adapters.ledger.storage.outcome import Outcome, Prepared
+from gateway.adapters.ledger.storage.store import Store
 from gateway.core.errors import Unavailable
 from gateway.core.records import Draft, EventType, Payload, Role
-from tests.ledgers import open_books, read_records
+from tests.ledgers import check, open_books, read_records
 
 
 def change(scribe: Scribe, number: int) -> Draft:
@@ -32,13 +34,13 @@ def numbers(folder: Path) -> list[int]:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many callers' drafts each transaction held."""
     seen: list[int] = []
-    inner = Store.write
+    inner = Store.prepare
 
-    def write(store: Store, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
+    def prepare(store: Store, groups: Sequence[Sequence[Draft]]) -> Prepared:
         seen.append(len(groups))
         return inner(store, groups)
 
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Store, "prepare", prepare)
     return seen
 
 
@@ -80,16 +82,35 @@ async def test_what_was_handed_in_is_written_before_the_end(tmp_path: Path) -> N
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """On which thread each transaction was made."""
+    """On which thread each transaction was made durable."""
     seen: list[str] = []
-    inner = Store.write
+    inner = Store.finish
 
-    def write(store: Store, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
-        seen.append("loop" if threading.current_thread() is threading.main_thread() else "writer")
+    def finish(store: Store, prepared: Prepared) -> list[Outcome]:
+        seen.append(here())
+        return inner(store, prepared)
+
+    monkeypatch.setattr(Store, "finish", finish)
+    return seen
+
+
+@pytest.fixture
+def preparing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """On which thread each transaction was prepared."""
+    seen: list[str] = []
+    inner = Store.prepare
+
+    def prepare(store: Store, groups: Sequence[Sequence[Draft]]) -> Prepared:
+        seen.append(here())
         return inner(store, groups)
 
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Store, "prepare", prepare)
     return seen
+
+
+def here() -> str:
+    """Which thread this is."""
+    return "loop" if threading.current_thread() is threading.main_thread() else "writer"
 
 
 FAST_S, SLOW_S = 0.0, 1.0
@@ -122,6 +143,54 @@ async def test_the_loop_writes_itself_for_one_caller_alone_while_the_disk_is_fas
         for _ in range(callers):
             ledger.leave()
     assert numbers(tmp_path) == list(range(drafts))
+
+
+@pytest.mark.parametrize(
+    ("load", "thread"),
+    [((1, 1_000), "loop"), ((64, 1_000), "loop"), ((65, 1_000), "writer"), ((2, 200_000), "writer")],
+)
+async def test_the_loop_prepares_what_takes_it_little_and_the_writer_commits(
+    tmp_path: Path, threads: list[str], preparing: list[str], load: tuple[int, int], thread: str
+) -> None:
+    """The many and the large are the writer's from the beginning, nobody waits for them: (drafts, bytes of each)."""
+    drafts, size = load
+    async with open_books(tmp_path) as books:
+        scribe = Scribe(books.clock, books.keys)
+        preparing.clear()
+        content = Payload(Role.CHANGE, bytes(size))
+        with fail_after(10):
+            for durable in [
+                books.ledger.submit([scribe.draft(EventType.ADMIN_CHANGE, Subject(), {"action": f"test.{n}"}, content)])
+                for n in range(drafts)
+            ]:
+                await durable
+        assert (preparing, threads) == ([thread], ["writer"])
+    assert numbers(tmp_path) == list(range(drafts))
+
+
+@pytest.mark.parametrize("callers", [1, 2])
+async def test_what_is_not_committed_is_told_and_gone(tmp_path: Path, callers: int) -> None:
+    """A commit that fails after all was prepared is refused, and the next one builds on what was there before."""
+    async with open_books(tmp_path) as books:
+        scribe, store = Scribe(books.clock, books.keys), books.ledger._store
+        books.ledger._takes_s = FAST_S
+        for _ in range(callers):
+            books.ledger.arrive()
+        commit = store._commit
+
+        def fails(_prepared: Prepared, _batch: Batch) -> None:
+            raise ValueError("unheard of")
+
+        store._commit = fails  # type: ignore[method-assign, assignment]
+        with fail_after(10):
+            with pytest.raises(Unavailable):
+                await books.ledger.submit([change(scribe, 0)])
+            store._commit = commit  # type: ignore[method-assign]
+            await books.ledger.submit([change(scribe, 1)])
+        for _ in range(callers):
+            books.ledger.leave()
+    assert numbers(tmp_path) == [1]
+    assert check(tmp_path).ok
 
 
 async def test_what_the_only_caller_hands_in_is_on_disk_at_once(tmp_path: Path, sizes: list[int]) -> None:

@@ -1,9 +1,11 @@
 """The signed log as the event loop sees it: callers submit drafts, one thread writes what gathered meanwhile.
 
-Everything that arrives while a transaction is being made durable goes into the next one (group commit). The loop hands
-a transaction over at the end of a turn and its answers come back in one wake-up: the writer never competes with the
-loop for the interpreter over every single call. A call that is alone in the house is written by the loop itself while
-the disk is fast: handing over to a thread and back takes longer than the write, and nobody else is kept waiting.
+Everything that arrives while a transaction is being made durable goes into the next one (group commit). At the end of a
+turn the loop prepares a transaction up to its commit, and the thread makes it durable: preparing takes the interpreter,
+which the two would only hand to and fro, and committing does not. Large ones, and those of a log that must be opened or
+asked for over the network first, are the thread's altogether. The answers come back in one wake-up. A call that is
+alone in the house is committed by the loop, too, while the disk is fast: handing over to a thread and back takes longer
+than the write, and nobody else is kept waiting.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +26,9 @@ from anyio import CancelScope, to_thread
 
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.storage.guarding import GUARD_S
+from gateway.adapters.ledger.storage.outcome import Outcome, Prepared
 from gateway.adapters.ledger.storage.site import Site
-from gateway.adapters.ledger.storage.store import Outcome, Store
+from gateway.adapters.ledger.storage.store import Store
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Draft
@@ -37,6 +41,8 @@ _MAX_BYTES = 32 * 1024 * 1024
 _FAST_S, _UNKNOWN_S, _WEIGHT = 0.0015, 0.1, 0.2
 # Payloads up to here are sealed and written in about the time of none.
 _SMALL_BYTES = 64 * 1024
+# What others can wait for while the loop prepares it: a few milliseconds at the most.
+_LIGHT_GROUPS, _LIGHT_BYTES = 64, 256 * 1024
 _LOG = logging.getLogger("gateway.ledger")
 
 
@@ -97,6 +103,24 @@ class _Group:
                 self.size += len(payload.content)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Groups that are written together.
+
+    Attributes:
+        prepared: what the loop has prepared of them; None leaves that to the thread.
+        took_s: how long that took.
+    """
+
+    groups: list[_Group]
+    prepared: Prepared | None = None
+    took_s: float = 0.0
+
+
+# Only what nobody waits for.
+_NOTHING = _Job([])
+
+
 class Ledger:
     """The append-only signed log in ``place``, a state folder or another site; an async context manager.
 
@@ -108,7 +132,7 @@ class Ledger:
         """``reserve_bytes``: free space below which new calls are refused while what was begun is still recorded."""
         self._store = Store(place, keys, clock, reserve_bytes)
         self._waiting: deque[_Group] = deque()
-        self._batches: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = self._is_due = self._is_writing = False
@@ -116,7 +140,7 @@ class Ledger:
         self._callers = 0
         self._takes_s = _UNKNOWN_S
         # Who waits for a server, or for another process, does not do so on the loop.
-        self._is_alone = self._store.is_local
+        self._is_local = self._store.is_local
 
     async def __aenter__(self) -> Self:
         """Open and check the log.
@@ -137,7 +161,7 @@ class Ledger:
         if self._reminder is not None:
             self._reminder.cancel()
         while self._waiting:
-            self._batches.put(self._batch())
+            self._batches.put(_Job(self._batch()))
         self._batches.put(None)
         with CancelScope(shield=True):
             await to_thread.run_sync(self._thread.join)
@@ -225,20 +249,31 @@ class Ledger:
             return
         self._is_writing = True
         groups = self._batch()
+        if not self._is_light(groups):
+            self._batches.put(_Job(groups))
+            return
+        began = time.monotonic()
+        job = _Job(groups, self._prepared(groups), time.monotonic() - began)
         if self._is_quick(groups):
-            outcomes = self._written(groups)
+            outcomes = self._written(job)
             is_due = self._store.is_due
             self._settle(groups, outcomes, is_over=not is_due)
             if is_due:
-                self._batches.put([])
+                self._batches.put(_NOTHING)
         else:
-            self._batches.put(groups)
+            self._batches.put(job)
+
+    def _is_light(self, groups: list[_Group]) -> bool:
+        # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
+        is_well = self._is_local and self._is_open and self._store.trouble is None
+        return is_well and len(groups) <= _LIGHT_GROUPS and sum(group.size for group in groups) <= _LIGHT_BYTES
 
     def _is_quick(self, groups: list[_Group]) -> bool:
-        is_alone = self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1
-        # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
-        is_well = self._store.trouble is None and self._takes_s < _FAST_S
-        return is_alone and is_well and groups[0].size <= _SMALL_BYTES
+        is_alone = self._callers <= 1 and len(groups) == 1
+        return is_alone and self._takes_s < _FAST_S and groups[0].size <= _SMALL_BYTES
+
+    def _prepared(self, groups: list[_Group]) -> Prepared:
+        return self._store.prepare([group.drafts for group in groups])
 
     def _batch(self) -> list[_Group]:
         groups: list[_Group] = []
@@ -272,16 +307,16 @@ class Ledger:
         is_free = self._is_open and not self._is_writing and not self._is_due  # otherwise a write comes by all the same
         if is_free and self._store.is_due:
             self._is_writing = True
-            self._batches.put([])
+            self._batches.put(_NOTHING)
 
     # the writer's thread; ``_written`` also the loop's, while the thread has nothing to do
 
     def _work(self) -> None:
-        while (groups := self._batches.get()) is not None:
-            if groups:
-                outcomes = self._written(groups)
+        while (job := self._batches.get()) is not None:
+            if job.groups:
+                outcomes = self._written(job)
                 is_due = self._store.is_due
-                self._call(partial(self._settle, groups, outcomes, is_over=not is_due))
+                self._call(partial(self._settle, job.groups, outcomes, is_over=not is_due))
                 if not is_due:
                     continue
             self._store.tend()
@@ -292,20 +327,12 @@ class Ledger:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(what)
 
-    def _written(self, groups: list[_Group]) -> list[Outcome]:
+    def _written(self, job: _Job) -> list[Outcome]:
         began = time.monotonic()
-        outcomes = self._write([group.drafts for group in groups])
-        self._takes_s += _WEIGHT * (time.monotonic() - began - self._takes_s)
+        groups = job.groups
+        outcomes = self._store.finish(job.prepared or self._prepared(groups))
+        self._takes_s += _WEIGHT * (job.took_s + time.monotonic() - began - self._takes_s)
         for group, outcome in zip(groups, outcomes, strict=True):
             if group.durable is None and isinstance(outcome, Unavailable):
                 self._store.owe(group.drafts)
         return outcomes
-
-    def _write(self, drafts: list[Sequence[Draft]]) -> list[Outcome]:
-        try:
-            return self._store.write(drafts)
-        # A writer that dies would leave every caller waiting for ever; whatever this is, nothing was written.
-        except Exception:  # noqa: BLE001
-            _LOG.exception("the ledger's writer failed")
-            self._store.abandon()
-            return [Unavailable("the audit log cannot be written", retry_after=1) for _ in drafts]

@@ -5,29 +5,27 @@ reads and checks it anew; so an ambiguous commit can neither be lost nor be buil
 """
 
 import logging
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-
-import msgspec
 
 from gateway.adapters.ledger.database import FAULTS, Database, Displaced
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.keyring.pool import Pool
-from gateway.adapters.ledger.keyring.sealing import DataKeys, SealBroken
-from gateway.adapters.ledger.storage import custody, files, kill_records, tail
+from gateway.adapters.ledger.keyring.sealing import DataKeys
+from gateway.adapters.ledger.storage import files, kill_records, tail
+from gateway.adapters.ledger.storage.amends import Amends
 from gateway.adapters.ledger.storage.batch import Batch, Heads, requested
 from gateway.adapters.ledger.storage.guarding import UNGUARDED, Guard
+from gateway.adapters.ledger.storage.outcome import Outcome, Prepared, added, is_damage
 from gateway.adapters.ledger.storage.site import End, Site, sited
-from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.errors import Unavailable
 from gateway.core.log_keys import KeyHistory, first_body
 from gateway.core.ports import Clock
-from gateway.core.records import CLOSINGS, Actor, Draft, EventType, RecordError
+from gateway.core.records import CLOSINGS, Draft, EventType
 from gateway.core.tlog import Checkpoint, Frontier
 
-Outcome = GatewayError | None
 _LOG = logging.getLogger("gateway.ledger")
 _SWEEP_S = 1.0
 _UNKNOWN = -1  # what others did meanwhile is to be told, whatever the size
@@ -39,7 +37,6 @@ _BEGUN = (
 )
 _DAMAGED = "the audit log is damaged"
 _DISPLACED = "the audit log is not in its place any more"
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Store:
@@ -66,6 +63,7 @@ class Store:
         self._ring = keys.ring
         self._clock = clock
         self._scribe = Scribe(clock, keys)
+        self._amends = Amends(self._scribe)
         self._reserve = reserve_bytes
         self._data_keys = DataKeys(keys.kek, clock)
         self._heads = Heads()
@@ -106,29 +104,49 @@ class Store:
 
         An empty group asks whether writing works at all. What is damaged is written no more: that would make it worse.
         """
+        return self.finish(self.prepare(groups))
+
+    def prepare(self, groups: Sequence[Sequence[Draft]]) -> Prepared:
+        """All of ``write`` that waits for no disk. Nothing has happened before ``finish``, which is to follow next."""
         if self._damaged:
-            return [Unavailable(self._damaged, cause_code="ledger_damaged") for _ in groups]
+            return Prepared([Unavailable(self._damaged, cause_code="ledger_damaged") for _ in groups])
         try:
-            outcomes = self._transact(groups)
-        except Displaced as error:
+            return self._prepared(groups)
+        # A writer that dies would leave every caller waiting for ever; whatever this is, nothing was written.
+        except Exception as error:  # noqa: BLE001
+            return Prepared(self._failed(error, len(groups)))
+
+    def finish(self, prepared: Prepared) -> list[Outcome]:
+        """Make durable what was prepared; one outcome for each caller."""
+        if prepared.batch is None:
+            return prepared.outcomes
+        try:
+            self._commit(prepared, prepared.batch)
+        except Exception as error:  # noqa: BLE001 - see above
+            return self._failed(error, len(prepared.outcomes))
+        self._sweep()
+        return prepared.outcomes
+
+    def _failed(self, error: Exception, callers: int) -> list[Outcome]:
+        if isinstance(error, Displaced):
             # The connection is kept: as it is closed, what is in the write-ahead log gets into the database it is of.
             self._stop(_DISPLACED, f"{error}: put it back where it was, and start the gateway again")
-            return [Unavailable(_DISPLACED, cause_code="ledger_displaced") for _ in groups]
-        except (*FAULTS, OSError, StateRefused) as error:
-            if isinstance(error, StateRefused):
-                self._drop()  # who may not write leaves its calls under way to the others
-            self.abandon()
-            self._tell(error)
-            if _is_damage(error):
-                self._stop(
-                    _DAMAGED,
-                    f"the log is damaged ({error}): end the gateway, keep a copy, see what `ostiary audit verify` "
-                    "says, and restore a backup",
-                )
-            cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
-            return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in groups]
-        self._sweep()
-        return outcomes
+            return [Unavailable(_DISPLACED, cause_code="ledger_displaced") for _ in range(callers)]
+        if isinstance(error, StateRefused):
+            self._drop()  # who may not write leaves its calls under way to the others
+        self.abandon()
+        if not isinstance(error, (*FAULTS, OSError, StateRefused)):
+            _LOG.error("the ledger's writer failed", exc_info=error)
+            return [Unavailable(_UNWRITABLE, retry_after=1) for _ in range(callers)]
+        self._tell(error)
+        if is_damage(error):
+            self._stop(
+                _DAMAGED,
+                f"the log is damaged ({error}): end the gateway, keep a copy, see what `ostiary audit verify` "
+                "says, and restore a backup",
+            )
+        cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
+        return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in range(callers)]
 
     def _stop(self, trouble: str, said: str) -> None:
         self._damaged = self.trouble = trouble
@@ -191,20 +209,30 @@ class Store:
         self._site.release()
 
     def _transact(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
+        prepared = self._prepared(groups)
+        if prepared.batch is not None:
+            self._commit(prepared, prepared.batch)
+        return prepared.outcomes
+
+    def _prepared(self, groups: Sequence[Sequence[Draft]]) -> Prepared:
         db, end = self._connected()
         free = self._site.free_bytes()
         is_low = free is not None and free < self._reserve
         self._begin(db, end)
         batch = self._batch(db, end, groups)
         for drafts in self._owed:
-            _add(batch, drafts)  # what the log holds already is refused, and rightly forgotten
+            added(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
         note = batch.store()
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
             self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
+        return Prepared(outcomes, batch, note, is_low)
+
+    def _commit(self, prepared: Prepared, batch: Batch) -> None:
+        db, end = self._connected()
         db.commit()
-        end.frontier, end.note, end.span, end.history = batch.frontier, note, batch.span, batch.history
+        end.frontier, end.note, end.span, end.history = batch.frontier, prepared.note, batch.span, batch.history
         end.kills = batch.kills
         self._ring.history = end.history
         if not self._site.is_local and self._ring.holds_retired:
@@ -212,16 +240,15 @@ class Store:
         if batch.destroys:
             self._data_keys.forget()
             self.swept, self._swept_at = False, None
-        self._acknowledged, self._written = set(end.open_calls), note
+        self._acknowledged, self._written = set(end.open_calls), prepared.note
         self._owed.clear()
         self._told = ""
-        self.trouble = "the disk reserve is used up" if is_low else self._guard.trouble
-        return outcomes
+        self.trouble = "the disk reserve is used up" if prepared.is_low else self._guard.trouble
 
     def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
         if is_low and not all(draft.type in CLOSINGS for draft in drafts):
             return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
-        return _add(batch, drafts)
+        return added(batch, drafts)
 
     def _begin(self, db: Database, end: tail.Tail) -> None:
         moved = self._site.begin(db, _UNKNOWN if self._is_fresh else end.frontier.size)
@@ -238,7 +265,7 @@ class Store:
         if self._is_patrol_due:
             for call_id in self._site.orphans(db):
                 end.open_calls.add(call_id)
-                self._owed.append(self._ending(db, call_id, EventType.TOOL_OUTCOME_UNKNOWN, "swept"))
+                self._owed.append(self._amends.ending(db, call_id, EventType.TOOL_OUTCOME_UNKNOWN, "swept"))
             self._is_patrol_due = False
 
     def _batch(self, db: Database, end: tail.Tail, groups: Sequence[Sequence[Draft]]) -> Batch:
@@ -282,7 +309,7 @@ class Store:
                 self._ring.settle(self._tail.history)
             # A commit may have reported failure and yet be there. Its caller was told that nothing was done.
             strays = self._tail.open_calls - self._acknowledged if self._guard.has_begun else set()
-            self._owed += [self._ending(db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
+            self._owed += [self._amends.ending(db, call, EventType.TOOL_NOT_SENT, "unacknowledged") for call in strays]
             db.rollback()
         return self._tail
 
@@ -327,9 +354,9 @@ class Store:
 
     def _start(self, db: Database, end: tail.Tail) -> None:
         groups: list[Sequence[Draft]] = [
-            self._ending(db, call, EventType.TOOL_OUTCOME_UNKNOWN, "swept") for call in end.open_calls
+            self._amends.ending(db, call, EventType.TOOL_OUTCOME_UNKNOWN, "swept") for call in end.open_calls
         ]
-        groups += self._again(db)
+        groups += self._amends.erasures(db)
         if end.frontier.size == 0:
             groups.append(
                 [self._scribe.draft(EventType.KEY, Subject(), first_body(end.history.first, self._keys.lasting))]
@@ -342,16 +369,6 @@ class Store:
         # Whoever was killed after an erasure may have left copies of the keys there.
         self._sweep()
 
-    def _again(self, db: Database) -> list[Sequence[Draft]]:
-        back = custody.returned(db)
-        if back:
-            _LOG.warning("%d destroyed data keys were back, from an older copy of the log: destroyed again", len(back))
-        parts = (back[at : at + custody.MOST_KEYS] for at in range(0, len(back), custody.MOST_KEYS))
-        return [
-            [self._scribe.draft(EventType.ERASURE, Subject(), custody.erasure_body(custody.Cause.RETURNED, part))]
-            for part in parts
-        ]
-
     def _sweep(self) -> None:
         now = self._clock.monotonic()
         if self.swept or self._db is None or (self._swept_at is not None and now - self._swept_at < _SWEEP_S):
@@ -361,34 +378,6 @@ class Store:
             self.swept = self._site.sweep(self._db)
         except FAULTS:
             _LOG.warning("the write-ahead log cannot be emptied: tried again")
-
-    def _ending(self, db: Database, call_id: str, kind: EventType, cause: str) -> Sequence[Draft]:
-        row = db.execute(
-            "select leaf from records where call_id = ? and type = ?", (call_id, EventType.TOOL_REQUESTED)
-        ).fetchone()
-        intent = msgspec.json.decode(row[0])
-        subject = Subject(Actor(**intent["actor"]), intent["run_id"], call_id)
-        said = {"cause": cause, "code": kind.removeprefix("tool."), "tool": intent["body"]["tool"]}
-        if "approval" in intent["body"]:
-            said["approval"] = intent["body"]["approval"]
-        return [self._scribe.draft(kind, subject, said)]
-
-
-def _add(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
-    try:
-        batch.add(drafts)
-    except GatewayError as error:
-        return error
-    except RecordError as error:
-        return Unavailable(f"the record was refused: {error}", cause_code="ledger_record")
-    except SealBroken:
-        return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
-    return None
-
-
-def _is_damage(error: Exception) -> bool:
-    # The extended codes have the plain one in their last byte.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def _empty(history: KeyHistory) -> Checkpoint:

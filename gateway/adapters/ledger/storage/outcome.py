@@ -1,0 +1,50 @@
+"""What becomes of the drafts of one caller, and of those of all who share a transaction."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.adapters.ledger.keyring.sealing import SealBroken
+from gateway.adapters.ledger.storage.batch import Batch
+from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.records import Draft, RecordError
+
+# None: they are records.
+Outcome = GatewayError | None
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A transaction that is still to be made durable.
+
+    Attributes:
+        outcomes: one for each caller, as they will be once it is.
+        batch: what it writes; None where it failed already.
+        note: the checkpoint that covers it.
+        is_low: whether the disk reserve is used up.
+    """
+
+    outcomes: list[Outcome]
+    batch: Batch | None = None
+    note: str = ""
+    is_low: bool = False
+
+
+def added(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
+    """Add one caller's drafts to a batch, all or none."""
+    try:
+        batch.add(drafts)
+    except GatewayError as error:
+        return error
+    except RecordError as error:
+        return Unavailable(f"the record was refused: {error}", cause_code="ledger_record")
+    except SealBroken:
+        return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
+    return None
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the database says that it is damaged."""
+    # The extended codes have the plain one in their last byte.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
