@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,7 @@ from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.storage.guarding import GUARD_S
 from gateway.adapters.ledger.storage.site import Site
 from gateway.adapters.ledger.storage.store import Outcome, Store
-from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.errors import Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Draft
 
@@ -61,40 +60,87 @@ async def settled(durable: Durable) -> None:
         await durable
 
 
-async def recorded(durable: Durable) -> None:
-    """As ``settled``, but a cancellation is raised as soon as the outcome is known, whatever the outcome is.
+class Handed:
+    """One caller's drafts in the writer's hands, for the one task that waits for them.
 
-    For who writes twice a call: a scope of its own costs more than all the rest of waiting.
+    A future is made only where there is something to wait for, and one only: each call waits twice.
+
+    Attributes:
+        size: bytes of the payloads.
+        is_over: whether the outcome is known.
+        failure: why they are no records, where that is the outcome.
     """
-    if not durable.done():
-        waiter = asyncio.get_running_loop().create_future()
-        durable.add_done_callback(partial(_wake, waiter))
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            with CancelScope(shield=True), suppress(GatewayError):
-                await durable
-            raise
-    durable.result()
 
+    __slots__ = ("_bell", "drafts", "failure", "is_over", "size")
+    # Whether nobody waits, and they are written as soon as they can be.
+    is_owed = False
 
-def _wake(waiter: asyncio.Future[None], _: object) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-class _Group:
-    """One caller's drafts and the future it waits for; None where the drafts are owed and nobody waits."""
-
-    __slots__ = ("drafts", "durable", "size")
-
-    def __init__(self, drafts: Sequence[Draft], durable: Durable | None) -> None:
+    def __init__(self, drafts: Sequence[Draft]) -> None:
         self.drafts = drafts
-        self.durable = durable
         self.size = 0
         for draft in drafts:
             for payload in draft.payloads:
                 self.size += len(payload.content)
+        self.is_over = False
+        self.failure: Outcome = None
+        self._bell: asyncio.Future[None] | None = None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether they are known to be on disk."""
+        return self.is_over and self.failure is None
+
+    def settle(self, outcome: Outcome) -> None:
+        """The writer's answer: None = the records are on disk."""
+        self.is_over, self.failure = True, outcome
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def recorded(self) -> None:
+        """Return when the records are on disk; raises what ``submit`` says.
+
+        A cancellation is raised as soon as the outcome is known, whatever the outcome is.
+        """
+        if not self.is_over:
+            self._bell = asyncio.get_running_loop().create_future()
+            try:
+                await self._bell
+            except asyncio.CancelledError:
+                await self._outlasted()
+                raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def _outlasted(self) -> None:
+        # They are written all the same. Only here is there a scope: it costs more than all the rest of waiting.
+        if not self.is_over:
+            self._bell = Durable()
+            with CancelScope(shield=True):
+                await self._bell
+
+
+class _Submitted(Handed):
+    """Drafts and the future that says when they are on disk."""
+
+    __slots__ = ("durable",)
+
+    def __init__(self, drafts: Sequence[Draft], durable: Durable) -> None:
+        super().__init__(drafts)
+        self.durable = durable
+
+    def settle(self, outcome: Outcome) -> None:
+        """See ``Handed``."""
+        if outcome is None:
+            self.durable.set_result(None)
+        else:
+            self.durable.set_exception(outcome)
+
+
+class _Owed(Handed):
+    """Drafts that could not be written before."""
+
+    __slots__ = ()
+    is_owed = True
 
 
 class Ledger:
@@ -107,8 +153,8 @@ class Ledger:
     def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int = RESERVE_BYTES) -> None:
         """``reserve_bytes``: free space below which new calls are refused while what was begun is still recorded."""
         self._store = Store(place, keys, clock, reserve_bytes)
-        self._waiting: deque[_Group] = deque()
-        self._batches: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
+        self._waiting: deque[Handed] = deque()
+        self._batches: queue.SimpleQueue[list[Handed] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = self._is_due = self._is_writing = False
@@ -156,13 +202,14 @@ class Ledger:
         The future raises ``Unavailable`` when they cannot be written and ``NotFound`` when the run has ended.
         """
         durable = Durable(loop=self._loop)
-        if not self._is_open:
-            durable.set_exception(Unavailable("the audit log is closed", cause_code="ledger_closed"))
-        elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in drafts):
-            durable.set_exception(Unavailable("the audit log is busy", retry_after=1, cause_code="ledger_queue"))
-        else:
-            self._wait(_Group(drafts, durable))
+        self._take(_Submitted(drafts, durable))
         return durable
+
+    def hand_in(self, drafts: Sequence[Draft]) -> Handed:
+        """As ``submit``, for the one task that waits for them."""
+        handed = Handed(drafts)
+        self._take(handed)
+        return handed
 
     async def append(self, drafts: Sequence[Draft]) -> None:
         """Write drafts durably. Cancellation takes effect only after the outcome is known.
@@ -179,7 +226,7 @@ class Ledger:
 
     def owe(self, drafts: Sequence[Draft]) -> None:
         """Endings that could not be written: written as soon as writing works again, if the call is still open then."""
-        self._wait(_Group(drafts, None))
+        self._wait(_Owed(drafts))
 
     @property
     def swept(self) -> bool:
@@ -207,9 +254,19 @@ class Ledger:
         if self._store.trouble is not None:
             raise Unavailable(self._store.trouble, retry_after=1)
 
-    def _wait(self, group: _Group) -> None:
+    def _take(self, group: Handed) -> None:
+        if not self._is_open:
+            group.settle(Unavailable("the audit log is closed", cause_code="ledger_closed"))
+        elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in group.drafts):
+            group.settle(Unavailable("the audit log is busy", retry_after=1, cause_code="ledger_queue"))
+        else:
+            self._wait(group)
+
+    def _wait(self, group: Handed) -> None:
         self._waiting.append(group)
-        if self._callers == 1 and not self._is_due and not self._is_writing:
+        if self._is_due or self._is_writing:
+            return  # it goes with what is due, or with what comes after what is being written
+        if self._callers == 1:
             self._hand_over()  # nobody else is here who could have something for the same transaction
         else:
             self._schedule()
@@ -234,14 +291,14 @@ class Ledger:
         else:
             self._batches.put(groups)
 
-    def _is_quick(self, groups: list[_Group]) -> bool:
+    def _is_quick(self, groups: list[Handed]) -> bool:
         is_alone = self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1
         # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
         is_well = self._store.trouble is None and self._takes_s < _FAST_S
         return is_alone and is_well and groups[0].size <= _SMALL_BYTES
 
-    def _batch(self) -> list[_Group]:
-        groups: list[_Group] = []
+    def _batch(self) -> list[Handed]:
+        groups: list[Handed] = []
         size = 0
         while self._waiting and len(groups) < _MAX_GROUPS and size < _MAX_BYTES:
             group = self._waiting.popleft()
@@ -249,14 +306,9 @@ class Ledger:
             size += group.size
         return groups
 
-    def _settle(self, groups: list[_Group], outcomes: list[Outcome], *, is_over: bool) -> None:
+    def _settle(self, groups: list[Handed], outcomes: list[Outcome], *, is_over: bool) -> None:
         for group, outcome in zip(groups, outcomes, strict=True):
-            if group.durable is None:
-                continue
-            if outcome is None:
-                group.durable.set_result(None)
-            else:
-                group.durable.set_exception(outcome)
+            group.settle(outcome)
         if is_over:
             self._go_on()
 
@@ -292,12 +344,12 @@ class Ledger:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(what)
 
-    def _written(self, groups: list[_Group]) -> list[Outcome]:
+    def _written(self, groups: list[Handed]) -> list[Outcome]:
         began = time.monotonic()
         outcomes = self._write([group.drafts for group in groups])
         self._takes_s += _WEIGHT * (time.monotonic() - began - self._takes_s)
         for group, outcome in zip(groups, outcomes, strict=True):
-            if group.durable is None and isinstance(outcome, Unavailable):
+            if group.is_owed and isinstance(outcome, Unavailable):
                 self._store.owe(group.drafts)
         return outcomes
 
