@@ -96,7 +96,7 @@ class CallEntry:
 
     def decided(self, target: Resolved, decision: Decision) -> None:
         """Note the decision; see ``core.ports.Entry``."""
-        self._note(target, decision)
+        self._know(target, decision)
         self._decided_at = self._now()
 
     async def commit(self, quota: Quota) -> Intent:
@@ -109,7 +109,7 @@ class CallEntry:
         """
         permit = quota.permit
         target, decision = permit.target, permit.decision
-        self._note(target, decision)
+        self._know(target, decision)
         decided = self._decision_draft(target, decision)
         intent = self._draft(
             EventType.TOOL_REQUESTED,
@@ -176,7 +176,7 @@ class CallEntry:
             redactions=body["redactions"],
         )
 
-    def _note(self, target: Resolved, decision: Decision) -> None:
+    def _know(self, target: Resolved, decision: Decision) -> None:
         if target is not self._target:
             self._target, self._tool = target, wording.tool_name(target)
         self._decision = decision

@@ -60,19 +60,18 @@ async def settled(durable: Durable) -> None:
         await durable
 
 
-class Handed:
-    """One caller's drafts in the writer's hands, for the one task that waits for them.
-
-    A future is made only where there is something to wait for, and one only: each call waits twice.
+class _Group:
+    """One caller's drafts, and what became of them.
 
     Attributes:
         size: bytes of the payloads.
         is_over: whether the outcome is known.
         failure: why they are no records, where that is the outcome.
+        bell: done once the outcome is known; None = nobody waits yet.
     """
 
-    __slots__ = ("_bell", "drafts", "failure", "is_over", "size")
-    # Whether nobody waits, and they are written as soon as they can be.
+    __slots__ = ("bell", "drafts", "failure", "is_over", "size")
+    # Whether nobody ever waits, and they are written as soon as they can be.
     is_owed = False
 
     def __init__(self, drafts: Sequence[Draft]) -> None:
@@ -83,43 +82,23 @@ class Handed:
                 self.size += len(payload.content)
         self.is_over = False
         self.failure: Outcome = None
-        self._bell: asyncio.Future[None] | None = None
-
-    @property
-    def is_durable(self) -> bool:
-        """Whether they are known to be on disk."""
-        return self.is_over and self.failure is None
+        self.bell: asyncio.Future[None] | None = None
 
     def settle(self, outcome: Outcome) -> None:
         """The writer's answer: None = the records are on disk."""
         self.is_over, self.failure = True, outcome
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
-
-    async def recorded(self) -> None:
-        """Return when the records are on disk; raises what ``submit`` says.
-
-        A cancellation is raised as soon as the outcome is known, whatever the outcome is.
-        """
-        if not self.is_over:
-            self._bell = asyncio.get_running_loop().create_future()
-            try:
-                await self._bell
-            except asyncio.CancelledError:
-                await self._outlasted()
-                raise
-        if self.failure is not None:
-            raise self.failure
-
-    async def _outlasted(self) -> None:
-        # They are written all the same. Only here is there a scope: it costs more than all the rest of waiting.
-        if not self.is_over:
-            self._bell = Durable()
-            with CancelScope(shield=True):
-                await self._bell
+        if self.bell is not None and not self.bell.done():
+            self.bell.set_result(None)
 
 
-class _Submitted(Handed):
+class _Owed(_Group):
+    """Drafts that could not be written before."""
+
+    __slots__ = ()
+    is_owed = True
+
+
+class _Submitted(_Group):
     """Drafts and the future that says when they are on disk."""
 
     __slots__ = ("durable",)
@@ -129,18 +108,47 @@ class _Submitted(Handed):
         self.durable = durable
 
     def settle(self, outcome: Outcome) -> None:
-        """See ``Handed``."""
+        """See ``_Group``."""
         if outcome is None:
             self.durable.set_result(None)
         else:
             self.durable.set_exception(outcome)
 
 
-class _Owed(Handed):
-    """Drafts that could not be written before."""
+class Handed(_Group):
+    """Drafts in the writer's hands, for the one task that waits for them.
+
+    A future is made only where there is something to wait for, and one only: each call waits twice.
+    """
 
     __slots__ = ()
-    is_owed = True
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether they are known to be on disk."""
+        return self.is_over and self.failure is None
+
+    async def recorded(self) -> None:
+        """Return when the records are on disk; raises what ``submit`` says.
+
+        A cancellation is raised as soon as the outcome is known, whatever the outcome is.
+        """
+        if not self.is_over:
+            self.bell = asyncio.get_running_loop().create_future()
+            try:
+                await self.bell
+            except asyncio.CancelledError:
+                await self._outlasted()
+                raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def _outlasted(self) -> None:
+        # They are written all the same. Only here is there a scope: it costs more than all the rest of waiting.
+        if not self.is_over:
+            self.bell = Durable()
+            with CancelScope(shield=True):
+                await self.bell
 
 
 class Ledger:
@@ -153,8 +161,8 @@ class Ledger:
     def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int = RESERVE_BYTES) -> None:
         """``reserve_bytes``: free space below which new calls are refused while what was begun is still recorded."""
         self._store = Store(place, keys, clock, reserve_bytes)
-        self._waiting: deque[Handed] = deque()
-        self._batches: queue.SimpleQueue[list[Handed] | None] = queue.SimpleQueue()
+        self._waiting: deque[_Group] = deque()
+        self._batches: queue.SimpleQueue[list[_Group] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = self._is_due = self._is_writing = False
@@ -254,7 +262,7 @@ class Ledger:
         if self._store.trouble is not None:
             raise Unavailable(self._store.trouble, retry_after=1)
 
-    def _take(self, group: Handed) -> None:
+    def _take(self, group: _Group) -> None:
         if not self._is_open:
             group.settle(Unavailable("the audit log is closed", cause_code="ledger_closed"))
         elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in group.drafts):
@@ -262,7 +270,7 @@ class Ledger:
         else:
             self._wait(group)
 
-    def _wait(self, group: Handed) -> None:
+    def _wait(self, group: _Group) -> None:
         self._waiting.append(group)
         if self._is_due or self._is_writing:
             return  # it goes with what is due, or with what comes after what is being written
@@ -291,14 +299,14 @@ class Ledger:
         else:
             self._batches.put(groups)
 
-    def _is_quick(self, groups: list[Handed]) -> bool:
+    def _is_quick(self, groups: list[_Group]) -> bool:
         is_alone = self._is_alone and self._is_open and self._callers <= 1 and len(groups) == 1
         # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
         is_well = self._store.trouble is None and self._takes_s < _FAST_S
         return is_alone and is_well and groups[0].size <= _SMALL_BYTES
 
-    def _batch(self) -> list[Handed]:
-        groups: list[Handed] = []
+    def _batch(self) -> list[_Group]:
+        groups: list[_Group] = []
         size = 0
         while self._waiting and len(groups) < _MAX_GROUPS and size < _MAX_BYTES:
             group = self._waiting.popleft()
@@ -306,7 +314,7 @@ class Ledger:
             size += group.size
         return groups
 
-    def _settle(self, groups: list[Handed], outcomes: list[Outcome], *, is_over: bool) -> None:
+    def _settle(self, groups: list[_Group], outcomes: list[Outcome], *, is_over: bool) -> None:
         for group, outcome in zip(groups, outcomes, strict=True):
             group.settle(outcome)
         if is_over:
@@ -344,7 +352,7 @@ class Ledger:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(what)
 
-    def _written(self, groups: list[Handed]) -> list[Outcome]:
+    def _written(self, groups: list[_Group]) -> list[Outcome]:
         began = time.monotonic()
         outcomes = self._write([group.drafts for group in groups])
         self._takes_s += _WEIGHT * (time.monotonic() - began - self._takes_s)
