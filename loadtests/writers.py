@@ -9,7 +9,7 @@ from typing import Final
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.keys import LogKeys
-from gateway.adapters.ledger.ledger import Ledger, recorded
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.core.call import RunKind
 from gateway.core.records import Actor, EventType
 from loadtests.big_log import AGENTS, call_records
@@ -37,7 +37,7 @@ async def written(folder: Path, keys: LogKeys, calls: int, seed: int) -> dict[st
                 drafts = call_records(scribe, Subject(subject.actor, subject.run_id, clock.uuid()), chance)
                 for part in (drafts[:-1], drafts[-1:]):  # before the effect, and before the answer
                     if part:
-                        await recorded(ledger.submit(part))
+                        await ledger.hand_in(part).recorded()
                         made += len(part)
 
         subjects = []

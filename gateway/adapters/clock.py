@@ -30,23 +30,27 @@ class SystemClock:
         """Microseconds since the epoch."""
         # The wall clock is read first: a pause between the two readings must not put this one ahead of it.
         wall_ns, since_ns = time.time_ns(), time.monotonic_ns()
-        self._ahead_ns = max(self._ahead_ns, wall_ns - since_ns)
-        return (since_ns + self._ahead_ns) // 1000
+        ahead_ns = self._ahead_ns
+        if wall_ns - since_ns > ahead_ns:
+            ahead_ns = self._ahead_ns = wall_ns - since_ns
+        return (since_ns + ahead_ns) // 1000
 
-    def monotonic(self) -> float:
-        """Seconds that never go back, for intervals."""
-        return time.monotonic()
+    # Seconds that never go back, for intervals. The machine's own function: it is asked many times a call.
+    monotonic = staticmethod(time.monotonic)
 
     def uuid(self) -> str:
         """A new UUIDv7 in its canonical text form."""
-        tick = (time.time_ns() << 12) // 1_000_000  # 1/4096 ms
+        tick = time.time_ns() * 64 // 15_625  # 1/4096 ms
         with self._lock:
-            self._last = tick = max(tick, self._last + 1)
+            if tick <= self._last:
+                tick = self._last + 1
+            self._last = tick
             if not self._tails:
                 self._tails = _tails(_IDS)
-            if tick >> 12 != self._millisecond:
-                self._millisecond = tick >> 12
-                text = f"{self._millisecond:012x}"
+            millisecond = tick >> 12
+            if millisecond != self._millisecond:
+                self._millisecond = millisecond
+                text = f"{millisecond:012x}"
                 self._head = f"{text[:8]}-{text[8:]}-7"
             return f"{self._head}{tick & 0xFFF:03x}-{self._tails.pop()}"
 

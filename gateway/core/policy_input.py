@@ -147,8 +147,17 @@ def _reported(target: Subject) -> dict[str, Any]:
     return facts
 
 
-def without_arguments(document: bytes) -> bytes:
-    """What is kept of an input beside the arguments, which the log holds with the request."""
+def without_arguments(document: bytes, canonical: bytes | None = None) -> bytes:
+    """What is kept of an input beside the arguments, which the log holds with the request.
+
+    ``canonical``: the arguments it was probably made of, which makes it a matter of cutting them out.
+    """
+    if canonical is not None:
+        # No string of a JSON document holds the bytes of a member's name with its quotes and colon, and none of the
+        # members that stand before this one has a member of this name.
+        before, found, after = document.partition(b'"args":' + canonical + b',"args_digest":')
+        if found:
+            return before + b'"args_digest":' + after
     facts = _MEMBERS.decode(document)
     facts.pop("args", None)
     return encode(facts)

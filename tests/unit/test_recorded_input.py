@@ -24,6 +24,20 @@ def test_a_call_is_put_together_again(arguments: Any) -> None:
     assert with_arguments(facts, target.call.arguments.canonical, digest) == whole
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"n": 1}, {"args": {"args": {}}, "args_digest": '"args":{}'}, b'{"n":1.50}', b'{"id":9007199254740993}'],
+)
+@pytest.mark.parametrize("is_listing", [True, False])
+def test_arguments_are_cut_out_as_if_each_member_had_been_read(arguments: Any, *, is_listing: bool) -> None:
+    """Also where they look like the member that is cut out, and where the document holds them otherwise or not."""
+    target = called("erp.find", arguments)
+    whole = policy_input.calling(target, Usage(), PipelineSettings(), AT_US)
+    if is_listing:
+        whole = policy_input.listing(target, PipelineSettings(), AT_US)
+    assert without_arguments(whole, target.call.arguments.canonical) == without_arguments(whole)
+
+
 def test_a_listing_is_found_though_arguments_were_sent() -> None:
     """Whether a tool is hidden does not depend on them, so its document has none."""
     target = called("erp.find", {"n": 1})

@@ -1,8 +1,9 @@
 """Drafts: records with their id, time and salt, but without their place in the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.keyring.pool import Pool
@@ -13,8 +14,7 @@ from gateway.core.records import SALT_SIZE, SYSTEM, Actor, Draft, EventType, Pay
 _KNOWN_ACTORS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """Whom a record is about: who acts, in which run, for which call."""
 
     actor: Actor = SYSTEM
@@ -43,8 +43,15 @@ class Scribe:
             actor = self._actors[known] = Actor(agent, identifier(principal.auth_method), user)
         return actor
 
-    def draft(self, kind: EventType, subject: Subject, body: Mapping[str, Any], *payloads: Payload) -> Draft:
-        """A record of now."""
+    def draft(
+        self,
+        kind: EventType,
+        subject: Subject,
+        body: Mapping[str, Any],
+        *payloads: Payload,
+        fences: tuple[str, ...] = (),
+    ) -> Draft:
+        """A record of now; for ``fences`` see ``Draft``."""
         return Draft(
             id=self.clock.uuid(),
             type=kind,
@@ -55,4 +62,5 @@ class Scribe:
             call_id=subject.call_id,
             body=body,
             payloads=payloads,
+            fences=fences,
         )

@@ -12,7 +12,7 @@ from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.books.runs import RunRegistry
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.ledger import Ledger, recorded, settled
+from gateway.adapters.ledger.ledger import Ledger, settled
 from gateway.adapters.ledger.storage.kill_records import Marks
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision
@@ -51,19 +51,23 @@ class CallEntry:
     # What operators count where it ends well.
     done = "completed"
 
+    # As long as nothing has happened.
+    _target: Resolved | None = None
+    _tool: str | None = None
+    _decision: Decision | None = None
+    _committed_at: float | None = None
+    _is_out = False
+    _is_complete = False
+    _release: Callable[[], None] | None = None
+
     def __init__(self, desk: Desk, call: Call, principal: Principal) -> None:
         self._desk = desk
         self._call = call
-        self._key = principal.key
+        self._principal = principal
         self._subject = Subject(desk.scribe.actor(principal), None, call.id)
-        self._started = desk.scribe.clock.monotonic()
-        self._target: Resolved | None = None
-        self._decision: Decision | None = None
-        self._decided_at = self._started
-        self._committed_at: float | None = None
-        self._is_out = False
-        self._is_complete = False
-        self._release: Callable[[], None] | None = None
+        self._draft = desk.scribe.draft
+        self._now = desk.scribe.clock.monotonic
+        self._decided_at = self._started = self._now()
 
     async def __aenter__(self) -> Self:
         self._desk.ledger.arrive()
@@ -82,8 +86,7 @@ class CallEntry:
             self._desk.ledger.leave()
             if self._release is not None:
                 self._release()
-            tool = wording.tool_name(self._target) or _UNKNOWN_TOOL
-            self._desk.meter.called(tool, outcome, self._now() - self._started)
+            self._desk.meter.called(self._tool or _UNKNOWN_TOOL, outcome, self._now() - self._started)
 
     def entered(self, caller: Caller) -> Caller:
         """Note the run; see ``core.ports.Entry``."""
@@ -93,7 +96,7 @@ class CallEntry:
 
     def decided(self, target: Resolved, decision: Decision) -> None:
         """Note the decision; see ``core.ports.Entry``."""
-        self._target, self._decision = target, decision
+        self._know(target, decision)
         self._decided_at = self._now()
 
     async def commit(self, quota: Quota) -> Intent:
@@ -105,23 +108,26 @@ class CallEntry:
             Killed: operators have stopped it meanwhile.
         """
         permit = quota.permit
-        self._target, self._decision = permit.target, permit.decision
-        decision = self._decision_draft(permit.target, permit.decision)
-        draft = self._draft(
-            EventType.TOOL_REQUESTED, wording.requested_body(permit), wording.request_payload(self._call)
+        target, decision = permit.target, permit.decision
+        self._know(target, decision)
+        decided = self._decision_draft(target, decision)
+        intent = self._draft(
+            EventType.TOOL_REQUESTED,
+            self._subject,
+            wording.requested_body(permit, self._tool),
+            wording.request_payload(self._call),
+            fences=self._desk.marks.stopping(holder_of_caller(target.caller, target.tool.fqn)),
         )
-        holder = holder_of_caller(permit.target.caller, permit.target.tool.fqn)
-        draft = structs.replace(draft, fences=self._desk.marks.stopping(holder))
-        durable = self._desk.ledger.submit([decision, draft])
+        handed = self._desk.ledger.hand_in([decided, intent])
         try:
-            await recorded(durable)
+            await handed.recorded()
         finally:
             # Also where a cancellation came meanwhile: it is delivered only now, and the intent is on disk.
-            if durable.done() and durable.exception() is None:
+            if handed.is_durable:
                 self._committed_at = self._now()
                 permit.reservation.keep()
         self._is_out = True
-        return Intent(quota, draft.id)
+        return Intent(quota, intent.id)
 
     async def note(self, said: Said) -> None:
         """Write what is asked of the client, or what it answers, durably; see ``core.ports.Entry``.
@@ -132,7 +138,7 @@ class CallEntry:
         """
         kind, role = _STAGES[said.stage]
         content = wording.cleaned(Payload(role, said.content), self._desk.clean)
-        draft = self._draft(kind, wording.input_body(self._target, said), content)
+        draft = self._draft(kind, self._subject, wording.input_body(self._tool, said), content)
         durable = self._desk.ledger.submit([draft])
         await settled(durable)
 
@@ -142,35 +148,38 @@ class CallEntry:
         Raises:
             OutcomeUnknown: it could not be written.
         """
-        durable = self._desk.ledger.submit(self._completion(output))
+        now = self._now()
+        upstream_us = _us(now - (self._committed_at or now))
+        body = wording.completed_body(output, self._tool, upstream_us, _us(now - self._started))
+        drafts = [self._draft(EventType.TOOL_COMPLETED, self._subject, body, wording.result_payload(output))]
+        if body["redactions"]:
+            redaction = wording.redaction_body(output, self._tool)
+            drafts.insert(0, self._draft(EventType.REDACTION, self._subject, redaction))
+        handed = self._desk.ledger.hand_in(drafts)
         try:
-            await recorded(durable)
+            await handed.recorded()
         except (Unavailable, NotFound) as error:
             raise OutcomeUnknown(
                 "the call was made but its completion could not be recorded", cause_code="ledger"
             ) from error
         except asyncio.CancelledError:
-            if durable.exception() is not None:
+            if not handed.is_durable:
                 raise
             # It is over and recorded so: what breaks it off now comes too late, and the caller hears what the log says.
         finally:
-            self._is_complete = durable.done() and durable.exception() is None
+            self._is_complete = handed.is_durable
         return Answer(
             call_id=self._call.id,
             run_id=output.intent.quota.permit.target.caller.run.id,
             body=output.body,
-            is_error=wording.is_error(output),
-            redactions=sum(output.counts.values()),
+            is_error=body["is_error"],
+            redactions=body["redactions"],
         )
 
-    def _completion(self, output: Redacted) -> list[Draft]:
-        now = self._now()
-        upstream_us = _us(now - (self._committed_at or now))
-        body = wording.completed_body(output, upstream_us, _us(now - self._started))
-        drafts = [self._draft(EventType.TOOL_COMPLETED, body, wording.result_payload(output))]
-        if body["redactions"]:
-            drafts.insert(0, self._draft(EventType.REDACTION, wording.redaction_body(output)))
-        return drafts
+    def _know(self, target: Resolved, decision: Decision) -> None:
+        if target is not self._target:
+            self._target, self._tool = target, wording.tool_name(target)
+        self._decision = decision
 
     async def _refuse(self, error: BaseException) -> None:
         drafts = self._allowed(self._refusal(error))
@@ -193,13 +202,13 @@ class CallEntry:
             payloads = [wording.error_payload(error, self._desk.clean)]
             if not drafts:
                 payloads.append(wording.refused_request_payload(self._call, self._desk.clean))
-            drafts.append(self._draft(EventType.REQUEST_REFUSED, body, *payloads))
+            drafts.append(self._draft(EventType.REQUEST_REFUSED, self._subject, body, *payloads))
         return drafts
 
     def _allowed(self, drafts: list[Draft]) -> list[Draft]:
         # Being refused costs a caller nothing: without a bound it could fill the disk with what was refused.
         size = sum(len(payload.content) for draft in drafts for payload in draft.payloads)
-        if self._desk.allowance.take(self._key, size):
+        if self._desk.allowance.take(self._principal.key, size):
             return drafts
         return [structs.replace(draft, payloads=(), body={**draft.body, "omitted": True}) for draft in drafts]
 
@@ -215,7 +224,7 @@ class CallEntry:
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
         body = wording.approval_used(self._call) | self._ending(_outcome(error), _cause(error))
-        drafts = [self._draft(kind, body, wording.error_payload(error, self._desk.clean))]
+        drafts = [self._draft(kind, self._subject, body, wording.error_payload(error, self._desk.clean))]
         durable = self._desk.ledger.submit(drafts)
         try:
             await settled(durable)
@@ -246,23 +255,18 @@ class CallEntry:
     ) -> Draft:
         digest = decision.input_digest
         commitment = self._desk.scribe.keys.mark("input", digest)
-        body = wording.decision_body(target, decision, commitment, _us(self._decided_at - self._started))
-        payloads = [wording.reasons_payload(decision, digest, refused=error is not None)]
-        if error is not None:
-            payloads[0] = wording.cleaned_reasons(payloads[0], target, self._desk.clean)
-            payloads.append(wording.refused_request_payload(self._call, self._desk.clean))
-        if error is not None and ends:  # the one record of a call that policy refuses says how it ended, too
+        body = wording.decision_body(decision, self._tool, commitment, _us(self._decided_at - self._started))
+        if error is None:
+            reasons = wording.reasons_payload(decision, digest, self._call)
+            return self._draft(EventType.DECISION, self._subject, body, reasons)
+        reasons = wording.cleaned_reasons(wording.refusal_payload(decision, digest), target, self._desk.clean)
+        if ends:  # the one record of a call that policy refuses says how it ended, too
             body |= {"cause": identifier(_cause(error)), "code": _outcome(error)}
-        return self._draft(EventType.DECISION, body, *payloads)
+        request = wording.refused_request_payload(self._call, self._desk.clean)
+        return self._draft(EventType.DECISION, self._subject, body, reasons, request)
 
     def _ending(self, code: str, cause: str) -> dict[str, object]:
-        return wording.ending_body(self._target, code, cause, _us(self._now() - self._started))
-
-    def _draft(self, kind: EventType, body: dict[str, object], *payloads: Payload) -> Draft:
-        return self._desk.scribe.draft(kind, self._subject, body, *payloads)
-
-    def _now(self) -> float:
-        return self._desk.scribe.clock.monotonic()
+        return wording.ending_body(self._tool, code, cause, _us(self._now() - self._started))
 
 
 def _outcome(error: BaseException) -> str:
@@ -276,4 +280,4 @@ def _cause(error: BaseException) -> str:
 
 
 def _us(seconds: float) -> int:
-    return max(0, round(seconds * 1_000_000))
+    return round(seconds * 1_000_000)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from gateway.adapters.ledger.storage.guarding import GUARD_S
 from gateway.adapters.ledger.storage.outcome import Outcome, Prepared
 from gateway.adapters.ledger.storage.site import Site
 from gateway.adapters.ledger.storage.store import Store
-from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.errors import Unavailable
 from gateway.core.ports import Clock
 from gateway.core.records import CLOSINGS, Draft
 
@@ -67,40 +66,95 @@ async def settled(durable: Durable) -> None:
         await durable
 
 
-async def recorded(durable: Durable) -> None:
-    """As ``settled``, but a cancellation is raised as soon as the outcome is known, whatever the outcome is.
-
-    For who writes twice a call: a scope of its own costs more than all the rest of waiting.
-    """
-    if not durable.done():
-        waiter = asyncio.get_running_loop().create_future()
-        durable.add_done_callback(partial(_wake, waiter))
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            with CancelScope(shield=True), suppress(GatewayError):
-                await durable
-            raise
-    durable.result()
-
-
-def _wake(waiter: asyncio.Future[None], _: object) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
 class _Group:
-    """One caller's drafts and the future it waits for; None where the drafts are owed and nobody waits."""
+    """One caller's drafts, and what became of them.
 
-    __slots__ = ("drafts", "durable", "size")
+    Attributes:
+        size: bytes of the payloads.
+        is_over: whether the outcome is known.
+        failure: why they are no records, where that is the outcome.
+        bell: done once the outcome is known; None = nobody waits yet.
+    """
 
-    def __init__(self, drafts: Sequence[Draft], durable: Durable | None) -> None:
+    __slots__ = ("bell", "drafts", "failure", "is_over", "size")
+    # Whether nobody ever waits, and they are written as soon as they can be.
+    is_owed = False
+
+    def __init__(self, drafts: Sequence[Draft]) -> None:
         self.drafts = drafts
-        self.durable = durable
         self.size = 0
         for draft in drafts:
             for payload in draft.payloads:
                 self.size += len(payload.content)
+        self.is_over = False
+        self.failure: Outcome = None
+        self.bell: asyncio.Future[None] | None = None
+
+    def settle(self, outcome: Outcome) -> None:
+        """The writer's answer: None = the records are on disk."""
+        self.is_over, self.failure = True, outcome
+        if self.bell is not None and not self.bell.done():
+            self.bell.set_result(None)
+
+
+class _Owed(_Group):
+    """Drafts that could not be written before."""
+
+    __slots__ = ()
+    is_owed = True
+
+
+class _Submitted(_Group):
+    """Drafts and the future that says when they are on disk."""
+
+    __slots__ = ("durable",)
+
+    def __init__(self, drafts: Sequence[Draft], durable: Durable) -> None:
+        super().__init__(drafts)
+        self.durable = durable
+
+    def settle(self, outcome: Outcome) -> None:
+        """See ``_Group``."""
+        if outcome is None:
+            self.durable.set_result(None)
+        else:
+            self.durable.set_exception(outcome)
+
+
+class Handed(_Group):
+    """Drafts in the writer's hands, for the one task that waits for them.
+
+    A future is made only where there is something to wait for, and one only: each call waits twice.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether they are known to be on disk."""
+        return self.is_over and self.failure is None
+
+    async def recorded(self) -> None:
+        """Return when the records are on disk; raises what ``submit`` says.
+
+        A cancellation is raised as soon as the outcome is known, whatever the outcome is.
+        """
+        if not self.is_over:
+            self.bell = asyncio.get_running_loop().create_future()
+            try:
+                await self.bell
+            except asyncio.CancelledError:
+                await self._outlasted()
+                raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def _outlasted(self) -> None:
+        # They are written all the same. Only here is there a scope: it costs more than all the rest of waiting.
+        if not self.is_over:
+            self.bell = Durable()
+            with CancelScope(shield=True):
+                await self.bell
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +234,14 @@ class Ledger:
         The future raises ``Unavailable`` when they cannot be written and ``NotFound`` when the run has ended.
         """
         durable = Durable(loop=self._loop)
-        if not self._is_open:
-            durable.set_exception(Unavailable("the audit log is closed", cause_code="ledger_closed"))
-        elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in drafts):
-            durable.set_exception(Unavailable("the audit log is busy", retry_after=1, cause_code="ledger_queue"))
-        else:
-            self._wait(_Group(drafts, durable))
+        self._take(_Submitted(drafts, durable))
         return durable
+
+    def hand_in(self, drafts: Sequence[Draft]) -> Handed:
+        """As ``submit``, for the one task that waits for them."""
+        handed = Handed(drafts)
+        self._take(handed)
+        return handed
 
     async def append(self, drafts: Sequence[Draft]) -> None:
         """Write drafts durably. Cancellation takes effect only after the outcome is known.
@@ -203,7 +258,7 @@ class Ledger:
 
     def owe(self, drafts: Sequence[Draft]) -> None:
         """Endings that could not be written: written as soon as writing works again, if the call is still open then."""
-        self._wait(_Group(drafts, None))
+        self._wait(_Owed(drafts))
 
     @property
     def swept(self) -> bool:
@@ -231,9 +286,19 @@ class Ledger:
         if self._store.trouble is not None:
             raise Unavailable(self._store.trouble, retry_after=1)
 
+    def _take(self, group: _Group) -> None:
+        if not self._is_open:
+            group.settle(Unavailable("the audit log is closed", cause_code="ledger_closed"))
+        elif len(self._waiting) >= _MAX_WAITING and not all(draft.type in CLOSINGS for draft in group.drafts):
+            group.settle(Unavailable("the audit log is busy", retry_after=1, cause_code="ledger_queue"))
+        else:
+            self._wait(group)
+
     def _wait(self, group: _Group) -> None:
         self._waiting.append(group)
-        if self._callers == 1 and not self._is_due and not self._is_writing:
+        if self._is_due or self._is_writing:
+            return  # it goes with what is due, or with what comes after what is being written
+        if self._callers == 1:
             self._hand_over()  # nobody else is here who could have something for the same transaction
         else:
             self._schedule()
@@ -286,12 +351,7 @@ class Ledger:
 
     def _settle(self, groups: list[_Group], outcomes: list[Outcome], *, is_over: bool) -> None:
         for group, outcome in zip(groups, outcomes, strict=True):
-            if group.durable is None:
-                continue
-            if outcome is None:
-                group.durable.set_result(None)
-            else:
-                group.durable.set_exception(outcome)
+            group.settle(outcome)
         if is_over:
             self._go_on()
 
@@ -333,6 +393,6 @@ class Ledger:
         outcomes = self._store.finish(job.prepared or self._prepared(groups))
         self._takes_s += _WEIGHT * (job.took_s + time.monotonic() - began - self._takes_s)
         for group, outcome in zip(groups, outcomes, strict=True):
-            if group.durable is None and isinstance(outcome, Unavailable):
+            if group.is_owed and isinstance(outcome, Unavailable):
                 self._store.owe(group.drafts)
         return outcomes

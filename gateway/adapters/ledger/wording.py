@@ -1,13 +1,14 @@
 """What the records of one call say: the leaf in ids and numbers, the rest as payload."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.core.call import Call, Intent, Permit, Redacted, Resolved, Resumed
+from gateway.core.call import Call, Permit, Redacted, Resolved, Resumed
 from gateway.core.canonical import encode
-from gateway.core.decision import Decision
+from gateway.core.decision import Decision, Requirement
 from gateway.core.errors import GatewayError, Reason
 from gateway.core.policy_input import without_arguments
 from gateway.core.ports import Said
@@ -24,15 +25,34 @@ _MAX_MESSAGE = 512
 _MAX_CLEANED = 64 * 1024
 
 
-def tool_name(target: Resolved | None) -> str | None:
+def tool_name(target: Resolved) -> str | None:
     """The tool as it may stand in a leaf: a catalogued name, or None where the name is only the caller's word."""
-    if target is None or not target.tool.listed:
-        return None
-    return target.tool.fqn[:_MAX_NAME]
+    return target.tool.fqn[:_MAX_NAME] if target.tool.listed else None
 
 
-def decision_body(target: Resolved, decision: Decision, commitment: str, took_us: int) -> dict[str, Any]:
+class _Words(NamedTuple):
+    """What a decision's records say of its reasons and requirements: ids for the leaf, all of it for the payload."""
+
+    reason_ids: list[str]
+    requirement_ids: list[str]
+    reasons: msgspec.Raw
+    requirements: msgspec.Raw
+
+
+# Policy says the same few things again and again, and to whom it lets go not at length.
+@lru_cache(maxsize=256)
+def _words(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> _Words:
+    return _Words(
+        [identifier(reason.id) for reason in reasons[:MAX_REASONS]],
+        [identifier(need.id) for need in requirements[:MAX_REASONS]],
+        msgspec.Raw(encode([_reason(reason) for reason in reasons])),
+        msgspec.Raw(encode([_requirement(need) for need in requirements])),
+    )
+
+
+def decision_body(decision: Decision, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
     """Leaf of a ``decision``; ``commitment`` is the keyed hash of the policy input's digest."""
+    words = _words(decision.reasons, decision.requirements)
     return {
         "decision_id": decision.id,
         "effect": decision.effect,
@@ -40,11 +60,11 @@ def decision_body(target: Resolved, decision: Decision, commitment: str, took_us
         "engine": identifier(decision.engine),
         "input": commitment,
         "phase": decision.phase,
-        "reasons": [identifier(reason.id) for reason in decision.reasons[:MAX_REASONS]],
-        "requirements": [identifier(need.id) for need in decision.requirements[:MAX_REASONS]],
+        "reasons": words.reason_ids,
+        "requirements": words.requirement_ids,
         "revision": identifier(decision.revision),
         "took_us": took_us,
-        "tool": tool_name(target),
+        "tool": tool,
     }
 
 
@@ -53,44 +73,45 @@ def approval_used(call: Call) -> dict[str, Any]:
     return {"approval": call.origin.approval_id} if isinstance(call.origin, Resumed) else {}
 
 
-def requested_body(permit: Permit) -> dict[str, Any]:
+def requested_body(permit: Permit, tool: str | None) -> dict[str, Any]:
     """Leaf of a ``tool.requested``: the intent, and what the run's ledger is rebuilt from."""
-    tool = permit.target.tool
+    called = permit.target.tool
     return approval_used(permit.target.call) | {
-        "class": tool.effect,
-        "connector": tool.connector,
+        "class": called.effect,
+        "connector": called.connector,
         "decision_id": permit.decision.id,
-        "definition": tool.digest,
+        "definition": called.digest,
         "measures": dict(permit.reservation.amounts),
-        "tool": tool_name(permit.target),
+        "tool": tool,
     }
 
 
-def completed_body(output: Redacted, upstream_us: int, total_us: int) -> dict[str, Any]:
+def completed_body(output: Redacted, tool: str | None, upstream_us: int, total_us: int) -> dict[str, Any]:
     """Leaf of a ``tool.completed``."""
     return approval_used(output.intent.call) | {
-        "is_error": is_error(output),
+        # What the tool itself said: that it failed.
+        "is_error": output.value.get("isError") is True,
         "redactions": sum(output.counts.values()),
-        "tool": _intent_tool(output.intent),
+        "tool": tool,
         "total_us": total_us,
         "upstream_us": upstream_us,
     }
 
 
-def redaction_body(output: Redacted) -> dict[str, Any]:
+def redaction_body(output: Redacted, tool: str | None) -> dict[str, Any]:
     """Leaf of a ``redaction``: how many values were taken out, by rule."""
     counts: dict[str, int] = {}
     for rule, count in list(output.counts.items())[:MAX_REASONS]:
         counts[identifier(rule)] = counts.get(identifier(rule), 0) + count
-    return {"rules": counts, "tool": _intent_tool(output.intent)}
+    return {"rules": counts, "tool": tool}
 
 
-def ending_body(target: Resolved | None, code: str, cause: str, total_us: int) -> dict[str, Any]:
+def ending_body(tool: str | None, code: str, cause: str, total_us: int) -> dict[str, Any]:
     """Leaf of a refusal or of an intent that did not complete."""
-    return {"cause": identifier(cause), "code": code, "tool": tool_name(target), "total_us": total_us}
+    return {"cause": identifier(cause), "code": code, "tool": tool, "total_us": total_us}
 
 
-def input_body(target: Resolved | None, said: Said) -> dict[str, Any]:
+def input_body(tool: str | None, said: Said) -> dict[str, Any]:
     """Leaf of an ``input.asked`` or ``input.answered``."""
     decision = said.decision
     return {
@@ -99,19 +120,15 @@ def input_body(target: Resolved | None, said: Said) -> dict[str, Any]:
         "kind": said.asks,
         "reasons": [identifier(reason.id) for reason in decision.reasons[:MAX_REASONS]],
         "revision": identifier(decision.revision),
-        "tool": tool_name(target),
+        "tool": tool,
     }
-
-
-def is_error(output: Redacted) -> bool:
-    """Whether the tool itself said that it failed."""
-    return output.value.get("isError") is True
 
 
 def request_payload(call: Call) -> Payload:
     """The whole request of a call that is about to be made."""
-    arguments = msgspec.Raw(call.arguments.canonical)
-    return Payload(Role.REQUEST, encode(_request(call) | {"arguments": arguments}))
+    request = _request(call)
+    request["arguments"] = msgspec.Raw(call.arguments.canonical)
+    return Payload(Role.REQUEST, encode(request))
 
 
 def refused_request_payload(call: Call, clean: Callable[[str], str]) -> Payload:
@@ -148,25 +165,35 @@ def _refused_request(call: Call) -> Payload:
     return Payload(Role.REQUEST, encode(_request(call) | cut))
 
 
-def reasons_payload(decision: Decision, digest: str, *, refused: bool) -> Payload:
-    """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments.
+def reasons_payload(decision: Decision, digest: str, call: Call) -> Payload:
+    """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments of the call.
 
     ``digest``: of the policy input, hex.
     """
+    words = _words(decision.reasons, decision.requirements)
+    document = {
+        "effect": decision.effect,
+        "facts": msgspec.Raw(without_arguments(decision.document, call.arguments.canonical)),
+        "input_digest": digest,
+        "reasons": words.reasons,
+        "requirements": words.requirements,
+    }
+    return Payload(Role.REASONS, encode(document))
+
+
+def refusal_payload(decision: Decision, digest: str) -> Payload:
+    """The same of a call that is refused, cut short where it is long."""
     document: dict[str, Any] = {
         "effect": decision.effect,
         "input_digest": digest,
         "reasons": [_reason(reason) for reason in decision.reasons],
-        "requirements": [
-            {"id": need.id, "msg": need.msg, "quorum": need.quorum, "roles": need.roles}
-            for need in decision.requirements
-        ],
+        "requirements": [_requirement(need) for need in decision.requirements],
     }
-    if refused and len(encode(document)) > _MAX_REFUSED_REASONS:
+    if len(encode(document)) > _MAX_REFUSED_REASONS:
         ids = [{"id": identifier(reason.id), "msg": ""} for reason in decision.reasons[:MAX_REASONS]]
         document = {"effect": decision.effect, "reasons": ids, "truncated": True}
     facts = without_arguments(decision.document)
-    if not refused or len(facts) <= _MAX_REFUSED_FACTS:
+    if len(facts) <= _MAX_REFUSED_FACTS:
         document["facts"] = msgspec.Raw(facts)
     return Payload(Role.REASONS, encode(document))
 
@@ -189,10 +216,6 @@ def result_payload(output: Redacted) -> Payload:
     return Payload(Role.RESULT, output.body)
 
 
-def _intent_tool(intent: Intent) -> str | None:
-    return tool_name(intent.quota.permit.target)
-
-
 def _request(call: Call) -> dict[str, Any]:
     return {
         "channel": call.channel,
@@ -203,11 +226,18 @@ def _request(call: Call) -> dict[str, Any]:
 
 
 def _hints(client: Mapping[str, str]) -> dict[str, str]:
+    said = "".join((*client, *client.values()))
+    if len(client) <= _MAX_HINTS and len(said) <= _MAX_HINT and said.isascii():
+        return dict(client)  # nothing in it is long, as with nearly every client
     return {_cut(key, _MAX_HINT): _cut(value, _MAX_HINT) for key, value in list(client.items())[:_MAX_HINTS]}
 
 
 def _reason(reason: Reason) -> dict[str, Any]:
     return {"fact": reason.fact, "id": reason.id, "msg": reason.msg, "package": reason.package}
+
+
+def _requirement(need: Requirement) -> dict[str, Any]:
+    return {"id": need.id, "msg": need.msg, "quorum": need.quorum, "roles": need.roles}
 
 
 def _cut(text: str, most: int) -> str:

@@ -7,7 +7,7 @@ runs themselves stay one a session; what policy reads of their past follows (iss
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.adapters.ledger.drafting import Scribe
@@ -49,26 +49,30 @@ class Lineages:
         self._known: OrderedDict[str, _Lineage] = OrderedDict()
         self._turns = Turns()
 
-    @asynccontextmanager
-    async def section(self, principal: Principal, call_id: str) -> AsyncIterator[RunSection]:
+    def section(self, principal: Principal, call_id: str) -> AbstractAsyncContextManager[RunSection]:
         """Hold the principal's ledger: one call of all its implicit runs at a time.
 
         Raises:
             Unavailable: the log cannot be read.
         """
-        lineage = self._known.get(principal.key) or await self._load(principal)
-        self._known.move_to_end(principal.key)
-        lineage.holders += 1
-        try:
-            async with lineage.turn:
-                lineage.usage.expire()
-                if self._places is None:
-                    yield RunSection(lineage.usage, {})
-                else:
-                    async with self._places.hold(self._budget(principal, call_id, lineage)) as standing:
-                        yield RunSection(standing, {})
-        finally:
-            lineage.holders -= 1
+        return _Turn(self, principal) if self._places is None else self._counted(self._places, principal, call_id)
+
+    @asynccontextmanager
+    async def _counted(self, places: Places, principal: Principal, call_id: str) -> AsyncIterator[RunSection]:
+        turn = _Turn(self, principal)
+        async with turn, places.hold(self._budget(principal, call_id, turn.lineage)) as standing:
+            yield RunSection(standing, {})
+
+    async def of(self, principal: Principal) -> _Lineage:
+        """The principal's recent past, used just now.
+
+        Raises:
+            Unavailable: the log cannot be read.
+        """
+        key = principal.key
+        lineage = self._known.get(key) or await self._load(principal)
+        self._known.move_to_end(key)
+        return lineage
 
     def forget(self) -> None:
         """Drop what no longer counts, and beyond a bound what was used longest ago: it comes back from the log."""
@@ -95,3 +99,29 @@ class Lineages:
                         usage.recall(request.at_us, request.tool, request.measures)
                 lineage = self._known[principal.key] = _Lineage(Counted(usage), usage)
             return lineage
+
+
+class _Turn:
+    """A principal's past, held while one call is decided; a bracket, and cheaper than a generator's."""
+
+    __slots__ = ("_lineages", "_principal", "lineage")
+    lineage: _Lineage
+
+    def __init__(self, lineages: Lineages, principal: Principal) -> None:
+        self._lineages = lineages
+        self._principal = principal
+
+    async def __aenter__(self) -> RunSection:
+        lineage = self.lineage = await self._lineages.of(self._principal)
+        lineage.holders += 1
+        try:
+            await lineage.turn.acquire()
+        except BaseException:
+            lineage.holders -= 1
+            raise
+        lineage.usage.expire()
+        return RunSection(lineage.usage, {})
+
+    async def __aexit__(self, *error: object) -> None:
+        self.lineage.turn.release()
+        self.lineage.holders -= 1

@@ -3,8 +3,9 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 
 from gateway.adapters.ledger.books.lineage import Lineages
 from gateway.adapters.ledger.books.proofs import proofs
@@ -99,34 +100,39 @@ class RunRegistry(Tended):
         known = await proofs(self._reader, live.run.id, evidence) if evidence else ()
         return Caller(call, principal, live.run, known)
 
-    @asynccontextmanager
-    async def section(self, caller: Caller) -> AsyncIterator[Section]:
+    def section(self, caller: Caller) -> AbstractAsyncContextManager[Section]:
         """Hold the run's ledger; see ``core.ports.Runs``."""
-        live = await self._load(caller.run.id)
+        return _Deciding(self, caller)
+
+    async def loaded(self, run_id: str) -> _Live:
+        """The run, from memory or from the log.
+
+        Raises:
+            Unavailable: the log cannot be read, or does not have it.
+        """
+        live = self._live.get(run_id) or await self._load(run_id)
         if live is None:
             raise Unavailable("the run's ledger cannot be read")
-        live.holders += 1
-        try:
-            if live.run.kind is RunKind.IMPLICIT:
-                async with self._lineages.section(caller.principal, caller.call.id) as section:
-                    yield section
-            else:
-                async with live.turn, self._counted(live, caller.call.id) as section:
-                    yield section
-        finally:
-            live.holders -= 1
+        return live
+
+    def counting(self, live: _Live, caller: Caller) -> AbstractAsyncContextManager[RunSection]:
+        """Whatever ledger counts for calls of that run: its own, or its principal's."""
+        if live.run.kind is RunKind.IMPLICIT:
+            return self._lineages.section(caller.principal, caller.call.id)
+        return self._counted(live, caller.call.id)
 
     @asynccontextmanager
     async def _counted(self, live: _Live, call_id: str) -> AsyncIterator[RunSection]:
-        if self._places is None:
-            yield live.section
-            return
-        run = live.run
-        async with self._places.hold(Budget(f"run:{run.id}", call_id, live.counted, run.id)) as standing:
-            if not standing.is_open:
-                live.is_open = False
-                raise NotFound("the run has ended", cause_code="run_ended")
-            yield RunSection(standing, run.budget)
+        async with live.turn:
+            if self._places is None:
+                yield live.section
+                return
+            run = live.run
+            async with self._places.hold(Budget(f"run:{run.id}", call_id, live.counted, run.id)) as standing:
+                if not standing.is_open:
+                    live.is_open = False
+                    raise NotFound("the run has ended", cause_code="run_ended")
+                yield RunSection(standing, run.budget)
 
     async def keep(self, run_id: str) -> Callable[[], None] | None:
         """``hold`` for a run that may not be in memory; None where it has ended or cannot be read any more.
@@ -217,7 +223,7 @@ class RunRegistry(Tended):
             await self._end(live, over)
 
     async def _named(self, run_id: str, principal: Principal) -> _Live:
-        live = await self._load(run_id)
+        live = self._live.get(run_id) or await self._load(run_id)
         await self._follow(live)
         # One answer for a run that is missing, over, or another's: ids tell nothing.
         if live is None or not live.is_open or live.run.principal_key != principal.key:
@@ -238,7 +244,8 @@ class RunRegistry(Tended):
     async def _implicit(self, call: Call, principal: Principal) -> _Live:
         session = f"{principal.key}|{call.session or principal.jti}"
         live = self._live.get(self._sessions.get(session, ""))
-        await self._follow(live)
+        if self._places is not None:
+            await self._follow(live)
         if live is not None and live.is_open and self._over(live) is None:
             return live
         async with self._turns.hold(session):
@@ -342,3 +349,33 @@ class RunRegistry(Tended):
                 del self._live[run_id]
                 surplus -= 1
         self._sessions = {session: run_id for session, run_id in self._sessions.items() if run_id in self._live}
+
+
+class _Deciding:
+    """A run and what counts for it, held while a call is decided; a bracket, and cheaper than a generator's."""
+
+    __slots__ = ("_caller", "_counting", "_live", "_runs")
+    _live: _Live
+    _counting: AbstractAsyncContextManager[RunSection]
+
+    def __init__(self, runs: RunRegistry, caller: Caller) -> None:
+        self._runs = runs
+        self._caller = caller
+
+    async def __aenter__(self) -> RunSection:
+        live = self._live = await self._runs.loaded(self._caller.run.id)
+        live.holders += 1
+        try:
+            self._counting = self._runs.counting(live, self._caller)
+            return await self._counting.__aenter__()
+        except BaseException:
+            live.holders -= 1
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._counting.__aexit__(kind, error, trace)
+        finally:
+            self._live.holders -= 1
