@@ -11,7 +11,7 @@ bytes find them:
 2. ``spans`` on decoded text: exact places, overlapping ones merged.
 
 Both search a fixed-size piece out of each needle by one RE2 alternation, so the cost hardly depends on how many secrets
-there are.
+there are. Where a body is short and the secrets are few, ``may_hold`` looks for one piece after the other instead.
 """
 
 import base64
@@ -30,6 +30,8 @@ PLACEHOLDERS = ("[redacted:known_value]", "[redacted:secret_key]")
 
 _PIECE = 8  # every needle has at least as many bytes, white space not counted
 _SQUEEZED_PIECE = 12
+# A search by RE2 gives the interpreter lock away; up to here, looking for each piece costs less than getting it back.
+_SHORT_BYTES, _FEW_PIECES = 4096, 32
 _ASCII_GAPS = bytes([*range(0x21), 0x7F])
 _LETTERS_OUT = b"bf"  # of those deleted from squeezed bytes, the ones that are hexadecimal digits
 _SQUEEZED_OUT = _ASCII_GAPS + b"\\nrt" + _LETTERS_OUT
@@ -77,7 +79,7 @@ def squeeze(body: bytes) -> bytes:
 class Needles:
     """All encodings of a set of values, compiled; immutable."""
 
-    __slots__ = ("_by_piece", "_everywhere", "_exact", "_squeezed", "values")
+    __slots__ = ("_by_piece", "_everywhere", "_exact", "_few", "_few_hex", "_squeezed", "values")
 
     def __init__(self, values: Iterable[str], needles: Iterable[bytes] | None = None) -> None:
         """Compile: 0.1 ms a value where its ``encodings`` are given as ``needles``, otherwise 0.3.
@@ -90,20 +92,35 @@ class Needles:
         wanted = {needle for value in self.values for needle in encodings(value)} if needles is None else set(needles)
         # By their pieces in small letters: hex digits may be written in either case.
         self._by_piece: dict[bytes, list[tuple[int, bytes, bool]]] = {}
-        pieces, squeezed = set(), set()
+        pieces, plain, hexes = set[bytes](), set[bytes](), set[bytes]()
         for needle in wanted:
             at = (len(needle) - _PIECE) // 2
             piece, is_hex = needle[at : at + _PIECE], _IN_HEX.fullmatch(needle) is not None
             self._by_piece.setdefault(piece.lower(), []).append((at, needle, is_hex))
             pieces.add(_in_any_case(piece) if is_hex else re2.escape(piece))
-            squeezed.add(_squeezed_pattern(needle, is_hex=is_hex))
+            (hexes if is_hex else plain).add(_squeezed_piece(needle, is_hex=is_hex))
         self._exact = _alternation(pieces)
-        self._everywhere = b"" in squeezed
-        self._squeezed = None if self._everywhere else _alternation(squeezed)
+        self._everywhere = b"" in plain or b"" in hexes
+        patterns = {bytes(re2.escape(piece)) for piece in plain} | {_squeezed_hex(piece) for piece in hexes}
+        self._squeezed = None if self._everywhere else _alternation(patterns)
+        is_few = len(patterns) <= _FEW_PIECES
+        self._few = tuple(plain) if is_few else None
+        self._few_hex = tuple({piece.translate(None, _LETTERS_OUT) for piece in hexes})
 
     def may_hold(self, squeezed: bytes) -> bool:
         """Whether a body, squeezed, may hold a value: False is certain unless ``VEILS`` match in the body."""
-        return self._everywhere or (self._squeezed is not None and self._squeezed.search(squeezed) is not None)
+        if self._everywhere or self._squeezed is None:
+            return self._everywhere
+        if self._few is None or len(squeezed) > _SHORT_BYTES:
+            return self._squeezed.search(squeezed) is not None
+        for piece in self._few:
+            if piece in squeezed:
+                return True
+        folded = squeezed.lower().translate(None, _LETTERS_OUT)
+        for piece in self._few_hex:
+            if piece in folded:  # so it may, if it stands there as it is written
+                return self._squeezed.search(squeezed) is not None
+        return False
 
     def spans(self, data: bytes) -> list[Span]:
         """The places of all values in UTF-8 text, in order, not overlapping, white space inside included."""
@@ -200,7 +217,7 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _squeezed_pattern(needle: bytes, *, is_hex: bool) -> bytes:
+def _squeezed_piece(needle: bytes, *, is_hex: bool) -> bytes:
     # Of a piece of the squeezed needle; empty where too little is left to tell. The middle tells secrets apart: tokens
     # and PEM blocks begin and end alike.
     places = [place for place, byte in enumerate(needle) if byte not in _SQUEEZED_OUT]
@@ -208,8 +225,10 @@ def _squeezed_pattern(needle: bytes, *, is_hex: bool) -> bytes:
         return b""
     at = max(0, (len(places) - _SQUEEZED_PIECE) // 2)
     piece = needle[places[at] : places[min(at + _SQUEEZED_PIECE, len(places)) - 1] + 1]
-    if not is_hex:
-        return bytes(re2.escape(piece.translate(None, _SQUEEZED_OUT)))
+    return piece if is_hex else piece.translate(None, _SQUEEZED_OUT)
+
+
+def _squeezed_hex(piece: bytes) -> bytes:
     # Only small letters are deleted; as capitals they may stand there.
     return _in_any_case(re.sub(b"([" + _LETTERS_OUT + b"])", rb"\1?", piece))
 

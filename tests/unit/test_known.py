@@ -87,6 +87,38 @@ def test_any_value_is_found_anywhere(secret: str, before: str, after: str) -> No
     assert any(first <= start and start + len(secret.encode()) <= last for first, last in spans)
 
 
+HEXADECIMAL = st.text("0123456789abcdefABCDEF", min_size=16, max_size=40)
+
+
+@given(st.lists(SECRETS | HEXADECIMAL, min_size=1, max_size=4), st.data())
+def test_short_and_long_bodies_are_searched_for_the_same(secrets: list[str], data: st.DataObject) -> None:
+    """Piece after piece in a short body, all at once in a long one: what is found does not depend on it."""
+    try:
+        needles = Needles(secrets)
+    except UnfitSecret:
+        return
+    secret = data.draw(st.sampled_from(secrets))
+    said = data.draw(
+        st.sampled_from([secret, secret.encode().hex(), secret.upper(), secret[:11], secret[1:], "b" * 12])
+    )
+    body = squeeze(f"{data.draw(st.text(max_size=9))}{said}{data.draw(st.text(max_size=9))}".encode())
+    long = bytes(5000)  # zeros: nothing is found in them, or across them
+    assert needles.may_hold(body) == needles.may_hold(body + long)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_hexadecimal_is_told_from_what_only_folds_to_it(count: int) -> None:
+    """Few or many, short or long: small letters that squeezing takes out may be missing, others may not be added."""
+    needles = Needles(f"{number:02x}3bbc4d5e6ff7089a1b2c3d4e5f6071" for number in range(count))
+    hit = b"003bbc4d5e6ff7089a1b2c3d4e5f6071"
+    for said, is_there in ((hit, True), (hit.upper(), True), (b"x".join([hit[:16], hit[16:]]), False)):
+        body = squeeze(said)
+        assert needles.may_hold(body) is is_there
+        assert needles.may_hold(body + bytes(5000)) is is_there
+    folded = squeeze(hit).replace(b"e", b"eB")
+    assert needles.may_hold(folded) is needles.may_hold(folded + bytes(5000)) is False
+
+
 @given(st.binary(max_size=200))
 def test_unrelated_bytes_are_no_hit(data: bytes) -> None:
     """Text in an alphabet the secret does not use holds nothing."""
