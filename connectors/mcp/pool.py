@@ -128,7 +128,7 @@ class Pool:
         elif wire.settle():
             wire.idle_since = now = self._loop.time()
             line.idle.append(wire)
-            while len(line.idle) > 1 and _is_old(line.idle[0], now):
+            while len(line.idle) > 1 and now - line.idle[0].idle_since > _KEEP_S:
                 line.idle.popleft().close()
 
     def _line(self, at: Target) -> _Line:
@@ -150,9 +150,10 @@ class Pool:
         return wire
 
     def _kept(self, line: _Line) -> Wire | None:
+        now = self._loop.time()
         while line.idle:
             wire = line.idle.pop()
-            if not _is_old(wire, self._loop.time()):
+            if wire.is_fit and now - wire.idle_since <= _KEEP_S:
                 return wire
             wire.close()
         return None
@@ -175,7 +176,3 @@ class Pool:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
-
-
-def _is_old(wire: Wire, now: float) -> bool:
-    return not wire.is_fit or now - wire.idle_since > _KEEP_S
