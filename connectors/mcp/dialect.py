@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,8 @@ _METHODS: Final[Mapping[Kind, str]] = {
     Kind.RESOURCE: "resources/read",
     Kind.COMPLETION: "completion/complete",
 }
+# Their arguments are members of the ``params`` themselves.
+_SPREAD: Final = frozenset({Kind.RESOURCE, Kind.COMPLETION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,9 @@ class Client:
         )
 
 
-def call_method(tool: Tool) -> str:
-    """The method that carries a call of ``tool`` out."""
-    return _METHODS[tool.kind]
+def call_method(kind: Kind) -> str:
+    """The method that carries a call of a tool of this kind out."""
+    return _METHODS[kind]
 
 
 def call_members(tool: Tool, call: Call) -> bytes:
@@ -100,7 +103,8 @@ def call_members(tool: Tool, call: Call) -> bytes:
 
     Of a read the address is its argument, and so the one that was decided on.
     """
-    members = _members(tool, call.arguments.canonical)
+    arguments = call.arguments.canonical
+    members = _opening(tool.name) + (arguments[1:-1] if tool.kind in _SPREAD else arguments)
     brought = call.continuation
     if brought is None:
         return members
@@ -109,13 +113,16 @@ def call_members(tool: Tool, call: Call) -> bytes:
     return b'%b,"inputResponses":{%b}%b' % (members, answers, state)
 
 
-def _members(tool: Tool, arguments: bytes) -> bytes:
-    kind = tool.kind
+@lru_cache(maxsize=1024)  # one goes with every call
+def _opening(name: str) -> bytes:
+    # What stands before the arguments of a call of the tool ``name``.
+    kind = kind_of(name)
+    own = name.removeprefix(kind.prefix)
     if kind is Kind.RESOURCE:
-        return arguments[1:-1]
+        return b""
     if kind is Kind.COMPLETION:
-        return b'"ref":%b,%b' % (encode(_reference(tool.own_name)), arguments[1:-1])
-    return b'"name":%b,"arguments":%b' % (encode(tool.own_name), arguments)
+        return b'"ref":%b,' % encode(_reference(own))
+    return b'"name":%b,"arguments":' % encode(own)
 
 
 def call_name(tool: Tool) -> str | None:

@@ -7,11 +7,11 @@ from typing import Final
 from anyio import sleep
 
 from connectors.mcp import streams
-from connectors.mcp.faults import Lost, Parted, Refused, Unreached
+from connectors.mcp.faults import Fault, Lost, Parted, Refused, Unreached
 from connectors.mcp.messages import Answered, Hearing, Post, Question, header_fields
 from connectors.mcp.pool import Pool, Target, Use, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
-from connectors.mcp.wire import Broken, NotConnected, Response, Wire
+from connectors.mcp.wire import Broken, NotConnected, Response
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import challenges, eras
 from gateway.core.mcpwire.jsonrpc import Failure, read_upstream
@@ -21,6 +21,8 @@ _REFUSAL_BYTES: Final = 64 * 1024
 NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
 _CONTENT_TYPE, _CONTENT_ENCODING, _CHALLENGE = b"content-type", b"content-encoding", b"www-authenticate"
+# As they are mostly spelled.
+_KINDS: Final = frozenset({eras.JSON_TYPE, eras.STREAM_TYPE})
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
 
@@ -30,10 +32,11 @@ class Endpoint:
 
     def __init__(self, url: str, pool: Pool) -> None:
         """Raises: ValueError: ``url`` is no endpoint."""
-        self._target = target(url)
+        at = target(url)
+        self._targets = {use: replace(at, use=use) for use in Use}
         self._pool = pool
         self._ids = count(1)
-        self._line = f" {self._target.path} HTTP/1.1\r\nhost: {self._target.authority}\r\n"
+        self._line = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
 
     def next_id(self) -> int:
         """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
@@ -48,16 +51,20 @@ class Endpoint:
             Lost: anything else.
         """
         trail = Trail(question.cap + streams.BESIDES_BYTES)
+        at = self._targets[question.use]
+        answer = await self._sent("POST", question.post, at)
         try:
-            async with self._sent("POST", question.post, question.use) as answer:
-                if question.begun is not None:
-                    question.begun(answer.field(_SESSION))
-                with _translated():
-                    result = await _answer(answer, question, trail)
-                return Answered(result, answer.field(_SESSION))
+            session = answer.field(_SESSION)
+            if question.begun is not None:
+                question.begun(session)
+            return Answered(await _answer(answer, question, trail), session)
         except Parted:
             if not (question.resumes and trail.last_id):
                 raise
+        except _UNUSABLE as error:
+            raise _fault(error) from error
+        finally:
+            self._pool.give(at, answer.wire)
         return Answered(await self._resumed(question, trail), None)
 
     async def _resumed(self, question: Question, trail: Trail) -> bytes:
@@ -66,17 +73,25 @@ class Endpoint:
             await sleep(trail.pause_s())
             fields = question.post.fields + header_fields([(LAST_EVENT, trail.last_id)])
             try:
-                async with self._sent("GET", Post(fields, b"", question.post.connect_s), question.use) as answer:
-                    if answer.status != 200 or _kind(answer) != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
-                        raise Lost("stream_ended")
-                    _plain(answer)
-                    trail.opened()
-                    with _translated():
-                        return await streams.answered(answer, question, trail)
+                return await self._gone_on(Post(fields, b"", question.post.connect_s), question, trail)
             except Unreached:
                 trail.failed()
             except Parted:
                 continue
+
+    async def _gone_on(self, post: Post, question: Question, trail: Trail) -> bytes:
+        at = self._targets[question.use]
+        answer = await self._sent("GET", post, at)
+        try:
+            if answer.status != 200 or _kind(answer) != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
+                raise Lost("stream_ended")
+            _check_plain(answer)
+            trail.opened()
+            return await streams.answered(answer, question, trail)
+        except _UNUSABLE as error:
+            raise _fault(error) from error
+        finally:
+            self._pool.give(at, answer.wire)
 
     async def tell(self, post: Post, method: str = "POST") -> int:
         """Send what is owed no answer; returns the HTTP status.
@@ -85,8 +100,10 @@ class Endpoint:
             Unreached: no connection was made.
             Lost: the connection broke.
         """
-        async with self._sent(method, post, Use.TELL) as answer:
-            return answer.status
+        at = self._targets[Use.TELL]
+        answer = await self._sent(method, post, at)
+        self._pool.give(at, answer.wire)
+        return answer.status
 
     async def listen(self, post: Post, hearing: Hearing) -> None:
         """Hold a stream on which nothing is asked (GET), until the server ends it.
@@ -96,83 +113,55 @@ class Endpoint:
             Refused: the server has no such stream, or not for this session.
             Lost: anything else, but its regular end.
         """
-        async with self._sent("GET", post, Use.STAND) as answer:
+        at = self._targets[Use.STAND]
+        answer = await self._sent("GET", post, at)
+        try:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
             if _kind(answer) != eras.STREAM_TYPE:
                 raise Lost(NO_STREAM)
             await hearing.opened()
-            with _translated():
-                await streams.heard(answer, hearing)
+            await streams.heard(answer, hearing)
+        except _UNUSABLE as error:
+            raise _fault(error) from error
+        finally:
+            self._pool.give(at, answer.wire)
 
-    def _sent(self, method: str, post: Post, use: Use) -> "_Exchange":
-        at = self._target if use is Use.ASK else replace(self._target, use=use)
-        return _Exchange(self._pool, at, self._request(method, post), post.connect_s)
-
-    def _request(self, method: str, post: Post) -> bytes:
+    async def _sent(self, method: str, post: Post, at: Target) -> Response:
+        # Whoever gets the answer gives its connection back.
         head = f"{method}{self._line}{post.fields}content-length: {len(post.body)}\r\n\r\n"
-        return head.encode("ascii") + post.body
-
-
-class _Exchange:
-    """A request on its connection; leaving the bracket gives the connection back, or closes it where it is not fit."""
-
-    __slots__ = ("_pool", "_request", "_target", "_wire", "_within_s")
-
-    def __init__(self, pool: Pool, at: Target, request: bytes, within_s: float) -> None:
-        self._pool = pool
-        self._target = at
-        self._request = request
-        self._within_s = within_s
-        self._wire: Wire | None = None
-
-    async def __aenter__(self) -> Response:
         try:
-            self._wire = await self._pool.take(self._target, self._within_s)
+            wire = await self._pool.take(at, post.connect_s)
         except NotConnected as error:
             raise Unreached("connect") from error
         try:
-            return await self._wire.ask(self._request)
-        except NotConnected as error:
-            self._leave()
-            raise Unreached("connect") from error
-        except Broken as error:
-            self._leave()
-            raise Lost("connection_lost") from error
-        except BaseException:
-            self._leave()
+            return await wire.ask(head.encode("ascii") + post.body)
+        except BaseException as error:
+            self._pool.give(at, wire)
+            if isinstance(error, NotConnected):
+                raise Unreached("connect") from error
+            if isinstance(error, Broken):
+                raise Lost("connection_lost") from error
             raise
 
-    async def __aexit__(self, *error: object) -> None:
-        self._leave()
 
-    def _leave(self) -> None:
-        if self._wire is not None:
-            self._pool.give(self._target, self._wire)
-            self._wire = None
+# What is wrong with an answer.
+_UNUSABLE: Final = (Broken, TooLarge, MalformedRequest)
 
 
-class _translated:  # noqa: N801 -- a bracket, and cheaper than a generator's
-    """What is wrong with an answer, as a fault."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Broken):
-            raise Lost("connection_lost") from error
-        if isinstance(error, TooLarge):
-            raise Lost("output_too_large") from error
-        if isinstance(error, MalformedRequest):
-            raise Lost("garbage") from error
+def _fault(error: Exception) -> Fault:
+    if isinstance(error, Broken):
+        return Lost("connection_lost")
+    return Lost("output_too_large" if isinstance(error, TooLarge) else "garbage")
 
 
 def _kind(answer: Response) -> str:
-    return (answer.field(_CONTENT_TYPE) or "").partition(";")[0].strip().lower()
+    said = answer.field(_CONTENT_TYPE) or ""
+    return said if said in _KINDS else said.partition(";")[0].strip().lower()
 
 
-def _plain(answer: Response) -> None:
-    if (answer.field(_CONTENT_ENCODING) or "identity") != "identity":
+def _check_plain(answer: Response) -> None:
+    if (answer.fields.get(_CONTENT_ENCODING) or b"identity") != b"identity":
         raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
 
 
@@ -180,12 +169,12 @@ async def _answer(answer: Response, question: Question, trail: Trail) -> bytes:
     status, kind = answer.status, _kind(answer)
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
-    _plain(answer)
+    _check_plain(answer)
     if kind == eras.STREAM_TYPE:
         return await streams.answered(answer, question, trail)
     if kind != eras.JSON_TYPE or status != 200:  # noqa: PLR2004 -- 202 and 204 say that no answer will come
         raise Lost("no_answer")
-    message = read_upstream(await _body(answer, question.cap + streams.ENVELOPE_BYTES))
+    message = read_upstream(await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES))
     result = streams.mine(message, question.id)
     if result is None:
         raise Lost("garbage")
@@ -209,17 +198,7 @@ async def _refusal(answer: Response, kind: str, request_id: int) -> Refused | Lo
 
 async def _error_of(answer: Response) -> Failure | None:
     try:
-        message = read_upstream(await _body(answer, _REFUSAL_BYTES))
+        message = read_upstream(await answer.wire.rest(_REFUSAL_BYTES))
     except (MalformedRequest, TooLarge, Broken):
         return None
     return message if isinstance(message, Failure) else None
-
-
-async def _body(answer: Response, cap: int) -> bytes:
-    pieces, length = list[bytes](), 0
-    while (piece := await answer.piece()) is not None:
-        length += len(piece)
-        if length > cap:
-            raise TooLarge("the answer is too large")
-        pieces.append(piece)
-    return b"".join(pieces)

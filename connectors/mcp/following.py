@@ -19,7 +19,7 @@ from connectors.mcp.faults import Fault, Lost, Refused, Unprepared, Unreached
 from connectors.mcp.holding import Bounds, Held, Holders
 from connectors.mcp.messages import Hearing
 from connectors.mcp.session import Ask
-from connectors.mcp.sessions import Identity
+from connectors.mcp.sessions import Identity, Key
 from gateway.core.call import Call
 from gateway.core.following import Subscription
 from gateway.core.mcpwire import following
@@ -81,7 +81,7 @@ class Following:
     def __init__(self, sessions: Holders, bounds: Bounds) -> None:
         self._sessions = sessions
         self._bounds = bounds
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[Key, _Line] = {}
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:

@@ -125,11 +125,12 @@ class HttpConnector:
         """Carry out the call; see ``core.connector.Connector``."""
         intent = lease.intent
         tool, call = intent.tool, intent.call
-        if tool.kind is Kind.SUBSCRIPTION:
+        kind = tool.kind
+        if kind is Kind.SUBSCRIPTION:
             return await self._followed(lease)
         try:
             ask = Ask(
-                call_method(tool),
+                call_method(kind),
                 call_members(tool, call),
                 tool.limits.max_output_bytes,
                 # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume
@@ -201,11 +202,12 @@ class HttpConnector:
         session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
         try:
             if ask.flow is None and not session.is_askable:
-                return await self._sent(session, ask)
+                return await session.ask(ask)
             async with self._outside.heard(session) if session.is_askable else nullcontext():
                 await session.listen(ask.flow, ask.connect_s)
-                return await self._sent(session, ask)
+                return await session.ask(ask)
         except Refused as refusal:
+            self._sessions.learn(session, refusal)
             if _is_disowned(session, refusal) and lease.intent.tool.effect is not EffectClass.READ:
                 raise Lost("session_expired") from refusal
             raise
@@ -228,7 +230,7 @@ class HttpConnector:
             raise
 
     def _call_fields(self, tool: Tool, call: Call) -> str:
-        spelled = self._spelled(tool)
+        spelled = self._known.get((tool.digest, tool.name)) or self._spelled(tool)
         named = spelled.named if tool.uri is None else _name_field(tool)
         if not spelled.annotated:
             return named
@@ -236,13 +238,11 @@ class HttpConnector:
         return named + header_fields([*repeated.items()])
 
     def _spelled(self, tool: Tool) -> _Spelled:
-        found = self._known.get((tool.digest, tool.name))
-        if found is None:
-            if len(self._known) >= _MOST_SPELLED:  # definitions change; the old ones are not kept for ever
-                self._known.clear()
-            named = _name_field(tool) if tool.uri is None else ""
-            found = _Spelled(named, headers.annotated(tool.definition.get("inputSchema")))
-            self._known[tool.digest, tool.name] = found
+        if len(self._known) >= _MOST_SPELLED:  # definitions change; the old ones are not kept for ever
+            self._known.clear()
+        named = _name_field(tool) if tool.uri is None else ""
+        found = _Spelled(named, headers.annotated(tool.definition.get("inputSchema")))
+        self._known[tool.digest, tool.name] = found
         return found
 
 

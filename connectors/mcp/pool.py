@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
+from anyio import Semaphore, WouldBlock
 from yarl import URL
 
 from connectors.mcp.wire import NotConnected, Wire
@@ -71,8 +72,8 @@ def target(text: str) -> Target:
 class _Line:
     """The connections of one use to one host and port: those that wait, and how many more there may be."""
 
+    places: Semaphore
     idle: deque[Wire] = field(default_factory=deque)
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
 class Pool:
@@ -109,12 +110,9 @@ class Pool:
             NotConnected: there was none to be had in time.
         """
         line = self._line(at)
-        if not line.places.locked():
-            await line.places.acquire()  # there is one: this does not wait
-            wire = self._kept(line)
-            if wire is not None:
-                return wire
-            line.places.release()
+        wire = self._ready(line)
+        if wire is not None:
+            return wire
         try:
             async with asyncio.timeout(within_s):  # for a place and a connection together
                 return await self._made(line, at)
@@ -130,20 +128,32 @@ class Pool:
         elif wire.settle():
             wire.idle_since = now = self._loop.time()
             line.idle.append(wire)
-            while len(line.idle) > 1 and _is_old(line.idle[0], now):
+            while len(line.idle) > 1 and now - line.idle[0].idle_since > _KEEP_S:
                 line.idle.popleft().close()
 
     def _line(self, at: Target) -> _Line:
         key = (at.use, at.tls, at.host, at.port)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line(places=asyncio.Semaphore(self._per_server))
+            line = self._lines[key] = _Line(Semaphore(self._per_server, fast_acquire=True))
         return line
 
+    def _ready(self, line: _Line) -> Wire | None:
+        # A place and a connection, where nothing has to be waited for.
+        try:
+            line.places.acquire_nowait()
+        except WouldBlock:
+            return None
+        wire = self._kept(line)
+        if wire is None:
+            line.places.release()
+        return wire
+
     def _kept(self, line: _Line) -> Wire | None:
+        now = self._loop.time()
         while line.idle:
             wire = line.idle.pop()
-            if not _is_old(wire, self._loop.time()):
+            if wire.is_fit and now - wire.idle_since <= _KEEP_S:
                 return wire
             wire.close()
         return None
@@ -166,7 +176,3 @@ class Pool:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
-
-
-def _is_old(wire: Wire, now: float) -> bool:
-    return not wire.is_fit or now - wire.idle_since > _KEEP_S

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.mcp.faults import Fault, Lost, Refused
+from connectors.mcp.faults import Lost, Refused
 from gateway.core.call import Lease, Raw
 from gateway.core.mcpwire.eras import RESULT_COMPLETE, RESULT_INPUT_REQUIRED
 
@@ -43,17 +43,18 @@ def raw(lease: Lease, result: bytes) -> Raw:
     if len(result) > lease.intent.tool.limits.max_output_bytes:
         raise Lost("output_too_large")
     value = decode(result)
-    fault = _not_complete(value.get("resultType", RESULT_COMPLETE), lease)
-    if fault is not None:
-        raise fault
+    kind = value.get("resultType", RESULT_COMPLETE)
+    if kind != RESULT_COMPLETE:
+        _check_wanted(kind, lease)
     return Raw(lease, result, value)
 
 
-def _not_complete(kind: Any, lease: Lease) -> Fault | None:
+def _check_wanted(kind: Any, lease: Lease) -> None:
+    if kind != RESULT_INPUT_REQUIRED:
+        raise Refused("result_type_unsupported")
     flow = lease.intent.call.flow
-    if kind == RESULT_COMPLETE or (kind == RESULT_INPUT_REQUIRED and flow is not None and flow.wants.capabilities):
-        return None
-    return Refused("input_required_unsupported" if kind == RESULT_INPUT_REQUIRED else "result_type_unsupported")
+    if flow is None or not flow.wants.capabilities:
+        raise Refused("input_required_unsupported")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

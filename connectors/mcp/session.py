@@ -61,7 +61,7 @@ class Session:
         fields: header fields of each request, the credential's among them, as they are sent.
         id: ``Mcp-Session-Id``; None in the stateless era, and where the server keeps no sessions.
         users: requests under way.
-        heard_at: when the server last answered in it, event loop's seconds.
+        heard_at: when the server last answered in it, event loop's seconds; of no use where there is no ``id``.
         level: from which severity on the server was told to send log messages; None = it was not told.
         is_askable: whether the server was told that its callers can be asked.
         outside: holds the session's own stream, where there is one for what is asked outside of calls.
@@ -95,19 +95,18 @@ class Session:
         Raises:
             Fault: as of ``Endpoint.ask``.
         """
-        request_id = self.endpoint.next_id()
+        request_id, dialect, fields = self.endpoint.next_id(), self.dialect, self.fields
         ear = None if ask.flow is None else Ear(ask.flow, request_id)
-        body = encode_request(request_id, ask.method, self.dialect.params(ask.members, wanted(ear, self.dialect)))
-        fields, decline = self.fields, self._decline
-        if self.dialect.stateless:
+        said = None if ear is None else wanted(ear, dialect)
+        body = encode_request(request_id, ask.method, dialect.params(ask.members, said))
+        if stateless := dialect.stateless:
             fields += method_field(ask.method) + ask.fields
         post = Post(fields, body, ask.connect_s)
         self.users += 1
         try:
-            if ear is None or self.dialect.stateless or not ear.flow.askable:
-                has_streams = not self.dialect.stateless
-                declines = decline if has_streams else None
-                question = Question(post, request_id, ask.cap, declines, ear, resumes=has_streams)
+            if ear is None or stateless or not ear.flow.askable:
+                decline = None if stateless else self._decline
+                question = Question(post, request_id, ask.cap, decline, ear, resumes=not stateless)
                 answered = await self.endpoint.ask(question)
             else:
                 answered = await self._conversed(ear, Question(post, request_id, ask.cap, resumes=True))
@@ -116,7 +115,8 @@ class Session:
             raise
         finally:
             self.users -= 1
-        self.heard_at = _now()
+        if self.id is not None:
+            self.heard_at = _now()
         return answered.result
 
     async def hold(self, hearing: Hearing) -> None:

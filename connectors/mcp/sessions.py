@@ -4,7 +4,6 @@ What a server keeps in a session (what was looked at, a page that is open) is on
 next, also where both are served with the same lasting credential.
 """
 
-import hashlib
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from anyio import CancelScope, Lock, fail_after, move_on_after
 
 from connectors.mcp.declining import declined
@@ -27,13 +27,15 @@ from gateway.core.mcpwire.jsonrpc import Request, encode, encode_notification, e
 
 _SESSION_ID_MAX: Final = 1024
 _CLOSING_S: Final = 2.0
+# What sessions are kept by: the caller, the credential's header fields, and what callers can be asked, where the
+# session says it. It holds the credential no longer than the session does.
+Key = tuple[str, tuple[tuple[str, str], ...], bytes]
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Whose a session is.
 
     Attributes:
@@ -43,20 +45,23 @@ class Identity:
             who can be asked other things do not share one; in the stateless era each request does.
     """
 
-    credential: Mapping[str, str] = field(repr=False)
+    credential: Mapping[str, str]
     whose: str = ""
-    askable: Mapping[str, Any] = field(default_factory=dict)
+    askable: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.whose!r})"  # a credential is never shown
 
     @property
     def user(self) -> str:
         """The user among ``whose``: with all agents, and all that act for these, they are one."""
         return "|".join(self.whose.split("|")[:2])
 
-    def key(self, dialect: Dialect | None) -> str:
-        """What sessions are kept by: the credential's digest first."""
-        own = _digest(self.credential, self.whose)
+    def key(self, dialect: Dialect | None) -> Key:
+        """What sessions are kept by."""
+        fields = tuple(sorted([(name.lower(), value) for name, value in self.credential.items()]))
         is_told = self.askable and not (dialect is not None and dialect.stateless)
-        return own + encode(self.askable).decode() if is_told else own
+        return self.whose, fields, encode(self.askable) if is_told else b""
 
 
 def whose(lease: Lease) -> str:
@@ -79,8 +84,8 @@ class Sessions:
         self._client = client
         self._most = most
         self._dialect: Dialect | None = None
-        self._kept: OrderedDict[str, Session] = OrderedDict()
-        self._opening: dict[str, Lock] = {}
+        self._kept: OrderedDict[Key, Session] = OrderedDict()
+        self._opening: dict[Key, Lock] = {}
 
     @property
     def era(self) -> Era | None:
@@ -130,8 +135,8 @@ class Sessions:
 
     async def leave(self, credential: Mapping[str, str], whose: str) -> None:
         """A call with a passing credential is over: end its session, unless another call is using the same value."""
-        own = Identity(credential, whose).key(None)
-        for key in [key for key in self._kept if key.startswith(own)]:
+        own = Identity(credential, whose).key(None)[:2]
+        for key in [key for key in self._kept if key[:2] == own]:
             session = self._kept.get(key)
             if session is not None and not session.users:
                 del self._kept[key]
@@ -163,7 +168,7 @@ class Sessions:
         for key in [key for key, known in self._kept.items() if known is session]:
             self._kept.pop(key).let_go()
 
-    async def _opened(self, key: str, whose: Identity, budget_s: float) -> Session:
+    async def _opened(self, key: Key, whose: Identity, budget_s: float) -> Session:
         # One lock a session: a slow handshake for one caller holds up nobody else.
         lock = self._opening.setdefault(key, Lock())
         try:
@@ -291,9 +296,3 @@ def _checked(session_id: str | None) -> str | None:
     if session_id is not None and (len(session_id) > _SESSION_ID_MAX or not _is_visible(session_id)):
         raise Lost("session_id")
     return session_id
-
-
-def _digest(credential: Mapping[str, str], whose: str) -> str:
-    # A digest, so that the pool's keys hold no secret; of JSON, so that no two credentials run together.
-    fields = sorted([(name.lower(), value) for name, value in credential.items()])
-    return hashlib.sha256(encode([whose, fields])).hexdigest()

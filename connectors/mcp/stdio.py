@@ -154,7 +154,7 @@ class StdioConnector:
         try:
             # Less than the call's own time: while nothing has left, it must not look as if something had.
             line = await self._reached(min(self._options.setup_timeout_s, intent.timeout_s / 2))
-            return results.raw(lease, await line.ask(call_method(intent.tool), members, intent.call.flow))
+            return results.raw(lease, await line.ask(call_method(intent.tool.kind), members, intent.call.flow))
         except Fault as fault:
             raise call_error(fault) from fault
 

@@ -6,10 +6,12 @@ sends beyond its answer ends the connection, so that no answer can be taken for 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, cast
 
 import httptools
+
+from gateway.core.errors import TooLarge
 
 # What is not body (the head, framing of chunks, trailers) may be this long, and so many times the body besides.
 _OVERHEAD_BYTES: Final = 64 * 1024
@@ -32,22 +34,21 @@ class Response:
     """The answer to the request that was just sent: its head is here, its body may still be coming.
 
     Attributes:
+        wire: the connection it comes over.
         status: HTTP status.
+        fields: header fields by their names in lower case, repeated ones joined by commas.
     """
 
-    __slots__ = ("_fields", "_wire", "status")
+    __slots__ = ("fields", "status", "wire")
 
-    def __init__(self, wire: "Wire", status: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, wire: "Wire", status: int, fields: Mapping[bytes, bytes]) -> None:
+        self.wire = wire
         self.status = status
-        self._wire = wire
-        self._fields: dict[bytes, bytes] = {}
-        for spelled, value in fields:
-            name = spelled.lower()
-            self._fields[name] = self._fields[name] + b", " + value if name in self._fields else value
+        self.fields = fields
 
     def field(self, name: bytes) -> str | None:
-        """A header field by its name in lower case, repeated ones joined by commas; None where it is not there."""
-        value = self._fields.get(name)
+        """A header field by its name in lower case; None where it is not there."""
+        value = self.fields.get(name)
         return None if value is None else value.decode("latin-1")
 
     async def piece(self) -> bytes | None:
@@ -56,7 +57,7 @@ class Response:
         Raises:
             Broken: it ended early.
         """
-        return await self._wire.piece()
+        return await self.wire.piece()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body, piece by piece as it comes.
@@ -75,7 +76,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Response | None = None
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []
         self._held = self._received = self._body = self._interim = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -108,14 +109,25 @@ class Wire(asyncio.Protocol):
             if self._is_complete:
                 return None
             await self._more()
-        # In one piece: a body in chunks of a byte must not become as many objects.
-        piece = b"".join(self._pieces)
-        self._pieces.clear()
-        self._held = 0
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return piece
+        return self._taken()
+
+    async def rest(self, cap: int) -> bytes:
+        """What was not read of the answer's body, once all of it is here.
+
+        Raises:
+            Broken: it ended early.
+            TooLarge: it has more than ``cap`` bytes.
+        """
+        pieces, length = list[bytes](), 0
+        while True:
+            piece = self._taken()
+            pieces.append(piece)
+            length += len(piece)
+            if length > cap:
+                raise TooLarge("the answer is too large")
+            if self._is_complete:
+                return b"".join(pieces)
+            await self._more()
 
     @property
     def is_fit(self) -> bool:
@@ -189,12 +201,13 @@ class Wire(asyncio.Protocol):
         """Another head begins: the answer's, or that of an interim one before it."""
         if self._is_complete:
             raise Broken("two answers to one request")
-        self._fields.clear()
+        self._fields = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field; those after the body (trailers) are of no use."""
         if self._answer is None:
-            self._fields.append((name, value))
+            name, fields = name.lower(), self._fields
+            fields[name] = fields[name] + b", " + value if name in fields else value
 
     def on_headers_complete(self) -> None:
         """The head is here; that of an interim answer is only counted."""
@@ -209,7 +222,8 @@ class Wire(asyncio.Protocol):
                 raise Broken("too many interim answers")
             return
         self._answer = Response(self, status, self._fields)
-        if (self._answer.field(b"transfer-encoding") or "chunked").lower() != "chunked":
+        encoding = self._fields.get(b"transfer-encoding")
+        if encoding and encoding.lower() != b"chunked":
             raise Broken("the answer is encoded in a way that was not asked for")
 
     def on_body(self, piece: bytes) -> None:
@@ -224,6 +238,16 @@ class Wire(asyncio.Protocol):
         """The answer is whole; an interim one is not the answer."""
         self._is_complete = self._answer is not None
         self._is_kept = self._parser.should_keep_alive()  # asked later, the parser no longer knows
+
+    def _taken(self) -> bytes:
+        # In one piece: a body in chunks of a byte must not become as many objects.
+        piece = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return piece
 
     async def _more(self) -> None:
         if self._fault is not None:
@@ -242,9 +266,9 @@ class Wire(asyncio.Protocol):
         # llhttp knows whether an answer without a length may end here; httptools has no call for the end of input, and
         # a keep-alive answer is never one of that kind.
         answer = self._answer
-        if answer is None or answer.field(b"content-length") is not None:
+        if answer is None or b"content-length" in answer.fields:
             return
-        if answer.field(b"transfer-encoding") is None:
+        if b"transfer-encoding" not in answer.fields:
             self._is_complete = True
 
     def _cut(self, why: str) -> None:

@@ -79,7 +79,9 @@ class Catalog:
     def checked(self, target: Resolved) -> Resolved:
         """The tool as it is pinned now, with checked arguments; see ``ports.Catalog``."""
         caller = target.caller
-        shelf = self._shelf(caller)
+        shelf = self._shelves.get(caller.call.tool)
+        if shelf is None or shelf.tool is not target.tool:  # otherwise it is what was found for this call before
+            shelf = self._shelf(caller)
         if shelf is None:
             return Resolved(caller, _unlisted(caller.call.tool), None)
         fault = _fault(shelf, caller)

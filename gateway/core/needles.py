@@ -11,7 +11,8 @@ bytes find them:
 2. ``spans`` on decoded text: exact places, overlapping ones merged.
 
 Both search a fixed-size piece out of each needle by one RE2 alternation, so the cost hardly depends on how many secrets
-there are.
+there are. A short body is mostly cleared without it: a piece that stands in it has four bytes at a place that four
+divides, and these few are looked up among the fours of all pieces.
 """
 
 import base64
@@ -19,10 +20,11 @@ import binascii
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 import re2
+from msgspec import Struct
 
 MIN_LENGTH = 8
 MAX_LENGTH = 16 * 1024
@@ -30,6 +32,10 @@ PLACEHOLDERS = ("[redacted:known_value]", "[redacted:secret_key]")
 
 _PIECE = 8  # every needle has at least as many bytes, white space not counted
 _SQUEEZED_PIECE = 12
+# A search by RE2 gives the interpreter lock away, and getting it back takes longer than looking at up to so many bytes.
+_SHORT_BYTES = 1024
+_QUAD = 4
+_MOST_QUADS = 4096  # with more of them chance hits are frequent
 _ASCII_GAPS = bytes([*range(0x21), 0x7F])
 _LETTERS_OUT = b"bf"  # of those deleted from squeezed bytes, the ones that are hexadecimal digits
 _SQUEEZED_OUT = _ASCII_GAPS + b"\\nrt" + _LETTERS_OUT
@@ -65,19 +71,31 @@ class TooManySecrets(UnfitSecret):
     """Nothing is wrong with the value, but no more can be kept out of outputs at a time."""
 
 
-def squeeze(body: bytes) -> bytes:
-    """``body`` as ``Needles.may_hold`` takes it: squeezed, and once more without percent-encoding if it has any."""
+class Squeezed(Struct, frozen=True):
+    """A body as ``Needles.may_hold`` takes it.
+
+    Attributes:
+        text: squeezed, and once more without percent-encoding if it has any.
+        quads: each four bytes of it in any case; None where it is long.
+    """
+
+    text: bytes
+    quads: Sequence[int] | None
+
+
+def squeeze(body: bytes) -> Squeezed:
+    """``body`` as ``Needles.may_hold`` takes it."""
     squeezed = body.translate(None, _SQUEEZED_OUT)
-    if b"%" not in body:
-        return squeezed
-    # Nothing that is searched holds a zero, so nothing is found across it.
-    return squeezed + b"\0" + unquote_to_bytes(body).translate(None, _SQUEEZED_OUT)
+    if b"%" in body:
+        # Nothing that is searched holds a zero, so nothing is found across it.
+        squeezed += b"\0" + unquote_to_bytes(body).translate(None, _SQUEEZED_OUT)
+    return Squeezed(squeezed, _quads(squeezed) if len(squeezed) <= _SHORT_BYTES else None)
 
 
 class Needles:
     """All encodings of a set of values, compiled; immutable."""
 
-    __slots__ = ("_by_piece", "_everywhere", "_exact", "_squeezed", "values")
+    __slots__ = ("_by_piece", "_everywhere", "_exact", "_quads", "_squeezed", "values")
 
     def __init__(self, values: Iterable[str], needles: Iterable[bytes] | None = None) -> None:
         """Compile: 0.1 ms a value where its ``encodings`` are given as ``needles``, otherwise 0.3.
@@ -90,20 +108,25 @@ class Needles:
         wanted = {needle for value in self.values for needle in encodings(value)} if needles is None else set(needles)
         # By their pieces in small letters: hex digits may be written in either case.
         self._by_piece: dict[bytes, list[tuple[int, bytes, bool]]] = {}
-        pieces, squeezed = set(), set()
+        pieces, squeezed, folded = set[bytes](), set[bytes](), set[bytes]()
         for needle in wanted:
             at = (len(needle) - _PIECE) // 2
             piece, is_hex = needle[at : at + _PIECE], _IN_HEX.fullmatch(needle) is not None
             self._by_piece.setdefault(piece.lower(), []).append((at, needle, is_hex))
             pieces.add(_in_any_case(piece) if is_hex else re2.escape(piece))
-            squeezed.add(_squeezed_pattern(needle, is_hex=is_hex))
+            squeezed_piece = _squeezed_piece(needle)
+            squeezed.add(_squeezed_pattern(squeezed_piece, is_hex=is_hex))
+            folded.add(_folded(squeezed_piece.translate(None, _SQUEEZED_OUT)))
         self._exact = _alternation(pieces)
         self._everywhere = b"" in squeezed
         self._squeezed = None if self._everywhere else _alternation(squeezed)
+        self._quads = _quads_of_all(folded)
 
-    def may_hold(self, squeezed: bytes) -> bool:
+    def may_hold(self, body: Squeezed) -> bool:
         """Whether a body, squeezed, may hold a value: False is certain unless ``VEILS`` match in the body."""
-        return self._everywhere or (self._squeezed is not None and self._squeezed.search(squeezed) is not None)
+        if self._quads is not None and body.quads is not None and self._quads.isdisjoint(body.quads):
+            return False
+        return self._everywhere or (self._squeezed is not None and self._squeezed.search(body.text) is not None)
 
     def spans(self, data: bytes) -> list[Span]:
         """The places of all values in UTF-8 text, in order, not overlapping, white space inside included."""
@@ -200,18 +223,45 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _squeezed_pattern(needle: bytes, *, is_hex: bool) -> bytes:
-    # Of a piece of the squeezed needle; empty where too little is left to tell. The middle tells secrets apart: tokens
-    # and PEM blocks begin and end alike.
+def _squeezed_piece(needle: bytes) -> bytes:
+    # So much of the needle that a piece is left when it is squeezed; empty where too little is left to tell. The middle
+    # tells secrets apart: tokens and PEM blocks begin and end alike.
     places = [place for place, byte in enumerate(needle) if byte not in _SQUEEZED_OUT]
     if len(places) < _PIECE // 2:
         return b""
     at = max(0, (len(places) - _SQUEEZED_PIECE) // 2)
-    piece = needle[places[at] : places[min(at + _SQUEEZED_PIECE, len(places)) - 1] + 1]
+    return needle[places[at] : places[min(at + _SQUEEZED_PIECE, len(places)) - 1] + 1]
+
+
+def _squeezed_pattern(piece: bytes, *, is_hex: bool) -> bytes:
     if not is_hex:
         return bytes(re2.escape(piece.translate(None, _SQUEEZED_OUT)))
     # Only small letters are deleted; as capitals they may stand there.
     return _in_any_case(re.sub(b"([" + _LETTERS_OUT + b"])", rb"\1?", piece))
+
+
+def _folded(squeezed: bytes) -> bytes:
+    # Small letters, and without those that are deleted only where they are small: as hexadecimal digits they may be
+    # written in either case.
+    return squeezed.lower().translate(None, _LETTERS_OUT)
+
+
+def _quads(squeezed: bytes) -> list[int]:
+    # Four bytes each, as numbers; what is left over at the end is none.
+    folded = _folded(squeezed)
+    return memoryview(folded[: len(folded) // _QUAD * _QUAD]).cast("I").tolist()
+
+
+def _quads_of_all(pieces: Iterable[bytes]) -> frozenset[int] | None:
+    # One of these is among the quads of any folded text that holds one of the pieces, wherever it begins; None where
+    # that cannot be said, or is said too often.
+    found = set[int]()
+    for piece in pieces:
+        if len(piece) < 2 * _QUAD - 1:
+            return None
+        for shift in range(_QUAD):
+            found.update(_quads(piece[shift : shift + _QUAD]))
+    return frozenset(found) if len(found) <= _MOST_QUADS else None
 
 
 def _in_any_case(pattern: bytes) -> bytes:

@@ -96,11 +96,13 @@ class Redactor:
         """
         raw = verified.raw
         intent = raw.lease.intent
+        call = intent.call
+        needles = self._needles(call.origin)
         if self._aside is None or len(raw.body) <= AT_ONCE_BYTES:
-            body, counts = self.notice(intent.call.origin, raw.body)
+            body, counts = cleaned(raw.body, needles, self._bounds)
         else:
-            body, counts = await self._away(self._aside, raw.body, self._needles(intent.call.origin))
-        flow = intent.call.flow
+            body, counts = await self._away(self._aside, raw.body, needles)
+        flow = call.flow
         if flow is not None and flow.redacted:
             counts = Counter(counts) + flow.redacted
         return Redacted(intent, body, raw.value if body is raw.body else _decoded(body), counts)
@@ -194,7 +196,7 @@ def _wanted(body: bytes, needles: tuple[Needles, ...]) -> tuple[Needles, ...] | 
     if suspicion is Suspicion.OBSCURED:
         return needles
     squeezed = squeeze(body)
-    found = tuple(one for one in needles if one.may_hold(squeezed))
+    found = tuple([one for one in needles if one.may_hold(squeezed)])
     return found if found or suspicion is Suspicion.NAMED else None
 
 

@@ -44,8 +44,13 @@ class Suspicion(Enum):
 
 def suspicion_of(body: bytes) -> Suspicion:
     """What a look at ``body``, a JSON text, says."""
-    if len(body) <= _SHORT_BYTES and body.isascii() and not _is_marked(body.lower()):
-        return Suspicion.NONE
+    if len(body) <= _SHORT_BYTES and body.isascii():
+        small = body.lower()
+        for mark in _MARKS:
+            if mark in small:
+                break
+        else:
+            return Suspicion.NONE
     named = False
     for count, match in enumerate(_SUSPECTS.finditer(body)):
         if count >= _MAX_SUSPECTS or not match.group().endswith(b'"'):
@@ -54,10 +59,3 @@ def suspicion_of(body: bytes) -> Suspicion:
         name = body[start : match.end()].rstrip(b'"\\')
         named = named or is_secret_name(name.decode("latin-1"))
     return Suspicion.NAMED if named else Suspicion.NONE
-
-
-def _is_marked(small: bytes) -> bool:
-    for mark in _MARKS:  # noqa: SIM110 -- no generator: every call passes here twice
-        if mark in small:
-            return True
-    return False

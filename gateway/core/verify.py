@@ -110,7 +110,7 @@ def _misshape(value: Any) -> str | None:
     content = value.get("content")
     if not isinstance(content, list):
         return "content is no list"
-    return None if all(_is_block(block) for block in content) else "a content block is malformed"
+    return None if all(map(_is_block, content)) else "a content block is malformed"
 
 
 def _misshape_of_prompt(value: Any) -> str | None:
@@ -124,7 +124,7 @@ def _misshape_of_prompt(value: Any) -> str | None:
     messages = value.get("messages")
     if not isinstance(messages, list):
         return "messages is no list"
-    return None if all(_is_message(message) for message in messages) else "a message is malformed"
+    return None if all(map(_is_message, messages)) else "a message is malformed"
 
 
 def _is_message(message: Any) -> bool:
@@ -159,7 +159,7 @@ def _misshape_of_resource(value: Any) -> str | None:
     contents = value.get("contents")
     if not isinstance(contents, list):
         return "contents is no list"
-    return None if all(_is_resource(part) for part in contents) else "a part of the contents is malformed"
+    return None if all(map(_is_resource, contents)) else "a part of the contents is malformed"
 
 
 def _misshape_of_completion(value: Any) -> str | None:

@@ -70,7 +70,7 @@ async def test_a_place_and_a_connection_share_one_budget(deaf: str) -> None:
         with pytest.raises(NotConnected), fail_after(5):
             await waiting
         assert time.monotonic() - began < 1.7  # two budgets end after 1.8 seconds
-        assert not line.places.locked()
+        assert line.places.value == 1
 
 
 async def test_a_connection_that_is_closing_takes_no_request() -> None:

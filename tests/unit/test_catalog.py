@@ -156,6 +156,22 @@ def test_a_new_generation_replaces_the_old_whole() -> None:
     assert not catalog.resolve(make_caller(make_call("up.echo"))).tool.listed
 
 
+def test_what_changes_between_resolving_and_checking_counts() -> None:
+    """A tool that is quarantined, pinned anew or gone by then is taken as it is by then."""
+    catalog, _ = stocked()
+    early = catalog.resolve(make_caller(make_call("up.echo", {"n": 1})))
+    assert catalog.checked(early).tool is ECHO
+    assert catalog.checked(early).fault is None
+    catalog.replace([shelf(ECHO, Cause.CHANGED)])
+    assert isinstance(catalog.checked(early).fault, Quarantined)
+    again = make_tool(schema={"type": "object", "properties": {"n": {"type": "string"}}})
+    catalog.replace([shelf(again)])
+    assert catalog.checked(early).tool is again
+    assert isinstance(catalog.checked(early).fault, InvalidArguments)
+    catalog.replace([])
+    assert not catalog.checked(early).tool.listed
+
+
 def test_a_new_generation_is_told_to_those_who_listen() -> None:
     """It is in force by then; who listens no more is not told."""
     catalog = stocked(shelf(ECHO))[0]

@@ -87,6 +87,45 @@ def test_any_value_is_found_anywhere(secret: str, before: str, after: str) -> No
     assert any(first <= start and start + len(secret.encode()) <= last for first, last in spans)
 
 
+HEXADECIMAL = st.text("0123456789abcdefABCDEF", min_size=16, max_size=40)
+FAR = b"\xff" * 2000  # nothing that is searched holds it
+
+
+@given(st.lists(SECRETS | HEXADECIMAL, min_size=1, max_size=4), st.data())
+def test_short_and_long_bodies_are_searched_for_the_same(secrets: list[str], data: st.DataObject) -> None:
+    """Whether a body is cleared by a few numbers or by a search: what is found does not depend on it."""
+    try:
+        needles = Needles(secrets)
+    except UnfitSecret:
+        return
+    secret = data.draw(st.sampled_from(secrets))
+    said = data.draw(
+        st.sampled_from([secret, secret.encode().hex(), secret.upper(), secret[:11], secret[1:], "b" * 12])
+    )
+    body = f"{data.draw(st.text(max_size=9))}{said}{data.draw(st.text(max_size=9))}".encode()
+    assert needles.may_hold(squeeze(body)) == needles.may_hold(squeeze(body + FAR))
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_hexadecimal_is_told_from_what_only_folds_to_it(count: int) -> None:
+    """Few or many, short or long: small letters that squeezing takes out may be missing, others may not be added."""
+    needles = Needles(f"{number:02x}3bbc4d5e6ff7089a1b2c3d4e5f6071" for number in range(count))
+    hit = b"003bbc4d5e6ff7089a1b2c3d4e5f6071"
+    there = {hit: True, hit.upper(): True, b"x".join([hit[:16], hit[16:]]): False, hit.replace(b"e", b"eB"): False}
+    for said, is_there in there.items():
+        assert needles.may_hold(squeeze(said)) is is_there
+        assert needles.may_hold(squeeze(said + FAR)) is is_there
+
+
+@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize("value", ["Ab3-", "Zz9!Zz9!", "a-value-with-words", "p4" * 40])
+def test_a_short_value_is_found_at_every_place(value: str, before: int) -> None:
+    """Also where it begins between two of the places at which a short body is looked at, and at its end."""
+    value = value.ljust(8, "x")
+    for after in range(5):
+        assert Needles([value]).may_hold(squeeze(b"-" * before + value.encode() + b"-" * after))
+
+
 @given(st.binary(max_size=200))
 def test_unrelated_bytes_are_no_hit(data: bytes) -> None:
     """Text in an alphabet the secret does not use holds nothing."""
@@ -143,5 +182,5 @@ def test_the_set_is_bounded_and_fast_when_full() -> None:
 def test_no_values_find_nothing() -> None:
     """Without secrets there is nothing to find."""
     needles = Needles([])
-    assert not needles.may_hold(b"anything")
+    assert not needles.may_hold(squeeze(b"anything"))
     assert needles.spans(b"anything at all") == []

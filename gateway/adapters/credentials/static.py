@@ -1,7 +1,7 @@
 """Upstream credentials an operator keeps in the environment or in files.
 
-Nothing is minted and nothing revoked. The value is read for each call, so a rotated file is used from the next call on,
-and it is made known to the redactor before it leaves this module.
+Nothing is minted and nothing revoked. A file is read for each call, so a rotated one is used from the next call on, and
+the value is made known to the redactor before it leaves this module.
 """
 
 import os
@@ -58,7 +58,9 @@ class StaticCredentials:
         """``credentials`` by the name that tools use (``Tool.credential``)."""
         self._credentials = dict(credentials)
         self._known = known
-        self._environment = environment
+        # A file may be rotated; an environment stays as the process was started with it.
+        named = {source.env for source in credentials.values() if source.env is not None}
+        self._environment = {name: environment[name] for name in named if name in environment}
 
     def headers(self, name: str | None) -> dict[str, str]:
         """The header fields of the credential ``name`` as of now, known to the redactor; none where none is named.

@@ -72,8 +72,7 @@ class Failure:
     data: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A good answer of an upstream; ``result`` is the JSON text of the object it sent, byte for byte."""
 
     id: Id
@@ -141,7 +140,8 @@ def id_of(document: Json) -> Id | None:
 
 def encode_request(request_id: Id, method: str, params: bytes) -> bytes:
     """A request; ``params`` is the JSON text of an object and is copied verbatim."""
-    return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (encode(request_id), encode(method), params)
+    written = _ENCODER.encode
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (written(request_id), written(method), params)
 
 
 def encode_notification(method: str, params: bytes = b"{}") -> bytes:
