@@ -8,6 +8,7 @@ here, and the call is made again with the answers; and a call that asks on its s
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from anyio import CancelScope, fail_after
 from starlette.types import Message, Receive
@@ -43,6 +44,7 @@ class Party:
     Attributes:
         principal: the caller.
         era: how they speak.
+        meta: what their request says of itself.
         session: theirs, in the handshake era.
         stream: the answer on its way.
         receive: tells when they leave.
@@ -50,6 +52,7 @@ class Party:
 
     principal: Principal
     era: Era
+    meta: Mapping[str, Any]
     session: Session | None
     stream: Stream
     receive: Receive
@@ -114,7 +117,7 @@ class Calls:
         Raises:
             InvalidParams: what the request says of these is malformed, or not of this call.
         """
-        wants = mcp_flow.wants(request, party.era, party.session)
+        wants = mcp_flow.wants(party.meta, party.era, party.session)
         if party.era is Era.HANDSHAKE:
             return self._with_line(call, wants, party)
         brought = self._rounds.brought(request.params, call, party.principal)
