@@ -75,19 +75,14 @@ def parse(body: bytes) -> Json:
     """
     if len(body) > MAX_PARTS:  # what is shorter cannot have more
         _check_parts(body)
-    try:
-        text = body.decode("utf-8")
-        document = _read(body, text)
-    except GatewayError:
-        raise
-    except RecursionError:
-        raise TooLarge(f"JSON is nested deeper than {MAX_DEPTH} levels", cause_code="depth") from None
-    except ValueError as error:
-        raise MalformedRequest(f"not JSON: {_position(error)}", cause_code="json") from None
+    value = _as_written(body)
+    document = _read(body) if value is _UNSURE else Json(value, value)
     # Cheap test first: only a body with that many brackets can be too deep.
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(document.value)
-    _check_strings(document.value, text)
+    # NUL and surrogates can only arrive as \u escapes (UTF-8 and JSON refuse the raw forms).
+    if b"\\u" in body:
+        _check_strings(document.value)
     return document
 
 
@@ -129,15 +124,7 @@ _DECODER = msgspec.json.Decoder(float_hook=_fraction)
 _UNSURE = object()
 
 
-def _read(body: bytes, text: str) -> Json:
-    value = _as_written(body, text)
-    if value is not _UNSURE:
-        return Json(value, value)
-    value = _PLAIN.decode(text)
-    return Json(value, _EXACT.decode(text) if _INEXACT.search(text) else value)
-
-
-def _as_written(body: bytes, text: str) -> Any:
+def _as_written(body: bytes) -> Any:
     # Most bodies are written as our own writer would: then nothing in them is ambiguous, and the reader in Python need
     # not look at each object. A key that came twice would be missing from what is written again; two keys that differ
     # in case would be one once all text is folded. Escapes that hide a letter are none that the writer uses.
@@ -145,12 +132,25 @@ def _as_written(body: bytes, text: str) -> Any:
         value = _DECODER.decode(body)
         if _WRITER.encode(value) != body:
             return _UNSURE
-        folded = body.lower() if body.isascii() else text.casefold().encode("utf-8")
+        folded = body.lower() if body.isascii() else body.decode("utf-8").casefold().encode("utf-8")
         if folded != body and _WRITER.encode(_DECODER.decode(folded)) != folded:
             return _UNSURE
     except (ValueError, RecursionError):  # the other reader says what is wrong
         return _UNSURE
     return value
+
+
+def _read(body: bytes) -> Json:
+    try:
+        text = body.decode("utf-8")
+        value = _PLAIN.decode(text)
+        return Json(value, _EXACT.decode(text) if _INEXACT.search(text) else value)
+    except GatewayError:
+        raise
+    except RecursionError:
+        raise TooLarge(f"JSON is nested deeper than {MAX_DEPTH} levels", cause_code="depth") from None
+    except ValueError as error:
+        raise MalformedRequest(f"not JSON: {_position(error)}", cause_code="json") from None
 
 
 # Any number beyond 2^53 has as many digits, or an exponent; so may strings.
@@ -255,10 +255,7 @@ def _check_depth(value: Any) -> None:
         ]
 
 
-def _check_strings(value: Any, text: str) -> None:
-    # NUL and surrogates can only arrive as \u escapes (UTF-8 and JSON refuse the raw forms).
-    if "\\u0000" not in text and "\\ud" not in text and "\\uD" not in text:
-        return
+def _check_strings(value: Any) -> None:
     level = [value]
     while level:
         item = level.pop()

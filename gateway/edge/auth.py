@@ -4,8 +4,9 @@ Tool calls authenticate again inside the pipeline; what is done here keeps stran
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
@@ -33,8 +34,7 @@ _OWN_FAULT = range(400, 500)
 _TOOLS_PER_TOKEN = 50.0
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """One authenticated request.
 
     Attributes:
@@ -95,14 +95,15 @@ class Gate:
             self._ports.meter.unauthenticated(error.cause_code)
             self._throttle.admit(b"", client and client[0])
             raise
-        self._count_in(live, client and client[0])
+        is_known = self._is_counted_in(live, client and client[0])
         call = Call(clock.uuid(), clock.now_us(), live, channel, "", NO_ARGUMENTS)
         try:
             principal = await self._ports.identity.authenticate(call)
         except Unauthenticated as error:
             self._ports.meter.unauthenticated(error.cause_code)
             raise
-        self._throttle.prove(live.digest)
+        if not is_known:
+            self._throttle.prove(live.digest)
         proven = scope.get(PROVEN)
         if proven is not None:
             proven()
@@ -133,9 +134,9 @@ class Gate:
         """Charge for a request that makes so many calls."""
         self._throttle.charge(visit.key, float(count))
 
-    def _count_in(self, live: Live, client: str | None) -> None:
+    def _is_counted_in(self, live: Live, client: str | None) -> bool:
         try:
-            self._throttle.admit(live.digest, client)
+            return self._throttle.admit(live.digest, client)
         except Throttled as error:
             if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
                 self._ports.meter.unauthenticated("throttled")

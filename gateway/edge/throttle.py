@@ -63,8 +63,8 @@ class EdgeThrottle:
         self._proven = _Table(per_minute)
         self._strangers = _Table(strangers_per_minute)
 
-    def admit(self, key: bytes, client: str | None) -> None:
-        """Count one request of the credential of that digest; empty = it brings none.
+    def admit(self, key: bytes, client: str | None) -> bool:
+        """Count one request of the credential of that digest (empty = it brings none); whether it is a proven one.
 
         Raises:
             Throttled: too many; with ``retry_after``. Its cause is ``STRANGER`` where the credential is not proven.
@@ -74,6 +74,7 @@ class EdgeThrottle:
         wait = self._proven.take(key, now) if proven else self._strangers.take(_site(client), now)
         if wait > 0.0:
             raise Throttled("too many requests", retry_after=wait, cause_code="edge" if proven else STRANGER)
+        return proven
 
     def prove(self, key: bytes) -> None:
         """The credential behind ``key`` is good: from now on it has a bucket of its own."""

@@ -17,10 +17,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.edge.auth import PROVEN
+from gateway.edge.body import BODY
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
 from gateway.serving.heads import KnownHead, KnownHeads
-from gateway.serving.whole import answer
+from gateway.serving.whole import Standing, answer
 
 # Files for the log, its readers, policy workers and upstreams; connections never get these.
 _RESERVE = 256
@@ -56,11 +57,15 @@ class HeadTooLarge(Exception):
 
 @dataclass(slots=True)
 class Places:
-    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use."""
+    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use.
+
+    ``standing`` is what the answers on all of them begin with.
+    """
 
     bounds: Bounds
     most: int = field(init=False)
     taken: int = 0
+    standing: Standing = field(default_factory=Standing)
     _strangers: "OrderedDict[BoundedProtocol, str]" = field(default_factory=OrderedDict)
     _proven: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
     _by_address: "dict[str, OrderedDict[BoundedProtocol, None]]" = field(default_factory=dict)
@@ -241,7 +246,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved = True
         self._expect(self._bounds.body_s)
         # Its task has not begun yet.
-        self.scope[WHOLE] = partial(answer, self.cycle)  # type: ignore[literal-required]
+        self.scope[WHOLE] = partial(answer, self._places.standing, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -287,12 +292,16 @@ class BoundedProtocol(HttpToolsProtocol):
             keep_alive=True,
             on_response=self.on_response_complete,
         )
-        scope[WHOLE] = partial(answer, cycle)
-        self._owed = int(length)
-        self._in_head = False
-        self._taken(body)
+        scope[WHOLE] = partial(answer, self._places.standing, cycle)
+        self._owed = int(length) - len(body)
         if self._owed:
+            cycle.body += body
+            self._in_head = False
             self._expect(self._bounds.body_s)
+        else:
+            scope[BODY] = body
+            cycle.more_body = False
+            self._expect(None)
         self._start_asgi_task(cycle, self.app)
 
     def _taken(self, data: bytes) -> bytes:

@@ -8,18 +8,36 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.edge.reply import lines
+from gateway.edge.reply import Header, lines
 
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _CLOSE: Final = b"connection: close\r\n"
 
 
-def answer(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> bool:
+class Standing:
+    """The server's own header fields as they stand in a head; it makes a new list of them each second."""
+
+    __slots__ = ("_fields", "_lines")
+
+    def __init__(self) -> None:
+        """None were seen yet."""
+        self._fields: list[Header] | None = None
+        self._lines = b""
+
+    def lines(self, fields: list[Header]) -> bytes:
+        """These fields as lines."""
+        if fields is not self._fields:
+            self._fields, self._lines = fields, lines(fields)
+        return self._lines
+
+
+def answer(standing: Standing, cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> bool:
     """Answer the request of ``cycle``; False, and nothing was sent, where that takes the server's own way.
 
     That is for clients that do not read, requests of which only a head is answered, and statuses without a name.
 
     Args:
+        standing: keeps what the server's own fields are as bytes.
         cycle: a request that was not answered yet.
         status: HTTP status.
         headers: all fields as they stand in a head, the body's length among them; nothing of the connection's own.
@@ -30,7 +48,8 @@ def answer(cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes
         return False
     if not cycle.disconnected:
         close = b"" if cycle.keep_alive else _CLOSE
-        cycle.transport.write(b"%b%b%b%b\r\n%b" % (line, lines(cycle.default_headers), headers, close, body))
+        own = standing.lines(cycle.default_headers)
+        cycle.transport.write(b"%b%b%b%b\r\n%b" % (line, own, headers, close, body))
         _end(cycle)
     return True
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from anyio import CancelScope, fail_after
+from msgspec import Struct
 from starlette.types import Message, Receive
 
 from gateway.core import pipeline
@@ -37,8 +38,7 @@ from gateway.edge.mcp.stream import Stream
 _NOTHING = Wants()
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """Who is on the line.
 
     Attributes:
@@ -58,8 +58,7 @@ class Party:
     receive: Receive
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """A call that is ready to be carried out.
 
     Attributes:
@@ -122,7 +121,8 @@ class Calls:
             return self._with_line(call, wants, party)
         brought = self._rounds.brought(request.params, call, party.principal)
         if brought is not None and brought.parked:
-            return replace(self._with_line(call, wants, party), back=brought)
+            waiting = self._with_line(call, wants, party)
+            return Made(waiting.call, party, waiting.line, back=brought)
         call = call if brought is None else replace(call, continuation=brought.continuation)
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
