@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Any
 
 from msgspec import Struct
@@ -41,9 +42,20 @@ class RunKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A call whose caller is on the line. The token is never stored, logged or forwarded."""
+    """A call whose caller is on the line. The token is never stored, logged or forwarded.
+
+    Attributes:
+        token: as it was sent.
+        digest: SHA-256 of it, by which it is known where it is not kept.
+    """
 
     token: str = field(repr=False)
+    digest: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the digest, once for all who need it."""
+        # No request brings a surrogate; what has one is no good token, and has a digest of its own.
+        object.__setattr__(self, "digest", sha256(self.token.encode("utf-8", "surrogatepass")).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,22 +73,17 @@ def parse(body: bytes) -> Json:
             or with more digits than a double keeps, NUL or a lone surrogate in a string.
         TooLarge: nested deeper than ``MAX_DEPTH``, or more than ``MAX_PARTS`` containers and commas.
     """
-    _check_parts(body)
-    try:
-        text = body.decode("utf-8")
-        value = _PLAIN.decode(text)
-        exact = _EXACT.decode(text) if _INEXACT.search(text) else value
-    except GatewayError:
-        raise
-    except RecursionError:
-        raise TooLarge(f"JSON is nested deeper than {MAX_DEPTH} levels", cause_code="depth") from None
-    except ValueError as error:
-        raise MalformedRequest(f"not JSON: {_position(error)}", cause_code="json") from None
+    if len(body) > MAX_PARTS:  # what is shorter cannot have more
+        _check_parts(body)
+    value = _as_written(body)
+    document = _read(body) if value is _UNSURE else Json(value, value)
     # Cheap test first: only a body with that many brackets can be too deep.
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(value)
-    _check_strings(value, text)
-    return Json(value, exact)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(document.value)
+    # NUL and surrogates can only arrive as \u escapes (UTF-8 and JSON refuse the raw forms).
+    if b"\\u" in body:
+        _check_strings(document.value)
+    return document
 
 
 def arguments(document: Json) -> Arguments:
@@ -103,7 +98,7 @@ def arguments(document: Json) -> Arguments:
     exact = {} if document.value is None else document.exact
     canonical = _ENCODER.encode(exact)
     digest = hashlib.sha256(canonical).hexdigest()
-    return Arguments(value, canonical, digest, exact is not value and _has_big_number(value))
+    return Arguments(value, canonical, digest, _MAYBE_BIG.search(canonical) is not None and _has_big_number(value))
 
 
 def policy_view(canonical: bytes) -> Any:
@@ -120,6 +115,46 @@ def policy_view(canonical: bytes) -> Any:
 _INEXACT = re.compile(r"[0-9](?:[.eE](?:[0-9eE+-]{0,8}+(?:[\s,}\]]|\Z)|[0-9eE+-]{9})|[0-9]{15}|(?<=-0)(?![0-9]))")
 
 
+def _fraction(lexeme: str) -> float:
+    raise ValueError(lexeme)  # the reader in Python keeps it
+
+
+_WRITER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(float_hook=_fraction)
+_UNSURE = object()
+
+
+def _as_written(body: bytes) -> Any:
+    # Most bodies are written as our own writer would: then nothing in them is ambiguous, and the reader in Python need
+    # not look at each object. A key that came twice would be missing from what is written again; two keys that differ
+    # in case would be one once all text is folded. Escapes that hide a letter are none that the writer uses.
+    try:
+        value = _DECODER.decode(body)
+        if _WRITER.encode(value) != body:
+            return _UNSURE
+        folded = body.lower() if body.isascii() else body.decode("utf-8").casefold().encode("utf-8")
+        if folded != body and _WRITER.encode(_DECODER.decode(folded)) != folded:
+            return _UNSURE
+    except (ValueError, RecursionError):  # the other reader says what is wrong
+        return _UNSURE
+    return value
+
+
+def _read(body: bytes) -> Json:
+    try:
+        text = body.decode("utf-8")
+        value = _PLAIN.decode(text)
+        return Json(value, _EXACT.decode(text) if _INEXACT.search(text) else value)
+    except GatewayError:
+        raise
+    except RecursionError:
+        raise TooLarge(f"JSON is nested deeper than {MAX_DEPTH} levels", cause_code="depth") from None
+    except ValueError as error:
+        raise MalformedRequest(f"not JSON: {_position(error)}", cause_code="json") from None
+
+
+# Any number beyond 2^53 has as many digits, or an exponent; so may strings.
+_MAYBE_BIG = re.compile(rb"[0-9](?:[0-9]{15}|[eE])")
 # A point and up to 15 digits without an exponent: a double keeps them.
 _PLAIN_FRACTION = 16
 # The longest lexeme of a fraction that is looked at; the shortest form of any double has at most 24 characters.
@@ -220,10 +255,7 @@ def _check_depth(value: Any) -> None:
         ]
 
 
-def _check_strings(value: Any, text: str) -> None:
-    # NUL and surrogates can only arrive as \u escapes (UTF-8 and JSON refuse the raw forms).
-    if "\\u0000" not in text and "\\ud" not in text and "\\uD" not in text:
-        return
+def _check_strings(value: Any) -> None:
     level = [value]
     while level:
         item = level.pop()

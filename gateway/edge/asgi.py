@@ -1,13 +1,12 @@
 """The inbound ASGI application: checks that hold for every request, and the table of surfaces."""
 
 import logging
-from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import Channel
 from gateway.core.desk import Desk
@@ -24,7 +23,7 @@ from gateway.edge.mcp.endpoint import McpEndpoint
 from gateway.edge.mcp.parking import Room
 from gateway.edge.ops import Readiness
 from gateway.edge.protected_resource import METADATA, ProtectedResource
-from gateway.edge.reply import WHOLE, Header, Reply, Whole
+from gateway.edge.reply import Common, Hardened, Header, Reply
 from gateway.edge.rest.api_keys import ApiKeyRest
 from gateway.edge.rest.approvals import ApprovalRest
 from gateway.edge.rest.audit import AuditRest
@@ -148,29 +147,25 @@ class _Application:
         # Made when it is first asked for: it is a fifth of the work of a start.
         self._openapi = cache(partial(_described, table, desk.external_url, options.version))
         secure = desk.external_url.startswith("https://")
-        self._headers = (*_HARDENING, _STRICT_TRANSPORT) if secure else _HARDENING
+        self._common = Common((*_HARDENING, _STRICT_TRANSPORT) if secure else _HARDENING, self._resource.challenged)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await self._guarded(scope, receive, _Hardened(scope, send, self._headers, self._resource.challenged))
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: "_Hardened") -> None:
+        if scope["type"] != "http":
+            await _other(scope, receive, send)
+            return
+        answering = Hardened(scope, send, self._common)
         try:
             self._guard.check(scope)
-            await self._surface(scope, receive, send)
+            await self._surface(scope, receive, answering)
         except GatewayError as error:
-            await problems.problem(error, None).send(send)
+            await problems.problem(error, None).send(answering)
         except ClientGone:
             return
         # The outermost boundary: whatever went wrong, the caller learns nothing but that it did.
         except Exception:  # noqa: BLE001 - see above; it is logged whole
             _LOG.exception("a request failed unexpectedly")
-            if not send.started:
-                await problems.problem(problems.INTERNAL, None).send(send)
+            if not answering.started:
+                await problems.problem(problems.INTERNAL, None).send(answering)
 
     def _surface(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
@@ -211,51 +206,10 @@ def _only_read(scope: Scope) -> None:
         raise MethodNotAllowed(("GET", "HEAD"))
 
 
-class _Hardened:
-    """``send`` that adds the headers every answer has, and knows whether one was begun.
-
-    As ASGI wants it, a head waits for the body: one that is whole then leaves with it in one step, where there is one.
-    """
-
-    __slots__ = ("_challenged", "_head", "_headers", "_path", "_send", "_whole", "started")
-
-    def __init__(
-        self, scope: Scope, send: Send, headers: tuple[Header, ...], challenged: Callable[..., list[Header]]
-    ) -> None:
-        self._path: str = scope["path"]
-        self._whole: Whole | None = scope.pop(WHOLE, None)  # it holds the scope: neither would be freed by itself
-        self._send = send
-        self._headers = headers
-        self._challenged = challenged
-        self._head: Message | None = None
-        self.started = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._head = message
-            return
-        head, self._head = self._head, None
-        if head is not None:
-            status, headers = head["status"], self._hardened(head["status"], head["headers"])
-            whole = None if message.get("more_body", False) else self._whole
-            self.started = whole is not None and whole(status, headers, message.get("body", b""))
-            if self.started:
-                return
-            self.started = True
-            try:
-                await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            except CancelledError:  # who waits no longer for a client that does not read may send something after all
-                self._head = head
-                raise
-        await self._send(message)
-
-    def _hardened(self, status: int, given: list[Header]) -> list[Header]:
-        own = {name for name, _ in given}
-        missing = [each for each in self._headers if each[0] not in own]
-        return self._challenged(self._path, status, given) + missing
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _other(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
     while True:
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})

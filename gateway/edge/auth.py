@@ -4,8 +4,9 @@ Tool calls authenticate again inside the pipeline; what is done here keeps stran
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
@@ -13,8 +14,8 @@ from gateway.core.canonical import Arguments, arguments, parse
 from gateway.core.errors import GatewayError, MalformedRequest, Throttled, Unauthenticated
 from gateway.core.ports import Ports
 from gateway.edge.faults import InsufficientScope
+from gateway.edge.heads import Head, head_of, headers
 from gateway.edge.hosts import came_by
-from gateway.edge.reply import headers
 from gateway.edge.throttle import STRANGER, EdgeThrottle
 
 SCOPES = frozenset({"tools", "runs", "review", "audit", "admin"})
@@ -33,8 +34,7 @@ _OWN_FAULT = range(400, 500)
 _TOOLS_PER_TOKEN = 50.0
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """One authenticated request.
 
     Attributes:
@@ -90,23 +90,24 @@ class Gate:
             return Visit(call, self._operator(call), operator=True)
         client = scope.get("client")
         try:
-            token = bearer(scope)
+            live = bearer(scope)
         except Unauthenticated as error:
             self._ports.meter.unauthenticated(error.cause_code)
-            self._throttle.admit(None, client and client[0])
+            self._throttle.admit(b"", client and client[0])
             raise
-        key = self._counted_in(token, client and client[0])
-        call = Call(clock.uuid(), clock.now_us(), Live(token), channel, "", NO_ARGUMENTS)
+        is_known = self._is_counted_in(live, client and client[0])
+        call = Call(clock.uuid(), clock.now_us(), live, channel, "", NO_ARGUMENTS)
         try:
             principal = await self._ports.identity.authenticate(call)
         except Unauthenticated as error:
             self._ports.meter.unauthenticated(error.cause_code)
             raise
-        self._throttle.prove(key)
+        if not is_known:
+            self._throttle.prove(live.digest)
         proven = scope.get(PROVEN)
         if proven is not None:
             proven()
-        return Visit(call, principal, key=key)
+        return Visit(call, principal, key=live.digest)
 
     async def is_trusted(self, scope: Scope) -> bool:
         """Whether the request brings a credential of an auditor or administrator, or is the operator's.
@@ -133,9 +134,9 @@ class Gate:
         """Charge for a request that makes so many calls."""
         self._throttle.charge(visit.key, float(count))
 
-    def _counted_in(self, token: str, client: str | None) -> bytes:
+    def _is_counted_in(self, live: Live, client: str | None) -> bool:
         try:
-            return self._throttle.admit(token, client)
+            return self._throttle.admit(live.digest, client)
         except Throttled as error:
             if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
                 self._ports.meter.unauthenticated("throttled")
@@ -157,43 +158,47 @@ class Gate:
         )
 
 
-def bearer(scope: Scope) -> str:
+def bearer(scope: Scope) -> Live:
     """The request's bearer token.
 
     Raises:
         Unauthenticated: none (``missing``), several headers, another scheme or not a token (``malformed``).
     """
-    found = headers(scope, b"authorization")
+    head = head_of(scope)
+    if head.live is not None:
+        return head.live
+    found = head.fields.get(b"authorization", ())
     if not found:
         raise Unauthenticated("a bearer token is required", cause_code="missing")
     match = _BEARER.fullmatch(found[0]) if len(found) == 1 else None
     # Two headers: whoever reads the other one sees another caller.
     if match is None or len(match[1]) > _MAX_TOKEN:
         raise Unauthenticated("the Authorization header must be one bearer token", cause_code="malformed")
-    return match[1].decode()
+    head.live = Live(match[1].decode())
+    return head.live
 
 
-def named_run(scope: Scope) -> str | None:
+def named_run(head: Head) -> str | None:
     """The run the ``Ostiary-Run`` header names, if any.
 
     Raises:
         MalformedRequest: more than one, or no name.
     """
-    found = headers(scope, _RUN_HEADER)
-    if not found:
+    found = head.fields.get(_RUN_HEADER)
+    if found is None:
         return None
     if len(found) > 1:
         raise MalformedRequest("a request names at most one run", cause_code="run")
     return run_name(found[0].decode("latin-1"))
 
 
-def check_no_key(scope: Scope) -> None:
+def check_no_key(head: Head) -> None:
     """Refuse an ``Idempotency-Key``: whoever sends one would retry in the belief that it is kept.
 
     Raises:
         MalformedRequest: the request has one.
     """
-    if headers(scope, IDEMPOTENCY_KEY):
+    if IDEMPOTENCY_KEY in head.fields:
         raise MalformedRequest(
             "Idempotency-Key is not kept by this gateway yet; nothing was executed", cause_code="idempotency_key"
         )

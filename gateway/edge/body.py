@@ -12,9 +12,12 @@ from starlette.types import Receive, Scope
 
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.edge.faults import ClientGone, NotAcceptable, UnsupportedMediaType
-from gateway.edge.reply import JSON, fields, header, headers, says
+from gateway.edge.heads import LENGTH, Head, head_of, headers, says
+from gateway.edge.reply import JSON
 
 T = TypeVar("T")
+# In the ASGI scope, the whole body, where the server has it already; it is then told nowhere else.
+BODY = "ostiary.body"
 MAX_BODY = 512 * 1024
 _LARGE = 32 * 1024
 _AT_A_TIME = 1
@@ -31,7 +34,7 @@ def check_media(scope: Scope) -> None:
     Raises:
         UnsupportedMediaType: it is something else.
     """
-    found = fields(scope)
+    found = head_of(scope).fields
     media = found.get(b"content-type", ())
     if len(media) != 1 or not (media[0] == JSON or media[0].split(b";", 1)[0].strip().lower() == JSON):
         raise UnsupportedMediaType("the body must be application/json")
@@ -50,6 +53,18 @@ def check_accept(scope: Scope) -> None:
         raise NotAcceptable("answers are application/json")
 
 
+def check_types(scope: Scope, head: Head) -> None:
+    """Both, of a request with this head, which may have passed before.
+
+    Raises:
+        UnsupportedMediaType, NotAcceptable: as above.
+    """
+    if not head.is_json:
+        check_media(scope)
+        check_accept(scope)
+        head.is_json = True
+
+
 async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
     """The whole body, at most ``limit`` bytes; it is counted while it streams.
 
@@ -58,9 +73,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         MalformedRequest: not sent in time.
         ClientGone: the client left.
     """
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and (len(declared) > _MOST_DIGITS or int(declared) > limit):
-        raise _too_large(limit)
+    if headers(scope, b"expect"):  # who asks first is told before it sends anything
+        _check_length(scope, limit)
+    body: bytes | None = scope.pop(BODY, None)
+    if body is not None:
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -69,6 +88,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         if len(first) > limit:
             raise _too_large(limit)
         return first
+    _check_length(scope, limit)
     try:
         with fail_after(_PATIENCE_S):
             return await _rest(first, receive, limit)
@@ -107,6 +127,12 @@ async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     return bytes(body)
+
+
+def _check_length(scope: Scope, limit: int) -> None:
+    declared = next((value for name, value in scope["headers"] if name == LENGTH), b"")
+    if declared.isdigit() and (len(declared) > _MOST_DIGITS or int(declared) > limit):
+        raise _too_large(limit)
 
 
 def _too_large(limit: int) -> TooLarge:

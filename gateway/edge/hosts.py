@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from gateway.edge.faults import ForeignOrigin, Misdirected
-from gateway.edge.reply import fields
+from gateway.edge.heads import head_of
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -33,7 +33,6 @@ class HostGuard:
         self._names = _LOOPBACK_NAMES | {host} | {name.lower() for name in allowed_hosts}
         self._origin = f"{own.scheme}://{own.netloc}".lower()
         self._loopback = host in _LOOPBACK_NAMES
-        self._latest: bytes | None = None
 
     def check(self, scope: Scope) -> None:
         """Refuse a request with a foreign Host or Origin.
@@ -44,22 +43,21 @@ class HostGuard:
         """
         if came_by(scope, self._operator_socket):
             return
-        found = fields(scope)
+        head = head_of(scope)
+        if head.is_ours:
+            return
+        found = head.fields
         hosts = found.get(b"host", ())
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             raise Misdirected("the Host header names another server", cause_code="host")
         for origin in found.get(b"origin", ()):
             if not self._is_own_origin(origin.decode("latin-1").lower()):
                 raise ForeignOrigin("requests from web pages of other origins are refused", cause_code="origin")
+        head.is_ours = True
 
     def _is_ours(self, host: bytes) -> bool:
-        if host == self._latest:  # nearly every request says the same
-            return True
         name = _name(host.decode("latin-1").lower())
-        if name is None or not (name in self._names or _is_address(name)):
-            return False
-        self._latest = host
-        return True
+        return name is not None and (name in self._names or _is_address(name))
 
     def _is_own_origin(self, origin: str) -> bool:
         if origin == self._origin:

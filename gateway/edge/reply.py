@@ -1,21 +1,23 @@
-"""What a handler answers, and sending it over ASGI."""
+"""What a handler answers, and sending it over ASGI with the header fields that every answer has."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from starlette.types import Scope, Send
+from starlette.types import Message, Scope, Send
 
 Header = tuple[bytes, bytes]
-Fields = Mapping[bytes, Sequence[bytes]]
-# Sends status, header fields and body in one step, or says that it sent nothing.
-Whole = Callable[[int, list[Header], bytes], bool]
+# Sends status, header fields (as they stand in a head) and body in one step, or says that it sent nothing.
+Whole = Callable[[int, bytes, bytes], bool]
 
 JSON = b"application/json"
-_TABLE = "ostiary.headers"
 # In the ASGI scope, what sends a whole answer at once where it can (``serving/whole.py``).
 WHOLE = "ostiary.whole"
 PROBLEM = b"application/problem+json"
 TEXT = b"text/plain; charset=utf-8"
+# What ends a field, or stands in none. Whatever wrote it into a value would write the rest of the head.
+_CONTROL: Final = bytes({*range(0x20), 0x7F} - {ord("\t")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,55 +38,95 @@ class Reply:
 
     async def send(self, send: Send) -> None:
         """Send it."""
-        headers = [(b"content-length", str(len(self.body)).encode()), *self.headers]
+        headers = [(b"content-length", b"%d" % len(self.body)), *self.headers]
         if self.body:
             headers.append((b"content-type", self.media))
+        if isinstance(send, Hardened) and send.at_once(self.status, headers, self.body):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header field ``name`` (lower case), or None."""
-    found = headers(scope, name)
-    return found[0] if found else None
+class Common:
+    """The header fields that every answer has which says nothing else there, and challenges made complete."""
+
+    def __init__(self, fields: Sequence[Header], challenged: Callable[[str, int, list[Header]], list[Header]]) -> None:
+        """``challenged`` gives the fields of an answer at that path, with that status, from those a handler gave."""
+        self._fields = fields
+        self._names = frozenset(name for name, _ in fields)
+        self._lines = lines(fields)
+        self._challenged = challenged
+
+    def with_own(self, path: str, status: int, given: list[Header]) -> list[Header]:
+        """All header fields of an answer."""
+        own = {name for name, _ in given}
+        return [*self._challenged(path, status, given), *(each for each in self._fields if each[0] not in own)]
+
+    def lines_with_own(self, path: str, status: int, given: list[Header]) -> bytes:
+        """The same as they stand in a head.
+
+        Raises:
+            ValueError: one of them would not be a field.
+        """
+        for name, _ in given:
+            if name in self._names:
+                return lines(self.with_own(path, status, given))
+        return lines(self._challenged(path, status, given)) + self._lines
 
 
-def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
-    """All header fields ``name`` (lower case)."""
-    table: Fields | None = scope.get(_TABLE)
-    return (fields(scope) if table is None else table).get(name, ())
+class Hardened:
+    """``send`` that adds the common header fields, and knows whether an answer was begun.
+
+    As ASGI wants it, a head waits for the body.
+    """
+
+    __slots__ = ("_common", "_head", "_path", "_send", "_whole", "started")
+
+    def __init__(self, scope: Scope, send: Send, common: Common) -> None:
+        """Nothing was begun."""
+        self._path: str = scope["path"]
+        self._whole: Whole | None = scope.pop(WHOLE, None)  # it holds the scope: neither would be freed by itself
+        self._send = send
+        self._common = common
+        self._head: Message | None = None
+        self.started = False
+
+    def at_once(self, status: int, headers: list[Header], body: bytes) -> bool:
+        """Send a whole answer in one step, where there is one; False, and nothing was sent, where there is none.
+
+        Raises:
+            ValueError: a header field would not be one.
+        """
+        if self._whole is None or self._head is not None or self.started:
+            return False
+        self.started = self._whole(status, self._common.lines_with_own(self._path, status, headers), body)
+        return self.started
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message."""
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is not None:
+            status = head["status"]
+            headers = self._common.with_own(self._path, status, head["headers"])
+            self.started = True
+            try:
+                await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            except CancelledError:  # who waits no longer for a client that does not read may send something after all
+                self._head = head
+                raise
+        await self._send(message)
 
 
-def fields(scope: Scope) -> Fields:
-    """All header fields by name (lower case), for who looks for several."""
-    table: Fields | None = scope.get(_TABLE)
-    if table is None:
-        table = scope[_TABLE] = _sorted(scope["headers"])
-    return table
+def lines(fields: Sequence[Header]) -> bytes:
+    """Header fields as they stand in a head, each with the end of its line.
 
-
-def forget_headers(scope: Scope) -> None:
-    """Let go of all header fields, for a request that lasts: who needs one of them reads it before."""
-    scope[_TABLE] = {}
-    scope["headers"].clear()  # the server has the same list
-
-
-def says(found: Sequence[bytes], words: Sequence[bytes]) -> bool:
-    """Whether any of ``words`` (lower case) stands in one of these header fields."""
-    for field in found:
-        said = field.lower()
-        for word in words:
-            if word in said:
-                return True
-    return False
-
-
-def _sorted(found: Collection[Header]) -> Fields:
-    # Once a request: a dozen headers are looked up on the way of a call, and hardly a field comes twice.
-    single = {name: (value,) for name, value in found}
-    if len(single) == len(found):
-        return single
-    several: dict[bytes, list[bytes]] = {}
-    for name, value in found:
-        several.setdefault(name, []).append(value)
-    return several
+    Raises:
+        ValueError: one of them would not be a field.
+    """
+    written = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if len(written) - len(written.translate(None, _CONTROL)) != len(fields) * 2:  # the ends of lines
+        raise ValueError("a header field holds a control character")
+    return written

@@ -7,7 +7,6 @@ the least recently used entry goes first, and strangers cannot push out the prov
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 
 from gateway.core.errors import Throttled
@@ -64,19 +63,18 @@ class EdgeThrottle:
         self._proven = _Table(per_minute)
         self._strangers = _Table(strangers_per_minute)
 
-    def admit(self, token: str | None, client: str | None) -> bytes:
-        """Count one request; returns the credential's key for ``prove``.
+    def admit(self, key: bytes, client: str | None) -> bool:
+        """Count one request of the credential of that digest (empty = it brings none); whether it is a proven one.
 
         Raises:
             Throttled: too many; with ``retry_after``. Its cause is ``STRANGER`` where the credential is not proven.
         """
         now = self._clock.monotonic()
-        key = sha256(token.encode()).digest() if token is not None else b""
         proven = key in self._proven.buckets
         wait = self._proven.take(key, now) if proven else self._strangers.take(_site(client), now)
         if wait > 0.0:
             raise Throttled("too many requests", retry_after=wait, cause_code="edge" if proven else STRANGER)
-        return key
+        return proven
 
     def prove(self, key: bytes) -> None:
         """The credential behind ``key`` is good: from now on it has a bucket of its own."""

@@ -13,12 +13,15 @@ from functools import partial
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.edge.auth import PROVEN
+from gateway.edge.body import BODY
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
-from gateway.serving.whole import answer
+from gateway.serving.heads import KnownHead, KnownHeads
+from gateway.serving.whole import Standing, answer
 
 # Files for the log, its readers, policy workers and upstreams; connections never get these.
 _RESERVE = 256
@@ -54,11 +57,15 @@ class HeadTooLarge(Exception):
 
 @dataclass(slots=True)
 class Places:
-    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use."""
+    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use.
+
+    ``standing`` is what the answers on all of them begin with.
+    """
 
     bounds: Bounds
     most: int = field(init=False)
     taken: int = 0
+    standing: Standing = field(default_factory=Standing)
     _strangers: "OrderedDict[BoundedProtocol, str]" = field(default_factory=OrderedDict)
     _proven: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
     _by_address: "dict[str, OrderedDict[BoundedProtocol, None]]" = field(default_factory=dict)
@@ -92,8 +99,9 @@ class Places:
 
         Where there are no strangers left to go, the proven connection that was used longest ago does.
         """
-        self._forget(connection)
-        self._proven[connection] = None
+        if connection not in self._proven:
+            self._forget(connection)
+            self._proven[connection] = None
         self._proven.move_to_end(connection)
 
     def _forget(self, connection: "BoundedProtocol") -> None:
@@ -125,8 +133,11 @@ class BoundedProtocol(HttpToolsProtocol):
         "_has_place",
         "_head_bytes",
         "_in_head",
+        "_is_between",
         "_is_reading",
+        "_known",
         "_most_head",
+        "_owed",
         "_places",
         "_raw_bytes",
     )
@@ -145,6 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved = False
         self._raw_bytes = 0
         self._head_bytes = 0
+        self._known = KnownHeads(self._most_head)
+        self._is_between = True
+        self._owed = 0
 
     @property
     def is_answering(self) -> bool:
@@ -182,6 +196,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
+        if self._owed:
+            data = self._taken(data)
+        if not data or (self._is_between and self._is_known(data)):
+            return
         self._is_reading = True
         self._has_moved = False
         if self._in_head and self._arriving is None:
@@ -202,6 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = True
+        self._is_between = False
         self._head_bytes = self._raw_bytes = 0
         self.scope[PROVEN] = self._prove  # type: ignore[literal-required]
 
@@ -227,7 +246,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved = True
         self._expect(self._bounds.body_s)
         # Its task has not begun yet.
-        self.scope[WHOLE] = partial(answer, self.cycle)  # type: ignore[literal-required]
+        self.scope[WHOLE] = partial(answer, self._places.standing, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -236,11 +255,72 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on time is the application's."""
-        self._in_head = True
+        self._in_head = self._is_between = True
         self._expect(None)
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """The request is answered."""
+        self._known.answered(self.scope)  # type: ignore[arg-type]
+        super().on_response_complete()
+
+    def _is_known(self, data: bytes) -> bool:
+        """Begin a request whose head the connection has sent before; the parser is between two and sees none of it."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return False
+        found = self._known.begun(data)
+        if found is None or len(found[2]) > int(found[1]):
+            return False
+        self._begin(*found)
+        return True
+
+    def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
+        scope: Any = head.scope(length)
+        scope |= {"state": self.app_state.copy(), PROVEN: self._prove}
+        self.scope, self.headers = scope, scope["headers"]
+        self.cycle = cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        scope[WHOLE] = partial(answer, self._places.standing, cycle)
+        self._owed = int(length) - len(body)
+        if self._owed:
+            cycle.body += body
+            self._in_head = False
+            self._expect(self._bounds.body_s)
+        else:
+            scope[BODY] = body
+            cycle.more_body = False
+            self._expect(None)
+        self._start_asgi_task(cycle, self.app)
+
+    def _taken(self, data: bytes) -> bytes:
+        """Take what is still to come of a known request's body; what comes behind it."""
+        part, rest = data[: self._owed], data[self._owed :]
+        self._owed -= len(part)
+        if not self.cycle.response_complete:
+            self.cycle.body += part
+            self.cycle.more_body = self._owed > 0
+            self.cycle.message_event.set()
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        if not self._owed:
+            self._in_head = True
+            self._expect(None)
+        return rest
+
     def _prove(self) -> None:
+        self._known.is_shown = True
         if self._has_place:  # whom nothing was kept for, or whose place another one has, is not remembered either
             self._places.prove(self)
 

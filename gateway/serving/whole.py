@@ -3,46 +3,53 @@
 The server's own way takes a head and a body apart, and looks at each header field by itself.
 """
 
-import re
 from http import HTTPStatus
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.edge.reply import Header
+from gateway.edge.reply import Header, lines
 
-# What ends a field, or stands in none. Whatever wrote it into a value would write the rest of the head.
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _CLOSE: Final = b"connection: close\r\n"
 
 
-def answer(cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes) -> bool:
+class Standing:
+    """The server's own header fields as they stand in a head; it makes a new list of them each second."""
+
+    __slots__ = ("_fields", "_lines")
+
+    def __init__(self) -> None:
+        """None were seen yet."""
+        self._fields: list[Header] | None = None
+        self._lines = b""
+
+    def lines(self, fields: list[Header]) -> bytes:
+        """These fields as lines."""
+        if fields is not self._fields:
+            self._fields, self._lines = fields, lines(fields)
+        return self._lines
+
+
+def answer(standing: Standing, cycle: RequestResponseCycle, status: int, headers: bytes, body: bytes) -> bool:
     """Answer the request of ``cycle``; False, and nothing was sent, where that takes the server's own way.
 
-    That is for clients that do not read, requests of which only a head is answered, statuses without a name, and bodies
-    whose length the head does not say.
+    That is for clients that do not read, requests of which only a head is answered, and statuses without a name.
 
     Args:
+        standing: keeps what the server's own fields are as bytes.
         cycle: a request that was not answered yet.
         status: HTTP status.
-        headers: all fields; nothing of the connection's own.
+        headers: all fields as they stand in a head, the body's length among them; nothing of the connection's own.
         body: the bytes of the body.
-
-    Raises:
-        ValueError: a header field would not be one.
     """
     line = _STATUS.get(status)
     if line is None or cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
         return False
-    if (b"content-length", b"%d" % len(body)) not in headers:
-        return False
     if not cycle.disconnected:
-        fields = [b"%b: %b" % field for field in (*cycle.default_headers, *headers)]
-        if _CONTROL.search(b" ".join(fields)) is not None:
-            raise ValueError("a header field holds a control character")
-        end = b"\r\n\r\n" if cycle.keep_alive else b"\r\n%b\r\n" % _CLOSE
-        cycle.transport.write(b"%b%b%b%b" % (line, b"\r\n".join(fields), end, body))
+        close = b"" if cycle.keep_alive else _CLOSE
+        own = standing.lines(cycle.default_headers)
+        cycle.transport.write(b"%b%b%b%b\r\n%b" % (line, own, headers, close, body))
         _end(cycle)
     return True
 

@@ -15,9 +15,9 @@ from gateway.core.call import Answer, Lease, Permit, Quota, Raw
 from gateway.core.errors import Tainted
 from gateway.core.mcpwire import sse
 from gateway.core.mcpwire.notices import LogMessage, Notice, Progress
-from gateway.edge.asgi import _Hardened
+from gateway.edge.heads import head_of
 from gateway.edge.mcp.stream import Stream
-from gateway.edge.reply import Reply
+from gateway.edge.reply import Common, Hardened, Reply
 from tests.edge_world import META, NEWEST, Edge, modern, rpc
 from tests.fakes import World
 from tests.fakes.approvals import FakeApprovals
@@ -325,8 +325,8 @@ ACCEPTING = {"path": "/mcp", "headers": [(b"accept", b"application/json, text/ev
 async def test_a_client_that_does_not_read_hears_no_more_notices(room: int, at_the_door: bool) -> None:
     """Its call goes on, and its answer waits for it in the form that was begun."""
     client = Client(room)
-    send = _Hardened(ACCEPTING, client.send, (), lambda _, __, given: given) if at_the_door else client.send
-    stream = Stream(ACCEPTING, send, (), stall_s=0.01)
+    send = Hardened(ACCEPTING, client.send, Common((), lambda _, __, given: given)) if at_the_door else client.send
+    stream = Stream(head_of(ACCEPTING), send, (), stall_s=0.01)
     for count in range(3):
         await stream.event(b'{"n":%d}' % count)
     assert len(client.sent) == room

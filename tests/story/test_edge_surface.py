@@ -250,13 +250,13 @@ def test_the_throttles_tables_are_bounded() -> None:
     """Neither addresses nor tokens grow the tables beyond their cap; one IPv6 site is one stranger."""
     throttle = EdgeThrottle(StepClock(), 60, 60)
     for number in range(10_050):
-        throttle.admit(f"t{number}", f"2001:db8:{number // 65536:x}:{number % 65536:x}::1")
+        throttle.admit(b"t%d" % number, f"2001:db8:{number // 65536:x}:{number % 65536:x}::1")
         throttle.prove(number.to_bytes(32))
     assert len(throttle._strangers.buckets) == len(throttle._proven.buckets) == 10_000
     for number in range(2):
-        throttle.admit(None, f"2001:db8:ffff:1::{number}")
+        throttle.admit(b"", f"2001:db8:ffff:1::{number}")
     with pytest.raises(Throttled):
-        throttle.admit(None, "2001:db8:ffff:1::2")
+        throttle.admit(b"", "2001:db8:ffff:1::2")
 
 
 async def test_sessions_are_bounded_for_all_and_for_each() -> None:

@@ -5,8 +5,8 @@ from starlette.types import Scope
 
 from gateway.edge.body import check_accept, check_media
 from gateway.edge.faults import NotAcceptable, UnsupportedMediaType
+from gateway.edge.heads import head_of, header, headers, says
 from gateway.edge.mcp.stream import Stream
-from gateway.edge.reply import fields, header, headers, says
 
 JSON = (b"content-type", b"application/json")
 
@@ -31,7 +31,7 @@ def test_each_field_once() -> None:
 def test_a_field_that_came_twice_keeps_both_in_order() -> None:
     """Also where they say the same, and whatever stands between."""
     scope = request((b"host", b"a"), (b"accept", b"b"), (b"host", b"c"), (b"host", b"a"))
-    assert {name: list(found) for name, found in fields(scope).items()} == {
+    assert {name: list(found) for name, found in head_of(scope).fields.items()} == {
         b"host": [b"a", b"c", b"a"],
         b"accept": [b"b"],
     }
@@ -51,8 +51,8 @@ def test_who_takes_no_json() -> None:
         check_accept(request((b"accept", b"text/html")))
     both = request((b"accept", b"text/html"), (b"accept", b"TEXT/event-stream, application/json"))
     check_accept(both)
-    assert Stream(both, nowhere, ()).is_heard
-    assert not Stream(request((b"accept", b"application/json")), nowhere, ()).is_heard
+    assert Stream(head_of(both), nowhere, ()).is_heard
+    assert not Stream(head_of(request((b"accept", b"application/json"))), nowhere, ()).is_heard
 
 
 @pytest.mark.parametrize(

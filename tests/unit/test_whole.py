@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.edge.reply import Header
-from gateway.serving.whole import answer
+from gateway.edge.reply import WHOLE, Common, Hardened, Header, Reply, lines
+from gateway.serving.whole import Standing, answer
 
 FIELDS: list[Header] = [(b"content-length", b"2"), (b"x-own", b"1"), (b"x-empty", b"")]
 
@@ -69,7 +70,7 @@ async def test_it_is_what_the_server_would_have_sent(status: int, keep_alive: bo
     """In one write, and the connection goes on, or ends, in the same way."""
     one, other = Request(keep_alive=keep_alive), Request(keep_alive=keep_alive)
     expected = await one.by_the_server(status, b"ok")
-    assert answer(other.cycle, status, FIELDS, b"ok")
+    assert answer(Standing(), other.cycle, status, lines(FIELDS), b"ok")
     assert other.wire.written == [expected]
     assert other.wire.is_closed is one.wire.is_closed is not keep_alive
     assert other.cycle.response_complete
@@ -81,26 +82,26 @@ async def test_it_is_what_the_server_would_have_sent(status: int, keep_alive: bo
 async def test_no_value_writes_another_field(bad: bytes) -> None:
     """Nothing is sent, of the head or of the body."""
     request = Request()
-    with pytest.raises(ValueError, match="control character"):
-        answer(request.cycle, 200, [(b"content-length", b"2"), (b"x-own", bad)], b"ok")
-    with pytest.raises(ValueError, match="control character"):
-        answer(request.cycle, 200, [(b"content-length", b"2"), (bad, b"x-own")], b"ok")
+    common = Common([(b"x-common", b"1")], lambda _path, _status, given: given)
+    for own in ((b"x-own", bad), (bad, b"x-own"), (b"x-common", bad)):
+        given: dict[str, Any] = {"send": request.cycle.send}
+        send = Hardened({"path": "/", WHOLE: partial(answer, Standing(), request.cycle)}, common=common, **given)
+        with pytest.raises(ValueError, match="control character"):
+            await Reply(200, b"ok", headers=(own,)).send(send)
     assert request.wire.written == []
     assert not request.cycle.response_started
 
 
 async def test_what_takes_the_servers_own_way() -> None:
-    """A head alone, an unread line, an odd status, an answer that was begun or has another length: nothing is sent."""
+    """A head alone, an unread line, an odd status, an answer that was begun: nothing is sent."""
     head, slow, odd, begun = Request("HEAD"), Request(), Request(), Request()
     slow.cycle.flow.pause_writing()
     await begun.cycle.send({"type": "http.response.start", "status": 200, "headers": FIELDS})
     sent = list(begun.wire.written)
-    assert not answer(head.cycle, 200, FIELDS, b"ok")
-    assert not answer(slow.cycle, 200, FIELDS, b"ok")
-    assert not answer(odd.cycle, 299, FIELDS, b"ok")
-    assert not answer(begun.cycle, 200, FIELDS, b"ok")
-    assert not answer(Request().cycle, 200, FIELDS, b"longer")
-    assert not answer(Request().cycle, 200, FIELDS[1:], b"ok")
+    assert not answer(Standing(), head.cycle, 200, lines(FIELDS), b"ok")
+    assert not answer(Standing(), slow.cycle, 200, lines(FIELDS), b"ok")
+    assert not answer(Standing(), odd.cycle, 299, lines(FIELDS), b"ok")
+    assert not answer(Standing(), begun.cycle, 200, lines(FIELDS), b"ok")
     assert head.wire.written == slow.wire.written == odd.wire.written == []
     assert begun.wire.written == sent
 
@@ -109,6 +110,6 @@ async def test_nothing_is_sent_to_who_has_gone() -> None:
     """The answer is done with."""
     request = Request()
     request.cycle.disconnected = True
-    assert answer(request.cycle, 200, FIELDS, b"ok")
+    assert answer(Standing(), request.cycle, 200, lines(FIELDS), b"ok")
     assert request.wire.written == []
     assert request.answered == 0

@@ -1,8 +1,8 @@
 """Who comes with an API key of this gateway."""
 
 from gateway.adapters.identity.claims import Cause, refused
-from gateway.core.api_keys import AUTH_METHOD, PREFIX, ApiKeyBook, digest_of, is_sound
-from gateway.core.call import Principal
+from gateway.core.api_keys import AUTH_METHOD, PREFIX, ApiKeyBook, is_sound
+from gateway.core.call import Live, Principal
 from gateway.core.ports import Clock
 
 
@@ -23,16 +23,16 @@ class ApiKeyIdentity:
         """Whether a credential wants to be an API key."""
         return token.startswith(PREFIX)
 
-    def verify(self, token: str) -> Principal:
-        """Who the bearer of ``token`` is; no I/O.
+    def holder(self, live: Live) -> Principal:
+        """Whose key this is; no I/O.
 
         Raises:
             Unauthenticated: it is none, is not known, was revoked, or has ended.
             Unavailable: what other gateways have revoked cannot be told.
         """
-        if not is_sound(token):
+        if not is_sound(live.token):
             raise refused(Cause.MALFORMED, "the API key was not copied whole: its checksum is wrong")
-        key = self._book.find(digest_of(token))
+        key = self._book.find(live.digest)
         if key is None:
             raise refused(Cause.UNKNOWN, "no such API key is known here")
         if key.revoked:

@@ -1,6 +1,5 @@
 """Issuing and verifying local access tokens (JWT per RFC 9068, Ed25519 per RFC 8037 and RFC 9864)."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -142,7 +141,7 @@ class LocalIdentity:
         """
         if not isinstance(call.origin, Live):
             raise refused(Cause.MISSING, "a bearer token is required")
-        return self.verify(call.origin.token)
+        return self.holder(call.origin)
 
     def verify(self, token: str) -> Principal:
         """Who the bearer of ``token`` is; sync, no I/O.
@@ -150,17 +149,20 @@ class LocalIdentity:
         Raises:
             Unauthenticated: anything wrong with it; ``cause_code`` is a ``Cause``.
         """
-        if not token:
-            raise refused(Cause.MISSING, "a bearer token is required")
-        if len(token) > MAX_TOKEN or not token.isascii():
-            raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
-        digest, now_us = hashlib.sha256(token.encode("ascii")).digest(), self._clock.now_us()
+        return self.holder(Live(token))
+
+    def holder(self, live: Live) -> Principal:
+        """The same for a caller on the line.
+
+        Raises:
+            Unauthenticated: anything wrong with it; ``cause_code`` is a ``Cause``.
+        """
+        digest, now_us = live.digest, self._clock.now_us()
         known = self._good.get(digest)
         if known is not None and now_us < known.expires_us:
             return known
         self._good.pop(digest, None)
-        claims, is_lasting = self._open(token)
-        principal = principal_of(claims, self._trust, now_us)
+        principal, is_lasting = self._verified(live.token, now_us)
         if not is_lasting:  # its key may end before it does
             return principal
         if len(self._good) >= _MAX_CACHED:
@@ -173,7 +175,7 @@ class LocalIdentity:
         return principal.issuer == self._trust.issuer
 
     def holds(self, digest: bytes) -> bool:
-        """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
+        """Whether the token of that SHA-256 is remembered; whether it is still good, ``holder`` says."""
         return digest in self._good
 
     async def ping(self) -> None:
@@ -184,6 +186,14 @@ class LocalIdentity:
         """
         if not self._keys:
             raise Unavailable("no key to verify tokens with", cause_code="identity_unavailable")
+
+    def _verified(self, token: str, now_us: int) -> tuple[Principal, bool]:
+        if not token:
+            raise refused(Cause.MISSING, "a bearer token is required")
+        if len(token) > MAX_TOKEN or not token.isascii():
+            raise refused(Cause.MALFORMED, "the credential is not a token of this gateway")
+        claims, is_lasting = self._open(token)
+        return principal_of(claims, self._trust, now_us), is_lasting
 
     def _open(self, token: str) -> tuple[dict[str, Any], bool]:
         # 1. Form: three base64url parts, the last as long as an Ed25519 signature.

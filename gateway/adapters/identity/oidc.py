@@ -1,6 +1,5 @@
 """Access tokens of foreign issuers (RFC 9068), and the one door to all issuers."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -45,20 +44,20 @@ class ForeignIdentity:
         self._registry = Pinned(trust.algorithms)
         self._good: dict[bytes, _Good] = {}
 
-    async def verify(self, token: str) -> Principal:
-        """Who the bearer of ``token`` is.
+    async def holder(self, live: Live) -> Principal:
+        """Whose token this is.
 
         Raises:
             Unauthenticated: anything wrong with it; ``cause_code`` is a ``Cause``, or ``idp_unavailable`` where the
                 issuer could not be asked for its keys for too long.
         """
-        digest, now_us = hashlib.sha256(token.encode("ascii")).digest(), self._clock.now_us()
+        digest, now_us = live.digest, self._clock.now_us()
         known = self._good.get(digest)
         if known is not None and now_us < known.principal.expires_us and self._is_current(known):
             self.keys.keep_fresh()
             return known.principal
         self._good.pop(digest, None)
-        claims, generation = await self._open(token)
+        claims, generation = await self._open(live.token)
         now_us = self._clock.now_us()  # the issuer may have taken its time
         principal = principal_of(claims, self.trust, now_us, digest.hex())
         if len(self._good) >= _MAX_CACHED:
@@ -67,7 +66,7 @@ class ForeignIdentity:
         return principal
 
     def holds(self, digest: bytes) -> bool:
-        """Whether the token of that SHA-256 is remembered; whether it is still good, ``verify`` says."""
+        """Whether the token of that SHA-256 is remembered; whether it is still good, ``holder`` says."""
         return digest in self._good
 
     def _is_current(self, known: _Good) -> bool:
@@ -128,11 +127,11 @@ class Identities:
         """Verify the call's credential; see ``core.ports.Identity``."""
         if not isinstance(call.origin, Live):
             return await self._local.authenticate(call)
-        token = call.origin.token
-        if self._api_keys is not None and self._api_keys.takes(token):
-            return self._api_keys.verify(token)
-        foreign = self._named(token) if self._foreign else None
-        return self._local.verify(token) if foreign is None else await foreign.verify(token)
+        live = call.origin
+        if self._api_keys is not None and self._api_keys.takes(live.token):
+            return self._api_keys.holder(live)
+        foreign = self._named(live) if self._foreign else None
+        return self._local.holder(live) if foreign is None else await foreign.holder(live)
 
     def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""
@@ -144,15 +143,12 @@ class Identities:
         """Return when tokens of the local issuer can be verified; foreign issuers are asked after one by one."""
         await self._local.ping()
 
-    def _named(self, token: str) -> ForeignIdentity | None:
-        if not token.isascii():
-            return None
+    def _named(self, live: Live) -> ForeignIdentity | None:
         # Each call is authenticated twice, at the edge and in the pipeline: what is remembered is not read again.
-        digest = hashlib.sha256(token.encode("ascii")).digest()
-        if self._local.holds(digest):
+        if self._local.holds(live.digest) or not live.token.isascii():
             return None
-        holder = next((one for one in self._foreign.values() if one.holds(digest)), None)
-        return self._issuer_of(token) if holder is None else holder
+        holder = next((one for one in self._foreign.values() if one.holds(live.digest)), None)
+        return self._issuer_of(live.token) if holder is None else holder
 
     def _issuer_of(self, token: str) -> ForeignIdentity | None:
         try:

@@ -105,12 +105,12 @@ def message(document: Json) -> Message:
         raise MalformedRequest("JSON-RPC batches are not accepted", cause_code="batch")
     if not isinstance(members, dict) or members.get("jsonrpc") != "2.0":
         raise _envelope('a message is a JSON object with "jsonrpc": "2.0"')
-    kinds = [kind for kind in ("method", "result", "error") if kind in members]
-    if len(kinds) != 1:
+    is_call, is_answer, is_failure = "method" in members, "result" in members, "error" in members
+    if is_call + is_answer + is_failure != 1:
         raise _envelope("a message has one of method, result and error")
-    if kinds[0] == "method":
+    if is_call:
         return _from_caller(document)
-    return _answer(document) if kinds[0] == "result" else _failure(members)
+    return _answer(document) if is_answer else _failure(members)
 
 
 def read_upstream(body: bytes | memoryview) -> UpstreamMessage:
@@ -220,11 +220,10 @@ def _upstream_failure(envelope: _Envelope) -> Failure:
 
 def _from_caller(document: Json) -> Request | Notification:
     members = document.value
-    method, params = members["method"], document.member("params")
+    method = members["method"]
     if not isinstance(method, str) or not method:
         raise _envelope("method must be a string")
-    if "params" not in members:
-        params = _EMPTY
+    params = document.member("params") if "params" in members else _EMPTY
     if not isinstance(params.value, dict):
         raise _envelope("params must be an object")
     # The presence of the member decides, not its value: a request with a bad id is no notification.

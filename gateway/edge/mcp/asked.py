@@ -1,16 +1,17 @@
 """What a request of the pipeline's asks for, by kind, and how the answer of each kind goes back."""
 
-from starlette.types import Scope
+from collections.abc import Mapping
+from typing import Any
 
 from gateway.core import canonical
 from gateway.core.call import Call
 from gateway.core.canonical import Arguments, Json
 from gateway.core.errors import InvalidArguments
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import Request
 from gateway.core.tool import Kind, kind_of
 from gateway.edge.auth import named_run, run_name
 from gateway.edge.faults import HeaderMismatch, InvalidParams
+from gateway.edge.heads import Head
 from gateway.edge.mcp import resources, tools
 from gateway.edge.mcp.tools import Names
 
@@ -41,15 +42,14 @@ def result_for(call: Call, body: bytes, server: str | None, era: Era) -> bytes:
     return tools.result_for(body, era)
 
 
-def run_of(scope: Scope, request: Request) -> str | None:
+def run_of(head: Head, meta: Mapping[str, Any]) -> str | None:
     """The run that a request names, by header or in its ``_meta``.
 
     Raises:
         HeaderMismatch: it names two.
     """
-    by_header = named_run(scope)
-    meta = request.params.value.get("_meta")
-    named = meta.get(RUN_META) if isinstance(meta, dict) else None
+    by_header = named_run(head)
+    named = meta.get(RUN_META)
     by_body = None if named is None else run_name(named)
     if by_header is not None and by_body is not None and by_header != by_body:
         raise HeaderMismatch(f"the header and _meta[{RUN_META!r}] name two runs", cause_code="run")

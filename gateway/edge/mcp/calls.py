@@ -8,8 +8,10 @@ here, and the call is made again with the answers; and a call that asks on its s
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from anyio import CancelScope, fail_after
+from msgspec import Struct
 from starlette.types import Message, Receive
 
 from gateway.core import pipeline
@@ -36,13 +38,13 @@ from gateway.edge.mcp.stream import Stream
 _NOTHING = Wants()
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """Who is on the line.
 
     Attributes:
         principal: the caller.
         era: how they speak.
+        meta: what their request says of itself.
         session: theirs, in the handshake era.
         stream: the answer on its way.
         receive: tells when they leave.
@@ -50,13 +52,13 @@ class Party:
 
     principal: Principal
     era: Era
+    meta: Mapping[str, Any]
     session: Session | None
     stream: Stream
     receive: Receive
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """A call that is ready to be carried out.
 
     Attributes:
@@ -114,12 +116,13 @@ class Calls:
         Raises:
             InvalidParams: what the request says of these is malformed, or not of this call.
         """
-        wants = mcp_flow.wants(request, party.era, party.session)
+        wants = mcp_flow.wants(party.meta, party.era, party.session)
         if party.era is Era.HANDSHAKE:
             return self._with_line(call, wants, party)
         brought = self._rounds.brought(request.params, call, party.principal)
         if brought is not None and brought.parked:
-            return replace(self._with_line(call, wants, party), back=brought)
+            waiting = self._with_line(call, wants, party)
+            return Made(waiting.call, party, waiting.line, back=brought)
         call = call if brought is None else replace(call, continuation=brought.continuation)
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)

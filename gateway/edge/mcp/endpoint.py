@@ -7,9 +7,9 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anyio import CancelScope
 from starlette.types import Receive, Scope, Send
@@ -26,7 +26,7 @@ from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import problems, reported
 from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run
-from gateway.edge.body import Workbench, check_accept, check_media, read_body
+from gateway.edge.body import Workbench, check_types, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.ears import STOPPING
@@ -40,20 +40,20 @@ from gateway.edge.faults import (
     MissingCapability,
     ServerNotFound,
 )
+from gateway.edge.heads import Head, head_of
 from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, tools, waiting
 from gateway.edge.mcp.asked import result_for, run_of
 from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
-from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, param_fields, recovered_id
+from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, meta_of, param_fields, recovered_id
 from gateway.edge.mcp.following import Followers, Follows
 from gateway.edge.mcp.push import Listener, Pushing, Wanted
 from gateway.edge.mcp.session import Session, Sessions
 from gateway.edge.mcp.stream import Stream
 from gateway.edge.mcp.tools import Names
-from gateway.edge.reply import Reply, headers
+from gateway.edge.reply import Reply
 
 _SESSION = eras.SESSION_HEADER.encode()
 _LAST_EVENT = b"last-event-id"
-_DISCOVER_TTL_MS = 60_000
 # How a call fails whose upstream needs capabilities that the client did not declare: their names follow.
 _UNDECLARED = "undeclared"
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
@@ -69,6 +69,7 @@ class _Exchange:
     """
 
     scope: Scope
+    head: Head
     receive: Receive
     stream: Stream
     server: str | None
@@ -77,6 +78,7 @@ class _Exchange:
     call: Call
     id: Id | None = None
     request: Request | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
     client: Mapping[str, str] | None = None
     session: Session | None = None
     made: Made | None = None
@@ -115,9 +117,9 @@ class McpEndpoint:
             answering = self._answering.get(scope["method"])
             if answering is None:
                 raise MethodNotAllowed(tuple(self._answering))
-            visit = await self._gate.admit(scope, Channel.MCP)
-            stream = Stream(scope, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
-            exchange = _Exchange(scope, receive, stream, server, visit, era_hint(scope), visit.call)
+            head, visit = head_of(scope), await self._gate.admit(scope, Channel.MCP)
+            stream = Stream(head, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
+            exchange = _Exchange(scope, head, receive, stream, server, visit, era_hint(head.fields), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
@@ -148,11 +150,11 @@ class McpEndpoint:
             session = self._session(exchange)
             if session is None or exchange.era is Era.STATELESS:
                 raise MethodNotAllowed(("POST",))
-            if headers(exchange.scope, _LAST_EVENT):
+            if _LAST_EVENT in exchange.head.fields:
                 raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
-            exchange.call = self._named(exchange, _Named(named_run(exchange.scope)))
+            exchange.call = self._named(exchange, _Named(named_run(exchange.head)))
             return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
@@ -197,8 +199,7 @@ class McpEndpoint:
     async def _understand(self, exchange: _Exchange) -> None:
         scope = exchange.scope
         exchange.visit.require("tools")
-        check_media(scope)
-        check_accept(scope)
+        check_types(scope, exchange.head)
         body = await read_body(scope, exchange.receive)
         try:
             message = await self._bench.work(body, jsonrpc.parse)
@@ -213,8 +214,9 @@ class McpEndpoint:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        exchange.era = era_of(message, scope)
-        exchange.client = client_hints(message, scope, exchange.era)
+        meta = exchange.meta = meta_of(message)
+        exchange.era = era_of(meta, exchange.head.fields)
+        exchange.client = client_hints(message, meta, exchange.head, exchange.era)
         if isinstance(message, Notification):
             self._heed(exchange, message)
             return
@@ -233,12 +235,13 @@ class McpEndpoint:
             raise MethodNotFound(f"no such method: {request.method[:64]}")
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
-        run = run_of(exchange.scope, request)
+        run = run_of(exchange.head, exchange.meta)
         if request.method in methods.CALLS:
             call = self._called(exchange, request, run)
             if request.method in methods.FOLLOWING:
                 call = await self._following(exchange, request, call)
-            party = Party(exchange.visit.principal, exchange.era, exchange.session, exchange.stream, exchange.receive)
+            who, meta = exchange.visit.principal, exchange.meta
+            party = Party(who, exchange.era, meta, exchange.session, exchange.stream, exchange.receive)
             exchange.made = self._calls.made(request, call, party)
             exchange.call = exchange.made.call
             return
@@ -247,9 +250,9 @@ class McpEndpoint:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
     def _called(self, exchange: _Exchange, request: Request, run: str | None) -> Call:
-        check_no_key(exchange.scope)
+        check_no_key(exchange.head)
         inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
-        said = reported.of_meta(request.params.value.get("_meta"))
+        said = reported.of_meta(exchange.meta)
         fault = partial(self._header_fault, exchange.scope, inside, arguments)
         named = _Named(run, inside, arguments, said, fault if exchange.era is Era.STATELESS else None)
         return self._named(exchange, named)
@@ -293,7 +296,7 @@ class McpEndpoint:
             return await self._listen(exchange, push.wanted(request.params, request.id))
         else:
             await self._find_server(exchange)
-            result = self._discovered()
+            result = methods.discovered(self._info)
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
     async def _follow(self, exchange: _Exchange, request: Request, made: Made, follows: Follows) -> Reply:
@@ -352,16 +355,8 @@ class McpEndpoint:
         body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
-    def _discovered(self) -> dict[str, object]:
-        return {
-            **tools.stateless_head(_DISCOVER_TTL_MS),
-            "supportedVersions": list(eras.STATELESS_VERSIONS),
-            "capabilities": methods.CAPABILITIES,
-            "_meta": {eras.META_SERVER: self._info},
-        }
-
     def _session(self, exchange: _Exchange) -> Session | None:
-        named = headers(exchange.scope, _SESSION)
+        named = exchange.head.fields.get(_SESSION)
         if not named:
             return None
         if len(named) > 1:  # whoever reads the other one sees another session

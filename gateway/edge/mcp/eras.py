@@ -14,8 +14,8 @@ from gateway.core.canonical import Json
 from gateway.core.mcpwire import eras, headers, jsonrpc
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
-from gateway.edge import reply
 from gateway.edge.faults import HeaderMismatch, InvalidParams, UnsupportedVersion
+from gateway.edge.heads import Fields, Head
 
 _VERSION = eras.VERSION_HEADER.encode()
 _METHOD = eras.METHOD_HEADER.encode()
@@ -25,41 +25,46 @@ _HANDSHAKE = frozenset(version.encode() for version in eras.HANDSHAKE_VERSIONS)
 _MAX_HINT = 64
 
 
-def era_hint(scope: Scope) -> Era:
+def era_hint(fields: Fields) -> Era:
     """The era as the headers have it: for answering a body that could not be read."""
-    versions = reply.headers(scope, _VERSION)
+    versions = fields.get(_VERSION)
     return Era.HANDSHAKE if not versions or versions[0] in _HANDSHAKE else Era.STATELESS
 
 
-def era_of(message: Request | Notification, scope: Scope) -> Era:
+def meta_of(message: Request | Notification) -> Mapping[str, Any]:
+    """What a message says beside its parameters proper."""
+    meta = message.params.value.get("_meta")
+    return meta if isinstance(meta, dict) else {}
+
+
+def era_of(meta: Mapping[str, Any], fields: Fields) -> Era:
     """The message's era: stateless if its body says so, or a header that is not of the other era."""
-    if eras.META_VERSION in _meta(message):
+    if eras.META_VERSION in meta:
         return Era.STATELESS
-    versions = reply.headers(scope, _VERSION)
+    versions = fields.get(_VERSION, ())
     is_handshake = not versions or (len(versions) == 1 and versions[0] in _HANDSHAKE)
     return Era.HANDSHAKE if is_handshake else Era.STATELESS
 
 
-def client_hints(message: Request | Notification, scope: Scope, era: Era) -> Mapping[str, str]:
-    """What the client says of itself, once the message has passed all checks of its era.
+def client_hints(message: Request | Notification, meta: Mapping[str, Any], head: Head, era: Era) -> Mapping[str, str]:
+    """What the client says of itself in ``meta``, once the message has passed all checks of its era.
 
     Raises:
         InvalidParams: a stateless request without its ``_meta`` members.
         HeaderMismatch: a header differs from the body.
         UnsupportedVersion: a revision we do not speak.
     """
-    versions = reply.headers(scope, _VERSION)
+    versions = head.fields.get(_VERSION, ())
     if era is Era.HANDSHAKE:
         return {"protocol": _text(versions[0]) if versions else eras.ASSUMED_VERSION}
     if isinstance(message, Notification):
         _check_version(_text(versions[0]) if versions else "")
         return {}
-    meta = _meta(message)
     _check_meta(meta)
     version = meta[eras.META_VERSION]
-    if not _is_said(versions, version):
+    if _only(versions) != version:
         raise HeaderMismatch(f"{eras.VERSION_HEADER} does not equal the body's protocol version", cause_code="header")
-    _check_headers(message, scope)
+    _check_headers(message, head)
     _check_version(version)
     return client_of(meta.get(eras.META_CLIENT), version)
 
@@ -99,35 +104,33 @@ def param_fields(scope: Scope) -> dict[str, str | None]:
     return found
 
 
-def _meta(message: Request | Notification) -> Mapping[str, Any]:
-    meta = message.params.value.get("_meta")
-    return meta if isinstance(meta, dict) else {}
-
-
-def _is_said(found: Sequence[bytes], wanted: object) -> bool:
-    """Whether there is one field, which says just this."""
-    return len(found) == 1 and _text(found[0]) == wanted
+def _only(found: Sequence[bytes]) -> str | None:
+    """What the field says where there is just one."""
+    return found[0].decode("latin-1") if len(found) == 1 else None
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:
-    missing = [key for key in (eras.META_VERSION, eras.META_CAPABILITIES) if key not in meta]
-    if missing:
+    if eras.META_VERSION not in meta or eras.META_CAPABILITIES not in meta:
+        missing = [key for key in (eras.META_VERSION, eras.META_CAPABILITIES) if key not in meta]
         raise InvalidParams(f"params._meta lacks {' and '.join(missing)}", cause_code="meta")
     if not isinstance(meta[eras.META_CAPABILITIES], dict):
         raise InvalidParams(f"{eras.META_CAPABILITIES} must be an object", cause_code="meta")
 
 
-def _check_headers(message: Request, scope: Scope) -> None:
-    fields = reply.fields(scope)
-    if not _is_said(fields.get(_METHOD, ()), message.method):
+def _check_headers(message: Request, head: Head) -> None:
+    if _only(head.fields.get(_METHOD, ())) != message.method:
         raise HeaderMismatch(f"{eras.METHOD_HEADER} does not equal the body's method", cause_code="header")
     member = eras.NAME_MEMBER.get(message.method)
     named = None if member is None else message.params.value.get(member)
-    if named is None:
-        return
-    said = fields.get(_NAME, ())
-    if len(said) != 1 or headers.unwrap(_text(said[0])) != named:
+    if named is not None and _name(head) != named:
         raise HeaderMismatch(f"{eras.NAME_HEADER} does not equal the body's {member}", cause_code="header")
+
+
+def _name(head: Head) -> str | None:
+    if head.named is None:
+        said = _only(head.fields.get(_NAME, ()))
+        head.named = None if said is None else headers.unwrap(said)
+    return head.named
 
 
 def _check_version(version: object) -> None:

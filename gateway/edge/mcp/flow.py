@@ -43,14 +43,12 @@ def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
     return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
 
 
-def wants(request: Request, era: Era, session: Session | None) -> Wants:
-    """What the client wants to hear of this request.
+def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
+    """What the client wants to hear of a request with this ``_meta``.
 
     Raises:
         InvalidParams: a progress token or log level that is none.
     """
-    meta = request.params.value.get("_meta")
-    said: Mapping[str, Any] = meta if isinstance(meta, dict) else {}
     token = _token(said.get("progressToken"))
     if era is Era.HANDSHAKE:
         # Who has named no level hears what the server says by itself.

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from gateway.core.canonical import Arguments, Json
+from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.following import LISTEN, SUBSCRIBE, UNSUBSCRIBE
 from gateway.core.tool import Kind
@@ -44,3 +45,14 @@ METHODS: Final = {
     Era.HANDSHAKE: frozenset({"initialize", "ping", flow.SET_LEVEL, *LISTS, *CALLS}),
     Era.STATELESS: frozenset({"server/discover", LISTEN, *LISTS, *_CALLS_OF_BOTH}),
 }
+_DISCOVER_TTL_MS: Final = 60_000
+
+
+def discovered(info: Mapping[str, str]) -> dict[str, object]:
+    """The result of ``server/discover``; ``info`` is what the gateway says of itself."""
+    return {
+        **tools.stateless_head(_DISCOVER_TTL_MS),
+        "supportedVersions": list(eras.STATELESS_VERSIONS),
+        "capabilities": CAPABILITIES,
+        "_meta": {eras.META_SERVER: info},
+    }

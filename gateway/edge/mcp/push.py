@@ -27,10 +27,11 @@ from gateway.core.tool import Kind, Tool
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.ears import STOPPING, Ear, Stopping
 from gateway.edge.faults import ClientGone, InvalidParams, NotAcceptable
+from gateway.edge.heads import forget_headers, headers, says
 from gateway.edge.mcp.following import MOST, Follow, Follows
 from gateway.edge.mcp.session import user_of
 from gateway.edge.problems import CALL_HEADER
-from gateway.edge.reply import Header, Reply, forget_headers, headers, says
+from gateway.edge.reply import Header, Reply
 
 # What a client of the stateless era may ask for, by the member that asks; each notice by its kind.
 _FILTERS: Final = {

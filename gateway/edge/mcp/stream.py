@@ -5,10 +5,11 @@ for a while hears no more notices, only the answer.
 """
 
 from anyio import move_on_after
-from starlette.types import Scope, Send
+from starlette.types import Send
 
 from gateway.core.mcpwire import eras, sse
-from gateway.edge.reply import Header, Reply, headers, says
+from gateway.edge.heads import Head, says
+from gateway.edge.reply import Header, Reply
 
 STALL_S = 5.0
 _RANGES = (b"text/event-stream", b"text/*", b"*/*")
@@ -24,13 +25,15 @@ class Stream:
 
     __slots__ = ("_begun", "_own", "_send", "_stall_s", "is_heard")
 
-    def __init__(self, scope: Scope, send: Send, own: tuple[Header, ...], stall_s: float = STALL_S) -> None:
+    def __init__(self, head: Head, send: Send, own: tuple[Header, ...], stall_s: float = STALL_S) -> None:
         """``own`` are header fields of an event stream; ``stall_s`` is how long a client may leave one unread."""
         self._send = send
         self._own = own
         self._stall_s = stall_s
         self._begun = False
-        self.is_heard = says(headers(scope, b"accept"), _RANGES)
+        if head.hears is None:
+            head.hears = says(head.fields.get(b"accept", ()), _RANGES)
+        self.is_heard = head.hears
 
     async def event(self, message: bytes) -> None:
         """Send a message ahead of the answer, unless the client takes no streams or does not read."""

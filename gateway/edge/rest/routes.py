@@ -26,6 +26,7 @@ from gateway.edge.auth import Gate, Visit, check_no_key, named_run
 from gateway.edge.body import Workbench, check_media, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.faults import MethodNotAllowed
+from gateway.edge.heads import head_of
 from gateway.edge.models import Model, QueryModel, modelled
 from gateway.edge.reply import Reply
 
@@ -173,14 +174,14 @@ class RestApi:
             # An account that was taken over would make itself another one.
             await self._ports.kills.check_person(visit.principal)
         if operation.calls:
-            check_no_key(scope)
+            check_no_key(head_of(scope))
         query = _query(operation, scope)
         document, body = _NO_BODY, None
         if operation.body is not None:
             check_media(scope)
             document = await self._bench.work(await read_body(scope, receive), canonical.parse)
             body = modelled(operation.body, document.value)
-        return Asked(visit, path, query, body, document, named_run(scope), receive)
+        return Asked(visit, path, query, body, document, named_run(head_of(scope)), receive)
 
 
 def shown(model: BaseModel, status: int = 200) -> Reply:
