@@ -136,6 +136,7 @@ class Principal:
         expires_us: end of the credential, microseconds.
         run: run this credential is bound to, where it is a run token.
         delegation: who acts, the present actor first, where the issuer says so (RFC 8693 ``act``); empty = it does not.
+        key: stable name of (issuer, user, agent): what limits, sessions and caches are kept by.
     """
 
     issuer: str
@@ -148,11 +149,11 @@ class Principal:
     expires_us: int
     run: str | None = None
     delegation: tuple[str, ...] = ()
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """Stable name of (issuer, user, agent): what limits, sessions and caches are kept by."""
-        return f"{self.issuer}|{self.user}|{self.agent or ''}"
+    def __post_init__(self) -> None:
+        """Make the name, which every stage of a call asks for."""
+        object.__setattr__(self, "key", f"{self.issuer}|{self.user}|{self.agent or ''}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Kind(StrEnum):
         return "" if self is Kind.TOOL else f"{self}s/"
 
 
-@lru_cache(maxsize=1024)  # every stage of a call asks
+@lru_cache(maxsize=1024)  # surfaces ask of every call
 def kind_of(name: str) -> Kind:
     """The kind that the name inside, without its server, is of."""
     before, slash, _ = name.partition("/")
@@ -133,6 +133,11 @@ class Tool:
         big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
         binding: connector-specific part of the catalogue entry (statement, method and path ...).
         uri: the address that is read, where it is made of a template; the rest of it is the template's.
+        kind: what it is, by its name.
+        fqn: ``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's: one that a
+            caller makes up may name a person, and belongs into payloads, which can be erased.
+        decided_name: what policy and the run's scope decide on, without the server: the very address that is read.
+        decided_fqn: ``server.decided_name``.
     """
 
     server: str
@@ -152,29 +157,19 @@ class Tool:
     big_integers: bool = False
     binding: Mapping[str, Any] = field(default_factory=dict)
     uri: str | None = None
+    kind: Kind = field(init=False, repr=False, compare=False)
+    fqn: str = field(init=False, repr=False, compare=False)
+    decided_name: str = field(init=False, repr=False, compare=False)
+    decided_fqn: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def kind(self) -> Kind:
-        """What it is, by its name."""
-        return kind_of(self.name)
-
-    @property
-    def fqn(self) -> str:
-        """``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's.
-
-        An address that a caller makes up may name a person: it belongs into payloads, which can be erased.
-        """
-        return f"{self.server}.{self.name}"
-
-    @property
-    def decided_name(self) -> str:
-        """What policy and the run's scope decide on, without the server: the very address that is read."""
-        return self.name if self.uri is None else f"{self.kind.prefix}{self.uri}"
-
-    @property
-    def decided_fqn(self) -> str:
-        """``server.decided_name``."""
-        return self.fqn if self.uri is None else f"{self.server}.{self.decided_name}"
+    def __post_init__(self) -> None:
+        """Make its names, which every stage of a call asks for."""
+        kind = kind_of(self.name)
+        decided = self.name if self.uri is None else f"{kind.prefix}{self.uri}"
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "fqn", f"{self.server}.{self.name}")
+        object.__setattr__(self, "decided_name", decided)
+        object.__setattr__(self, "decided_fqn", self.fqn if self.uri is None else f"{self.server}.{decided}")
 
     @property
     def is_template(self) -> bool:
