@@ -91,7 +91,7 @@ def about(target: Subject, settings: PipelineSettings) -> bytes:
         TooLarge: as of ``listing``.
     """
     _check_arguments(target.call)
-    return _met(target, settings).listing
+    return _MEETINGS.of(target, settings).listing
 
 
 def calling(
@@ -105,7 +105,7 @@ def calling(
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
     """
-    met = _met(target, settings)
+    met = _MEETINGS.of(target, settings)
     arguments = target.call.arguments
     # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
     canonical = arguments.canonical
@@ -315,24 +315,31 @@ class _Met(msgspec.Struct, frozen=True):
     listing: bytes
 
 
-_MEETINGS: dict[tuple[int, ...], _Met] = {}
+class _Meetings:
+    """Who met which tool in which run, by those very things, as in ``_Told``."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], _Met] = {}
+
+    def of(self, target: Subject, settings: PipelineSettings) -> _Met:
+        """What is said of this one."""
+        caller, tool, channel = target.caller, target.tool, target.call.channel
+        principal, run = caller.principal, caller.run
+        key = (id(principal), id(run), id(tool), id(channel), id(settings))
+        found = self.known.get(key)
+        if found is None:
+            facts = _facts(target, settings, 0, "list")
+            listing = _sized(facts)
+            constant = _written({name: fact for name, fact in facts.items() if name not in {"phase", "time", "run"}})
+            found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
+            if len(self.known) >= _MET:
+                self.known.clear()
+            if len(listing) <= _LONGEST:
+                self.known[key] = found
+        return found
 
 
-def _met(target: Subject, settings: PipelineSettings) -> _Met:
-    caller, tool, channel = target.caller, target.tool, target.call.channel
-    principal, run = caller.principal, caller.run
-    key = (id(principal), id(run), id(tool), id(channel), id(settings))
-    found = _MEETINGS.get(key)
-    if found is None:
-        facts = _facts(target, settings, 0, "list")
-        listing = _sized(facts)
-        constant = _written({name: fact for name, fact in facts.items() if name not in {"phase", "time", "run"}})
-        found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
-        if len(_MEETINGS) >= _MET:
-            _MEETINGS.clear()
-        if len(listing) <= _LONGEST:
-            _MEETINGS[key] = found
-    return found
+_MEETINGS = _Meetings()
 
 
 def _sized(document: dict[str, Any]) -> bytes:

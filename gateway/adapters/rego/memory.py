@@ -82,7 +82,7 @@ class Memory:
         self._holds = lru_cache(maxsize=1024)(routes.holds)
         self._most = most
         self._answers: OrderedDict[Key, Verdict] = OrderedDict()
-        self._pairs: dict[bytes, tuple[Key, Key]] = {}
+        self._known: dict[bytes, Verdict] = {}
 
     def key(self, document: bytes) -> Key | None:
         """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
@@ -106,17 +106,19 @@ class Memory:
         return found
 
     def known(self, about: bytes) -> Verdict | None:
-        """The answer to any call of whom and what the listing question ``about`` is about, where both are kept."""
-        kept = self._pairs.get(about)
-        pair = kept or _pair(about)
-        if pair is None or self.recall(pair[0]) is None:
+        """The answer to any call of whom and what the listing question ``about`` is about, where both were kept."""
+        return self._known.get(about) or self._both(about)
+
+    def _both(self, about: bytes) -> Verdict | None:
+        # Of hidden tools, and of names of no tool, the key is worked out each time.
+        listing = _key(about)
+        if listing is None or self.recall(listing) is None:
             return None
-        found = self.recall(pair[1])
-        if found is not None and kept is None:
-            # Only now: of hidden tools, and of names of no tool, the keys are worked out each time.
-            if len(self._pairs) >= self._most:
-                self._pairs.clear()
-            self._pairs[about] = pair
+        found = self.recall(Key(Phase.CALL, listing.facts))
+        if found is not None:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[about] = found
         return found
 
     def keep(self, key: Key | None, verdict: Verdict) -> None:
@@ -141,11 +143,6 @@ def _key(document: bytes) -> Key | None:
         return None
     facts = _facts(found)
     return Key(found.phase, facts, is_tool) if len(facts) <= _LONGEST else None
-
-
-def _pair(about: bytes) -> tuple[Key, Key] | None:
-    listing = _key(about)
-    return None if listing is None else (listing, Key(Phase.CALL, listing.facts, listing.is_tool))
 
 
 # The listing question of a call is asked twice: alone, and together with the call.
