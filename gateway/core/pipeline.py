@@ -28,7 +28,7 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
-from gateway.core.flow import WITHDRAWN, Flow
+from gateway.core.flow import WITHDRAWN
 from gateway.core.kills import Watch
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import ConnectorKind, EffectClass, Kind, Tool
@@ -78,7 +78,7 @@ def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
     with (
         CancelScope(shield=intent.shielded) as scope,
         ports.kills.watch(intent, scope.cancel) as watch,
-        _flowing(intent.call.flow, scope.cancel, Inquiry(intent.quota.permit.target, entry, ports)),
+        _flowing(intent, scope.cancel, entry, ports),
     ):
         yield watch
     if scope.cancelled_caught:
@@ -86,8 +86,11 @@ def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
         raise _withdrawn(intent, flow.why) if flow is not None and flow.is_withdrawn else watch.broken_off()
 
 
-def _flowing(flow: Flow | None, stop: Callable[[], None], inquiry: Inquiry) -> AbstractContextManager[None]:
-    return nullcontext() if flow is None else flow.under_way(stop, inquiry)
+def _flowing(intent: Intent, stop: Callable[[], None], entry: Entry, ports: Ports) -> AbstractContextManager[None]:
+    flow = intent.call.flow
+    if flow is None:
+        return nullcontext()
+    return flow.under_way(stop, Inquiry(intent.quota.permit.target, entry, ports))
 
 
 def _withdrawn(intent: Intent, why: str) -> GatewayError:
