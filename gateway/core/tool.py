@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from gateway.core.canonical import encode
@@ -116,7 +116,7 @@ class Vendor:
     currency: str = "EUR"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its names are made once
 class Tool:
     """One tool of one upstream, pinned.
 
@@ -133,11 +133,6 @@ class Tool:
         big_integers: whether integers beyond 2^53 are admitted (they reach policy as strings).
         binding: connector-specific part of the catalogue entry (statement, method and path ...).
         uri: the address that is read, where it is made of a template; the rest of it is the template's.
-        kind: what it is, by its name.
-        fqn: ``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's: one that a
-            caller makes up may name a person, and belongs into payloads, which can be erased.
-        decided_name: what policy and the run's scope decide on, without the server: the very address that is read.
-        decided_fqn: ``server.decided_name``.
     """
 
     server: str
@@ -157,19 +152,29 @@ class Tool:
     big_integers: bool = False
     binding: Mapping[str, Any] = field(default_factory=dict)
     uri: str | None = None
-    kind: Kind = field(init=False, repr=False, compare=False)
-    fqn: str = field(init=False, repr=False, compare=False)
-    decided_name: str = field(init=False, repr=False, compare=False)
-    decided_fqn: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Make its names, which every stage of a call asks for."""
-        kind = kind_of(self.name)
-        decided = self.name if self.uri is None else f"{kind.prefix}{self.uri}"
-        object.__setattr__(self, "kind", kind)
-        object.__setattr__(self, "fqn", f"{self.server}.{self.name}")
-        object.__setattr__(self, "decided_name", decided)
-        object.__setattr__(self, "decided_fqn", self.fqn if self.uri is None else f"{self.server}.{decided}")
+    @cached_property
+    def kind(self) -> Kind:
+        """What it is, by its name."""
+        return kind_of(self.name)
+
+    @cached_property
+    def fqn(self) -> str:
+        """``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's.
+
+        An address that a caller makes up may name a person: it belongs into payloads, which can be erased.
+        """
+        return f"{self.server}.{self.name}"
+
+    @cached_property
+    def decided_name(self) -> str:
+        """What policy and the run's scope decide on, without the server: the very address that is read."""
+        return self.name if self.uri is None else f"{self.kind.prefix}{self.uri}"
+
+    @cached_property
+    def decided_fqn(self) -> str:
+        """``server.decided_name``."""
+        return self.fqn if self.uri is None else f"{self.server}.{self.decided_name}"
 
     @property
     def is_template(self) -> bool:

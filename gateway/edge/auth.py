@@ -4,8 +4,9 @@ Tool calls authenticate again inside the pipeline; what is done here keeps stran
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from msgspec import structs
 from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
@@ -51,7 +52,7 @@ class Visit:
 
     def named(self, tool: str, given: Arguments, run: str | None) -> Call:
         """The request as a call of ``tool`` in the named run."""
-        return replace(self.call, tool=tool, arguments=given, run=run)
+        return structs.replace(self.call, tool=tool, arguments=given, run=run)
 
     def require(self, *scopes: str) -> None:
         """Refuse unless the credential has one of ``scopes``.

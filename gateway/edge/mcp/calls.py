@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from anyio import CancelScope, fail_after
+from msgspec import structs
 from starlette.types import Message, Receive
 
 from gateway.core import pipeline
@@ -120,7 +121,7 @@ class Calls:
         brought = self._rounds.brought(request.params, call, party.principal)
         if brought is not None and brought.parked:
             return replace(self._with_line(call, wants, party), back=brought)
-        call = call if brought is None else replace(call, continuation=brought.continuation)
+        call = call if brought is None else structs.replace(call, continuation=brought.continuation)
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
@@ -224,7 +225,7 @@ class Calls:
         slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
-        return Made(replace(call, flow=line.flow), party, line, slot)
+        return Made(structs.replace(call, flow=line.flow), party, line, slot)
 
     def _is_read(self, fqn: str) -> bool:
         # What a template makes is not found by its name: it counts as what may change something.
@@ -235,4 +236,4 @@ class Calls:
             return Made(call, party)  # nor can it be taken back, as it has no name
         put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)
-        return Made(replace(call, flow=line.flow), party, line)
+        return Made(structs.replace(call, flow=line.flow), party, line)
