@@ -62,6 +62,9 @@ class OracleEngine:
         """A probe is answered."""
         await self.evaluate("ping", PROBES[:1])
 
+    def known(self, about: bytes) -> None:
+        """Nothing."""
+
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """What OPA says to each."""
         if not self._is_open:

@@ -31,6 +31,8 @@ class KillBook(Protocol):
 
     quorum: int
 
+    @property
+    def stands(self) -> bool: ...  # noqa: D102
     def all(self) -> tuple[Kill, ...]: ...  # noqa: D102
     def covering(self, holder: Holder) -> Kill | None: ...  # noqa: D102
     def covers(self, kill: Kill, holder: Holder) -> bool: ...  # noqa: D102
@@ -95,7 +97,6 @@ class _Watch:
     switch: "KillSwitch"
     watches: "set[_Watch]"
     intent: Intent
-    holder: Holder
     stop: Callable[[], None]
     is_out: bool = False
     kill: Kill | None = None
@@ -103,7 +104,7 @@ class _Watch:
 
     def __enter__(self) -> Self:
         # What was stopped while its intent became durable: nothing is minted for it any more.
-        self.switch.refuse(self.holder)
+        self._go_on()
         self.watches.add(self)
         return self
 
@@ -118,8 +119,17 @@ class _Watch:
         """Nothing is handed out any more once a kill has taken effect, at whatever gateway."""
         if lease.login is not None or lease.headers:
             await self.switch.book.fresh()
-        self.switch.refuse(self.holder)
+        self._go_on()
         self.is_out = True
+
+    @property
+    def holder(self) -> Holder:
+        """Whose call it is: asked for where anything is stopped at all."""
+        return holder_of(self.intent)
+
+    def _go_on(self) -> None:
+        if self.switch.book.stands:
+            self.switch.refuse(self.holder)
 
     def broken_off(self) -> GatewayError:
         """How the call ends; see ``core.kills.Watch``."""
@@ -168,6 +178,8 @@ class KillSwitch:
     async def check(self, caller: Caller) -> GatewayError | None:
         """Whether it is stopped; see ``core.kills.Kills``."""
         await self.book.current()
+        if not self.book.stands:
+            return None
         holder = holder_of_caller(caller, caller.call.tool)
         kill = self.book.covering(holder)
         if kill is None:
@@ -195,7 +207,7 @@ class KillSwitch:
 
     def watch(self, intent: Intent, stop: Callable[[], None]) -> _Watch:
         """Break it off when it is stopped; see ``core.kills.Kills``."""
-        return _Watch(self, self._watches, intent, holder_of(intent), stop)
+        return _Watch(self, self._watches, intent, stop)
 
     def all(self) -> tuple[Kill, ...]:
         """Every kill; see ``core.kills.KillDesk``."""

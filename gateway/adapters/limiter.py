@@ -57,50 +57,43 @@ class MemoryLimits:
             Throttled: on entry; ``retry_after`` is when this call would pass if nobody else called, None where it never
                 would; ``cause_code`` names the limit.
         """
-        whose, tool = permit.target.caller.principal.key, permit.target.tool
-        asked = (tool.limits.per_minute, permit.decision.obligations.per_minute)
-        stated = [limit for limit in asked if limit is not None]
-        asks = _Asks(whose, tool.server, tool.fqn, min(stated) if stated else None, tool.limits.concurrency)
-        return _Spending(permit, self, *self._needs(asks))
+        target = permit.target
+        tool, limits = target.tool, target.tool.limits
+        rate, obliged = limits.per_minute, permit.decision.obligations.per_minute
+        if obliged is not None and (rate is None or obliged < rate):
+            rate = obliged
+        asks = _Asks(target.caller.principal.key, tool.server, tool.fqn, rate, limits.concurrency)
+        return _Spending(permit, self._turnstile, self._clock, *self._needs(asks))
 
-    def enter(self, rates: Sequence[Rate], places: Sequence[Place]) -> None:
-        """Take it all, or nothing.
 
-        Raises:
-            Throttled: as of ``spend``.
-        """
-        refusal = self._turnstile.enter(rates, places, self._clock.monotonic())
+class _Spending:
+    """One call's tokens and places: no generator, since every call passes here."""
+
+    __slots__ = ("_clock", "_permit", "_places", "_rates", "_turnstile")
+
+    def __init__(
+        self, permit: Permit, turnstile: Turnstile, clock: Clock, rates: Sequence[Rate], places: Sequence[Place]
+    ) -> None:
+        self._permit = permit
+        self._turnstile = turnstile
+        self._clock = clock
+        self._rates = rates
+        self._places = places
+
+    async def __aenter__(self) -> Quota:
+        refusal = self._turnstile.enter(self._rates, self._places, self._clock.monotonic())
         if refusal is not None:
             raise Throttled(
                 "too many calls; see retry_after" if refusal.wait_s is not None else "calls are limited to none",
                 retry_after=refusal.wait_s,
                 cause_code=refusal.cause,
             )
-
-    def leave(self, places: Sequence[Place]) -> None:
-        """Give the places back."""
-        self._turnstile.leave(places)
-
-
-class _Spending:
-    """One call's tokens and places: no generator, since every call passes here."""
-
-    __slots__ = ("_limits", "_permit", "_places", "_rates")
-
-    def __init__(self, permit: Permit, limits: MemoryLimits, rates: Sequence[Rate], places: Sequence[Place]) -> None:
-        self._permit = permit
-        self._limits = limits
-        self._rates = rates
-        self._places = places
-
-    async def __aenter__(self) -> Quota:
-        self._limits.enter(self._rates, self._places)
         return Quota(self._permit)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._limits.leave(self._places)
+        self._turnstile.leave(self._places)
 
 
 class _Asks(NamedTuple):

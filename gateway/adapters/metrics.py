@@ -4,10 +4,16 @@ Label values are bounded whatever callers send: a tool outside the catalogue cou
 enumeration only the first values get a series of their own, the rest share ``other``.
 """
 
-from collections.abc import Collection
+import time
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from gateway.core.decision import Effect
 
@@ -36,6 +42,68 @@ class _Vocabulary:
         return value
 
 
+class _Count:
+    """One series of a counter; the library's own looks at what it is each time it is added to."""
+
+    __slots__ = ("number", "since")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.since = time.time()
+
+    def into(self, family: CounterMetricFamily, labels: Mapping[str, str]) -> None:
+        family.add_metric(list(labels.values()), self.number, self.since)
+
+
+class _Times:
+    """One series of a histogram: how often it took no longer than each of ``bounds``, and how long all together."""
+
+    __slots__ = ("bounds", "counts", "seconds", "since")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+        self.since = time.time()
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.seconds += seconds
+
+    def into(self, family: HistogramMetricFamily, labels: Mapping[str, str]) -> None:
+        bounds = [*map(floatToGoString, self.bounds), "+Inf"]
+        family.add_metric(list(labels.values()), list(zip(bounds, accumulate(self.counts), strict=True)), self.seconds)
+        family.add_sample(f"{family.name}_created", dict(labels), self.since)
+
+
+class _Tallies(Collector):
+    """What every call adds to, by label values."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, str], _Count] = {}
+        self.call_seconds: dict[str, _Times] = {}
+        self.decisions: dict[tuple[str, str], _Count] = {}
+        self.decision_seconds = _Times(_DECISION_BUCKETS)
+
+    def collect(self) -> Iterator[Metric]:
+        """The four of them."""
+        calls = CounterMetricFamily("ostiary_calls", "Calls that ended.", labels=["tool", "outcome"])
+        for (tool, outcome), count in self.calls.items():
+            count.into(calls, {"tool": tool, "outcome": outcome})
+        yield calls
+        seconds = HistogramMetricFamily("ostiary_call_seconds", "Arrival to answer.", labels=["tool"])
+        for tool, times in self.call_seconds.items():
+            times.into(seconds, {"tool": tool})
+        yield seconds
+        decisions = CounterMetricFamily("ostiary_decisions", "Policy decisions.", labels=["effect", "reason"])
+        for (effect, reason), count in self.decisions.items():
+            count.into(decisions, {"effect": effect, "reason": reason})
+        yield decisions
+        decided = HistogramMetricFamily("ostiary_decision_seconds", "Question to decision.", labels=[])
+        self.decision_seconds.into(decided, {})
+        yield decided
+
+
 class PrometheusMeter:
     """The Meter port on prometheus-client, with a registry of its own. Belongs to one event loop.
 
@@ -44,7 +112,6 @@ class PrometheusMeter:
     ``ostiary_leases{state}``, ``ostiary_lease_faults_total{step,cause}``, ``ostiary_key_age_seconds{kind,subject}``,
     ``ostiary_kills``, ``ostiary_log_unwitnessed_since_seconds``, ``ostiary_policy_stale``,
     ``ostiary_policy_shadow_total{result}``, ``ostiary_policy_shadow_watching`` and ``ostiary_tools_quarantined``.
-    Looking a labelled child up costs more than incrementing it, so each is bound once.
     """
 
     def __init__(self) -> None:
@@ -52,14 +119,8 @@ class PrometheusMeter:
         self._listed: frozenset[str] = frozenset()
         self._tools = _Vocabulary(_MAX_TOOLS)
         self._outcomes, self._reasons, self._codes = (_Vocabulary(_MAX_VALUES) for _ in range(3))
-        self._calls = Counter("ostiary_calls", "Calls that ended.", ["tool", "outcome"], registry=registry)
-        self._call_seconds = Histogram(
-            "ostiary_call_seconds", "Arrival to answer.", ["tool"], buckets=_CALL_BUCKETS, registry=registry
-        )
-        self._decisions = Counter("ostiary_decisions", "Policy decisions.", ["effect", "reason"], registry=registry)
-        self._decision_seconds = Histogram(
-            "ostiary_decision_seconds", "Question to decision.", buckets=_DECISION_BUCKETS, registry=registry
-        )
+        self._tallies = _Tallies()
+        registry.register(self._tallies)
         self._refused = Counter(
             "ostiary_unauthenticated", "Requests without a good credential.", ["code"], registry=registry
         )
@@ -86,8 +147,9 @@ class PrometheusMeter:
             "ostiary_key_age_seconds", "Age of keys that are replaced.", ["kind", "subject"], registry=registry
         )
         self._quarantined = Gauge("ostiary_tools_quarantined", "Pinned tools that may not be used.", registry=registry)
-        self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._decision_children: dict[tuple[str, str], Counter] = {}
+        # What a caller or an engine says, and the series that it counts in.
+        self._called: dict[tuple[str, str], tuple[_Count, _Times]] = {}
+        self._decided: dict[tuple[str, str], _Count] = {}
 
     def quarantined(self, tools: int) -> None:
         """So many pinned tools may not be used."""
@@ -100,15 +162,15 @@ class PrometheusMeter:
     def called(self, tool: str, outcome: str, seconds: float) -> None:
         """One call ended: ``outcome`` is ``completed`` or an error code."""
         name = tool if tool in self._listed else UNLISTED
-        children = self._call_children.get((name, outcome)) or self._bind_call(name, outcome)
-        children[0].inc()
-        children[1].observe(seconds)
+        count, times = self._called.get((name, outcome)) or self._bind_call(name, outcome)
+        count.number += 1
+        times.add(seconds)
 
     def decided(self, effect: str, reason: str, seconds: float) -> None:
         """One decision was made; ``effect`` is an ``Effect`` and ``reason`` the first reason id."""
-        child = self._decision_children.get((effect, reason)) or self._bind_decision(effect, reason)
-        child.inc()
-        self._decision_seconds.observe(seconds)
+        count = self._decided.get((effect, reason)) or self._bind_decision(effect, reason)
+        count.number += 1
+        self._tallies.decision_seconds.add(seconds)
 
     def unauthenticated(self, code: str) -> None:
         """A request without a good credential."""
@@ -151,11 +213,13 @@ class PrometheusMeter:
         """(content type, text) of the metrics page."""
         return CONTENT_TYPE_LATEST, generate_latest(self.registry)
 
-    def _bind_call(self, tool: str, outcome: str) -> tuple[Counter, Histogram]:
+    def _bind_call(self, tool: str, outcome: str) -> tuple[_Count, _Times]:
         key = (tool if tool == UNLISTED else self._tools.name(tool), self._outcomes.name(outcome))
-        return self._call_children.setdefault(key, (self._calls.labels(*key), self._call_seconds.labels(key[0])))
+        count = self._tallies.calls.setdefault(key, _Count())
+        times = self._tallies.call_seconds.setdefault(key[0], _Times(_CALL_BUCKETS))
+        return self._called.setdefault(key, (count, times))
 
-    def _bind_decision(self, effect: str, reason: str) -> Counter:
+    def _bind_decision(self, effect: str, reason: str) -> _Count:
         known = str(effect) if effect in _EFFECTS else OTHER
         key = (known, self._reasons.name(reason))
-        return self._decision_children.setdefault(key, self._decisions.labels(*key))
+        return self._decided.setdefault(key, self._tallies.decisions.setdefault(key, _Count()))

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from gateway.core.canonical import Arguments
@@ -95,8 +97,7 @@ class Continuation:
     answers: Mapping[str, Arguments]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One request for a tool, as it arrived; nothing in it is trusted.
 
     Attributes:
@@ -125,15 +126,15 @@ class Call:
     arguments: Arguments
     run: str | None = None
     session: str | None = None
-    client: Mapping[str, str] = field(default_factory=dict)
+    client: Mapping[str, str] = msgspec.field(default_factory=dict)
     reported: Reported = Reported()
-    objection: Callable[[], GatewayError | None] | None = field(default=None, repr=False, compare=False)
-    flow: Flow | None = field(default=None, repr=False, compare=False)
+    objection: Callable[[], GatewayError | None] | None = None
+    flow: Flow | None = None
     continuation: Continuation | None = None
-    subscription: Subscription | None = field(default=None, repr=False, compare=False)
+    subscription: Subscription | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its name is made once
 class Principal:
     """Who is calling, from a verified credential.
 
@@ -161,7 +162,7 @@ class Principal:
     run: str | None = None
     delegation: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Stable name of (issuer, user, agent): what limits, sessions and caches are kept by."""
         return f"{self.issuer}|{self.user}|{self.agent or ''}"
@@ -208,8 +209,7 @@ class Proof:
     tool: str
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """A call with its verified principal, inside a run. Made by the run registry only.
 
     Attributes:
@@ -222,8 +222,7 @@ class Caller:
     proofs: tuple[Proof, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """A caller with the pinned tool it asked for. Made by the catalogue only.
 
     A tool that does not exist resolves to an unlisted one, and nothing of the arguments is looked at before policy has
@@ -237,7 +236,7 @@ class Resolved:
     caller: Caller
     tool: Tool
     fault: GatewayError | None
-    amounts: Mapping[str, int] = field(default_factory=dict)
+    amounts: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def call(self) -> Call:
@@ -245,8 +244,7 @@ class Resolved:
         return self.caller.call
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """Policy allows exactly this call. Made by ``pipeline.permit_for`` only."""
 
     target: Resolved
@@ -254,15 +252,13 @@ class Permit:
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """A permitted call that holds its place under every limit. Made by the limiter only."""
 
     permit: Permit
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """The durable word that this call is about to leave. Made by the ledger's commit only."""
 
     quota: Quota
@@ -330,8 +326,7 @@ class Handout:
     in_file: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """An intent with the credential for this one call. Made by the broker only.
 
     Attributes:
@@ -344,10 +339,14 @@ class Lease:
     """
 
     intent: Intent
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     login: Login | None = None
     is_passing: bool = False
     handout: Handout | None = None
+
+    def __repr__(self) -> str:
+        """Without the header fields, which are secret."""
+        return f"Lease(intent={self.intent!r}, login={self.login!r}, handout={self.handout!r})"
 
 
 class Raw(Struct, frozen=True):

@@ -152,23 +152,26 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
     Whatever cannot be read exactly as the contract says is a fault and so a deny; ``reasons`` is never empty, and its
     first id begins with ``engine.`` if and only if this is a fault and no word of policy.
     """
-    if not len(inputs) == len(evaluation.results) == len(evaluation.faults):
-        words = [_fault("engine.bad_shape")] * len(inputs)
-    else:
-        words = [_word(*pair) for pair in zip(evaluation.results, evaluation.faults, strict=True)]
+    results, faults = evaluation.results, evaluation.faults
+    if not len(inputs) == len(results) == len(faults):
+        return [_decision(decision_id, document, _fault("engine.bad_shape"), evaluation) for document in inputs]
     return [
-        Decision(
-            id=decision_id,
-            effect=word.effect,
-            reasons=word.reasons,
-            requirements=word.requirements,
-            obligations=word.obligations,
-            revision=evaluation.revision,
-            engine=evaluation.engine,
-            document=document,
-        )
-        for word, document in zip(words, inputs, strict=True)
+        _decision(decision_id, document, _word(result, fault), evaluation)
+        for document, result, fault in zip(inputs, results, faults, strict=True)
     ]
+
+
+def _decision(decision_id: str, document: bytes, word: "_Word", evaluation: Evaluation) -> Decision:
+    return Decision(
+        id=decision_id,
+        effect=word.effect,
+        reasons=word.reasons,
+        requirements=word.requirements,
+        obligations=word.obligations,
+        revision=evaluation.revision,
+        engine=evaluation.engine,
+        document=document,
+    )
 
 
 def grants(result: bytes) -> bool:

@@ -5,7 +5,6 @@ be forgotten without anyone gaining anything, so the table stays bounded by who 
 all or nothing over several buckets and gauges: a refused call takes nothing anywhere.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,86 +54,24 @@ class Refusal:
     wait_s: float | None
 
 
-class Buckets:
-    """Token buckets by key, at most ``capacity`` that are not full."""
-
-    __slots__ = ("_capacity", "_full_at")
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-
-    def wait(self, rate: Rate, now: float) -> float | None:
-        """Seconds until the bucket has a token: 0 = now, None = never."""
-        if rate.per_minute <= 0:
-            return None
-        missing = self._full_at.get(rate.key, now) - now
-        # A bucket holds a minute's worth, so it lacks a token while it is further from full than the rest of a minute.
-        return max(0.0, missing - (MINUTE_S - MINUTE_S / rate.per_minute))
-
-    def take(self, rate: Rate, now: float) -> None:
-        """Take a token; ``wait`` was 0."""
-        full_at = max(self._full_at.pop(rate.key, now), now)
-        self._full_at[rate.key] = full_at + MINUTE_S / rate.per_minute
-
-    def has_room(self, keys: int, now: float) -> bool:
-        """Whether ``keys`` more keys fit, forgetting buckets that are full again."""
-        if len(self._full_at) + keys > self._capacity:
-            for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
-                del self._full_at[key]
-        return len(self._full_at) + keys <= self._capacity
-
-
-class Gauges:
-    """Places held at this moment, by key; a key nobody holds is not kept."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def full(self, places: Sequence[Place]) -> Place | None:
-        """The first of them that has no place left, or None."""
-        held = self._held
-        for place in places:
-            if held.get(place.key, 0) >= place.most:
-                return place
-        return None
-
-    def take(self, places: Sequence[Place]) -> None:
-        """Hold them."""
-        held = self._held
-        for place in places:
-            held[place.key] = held.get(place.key, 0) + 1
-
-    def give(self, places: Sequence[Place]) -> None:
-        """Give them back."""
-        held = self._held
-        for place in places:
-            left = held.get(place.key, 0) - 1
-            if left > 0:
-                held[place.key] = left
-            else:
-                held.pop(place.key, None)
-
-
 class Turnstile:
-    """Buckets and gauges together: everything is taken, or nothing is."""
+    """Buckets and gauges together: everything is taken, or nothing is.
 
-    __slots__ = ("_buckets", "_gauges")
+    A bucket that is full again may be forgotten; a gauge in which nobody holds a place is.
+    """
+
+    __slots__ = ("_capacity", "_full_at", "_held")
 
     def __init__(self, capacity: int = 65_536) -> None:
         """Keep at most ``capacity`` buckets that are not full; when there are more, new keys are refused."""
-        self._buckets = Buckets(capacity)
-        self._gauges = Gauges()
+        self._capacity = capacity
+        self._full_at: dict[str, float] = {}
+        self._held: dict[str, int] = {}
 
     @property
     def held(self) -> int:
         """How many gauges are in use, for tests and metrics."""
-        return len(self._gauges)
+        return len(self._held)
 
     def enter(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
         """Take a token of every rate and hold every place, or say why not and take nothing.
@@ -143,23 +80,49 @@ class Turnstile:
         """
         refusal = self._refusal(rates, places, now)
         if refusal is None:
+            full_at, held = self._full_at, self._held
             for rate in rates:
-                self._buckets.take(rate, now)
-            self._gauges.take(places)
+                full_at[rate.key] = max(full_at.get(rate.key, now), now) + MINUTE_S / rate.per_minute
+            for place in places:
+                held[place.key] = held.get(place.key, 0) + 1
         return refusal
 
     def leave(self, places: Sequence[Place]) -> None:
         """Give the places back; tokens stay spent."""
-        self._gauges.give(places)
+        held = self._held
+        for place in places:
+            left = held.get(place.key, 0) - 1
+            if left > 0:
+                held[place.key] = left
+            else:
+                held.pop(place.key, None)
 
     def _refusal(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
-        waits = [(wait, rate.cause) for rate in rates if (wait := self._buckets.wait(rate, now)) != 0.0]
-        if waits:
-            return _longest(waits)
-        full = self._gauges.full(places)
-        if full is not None:
-            return Refusal(full.cause, _CROWDED_S)
-        return None if self._buckets.has_room(len(rates), now) else Refusal("limits_table_full", MINUTE_S)
+        full_at, held = self._full_at, self._held
+        for rate in rates:
+            if rate.per_minute <= 0 or full_at.get(rate.key, now) - now > _spent(rate):
+                return _longest([(self._wait(rate, now), rate.cause) for rate in rates])
+        for place in places:
+            if held.get(place.key, 0) >= place.most:
+                return Refusal(place.cause, _CROWDED_S)
+        has_room = len(full_at) + len(rates) <= self._capacity or self._makes_room(len(rates), now)
+        return None if has_room else Refusal("limits_table_full", MINUTE_S)
+
+    def _wait(self, rate: Rate, now: float) -> float | None:
+        # Seconds until the bucket has a token: 0 = now, None = never.
+        if rate.per_minute <= 0:
+            return None
+        return max(0.0, self._full_at.get(rate.key, now) - now - _spent(rate))
+
+    def _makes_room(self, keys: int, now: float) -> bool:
+        for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
+            del self._full_at[key]
+        return len(self._full_at) + keys <= self._capacity
+
+
+def _spent(rate: Rate) -> float:
+    # A bucket holds a minute's worth, so it lacks a token while it is further from full than the rest of a minute.
+    return MINUTE_S - MINUTE_S / rate.per_minute
 
 
 def _longest(waits: Sequence[tuple[float | None, str]]) -> Refusal:

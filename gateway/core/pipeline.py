@@ -16,7 +16,7 @@ from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
 from gateway.core.asking import Inquiry
 from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
-from gateway.core.decision import Decision, Effect, Evaluation, as_listing, as_missing, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, Phase, as_listing, as_missing, fold, in_mode
 from gateway.core.errors import (
     Denied,
     GatewayError,
@@ -28,7 +28,7 @@ from gateway.core.errors import (
     Unavailable,
     UnknownTool,
 )
-from gateway.core.flow import WITHDRAWN, Flow
+from gateway.core.flow import WITHDRAWN
 from gateway.core.kills import Watch
 from gateway.core.ports import Entry, Ports
 from gateway.core.tool import ConnectorKind, EffectClass, Kind, Tool
@@ -78,7 +78,7 @@ def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
     with (
         CancelScope(shield=intent.shielded) as scope,
         ports.kills.watch(intent, scope.cancel) as watch,
-        _flowing(intent.call.flow, scope.cancel, Inquiry(intent.quota.permit.target, entry, ports)),
+        _flowing(intent, scope.cancel, entry, ports),
     ):
         yield watch
     if scope.cancelled_caught:
@@ -86,8 +86,11 @@ def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
         raise _withdrawn(intent, flow.why) if flow is not None and flow.is_withdrawn else watch.broken_off()
 
 
-def _flowing(flow: Flow | None, stop: Callable[[], None], inquiry: Inquiry) -> AbstractContextManager[None]:
-    return nullcontext() if flow is None else flow.under_way(stop, inquiry)
+def _flowing(intent: Intent, stop: Callable[[], None], entry: Entry, ports: Ports) -> AbstractContextManager[None]:
+    flow = intent.call.flow
+    if flow is None:
+        return nullcontext()
+    return flow.under_way(stop, Inquiry(intent.quota.permit.target, entry, ports))
 
 
 def _withdrawn(intent: Intent, why: str) -> GatewayError:
@@ -238,14 +241,12 @@ class _Verdict(Struct, frozen=True):
 
     Attributes:
         target: the tool, with checked arguments where the caller may know of it.
-        listed: the phase=list decision: may the caller know of the tool?
         decision: the one that rules, and is recorded: the phase=call decision where the tool may be known of and its
-            arguments have no fault, otherwise ``listed``.
+            arguments have no fault, otherwise the phase=list decision: may the caller know of the tool?
         fault: what is wrong with the arguments; only callers who may know of the tool hear of it.
     """
 
     target: Resolved
-    listed: Decision
     decision: Decision
     fault: GatewayError | None
 
@@ -261,36 +262,56 @@ async def _decide(question: _Question, ports: Ports) -> _Verdict:
 async def _verdict(question: _Question, ports: Ports) -> _Verdict:
     # First the listing alone, for tools that exist and tools that do not: hidden and unknown take the same way and end
     # here, and nothing of what they were called with has been looked at, by schema, redactor or rules.
-    asked, at_us, decision_id = question.target, ports.clock.now_us(), ports.clock.uuid()
-    listing = policy_input.listing(asked, ports.settings, at_us)
-    (listed,) = _decided(decision_id, [listing], await ports.policy.evaluate(decision_id, [listing]), asked, ports)
-    if not (asked.tool.listed and listed.passes):
-        # Where a list covers the name of no tool, it is denied all the same: both leave the same kind of record.
-        listed = listed if asked.tool.listed else as_missing(listed)
-        return _Verdict(asked, listed, as_listing(listed), None)
+    asked, moment = question.target, _Moment(ports.clock.uuid(), ports.clock.now_us())
+    # Of a tool that may be known of, whose rules read nothing that differs, both answers are there already.
+    about = policy_input.about(asked, ports.settings)
+    known = ports.policy.known(about)
+    listed = None if known is not None and asked.tool.listed else await _listed(asked, moment, ports)
+    if listed is not None and not listed.passes:
+        return _Verdict(asked, listed, None)
     target = ports.catalog.checked(asked)
     fault, call = _objection(target.call) or target.fault or await _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:
-            call = policy_input.calling(target, question.usage, ports.settings, at_us, signatures)
+            call = policy_input.calling(target, question.usage, ports.settings, moment.at_us, signatures)
         except TooLarge as error:
             fault = error
     if fault is not None:
-        return _Verdict(target, listed, as_listing(listed), fault)
-    # The call together with the listing, so that one revision says both.
-    again = listing if target.tool is asked.tool else policy_input.listing(target, ports.settings, at_us)
-    evaluation = await _evaluated(decision_id, [again, call], ports)
-    listed, decision = _decided(decision_id, [again, call], evaluation, target, ports)
-    decision = with_approval(decision, question.grant, target)
-    return _Verdict(target, listed, decision if listed.passes else as_listing(listed), None)
+        return _Verdict(target, listed or await _listed(asked, moment, ports), fault)
+    # Again, as the bundle may be another one meanwhile, or the tool.
+    known = ports.policy.known(about) if target.tool is asked.tool else None
+    if known is None:
+        # The call together with the listing, so that one revision says both.
+        again = policy_input.listing(target, ports.settings, moment.at_us)
+        evaluation = await _evaluated(moment.id, [again, call], ports)
+        listed, decision = _decided(moment.id, [again, call], evaluation, target, ports)
+        if not listed.passes:
+            return _Verdict(target, as_listing(listed), None)
+    else:
+        (decision,) = _decided(moment.id, [call], known, target, ports)
+    return _Verdict(target, with_approval(decision, question.grant, target), None)
+
+
+class _Moment(Struct, frozen=True):
+    """Of one decision: its id, and the time policy is told."""
+
+    id: str
+    at_us: int
+
+
+async def _listed(target: Resolved, moment: _Moment, ports: Ports) -> Decision:
+    inputs = [policy_input.listing(target, ports.settings, moment.at_us)]
+    (listed,) = _decided(moment.id, inputs, await ports.policy.evaluate(moment.id, inputs), target, ports)
+    # Where a list covers the name of no tool, it is denied all the same: both leave the same kind of record.
+    return as_listing(listed if target.tool.listed else as_missing(listed))
 
 
 def _decided(
     decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation, target: Resolved, ports: Ports
 ) -> list[Decision]:
-    decisions = fold(decision_id, inputs, evaluation)
-    return [in_mode(said, target.tool, observe=ports.settings.observe) for said in decisions]
+    observe = ports.settings.observe
+    return [in_mode(said, target.tool, observe=observe) for said in fold(decision_id, inputs, evaluation)]
 
 
 def _objection(call: Call) -> GatewayError | None:
@@ -317,14 +338,15 @@ async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) ->
 
 def _judge(target: Resolved, verdict: _Verdict, stopped: GatewayError | None) -> None:
     # What is known of the call alone is said only to those who may know of the tool.
-    _usable(verdict.listed)
-    if not (target.tool.listed and verdict.listed.passes):
+    decision = verdict.decision
+    if decision.phase is Phase.LIST:
+        _usable(decision)
+    if not (target.tool.listed and (decision.phase is Phase.CALL or decision.passes)):
         raise UnknownTool(f"no such {target.tool.kind}")
     if stopped is not None:
         raise stopped
     if verdict.fault is not None:
         raise verdict.fault
-    decision = verdict.decision
     _usable(decision)
     if not decision.passes and decision.effect is not Effect.NEEDS_APPROVAL:
         raise Denied("policy does not allow this call", reasons=decision.reasons)

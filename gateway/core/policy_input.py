@@ -27,8 +27,10 @@ MAX_BYTES = 256 * 1024
 MAX_ARGUMENT_BYTES = 192 * 1024
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Callers and tools whose facts are kept as they are written: some kilobytes each at most.
+# Callers, runs and tools whose facts are kept as they are written, and which of them met: some kilobytes each at most.
 _TOLD = 1024
+_MET = 4096
+_LONGEST = 8192
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -76,9 +78,20 @@ def listing(target: Subject, settings: PipelineSettings, at_us: int) -> bytes:
         TooLarge: the call's arguments are over the cap. Said here, before any tool's own faults, so that the answer is
             the same whether the tool exists or not.
     """
-    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
-        raise TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
+    _check_arguments(target.call)
     return _sized(_facts(target, settings, at_us, "list"))
+
+
+def about(target: Subject, settings: PipelineSettings) -> bytes:
+    """The same question, as if asked when time began: equal for all calls that a caller makes of a tool in a run.
+
+    An answer to it is remembered or there is none (``ports.PolicyEngine.known``): it is evaluated by nobody.
+
+    Raises:
+        TooLarge: as of ``listing``.
+    """
+    _check_arguments(target.call)
+    return _MEETINGS.of(target, settings).listing
 
 
 def calling(
@@ -92,21 +105,27 @@ def calling(
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
     """
-    document = _facts(target, settings, at_us, "call")
+    met = _MEETINGS.of(target, settings)
     arguments = target.call.arguments
     # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
     canonical = arguments.canonical
-    document["args"] = policy_view(canonical) if arguments.big_integers else msgspec.Raw(canonical)
-    document["args_digest"] = arguments.digest
-    run: dict[str, Any] = document["run"]
-    run["calls"] = {tool: count for tool, count in usage.calls.items() if count}
-    run["sums"] = {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))}
-    run["amounts"] = dict(target.amounts)
+    document: dict[str, Any] = met.facts | {
+        "phase": "call",
+        "time": _time(at_us),
+        "args": policy_view(canonical) if arguments.big_integers else msgspec.Raw(canonical),
+        "args_digest": arguments.digest,
+        "run": met.run
+        | {
+            "calls": {tool: count for tool, count in usage.calls.items() if count},
+            "sums": {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))},
+            "amounts": dict(target.amounts),
+        },
+    }
     if target.caller.run.budget:
         document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    document.update(_reported(target))
+    document |= _reported(target)
     return _sized(document)
 
 
@@ -132,16 +151,18 @@ def asking(target: Asked, kind: str, asked: Mapping[str, Any], settings: Pipelin
     document = _facts(target, settings, at_us, "call") | {"kind": kind}
     document["args"] = policy_view(canonical)
     document["args_digest"] = hashlib.sha256(canonical).hexdigest()
-    document["run"] |= {"calls": {}, "sums": {}, "amounts": {}}
+    document["run"] = document["run"] | {"calls": {}, "sums": {}, "amounts": {}}
     return _sized(document)
 
 
 def _reported(target: Subject) -> dict[str, Any]:
     # The agent's own word: of its evidence only what the log bears out; an id that is none is simply not there.
     said = target.call.reported
-    marks = {"confidence_pct": said.confidence_pct, "score_pct": said.score_pct}
-    risk = {name: mark for name, mark in marks.items() if mark is not None}
-    facts: dict[str, Any] = {"risk": risk} if risk else {}
+    facts: dict[str, Any] = {}
+    if said.confidence_pct is not None:
+        facts["risk"] = {"confidence_pct": said.confidence_pct}
+    if said.score_pct is not None:
+        facts["risk"] = facts.get("risk", {}) | {"score_pct": said.score_pct}
     if said.evidence:
         facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in target.caller.proofs]
     return facts
@@ -185,25 +206,28 @@ def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:
     return {name: total if total <= MAX_SAFE_INTEGER else str(total) for name, total in totals.items() if total}
 
 
+def _check_arguments(call: Call) -> None:
+    if len(call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
+
+
 def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:
     call = target.call
-    context = {"env": settings.environment, "region": settings.region, "channel": call.channel}
-    time = {"us": at_us, "rfc3339": _rfc3339(at_us)}
     facts: dict[str, Any] = {
         "schema": SCHEMA,
         "phase": phase,
         "kind": target.tool.kind,
-        "time": time,
-        "context": context,
+        "time": _time(at_us),
+        "context": {"env": settings.environment, "region": settings.region, "channel": call.channel},
     }
     facts |= _CALLERS.of(target.caller.principal)
-    facts |= {"run": _run(target.caller.run), "tool": _TOOLS.of(target.tool)}
+    facts |= {"run": _RUNS.of(target.caller.run), "tool": _TOOLS.of(target.tool)}
     return facts
 
 
-def _rfc3339(at_us: int) -> str:
+def _time(at_us: int) -> dict[str, Any]:
     seconds, micros = divmod(at_us, 1_000_000)
-    return f"{_second(seconds)}.{micros:06d}Z"
+    return {"us": at_us, "rfc3339": f"{_second(seconds)}.{micros:06d}Z"}
 
 
 @lru_cache(maxsize=8)
@@ -280,7 +304,51 @@ def _written(facts: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
 
 
 _TOOLS = _Told[Tool, msgspec.Raw](lambda tool: msgspec.Raw(encode(_tool(tool))))
+_RUNS = _Told[Run, dict[str, msgspec.Raw]](lambda run: _written(_run(run)))
 _CALLERS = _Told[Principal, Mapping[str, Any]](lambda principal: _written(_who(principal)))
+
+
+class _Met(msgspec.Struct, frozen=True):
+    """What every call has in common that this caller makes of this tool in this run.
+
+    Attributes:
+        of: the objects it is said of, which keep their ids while it is kept.
+        facts: all members that do not change, as they are written.
+        run: those of the member ``run``.
+        listing: see ``about``.
+    """
+
+    of: tuple[object, ...]
+    facts: dict[str, msgspec.Raw]
+    run: dict[str, msgspec.Raw]
+    listing: bytes
+
+
+class _Meetings:
+    """Who met which tool in which run, by those very things, as in ``_Told``."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], _Met] = {}
+
+    def of(self, target: Subject, settings: PipelineSettings) -> _Met:
+        """What is said of this one."""
+        caller, tool, channel = target.caller, target.tool, target.call.channel
+        principal, run = caller.principal, caller.run
+        key = (id(principal), id(run), id(tool), id(channel), id(settings))
+        found = self.known.get(key)
+        if found is None:
+            facts = _facts(target, settings, 0, "list")
+            listing = _sized(facts)
+            constant = _written({name: fact for name, fact in facts.items() if name not in {"phase", "time", "run"}})
+            found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
+            if len(self.known) >= _MET:
+                self.known.clear()
+            if len(listing) <= _LONGEST:
+                self.known[key] = found
+        return found
+
+
+_MEETINGS = _Meetings()
 
 
 def _sized(document: dict[str, Any]) -> bytes:

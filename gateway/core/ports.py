@@ -146,6 +146,9 @@ class PolicyEngine(Pingable, Protocol):
             TooLarge: an input is over the cap.
         """
 
+    def known(self, about: bytes) -> Evaluation | None:
+        """What it says of any call like ``policy_input.about``, of a tool that may be known of; None = ask it."""
+
 
 class Approvals(Pingable, Protocol):
     """Calls that wait for people. Closed: what cannot be kept durably is not parked, and nothing is executed."""

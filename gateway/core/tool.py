@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from gateway.core.canonical import encode
@@ -40,7 +40,7 @@ class Kind(StrEnum):
         return "" if self is Kind.TOOL else f"{self}s/"
 
 
-@lru_cache(maxsize=1024)  # every stage of a call asks
+@lru_cache(maxsize=1024)  # surfaces ask of every call
 def kind_of(name: str) -> Kind:
     """The kind that the name inside, without its server, is of."""
     before, slash, _ = name.partition("/")
@@ -116,7 +116,7 @@ class Vendor:
     currency: str = "EUR"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its names are made once
 class Tool:
     """One tool of one upstream, pinned.
 
@@ -153,12 +153,12 @@ class Tool:
     binding: Mapping[str, Any] = field(default_factory=dict)
     uri: str | None = None
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """What it is, by its name."""
         return kind_of(self.name)
 
-    @property
+    @cached_property
     def fqn(self) -> str:
         """``server.name``: the tool's name in policy, log, CLI and REST. Of a read address the template's.
 
@@ -166,12 +166,12 @@ class Tool:
         """
         return f"{self.server}.{self.name}"
 
-    @property
+    @cached_property
     def decided_name(self) -> str:
         """What policy and the run's scope decide on, without the server: the very address that is read."""
         return self.name if self.uri is None else f"{self.kind.prefix}{self.uri}"
 
-    @property
+    @cached_property
     def decided_fqn(self) -> str:
         """``server.decided_name``."""
         return self.fqn if self.uri is None else f"{self.server}.{self.decided_name}"

@@ -32,11 +32,10 @@ class Usage:
     def add(self, tool: str, amounts: Mapping[str, int], times: int = 1) -> None:
         """Add ``times`` calls (or take them back with -1)."""
         self.calls[tool] += times
-        totals = self.sums.get(tool)
-        if totals is None:
-            totals = self.sums[tool] = Counter()
-        for name, amount in amounts.items():
-            totals[name] += times * amount
+        if amounts:
+            totals = self.sums.setdefault(tool, Counter())
+            for name, amount in amounts.items():
+                totals[name] += times * amount
 
     def settle(self, tool: str, amounts: Mapping[str, int], *, kept: bool) -> None:
         """A reservation ends: the call counts for good, or its place is given back."""
@@ -79,14 +78,18 @@ class RecentUsage(Usage):
 
     def expire(self) -> None:
         """Let what is older than 24 hours fall out."""
+        if not self._minutes:
+            return
         oldest = self.now_us() - DAY_US
         while self._minutes and self._minutes[0][0] <= oldest:
             _, old = self._minutes.popleft()
             for tool, calls in old.calls.items():
-                self.calls[tool] -= calls
-                self.sums[tool].subtract(old.sums[tool])
+                self.add(tool, {}, -calls)
+                if tool in old.sums:
+                    self.sums[tool].subtract(old.sums[tool])
                 if not self.calls[tool]:
-                    del self.calls[tool], self.sums[tool]
+                    del self.calls[tool]
+                    self.sums.pop(tool, None)
 
     @property
     def idle(self) -> bool:

@@ -4,9 +4,8 @@ Tool calls authenticate again inside the pipeline; what is done here keeps stran
 """
 
 import re
-from dataclasses import replace
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from starlette.types import Scope
 
 from gateway.core.call import Call, Channel, Live, Principal
@@ -51,7 +50,7 @@ class Visit(Struct, frozen=True):
 
     def named(self, tool: str, given: Arguments, run: str | None) -> Call:
         """The request as a call of ``tool`` in the named run."""
-        return replace(self.call, tool=tool, arguments=given, run=run)
+        return structs.replace(self.call, tool=tool, arguments=given, run=run)
 
     def require(self, *scopes: str) -> None:
         """Refuse unless the credential has one of ``scopes``.

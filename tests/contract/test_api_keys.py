@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.identity import ApiKeyIdentity, LocalIdentity, Trust
 from gateway.adapters.identity.oidc import Identities
@@ -46,7 +47,7 @@ def door(books: Books, keys: ApiKeyRegistry) -> Identities:
 
 def coming_with(text: str) -> Call:
     """A call with that credential."""
-    return replace(make_call(), origin=Live(text))
+    return structs.replace(make_call(), origin=Live(text))
 
 
 async def refusal(identity: Identities, text: str) -> str:

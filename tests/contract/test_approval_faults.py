@@ -10,6 +10,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 from anyio import Event, create_task_group, fail_after, sleep
+from msgspec import structs
 
 from gateway.adapters.ledger.books.approvals import Terms
 from gateway.adapters.ledger.books.filing import Filing
@@ -206,7 +207,7 @@ async def test_another_pin_is_another_action(tmp_path: Path, policy: str) -> Non
             door.world.policy.words[("call", "bank.pay")] = ALLOW
         shelf = door.world.catalog.shelf
         door.world.catalog.shelf = tuple(replace(tool, digest="another") for tool in shelf)
-        call = replace(door.call(), origin=Resumed(action.id), run=action.run)
+        call = structs.replace(door.call(), origin=Resumed(action.id), run=action.run)
         with pytest.raises(Denied) as caught:
             await pipeline.handle(call, door.ports)
         assert (caught.value.cause_code, door.paid()) == ("approval_stale", 0)

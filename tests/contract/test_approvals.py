@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
+from msgspec import structs
 
 from gateway.adapters.ledger.actiondoc import action_payload, read_action
 from gateway.adapters.ledger.storage.site import Site
@@ -66,7 +67,7 @@ async def test_a_payment_waits_and_is_made_once_a_person_signed(door: Door) -> N
 async def test_an_approved_call_is_decided_with_what_its_agent_said(door: Door) -> None:
     """Also after the log is read again: the doubt that had it parked is not forgotten when it is carried out."""
     said = Reported(confidence_pct=20, evidence=("018f0000-0000-7000-8000-0000000000ca",))
-    action = await door.parked(replace(door.call(), reported=said))
+    action = await door.parked(structs.replace(door.call(), reported=said))
     assert action.reported == said
     assert read_action(action_payload(action).content) == action
     await door.approve(action, VERA)
@@ -322,7 +323,7 @@ async def test_a_claim_cannot_be_made_twice(site: Site) -> None:
         ended: list[str] = []
 
         async def attempt() -> None:
-            call = replace(door.call(), origin=Resumed(action.id), run=action.run)
+            call = structs.replace(door.call(), origin=Resumed(action.id), run=action.run)
             try:
                 await pipeline.handle(call, door.ports)
             except GatewayError as error:

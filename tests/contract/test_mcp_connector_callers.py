@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
+from msgspec import structs
 
 from connectors.mcp.callers import CallersConnector
 from connectors.mcp.places import Crowd
@@ -34,10 +35,9 @@ def by(agent: str, tool: str, timeout_s: float = 30.0, server: str = "up", **oth
     permit = given.intent.quota.permit
     caller = permit.target.caller
     principal = replace(caller.principal, agent=agent, **other)
-    target = replace(permit.target, caller=replace(caller, principal=principal))
-    return replace(
-        given, intent=replace(given.intent, quota=replace(given.intent.quota, permit=replace(permit, target=target)))
-    )
+    target = structs.replace(permit.target, caller=structs.replace(caller, principal=principal))
+    quota = structs.replace(given.intent.quota, permit=structs.replace(permit, target=target))
+    return structs.replace(given, intent=structs.replace(given.intent, quota=quota))
 
 
 @dataclass(slots=True)

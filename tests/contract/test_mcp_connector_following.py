@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from connectors.mcp.holding import Bounds
 from connectors.mcp.http import HttpConnector, HttpOptions
@@ -93,9 +94,11 @@ def asking(uri: str, subscription: Subscription | None, whose: str = "", *, ends
     made = lease(replace(FOLLOW, uri=uri), given, {"authorization": f"Bearer {whose}"} if whose else {})
     quota = made.intent.quota
     target = quota.permit.target
-    call = replace(target.call, subscription=subscription)
-    permit = replace(quota.permit, target=replace(target, caller=replace(target.caller, call=call)))
-    return replace(made, intent=replace(made.intent, quota=replace(quota, permit=permit)))
+    call = structs.replace(target.call, subscription=subscription)
+    permit = structs.replace(
+        quota.permit, target=structs.replace(target, caller=structs.replace(target.caller, call=call))
+    )
+    return structs.replace(made, intent=structs.replace(made.intent, quota=structs.replace(quota, permit=permit)))
 
 
 def by(user: str, agent: str) -> Lease:
@@ -104,8 +107,10 @@ def by(user: str, agent: str) -> Lease:
     quota = made.intent.quota
     target = quota.permit.target
     principal = replace(target.caller.principal, user=user, agent=agent)
-    permit = replace(quota.permit, target=replace(target, caller=replace(target.caller, principal=principal)))
-    return replace(made, intent=replace(made.intent, quota=replace(quota, permit=permit)))
+    permit = structs.replace(
+        quota.permit, target=structs.replace(target, caller=structs.replace(target.caller, principal=principal))
+    )
+    return structs.replace(made, intent=structs.replace(made.intent, quota=structs.replace(quota, permit=permit)))
 
 
 @asynccontextmanager
@@ -277,7 +282,7 @@ async def test_no_user_has_all_streams() -> None:
 async def test_a_credential_that_ends_with_its_call_follows_nothing() -> None:
     """Nor does a call that nobody waits for; an end that nobody follows is an end all the same."""
     async with following(Era.HANDSHAKE) as up:
-        made = replace(asking("x:page", Subscription(lambda: None), "ann"), is_passing=True)
+        made = structs.replace(asking("x:page", Subscription(lambda: None), "ann"), is_passing=True)
         with pytest.raises(NotSent) as caught:
             await up.connector.invoke(made)
         assert caught.value.cause_code == "credential_passing"

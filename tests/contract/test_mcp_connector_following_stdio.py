@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import pytest
+from msgspec import structs
 
 from connectors.mcp.callers import CallersConnector
 from connectors.mcp.holding import Bounds
@@ -120,7 +121,7 @@ async def test_a_process_of_one_call_follows_nothing() -> None:
     """It is gone with the call, and so is whoever would tell."""
     handout = Handout("TOKEN", "secret")
     async with served(Era.HANDSHAKE, replace(QUICK, lent=handout)) as up:
-        made = replace(asking("x:a", Subscription(lambda: None)), handout=handout)
+        made = structs.replace(asking("x:a", Subscription(lambda: None)), handout=handout)
         with pytest.raises(NotSent) as caught:
             await up.connector.carried_out(made)
     assert caught.value.cause_code == "credential_passing"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
+from msgspec import structs
 
 from connectors.mcp.lent import LentConnector
 from connectors.mcp.places import Crowd
@@ -47,7 +48,7 @@ class Lent:
         """The result of one call, which must end by itself."""
         tool = make_tool("leak", limits=ToolLimits(timeout_s=timeout_s))
         with fail_after(60):
-            return (await self.connector.invoke(replace(lease(tool, {"way": way}), handout=handout))).value
+            return (await self.connector.invoke(structs.replace(lease(tool, {"way": way}), handout=handout))).value
 
 
 @asynccontextmanager
@@ -124,7 +125,7 @@ async def test_nothing_is_called_with_another_credential(tmp_path: Path) -> None
     for started, brought in ((None, VARIABLE), (VARIABLE, None), (VARIABLE, replace(VARIABLE))):
         async with StdioConnector(command, list[str]().append, StdioOptions(lent=started)) as one:
             with pytest.raises(NotSent) as caught:
-                await one.invoke(replace(lease(make_tool("leak")), handout=brought))
+                await one.invoke(structs.replace(lease(make_tool("leak")), handout=brought))
             assert caught.value.cause_code == "credential_unsupported"
 
 

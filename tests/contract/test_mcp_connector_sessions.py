@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
+from msgspec import structs
 
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.listing import ListingLimits
@@ -259,7 +260,7 @@ async def test_a_user_with_many_agents_ends_no_session_of_another(pool: Pool) ->
         target = made.intent.quota.permit.target
         principal = replace(target.caller.principal, user=user, agent=agent)
         caller = make_caller(target.caller.call, principal)
-        return replace(made, intent=make_intent(make_permit(Resolved(caller, TOOL, None))))
+        return structs.replace(made, intent=make_intent(make_permit(Resolved(caller, TOOL, None))))
 
     async with (
         running(Era.HANDSHAKE, call=says(answer)) as up,

@@ -155,6 +155,7 @@ async def test_what_is_asked(tmp_path: Path) -> None:
             await asked.evaluate("d", [DOCUMENT])
             await refused(asked.evaluate("d", [DOCUMENT]))
             await asked.evaluate("d", [DOCUMENT])
+            assert asked.known(DOCUMENT) is None
     heads = [head.decode() for head, _body in fake.asked]
     target = "POST /v1/data/gateway/main/decision?strict-builtin-errors=true&provenance=true HTTP/1.1"
     assert {head.splitlines()[0] for head in heads} == {target}

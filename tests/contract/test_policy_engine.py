@@ -9,7 +9,7 @@ import pytest
 
 from gateway.adapters.rego.engine import RegoEngine
 from gateway.core.bundle import BundleError, Module, bundled
-from gateway.core.decision import Effect
+from gateway.core.decision import Effect, Evaluation
 from gateway.core.errors import Unavailable
 from tests.rego_demo import (
     MAIN,
@@ -95,6 +95,29 @@ async def test_time_counts_where_a_rule_reads_it(rules: str, later: Effect) -> N
     async with serving(demo(rules)) as engine:
         effects = [(await decide(engine, listing(us)))[0].effect for us in (1, 2, 101)]
         assert effects == [Effect.ALLOW, Effect.ALLOW, later]
+
+
+@pytest.mark.parametrize(("rules", "is_known"), [(COUNTING, True), (CLOCKED, False)])
+async def test_what_is_known_is_known_of_the_bundle_in_force(rules: str, *, is_known: bool) -> None:
+    """Once listing and call were answered, where nothing that differs is read; another bundle knows nothing yet."""
+    call = json.dumps(json.loads(listing(1)) | {"phase": "call"}).encode()
+    async with serving(demo(rules)) as engine:
+        assert engine.known(listing(0)) is None
+        first = await engine.evaluate("d", [listing(1), call])
+        found = engine.known(listing(0))
+        assert found == (alone(first, 1) if is_known else None)
+        await engine.serve(demo(rules + "\n# another\n"), allowed)
+        assert engine.known(listing(0)) is None
+    assert engine.known(listing(0)) is None
+
+
+async def allowed() -> None:
+    """Another bundle may come into force."""
+
+
+def alone(said: Evaluation, number: int) -> Evaluation:
+    """What was said of one of the documents."""
+    return Evaluation((said.results[number],), (said.faults[number],), said.revision, said.engine)
 
 
 async def test_a_remembered_answer_needs_no_worker() -> None:

@@ -93,6 +93,14 @@ def document(chance: random.Random) -> bytes:
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
+def about(asked: bytes) -> bytes:
+    """The listing question about whom and what ``asked`` is about."""
+    facts = json.loads(asked)
+    run = {name: facts["run"][name] for name in ("id", "kind")}
+    lacks = {name: facts[name] for name in facts if name not in {"args", "risk", "evidence"}}
+    return json.dumps(lacks | {"phase": "list", "run": run}, sort_keys=True, separators=(",", ":")).encode()
+
+
 async def test_what_is_remembered_is_what_would_be_said() -> None:
     """Over many questions in any order: the same reasons, requirements and obligations as ``gateway.main`` says.
 
@@ -105,7 +113,7 @@ async def test_what_is_remembered_is_what_would_be_said() -> None:
         assert engine._now is not None
         assert len(engine._now.pool.routes.guards) == 2
         memory = engine._now.memory
-        recalled = kept = 0
+        recalled = kept = told = 0
         for number in range(QUESTIONS):
             asked = [document(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
             keys = [memory.key(one) for one in asked]
@@ -119,6 +127,12 @@ async def test_what_is_remembered_is_what_would_be_said() -> None:
             ]
             assert remembering.faults == tuple(verdict.fault for verdict in fresh)
             assert not any(decision.faulty for decision in fold("d", asked, remembering))
+            for one, verdict in zip(asked, fresh, strict=True):
+                standing = engine.known(about(one))
+                if standing is not None and b'"phase":"call"' in one:
+                    told += 1
+                    assert json.loads(standing.results[0] or b"0") == json.loads(verdict.result or b"0")
+    assert told > QUESTIONS // 10
     assert recalled > QUESTIONS // 4  # or nothing would have been tried
     assert kept > QUESTIONS // 4
 
@@ -158,7 +172,9 @@ async def test_calls_are_not_remembered_while_no_worker_serves() -> None:
         pool = engine._running().pool
         keys = [engine._running().memory.key(one) for one in asked]
         assert None not in _recalled(engine._running(), keys)
+        assert engine.known(asked[0]) is not None
         await pool.close()
         for link in list(pool._links):
             pool._links.remove(link)
         assert [one is None for one in _recalled(engine._running(), keys)] == [False, True]
+        assert engine.known(asked[0]) is None

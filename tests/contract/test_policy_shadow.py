@@ -71,6 +71,10 @@ class Puppet:
         words = {"allow": {"p": [{"id": "p.ok", "msg": "ok"}]}, "deny": {}, "hint": {}, "require": {}, "oblige": {}}
         return Evaluation((json.dumps(words).encode(),) * len(inputs), (None,) * len(inputs), "r", "puppet")
 
+    def known(self, about: bytes) -> Evaluation | None:
+        """It knows everything."""
+        return Evaluation((about,), (None,), "r", "puppet")
+
     async def ping(self) -> None:
         """Behave."""
         self.behave()
@@ -115,6 +119,7 @@ async def test_a_real_candidate_is_compared_and_its_differences_counted(caplog: 
                     document = call(word, secret="k-123456")
                     answer = await shadow.evaluate("d", [document, document])
                     assert answer == await active.evaluate("d", [document, document])
+                    assert shadow.known(document) is None  # or it would not be sampled
                 await until(lambda: seen.results.total() == 6)
     assert seen.results == {"agree": 2, "newly_allowed": 1, "newly_denied": 2, "changed": 1}
     lines = [record.getMessage() for record in caplog.records if "in the shadow differs" in record.getMessage()]

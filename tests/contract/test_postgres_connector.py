@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from connectors.sql.postgres import PostgresConnector, check, target
 from deploy.servers.erp import Erp
@@ -183,7 +184,7 @@ async def test_a_server_that_is_not_there_is_not_reached(tmp_path: Path) -> None
     (tmp_path / ".s.PGSQL.5432").write_text("no socket")
     for url in (f"postgresql:///x?host={tmp_path}", "postgresql:///x?host=/nowhere", "postgresql://127.0.0.1:1/x"):
         async with PostgresConnector(target(url)) as connector:
-            call = replace(lease(sql_tool("SELECT 1 AS a")), login=Login("a", PASSWORD))
+            call = structs.replace(lease(sql_tool("SELECT 1 AS a")), login=Login("a", PASSWORD))
             with pytest.raises(NotSent) as caught:
                 await connector.invoke(call)
             assert caught.value.cause_code == "upstream_down"
@@ -203,7 +204,7 @@ async def test_a_server_that_dies_in_the_middle_changed_nothing(own_server: Post
 
         async def call() -> None:
             with pytest.raises(GatewayError) as caught:
-                await connector.invoke(replace(lease(which), login=Login("shopper", PASSWORD)))
+                await connector.invoke(structs.replace(lease(which), login=Login("shopper", PASSWORD)))
             ended.append(caught.value)
 
         with anyio.fail_after(20):

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from connectors.mcp.lent import LentConnector
 from connectors.mcp.process import Command
@@ -119,7 +119,7 @@ async def test_a_lent_file_is_there_in_the_box(found: Capabilities) -> None:
 
 def lent(handout: Handout) -> Lease:
     """A call that is lent a credential."""
-    return replace(lease(make_tool("facts"), {}), handout=handout)
+    return structs.replace(lease(make_tool("facts"), {}), handout=handout)
 
 
 async def test_complaints_are_bounded(found: Capabilities) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from cryptography import x509
+from msgspec import structs
 
 from connectors.http import HttpApi, HttpApiOptions
 from deploy.servers import vault_pki
@@ -236,7 +237,7 @@ async def test_a_certificate_goes_over_tls_only_and_must_be_one(place: Club) -> 
     for origin in ("http://127.0.0.1:1", place.origin):
         async with HttpApi(origin, HttpApiOptions(LOOPBACK)) as api:
             with pytest.raises(NotSent) as caught:
-                await api.invoke(replace(lease(intent("client", EffectClass.READ).tool), login=login))
+                await api.invoke(structs.replace(lease(intent("client", EffectClass.READ).tool), login=login))
             assert caught.value.cause_code == "tls"
             assert login.password not in str(caught.value)
     assert place.visits == []

@@ -45,6 +45,11 @@ class FakeKillBook:
         """Those known."""
         return tuple(self.known.values())
 
+    @property
+    def stands(self) -> bool:
+        """Whether any is in force."""
+        return any(kill.lifted_us is None for kill in self.known.values())
+
     def covering(self, holder: Holder) -> Kill | None:
         """The first in force that covers it."""
         in_force = (kill for kill in self.known.values() if kill.lifted_us is None)

@@ -35,6 +35,7 @@ class FakePolicy:
         deadly: documents, by (phase, ``server.tool``), that take the engine down with their whole question.
         asked: the input documents, decoded, in the order they came.
         questions: how many times the engine was asked.
+        remembers: whether it knows without being asked what it says of calls of tools that may be known of.
     """
 
     journal: Journal
@@ -43,6 +44,16 @@ class FakePolicy:
     deadly: set[tuple[str, str]] = field(default_factory=set)
     asked: list[dict[str, Any]] = field(default_factory=list)
     questions: int = 0
+    remembers: bool = False
+
+    def known(self, about: bytes) -> Evaluation | None:
+        """The scripted words on a call, where it remembers them."""
+        tool = str(msgspec.json.decode(about)["tool"]["fqn"])
+        keys = (("list", tool), ("call", tool))
+        if not self.remembers or self.faults.keys() & keys or self.words.get(keys[0], ALLOW) is not ALLOW:
+            return None
+        said = msgspec.json.encode(self.words.get(keys[1], ALLOW))
+        return Evaluation((said,), (None,), revision="0" * 64, engine="fake")
 
     async def evaluate(self, decision_id: str, inputs: Sequence[bytes]) -> Evaluation:
         """The scripted words on each input."""

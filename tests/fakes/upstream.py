@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from gateway.core import resources
 from gateway.core.bell import Bell
@@ -79,7 +80,7 @@ class FakeCatalog:
     def checked(self, target: Resolved) -> Resolved:
         """The same, with the fault that is set for it."""
         self.journal.note("catalog.checked")
-        return replace(target, fault=self.faults.get(target.tool.fqn))
+        return structs.replace(target, fault=self.faults.get(target.tool.fqn))
 
     def tools(self) -> Sequence[Tool]:
         """The shelf."""

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from gateway.core.call import Live, Raw, Redacted, Verified
 from gateway.core.flow import Flow
@@ -80,12 +81,14 @@ def test_the_callers_own_token_goes_along() -> None:
     """It is taken out of large results, too; a clean one keeps its very bytes and its value."""
     redactor = Redactor(KnownValues([SECRET]), aside=Elsewhere())
     given = lease(make_tool())
-    call = replace(make_call("up.echo"), origin=Live("the-callers-own-token"))
+    call = structs.replace(make_call("up.echo"), origin=Live("the-callers-own-token"))
     quota = given.intent.quota
-    target = replace(quota.permit.target, caller=replace(make_caller(call)))
-    intent = replace(given.intent, quota=replace(quota, permit=replace(quota.permit, target=target)))
+    target = structs.replace(quota.permit.target, caller=structs.replace(make_caller(call)))
+    intent = structs.replace(
+        given.intent, quota=structs.replace(quota, permit=structs.replace(quota.permit, target=target))
+    )
     body = result("it is the-callers-own-token", 2 * AT_ONCE_BYTES)
-    found = at_once(redactor.redact(Verified(Raw(replace(given, intent=intent), body, {}))))
+    found = at_once(redactor.redact(Verified(Raw(structs.replace(given, intent=intent), body, {}))))
     assert "the-callers-own-token" not in found.body.decode()
     clean = result("nothing", 2 * AT_ONCE_BYTES)
     value: dict[str, object] = {}
@@ -117,8 +120,12 @@ def test_what_was_taken_out_of_notices_is_counted_with_it() -> None:
     given = lease(make_tool())
     quota = given.intent.quota
     caller = quota.permit.target.caller
-    target = replace(quota.permit.target, caller=replace(caller, call=replace(caller.call, flow=flow)))
-    intent = replace(given.intent, quota=replace(quota, permit=replace(quota.permit, target=target)))
+    target = structs.replace(
+        quota.permit.target, caller=structs.replace(caller, call=structs.replace(caller.call, flow=flow))
+    )
+    intent = structs.replace(
+        given.intent, quota=structs.replace(quota, permit=structs.replace(quota.permit, target=target))
+    )
     body = result(SECRET, 2 * AT_ONCE_BYTES)
-    found = at_once(redactor.redact(Verified(Raw(replace(given, intent=intent), body, {}))))
+    found = at_once(redactor.redact(Verified(Raw(structs.replace(given, intent=intent), body, {}))))
     assert found.counts == {"known_value": 3}

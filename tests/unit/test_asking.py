@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from anyio import CancelScope, create_task_group, current_time, fail_after
+from msgspec import structs
 
 from gateway.core import flow, pipeline
 from gateway.core.asking import Inquiry
@@ -86,7 +87,7 @@ def asking_world(**members: Any) -> tuple[World, Asking]:
 
 async def asked(world: World, client: Client) -> Call:
     """The call, which must end well."""
-    call = replace(world.call(), flow=client.flow)
+    call = structs.replace(world.call(), flow=client.flow)
     await pipeline.handle(call, world.ports())
     return call
 
@@ -329,7 +330,7 @@ async def test_a_result_that_asks_is_decided_on() -> None:
     """Allowed, it is the outcome of the call; the question is in the log before it."""
     world, client = World(), Client()
     world.connector.result = asking_result()
-    call = replace(world.call(), flow=client.flow)
+    call = structs.replace(world.call(), flow=client.flow)
     answer = await pipeline.handle(call, world.ports())
     assert msgspec.json.decode(answer.body) == asking_result()
     assert world.audit.types(call.id) == [INTENT, "input.asked", COMPLETED]
@@ -349,7 +350,7 @@ async def test_a_result_that_may_not_ask_is_a_failed_tool(capabilities: Any, wor
     world.connector.result = asking_result()
     if words is not None:
         world.policy.words["call", "erp.elicitation/stock"] = words
-    call = replace(world.call(), flow=client.flow)
+    call = structs.replace(world.call(), flow=client.flow)
     with pytest.raises(ToolFailed) as caught:
         await pipeline.handle(call, world.ports())
     assert caught.value.cause_code == cause
@@ -369,7 +370,7 @@ async def test_a_result_asks_nobody_who_is_not_there() -> None:
 async def test_answers_that_a_call_brings_are_decided_on_before_its_intent() -> None:
     """The next round is a call of its own."""
     world, client = World(), Client()
-    call = replace(world.call(), flow=client.flow, continuation=brought())
+    call = structs.replace(world.call(), flow=client.flow, continuation=brought())
     await pipeline.handle(call, world.ports())
     assert world.audit.types(call.id) == ["input.answered", INTENT, COMPLETED]
     assert world.connector.sent[0].intent.call.continuation == brought()
@@ -387,7 +388,7 @@ async def test_answers_that_may_not_leave_stop_the_call(answer: Any, words: Any,
     world, client = World(), Client()
     if words is not None:
         world.policy.words["call", "erp.elicitation/stock"] = words
-    call = replace(world.call(), flow=client.flow, continuation=brought(answer))
+    call = structs.replace(world.call(), flow=client.flow, continuation=brought(answer))
     with pytest.raises(Denied) as caught:
         await pipeline.handle(call, world.ports())
     assert caught.value.cause_code == cause

@@ -263,3 +263,11 @@ async def test_a_broken_connector_may_have_sent(error: Exception) -> None:
         await stocked(act=fail)[0].invoke(lease(ECHO, {}))
     assert raised.value.cause_code == "connector_broken"
     assert "bug" not in raised.value.detail
+
+
+@pytest.mark.parametrize("name", ["erp.nothing", "erp." + "x" * 300])
+def test_a_name_of_no_tool_stands_for_none_each_time(name: str) -> None:
+    """Short names and long ones, asked for once and again."""
+    found = [Catalog({}).resolve(make_caller(make_call(name))).tool for _ in range(2)]
+    assert found[0] == found[1]
+    assert (found[0].fqn, found[0].listed, found[0].digest) == (name, False, "")

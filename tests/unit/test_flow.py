@@ -1,13 +1,13 @@
 """What flows while a call is carried out: read from untrusted bytes, wanted, cleaned, and only for its own caller."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from anyio import CancelScope
+from msgspec import structs
 
 from gateway.core import pipeline
 from gateway.core.call import Lease, Live, Raw, Resolved, Verified
@@ -178,7 +178,7 @@ async def test_a_call_is_withdrawn_once_and_only_before_it_is_over() -> None:
 async def test_a_withdrawn_call_ends_once(step: str, tool: Any, error: type[GatewayError], ending: str) -> None:
     """Also a write, which nobody's leaving stops: it is broken off, and that its outcome is not known is recorded."""
     world, line = World(), Line()
-    call = replace(world.call(tool.fqn), flow=line.flow)
+    call = structs.replace(world.call(tool.fqn), flow=line.flow)
     world.journal.traps[step] = line.flow.withdraw
     with pytest.raises(error) as caught:
         await pipeline.handle(call, world.ports())
@@ -194,7 +194,7 @@ async def test_a_call_withdrawn_as_its_intent_became_durable_is_broken_off(
 ) -> None:
     """Too late to be given up, as nothing is delivered to what waits for nothing; it is not carried out either."""
     world, line = World(), Line()
-    call = replace(world.call(tool.fqn), flow=line.flow)
+    call = structs.replace(world.call(tool.fqn), flow=line.flow)
     world.journal.traps["entry.commit"] = line.flow.withdraw
     with pytest.raises(error) as caught:
         await pipeline.handle(call, world.ports())
@@ -205,7 +205,7 @@ async def test_a_call_withdrawn_as_its_intent_became_durable_is_broken_off(
 async def test_a_call_that_is_withdrawn_too_late_is_answered() -> None:
     """Once its completion is durable, or on its way there, the answer stands."""
     world, line = World(), Line()
-    call = replace(world.call(ORDER.fqn), flow=line.flow)
+    call = structs.replace(world.call(ORDER.fqn), flow=line.flow)
     world.journal.traps["limits.returned"] = line.flow.withdraw
     await pipeline.handle(call, world.ports())
     assert world.audit.types(call.id) == [INTENT, COMPLETED]
@@ -215,7 +215,7 @@ async def test_a_call_that_is_withdrawn_too_late_is_answered() -> None:
 async def test_a_killed_call_says_so() -> None:
     """A call that operators stop is not one that its client took back."""
     world, line = World(), Line()
-    call = replace(world.call(ORDER.fqn), flow=line.flow)
+    call = structs.replace(world.call(ORDER.fqn), flow=line.flow)
 
     def kill() -> None:
         engaged, _ = world.book.engage(AGENT, target(Kind.ALL, ""), "", "a test")
@@ -230,7 +230,7 @@ async def test_a_killed_call_says_so() -> None:
 async def test_a_call_that_found_no_place_to_wait_was_not_its_clients_to_cancel() -> None:
     """The log does not say of a client what the gateway did."""
     world, line = World(), Line()
-    call = replace(world.call(STOCK.fqn), flow=line.flow)
+    call = structs.replace(world.call(STOCK.fqn), flow=line.flow)
     world.journal.traps["connector.sent"] = partial(line.flow.withdraw, PARKED)
     with pytest.raises(ToolFailed) as caught:
         await pipeline.handle(call, world.ports())

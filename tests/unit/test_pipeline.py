@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.core import pipeline
 from gateway.core.approval import Signature, Verdict
@@ -238,7 +239,7 @@ async def parked(world: World) -> str:
 
 def resumed(world: World, origin: Resumed, arguments: bytes = b"{}") -> Call:
     """The parked call, as it is taken up again."""
-    return replace(world.call("bank.pay", arguments), origin=origin, run=None)
+    return structs.replace(world.call("bank.pay", arguments), origin=origin, run=None)
 
 
 @pytest.mark.requirement("GATE-1")

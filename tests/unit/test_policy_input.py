@@ -8,10 +8,11 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from msgspec import structs
 
 from gateway.adapters.rego.probe import PROBES
 from gateway.core import policy_input
-from gateway.core.call import Proof, Reported, Resolved, RunKind
+from gateway.core.call import Channel, Proof, Reported, Resolved, RunKind
 from gateway.core.errors import TooLarge
 from gateway.core.measures import amounts
 from gateway.core.policy_input import MAX_ARGUMENT_BYTES, MAX_BYTES
@@ -85,7 +86,7 @@ def test_time_tool_and_context() -> None:
 
 def test_a_made_address_is_what_is_decided_on() -> None:
     """In both phases the name is that of the very address, with the template beside it; without one there is none."""
-    made = replace(resolved(), tool=replace(make_tool("resources/x:{id}"), uri="x:7"))
+    made = structs.replace(resolved(), tool=replace(make_tool("resources/x:{id}"), uri="x:7"))
     for tool in (called(made)["tool"], listed(made)["tool"]):
         assert (tool["name"], tool["fqn"]) == ("resources/x:7", "up.resources/x:7")
         assert tool["template"] == "resources/x:{id}"
@@ -151,7 +152,7 @@ def test_what_an_agent_says_of_its_call() -> None:
         ),
     ]
     for said, facts in cases:
-        caller = replace(make_caller(make_call(reported=said)), proofs=(proof,))
+        caller = structs.replace(make_caller(make_call(reported=said)), proofs=(proof,))
         target = Resolved(caller, make_tool(), None)
         document = called(target)
         assert {name: document[name] for name in ("risk", "evidence") if name in document} == facts
@@ -220,3 +221,45 @@ def test_no_tool_and_no_caller_gets_the_facts_of_another() -> None:
         document = listed(subject)
         assert document["tool"]["labels"] == [f"label-{number}"]
         assert document["on_behalf_of"] == {"id": "alice", "groups": ["ap", "finance"]}
+
+
+def about(target: Resolved) -> bytes:
+    """What the target is known by."""
+    return policy_input.about(target, SETTINGS)
+
+
+def test_what_calls_are_known_by_is_their_listing_question() -> None:
+    """But for the time, it is the very document; the arguments play no part."""
+    one, other = resolved({"amount": 1, "currency": "EUR"}), resolved({"amount": 2, "currency": "EUR"})
+    assert about(one) == about(one) == about(other)
+    untimed = [json.loads(each) | {"time": None} for each in (about(one), policy_input.listing(one, SETTINGS, AT_US))]
+    assert untimed[0] == untimed[1]
+    jsonschema_rs.validate(SCHEMA, json.loads(about(one)))
+
+
+def test_what_calls_are_known_by_tells_whatever_may_matter() -> None:
+    """Another tool, caller, run, surface or deployment is another; so are long ones, which are not kept."""
+    plain = resolved()
+    caller = plain.caller
+    others = [
+        structs.replace(plain, tool=replace(plain.tool, digest="another")),
+        structs.replace(plain, caller=structs.replace(caller, principal=replace(caller.principal, agent="another"))),
+        structs.replace(plain, caller=structs.replace(caller, run=replace(caller.run, id="another"))),
+        structs.replace(plain, caller=structs.replace(caller, call=structs.replace(caller.call, channel=Channel.REST))),
+        structs.replace(plain, caller=structs.replace(caller, run=replace(caller.run, scope=("x" * 9000,)))),
+        structs.replace(plain, caller=structs.replace(caller, run=replace(caller.run, scope=("y" * 9000,)))),
+    ]
+    found = {about(plain), *map(about, others), policy_input.about(plain, replace(SETTINGS, region="us"))}
+    assert len(found) == len(others) + 2
+    with pytest.raises(TooLarge):
+        about(resolved({"text": "x" * MAX_ARGUMENT_BYTES}))
+
+
+def test_what_meets_again_is_told_as_before() -> None:
+    """More callers than are kept, each with an object of its own: every document is its own caller's."""
+    target = resolved()
+    for number in range(policy_input._MET + 2):
+        caller = structs.replace(target.caller, run=replace(target.caller.run, id=f"run-{number}"))
+        policy_input.about(structs.replace(target, caller=caller), SETTINGS)
+    assert len(policy_input._MEETINGS.known) <= policy_input._MET
+    assert called(target)["run"]["id"] == target.caller.run.id

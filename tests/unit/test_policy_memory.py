@@ -177,3 +177,64 @@ def test_the_answer_used_longest_ago_goes_first() -> None:
     kept(memory, document(tool=tool("d")))
     found = [known(memory, document(tool=tool(name))) is not None for name in "abcd"]
     assert found == [True, False, True, True]
+
+
+def both(memory: Memory, called: Verdict = ALLOWED) -> None:
+    """Ask about listing and a call, and keep the answers."""
+    kept(memory, document(us=1))
+    kept(memory, document(us=1, **CALL), called)
+
+
+@pytest.mark.parametrize("called", [ALLOWED, verdict(deny=SAID), verdict(allow=SAID, require=SAID)])
+def test_what_is_known_of_any_call_is_the_answer_to_one(called: Verdict) -> None:
+    """Whichever it is; told each time it is asked for."""
+    memory = Memory(EVERYWHERE)
+    both(memory, called)
+    assert [memory.known(document(us=0)) for _ in range(3)] == [called] * 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tool": tool("a.c")},
+        {"tool": tool("a.b", "e")},
+        {"run": {"id": "s"}},
+        {"agent": {"id": "x"}},
+        {"context": {"channel": "rest"}},
+        {"session": {}},
+    ],
+)
+def test_of_others_nothing_is_known(other: dict[str, Any]) -> None:
+    """Another caller, run, tool or surface, and whatever is no listing question of the kind."""
+    memory = Memory(EVERYWHERE)
+    both(memory)
+    assert memory.known(document(us=0, **other)) is None
+    assert memory.known(document(us=0)) is ALLOWED
+
+
+def test_of_a_hidden_tool_nothing_is_known() -> None:
+    """Also where an answer to a call of it was kept: whether it may be known of comes first."""
+    memory = Memory(EVERYWHERE)
+    kept(memory, document(), verdict(deny=SAID))
+    kept(memory, document(**CALL))
+    assert memory.known(document(us=0)) is None
+    assert known(memory, document(**CALL)) is ALLOWED
+
+
+def test_where_only_the_listing_is_remembered_nothing_is_known() -> None:
+    """A call has to be asked about."""
+    memory = Memory(EVERYWHERE)
+    kept(memory, document())
+    assert memory.known(document(us=0)) is None
+
+
+def test_no_more_is_known_than_there_is_room_for() -> None:
+    """What was pushed out before it was asked for is not known; the rest is bounded as the answers are."""
+    memory = Memory(EVERYWHERE, most=2)
+    both(memory)
+    kept(memory, document(tool=tool("a.c")))
+    assert memory.known(document(us=0)) is None
+    for number in range(9):
+        both(memory)
+        assert memory.known(document(us=number)) is ALLOWED
+    assert len(memory._known) <= 2

@@ -130,6 +130,14 @@ class RegoEngine:
         results, faults = [verdict.result for verdict in verdicts], [verdict.fault for verdict in verdicts]
         return Evaluation(tuple(results), tuple(faults), now.pool.bundle.revision, now.pool.engine)
 
+    def known(self, about: bytes) -> Evaluation | None:
+        """What was said of such calls before; see ``ports.PolicyEngine``."""
+        now = self._now
+        said = None if now is None or not now.pool.ready else now.memory.known(about)
+        if now is None or said is None:
+            return None
+        return Evaluation((said.result,), (said.fault,), now.pool.bundle.revision, now.pool.engine)
+
     def _running(self) -> _Generation:
         if self._now is None:
             raise unavailable("policy engine is not running")

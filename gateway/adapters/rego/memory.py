@@ -82,6 +82,7 @@ class Memory:
         self._holds = lru_cache(maxsize=1024)(routes.holds)
         self._most = most
         self._answers: OrderedDict[Key, Verdict] = OrderedDict()
+        self._known: dict[bytes, Verdict] = {}
 
     def key(self, document: bytes) -> Key | None:
         """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
@@ -102,6 +103,22 @@ class Memory:
         found = None if key is None else self._answers.get(key)
         if found is not None and key is not None:
             self._answers.move_to_end(key)
+        return found
+
+    def known(self, about: bytes) -> Verdict | None:
+        """The answer to any call of whom and what the listing question ``about`` is about, where both were kept."""
+        return self._known.get(about) or self._both(about)
+
+    def _both(self, about: bytes) -> Verdict | None:
+        # Of hidden tools, and of names of no tool, the key is worked out each time.
+        listing = _key(about)
+        if listing is None or self.recall(listing) is None:
+            return None
+        found = self.recall(Key(Phase.CALL, listing.facts))
+        if found is not None:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[about] = found
         return found
 
     def keep(self, key: Key | None, verdict: Verdict) -> None:

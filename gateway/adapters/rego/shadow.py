@@ -159,6 +159,10 @@ class Shadow:
             self._offer(inputs, evaluation)
         return evaluation
 
+    def known(self, about: bytes) -> Evaluation | None:  # noqa: ARG002
+        """Nothing: the candidate is to hear of every question that is sampled."""
+        return None
+
     def _offer(self, inputs: Sequence[bytes], evaluation: Evaluation) -> None:
         sample = _Sample(tuple(inputs), evaluation, sum(map(len, inputs)))
         if not (self._watching and self._waiting.offer(sample)):

@@ -6,12 +6,12 @@ here, and the call is made again with the answers; and a call that asks on its s
 """
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from anyio import CancelScope, fail_after
-from msgspec import Struct
+from msgspec import Struct, structs
 from starlette.types import Message, Receive
 
 from gateway.core import pipeline
@@ -123,7 +123,7 @@ class Calls:
         if brought is not None and brought.parked:
             waiting = self._with_line(call, wants, party)
             return Made(waiting.call, party, waiting.line, back=brought)
-        call = call if brought is None else replace(call, continuation=brought.continuation)
+        call = call if brought is None else structs.replace(call, continuation=brought.continuation)
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
@@ -205,7 +205,7 @@ class Calls:
         questions, state = rounds.asked(answer.body)
         answers = await unless_gone(made.party.receive, self._answers(questions, made.party))
         clock = self._ports.clock
-        again = replace(
+        again = structs.replace(
             made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
         )
         return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, made.party)
@@ -227,7 +227,7 @@ class Calls:
         slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
         slot.flow = line.flow
-        return Made(replace(call, flow=line.flow), party, line, slot)
+        return Made(structs.replace(call, flow=line.flow), party, line, slot)
 
     def _is_read(self, fqn: str) -> bool:
         # What a template makes is not found by its name: it counts as what may change something.
@@ -238,4 +238,4 @@ class Calls:
             return Made(call, party)  # nor can it be taken back, as it has no name
         put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)
-        return Made(replace(call, flow=line.flow), party, line)
+        return Made(structs.replace(call, flow=line.flow), party, line)

@@ -7,11 +7,12 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 from anyio import CancelScope
+from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import pipeline
@@ -177,7 +178,7 @@ class McpEndpoint:
         async def sees(call: Call) -> bool:
             self._sessions.use(exchange.session)
             # Asked as who listens now: the token that it was begun with may have been replaced by another one.
-            return await self._followers.sees(replace(call, origin=exchange.call.origin))
+            return await self._followers.sees(structs.replace(call, origin=exchange.call.origin))
 
         self._gate.listing(exchange.visit)
         listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id, follows, sees)

@@ -7,9 +7,10 @@ decided on as any read is.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
 from starlette.types import Receive
 
 from gateway.core import canonical, pipeline, resources
@@ -168,9 +169,9 @@ class Followers:
             GatewayError: as ``pipeline.visible`` does; they follow too much.
         """
         if call.arguments.value.get("ends") is True:
-            return replace(call, subscription=follows.find(address))
+            return structs.replace(call, subscription=follows.find(address))
         hidden = None if await self.sees(call) else UnknownTool(f"no such {Kind.SUBSCRIPTION}")
-        return replace(call, subscription=follows.wish(address), objection=_saying(hidden))
+        return structs.replace(call, subscription=follows.wish(address), objection=_saying(hidden))
 
     async def begun(self, base: Call, addresses: Sequence[str], server: str | None, receive: Receive) -> Follows:
         """What can be followed of ``addresses``, each begun by a call of its own; ``base`` says whose.
@@ -191,14 +192,14 @@ class Followers:
         """Whether the caller may see what ``call`` follows, and follow it, as of now."""
         seen: list[Tool] = []
         for tool in (self._tool(call, kind) for kind in (Kind.RESOURCE, Kind.SUBSCRIPTION)):
-            seen += await pipeline.visible(replace(call, tool=tool.fqn), self._ports, [tool])
+            seen += await pipeline.visible(structs.replace(call, tool=tool.fqn), self._ports, [tool])
         return [tool.listed for tool in seen] == [True, True]
 
     async def _begun(self, base: Call, address: str, server: str | None, follows: Follows, receive: Receive) -> None:
         members = {"uri": address}
         inside, given = asked(Json(members, members), server, self._names)
         clock = self._ports.clock
-        call = replace(base, id=clock.uuid(), at_us=clock.now_us(), tool=inside, arguments=given)
+        call = structs.replace(base, id=clock.uuid(), at_us=clock.now_us(), tool=inside, arguments=given)
         try:
             call = await self.prepared(call, address, follows)
             with settled(call, address, follows):

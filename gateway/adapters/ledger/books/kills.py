@@ -92,6 +92,11 @@ class KillRegistry(Tended):
         left_out = set(lifted[:-_MOST_SHOWN])
         return tuple(sorted((k for k in self._known.values() if k.id not in left_out), key=lambda kill: kill.at_us))
 
+    @property
+    def stands(self) -> bool:
+        """Whether anything at all is stopped, as far as this process knows."""
+        return bool(self._by_mark)
+
     def covering(self, holder: Holder) -> Kill | None:
         """A kill in force that covers ``holder``, as far as this process knows."""
         if not self._by_mark:
