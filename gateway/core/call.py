@@ -42,22 +42,16 @@ class RunKind(StrEnum):
     IMPLICIT = "implicit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its digest is made once
 class Live:
-    """A call whose caller is on the line. The token is never stored, logged or forwarded.
-
-    Attributes:
-        token: as it was sent.
-        digest: SHA-256 of it, by which it is known where it is not kept.
-    """
+    """A call whose caller is on the line. The token is never stored, logged or forwarded."""
 
     token: str = field(repr=False)
-    digest: bytes = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Make the digest, once for all who need it."""
-        # No request brings a surrogate; what has one is no good token, and has a digest of its own.
-        object.__setattr__(self, "digest", sha256(self.token.encode("utf-8", "surrogatepass")).digest())
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the token, by which it is known where it is not kept."""
+        return sha256(self.token.encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass(frozen=True, slots=True)

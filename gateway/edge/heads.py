@@ -15,6 +15,8 @@ from gateway.edge.reply import Header
 Fields = Mapping[bytes, Sequence[bytes]]
 # In the ASGI scope, the request's ``Head``.
 HEAD = "ostiary.head"
+# In the ASGI scope, what lets the server forget the heads of this connection.
+FORGET = "ostiary.forget"
 # Says where the request ends, which is the server's business: it is not looked up in a head.
 LENGTH = b"content-length"
 
@@ -65,6 +67,8 @@ def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
 def forget_headers(scope: Scope) -> None:
     """Let go of all header fields, for a request that lasts: who needs one of them reads it before."""
     scope[HEAD] = Head({})
+    if (forget := scope.pop(FORGET, None)) is not None:
+        forget()
     scope["headers"].clear()  # the server has the same list
 
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY
+from gateway.edge.heads import FORGET
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
 from gateway.serving.heads import KnownHead, KnownHeads
@@ -207,7 +208,8 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # no upgrade is offered; the request is answered as it is
+            self._is_between = False  # no upgrade is offered; the request is answered as it is
+            return
         except httptools.HttpParserError as error:
             self._refuse(error)
             return
@@ -222,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._is_between = False
         self._head_bytes = self._raw_bytes = 0
-        self.scope[PROVEN] = self._prove  # type: ignore[literal-required]
+        self.scope |= {PROVEN: self._prove, FORGET: self._known.forget}  # type: ignore[misc]
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -277,7 +279,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
         scope: Any = head.scope(length)
-        scope |= {"state": self.app_state.copy(), PROVEN: self._prove}
+        scope |= {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
         self.scope, self.headers = scope, scope["headers"]
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
@@ -293,15 +295,15 @@ class BoundedProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         scope[WHOLE] = partial(answer, self._places.standing, cycle)
-        self._owed = int(length) - len(body)
-        if self._owed:
-            cycle.body += body
-            self._in_head = False
-            self._expect(self._bounds.body_s)
-        else:
+        if len(body) == int(length):
             scope[BODY] = body
             cycle.more_body = False
             self._expect(None)
+        else:
+            self._owed = int(length)
+            self._in_head = False
+            self._expect(self._bounds.body_s)
+            self._taken(body)
         self._start_asgi_task(cycle, self.app)
 
     def _taken(self, data: bytes) -> bytes:

@@ -91,6 +91,10 @@ class KnownHeads:
             self._raw = data[: end + len(_END)] if end >= 0 else b""
         return None
 
+    def forget(self) -> None:
+        """Keep none of them: what lasts should hold no more than it needs."""
+        self._all, self._raw = [], b""
+
     def answered(self, scope: dict[str, Any]) -> None:
         """The request was answered that began last, if ``scope`` is what the parser made of it."""
         raw, self._raw = self._raw, b""
@@ -103,9 +107,11 @@ class KnownHeads:
 
 def known(raw: bytes, scope: dict[str, Any]) -> KnownHead | None:
     """``raw`` as a head to be known again, if it is the plain spelling of ``scope``, which the parser made of it."""
+    if HEAD not in scope:  # another request, which the application has not begun with
+        return None
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     first, *fields = raw.removesuffix(_END).split(b"\r\n")
-    if first != b"POST %b HTTP/1.1" % target or len(fields) != len(scope["headers"]) or HEAD not in scope:
+    if first != b"POST %b HTTP/1.1" % target or len(fields) != len(scope["headers"]):
         return None
     at, lengths = len(first) + 2, []
     for field, (name, value) in zip(fields, scope["headers"], strict=True):

@@ -156,6 +156,19 @@ async def test_a_full_house_leaves_the_operators_socket_alone(tmp_path: Path) ->
         assert len(there._proven) == 0
 
 
+async def test_a_head_that_is_known_lets_nobody_in(tmp_path: Path) -> None:
+    """It is not read anew, but whether its credential is good is asked with each request."""
+    async with doors(tmp_path) as gateway:
+        client, asked = await gateway.connect(), request("POST", STOCK, b'{"arguments":{}}')
+        identity = gateway.edge.world.identity
+        known = identity.tokens
+        for good in (True, True, True, False, False, True):
+            identity.tokens = known if good else {}
+            await client.send(asked)
+            assert (await client.answer())[0] == (200 if good else 401)
+        assert len(gateway.edge.world.connector.sent) == 4
+
+
 async def test_a_head_that_trickles_has_a_deadline(tmp_path: Path) -> None:
     """However often a byte comes: head and body must be there in time, and an answered connection may begin anew."""
     async with doors(tmp_path, head_seconds=0.5) as gateway:

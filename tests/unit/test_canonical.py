@@ -183,3 +183,53 @@ def _standard(tree: Any) -> bool:
     if isinstance(tree, dict):
         return all(key.isascii() and _standard(value) for key, value in tree.items())
     return all(map(_standard, tree)) if isinstance(tree, list) else not isinstance(tree, int) or abs(tree) < _SAFE
+
+
+ESCAPES = (r"\n", r"\u0041", r"\u0001", r"\"", r"\\")
+LETTERS = "aAbKksßéÉ\N{KELVIN SIGN}\N{LATIN SMALL LETTER LONG S}\N{LATIN SMALL LIGATURE FI}"
+ODD = (*LETTERS, "ss", "SS", "fi", *ESCAPES)
+WORDS = st.sampled_from([f'"{word}"' for word in (*ODD, "\\u0000", "\\ud800", "\\u001F", "\\/", "{,}", "\x01", "")])
+BIG = ("1e16", "1e400", "9007199254740993", "9007199254740994.0", "18446744073709551615", "18446744073709551616")
+NUMBERS = st.sampled_from(
+    ("0", "-0", "1", "01", "1.5", "1.50", "1E3", "-0.0", "123456789012345", "0." + "1" * 19, *BIG)
+)
+NAMES = st.sampled_from([f'"{word}"' for word in ODD])
+DOCUMENTS = st.recursive(
+    WORDS | NUMBERS | st.sampled_from(["true", "null", "nul", "NaN"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(NAMES, inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{name}:{value}" for name, value in pairs) + "}"
+        )
+    ),
+)
+
+
+def outcome(body: bytes) -> tuple[Any, ...]:
+    """What comes of a body: value, canonical form and arguments, or the refusal."""
+    try:
+        document = canonical.parse(body)
+    except (MalformedRequest, TooLarge) as error:
+        return type(error), error.cause_code
+    whole = canonical.arguments(document) if isinstance(document.value, dict) else None
+    return repr(document.value), canonical.encode(document.exact), whole
+
+
+@pytest.mark.requirement("CLEAN-1")
+@given(DOCUMENTS)
+def test_both_readers_say_the_same(text: str) -> None:
+    """White space sends a body to the reader in Python, which looks at each object: it finds nothing else."""
+    assert outcome(text.encode()) == outcome(f" {text}".encode())
+
+
+@pytest.mark.requirement("CLEAN-1")
+def test_folding_makes_no_structure() -> None:
+    """No letter becomes a quote, a bracket or a backslash when case is folded, so keys stay keys."""
+    letters = map(chr, (code for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000))
+    assert not [letter for letter in letters if re.search(r'["\\{}\[\]:,\x00-\x1f]', letter.casefold())]
+
+
+def test_each_reader_keeps_lexemes_of_fractions() -> None:
+    """A fraction that the writer would write in the same way is still kept as it was written."""
+    for body in (b'{"n":1.5}', b'{ "n":1.5}', b'{"n":1e+22}'):
+        assert bytes(canonical.parse(body).exact["n"]) == body[body.index(b":") + 1 : -1]
