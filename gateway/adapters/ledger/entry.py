@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from msgspec import structs
 
@@ -223,7 +223,7 @@ class CallEntry:
 
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
-        body = wording.approval_used(self._call) | self._ending(_outcome(error), _cause(error))
+        body = wording.using(self._call, self._ending(_outcome(error), _cause(error)))
         drafts = [self._draft(kind, self._subject, body, wording.error_payload(error, self._desk.clean))]
         durable = self._desk.ledger.submit(drafts)
         try:
@@ -265,7 +265,7 @@ class CallEntry:
         request = wording.refused_request_payload(self._call, self._desk.clean)
         return self._draft(EventType.DECISION, self._subject, body, reasons, request)
 
-    def _ending(self, code: str, cause: str) -> dict[str, object]:
+    def _ending(self, code: str, cause: str) -> dict[str, Any]:
         return wording.ending_body(self._tool, code, cause, _us(self._now() - self._started))
 
 
