@@ -255,9 +255,10 @@ class CallEntry:
     ) -> Draft:
         digest = decision.input_digest
         commitment = self._desk.scribe.keys.mark("input", digest)
-        body = wording.decision_body(decision, self._tool, commitment, _us(self._decided_at - self._started))
+        words, took_us = wording.words_of(decision), _us(self._decided_at - self._started)
+        body = wording.decision_body(decision, words, self._tool, commitment, took_us)
         if error is None:
-            reasons = wording.reasons_payload(decision, digest, self._call)
+            reasons = wording.reasons_payload(decision, words, digest, self._call)
             return self._draft(EventType.DECISION, self._subject, body, reasons)
         reasons = wording.cleaned_reasons(wording.refusal_payload(decision, digest), target, self._desk.clean)
         if ends:  # the one record of a call that policy refuses says how it ended, too

@@ -30,7 +30,7 @@ def tool_name(target: Resolved) -> str | None:
     return target.tool.fqn[:_MAX_NAME] if target.tool.listed else None
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """What a decision's records say of its reasons and requirements: ids for the leaf, all of it for the payload."""
 
     reason_ids: list[str]
@@ -39,8 +39,8 @@ class _Words(NamedTuple):
     requirements: msgspec.Raw
 
 
-def _said(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> _Words:
-    return _Words(
+def _said(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> Words:
+    return Words(
         [identifier(reason.id) for reason in reasons[:MAX_REASONS]],
         [identifier(need.id) for need in requirements[:MAX_REASONS]],
         msgspec.Raw(encode([_reason(reason) for reason in reasons])),
@@ -52,14 +52,14 @@ def _said(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) ->
 _said_before = lru_cache(maxsize=256)(_said)
 
 
-def _words(decision: Decision) -> _Words:
+def words_of(decision: Decision) -> Words:
+    """What the decision's records say of why it was made."""
     say = _said_before if decision.passes else _said
     return say(decision.reasons, decision.requirements)
 
 
-def decision_body(decision: Decision, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
+def decision_body(decision: Decision, words: Words, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
     """Leaf of a ``decision``; ``commitment`` is the keyed hash of the policy input's digest."""
-    words = _words(decision)
     return {
         "decision_id": decision.id,
         "effect": decision.effect,
@@ -175,12 +175,11 @@ def _refused_request(call: Call) -> Payload:
     return Payload(Role.REQUEST, encode(_request(call) | cut))
 
 
-def reasons_payload(decision: Decision, digest: str, call: Call) -> Payload:
+def reasons_payload(decision: Decision, words: Words, digest: str, call: Call) -> Payload:
     """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments of the call.
 
     ``digest``: of the policy input, hex.
     """
-    words = _words(decision)
     document = {
         "effect": decision.effect,
         "facts": msgspec.Raw(without_arguments(decision.document, call.arguments.canonical)),
