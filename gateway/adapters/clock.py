@@ -40,7 +40,7 @@ class SystemClock:
 
     def uuid(self) -> str:
         """A new UUIDv7 in its canonical text form."""
-        tick = time.time_ns() * 64 // 15_625  # 1/4096 ms
+        tick = (time.time_ns() << 12) // 1_000_000  # 1/4096 ms
         with self._lock:
             if tick <= self._last:
                 tick = self._last + 1

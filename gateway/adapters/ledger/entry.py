@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from msgspec import structs
 
@@ -223,7 +223,7 @@ class CallEntry:
 
     async def _end(self, error: BaseException) -> None:
         kind = self._kind(error)
-        body = wording.approval_used(self._call) | self._ending(_outcome(error), _cause(error))
+        body = wording.using(self._call, self._ending(_outcome(error), _cause(error)))
         drafts = [self._draft(kind, self._subject, body, wording.error_payload(error, self._desk.clean))]
         durable = self._desk.ledger.submit(drafts)
         try:
@@ -255,9 +255,10 @@ class CallEntry:
     ) -> Draft:
         digest = decision.input_digest
         commitment = self._desk.scribe.keys.mark("input", digest)
-        body = wording.decision_body(decision, self._tool, commitment, _us(self._decided_at - self._started))
+        words, took_us = wording.words_of(decision), _us(self._decided_at - self._started)
+        body = wording.decision_body(decision, words, self._tool, commitment, took_us)
         if error is None:
-            reasons = wording.reasons_payload(decision, digest, self._call)
+            reasons = wording.reasons_payload(decision, words, digest, self._call)
             return self._draft(EventType.DECISION, self._subject, body, reasons)
         reasons = wording.cleaned_reasons(wording.refusal_payload(decision, digest), target, self._desk.clean)
         if ends:  # the one record of a call that policy refuses says how it ended, too
@@ -265,7 +266,7 @@ class CallEntry:
         request = wording.refused_request_payload(self._call, self._desk.clean)
         return self._draft(EventType.DECISION, self._subject, body, reasons, request)
 
-    def _ending(self, code: str, cause: str) -> dict[str, object]:
+    def _ending(self, code: str, cause: str) -> dict[str, Any]:
         return wording.ending_body(self._tool, code, cause, _us(self._now() - self._started))
 
 

@@ -30,7 +30,7 @@ def tool_name(target: Resolved) -> str | None:
     return target.tool.fqn[:_MAX_NAME] if target.tool.listed else None
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """What a decision's records say of its reasons and requirements: ids for the leaf, all of it for the payload."""
 
     reason_ids: list[str]
@@ -39,10 +39,8 @@ class _Words(NamedTuple):
     requirements: msgspec.Raw
 
 
-# Policy says the same few things again and again, and to whom it lets go not at length.
-@lru_cache(maxsize=256)
-def _words(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> _Words:
-    return _Words(
+def _said(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> Words:
+    return Words(
         [identifier(reason.id) for reason in reasons[:MAX_REASONS]],
         [identifier(need.id) for need in requirements[:MAX_REASONS]],
         msgspec.Raw(encode([_reason(reason) for reason in reasons])),
@@ -50,9 +48,18 @@ def _words(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -
     )
 
 
-def decision_body(decision: Decision, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
+# Policy lets calls go with the same few words again and again; what it refuses with is often about the call.
+_said_before = lru_cache(maxsize=256)(_said)
+
+
+def words_of(decision: Decision) -> Words:
+    """What the decision's records say of why it was made."""
+    say = _said_before if decision.passes else _said
+    return say(decision.reasons, decision.requirements)
+
+
+def decision_body(decision: Decision, words: Words, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
     """Leaf of a ``decision``; ``commitment`` is the keyed hash of the policy input's digest."""
-    words = _words(decision.reasons, decision.requirements)
     return {
         "decision_id": decision.id,
         "effect": decision.effect,
@@ -68,15 +75,17 @@ def decision_body(decision: Decision, tool: str | None, commitment: str, took_us
     }
 
 
-def approval_used(call: Call) -> dict[str, Any]:
-    """What the records of a resumed call say of the approval they use up."""
-    return {"approval": call.origin.approval_id} if isinstance(call.origin, Resumed) else {}
+def using(call: Call, body: dict[str, Any]) -> dict[str, Any]:
+    """``body`` with what the records of a resumed call say of the approval they use up."""
+    if isinstance(call.origin, Resumed):
+        body["approval"] = call.origin.approval_id
+    return body
 
 
 def requested_body(permit: Permit, tool: str | None) -> dict[str, Any]:
     """Leaf of a ``tool.requested``: the intent, and what the run's ledger is rebuilt from."""
     called = permit.target.tool
-    return approval_used(permit.target.call) | {
+    body = {
         "class": called.effect,
         "connector": called.connector,
         "decision_id": permit.decision.id,
@@ -84,18 +93,19 @@ def requested_body(permit: Permit, tool: str | None) -> dict[str, Any]:
         "measures": dict(permit.reservation.amounts),
         "tool": tool,
     }
+    return using(permit.target.call, body)
 
 
 def completed_body(output: Redacted, tool: str | None, upstream_us: int, total_us: int) -> dict[str, Any]:
     """Leaf of a ``tool.completed``."""
-    return approval_used(output.intent.call) | {
-        # What the tool itself said: that it failed.
-        "is_error": output.value.get("isError") is True,
+    body = {
+        "is_error": output.value.get("isError") is True,  # whether the tool itself said that it failed
         "redactions": sum(output.counts.values()),
         "tool": tool,
         "total_us": total_us,
         "upstream_us": upstream_us,
     }
+    return using(output.intent.call, body)
 
 
 def redaction_body(output: Redacted, tool: str | None) -> dict[str, Any]:
@@ -165,12 +175,11 @@ def _refused_request(call: Call) -> Payload:
     return Payload(Role.REQUEST, encode(_request(call) | cut))
 
 
-def reasons_payload(decision: Decision, digest: str, call: Call) -> Payload:
+def reasons_payload(decision: Decision, words: Words, digest: str, call: Call) -> Payload:
     """Why policy decided as it did, in sentences, and the facts it decided on, but for the arguments of the call.
 
     ``digest``: of the policy input, hex.
     """
-    words = _words(decision.reasons, decision.requirements)
     document = {
         "effect": decision.effect,
         "facts": msgspec.Raw(without_arguments(decision.document, call.arguments.canonical)),
