@@ -203,7 +203,7 @@ class Calls:
         questions, state = rounds.asked(answer.body)
         answers = await unless_gone(made.party.receive, self._answers(questions, made.party))
         clock = self._ports.clock
-        again = replace(
+        again = structs.replace(
             made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
         )
         return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, made.party)
