@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.rego.layers import load, shipped
 from gateway.core.tool import EffectClass
@@ -67,7 +68,7 @@ def test_a_hidden_tool_that_would_be_there_is_newly_allowed(past: Past) -> None:
 def test_names_of_no_tool_are_left_out_and_counted(past: Past) -> None:
     """Nobody fills the report with names they made up: no policy lets them pass, whatever a pattern covers."""
     real = called("erp.made_up")
-    past.happen([replace(real, tool=replace(real.tool, digest="", listed=False))] * 3)
+    past.happen([structs.replace(real, tool=replace(real.tool, digest="", listed=False))] * 3)
     rules = 'allow contains {"id": "x.all", "msg": "all"} if startswith(input.tool.fqn, "erp.")'
     done = replayed(past, candidate(past.folder, rules))
     assert [row["tool"] for row in done["newly_allowed"]] == ["erp.hide"]

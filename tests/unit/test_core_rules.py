@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from gateway.core.api_keys import KeyWish
 from gateway.core.approval import Reviewer, State, Verdict
 from gateway.core.ballot import added, counted, is_own
+from gateway.core.call import Handout, Login
 from gateway.core.decision import MAX_RESULT_BYTES
 from gateway.core.desk import LiveLease, RunRequest, Whose
 from gateway.core.errors import Conflict, Forbidden, NotSent, OutcomeUnknown, recalled
@@ -19,7 +21,7 @@ from gateway.core.tiles import Proof, ProofError, check_proof
 from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 from gateway.core.witnessing import OtherSize, WitnessFault
 from tests.approval_world import Person
-from tests.evidence import make_intent
+from tests.evidence import lease, make_intent, make_tool
 from tests.unit.test_approval import ACTION
 from tests.unit.test_decision import decide
 from tests.unit.test_tlog import SIGNER
@@ -183,3 +185,14 @@ def test_what_is_made_of_a_credential_ends_with_it(until_us: int | None, run_us:
     wish = KeyWish("n", "dora", None, frozenset(), frozenset(), asked_s, until_us)
     assert RunRequest("g", "a", ttl_s=asked_s, until_us=until_us).end_us(1_500_000) == run_us
     assert wish.end_us(1_500_000) == key_us
+
+
+def test_a_lease_is_shown_without_what_is_secret_of_it() -> None:
+    """Header fields, password and credential of a process stay out of tracebacks and logs."""
+    given = structs.replace(
+        lease(make_tool(), {}, {"authorization": "Bearer secret-1"}),
+        login=Login("u-1", "secret-2"),
+        handout=Handout("KEY", "secret-3"),
+    )
+    assert "secret" not in repr(given)
+    assert "u-1" in repr(given)

@@ -80,3 +80,14 @@ def test_a_clock_that_goes_back_frees_nothing_early() -> None:
     hand.us += DAY_US - MINUTE_US
     usage.expire()
     assert usage.calls["a.b"] == 2
+
+
+def test_calls_without_measures_leave_no_sums() -> None:
+    """They count, and fall out, all the same."""
+    hand = Hand()
+    usage = RecentUsage(now_us=hand.now)
+    usage.reserve("a.b", {}).keep()
+    assert (usage.calls["a.b"], usage.sums) == (1, {})
+    hand.us += DAY_US + MINUTE_US
+    usage.expire()
+    assert (dict(usage.calls), usage.sums, usage.idle) == ({}, {}, True)

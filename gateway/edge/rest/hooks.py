@@ -4,9 +4,9 @@ The answer of a good question is 200 whether it is yes or no; anything else, an 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from msgspec import structs
 from pydantic import Field, StringConstraints
 
 from gateway.core import canonical, pipeline
@@ -96,7 +96,7 @@ class HookRest:
         named = asked.visit.named(f"{wish.server}.{Kind.HOOK.prefix}{wish.tool}", given, asked.run)
         # No session of another surface begins so.
         session = None if wish.session is None else f"hook:{wish.server}:{wish.session}"
-        call = replace(named, session=session)
+        call = structs.replace(named, session=session)
         try:
             advice = await unless_gone(asked.receive, pipeline.advise(call, self._ports))
         except _NO as error:

@@ -1,9 +1,9 @@
 """REST for tools: list them, call them. Names are ``server.tool``."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
 from pydantic import Field
 
 from gateway.core import canonical, pipeline
@@ -123,7 +123,7 @@ class ToolRest:
         """Carry out one call."""
         given = canonical.arguments(asked.document.member("arguments"))
         named = asked.visit.named(_tool_name(asked.path["tool"]), given, asked.run)
-        call = replace(named, reported=asked.body.reported())
+        call = structs.replace(named, reported=asked.body.reported())
         answer = await carry_out(call, self._ports, asked.receive)
         body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d%b}' % (
             jsonrpc.encode(answer.call_id),
