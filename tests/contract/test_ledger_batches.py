@@ -147,16 +147,24 @@ async def test_the_loop_writes_itself_for_one_caller_alone_while_the_disk_is_fas
 
 @pytest.mark.parametrize(
     ("load", "thread"),
-    [((1, 1_000), "loop"), ((64, 1_000), "loop"), ((65, 1_000), "writer"), ((2, 200_000), "writer")],
+    [
+        ((1, 1_000, FAST_S), "loop"),
+        ((64, 1_000, FAST_S), "loop"),
+        ((65, 1_000, FAST_S), "writer"),
+        ((2, 200_000, FAST_S), "writer"),
+        ((2, 1_000, SLOW_S), "writer"),
+    ],
 )
 async def test_the_loop_prepares_what_takes_it_little_and_the_writer_commits(
-    tmp_path: Path, threads: list[str], preparing: list[str], load: tuple[int, int], thread: str
+    tmp_path: Path, threads: list[str], preparing: list[str], load: tuple[int, int, float], thread: str
 ) -> None:
-    """The many and the large are the writer's from the beginning, nobody waits for them: (drafts, bytes of each)."""
-    drafts, size = load
+    """What is much, large or slow is the writer's from the beginning: (drafts, bytes of each, a write's seconds)."""
+    drafts, size, takes_s = load
     async with open_books(tmp_path) as books:
         scribe = Scribe(books.clock, books.keys)
-        preparing.clear()
+        books.ledger._takes_s = takes_s
+        books.ledger.arrive()
+        books.ledger.arrive()
         content = Payload(Role.CHANGE, bytes(size))
         with fail_after(10):
             for durable in [
@@ -165,6 +173,8 @@ async def test_the_loop_prepares_what_takes_it_little_and_the_writer_commits(
             ]:
                 await durable
         assert (preparing, threads) == ([thread], ["writer"])
+        books.ledger.leave()
+        books.ledger.leave()
     assert numbers(tmp_path) == list(range(drafts))
 
 
@@ -190,6 +200,23 @@ async def test_what_is_not_committed_is_told_and_gone(tmp_path: Path, callers: i
         for _ in range(callers):
             books.ledger.leave()
     assert numbers(tmp_path) == [1]
+    assert check(tmp_path).ok
+
+
+async def test_what_was_thrown_away_is_not_taken_for_written(tmp_path: Path) -> None:
+    """A transaction that was prepared and then abandoned is refused, whatever has been written since."""
+    async with open_books(tmp_path) as books:
+        scribe, store = Scribe(books.clock, books.keys), books.ledger._store
+        prepared = store.prepare([[change(scribe, 0)]])
+        store.abandon()
+        (outcome,) = store.finish(prepared)
+        assert isinstance(outcome, Unavailable)
+        prepared = store.prepare([[change(scribe, 1)]])
+        store.abandon()
+        assert store.write([[change(scribe, 2)]]) == [None]
+        (outcome,) = store.finish(prepared)
+        assert isinstance(outcome, Unavailable)
+    assert numbers(tmp_path) == [2]
     assert check(tmp_path).ok
 
 

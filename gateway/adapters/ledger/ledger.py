@@ -38,6 +38,8 @@ _MAX_GROUPS = 512
 _MAX_BYTES = 32 * 1024 * 1024
 # Writes are fast where the latest took less than this on average, seconds; not before some were seen.
 _FAST_S, _UNKNOWN_S, _WEIGHT = 0.0015, 0.1, 0.2
+# From here on the loop does not even read of the disk.
+_SLOW_S = 0.05
 # Payloads up to here are sealed and written in about the time of none.
 _SMALL_BYTES = 64 * 1024
 # What others can wait for while the loop prepares it: a few milliseconds at the most.
@@ -330,7 +332,7 @@ class Ledger:
 
     def _is_light(self, groups: list[_Group]) -> bool:
         # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
-        is_well = self._is_local and self._is_open and self._store.trouble is None
+        is_well = self._is_local and self._is_open and self._store.trouble is None and self._takes_s < _SLOW_S
         return is_well and len(groups) <= _LIGHT_GROUPS and sum(group.size for group in groups) <= _LIGHT_BYTES
 
     def _is_quick(self, groups: list[_Group]) -> bool:

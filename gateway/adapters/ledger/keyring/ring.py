@@ -49,7 +49,7 @@ def nothing(secret: bytes) -> None:
 
 
 class KeyRing:
-    """Signs what the keys in force must sign. The writer's thread changes it, others read, or add what signs later.
+    """Signs what the keys in force must sign. Whoever writes changes it, others read, or add what signs later.
 
     Attributes:
         history: as the committed records say.

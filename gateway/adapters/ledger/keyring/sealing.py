@@ -198,7 +198,7 @@ def unseal(key: DataKey, record_id: str, role: str, sealed: bytes) -> bytes:
 
 
 class DataKeys:
-    """The data keys the writer uses, most recent ones in memory. Belongs to the writer's thread."""
+    """The data keys the writer uses, most recent ones in memory. Belongs to whoever writes."""
 
     def __init__(self, kek: PayloadKey, clock: Clock) -> None:
         self._kek = kek

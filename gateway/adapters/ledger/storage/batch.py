@@ -48,7 +48,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 
 class Heads:
-    """The heads of the runs being written, most recent ones in memory. Belongs to the writer's thread."""
+    """The heads of the runs being written, most recent ones in memory. Belongs to whoever writes."""
 
     def __init__(self) -> None:
         self._heads: OrderedDict[str, Head] = OrderedDict()

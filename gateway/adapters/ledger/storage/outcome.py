@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.adapters.ledger.keyring.sealing import SealBroken
 from gateway.adapters.ledger.storage.batch import Batch
+from gateway.adapters.ledger.storage.tail import Tail
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.records import Draft, RecordError
 
@@ -21,12 +22,14 @@ class Prepared:
     Attributes:
         outcomes: one for each caller, as they will be once it is.
         batch: what it writes; None where it failed already.
+        end: what it builds on.
         note: the checkpoint that covers it.
         is_low: whether the disk reserve is used up.
     """
 
     outcomes: list[Outcome]
     batch: Batch | None = None
+    end: Tail | None = None
     note: str = ""
     is_low: bool = False
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.adapters.ledger.database import FAULTS, Database, Displaced
+from gateway.adapters.ledger.database import FAULTS, Database, DatabaseFault, Displaced
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.keyring.keys import LogKeys
@@ -227,11 +227,13 @@ class Store:
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
             self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
-        return Prepared(outcomes, batch, note, is_low)
+        return Prepared(outcomes, batch, end, note, is_low)
 
     def _commit(self, prepared: Prepared, batch: Batch) -> None:
-        db, end = self._connected()
-        db.commit()
+        end = self._tail
+        if end is None or end is not prepared.end:  # thrown away meanwhile: a commit of nothing must not pass for it
+            raise DatabaseFault("the transaction was thrown away")
+        batch.db.commit()
         end.frontier, end.note, end.span, end.history = batch.frontier, prepared.note, batch.span, batch.history
         end.kills = batch.kills
         self._ring.history = end.history
