@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from anyio import fail_after
+from anyio.lowlevel import checkpoint as turn
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
 from gateway.adapters.ledger.storage.batch import Batch
@@ -56,6 +57,27 @@ async def test_one_turn_of_the_loop_is_one_transaction(tmp_path: Path, sizes: li
                 await durable
         assert sizes == [3, 5]
     assert numbers(tmp_path) == list(range(8))
+
+
+async def test_a_transaction_waits_some_turns_for_most_of_who_is_here(tmp_path: Path, sizes: list[int]) -> None:
+    """Three of four callers make one, whenever they come; for those who wait elsewhere nobody waits long."""
+    async with open_books(tmp_path) as books:
+        scribe, ledger = Scribe(books.clock, books.keys), books.ledger
+        for _ in range(4):
+            ledger.arrive()
+        with fail_after(10):
+            handed_in = []
+            for number in range(3):
+                handed_in.append(ledger.submit([change(scribe, number)]))
+                await turn()
+            for durable in handed_in:
+                await durable
+            assert sizes == [3]
+            await ledger.append([change(scribe, 3)])
+        assert sizes == [3, 1]
+        for _ in range(4):
+            ledger.leave()
+    assert numbers(tmp_path) == list(range(4))
 
 
 async def test_a_transaction_is_bounded(tmp_path: Path, sizes: list[int]) -> None:

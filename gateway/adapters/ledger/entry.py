@@ -12,7 +12,8 @@ from gateway.adapters.ledger import wording
 from gateway.adapters.ledger.allowance import Allowance
 from gateway.adapters.ledger.books.runs import RunRegistry
 from gateway.adapters.ledger.drafting import Scribe, Subject
-from gateway.adapters.ledger.ledger import Ledger, settled
+from gateway.adapters.ledger.handing import settled
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.storage.kill_records import Marks
 from gateway.core.call import Answer, Call, Caller, Intent, Principal, Quota, Redacted, Resolved
 from gateway.core.decision import Decision

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.handing import Durable
 from gateway.adapters.ledger.keyring.keys import LogKeys
-from gateway.adapters.ledger.ledger import Durable, Ledger
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.core.call import Principal
 from gateway.core.connections import Person
 from gateway.core.errors import Unavailable

@@ -15,8 +15,9 @@ from gateway.adapters.ledger.books.alone import alone
 from gateway.adapters.ledger.books.reviewers import ReviewerRegistry
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.handing import Durable
 from gateway.adapters.ledger.keyring.keys import LogKeys
-from gateway.adapters.ledger.ledger import Durable, Ledger
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.adapters.ledger.drafting import Scribe, Subject
+from gateway.adapters.ledger.handing import Durable
 from gateway.adapters.ledger.keyring.keys import LogKeys
-from gateway.adapters.ledger.ledger import Durable, Ledger
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.core.canonical import encode
 from gateway.core.leasing import Holder, Leftover, MintedLogin, MintingToken, Provider, Template, correlation_of
