@@ -12,6 +12,7 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from gateway.core.call import Live
+from gateway.core.flow import Wants
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.frames import Frame, framed
 from gateway.edge.reply import Header
@@ -27,18 +28,20 @@ LENGTH = b"content-length"
 _LEARNED: Final = 32
 
 
-class Said(Struct, frozen=True):
+class Said(Struct):
     """What a message says of itself, and was found to be in order under the head that it came with.
 
     Attributes:
         era: how it speaks.
         meta: ``_meta`` of its parameters; read only.
         client: hints of who speaks.
+        wants: what it wants to hear, by ``meta`` alone; None = nobody asked yet, or its era has sessions for that.
     """
 
     era: Era
     meta: Mapping[str, Any]
     client: Mapping[str, str]
+    wants: Wants | None = None
 
 
 class Known(Struct, frozen=True):

@@ -2,9 +2,9 @@
 
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from starlette.types import Message, Scope, Send
 
 Header = tuple[bytes, bytes]
@@ -20,8 +20,7 @@ TEXT = b"text/plain; charset=utf-8"
 _CONTROL: Final = bytes({*range(0x20), 0x7F} - {ord("\t")})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """One whole HTTP answer.
 
     Attributes:

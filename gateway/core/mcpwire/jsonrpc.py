@@ -5,10 +5,11 @@ since arguments are decided on and forwarded. ``read_upstream`` is for what upst
 result, which are handed on unless something is redacted.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from gateway.core import canonical
 from gateway.core.canonical import MAX_SAFE_INTEGER, Json
@@ -20,8 +21,7 @@ _EMPTY: Final = Json({}, {})
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request: it is owed exactly one answer.
 
     Attributes:
@@ -34,16 +34,15 @@ class Request:
     id: Id
     method: str
     params: Json
-    text: bytes = field(default=b"", compare=False)
+    text: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(Struct, frozen=True):
     """A message that is owed no answer; ``text`` is that of an upstream's ``params``, as of a request."""
 
     method: str
     params: Json
-    text: bytes = field(default=b"", compare=False)
+    text: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Failure:
     data: Any = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(Struct, frozen=True):
     """A good answer of an upstream; ``result`` is the JSON text of the object it sent, byte for byte."""
 
     id: Id
@@ -172,13 +171,13 @@ def members(text: bytes) -> dict[str, msgspec.Raw]:
     return _OBJECTS.decode(text)
 
 
-class _Error(msgspec.Struct):
+class _Error(Struct):
     code: int
     message: str = ""
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(Struct):
     jsonrpc: str = ""
     id: str | int | None = None
     method: str | None = None

@@ -211,8 +211,7 @@ class McpEndpoint:
             call = self._called(exchange, request, said, run)
             if request.method in methods.FOLLOWING:
                 call = await self._following(exchange, request, call)
-            who, meta = exchange.visit.principal, said.meta
-            party = Party(who, said.era, meta, exchange.session, exchange.stream, exchange.receive)
+            party = Party(exchange.visit.principal, said, exchange.session, exchange.stream, exchange.receive)
             exchange.made = self._calls.made(request, call, party)
             exchange.call = exchange.made.call
             return

@@ -20,6 +20,7 @@ from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
+NOTHING = Wants()
 _MAX_TOKEN = 256
 T = TypeVar("T")
 
@@ -57,6 +58,8 @@ def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
         return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
     capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
     askable = asking.declared(capabilities) if capabilities else {}
+    if token is None and level is None and not askable:
+        return NOTHING
     return Wants(token, None if level is None else _level(level), level is not None, askable)
 
 
