@@ -196,8 +196,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
-        scope: Any = head.scope(length)
-        scope |= {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
+        own = {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
+        scope: Any = head.scope(length, own)
         self.scope, self.headers = scope, scope["headers"]
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
@@ -213,12 +213,13 @@ class BoundedProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         scope[WHOLE] = partial(answer, self._places.standing, cycle)
-        if len(body) == int(length):
+        size = int(length)
+        if len(body) == size:
             scope[BODY] = body
             cycle.more_body = False
             self._expect(None)
         else:
-            self._owed = int(length)
+            self._owed = size
             self._in_head = False
             self._expect(self._bounds.body_s)
             self._taken(body)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
+from gateway.core import scopes
 from gateway.core.errors import Unavailable
 from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
 from gateway.core.mcpwire import asking, eras, notices
@@ -40,7 +41,7 @@ class Line:
 
 def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
     """The line of a call; ``deliver`` sends what goes out ahead of its answer."""
-    scope = CancelScope()
+    scope = scopes.scope()
     return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
 
 
