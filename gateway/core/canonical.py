@@ -10,6 +10,7 @@ Canonical form: UTF-8, keys sorted by code point, no white space, numbers by the
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -23,6 +24,8 @@ MAX_DEPTH = 64
 MAX_PARTS = 32_768
 MAX_SAFE_INTEGER = 2**53
 _ENCODER = msgspec.json.Encoder(order="sorted")
+# Canonical bytes of our own documents (ASCII keys, no floats): equal to RFC 8785 under those rules.
+encode: Callable[[Any], bytes] = _ENCODER.encode
 
 
 class Json(Struct, frozen=True):
@@ -58,11 +61,6 @@ class Arguments(Struct, frozen=True):
     canonical: bytes
     digest: str
     big_integers: bool = False
-
-
-def encode(value: Any) -> bytes:
-    """Canonical bytes of our own documents (ASCII keys, no floats): equal to RFC 8785 under those rules."""
-    return _ENCODER.encode(value)
 
 
 def parse(body: bytes) -> Json:

@@ -73,13 +73,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         MalformedRequest: not sent in time.
         ClientGone: the client left.
     """
-    if headers(scope, b"expect"):  # who asks first is told before it sends anything
-        _check_length(scope, limit)
     body: bytes | None = scope.pop(BODY, None)
     if body is not None:
         if len(body) > limit:
             raise _too_large(limit)
         return body
+    if headers(scope, b"expect"):  # who asks first is told before it sends anything
+        _check_length(scope, limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone

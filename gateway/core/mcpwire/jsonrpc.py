@@ -5,6 +5,7 @@ since arguments are decided on and forwarded. ``read_upstream`` is for what upst
 result, which are handed on unless something is redacted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from gateway.core.mcpwire.eras import MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VER
 Id = str | int
 _EMPTY: Final = Json({}, {})
 _ENCODER: Final = msgspec.json.Encoder()
+# Compact JSON text of a plain value, members in the order given.
+encode: Final[Callable[[Any], bytes]] = _ENCODER.encode
 
 
 class Request(Struct, frozen=True):
@@ -161,11 +164,6 @@ def encode_failure(request_id: Id | None, code: int, text: str, data: Any = None
     return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
-def encode(value: Any) -> bytes:
-    """Compact JSON text of a plain value, members in the order given."""
-    return _ENCODER.encode(value)
-
-
 def members(text: bytes) -> dict[str, msgspec.Raw]:
     """The members of a JSON object that is known to be one, each as it is written."""
     return _OBJECTS.decode(text)
@@ -250,9 +248,8 @@ def _failure(members: dict[str, Any]) -> Failure:
 
 
 def _is_id(value: Any) -> bool:
-    if isinstance(value, str):
-        return True
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER
+    kind = type(value)  # of what was read: a bool is no number here
+    return kind is str or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
 
 
 def _good_id(value: Any) -> Id:
