@@ -18,7 +18,10 @@ from gateway.core.mcpwire.jsonrpc import Request, encode
 _LONGEST: Final = 2048
 _MOST_PARTS: Final = 64
 _MOST_DIGITS: Final = 15  # of an id; they are always within 2^53
-_AROUND: Final = 2  # the message and its ``params`` are around the arguments
+# So many brackets are never too deep: the message and its ``params`` are around them.
+_SHALLOW: Final = MAX_DEPTH - 2
+# Behind an id there is another member.
+_NEXT: Final = b","
 # Stands for what differs; in JSON that was written this byte never is.
 _HOLE: Final = b"\0"
 
@@ -30,6 +33,7 @@ class Frame(Struct, frozen=True):
         before: up to the first of the two.
         between: from there to the second.
         after: what is left.
+        sizes: of the three, in this order.
         id_first: whether the id is the first of them.
         method: of the request.
         params: members of its ``params``; read only.
@@ -38,6 +42,7 @@ class Frame(Struct, frozen=True):
     before: bytes
     between: bytes
     after: bytes
+    sizes: tuple[int, int, int]
     id_first: bool
     method: str
     params: dict[str, Any]
@@ -46,19 +51,19 @@ class Frame(Struct, frozen=True):
         """The request in an untrusted body of this frame; None where ``jsonrpc.parse`` has to look at the whole."""
         if len(body) > MAX_PARTS or not (body.startswith(self.before) and body.endswith(self.after)):
             return None
-        begin, end, between = len(self.before), len(body) - len(self.after), self.between
+        begin, gap, end = self.sizes[0], self.sizes[1], len(body) - self.sizes[2]
         if self.id_first:
-            at = body.find(between[:1], begin, begin + _MOST_DIGITS + 1)
-            number, text = body[begin:at], body[at + len(between) : end]
+            at = body.find(_NEXT, begin, begin + _MOST_DIGITS + 1)
+            number, text = body[begin:at], body[at + gap : end]
         else:
-            at = body.rfind(b":", begin, end) + 1 - len(between)
-            number, text = body[at + len(between) : end], body[begin:at]
+            at = body.rfind(b":", begin, end) + 1 - gap
+            number, text = body[at + gap : end], body[begin:at]
         # An id as a number is written plainly; another spelling is not for here.
         if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == ord("0") and len(number) > 1):
             return None
-        if at < begin or not body.startswith(between, at) or b"\\u" in text:
+        if at < begin or not body.startswith(self.between, at) or b"\\u" in text:
             return None
-        if text.count(b"[") + text.count(b"{") > MAX_DEPTH - _AROUND:
+        if len(text) > _SHALLOW and text.count(b"[") + text.count(b"{") > _SHALLOW:
             return None
         given = canonical.as_written(text)
         if given is canonical.UNSURE:
@@ -80,4 +85,5 @@ def framed(body: bytes) -> Frame | None:
         return None
     before, between, after = pieces
     id_first = list(found).index("id") < list(found).index("params")
-    return Frame(before, between, after, id_first, found["method"], {**params, "arguments": None})
+    sizes = (len(before), len(between), len(after))
+    return Frame(before, between, after, sizes, id_first, found["method"], {**params, "arguments": None})

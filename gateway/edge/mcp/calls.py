@@ -126,22 +126,32 @@ class Calls:
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
-    async def carried_out(self, made: Made, request_id: Id) -> Answer | Outcome:
-        """What comes of it; for a stateless client it may be a result that asks.
+    def carried_out(self, made: Made, request_id: Id) -> Awaitable[Answer | Outcome]:
+        """What comes of it. An answer may ask for input, which ``told`` then brings; an outcome asks the client itself.
+
+        Raises:
+            GatewayError: as ``carry_out`` does.
+            ClientGone: as ``carry_out`` does.
+        """
+        if made.back is not None:
+            return self._resumed(made, made.back)
+        if made.slot is not None:
+            return self._begun(made, made.slot)
+        return self._answered(made, request_id)
+
+    async def told(self, made: Made, request_id: Id, answer: Answer) -> Answer:
+        """What comes of it at last, once its upstream was told what it asks for in ``answer``, and in those after it.
 
         Raises:
             GatewayError: as ``carry_out`` does, or the upstream asks for what is not answered.
             ClientGone: as ``carry_out`` does.
         """
-        if made.back is not None:
-            return await self._resumed(made, made.back)
-        if made.slot is not None:
-            return await self._begun(made, made.slot)
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MOST_ROUNDS - 1):
+            made = await self._next(made, answer)
             answer = await self._answered(made, request_id)
             if not rounds.wants_input(answer.body):
                 return answer
-            made = await self._next(made, answer)
+        await self._next(made, answer)
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
     def _answered(self, made: Made, request_id: Id) -> Awaitable[Answer]:

@@ -283,6 +283,8 @@ class McpEndpoint:
         else:
             exchange.acting = True
             answer = await self._calls.carried_out(made, request_id)
+            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
+                answer = await self._calls.told(made, request_id, answer)
             body = answer.body
         asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
         result = body if asks else result_for(call, body, exchange.server, exchange.era)
