@@ -127,6 +127,9 @@ class Call(Struct, frozen=True):
     continuation: Continuation | None = None
     subscription: Subscription | None = None
 
+    def __repr__(self) -> str:  # what its surface knows of it holds the request's header fields
+        return f"Call(id={self.id!r}, origin={self.origin!r}, tool={self.tool!r}, run={self.run!r})"
+
 
 @dataclass(frozen=True)  # without slots, so that its name is made once
 class Principal:
@@ -338,8 +341,7 @@ class Lease(Struct, frozen=True):
     is_passing: bool = False
     handout: Handout | None = None
 
-    def __repr__(self) -> str:
-        """Without the header fields, which are secret."""
+    def __repr__(self) -> str:  # without the header fields, which are secret
         return f"Lease(intent={self.intent!r}, login={self.login!r}, handout={self.handout!r})"
 
 

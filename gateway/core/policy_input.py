@@ -19,7 +19,7 @@ from gateway.core.call import Call, Principal, Proof, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
 from gateway.core.errors import TooLarge
 from gateway.core.ports import PipelineSettings
-from gateway.core.tool import Tool
+from gateway.core.tool import USUAL_NAME, Tool
 from gateway.core.usage import Usage
 
 SCHEMA = "gateway.input/v1"
@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Callers, runs and tools whose facts are kept as they are written, and which of them met: some kilobytes each at most.
 _TOLD = 1024
 _MET = 4096
-_LONGEST = 8192
+_LONGEST = 4096
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -300,7 +300,8 @@ class _Told(Generic[S, T]):
 
 
 def _written(facts: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
-    return {name: msgspec.Raw(encode(fact)) for name, fact in facts.items()}
+    # What is written already is kept once for all that hold it.
+    return {name: fact if isinstance(fact, msgspec.Raw) else msgspec.Raw(encode(fact)) for name, fact in facts.items()}
 
 
 _TOOLS = _Told[Tool, msgspec.Raw](lambda tool: msgspec.Raw(encode(_tool(tool))))
@@ -343,7 +344,8 @@ class _Meetings:
             found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
             if len(self.known) >= _MET:
                 self.known.clear()
-            if len(listing) <= _LONGEST:
+            # A tool with a long name may be another object with each call, which nobody meets again.
+            if len(listing) <= _LONGEST and len(tool.decided_fqn) <= USUAL_NAME:
                 self.known[key] = found
         return found
 

@@ -5,7 +5,7 @@ an earlier request on where nothing else differs (``serving/heads.py``), and wha
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
@@ -37,7 +37,7 @@ class Head:
         named: what ``Mcp-Name`` says; None = nothing, or it was not read yet.
     """
 
-    fields: Fields
+    fields: Fields = field(repr=False)
     live: Live | None = None
     hears: bool | None = None
     is_ours: bool = False
@@ -74,8 +74,8 @@ def forget_headers(scope: Scope) -> None:
 
 def says(found: Sequence[bytes], words: Sequence[bytes]) -> bool:
     """Whether any of ``words`` (lower case) stands in one of these header fields."""
-    for field in found:
-        said = field.lower()
+    for one in found:
+        said = one.lower()
         for word in words:
             if word in said:
                 return True

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from gateway.core.call import Live
 from gateway.core.errors import TooLarge
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY, read_body
-from gateway.edge.heads import FORGET, HEAD, forget_headers, head_of
+from gateway.edge.heads import FORGET, HEAD, Head, forget_headers, head_of
 from gateway.edge.reply import WHOLE, lines
 from gateway.serving.connections import Bounds, within
 
@@ -241,6 +242,11 @@ async def test_the_latest_heads_are_known() -> None:
         await line.say_known(several[-1])
     await line.say_known(several[31])
     line.hang_up()
+
+
+def test_a_head_is_shown_without_its_fields() -> None:
+    """The credential among them stays out of tracebacks."""
+    assert "secret" not in repr(Head({b"authorization": (b"Bearer secret",)}, Live("secret")))
 
 
 async def test_what_lasts_keeps_no_head() -> None:
