@@ -66,7 +66,7 @@ def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
 
 def forget_headers(scope: Scope) -> None:
     """Let go of all header fields, for a request that lasts: who needs one of them reads it before."""
-    scope[HEAD] = Head({})
+    head_of(scope).fields = {}  # whoever handles the request has the same head
     if (forget := scope.pop(FORGET, None)) is not None:
         forget()
     scope["headers"].clear()  # the server has the same list
