@@ -73,13 +73,12 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         MalformedRequest: not sent in time.
         ClientGone: the client left.
     """
-    if headers(scope, b"expect"):  # who asks first is told before it sends anything
-        _check_length(scope, limit)
     body: bytes | None = scope.pop(BODY, None)
     if body is not None:
         if len(body) > limit:
             raise _too_large(limit)
         return body
+    _check_length(scope, limit)  # who says so first is told before it sends anything
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -88,7 +87,6 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         if len(first) > limit:
             raise _too_large(limit)
         return first
-    _check_length(scope, limit)
     try:
         with fail_after(_PATIENCE_S):
             return await _rest(first, receive, limit)
