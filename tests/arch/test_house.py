@@ -69,9 +69,12 @@ def test_each_link_of_the_chain_is_made_where_it_belongs() -> None:
 
 
 def test_evidence_is_never_copied_nor_changed() -> None:
-    """Nobody goes around a frozen link: no ``object.__setattr__``, and no ``replace`` beside the pipeline."""
+    """Nobody goes around a frozen link: it is not set by force, and no ``replace`` stands beside the pipeline."""
     forced = [
-        f"{source.path}:{call.lineno}" for source in sources(*PRODUCT) for call in calls(source.tree, "__setattr__")
+        f"{source.path}:{call.lineno}"
+        for source in sources(*PRODUCT)
+        for force in ("__setattr__", "force_setattr")
+        for call in calls(source.tree, force)
     ]
     assert not forced, forced
     near = [
@@ -116,7 +119,7 @@ def test_functions_stay_small() -> None:
 def test_names_say_what_a_thing_is() -> None:
     """No file, folder or class hides behind utils, helpers, base, common, Manager or Service."""
     vague = [s.path for s in sources(*ROOMS) for part in s.module.lower().split(".") if FORBIDDEN_NAMES.search(part)]
-    nodes = [(s.path, node) for s in sources(*ROOMS) for node in ast.walk(s.tree)]
+    nodes = [(s.path, node) for s in sources(*ROOMS) for node in s.nodes]
     vague += [f"{p}:{n.name}" for p, n in nodes if isinstance(n, ast.ClassDef) and FORBIDDEN_CLASSES.search(n.name)]
     assert not vague, vague
 
@@ -137,7 +140,7 @@ def test_imports_stand_at_the_top() -> None:
 
 def test_modules_hold_no_state() -> None:
     """No ``global``, and no module-level collection under a variable's name."""
-    nodes = [(source.path, node) for source in sources(*PRODUCT) for node in ast.walk(source.tree)]
+    nodes = [(source.path, node) for source in sources(*PRODUCT) for node in source.nodes]
     assert not [f"{path}:{node.lineno}" for path, node in nodes if isinstance(node, ast.Global)]
     state = [f"{s.path}:{node.lineno}" for s in sources(*PRODUCT) for node in s.tree.body if _holds_state(node)]
     assert not state, state
@@ -155,7 +158,7 @@ def _holds_state(node: ast.stmt) -> bool:
 
 def test_constants_stay_constant() -> None:
     """No function stores into, or calls a changing method of, a name in capitals."""
-    writes = [f"{s.path}:{ast.unparse(n)}" for s in sources(*PRODUCT) for n in ast.walk(s.tree) if _writes_constant(n)]
+    writes = [f"{s.path}:{ast.unparse(n)}" for s in sources(*PRODUCT) for n in s.nodes if _writes_constant(n)]
     assert not writes, writes
 
 
@@ -191,7 +194,7 @@ def test_connectors_see_the_contracts_only() -> None:
 
 
 def _imports(source: Source) -> Iterator[str]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -214,7 +217,7 @@ def test_broad_excepts_say_why() -> None:
 
 
 def _broad(source: Source) -> Iterator[ast.ExceptHandler]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"Exception"}
             goes_on = ast.unparse(node.body[-1]) == "raise"  # clean-up, nothing is swallowed
@@ -259,7 +262,7 @@ def _names(function: ast.AST) -> set[str]:
 
 def test_nothing_is_skipped_without_a_reason() -> None:
     """A skip or an expected failure says why."""
-    bare = [f"{s.path}:{ast.unparse(n)}" for s in sources("tests") for n in ast.walk(s.tree) if _bare_skip(n)]
+    bare = [f"{s.path}:{ast.unparse(n)}" for s in sources("tests") for n in s.nodes if _bare_skip(n)]
     decorated = [
         f"{source.path}:{mark.lineno}"
         for source in sources("tests")

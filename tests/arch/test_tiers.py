@@ -17,7 +17,7 @@ def test_the_deep_tier_is_made_in_one_place() -> None:
     marked = [
         f"{source.path}:{node.lineno}"
         for source in sources("tests")
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Attribute) and node.attr == DEEP and ast.unparse(node.value).endswith("mark")
     ]
     assert marked == []

@@ -28,7 +28,7 @@ def marked() -> dict[str, set[str]]:
     return {
         f"{source.path}::{node.name}": set(_ids(node.decorator_list))
         for source in sources("tests")
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     }
 
