@@ -87,8 +87,9 @@ def squeeze(body: bytes) -> Squeezed:
     """``body`` as ``Needles.may_hold`` takes it."""
     squeezed = body.translate(None, _SQUEEZED_OUT)
     if b"%" in body:
-        # Nothing that is searched holds a zero, so nothing is found across it.
-        squeezed += b"\0" + unquote_to_bytes(body).translate(None, _SQUEEZED_OUT)
+        # Nothing that is searched holds a zero, so nothing is found across it. What shows as nothing is no veil here:
+        # as its numbers it is not seen.
+        squeezed += b"\0" + _GAPS.sub(b"", unquote_to_bytes(body)).translate(None, _SQUEEZED_OUT)
     return Squeezed(squeezed, _quads(squeezed) if len(squeezed) <= _SHORT_BYTES else None)
 
 
