@@ -10,6 +10,7 @@ Canonical form: UTF-8, keys sorted by code point, no white space, numbers by the
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -23,6 +24,8 @@ MAX_DEPTH = 64
 MAX_PARTS = 32_768
 MAX_SAFE_INTEGER = 2**53
 _ENCODER = msgspec.json.Encoder(order="sorted")
+# Canonical bytes of our own documents (ASCII keys, no floats): equal to RFC 8785 under those rules.
+encode: Callable[[Any], bytes] = _ENCODER.encode
 
 
 class Json(Struct, frozen=True):
@@ -60,11 +63,6 @@ class Arguments(Struct, frozen=True):
     big_integers: bool = False
 
 
-def encode(value: Any) -> bytes:
-    """Canonical bytes of our own documents (ASCII keys, no floats): equal to RFC 8785 under those rules."""
-    return _ENCODER.encode(value)
-
-
 def parse(body: bytes) -> Json:
     """Parse an untrusted body.
 
@@ -75,8 +73,8 @@ def parse(body: bytes) -> Json:
     """
     if len(body) > MAX_PARTS:  # what is shorter cannot have more
         _check_parts(body)
-    value = _as_written(body)
-    document = _read(body) if value is _UNSURE else Json(value, value)
+    value = as_written(body)
+    document = _read(body) if value is UNSURE else Json(value, value)
     # Cheap test first: only a body with that many brackets can be too deep.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(document.value)
@@ -121,22 +119,27 @@ def _fraction(lexeme: str) -> float:
 
 _WRITER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(float_hook=_fraction)
-_UNSURE = object()
+# What ``as_written`` says of a body that another reader has to judge.
+UNSURE = object()
 
 
-def _as_written(body: bytes) -> Any:
+def as_written(body: bytes) -> Any:
+    """The value of a body that is written as our own writer would, or ``UNSURE``.
+
+    ``parse`` makes the same of it, once depth and strings were looked at.
+    """
     # Most bodies are written as our own writer would: then nothing in them is ambiguous, and the reader in Python need
     # not look at each object. A key that came twice would be missing from what is written again; two keys that differ
     # in case would be one once all text is folded. Escapes that hide a letter are none that the writer uses.
     try:
         value = _DECODER.decode(body)
         if _WRITER.encode(value) != body:
-            return _UNSURE
+            return UNSURE
         folded = body.lower() if body.isascii() else body.decode("utf-8").casefold().encode("utf-8")
         if folded != body and _WRITER.encode(_DECODER.decode(folded)) != folded:
-            return _UNSURE
+            return UNSURE
     except (ValueError, RecursionError):  # the other reader says what is wrong
-        return _UNSURE
+        return UNSURE
     return value
 
 
@@ -233,11 +236,12 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 def _check_parts(body: bytes) -> None:
     # Most bodies are cleared by counting bytes; only where strings might hold the excess they are left out.
-    if _parts(body) > MAX_PARTS and _parts(_STRING.sub(b"", body)) > MAX_PARTS:
+    if parts(body) > MAX_PARTS and parts(_STRING.sub(b"", body)) > MAX_PARTS:
         raise TooLarge(f"JSON has more than {MAX_PARTS} containers and commas", cause_code="parts")
 
 
-def _parts(body: bytes) -> int:
+def parts(body: bytes) -> int:
+    """How many containers and commas there are, those in strings among them."""
     return body.count(b"{") + body.count(b"[") + body.count(b",")
 
 

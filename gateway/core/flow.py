@@ -8,11 +8,12 @@ since a call does not depend on it.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Protocol
 
+import msgspec
 from anyio import CancelScope, current_time, fail_after
+from msgspec import Struct
 
 from gateway.core.canonical import Arguments
 from gateway.core.errors import Reason, Tainted
@@ -32,8 +33,7 @@ Clean = Callable[[bytes], tuple[bytes, Mapping[str, int]]]
 Deliver = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(Struct, frozen=True):
     """What a caller wants to hear.
 
     Attributes:
@@ -46,7 +46,7 @@ class Wants:
     token: Id | None = None
     level: str | None = None
     is_asked: bool = False
-    capabilities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    capabilities: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)
 
 
 class NotAnswered(Exception):

@@ -8,10 +8,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn
 
-from anyio import CancelScope
 from msgspec import Struct
 
-from gateway.core import asking, policy_input
+from gateway.core import asking, policy_input, scopes
 from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
 from gateway.core.asking import Inquiry
@@ -76,7 +75,7 @@ async def _principal(call: Call, ports: Ports) -> Principal:
 def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
     # Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
     with (
-        CancelScope(shield=intent.shielded) as scope,
+        scopes.scope(shield=intent.shielded) as scope,
         ports.kills.watch(intent, scope.cancel) as watch,
         _flowing(intent, scope.cancel, entry, ports),
     ):

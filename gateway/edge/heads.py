@@ -6,10 +6,15 @@ an earlier request on where nothing else differs (``serving/heads.py``), and wha
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from gateway.core.call import Live
+from gateway.core.flow import Wants
+from gateway.core.mcpwire.eras import Era
+from gateway.core.mcpwire.frames import Frame, framed
 from gateway.edge.reply import Header
 
 Fields = Mapping[bytes, Sequence[bytes]]
@@ -19,11 +24,36 @@ HEAD = "ostiary.head"
 FORGET = "ostiary.forget"
 # Says where the request ends, which is the server's business: it is not looked up in a head.
 LENGTH = b"content-length"
+# After how many requests that were written otherwise than the one before a head's requests are not looked at any more.
+_LEARNED: Final = 32
+
+
+class Said(Struct):
+    """What a message says of itself, and was found to be in order under the head that it came with.
+
+    Attributes:
+        era: how it speaks.
+        meta: ``_meta`` of its parameters; read only.
+        client: hints of who speaks.
+        wants: what it wants to hear, by ``meta`` alone; None = nobody asked yet, or its era has sessions for that.
+    """
+
+    era: Era
+    meta: Mapping[str, Any]
+    client: Mapping[str, str]
+    wants: Wants | None = None
+
+
+class Known(Struct, frozen=True):
+    """How the requests with a head are written, and what those say that are written so."""
+
+    frame: Frame
+    said: Said
 
 
 @dataclass(slots=True)
 class Head:
-    """The header fields of a request, and what was concluded of them alone.
+    """The header fields of a request, and what was concluded of them alone, or of them and of how a body is written.
 
     Nothing here depends on time, on keys or on who was let in: a token is as it was sent, and is verified with each
     request. What was refused is not kept.
@@ -35,6 +65,8 @@ class Head:
         is_ours: Host and Origin were found to be ours.
         is_json: the body was found to be said to be JSON, and JSON to be taken.
         named: what ``Mcp-Name`` says; None = nothing, or it was not read yet.
+        known: of the calls that came with it; None = there was no second one yet, or they are not written alike.
+        unlike: how many came that were not known.
     """
 
     fields: Fields = field(repr=False)
@@ -43,6 +75,14 @@ class Head:
     is_ours: bool = False
     is_json: bool = False
     named: str | None = None
+    known: Known | None = None
+    unlike: int = 0
+
+    def learn(self, body: bytes, said: Said) -> None:
+        """A call with this head was let in, which said this; the first may be the last one and is not kept."""
+        self.unlike += 1
+        if 1 < self.unlike <= _LEARNED and (frame := framed(body)) is not None:
+            self.known = Known(frame, said)
 
 
 def head_of(scope: Scope) -> Head:

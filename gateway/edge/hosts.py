@@ -41,10 +41,8 @@ class HostGuard:
             Misdirected: the Host header is missing, doubled or names somebody else.
             ForeignOrigin: a web page of another origin sent it.
         """
-        if came_by(scope, self._operator_socket):
-            return
         head = head_of(scope)
-        if head.is_ours:
+        if head.is_ours or came_by(scope, self._operator_socket):
             return
         found = head.fields
         hosts = found.get(b"host", ())

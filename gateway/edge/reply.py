@@ -2,9 +2,9 @@
 
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from starlette.types import Message, Scope, Send
 
 Header = tuple[bytes, bytes]
@@ -12,6 +12,7 @@ Header = tuple[bytes, bytes]
 Whole = Callable[[int, bytes, bytes], bool]
 
 JSON = b"application/json"
+_JSON_LINE: Final = b"content-type: %b\r\n" % JSON
 # In the ASGI scope, what sends a whole answer at once where it can (``serving/whole.py``).
 WHOLE = "ostiary.whole"
 PROBLEM = b"application/problem+json"
@@ -20,8 +21,7 @@ TEXT = b"text/plain; charset=utf-8"
 _CONTROL: Final = bytes({*range(0x20), 0x7F} - {ord("\t")})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """One whole HTTP answer.
 
     Attributes:
@@ -38,13 +38,15 @@ class Reply:
 
     async def send(self, send: Send) -> None:
         """Send it."""
-        headers = [(b"content-length", b"%d" % len(self.body)), *self.headers]
-        if self.body:
-            headers.append((b"content-type", self.media))
-        if isinstance(send, Hardened) and send.at_once(self.status, headers, self.body):
+        if isinstance(send, Hardened) and send.at_once(self):
             return
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.fields()})
         await send({"type": "http.response.body", "body": self.body})
+
+    def fields(self) -> list[Header]:
+        """Its own header fields."""
+        kind = [(b"content-type", self.media)] if self.body else []
+        return [(b"content-length", b"%d" % len(self.body)), *self.headers, *kind]
 
 
 class Common:
@@ -62,16 +64,19 @@ class Common:
         own = {name for name, _ in given}
         return [*self._challenged(path, status, given), *(each for each in self._fields if each[0] not in own)]
 
-    def lines_with_own(self, path: str, status: int, given: list[Header]) -> bytes:
-        """The same as they stand in a head.
+    def lines_with_own(self, path: str, reply: Reply) -> bytes:
+        """The same of a whole answer, as they stand in a head.
 
         Raises:
             ValueError: one of them would not be a field.
         """
-        for name, _ in given:
+        for name, _ in reply.headers:
             if name in self._names:
-                return lines(self.with_own(path, status, given))
-        return lines(self._challenged(path, status, given)) + self._lines
+                return lines(self.with_own(path, reply.status, reply.fields()))
+        if reply.media is not JSON or not reply.body:
+            return lines(self._challenged(path, reply.status, reply.fields())) + self._lines
+        own = lines(self._challenged(path, reply.status, list(reply.headers)))
+        return b"content-length: %d\r\n%b%b%b" % (len(reply.body), own, _JSON_LINE, self._lines)
 
 
 class Hardened:
@@ -91,7 +96,7 @@ class Hardened:
         self._head: Message | None = None
         self.started = False
 
-    def at_once(self, status: int, headers: list[Header], body: bytes) -> bool:
+    def at_once(self, reply: Reply) -> bool:
         """Send a whole answer in one step, where there is one; False, and nothing was sent, where there is none.
 
         Raises:
@@ -99,7 +104,7 @@ class Hardened:
         """
         if self._whole is None or self._head is not None or self.started:
             return False
-        self.started = self._whole(status, self._common.lines_with_own(self._path, status, headers), body)
+        self.started = self._whole(reply.status, self._common.lines_with_own(self._path, reply), reply.body)
         return self.started
 
     async def __call__(self, message: Message) -> None:

@@ -6,9 +6,6 @@ connection that has proven nothing and waits for nothing is closed in favour of 
 """
 
 import asyncio
-import resource
-from collections import OrderedDict
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,104 +19,14 @@ from gateway.edge.heads import FORGET
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
 from gateway.serving.heads import KnownHead, KnownHeads
-from gateway.serving.whole import Standing, answer
+from gateway.serving.places import Bounds, Places
+from gateway.serving.whole import answer
 
-# Files for the log, its readers, policy workers and upstreams; connections never get these.
-_RESERVE = 256
-_LEAST = 16
 _FIELD_OVERHEAD = 4  # ": " and the line's end
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one process takes from the network.
-
-    Attributes:
-        connections: at a time, all clients together; never more than the process may open files for.
-        connections_each: at a time of one client address, of those that have shown no good credential.
-        head_s: seconds a request line with its header fields may take to arrive, from its first byte or from the
-            connection's beginning.
-        head_bytes: longest request line and header fields together.
-        body_s: seconds a body may take to arrive.
-        idle_s: seconds a connection is kept between two requests.
-    """
-
-    connections: int = 4096
-    connections_each: int = 256
-    head_s: float = 10.0
-    head_bytes: int = 32 * 1024
-    body_s: float = 35.0
-    idle_s: int = 15
 
 
 class HeadTooLarge(Exception):
     """Stops the parser: request line and header fields are over the cap."""
-
-
-@dataclass(slots=True)
-class Places:
-    """The connections of one process: strangers oldest first, also by client address, and proven ones by last use.
-
-    ``standing`` is what the answers on all of them begin with.
-    """
-
-    bounds: Bounds
-    most: int = field(init=False)
-    taken: int = 0
-    standing: Standing = field(default_factory=Standing)
-    _strangers: "OrderedDict[BoundedProtocol, str]" = field(default_factory=OrderedDict)
-    _proven: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
-    _by_address: "dict[str, OrderedDict[BoundedProtocol, None]]" = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Never promise more connections than there are files."""
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = self.bounds.connections if files == resource.RLIM_INFINITY else files - _RESERVE
-        self.most = max(min(self.bounds.connections, room), _LEAST)
-
-    def take(self, connection: "BoundedProtocol", address: str) -> bool:
-        """A place for a new connection; an older one may have to go for it. False where there is none."""
-        own = self._by_address.get(address)
-        if own is not None and len(own) >= self.bounds.connections_each and not self._evict(own):
-            return False
-        if self.taken >= self.most and not (self._evict(self._strangers) or self._evict(self._proven)):
-            return False
-        self.taken += 1
-        self._strangers[connection] = address
-        self._by_address.setdefault(address, OrderedDict())[connection] = None
-        return True
-
-    def leave(self, connection: "BoundedProtocol") -> None:
-        """The connection is over."""
-        self.taken -= 1
-        self._forget(connection)
-        self._proven.pop(connection, None)
-
-    def prove(self, connection: "BoundedProtocol") -> None:
-        """The connection's client has a good credential: it no longer counts among its address's strangers.
-
-        Where there are no strangers left to go, the proven connection that was used longest ago does.
-        """
-        if connection not in self._proven:
-            self._forget(connection)
-            self._proven[connection] = None
-        self._proven.move_to_end(connection)
-
-    def _forget(self, connection: "BoundedProtocol") -> None:
-        address = self._strangers.pop(connection, None)
-        if address is None:
-            return
-        own = self._by_address[address]
-        del own[connection]
-        if not own:
-            del self._by_address[address]
-
-    def _evict(self, among: "OrderedDict[BoundedProtocol, Any]") -> bool:
-        waiting = next((connection for connection in among if not connection.is_answering), None)
-        if waiting is None:
-            return False
-        waiting.end()
-        return True
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -133,6 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
         "_has_moved",
         "_has_place",
         "_head_bytes",
+        "_idle_since",
         "_in_head",
         "_is_between",
         "_is_reading",
@@ -160,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._known = KnownHeads(self._most_head)
         self._is_between = True
         self._owed = 0
+        self._idle_since: float | None = None
 
     @property
     def is_answering(self) -> bool:
@@ -196,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         if self._owed:
             data = self._taken(data)
         if not data or (self._is_between and self._is_known(data)):
@@ -262,9 +171,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The request is answered."""
+        """The request is answered: the next one begins, or from now on the connection is idle."""
         self._known.answered(self.scope)  # type: ignore[arg-type]
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._be_idle(self.timeout_keep_alive)
 
     def _is_known(self, data: bytes) -> bool:
         """Begin a request whose head the connection has sent before; the parser is between two and sees none of it."""
@@ -278,8 +196,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
-        scope: Any = head.scope(length)
-        scope |= {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
+        own = {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
+        scope: Any = head.scope(length, own)
         self.scope, self.headers = scope, scope["headers"]
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
@@ -295,12 +213,13 @@ class BoundedProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         scope[WHOLE] = partial(answer, self._places.standing, cycle)
-        if len(body) == int(length):
+        size = int(length)
+        if len(body) == size:
             scope[BODY] = body
             cycle.more_body = False
             self._expect(None)
         else:
-            self._owed = int(length)
+            self._owed = size
             self._in_head = False
             self._expect(self._bounds.body_s)
             self._taken(body)
@@ -367,6 +286,20 @@ class BoundedProtocol(HttpToolsProtocol):
         # Most requests arrive whole in one piece: they need no timer for their head and none for their body.
         if self._due_s is not None and self._arriving is None:
             self._arriving = self.loop.call_later(self._due_s, self._too_slow)
+
+    def _be_idle(self, for_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(for_s, self._too_idle)
+
+    def _too_idle(self) -> None:
+        # One timer runs for all requests of a busy connection: it is not set anew by each, but asks when it is due.
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:  # the answer to what has come since sets it again
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0.0:
+            self._be_idle(left_s)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _too_slow(self) -> None:
         if self.is_answering:  # stray bytes behind a request that is being worked on

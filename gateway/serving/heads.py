@@ -59,11 +59,11 @@ class KnownHead:
             return None
         return (length, end + len(self._after)) if data.startswith(self._after, end) else None
 
-    def scope(self, length: bytes) -> dict[str, Any]:
-        """What the server makes of this head where it says that length."""
+    def scope(self, length: bytes, own: dict[str, Any]) -> dict[str, Any]:
+        """What the server makes of this head where it says that length; ``own`` is what else it says of the request."""
         headers = self._headers.copy()
         headers[self._place] = (LENGTH, length)
-        return {**self._scope, "headers": headers}
+        return {**self._scope, **own, "headers": headers}
 
 
 class KnownHeads:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.edge.ears import STOPPING, Stopping
 from gateway.serving import connections
+from gateway.serving.places import Bounds
 from gateway.settings import GatewaySettings
 
 ADMIN_SOCKET = "admin.sock"
@@ -140,9 +141,9 @@ def _bind_private(unix: socket.socket, path: Path) -> None:
     unix.listen(_BACKLOG)
 
 
-def _bounds(settings: GatewaySettings) -> connections.Bounds:
+def _bounds(settings: GatewaySettings) -> Bounds:
     limits = settings.limits
-    return connections.Bounds(
+    return Bounds(
         connections=limits.connections,
         connections_each=limits.connections_each,
         head_s=limits.head_seconds,

@@ -17,6 +17,7 @@ from gateway.core.call import Lease
 from gateway.core.call import Raw as RawResult
 from gateway.edge.asgi import Options
 from gateway.serving import connections, listening
+from gateway.serving.places import Bounds, Places
 from gateway.settings import GatewaySettings
 from tests.edge_world import Edge, rpc
 from tests.waiting import until
@@ -149,7 +150,7 @@ async def test_a_full_house_leaves_the_operators_socket_alone(tmp_path: Path) ->
         await operator.send(bearing)
         assert (await operator.answer())[0] == 200
         assert await kept[0].reader.read() == b"", "the seventeenth has its place"
-        (there,) = [found for found in gc.get_objects() if isinstance(found, connections.Places) and found.taken]
+        (there,) = [found for found in gc.get_objects() if isinstance(found, Places) and found.taken]
         for client in (operator, *kept):
             client.writer.close()
         await until(lambda: there.taken == 0)
@@ -196,7 +197,7 @@ async def test_a_head_that_trickles_has_a_deadline(tmp_path: Path) -> None:
 
 async def test_a_body_that_trickles_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nobody reads it, because the request was refused before."""
-    monkeypatch.setattr(listening, "_bounds", lambda _: connections.Bounds(body_s=0.3))
+    monkeypatch.setattr(listening, "_bounds", lambda _: Bounds(body_s=0.3))
     async with doors(tmp_path) as gateway:
         client = await gateway.connect(request("POST", STOCK, token="nobody", content_length="100") + b"{")
         assert (await client.answer())[0] == 401

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from gateway.serving import connections
+from gateway.serving.places import Bounds, Places
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def unanswered(first: bytes) -> AsyncIterator[tuple[connections.BoundedPro
     wire, done = Wire(), anyio.Event()
     config = uvicorn.Config(silent, lifespan="off", ws="none", log_config=None)
     given: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}}
-    connection = connections.BoundedProtocol(connections.Places(connections.Bounds()), **given)
+    connection = connections.BoundedProtocol(Places(Bounds()), **given)
     connection.connection_made(wire)
     connection.data_received(first)
     assert not wire.is_closed

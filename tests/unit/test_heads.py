@@ -15,7 +15,8 @@ from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY, read_body
 from gateway.edge.heads import FORGET, HEAD, Head, forget_headers, head_of
 from gateway.edge.reply import WHOLE, lines
-from gateway.serving.connections import Bounds, within
+from gateway.serving.connections import within
+from gateway.serving.places import Bounds
 
 pytestmark = pytest.mark.anyio
 

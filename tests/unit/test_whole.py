@@ -9,7 +9,7 @@ import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.edge.reply import WHOLE, Common, Hardened, Header, Reply, lines
+from gateway.edge.reply import TEXT, WHOLE, Common, Hardened, Header, Reply, lines
 from gateway.serving.whole import Standing, answer
 
 FIELDS: list[Header] = [(b"content-length", b"2"), (b"x-own", b"1"), (b"x-empty", b"")]
@@ -90,6 +90,32 @@ async def test_no_value_writes_another_field(bad: bytes) -> None:
             await Reply(200, b"ok", headers=(own,)).send(send)
     assert request.wire.written == []
     assert not request.cycle.response_started
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"{}", headers=((b"x-own", b"1"),)),
+        Reply(200, b"page", media=TEXT),
+        Reply(202),
+        Reply(401, b"{}", headers=((b"www-authenticate", b"Bearer"), (b"x-own", b"1"))),
+        Reply(200, b"{}", headers=((b"x-common", b"2"),)),
+    ],
+)
+async def test_it_has_the_fields_of_the_answer(reply: Reply) -> None:
+    """Its own, the common ones and the completed challenge, in the same order."""
+
+    def challenged(path: str, status: int, given: list[Header]) -> list[Header]:
+        return [
+            (name, value + path.encode() if status == 401 and name[:4] == b"www-" else value) for name, value in given
+        ]
+
+    common, whole, slow = Common([(b"x-common", b"1")], challenged), Request(), Request()
+    scope = {"path": "/p", WHOLE: partial(answer, Standing(), whole.cycle)}
+    given: list[dict[str, Any]] = [{"send": one.cycle.send, "common": common} for one in (whole, slow)]
+    await reply.send(Hardened(scope, **given[0]))
+    await reply.send(Hardened({"path": "/p"}, **given[1]))
+    assert whole.wire.written == [b"".join(slow.wire.written)]
 
 
 async def test_what_takes_the_servers_own_way() -> None:

@@ -157,10 +157,10 @@ class LocalIdentity:
         Raises:
             Unauthenticated: anything wrong with it; ``cause_code`` is a ``Cause``.
         """
-        digest, now_us = live.digest, self._clock.now_us()
-        known = self._good.get(digest)
-        if known is not None and now_us < known.expires_us:
+        known = self.known(live)
+        if known is not None:
             return known
+        digest, now_us = live.digest, self._clock.now_us()
         self._good.pop(digest, None)
         principal, is_lasting = self._verified(live.token, now_us)
         if not is_lasting:  # its key may end before it does
@@ -169,6 +169,11 @@ class LocalIdentity:
             self._make_room(now_us)
         self._good[digest] = principal
         return principal
+
+    def known(self, live: Live) -> Principal | None:
+        """The same where its token was verified before and is still good; None = that is to be found out."""
+        known = self._good.get(live.digest)
+        return known if known is not None and self._clock.now_us() < known.expires_us else None
 
     def vouches(self, principal: Principal) -> bool:
         """See ``core.ports.Identity``."""

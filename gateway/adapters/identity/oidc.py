@@ -128,6 +128,9 @@ class Identities:
         if not isinstance(call.origin, Live):
             return await self._local.authenticate(call)
         live = call.origin
+        known = self._local.known(live)  # each call is authenticated twice, at the edge and in the pipeline
+        if known is not None:
+            return known
         if self._api_keys is not None and self._api_keys.takes(live.token):
             return self._api_keys.holder(live)
         foreign = self._named(live) if self._foreign else None
@@ -144,7 +147,7 @@ class Identities:
         await self._local.ping()
 
     def _named(self, live: Live) -> ForeignIdentity | None:
-        # Each call is authenticated twice, at the edge and in the pipeline: what is remembered is not read again.
+        # What is remembered is not read again.
         if self._local.holds(live.digest) or not live.token.isascii():
             return None
         holder = next((one for one in self._foreign.values() if one.holds(live.digest)), None)

@@ -5,10 +5,12 @@ since arguments are decided on and forwarded. ``read_upstream`` is for what upst
 result, which are handed on unless something is redacted.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from gateway.core import canonical
 from gateway.core.canonical import MAX_SAFE_INTEGER, Json
@@ -18,10 +20,11 @@ from gateway.core.mcpwire.eras import MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VER
 Id = str | int
 _EMPTY: Final = Json({}, {})
 _ENCODER: Final = msgspec.json.Encoder()
+# Compact JSON text of a plain value, members in the order given.
+encode: Final[Callable[[Any], bytes]] = _ENCODER.encode
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request: it is owed exactly one answer.
 
     Attributes:
@@ -34,16 +37,15 @@ class Request:
     id: Id
     method: str
     params: Json
-    text: bytes = field(default=b"", compare=False)
+    text: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(Struct, frozen=True):
     """A message that is owed no answer; ``text`` is that of an upstream's ``params``, as of a request."""
 
     method: str
     params: Json
-    text: bytes = field(default=b"", compare=False)
+    text: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Failure:
     data: Any = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(Struct, frozen=True):
     """A good answer of an upstream; ``result`` is the JSON text of the object it sent, byte for byte."""
 
     id: Id
@@ -162,23 +164,18 @@ def encode_failure(request_id: Id | None, code: int, text: str, data: Any = None
     return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
-def encode(value: Any) -> bytes:
-    """Compact JSON text of a plain value, members in the order given."""
-    return _ENCODER.encode(value)
-
-
 def members(text: bytes) -> dict[str, msgspec.Raw]:
     """The members of a JSON object that is known to be one, each as it is written."""
     return _OBJECTS.decode(text)
 
 
-class _Error(msgspec.Struct):
+class _Error(Struct):
     code: int
     message: str = ""
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(Struct):
     jsonrpc: str = ""
     id: str | int | None = None
     method: str | None = None
@@ -251,9 +248,8 @@ def _failure(members: dict[str, Any]) -> Failure:
 
 
 def _is_id(value: Any) -> bool:
-    if isinstance(value, str):
-        return True
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER
+    kind = type(value)  # of what was read: a bool is no number here
+    return kind is str or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
 
 
 def _good_id(value: Any) -> Id:

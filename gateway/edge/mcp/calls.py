@@ -8,7 +8,6 @@ here, and the call is made again with the answers; and a call that asks on its s
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from anyio import CancelScope, fail_after
 from msgspec import Struct, structs
@@ -26,16 +25,15 @@ from gateway.core.ports import Ports
 from gateway.core.tool import EffectClass
 from gateway.edge.calling import carry_out
 from gateway.edge.disconnect import unless_gone
+from gateway.edge.heads import Said
 from gateway.edge.mcp import flow as mcp_flow
 from gateway.edge.mcp import parking, rounds
 from gateway.edge.mcp.asking import Questions
-from gateway.edge.mcp.flow import Line, Running
+from gateway.edge.mcp.flow import NOTHING, Line, Running
 from gateway.edge.mcp.parking import Parking, Room, Slot
 from gateway.edge.mcp.rounds import KEY_BYTES, MOST_ROUNDS, Brought, Rounds
 from gateway.edge.mcp.session import Session
 from gateway.edge.mcp.stream import Stream
-
-_NOTHING = Wants()
 
 
 class Party(Struct, frozen=True):
@@ -43,16 +41,14 @@ class Party(Struct, frozen=True):
 
     Attributes:
         principal: the caller.
-        era: how they speak.
-        meta: what their request says of itself.
+        said: what their request says of itself.
         session: theirs, in the handshake era.
         stream: the answer on its way.
         receive: tells when they leave.
     """
 
     principal: Principal
-    era: Era
-    meta: Mapping[str, Any]
+    said: Said
     session: Session | None
     stream: Stream
     receive: Receive
@@ -116,9 +112,12 @@ class Calls:
         Raises:
             InvalidParams: what the request says of these is malformed, or not of this call.
         """
-        wants = mcp_flow.wants(party.meta, party.era, party.session)
-        if party.era is Era.HANDSHAKE:
-            return self._with_line(call, wants, party)
+        said = party.said
+        if said.era is Era.HANDSHAKE:
+            return self._with_line(call, mcp_flow.wants(said.meta, said.era, party.session), party)
+        wants = said.wants
+        if wants is None:
+            wants = said.wants = mcp_flow.wants(said.meta, said.era, None)
         brought = self._rounds.brought(request.params, call, party.principal)
         if brought is not None and brought.parked:
             waiting = self._with_line(call, wants, party)
@@ -127,22 +126,32 @@ class Calls:
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
-    async def carried_out(self, made: Made, request_id: Id) -> Answer | Outcome:
-        """What comes of it; for a stateless client it may be a result that asks.
+    def carried_out(self, made: Made, request_id: Id) -> Awaitable[Answer | Outcome]:
+        """What comes of it. An answer may ask for input, which ``told`` then brings; an outcome asks the client itself.
+
+        Raises:
+            GatewayError: as ``carry_out`` does.
+            ClientGone: as ``carry_out`` does.
+        """
+        if made.back is not None:
+            return self._resumed(made, made.back)
+        if made.slot is not None:
+            return self._begun(made, made.slot)
+        return self._answered(made, request_id)
+
+    async def told(self, made: Made, request_id: Id, answer: Answer) -> Answer:
+        """What comes of it at last, once its upstream was told what it asks for in ``answer``, and in those after it.
 
         Raises:
             GatewayError: as ``carry_out`` does, or the upstream asks for what is not answered.
             ClientGone: as ``carry_out`` does.
         """
-        if made.back is not None:
-            return await self._resumed(made, made.back)
-        if made.slot is not None:
-            return await self._begun(made, made.slot)
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MOST_ROUNDS - 1):
+            made = await self._next(made, answer)
             answer = await self._answered(made, request_id)
             if not rounds.wants_input(answer.body):
                 return answer
-            made = await self._next(made, answer)
+        await self._next(made, answer)
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
     def _answered(self, made: Made, request_id: Id) -> Awaitable[Answer]:
@@ -173,7 +182,7 @@ class Calls:
         try:
             await unless_gone(party.receive, pipeline.reconsider(made.call, self._ports))
             slot.come_back(
-                back.continuation.answers, _NOTHING if made.line is None else made.line.flow.wants, party.stream
+                back.continuation.answers, NOTHING if made.line is None else made.line.flow.wants, party.stream
             )
             await unless_gone(party.receive, slot.turn())
         except GatewayError:
@@ -208,7 +217,7 @@ class Calls:
         again = structs.replace(
             made.call, id=clock.uuid(), at_us=clock.now_us(), continuation=Continuation(state, questions, answers)
         )
-        return self._with_line(again, Wants() if made.line is None else made.line.flow.wants, made.party)
+        return self._with_line(again, NOTHING if made.line is None else made.line.flow.wants, made.party)
 
     async def _answers(self, questions: Mapping[str, Question], party: Party) -> dict[str, Arguments]:
         answers = {}
@@ -234,7 +243,7 @@ class Calls:
         return any(tool.fqn == fqn and tool.effect is EffectClass.READ for tool in self._ports.catalog.tools())
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
-        if party.session is None and wants == _NOTHING:
+        if party.session is None and wants is NOTHING:
             return Made(call, party)  # nor can it be taken back, as it has no name
         put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
         line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)

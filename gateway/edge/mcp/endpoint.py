@@ -6,46 +6,43 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from anyio import CancelScope
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
 from gateway.core import pipeline
-from gateway.core.call import Answer, Call, Channel, Reported
+from gateway.core.call import Answer, Call, Channel
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.following import LISTEN
-from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
+from gateway.core.mcpwire.jsonrpc import Id, Message, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import problems, reported
-from gateway.edge.auth import NO_ARGUMENTS, Gate, Visit, check_no_key, named_run
+from gateway.edge.auth import Gate, check_no_key, named_run
 from gateway.edge.body import Workbench, check_types, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.ears import STOPPING
 from gateway.edge.faults import (
-    OF_HTTP,
     UNRECORDED,
     HeaderMismatch,
     InvalidParams,
     MethodNotAllowed,
     MethodNotFound,
-    MissingCapability,
     ServerNotFound,
 )
-from gateway.edge.heads import Head, head_of
+from gateway.edge.heads import Said, head_of
 from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, tools, waiting
 from gateway.edge.mcp.asked import result_for, run_of
 from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
 from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, meta_of, param_fields, recovered_id
+from gateway.edge.mcp.exchange import Exchange, Named, refusal
 from gateway.edge.mcp.following import Followers, Follows
 from gateway.edge.mcp.push import Listener, Pushing, Wanted
 from gateway.edge.mcp.session import Session, Sessions
@@ -55,45 +52,7 @@ from gateway.edge.reply import Reply
 
 _SESSION = eras.SESSION_HEADER.encode()
 _LAST_EVENT = b"last-event-id"
-# How a call fails whose upstream needs capabilities that the client did not declare: their names follow.
-_UNDECLARED = "undeclared"
 _ENVELOPE = frozenset({"envelope", "batch", "parts"})
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One POST on its way: what is known of it so far also decides how an error is put.
-
-    ``call`` is the request as it is recorded, and for ``tools/call`` the call itself. ``request`` stays None for
-    messages that are owed no answer. ``acting`` is set once the pipeline has the call: from then on, whatever breaks it
-    off may have come after an effect. ``made`` is set for calls: ``call`` with what flows while it is carried out.
-    """
-
-    scope: Scope
-    head: Head
-    receive: Receive
-    stream: Stream
-    server: str | None
-    visit: Visit
-    era: Era
-    call: Call
-    id: Id | None = None
-    request: Request | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    client: Mapping[str, str] | None = None
-    session: Session | None = None
-    made: Made | None = None
-    acting: bool = False
-
-
-class _Named(NamedTuple):
-    """What a request says of itself as a call; one that is none names no tool."""
-
-    run: str | None
-    tool: str = ""
-    arguments: Arguments = NO_ARGUMENTS
-    reported: Reported = Reported()
-    objection: Callable[[], GatewayError | None] | None = None
 
 
 class McpEndpoint:
@@ -120,7 +79,7 @@ class McpEndpoint:
                 raise MethodNotAllowed(tuple(self._answering))
             head, visit = head_of(scope), await self._gate.admit(scope, Channel.MCP)
             stream = Stream(head, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
-            exchange = _Exchange(scope, head, receive, stream, server, visit, era_hint(head.fields), visit.call)
+            exchange = Exchange(scope, head, receive, stream, server, visit, era_hint(head.fields), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
@@ -128,7 +87,7 @@ class McpEndpoint:
             answer = await answering(exchange)
         except CancelledError:  # the server stops and waits no longer; its client is still owed the truth
             with CancelScope(shield=True):
-                await stream.finish(_refusal(exchange, broken_off(may_have_acted=exchange.acting)))
+                await stream.finish(refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
         try:
             await stream.finish(answer)
@@ -136,7 +95,7 @@ class McpEndpoint:
             if exchange.made is not None and exchange.made.slot is not None:
                 await exchange.made.slot.rest(scope.get(STOPPING))  # its upstream may be waiting still
 
-    async def _delete(self, exchange: _Exchange) -> Reply:
+    async def _delete(self, exchange: Exchange) -> Reply:
         try:
             session = self._session(exchange)
         except GatewayError as error:
@@ -146,7 +105,7 @@ class McpEndpoint:
         self._sessions.end(session)
         return Reply(204)
 
-    async def _session_stream(self, exchange: _Exchange) -> Reply:
+    async def _session_stream(self, exchange: Exchange) -> Reply:
         try:
             session = self._session(exchange)
             if session is None or exchange.era is Era.STATELESS:
@@ -155,12 +114,12 @@ class McpEndpoint:
                 raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
-            exchange.call = self._named(exchange, _Named(named_run(exchange.head)))
+            exchange.call = self._named(exchange, Named(named_run(exchange.head)))
             return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
 
-    async def _listen(self, exchange: _Exchange, wanted: Wanted) -> Reply:
+    async def _listen(self, exchange: Exchange, wanted: Wanted) -> Reply:
         await self._find_server(exchange)
         self._gate.calls(exchange.visit, len(wanted.addresses))
         follows = await self._followers.begun(exchange.call, wanted.addresses, exchange.server, exchange.receive)
@@ -170,7 +129,7 @@ class McpEndpoint:
             follows.end()
             raise
 
-    async def _pushed(self, exchange: _Exchange, wanted: Wanted, follows: Follows) -> Reply:
+    async def _pushed(self, exchange: Exchange, wanted: Wanted, follows: Follows) -> Reply:
         async def look() -> Sequence[Tool]:
             self._sessions.use(exchange.session)  # a session that has ended has no stream
             return await self._listing(exchange, wanted.kinds)
@@ -184,7 +143,7 @@ class McpEndpoint:
         listener = Listener(exchange.scope, exchange.receive, exchange.visit.principal, exchange.call.id, follows, sees)
         return await self._pushing.begin(listener, wanted, look)
 
-    async def _post(self, exchange: _Exchange) -> Reply:
+    async def _post(self, exchange: Exchange) -> Reply:
         try:
             try:
                 await self._understand(exchange)
@@ -195,19 +154,16 @@ class McpEndpoint:
             return await self._acting(exchange)
         except GatewayError as error:
             self._gate.refused(exchange.visit, error)
-            return _refusal(exchange, error)
+            return refusal(exchange, error)
 
-    async def _understand(self, exchange: _Exchange) -> None:
+    async def _understand(self, exchange: Exchange) -> None:
         scope = exchange.scope
         exchange.visit.require("tools")
         check_types(scope, exchange.head)
         body = await read_body(scope, exchange.receive)
-        try:
-            message = await self._bench.work(body, jsonrpc.parse)
-        except GatewayError as error:
-            if error.cause_code not in _ENVELOPE:
-                exchange.id = await self._bench.work(body, recovered_id)
-            raise
+        known = exchange.head.known
+        request = None if known is None else known.frame.read(body)
+        message = await self._parsed(exchange, body) if request is None else request
         if isinstance(message, Request):
             exchange.id = message.id
         elif not isinstance(message, Notification):
@@ -215,50 +171,63 @@ class McpEndpoint:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        meta = exchange.meta = meta_of(message)
-        exchange.era = era_of(meta, exchange.head.fields)
-        exchange.client = client_hints(message, meta, exchange.head, exchange.era)
+        if known is None or request is None:
+            meta = meta_of(message)
+            exchange.era = era_of(meta, exchange.head.fields)
+            said = Said(exchange.era, meta, client_hints(message, meta, exchange.head, exchange.era))
+        else:
+            said, exchange.era = known.said, known.said.era
+        exchange.said = said
         if isinstance(message, Notification):
             self._heed(exchange, message)
             return
         exchange.request = message
-        await self._understand_request(exchange, message)
+        await self._understand_request(exchange, message, said)
+        if request is None and exchange.made is not None:
+            exchange.head.learn(body, said)
 
-    def _heed(self, exchange: _Exchange, note: Notification) -> None:
+    async def _parsed(self, exchange: Exchange, body: bytes) -> Message:
+        try:
+            return await self._bench.work(body, jsonrpc.parse)
+        except GatewayError as error:
+            if error.cause_code not in _ENVELOPE:
+                exchange.id = await self._bench.work(body, recovered_id)
+            raise
+
+    def _heed(self, exchange: Exchange, note: Notification) -> None:
         session = self._session(exchange) if exchange.era is Era.HANDSHAKE else None
         if note.method in methods.CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
         if note.method == notices.CANCELLED:
             self._calls.withdraw(note, session)
 
-    async def _understand_request(self, exchange: _Exchange, request: Request) -> None:
+    async def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> None:
         if request.method not in methods.METHODS[exchange.era]:
             raise MethodNotFound(f"no such method: {request.method[:64]}")
         if exchange.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
-        run = run_of(exchange.head, exchange.meta)
+        run = run_of(exchange.head, said.meta)
         if request.method in methods.CALLS:
-            call = self._called(exchange, request, run)
+            call = self._called(exchange, request, said, run)
             if request.method in methods.FOLLOWING:
                 call = await self._following(exchange, request, call)
-            who, meta = exchange.visit.principal, exchange.meta
-            party = Party(who, exchange.era, meta, exchange.session, exchange.stream, exchange.receive)
+            party = Party(exchange.visit.principal, said, exchange.session, exchange.stream, exchange.receive)
             exchange.made = self._calls.made(request, call, party)
             exchange.call = exchange.made.call
             return
-        exchange.call = self._named(exchange, _Named(run))
+        exchange.call = self._named(exchange, Named(run))
         if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
-    def _called(self, exchange: _Exchange, request: Request, run: str | None) -> Call:
+    def _called(self, exchange: Exchange, request: Request, said: Said, run: str | None) -> Call:
         check_no_key(exchange.head)
         inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
-        said = reported.of_meta(exchange.meta)
+        remarks = reported.of_meta(said.meta)
         fault = partial(self._header_fault, exchange.scope, inside, arguments)
-        named = _Named(run, inside, arguments, said, fault if exchange.era is Era.STATELESS else None)
+        named = Named(run, inside, arguments, remarks, fault if said.era is Era.STATELESS else None)
         return self._named(exchange, named)
 
-    async def _following(self, exchange: _Exchange, request: Request, call: Call) -> Call:
+    async def _following(self, exchange: Exchange, request: Request, call: Call) -> Call:
         if exchange.session is None:
             raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
         return await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
@@ -272,7 +241,7 @@ class McpEndpoint:
             return None
         return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
 
-    def _acting(self, exchange: _Exchange) -> Awaitable[Reply]:
+    def _acting(self, exchange: Exchange) -> Awaitable[Reply]:
         request, made = exchange.request, exchange.made
         if request is None or made is None:
             return self._act(exchange, request)
@@ -280,7 +249,7 @@ class McpEndpoint:
             return self._call(exchange, request.id, made)
         return self._follow(exchange, request, made, exchange.session.follows)
 
-    async def _act(self, exchange: _Exchange, request: Request | None) -> Reply:
+    async def _act(self, exchange: Exchange, request: Request | None) -> Reply:
         if request is None:
             return Reply(202)
         if request.method in methods.LISTS:
@@ -300,11 +269,11 @@ class McpEndpoint:
             result = methods.discovered(self._info)
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
-    async def _follow(self, exchange: _Exchange, request: Request, made: Made, follows: Follows) -> Reply:
+    async def _follow(self, exchange: Exchange, request: Request, made: Made, follows: Follows) -> Reply:
         with following.settled(exchange.call, request.params.value["uri"], follows):
             return await self._call(exchange, request.id, made)
 
-    async def _call(self, exchange: _Exchange, request_id: Id, made: Made) -> Reply:
+    async def _call(self, exchange: Exchange, request_id: Id, made: Made) -> Reply:
         call, receive = exchange.call, exchange.receive
         answer: Answer | Outcome
         if exchange.server is None and call.tool == waiting.FQN:
@@ -314,6 +283,8 @@ class McpEndpoint:
         else:
             exchange.acting = True
             answer = await self._calls.carried_out(made, request_id)
+            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
+                answer = await self._calls.told(made, request_id, answer)
             body = answer.body
         asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
         result = body if asks else result_for(call, body, exchange.server, exchange.era)
@@ -322,11 +293,11 @@ class McpEndpoint:
         headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
         return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
 
-    async def _visible(self, exchange: _Exchange, kinds: frozenset[Kind] = methods.LISTABLE) -> tuple[Tool, ...]:
+    async def _visible(self, exchange: Exchange, kinds: frozenset[Kind] = methods.LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
         return await unless_gone(exchange.receive, self._listing(exchange, kinds))
 
-    async def _listing(self, exchange: _Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
+    async def _listing(self, exchange: Exchange, kinds: frozenset[Kind]) -> tuple[Tool, ...]:
         if exchange.server is not None:
             kinds = methods.LISTABLE  # a server of which anything may be seen is there, whatever is asked for
         found = await pipeline.listing(exchange.call, self._ports, kinds)
@@ -337,12 +308,12 @@ class McpEndpoint:
             raise ServerNotFound("no such server")
         return own
 
-    async def _find_server(self, exchange: _Exchange) -> None:
+    async def _find_server(self, exchange: Exchange) -> None:
         # The aggregate is always there; a server of which nothing may be seen does not exist.
         if exchange.server is not None:
             await self._visible(exchange)
 
-    async def _initialize(self, exchange: _Exchange, request: Request) -> Reply:
+    async def _initialize(self, exchange: Exchange, request: Request) -> Reply:
         params = request.params.value
         asked = params.get("protocolVersion")
         if not isinstance(asked, str):
@@ -356,7 +327,7 @@ class McpEndpoint:
         body = jsonrpc.encode_response(request.id, jsonrpc.encode(result))
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
-    def _session(self, exchange: _Exchange) -> Session | None:
+    def _session(self, exchange: Exchange) -> Session | None:
         named = exchange.head.fields.get(_SESSION)
         if not named:
             return None
@@ -364,9 +335,9 @@ class McpEndpoint:
             raise MalformedRequest("a request names at most one session", cause_code="session")
         return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
 
-    def _named(self, exchange: _Exchange, named: _Named) -> Call:
+    def _named(self, exchange: Exchange, named: Named) -> Call:
         call, session = exchange.visit.call, exchange.session
-        client = exchange.client if session is None else session.client
+        said = exchange.said if session is None else session
         return Call(
             id=call.id,
             at_us=call.at_us,
@@ -376,20 +347,7 @@ class McpEndpoint:
             arguments=named.arguments,
             run=named.run,
             session=None if session is None else session.id,
-            client=client or {},
+            client={} if said is None else said.client,
             reported=named.reported,
             objection=named.objection,
         )
-
-
-def _refusal(exchange: _Exchange, error: GatewayError) -> Reply:
-    request, call_id = exchange.request, exchange.call.id
-    cause, *lacking = error.cause_code.split("_")
-    if exchange.era is Era.STATELESS and cause == _UNDECLARED and lacking:
-        error = MissingCapability(lacking, error.cause_code)
-    if request is not None and request.method == methods.CALL and isinstance(error, problems.ACTIONABLE):
-        result = tools.result_for(problems.tool_error(error, call_id), exchange.era)
-        body = jsonrpc.encode_response(request.id, result)
-        return Reply(200, body, headers=problems.headers_of(error, call_id))
-    era = None if exchange.id is None or isinstance(error, OF_HTTP) else exchange.era
-    return problems.rpc_failure(error, exchange.id, era, call_id)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
+from gateway.core import scopes
 from gateway.core.errors import Unavailable
 from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
 from gateway.core.mcpwire import asking, eras, notices
@@ -20,6 +21,7 @@ from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
+NOTHING = Wants()
 _MAX_TOKEN = 256
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ class Line:
 
 def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
     """The line of a call; ``deliver`` sends what goes out ahead of its answer."""
-    scope = CancelScope()
+    scope = scopes.scope()
     return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
 
 
@@ -57,6 +59,8 @@ def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
         return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
     capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
     askable = asking.declared(capabilities) if capabilities else {}
+    if token is None and level is None and not askable:
+        return NOTHING
     return Wants(token, None if level is None else _level(level), level is not None, askable)
 
 

@@ -195,8 +195,7 @@ class Pushing:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Push(Reply):
+class Push(Reply, frozen=True, kw_only=True):
     """An answer that goes on until its client leaves, its credential ends or the gateway stops.
 
     Attributes:

@@ -103,9 +103,11 @@ class Rounds:
         Raises:
             InvalidParams: a state that was not sealed here for this call, or is too old; answers that are none.
         """
-        state, said = params.value.get(_STATE), params.member(_ANSWERS)
-        if state is None and said.value is None:
+        members = params.value
+        state = members.get(_STATE)
+        if state is None and members.get(_ANSWERS) is None:
             return None
+        said = params.member(_ANSWERS)
         kept = self._opened(state, call, owner)
         if said.value is not None and not isinstance(said.value, dict):
             raise _odd("params.inputResponses must be an object", _ANSWERS)
