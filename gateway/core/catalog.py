@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from anyio import CancelScope, current_time
+from anyio import current_time
 
-from gateway.core import measures, resources
+from gateway.core import measures, resources, scopes
 from gateway.core.bell import Bell
 from gateway.core.call import Caller, Lease, Raw, Resolved
 from gateway.core.connector import Connector
@@ -112,7 +112,7 @@ class Catalog:
         if connector is None:
             raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
         try:
-            with CancelScope(deadline=current_time() + intent.timeout_s) as time:
+            with scopes.kind()(deadline=current_time() + intent.timeout_s) as time:
                 if flow is not None:
                     flow.timed(time)
                 return await connector.invoke(lease)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from anyio import CancelScope
 from starlette.types import Receive
 
+from gateway.core import scopes
 from gateway.edge.faults import ClientGone
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T], scope: CancelScope |
     Raises:
         ClientGone: the work was cancelled, because the client left or by way of ``scope``.
     """
-    watch = _Watch(receive, scope or CancelScope())
+    watch = _Watch(receive, scope or scopes.kind()())
     try:
         with watch.scope:
             return await work
