@@ -5,8 +5,9 @@ be forgotten without anyone gaining anything, so the table stays bounded by who 
 all or nothing over several buckets and gauges: a refused call takes nothing anywhere.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MINUTE_S = 60.0
 
@@ -19,11 +20,20 @@ class Rate:
         key: whose bucket.
         per_minute: tokens that flow in per minute, and most that fit in.
         cause: what to call it in a refusal, e.g. ``rate_tool``.
+        interval_s: in how many seconds a token flows in; endless where none does.
+        spent_s: further from full than so many seconds it lacks a token, as it holds a minute's worth.
     """
 
     key: str
     per_minute: int
     cause: str
+    interval_s: float = field(init=False)
+    spent_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        interval_s = MINUTE_S / self.per_minute if self.per_minute > 0 else math.inf
+        object.__setattr__(self, "interval_s", interval_s)
+        object.__setattr__(self, "spent_s", MINUTE_S - interval_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,10 @@ class Turnstile:
         if refusal is None:
             full_at, held = self._full_at, self._held
             for rate in rates:
-                full_at[rate.key] = max(full_at.get(rate.key, now), now) + MINUTE_S / rate.per_minute
+                key, full = rate.key, now
+                if key in full_at and full_at[key] > now:
+                    full = full_at[key]
+                full_at[key] = full + rate.interval_s
             for place in places:
                 held[place.key] = held.get(place.key, 0) + 1
         return refusal
@@ -100,7 +113,8 @@ class Turnstile:
     def _refusal(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
         full_at, held = self._full_at, self._held
         for rate in rates:
-            if rate.per_minute <= 0 or full_at.get(rate.key, now) - now > _spent(rate):
+            key = rate.key
+            if rate.per_minute <= 0 or (key in full_at and full_at[key] - now > rate.spent_s):
                 return _longest([(self._wait(rate, now), rate.cause) for rate in rates])
         for place in places:
             if held.get(place.key, 0) >= place.most:
@@ -112,17 +126,12 @@ class Turnstile:
         # Seconds until the bucket has a token: 0 = now, None = never.
         if rate.per_minute <= 0:
             return None
-        return max(0.0, self._full_at.get(rate.key, now) - now - _spent(rate))
+        return max(0.0, self._full_at.get(rate.key, now) - now - rate.spent_s)
 
     def _makes_room(self, keys: int, now: float) -> bool:
         for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[key]
         return len(self._full_at) + keys <= self._capacity
-
-
-def _spent(rate: Rate) -> float:
-    # A bucket holds a minute's worth, so it lacks a token while it is further from full than the rest of a minute.
-    return MINUTE_S - MINUTE_S / rate.per_minute
 
 
 def _longest(waits: Sequence[tuple[float | None, str]]) -> Refusal:
