@@ -5,14 +5,14 @@ be forgotten without anyone gaining anything, so the table stays bounded by who 
 all or nothing over several buckets and gauges: a refused call takes nothing anywhere.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 MINUTE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its intervals are worked out once
 class Rate:
     """One bucket to take a token from.
 
@@ -20,20 +20,21 @@ class Rate:
         key: whose bucket.
         per_minute: tokens that flow in per minute, and most that fit in.
         cause: what to call it in a refusal, e.g. ``rate_tool``.
-        interval_s: in how many seconds a token flows in; endless where none does.
-        spent_s: further from full than so many seconds it lacks a token, as it holds a minute's worth.
     """
 
     key: str
     per_minute: int
     cause: str
-    interval_s: float = field(init=False)
-    spent_s: float = field(init=False)
 
-    def __post_init__(self) -> None:
-        interval_s = MINUTE_S / self.per_minute if self.per_minute > 0 else math.inf
-        object.__setattr__(self, "interval_s", interval_s)
-        object.__setattr__(self, "spent_s", MINUTE_S - interval_s)
+    @cached_property
+    def interval_s(self) -> float:
+        """In how many seconds a token flows in, where any does."""
+        return MINUTE_S / self.per_minute
+
+    @cached_property
+    def spent_s(self) -> float:
+        """Further from full than so many seconds it lacks a token, as it holds a minute's worth."""
+        return MINUTE_S - self.interval_s
 
 
 @dataclass(frozen=True, slots=True)
