@@ -284,14 +284,15 @@ class Intent(Struct, frozen=True):
     @property
     def timeout_s(self) -> float:
         """Longest the connector may take, seconds: the stricter of catalogue and policy."""
-        asked = self.decision.obligations.timeout_s
-        own = self.tool.limits.timeout_s
+        permit = self.quota.permit
+        asked = permit.decision.obligations.timeout_s
+        own = permit.target.tool.limits.timeout_s
         return own if asked is None else min(own, asked)
 
     @property
     def shielded(self) -> bool:
         """Whether the call goes on when its caller leaves: everything but a read does."""
-        return self.tool.effect is not EffectClass.READ
+        return self.quota.permit.target.tool.effect is not EffectClass.READ
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ def calling(
         TooLarge: the document is over ``MAX_BYTES``.
     """
     met = _MEETINGS.of(target, settings)
-    arguments = target.call.arguments
+    call, caller = target.call, target.caller
+    arguments = call.arguments
     # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
     canonical = arguments.canonical
     document: dict[str, Any] = met.facts | {
@@ -121,11 +122,11 @@ def calling(
             "amounts": dict(target.amounts),
         },
     }
-    if target.caller.run.budget:
-        document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
+    if caller.run.budget:
+        document["budget"] = {"run": policy_view(encode(dict(caller.run.budget)))}
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    document |= _reported(target)
+    document |= _reported(call, caller)
     return _sized(document)
 
 
@@ -155,16 +156,16 @@ def asking(target: Asked, kind: str, asked: Mapping[str, Any], settings: Pipelin
     return _sized(document)
 
 
-def _reported(target: Subject) -> dict[str, Any]:
+def _reported(call: Call, caller: Who) -> dict[str, Any]:
     # The agent's own word: of its evidence only what the log bears out; an id that is none is simply not there.
-    said = target.call.reported
+    said = call.reported
     facts: dict[str, Any] = {}
     if said.confidence_pct is not None:
         facts["risk"] = {"confidence_pct": said.confidence_pct}
     if said.score_pct is not None:
         facts["risk"] = facts.get("risk", {}) | {"score_pct": said.score_pct}
     if said.evidence:
-        facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in target.caller.proofs]
+        facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in caller.proofs]
     return facts
 
 
