@@ -310,10 +310,7 @@ class Batch:
 
     def _place(self, draft: Draft, head: Head | None, index: int, rows: _Rows) -> None:
         kind, run_id, body = draft.type, draft.run_id, draft.body
-        if run_id is None:
-            place = _OUTSIDE
-        else:
-            place = _FIRST if head is None else Place(head.seq + 1, head.hash)
+        place = _next_place(head) if run_id is not None else _OUTSIDE
         entry = leaf(draft, place, self._seal(draft, index, rows) if draft.payloads else ())
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
@@ -367,6 +364,10 @@ def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
 def rare_reasons(said: Iterable[str] | None) -> set[str]:
     """Which of a decision's reasons the list of reasons holds."""
     return {*(said or ())} - _COMMON
+
+
+def _next_place(head: Head | None) -> Place:
+    return _FIRST if head is None else Place(head.seq + 1, head.hash)
 
 
 def _stored_head(run_id: str, db: Database) -> Head | None:
