@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from connectors.sql import SqliteConnector
 from connectors.sql.postgres import PostgresConnector, target
 from deploy.servers.postgres import Postgres
@@ -53,7 +55,7 @@ class Shop:
 
     async def call(self, which: Tool, arguments: Mapping[str, Any] | bytes | None = None) -> Raw:
         """The result of a call; it must keep the output contract."""
-        raw = await self.connector.invoke(replace(lease(which, arguments), login=self.login))
+        raw = await self.connector.invoke(structs.replace(lease(which, arguments), login=self.login))
         Verifier().verify(raw)
         return raw
 

@@ -22,7 +22,7 @@ NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
 _CONTENT_TYPE, _CONTENT_ENCODING, _CHALLENGE = b"content-type", b"content-encoding", b"www-authenticate"
 # As they are mostly spelled.
-_KINDS: Final = frozenset({eras.JSON_TYPE, eras.STREAM_TYPE})
+_KINDS: Final = {kind.encode(): kind for kind in (eras.JSON_TYPE, eras.STREAM_TYPE)}
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
 
@@ -156,8 +156,8 @@ def _fault(error: Exception) -> Fault:
 
 
 def _kind(answer: Response) -> str:
-    said = answer.field(_CONTENT_TYPE) or ""
-    return said if said in _KINDS else said.partition(";")[0].strip().lower()
+    said = answer.fields.get(_CONTENT_TYPE, b"")
+    return _KINDS.get(said) or said.decode("latin-1").partition(";")[0].strip().lower()
 
 
 def _check_plain(answer: Response) -> None:

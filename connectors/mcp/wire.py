@@ -118,16 +118,15 @@ class Wire(asyncio.Protocol):
             Broken: it ended early.
             TooLarge: it has more than ``cap`` bytes.
         """
-        pieces, length = list[bytes](), 0
-        while True:
-            piece = self._taken()
-            pieces.append(piece)
-            length += len(piece)
-            if length > cap:
-                raise TooLarge("the answer is too large")
+        whole = self._taken()
+        pieces, length = [whole], len(whole)
+        while length <= cap:
             if self._is_complete:
-                return b"".join(pieces)
+                return b"".join(pieces) if len(pieces) > 1 else whole
             await self._more()
+            pieces.append(self._taken())
+            length += len(pieces[-1])
+        raise TooLarge("the answer is too large")
 
     @property
     def is_fit(self) -> bool:
@@ -241,8 +240,8 @@ class Wire(asyncio.Protocol):
 
     def _taken(self) -> bytes:
         # In one piece: a body in chunks of a byte must not become as many objects.
-        piece = b"".join(self._pieces)
-        self._pieces.clear()
+        pieces, self._pieces = self._pieces, []
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._held = 0
         if self._is_paused and self._transport is not None:
             self._is_paused = False

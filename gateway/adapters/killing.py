@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from anyio import CancelScope
+from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.call import Caller, Intent, Lease, Principal
@@ -86,8 +87,7 @@ class Means:
     meter: KillMeter
 
 
-@dataclass(slots=True, eq=False)
-class _Watch:
+class _Watch(Struct, eq=False):
     """Implements ``core.kills.Watch`` for one call, and is its bracket.
 
     Attributes:

@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from gateway.core.call import Permit, Quota
 from gateway.core.errors import Throttled
@@ -96,7 +97,7 @@ class _Spending:
         self._turnstile.leave(self._places)
 
 
-class _Asks(NamedTuple):
+class _Asks(Struct, frozen=True):
     """What the limits of a call depend on.
 
     Attributes:

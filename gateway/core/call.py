@@ -127,6 +127,9 @@ class Call(Struct, frozen=True):
     continuation: Continuation | None = None
     subscription: Subscription | None = None
 
+    def __repr__(self) -> str:  # what its surface knows of it holds the request's header fields
+        return f"Call(id={self.id!r}, origin={self.origin!r}, tool={self.tool!r}, run={self.run!r})"
+
 
 @dataclass(frozen=True)  # without slots, so that its name is made once
 class Principal:
@@ -281,14 +284,15 @@ class Intent(Struct, frozen=True):
     @property
     def timeout_s(self) -> float:
         """Longest the connector may take, seconds: the stricter of catalogue and policy."""
-        asked = self.decision.obligations.timeout_s
-        own = self.tool.limits.timeout_s
+        permit = self.quota.permit
+        asked = permit.decision.obligations.timeout_s
+        own = permit.target.tool.limits.timeout_s
         return own if asked is None else min(own, asked)
 
     @property
     def shielded(self) -> bool:
         """Whether the call goes on when its caller leaves: everything but a read does."""
-        return self.tool.effect is not EffectClass.READ
+        return self.quota.permit.target.tool.effect is not EffectClass.READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +342,7 @@ class Lease(Struct, frozen=True):
     is_passing: bool = False
     handout: Handout | None = None
 
-    def __repr__(self) -> str:
-        """Without the header fields, which are secret."""
+    def __repr__(self) -> str:  # without the header fields, which are secret
         return f"Lease(intent={self.intent!r}, login={self.login!r}, handout={self.handout!r})"
 
 

@@ -22,7 +22,7 @@ from gateway.core.errors import (
     Unavailable,
 )
 from gateway.core.pinning import CAUSES, Cause
-from gateway.core.tool import ConnectorKind, EffectClass, Tool
+from gateway.core.tool import USUAL_NAME, ConnectorKind, EffectClass, Tool
 
 Problems = Callable[[Any], list[str]]
 
@@ -150,7 +150,7 @@ def _quarantined(cause: Cause) -> Quarantined:
 
 def _unlisted(name: str) -> Tool:
     # One that was asked for before is told from no hidden tool by what is kept of either: see ``core/policy_input.py``.
-    return _stranger(name) if len(name) > _USUAL_NAME else _known_stranger(name)
+    return _stranger(name) if len(name) > USUAL_NAME else _known_stranger(name)
 
 
 def _stranger(name: str) -> Tool:
@@ -158,7 +158,6 @@ def _stranger(name: str) -> Tool:
     return Tool(server=server, name=tool, connector=ConnectorKind.MCP, definition={}, digest="", listed=False)
 
 
-_USUAL_NAME = 256
 _known_stranger = lru_cache(maxsize=1024)(_stranger)
 
 

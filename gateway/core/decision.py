@@ -153,25 +153,17 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
     first id begins with ``engine.`` if and only if this is a fault and no word of policy.
     """
     results, faults = evaluation.results, evaluation.faults
-    if not len(inputs) == len(results) == len(faults):
-        return [_decision(decision_id, document, _fault("engine.bad_shape"), evaluation) for document in inputs]
+    if len(inputs) == len(results) == len(faults):
+        words = [*map(_word, results, faults)]
+    else:
+        words = [_fault("engine.bad_shape")] * len(inputs)
+    revision, engine = evaluation.revision, evaluation.engine
     return [
-        _decision(decision_id, document, _word(result, fault), evaluation)
-        for document, result, fault in zip(inputs, results, faults, strict=True)
+        Decision(
+            decision_id, word.effect, word.reasons, word.requirements, word.obligations, revision, engine, document
+        )
+        for document, word in zip(inputs, words, strict=True)
     ]
-
-
-def _decision(decision_id: str, document: bytes, word: "_Word", evaluation: Evaluation) -> Decision:
-    return Decision(
-        id=decision_id,
-        effect=word.effect,
-        reasons=word.reasons,
-        requirements=word.requirements,
-        obligations=word.obligations,
-        revision=evaluation.revision,
-        engine=evaluation.engine,
-        document=document,
-    )
 
 
 def grants(result: bytes) -> bool:

@@ -5,9 +5,10 @@ or a path), the HTTP ``status`` and, where waiting helps, ``retry_after`` in sec
 place that turns them into problem+json or MCP results.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
+
+from msgspec import Struct
 
 
 class Ending(StrEnum):
@@ -18,8 +19,7 @@ class Ending(StrEnum):
     UNKNOWN = "tool.outcome_unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True, gc=False):
     """Why policy decided as it did.
 
     Attributes:

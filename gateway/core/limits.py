@@ -7,11 +7,12 @@ all or nothing over several buckets and gauges: a refused call takes nothing any
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 MINUTE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that its intervals are worked out once
 class Rate:
     """One bucket to take a token from.
 
@@ -24,6 +25,16 @@ class Rate:
     key: str
     per_minute: int
     cause: str
+
+    @cached_property
+    def interval_s(self) -> float:
+        """In how many seconds a token flows in, where any does."""
+        return MINUTE_S / self.per_minute
+
+    @cached_property
+    def spent_s(self) -> float:
+        """Further from full than so many seconds it lacks a token, as it holds a minute's worth."""
+        return MINUTE_S - self.interval_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,10 @@ class Turnstile:
         if refusal is None:
             full_at, held = self._full_at, self._held
             for rate in rates:
-                full_at[rate.key] = max(full_at.get(rate.key, now), now) + MINUTE_S / rate.per_minute
+                key, full = rate.key, now
+                if key in full_at and full_at[key] > now:
+                    full = full_at[key]
+                full_at[key] = full + rate.interval_s
             for place in places:
                 held[place.key] = held.get(place.key, 0) + 1
         return refusal
@@ -100,7 +114,8 @@ class Turnstile:
     def _refusal(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
         full_at, held = self._full_at, self._held
         for rate in rates:
-            if rate.per_minute <= 0 or full_at.get(rate.key, now) - now > _spent(rate):
+            key = rate.key
+            if rate.per_minute <= 0 or (key in full_at and full_at[key] - now > rate.spent_s):
                 return _longest([(self._wait(rate, now), rate.cause) for rate in rates])
         for place in places:
             if held.get(place.key, 0) >= place.most:
@@ -112,17 +127,12 @@ class Turnstile:
         # Seconds until the bucket has a token: 0 = now, None = never.
         if rate.per_minute <= 0:
             return None
-        return max(0.0, self._full_at.get(rate.key, now) - now - _spent(rate))
+        return max(0.0, self._full_at.get(rate.key, now) - now - rate.spent_s)
 
     def _makes_room(self, keys: int, now: float) -> bool:
         for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[key]
         return len(self._full_at) + keys <= self._capacity
-
-
-def _spent(rate: Rate) -> float:
-    # A bucket holds a minute's worth, so it lacks a token while it is further from full than the rest of a minute.
-    return MINUTE_S - MINUTE_S / rate.per_minute
 
 
 def _longest(waits: Sequence[tuple[float | None, str]]) -> Refusal:

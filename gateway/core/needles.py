@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 import re2
-from msgspec import Struct
 
 MIN_LENGTH = 8
 MAX_LENGTH = 16 * 1024
@@ -39,6 +38,10 @@ _MOST_QUADS = 4096  # with more of them chance hits are frequent
 _ASCII_GAPS = bytes([*range(0x21), 0x7F])
 _LETTERS_OUT = b"bf"  # of those deleted from squeezed bytes, the ones that are hexadecimal digits
 _SQUEEZED_OUT = _ASCII_GAPS + b"\\nrt" + _LETTERS_OUT
+# In small letters, and without those that are deleted only where they are small: as hexadecimal digits they may be
+# written in either case.
+_SMALL = bytes(range(256)).lower()
+_FOLDED_OUT = _SQUEEZED_OUT + _LETTERS_OUT.upper()
 # Beyond ASCII: controls, white space, and all that Unicode lets a reader see nothing of (also fillers and Braille's
 # blank): U+0080-00A0 00AD 034F 061C 115F-1160 1680 17B4-17B5 180B-180F 2000-200F 2028-202F 205F-206F 2800 3000 3164
 # FE00-FE0F FEFF FFA0 FFF0-FFFB 1BCA0-1BCA3 1D173-1D17A E0000-E0FFF, in UTF-8.
@@ -71,25 +74,41 @@ class TooManySecrets(UnfitSecret):
     """Nothing is wrong with the value, but no more can be kept out of outputs at a time."""
 
 
-class Squeezed(Struct, frozen=True):
+class Squeezed:
     """A body as ``Needles.may_hold`` takes it.
 
     Attributes:
-        text: squeezed, and once more without percent-encoding if it has any.
         quads: each four bytes of it in any case; None where it is long.
     """
 
-    text: bytes
-    quads: Sequence[int] | None
+    __slots__ = ("_body", "quads")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        quads: Sequence[int] | None = None
+        if len(body) <= 2 * _SHORT_BYTES:
+            folded = _without(body, _SMALL, _FOLDED_OUT)
+            quads = _quads(folded) if len(folded) <= _SHORT_BYTES else None
+        self.quads = quads
+
+    @property
+    def text(self) -> bytes:
+        """Squeezed, and once more without percent-encoding if it has any; not looked at where ``quads`` will do."""
+        return _without(self._body, None, _SQUEEZED_OUT)
 
 
 def squeeze(body: bytes) -> Squeezed:
     """``body`` as ``Needles.may_hold`` takes it."""
-    squeezed = body.translate(None, _SQUEEZED_OUT)
+    return Squeezed(body)
+
+
+def _without(body: bytes, table: bytes | None, deleted: bytes) -> bytes:
+    found = body.translate(table, deleted)
     if b"%" in body:
-        # Nothing that is searched holds a zero, so nothing is found across it.
-        squeezed += b"\0" + unquote_to_bytes(body).translate(None, _SQUEEZED_OUT)
-    return Squeezed(squeezed, _quads(squeezed) if len(squeezed) <= _SHORT_BYTES else None)
+        # Nothing that is searched holds a zero, so nothing is found across it. What shows as nothing is no veil here:
+        # as its numbers it is not seen.
+        found += b"\0" + _GAPS.sub(b"", unquote_to_bytes(body)).translate(table, deleted)
+    return found
 
 
 class Needles:
@@ -116,7 +135,7 @@ class Needles:
             pieces.add(_in_any_case(piece) if is_hex else re2.escape(piece))
             squeezed_piece = _squeezed_piece(needle)
             squeezed.add(_squeezed_pattern(squeezed_piece, is_hex=is_hex))
-            folded.add(_folded(squeezed_piece.translate(None, _SQUEEZED_OUT)))
+            folded.add(squeezed_piece.translate(_SMALL, _FOLDED_OUT))
         self._exact = _alternation(pieces)
         self._everywhere = b"" in squeezed
         self._squeezed = None if self._everywhere else _alternation(squeezed)
@@ -240,15 +259,8 @@ def _squeezed_pattern(piece: bytes, *, is_hex: bool) -> bytes:
     return _in_any_case(re.sub(b"([" + _LETTERS_OUT + b"])", rb"\1?", piece))
 
 
-def _folded(squeezed: bytes) -> bytes:
-    # Small letters, and without those that are deleted only where they are small: as hexadecimal digits they may be
-    # written in either case.
-    return squeezed.lower().translate(None, _LETTERS_OUT)
-
-
-def _quads(squeezed: bytes) -> list[int]:
+def _quads(folded: bytes) -> list[int]:
     # Four bytes each, as numbers; what is left over at the end is none.
-    folded = _folded(squeezed)
     return memoryview(folded[: len(folded) // _QUAD * _QUAD]).cast("I").tolist()
 
 

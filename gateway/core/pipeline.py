@@ -4,33 +4,28 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Container, Iterable, Sequence
 from typing import NoReturn
 
 from msgspec import Struct
 
-from gateway.core import asking, policy_input, scopes
+from gateway.core import asking, policy_input
 from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
-from gateway.core.asking import Inquiry
-from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed
+from gateway.core.call import Answer, Call, Permit, Principal, Resolved, Resumed
 from gateway.core.decision import Decision, Effect, Evaluation, Phase, as_listing, as_missing, fold, in_mode
 from gateway.core.errors import (
     Denied,
     GatewayError,
     InvalidArguments,
-    OutcomeUnknown,
     TooLarge,
-    ToolFailed,
     Unauthenticated,
     Unavailable,
     UnknownTool,
 )
-from gateway.core.flow import WITHDRAWN
-from gateway.core.kills import Watch
 from gateway.core.ports import Entry, Ports
-from gateway.core.tool import ConnectorKind, EffectClass, Kind, Tool
+from gateway.core.tool import ConnectorKind, Kind, Tool
+from gateway.core.under_way import carried_out
 from gateway.core.usage import Usage
 
 
@@ -51,7 +46,7 @@ async def handle(call: Call, ports: Ports) -> Answer:
         ):
             await asking.answered(quota, entry, ports)  # what the upstream asked for, if this call brings it
             intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
-            with _carried_out(intent, entry, ports) as watch:  # finishes though its caller has gone; a kill ends it
+            with carried_out(intent, entry, ports) as watch:  # finishes though its caller has gone; a kill ends it
                 async with ports.broker.lease(intent) as lease:  # credential for this call
                     await watch.look(lease)  # nothing is handed out once a kill has taken effect
                     raw = await ports.catalog.invoke(lease)
@@ -69,35 +64,6 @@ async def _principal(call: Call, ports: Ports) -> Principal:
             raise Unauthenticated("who vouched for the caller is not trusted any more", cause_code="issuer")
         return principal
     return await ports.identity.authenticate(call)
-
-
-@contextmanager
-def _carried_out(intent: Intent, entry: Entry, ports: Ports) -> Iterator[Watch]:
-    # Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
-    with (
-        scopes.scope(shield=intent.shielded) as scope,
-        ports.kills.watch(intent, scope.cancel) as watch,
-        _flowing(intent, scope.cancel, entry, ports),
-    ):
-        yield watch
-    if scope.cancelled_caught:
-        flow = intent.call.flow
-        raise _withdrawn(intent, flow.why) if flow is not None and flow.is_withdrawn else watch.broken_off()
-
-
-def _flowing(intent: Intent, stop: Callable[[], None], entry: Entry, ports: Ports) -> AbstractContextManager[None]:
-    flow = intent.call.flow
-    if flow is None:
-        return nullcontext()
-    return flow.under_way(stop, Inquiry(intent.quota.permit.target, entry, ports))
-
-
-def _withdrawn(intent: Intent, why: str) -> GatewayError:
-    # The record must not say of a client what the gateway did.
-    words = "the client cancelled the call" if why == WITHDRAWN else "it found no place to wait for its client"
-    if intent.tool.effect is EffectClass.READ:
-        return ToolFailed(words, cause_code=why)
-    return OutcomeUnknown(f"{words}; an effect may have happened", cause_code=why)
 
 
 async def advise(call: Call, ports: Ports) -> Advice:
@@ -193,7 +159,7 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> Permit:
         Unavailable: policy cannot be asked or its answer cannot be used, or nobody can say what is stopped.
     """
     stopped = await ports.kills.check(target.caller)  # before anything is decided
-    grant = await ports.approvals.grant(target.call)
+    grant = await ports.approvals.grant(target.caller.call)
     async with ports.runs.section(target.caller) as section:
         verdict = await _decide(_Question(target, section.usage, grant), ports)
         target = verdict.target
@@ -269,7 +235,7 @@ async def _verdict(question: _Question, ports: Ports) -> _Verdict:
     if listed is not None and not listed.passes:
         return _Verdict(asked, listed, None)
     target = ports.catalog.checked(asked)
-    fault, call = _objection(target.call) or target.fault or await _smuggled(target, ports), b""
+    fault, call = _objection(target.caller.call) or target.fault or await _smuggled(target, ports), b""
     if fault is None:
         signatures = () if question.grant is None else question.grant.signatures
         try:
@@ -319,7 +285,7 @@ def _objection(call: Call) -> GatewayError | None:
 
 async def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:
     # An agent is never given a secret: one that has one is on its way out with it, or finds out whether it is one.
-    if await ports.redactor.holds(target.call.arguments.canonical):
+    if await ports.redactor.holds(target.caller.call.arguments.canonical):
         return InvalidArguments("an argument holds a value that this gateway keeps secret", cause_code="known_secret")
     return None
 

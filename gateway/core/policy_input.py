@@ -19,7 +19,7 @@ from gateway.core.call import Call, Principal, Proof, Run, RunKind
 from gateway.core.canonical import MAX_SAFE_INTEGER, encode, policy_view
 from gateway.core.errors import TooLarge
 from gateway.core.ports import PipelineSettings
-from gateway.core.tool import Tool
+from gateway.core.tool import USUAL_NAME, Tool
 from gateway.core.usage import Usage
 
 SCHEMA = "gateway.input/v1"
@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Callers, runs and tools whose facts are kept as they are written, and which of them met: some kilobytes each at most.
 _TOLD = 1024
 _MET = 4096
-_LONGEST = 8192
+_LONGEST = 4096
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -106,7 +106,8 @@ def calling(
         TooLarge: the document is over ``MAX_BYTES``.
     """
     met = _MEETINGS.of(target, settings)
-    arguments = target.call.arguments
+    call, caller = target.call, target.caller
+    arguments = call.arguments
     # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
     canonical = arguments.canonical
     document: dict[str, Any] = met.facts | {
@@ -121,11 +122,11 @@ def calling(
             "amounts": dict(target.amounts),
         },
     }
-    if target.caller.run.budget:
-        document["budget"] = {"run": policy_view(encode(dict(target.caller.run.budget)))}
+    if caller.run.budget:
+        document["budget"] = {"run": policy_view(encode(dict(caller.run.budget)))}
     if signatures:
         document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    document |= _reported(target)
+    document |= _reported(call, caller)
     return _sized(document)
 
 
@@ -155,16 +156,16 @@ def asking(target: Asked, kind: str, asked: Mapping[str, Any], settings: Pipelin
     return _sized(document)
 
 
-def _reported(target: Subject) -> dict[str, Any]:
+def _reported(call: Call, caller: Who) -> dict[str, Any]:
     # The agent's own word: of its evidence only what the log bears out; an id that is none is simply not there.
-    said = target.call.reported
+    said = call.reported
     facts: dict[str, Any] = {}
     if said.confidence_pct is not None:
         facts["risk"] = {"confidence_pct": said.confidence_pct}
     if said.score_pct is not None:
         facts["risk"] = facts.get("risk", {}) | {"score_pct": said.score_pct}
     if said.evidence:
-        facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in target.caller.proofs]
+        facts["evidence"] = [{"call_id": proof.call_id, "tool": proof.tool} for proof in caller.proofs]
     return facts
 
 
@@ -300,7 +301,8 @@ class _Told(Generic[S, T]):
 
 
 def _written(facts: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
-    return {name: msgspec.Raw(encode(fact)) for name, fact in facts.items()}
+    # What is written already is kept once for all that hold it.
+    return {name: fact if isinstance(fact, msgspec.Raw) else msgspec.Raw(encode(fact)) for name, fact in facts.items()}
 
 
 _TOOLS = _Told[Tool, msgspec.Raw](lambda tool: msgspec.Raw(encode(_tool(tool))))
@@ -343,7 +345,8 @@ class _Meetings:
             found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
             if len(self.known) >= _MET:
                 self.known.clear()
-            if len(listing) <= _LONGEST:
+            # A tool with a long name may be another object with each call, which nobody meets again.
+            if len(listing) <= _LONGEST and len(tool.decided_fqn) <= USUAL_NAME:
                 self.known[key] = found
         return found
 

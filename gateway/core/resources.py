@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import re2
 
-from gateway.core.tool import ADDRESSED, EffectClass, Tool
+from gateway.core.tool import ADDRESSED, USUAL_NAME, EffectClass, Tool
 
 MAX_URI: Final = 2048
 # As long as a name of the catalogue may be: it stands in records.
@@ -104,7 +104,33 @@ def read(tool: Tool, arguments: Mapping[str, Any]) -> Tool | None:
     uri = arguments.get("uri")
     if not tool.is_template:
         return tool if uri == tool.own_name else None
-    return replace(tool, uri=uri) if isinstance(uri, str) and matches(tool.own_name, uri) else None
+    if not isinstance(uri, str):
+        return None
+    return _made(_Itself(tool), uri) if len(uri) > USUAL_NAME else _made_before(_Itself(tool), uri)
+
+
+class _Itself:
+    """A tool as that very object: by what it says it cannot be looked up."""
+
+    __slots__ = ("tool",)
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.tool is self.tool
+
+    def __hash__(self) -> int:
+        return id(self.tool)
+
+
+def _made(template: _Itself, uri: str) -> Tool | None:
+    tool = template.tool
+    return replace(tool, uri=uri) if matches(tool.own_name, uri) else None
+
+
+# What is read again is the same object again, and so as warm as a name of no tool is the second time.
+_made_before = lru_cache(maxsize=1024)(_made)
 
 
 def template_of(uri: str, templates: Iterable[Tool]) -> Tool | None:

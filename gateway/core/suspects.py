@@ -27,7 +27,7 @@ def _suspects() -> Any:
 _SUSPECTS = _suspects()
 # Every match of it holds one of these, in small letters, or a byte beyond ASCII. A scan by RE2 gives the interpreter
 # lock away, and for a short body that costs more than looking for each.
-_MARKS = (b"pass", b"pwd", b"secret", b"token", b"jwt", b"key", b"auth", b"credential", b"cookie", b"\\u", b"\\x")
+_MARKS = ("pass", "pwd", "secret", "token", "jwt", "key", "auth", "credential", "cookie", "\\u", "\\x")
 _SHORT_BYTES = 4096
 
 
@@ -45,7 +45,7 @@ class Suspicion(Enum):
 def suspicion_of(body: bytes) -> Suspicion:
     """What a look at ``body``, a JSON text, says."""
     if len(body) <= _SHORT_BYTES and body.isascii():
-        small = body.lower()
+        small = body.decode("ascii").lower()  # a text is searched in half of the time that bytes are
         for mark in _MARKS:
             if mark in small:
                 break

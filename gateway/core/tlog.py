@@ -32,7 +32,7 @@ class NoteError(ValueError):
 
 def leaf_hash(entry: bytes) -> bytes:
     """Hash of one log entry: SHA-256(00 || entry). The prefixes keep leaves and nodes from passing for each other."""
-    return hashlib.sha256(b"\x00" + entry).digest()
+    return _SHA256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -80,7 +80,8 @@ class Frontier:
                 row = [peaks.pop(), *row]
             if len(row) & 1:
                 single.append(row[-1])
-            row = list(map(node_hash, row[::2], row[1::2]))
+            # ``node_hash``, in place: once for each record, and more.
+            row = [_SHA256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
             first >>= 1
             level += 1
             if level % TILE_HEIGHT == 0:

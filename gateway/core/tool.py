@@ -9,6 +9,9 @@ from typing import Any
 
 from gateway.core.canonical import encode
 
+# Of longer names nothing is kept from one call to the next.
+USUAL_NAME = 256
+
 
 class EffectClass(StrEnum):
     """What a tool does to the world, least first."""

@@ -8,6 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 DAY_US = 24 * 3600 * 1_000_000
 _MINUTE_US = 60 * 1_000_000
 
@@ -61,7 +63,8 @@ class RecentUsage(Usage):
     def reserve(self, tool: str, amounts: Mapping[str, int]) -> "Reservation":
         """Count one more call of ``tool``; see ``Usage``."""
         self.in_flight += 1
-        return Usage.reserve(self, tool, amounts)
+        self.add(tool, amounts)
+        return Reservation(self, tool, dict(amounts))
 
     def settle(self, tool: str, amounts: Mapping[str, int], *, kept: bool) -> None:
         """A reservation ends; a kept call counts for 24 hours from now."""
@@ -105,8 +108,7 @@ class RecentUsage(Usage):
         self._minutes[-1][1].add(tool, amounts)
 
 
-@dataclass(slots=True, eq=False)
-class Reservation:
+class Reservation(Struct, eq=False):
     """A place in the ledger held by one call: kept by its durable intent, released by any other end."""
 
     usage: Usage
@@ -116,13 +118,12 @@ class Reservation:
 
     def keep(self) -> None:
         """The intent is durable: the call counts for good."""
-        self._settle(kept=True)
+        if self._open:
+            self._open = False
+            self.usage.settle(self.tool, self.amounts, kept=True)
 
     def release(self) -> None:
         """Give the place back, unless it was kept (or given back before)."""
-        self._settle(kept=False)
-
-    def _settle(self, *, kept: bool) -> None:
         if self._open:
             self._open = False
-            self.usage.settle(self.tool, self.amounts, kept=kept)
+            self.usage.settle(self.tool, self.amounts, kept=False)

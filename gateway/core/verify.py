@@ -101,11 +101,11 @@ def _misshape(value: Any) -> str | None:
     # What is wrong with a tool result object, in words of the contract; None where nothing is.
     if not isinstance(value, dict):
         return "not an object"
-    if not isinstance(value.get("isError", False), bool):
+    if "isError" in value and not isinstance(value["isError"], bool):
         return "isError is no boolean"
-    if not isinstance(value.get("structuredContent", {}), dict):
+    if "structuredContent" in value and not isinstance(value["structuredContent"], dict):
         return "structuredContent is no object"
-    if not isinstance(value.get("_meta", {}), dict):
+    if "_meta" in value and not isinstance(value["_meta"], dict):
         return "_meta is no object"
     content = value.get("content")
     if not isinstance(content, list):

@@ -78,8 +78,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    if headers(scope, b"expect"):  # who asks first is told before it sends anything
-        _check_length(scope, limit)
+    _check_length(scope, limit)  # who says so first is told before it sends anything
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -88,7 +87,6 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         if len(first) > limit:
             raise _too_large(limit)
         return first
-    _check_length(scope, limit)
     try:
         with fail_after(_PATIENCE_S):
             return await _rest(first, receive, limit)

@@ -5,7 +5,7 @@ an earlier request on where nothing else differs (``serving/heads.py``), and wha
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import Struct
@@ -69,7 +69,7 @@ class Head:
         unlike: how many came that were not known.
     """
 
-    fields: Fields
+    fields: Fields = field(repr=False)
     live: Live | None = None
     hears: bool | None = None
     is_ours: bool = False
@@ -106,7 +106,7 @@ def headers(scope: Scope, name: bytes) -> Sequence[bytes]:
 
 def forget_headers(scope: Scope) -> None:
     """Let go of all header fields, for a request that lasts: who needs one of them reads it before."""
-    scope[HEAD] = Head({})
+    head_of(scope).fields = {}  # whoever handles the request has the same head
     if (forget := scope.pop(FORGET, None)) is not None:
         forget()
     scope["headers"].clear()  # the server has the same list
@@ -114,8 +114,8 @@ def forget_headers(scope: Scope) -> None:
 
 def says(found: Sequence[bytes], words: Sequence[bytes]) -> bool:
     """Whether any of ``words`` (lower case) stands in one of these header fields."""
-    for field in found:
-        said = field.lower()
+    for one in found:
+        said = one.lower()
         for word in words:
             if word in said:
                 return True

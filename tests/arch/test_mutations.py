@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "gateway" / "core" / "pipeline.py"
-IMPORTS = "from gateway.core.call import Answer, Call, Intent, Permit, Principal, Resolved, Resumed"
+IMPORTS = "from gateway.core.call import Answer, Call, Permit, Principal, Resolved, Resumed"
 COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
 LEASE = "                async with ports.broker.lease(intent) as lease:  # credential for this call\n"
 LOOK = "                    await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
@@ -60,13 +60,13 @@ MUTATIONS = (
     ),
     Mutation(
         "commit_dropped",
-        ((COMMIT, ""), ("_carried_out(intent, entry, ports)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
+        ((COMMIT, ""), ("carried_out(intent, entry, ports)", "nullcontext(WATCH)"), ("lease(intent)", "lease(quota)")),
     ),
     Mutation(
         "commit_after_the_call",
         (
             (COMMIT, ""),
-            ("_carried_out(intent, entry, ports)", "nullcontext(WATCH)"),
+            ("carried_out(intent, entry, ports)", "nullcontext(WATCH)"),
             (VERIFY, "                intent = await entry.commit(quota)\n" + VERIFY),
         ),
     ),

@@ -283,7 +283,12 @@ async def test_costly_bodies_do_not_stop_the_others(tmp_path: Path) -> None:
 async def test_a_call_over_the_cap_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """512 KiB are a call's, until there is another way for bulk: 413 by its header, whatever the rest is."""
     async with doors(tmp_path) as gateway:
-        client = await gateway.connect(request("POST", "/mcp", b"x", content_length=str(512 * 1024 + 1)))
+        for sent in (b"x", b""):
+            client = await gateway.connect(request("POST", "/mcp", sent, content_length=str(512 * 1024 + 1)))
+            assert (await client.answer())[0] == 413
+        client = await gateway.connect(request("POST", "/mcp", b"{}"))
+        assert (await client.answer())[0] == 400
+        await client.send(request("POST", "/mcp", b"", content_length=str(512 * 1024 + 1)))
         assert (await client.answer())[0] == 413
 
 

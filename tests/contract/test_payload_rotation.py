@@ -2,12 +2,15 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import create_task_group, to_thread
+from anyio.lowlevel import checkpoint
 
 from gateway.adapters.ledger.books import payload_rotation
 from gateway.adapters.ledger.books.payload_rotation import PayloadKeyRotation
@@ -15,7 +18,7 @@ from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.keyring.keys import NEXT_KEK, PAYLOAD_KEK
 from gateway.adapters.ledger.keyring.sealing import PayloadKey, SealBroken
 from gateway.adapters.ledger.keyring.wrapped_keys import create_or_unwrap
-from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.files import DATABASE, connect_beside
 from gateway.core.errors import Unavailable
 from tests.contract.test_wrapped_keys import FakeWrapper
 from tests.evidence import make_principal
@@ -84,6 +87,32 @@ async def test_everything_stays_readable_and_the_old_key_opens_nothing(tmp_path:
         assert rotation(books).kek.is_settled
     report = check(tmp_path)
     assert (report.findings, report.opened) == ([], report.payloads)
+
+
+async def test_the_loop_does_not_wait_for_the_rotation_s_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of them takes its time on the disk, the loop serves everybody, and records are written afterwards."""
+    holds, let_go, was_let = threading.Event(), threading.Event(), list[bool]()
+
+    def slow(self: PayloadKeyRotation) -> None:
+        with closing(connect_beside(self.state)) as db:
+            db.begin()
+            holds.set()
+            was_let.append(let_go.wait(3))
+            db.rollback()
+
+    monkeypatch.setattr(PayloadKeyRotation, "_wrap_all", slow)
+    async with open_books(tmp_path) as books, create_task_group() as group:
+        books.ledger._takes_s = 0.0
+        group.start_soon(rotation(books).rotate)
+        await to_thread.run_sync(holds.wait)
+        written = books.ledger.submit([])
+        for _ in range(20):
+            await checkpoint()
+        let_go.set()
+        await written
+    assert was_let == [True]
 
 
 class Killed(BaseException):

@@ -7,10 +7,10 @@ the question proposes.
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from anyio import move_on_after
+from msgspec import structs
 
 from connectors.mcp.http import HttpConnector, HttpOptions
 from connectors.mcp.pool import Pool
@@ -72,9 +72,11 @@ def made(tool: Tool, given: Mapping[str, Any], brought: Continuation | None = No
     whole = lease(tool, dict(given))
     quota = whole.intent.quota
     target = quota.permit.target
-    call = replace(target.call, flow=flow, continuation=brought)
-    permit = replace(quota.permit, target=replace(target, caller=replace(target.caller, call=call)))
-    return replace(whole, intent=replace(whole.intent, quota=replace(quota, permit=permit)))
+    call = structs.replace(target.call, flow=flow, continuation=brought)
+    permit = structs.replace(
+        quota.permit, target=structs.replace(target, caller=structs.replace(target.caller, call=call))
+    )
+    return structs.replace(whole, intent=structs.replace(whole.intent, quota=structs.replace(quota, permit=permit)))
 
 
 async def called(connector: HttpConnector, tool: Tool, given: Mapping[str, Any]) -> None:

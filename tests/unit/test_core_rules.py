@@ -1,6 +1,7 @@
 """Small rules of the core, each by itself: ballots, whose credentials, what was searched, errors told again."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from msgspec import structs
@@ -8,7 +9,7 @@ from msgspec import structs
 from gateway.core.api_keys import KeyWish
 from gateway.core.approval import Reviewer, State, Verdict
 from gateway.core.ballot import added, counted, is_own
-from gateway.core.call import Handout, Login
+from gateway.core.call import Handout, Live, Login
 from gateway.core.decision import MAX_RESULT_BYTES
 from gateway.core.desk import LiveLease, RunRequest, Whose
 from gateway.core.errors import Conflict, Forbidden, NotSent, OutcomeUnknown, recalled
@@ -21,7 +22,7 @@ from gateway.core.tiles import Proof, ProofError, check_proof
 from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 from gateway.core.witnessing import OtherSize, WitnessFault
 from tests.approval_world import Person
-from tests.evidence import lease, make_intent, make_tool
+from tests.evidence import lease, make_call, make_caller, make_intent, make_tool
 from tests.unit.test_approval import ACTION
 from tests.unit.test_decision import decide
 from tests.unit.test_tlog import SIGNER
@@ -196,3 +197,12 @@ def test_a_lease_is_shown_without_what_is_secret_of_it() -> None:
     )
     assert "secret" not in repr(given)
     assert "u-1" in repr(given)
+
+
+def test_a_call_is_shown_without_the_request_it_came_with() -> None:
+    """What its surface says of it holds the header fields, the token among them."""
+    headers = {"headers": [(b"authorization", b"Bearer secret-1")]}
+    call = make_call(origin=Live("secret-2"), objection=partial(dict, headers), session="secret-3")
+    caller = make_caller(call)
+    assert "secret" not in repr(call) + repr(caller)
+    assert call.tool in repr(caller)

@@ -1,11 +1,16 @@
 """Header fields of a request: looked up by name, and one that came twice is never taken for one."""
 
+from typing import Any
+
 import pytest
 from starlette.types import Scope
 
+from gateway.core.canonical import encode
+from gateway.core.mcpwire import eras, jsonrpc
 from gateway.edge.body import check_accept, check_media
-from gateway.edge.faults import NotAcceptable, UnsupportedMediaType
+from gateway.edge.faults import HeaderMismatch, NotAcceptable, UnsupportedMediaType
 from gateway.edge.heads import head_of, header, headers, says
+from gateway.edge.mcp.eras import client_hints, era_of
 from gateway.edge.mcp.stream import Stream
 
 JSON = (b"content-type", b"application/json")
@@ -78,3 +83,13 @@ def test_what_is_json(media: bytes) -> None:
     scope = request((b"content-type", media), (b"content-encoding", b"identity"))
     check_media(scope)
     assert header(scope, b"content-type") == media
+
+
+def test_no_version_is_not_repeated_by_no_header() -> None:
+    """Null in the body and a header that is not there are no agreement."""
+    meta: dict[str, Any] = {eras.META_VERSION: None, eras.META_CAPABILITIES: {}}
+    given = encode({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}})
+    message, head = jsonrpc.parse(given), head_of(request((b"mcp-method", b"tools/list")))
+    assert isinstance(message, jsonrpc.Request)
+    with pytest.raises(HeaderMismatch):
+        client_hints(message, meta, head, era_of(meta, head.fields))

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from gateway.core.call import Live
 from gateway.core.errors import TooLarge
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY, read_body
-from gateway.edge.heads import FORGET, HEAD, forget_headers, head_of
+from gateway.edge.heads import FORGET, HEAD, Head, forget_headers, head_of
 from gateway.edge.reply import WHOLE, lines
 from gateway.serving.connections import within
 from gateway.serving.places import Bounds
@@ -244,14 +245,20 @@ async def test_the_latest_heads_are_known() -> None:
     line.hang_up()
 
 
+def test_a_head_is_shown_without_its_fields() -> None:
+    """The credential among them stays out of tracebacks."""
+    assert "secret" not in repr(Head({b"authorization": (b"Bearer secret",)}, Live("secret")))
+
+
 async def test_what_lasts_keeps_no_head() -> None:
     """Neither its own nor those before it."""
     line = Line()
     await line.say(request(), request(b"lasting"))
     scope = line.protocol.scope
+    held = head_of(scope)
     forget_headers(scope)
     assert scope["headers"] == []
-    assert head_of(scope).fields == {}
+    assert (head_of(scope).fields, held.fields) == ({}, {})
     with pytest.raises(AssertionError):
         await line.say_known(request())
     line.hang_up()

@@ -263,3 +263,16 @@ def test_what_meets_again_is_told_as_before() -> None:
         policy_input.about(structs.replace(target, caller=caller), SETTINGS)
     assert len(policy_input._MEETINGS.known) <= policy_input._MET
     assert called(target)["run"]["id"] == target.caller.run.id
+
+
+def test_what_nobody_meets_again_is_not_kept() -> None:
+    """A long name is another object with each call; and facts that many have in common are kept once."""
+    target = resolved()
+    known = policy_input._MEETINGS.known
+    known.clear()
+    for name in ("x" * 300, "y" * 300, "short"):
+        policy_input.about(structs.replace(target, tool=replace(target.tool, name=name)), SETTINGS)
+    policy_input.about(target, SETTINGS)
+    assert len(known) == 2
+    (one, two) = known.values()
+    assert one.facts["principal"] is two.facts["principal"]

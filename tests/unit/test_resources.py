@@ -1,5 +1,7 @@
 """Addresses of resources: one spelling each, and the template that makes them."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.core import resources
@@ -176,6 +178,19 @@ def test_a_read_is_of_its_very_address() -> None:
     tool = make_tool()
     assert resources.read(tool, {"uri": 3}) is tool
     assert (tool.decided_fqn, tool.is_template) == (tool.fqn, False)
+
+
+def test_what_is_read_again_is_the_same_thing_again() -> None:
+    """Then what is kept of it is found; of another pin's template, and of a long address, it is another thing."""
+    made, renewed = template("x:{id}"), replace(template("x:{id}"), digest="renewed")
+    first = resources.read(made, {"uri": "x:7"})
+    assert resources.read(made, {"uri": "x:7"}) is first
+    other = resources.read(renewed, {"uri": "x:7"})
+    assert other is not None
+    assert other.digest == "renewed"
+    long = {"uri": "x:" + "7" * 300}
+    assert resources.read(made, long) == resources.read(made, long)
+    assert resources.read(made, long) is not resources.read(made, long)
 
 
 def test_of_several_templates_the_gravest_counts() -> None:

@@ -5,6 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -120,6 +121,14 @@ def test_characters_beyond_the_first_plane_are_two_escapes() -> None:
     spelt = json.dumps(value)[1:-1]
     assert redactor.text(f"it is {spelt}\\ud83d.") == f"it is {KNOWN_VALUE}\\ud83d."
     assert redactor.text(spelt.replace("\\udd11", "")) == spelt.replace("\\udd11", "")
+
+
+@pytest.mark.parametrize("gap", ["\u00a0", "\u200b", "\u3000", "\U000e0041"])
+def test_what_shows_as_nothing_hides_no_value_as_its_numbers_either(gap: str) -> None:
+    """A gap that is percent-encoded, of the value itself or put in between."""
+    own = Redactor(KnownValues([f"JjKkLl{gap}Zz9OoNn"]))
+    for redactor, spelt in ((REDACTOR, f"{SECRET[:9]}{gap}{SECRET[9:]}"), (own, f"JjKkLl{gap}Zz9OoNn")):
+        assert redactor.text(f"it is {quote(spelt)}.") == f"it is {KNOWN_VALUE}."
 
 
 WAYS = st.sampled_from(["{0}", "%{1:02x}", "%{1:02X}", "\\u{1:04x}", "\\u{1:04X}", "\\\\u{1:04X}", "\\x{1:02X}"])

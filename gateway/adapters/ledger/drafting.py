@@ -52,15 +52,6 @@ class Scribe:
         fences: tuple[str, ...] = (),
     ) -> Draft:
         """A record of now; for ``fences`` see ``Draft``."""
-        return Draft(
-            id=self.clock.uuid(),
-            type=kind,
-            at_us=self.clock.now_us(),
-            salt=self._pool.take(SALT_SIZE),
-            actor=subject.actor,
-            run_id=subject.run_id,
-            call_id=subject.call_id,
-            body=body,
-            payloads=payloads,
-            fences=fences,
-        )
+        clock, salt = self.clock, self._pool.take(SALT_SIZE)
+        place = subject.actor, subject.run_id, subject.call_id
+        return Draft(clock.uuid(), kind, clock.now_us(), salt, *place, body, payloads, fences)

@@ -4,9 +4,9 @@ Everything that arrives while a transaction is being made durable goes into the 
 the end of a turn, and some turns later where most callers in the house have yet to hand something in: one for sixteen
 of them costs little more than one for four. The loop prepares it up to its commit, and the thread makes it durable:
 preparing takes the interpreter, which the two would only hand to and fro, and committing does not. Large ones, and
-those of a log that must be opened or asked for over the network first, are the thread's altogether. The answers come
-back in one wake-up. A call that is alone in the house is committed by the loop, too, while the disk is fast: handing
-over to a thread and back takes longer than the write, and nobody else is kept waiting.
+those of a log that must be opened, asked for over the network or waited for first, are the thread's altogether. The
+answers come back in one wake-up. A call that is alone in the house is committed by the loop, too, while the disk is
+fast: handing over to a thread and back takes longer than the write, and nobody else is kept waiting.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ class Ledger:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = self._is_due = self._is_writing = False
         self._reminder: asyncio.TimerHandle | None = None
-        self._callers = self._turns = 0
+        self._callers = self._turns = self._others = 0
         self._takes_s = _UNKNOWN_S
         # Who waits for a server, or for another process, does not do so on the loop.
         self._is_local = self._store.is_local
@@ -121,6 +122,15 @@ class Ledger:
     def leave(self) -> None:
         """A caller is through."""
         self._callers -= 1
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Somebody writes to the database on a connection of their own; the loop does not wait for them."""
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
 
     def submit(self, drafts: Sequence[Draft]) -> Durable:
         """Hand drafts to the writer: all of them become records, in order and together, or none does.
@@ -233,8 +243,10 @@ class Ledger:
 
     def _is_light(self, groups: list[Group]) -> bool:
         # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
-        is_well = self._is_local and self._is_open and self._store.trouble is None and self._takes_s < _SLOW_S
-        return is_well and len(groups) <= _LIGHT_GROUPS and sum(group.size for group in groups) <= _LIGHT_BYTES
+        is_ours = self._is_local and self._is_open and not self._others
+        is_well = self._store.trouble is None and self._takes_s < _SLOW_S
+        is_little = len(groups) <= _LIGHT_GROUPS and sum(group.size for group in groups) <= _LIGHT_BYTES
+        return is_ours and is_well and is_little
 
     def _is_quick(self, groups: list[Group]) -> bool:
         is_alone = self._callers <= 1 and len(groups) == 1

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.core.call import Resolved
 from gateway.core.errors import BudgetExhausted
 from gateway.core.usage import Reservation, Usage
 
 
-@dataclass(slots=True)
-class RunSection:
+class RunSection(Struct, eq=False):
     """Implements ``core.ports.Section``: the usage of one run, changed by one call at a time."""
 
     usage: Usage

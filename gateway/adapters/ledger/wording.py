@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core.call import Call, Permit, Redacted, Resolved, Resumed
 from gateway.core.canonical import encode
-from gateway.core.decision import Decision, Requirement
+from gateway.core.decision import Decision, Effect, Requirement
 from gateway.core.errors import GatewayError, Reason
 from gateway.core.policy_input import without_arguments
 from gateway.core.ports import Said
@@ -31,21 +31,31 @@ def tool_name(target: Resolved) -> str | None:
 
 
 class Words(NamedTuple):
-    """What a decision's records say of its reasons and requirements: ids for the leaf, all of it for the payload."""
+    """What a decision's records say that others like it say, too: ids for the leaf, all of it for the payload.
 
-    reason_ids: list[str]
-    requirement_ids: list[str]
-    reasons: msgspec.Raw
-    requirements: msgspec.Raw
+    Attributes:
+        said: members of the leaf's body.
+        opening: the payload's JSON text up to the facts.
+        closing: the same from behind the digest of the policy input.
+    """
+
+    said: Mapping[str, Any]
+    opening: bytes
+    closing: bytes
 
 
-def _said(reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...]) -> Words:
-    return Words(
-        [identifier(reason.id) for reason in reasons[:MAX_REASONS]],
-        [identifier(need.id) for need in requirements[:MAX_REASONS]],
-        msgspec.Raw(encode([_reason(reason) for reason in reasons])),
-        msgspec.Raw(encode([_requirement(need) for need in requirements])),
-    )
+def _said(
+    effect: Effect, reasons: tuple[Reason, ...], requirements: tuple[Requirement, ...], engine: str, revision: str
+) -> Words:
+    said = {
+        "effect": effect,
+        "engine": identifier(engine),
+        "reasons": [identifier(reason.id) for reason in reasons[:MAX_REASONS]],
+        "requirements": [identifier(need.id) for need in requirements[:MAX_REASONS]],
+        "revision": identifier(revision),
+    }
+    why = {"reasons": list(map(_reason, reasons)), "requirements": list(map(_requirement, requirements))}
+    return Words(said, b'{"effect":' + encode(effect) + b',"facts":', b'",' + encode(why)[1:])
 
 
 # Policy lets calls go with the same few words again and again; what it refuses with is often about the call.
@@ -55,21 +65,17 @@ _said_before = lru_cache(maxsize=256)(_said)
 def words_of(decision: Decision) -> Words:
     """What the decision's records say of why it was made."""
     say = _said_before if decision.passes else _said
-    return say(decision.reasons, decision.requirements)
+    return say(decision.effect, decision.reasons, decision.requirements, decision.engine, decision.revision)
 
 
 def decision_body(decision: Decision, words: Words, tool: str | None, commitment: str, took_us: int) -> dict[str, Any]:
     """Leaf of a ``decision``; ``commitment`` is the keyed hash of the policy input's digest."""
     return {
+        **words.said,
         "decision_id": decision.id,
-        "effect": decision.effect,
         "enforced": decision.enforced,
-        "engine": identifier(decision.engine),
         "input": commitment,
         "phase": decision.phase,
-        "reasons": words.reason_ids,
-        "requirements": words.requirement_ids,
-        "revision": identifier(decision.revision),
         "took_us": took_us,
         "tool": tool,
     }
@@ -180,14 +186,10 @@ def reasons_payload(decision: Decision, words: Words, digest: str, call: Call) -
 
     ``digest``: of the policy input, hex.
     """
-    document = {
-        "effect": decision.effect,
-        "facts": msgspec.Raw(without_arguments(decision.document, call.arguments.canonical)),
-        "input_digest": digest,
-        "reasons": words.reasons,
-        "requirements": words.requirements,
-    }
-    return Payload(Role.REASONS, encode(document))
+    facts = without_arguments(decision.document, call.arguments.canonical)
+    # Canonical: its members are put together in the order of their names, and a digest needs no escapes.
+    content = b"".join((words.opening, facts, b',"input_digest":"', digest.encode(), words.closing))
+    return Payload(Role.REASONS, content)
 
 
 def refusal_payload(decision: Decision, digest: str) -> Payload:

@@ -62,7 +62,7 @@ def client_hints(message: Request | Notification, meta: Mapping[str, Any], head:
         return {}
     _check_meta(meta)
     version = meta[eras.META_VERSION]
-    if _only(versions) != version:
+    if version is None or _only(versions) != version:
         raise HeaderMismatch(f"{eras.VERSION_HEADER} does not equal the body's protocol version", cause_code="header")
     _check_headers(message, head)
     _check_version(version)

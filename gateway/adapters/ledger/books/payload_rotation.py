@@ -88,7 +88,8 @@ class PayloadKeyRotation:
         # looked for.
         await self.ledger.append(())
         try:
-            await to_thread.run_sync(self._wrap_all)
+            with self.ledger.beside():
+                await to_thread.run_sync(self._wrap_all)
             await to_thread.run_sync(self._end)
         except (*FAULTS, OSError, StateRefused) as error:
             raise _failed(error) from None

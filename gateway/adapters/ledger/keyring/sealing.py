@@ -7,7 +7,6 @@ what a user asked for outside any run a key per day and user, or it could not be
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -180,8 +179,7 @@ def seal(key: DataKey, draft: Draft, payload: Payload, nonce: bytes) -> tuple[Pa
     sealed = bytearray(nonce)
     # Bound to its record and role, so that sealed payloads cannot be swapped for each other.
     sealed += key.aead.encrypt(nonce, content, _context(draft.id, role))
-    commitment = key.commit.digest(content).hex()
-    digest = hashlib.sha256(sealed).hexdigest()
+    commitment, digest = key.commit.digest(content).hex(), hashlib.sha256(sealed).hexdigest()
     return PayloadRef(commitment, digest, key.id, len(content), payload.mime, role), sealed
 
 
@@ -198,12 +196,12 @@ def unseal(key: DataKey, record_id: str, role: str, sealed: bytes) -> bytes:
 
 
 class DataKeys:
-    """The data keys the writer uses, most recent ones in memory. Belongs to whoever writes."""
+    """The data keys the writer uses, those that came last in memory. Belongs to whoever writes."""
 
     def __init__(self, kek: PayloadKey, clock: Clock) -> None:
         self._kek = kek
         self._clock = clock
-        self._ready: OrderedDict[str, DataKey] = OrderedDict()
+        self._ready: dict[str, DataKey] = {}
 
     def of(self, draft: Draft, db: Database, doomed: Container[str]) -> DataKey:
         """The record's data key; a new one is stored with the transaction in progress.
@@ -219,9 +217,7 @@ class DataKeys:
         if key is None or key.id in doomed:
             key = self._ready[dek_id] = self._fetch(dek_id, db, doomed)
             if len(self._ready) > _CACHED_KEYS:
-                self._ready.popitem(last=False)
-        else:
-            self._ready.move_to_end(dek_id)
+                del self._ready[next(iter(self._ready))]  # the oldest, which is still stored
         return key
 
     def forget(self) -> None:

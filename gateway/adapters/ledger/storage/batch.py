@@ -4,7 +4,7 @@ A batch holds what callers appended at about the same time. One caller's bad dra
 fails the transaction fails them all, and the batch is thrown away.
 """
 
-from collections import ChainMap, OrderedDict
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,8 @@ _FOLLOWED = custody.KINDS | share_records.KINDS | kill_records.KINDS | {EventTyp
 _CHECKPOINT = "win, size, high_us, low_us, note, peaks"
 _BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
-_OUTSIDE = Place(None, None)
+_COMMON = frozenset({COMMON_REASON})
+_OUTSIDE, _FIRST = Place(None, None), Place(0, None)
 _RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
 
 
@@ -48,25 +49,21 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 
 class Heads:
-    """The heads of the runs being written, most recent ones in memory. Belongs to whoever writes."""
+    """The heads of the runs being written, in memory as far as there is room. Belongs to whoever writes."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._heads: dict[str, Head] = {}
 
     def of(self, run_id: str, db: Database) -> Head | None:
         """The run's head, or None where the log has no record of it."""
-        head = self._heads.get(run_id)
-        if head is None:
-            head = _stored_head(run_id, db)
-        return head
+        return self._heads.get(run_id) or _stored_head(run_id, db)
 
     def put(self, heads: dict[str, Head]) -> None:
-        """Keep newer heads."""
-        for run_id, head in heads.items():
-            self._heads[run_id] = head
-            self._heads.move_to_end(run_id)
-        while len(self._heads) > _CACHED_HEADS:
-            self._heads.popitem(last=False)
+        """Keep newer heads; where there are too many, those that came first are looked for in the log again."""
+        known = self._heads
+        known.update(heads)
+        while len(known) > _CACHED_HEADS:
+            del known[next(iter(known))]
 
     def forget(self) -> None:
         """Drop what is in memory: a transaction failed."""
@@ -167,7 +164,7 @@ class Batch:
         law = self.history, self.kills
         # Each draft becomes one record.
         for index, draft in enumerate(drafts, self.frontier.size + len(self._rows.records)):
-            head = self._admit(draft, rows)
+            head = self._admit(draft, index, rows)
             if draft.body.get("approval") is not None:
                 Claims(self.db, self._rows.approvals, rows.approvals).take(draft, index)
             if draft.type in _FOLLOWED:
@@ -268,20 +265,29 @@ class Batch:
         """The head of a run before the drafts that are being added."""
         return self._rows.heads.get(run_id) or self.heads.of(run_id, self.db)
 
-    def _admit(self, draft: Draft, rows: _Rows) -> Head | None:
+    def _admit(self, draft: Draft, index: int, rows: _Rows) -> Head | None:
+        """The head of the draft's run; what the draft begins or ends is noted."""
         kind, run_id = draft.type, draft.run_id
         head = None if run_id is None else rows.heads.get(run_id) or self._head(run_id)
         if kind in _OF_CALL:
-            self._admit_call(draft, rows)
-        if kind is EventType.RUN_STARTED:
-            if run_id is None or head is not None:
-                raise RecordError("a run starts once")
-            self._admit_binding(draft)
-        elif run_id is not None and head is None:
-            raise RecordError("the run was never started")
-        if head is not None and head.ended and kind in _OPEN_ONLY:
+            self._admit_call(draft, index, rows)
+        elif kind is EventType.RUN_STARTED:
+            self._admit_run(draft, head, rows)
+            return None
+        elif kind is EventType.RUN_ENDED and run_id is not None:
+            rows.ended.append(run_id)
+        if head is None:
+            if run_id is not None:
+                raise RecordError("the run was never started")
+        elif head.ended and kind in _OPEN_ONLY:
             raise NotFound("the run has ended", cause_code="run_ended")
         return head
+
+    def _admit_run(self, draft: Draft, head: Head | None, rows: _Rows) -> None:
+        if draft.run_id is None or head is not None:
+            raise RecordError("a run starts once")
+        self._admit_binding(draft)
+        rows.started.append((draft.run_id, draft.body["binding"]))
 
     def _admit_binding(self, draft: Draft) -> None:
         binding = draft.body["binding"]
@@ -289,31 +295,50 @@ class Batch:
         if found is not None and found[0] not in self._rows.ended:
             raise Conflict("the session has a run already", cause_code="session_bound")
 
-    def _admit_call(self, draft: Draft, rows: _Rows) -> None:
+    def _admit_call(self, draft: Draft, index: int, rows: _Rows) -> None:
         # Every intent ends exactly once: what would break that never becomes a record.
-        call_id = draft.call_id
+        call_id, begins = draft.call_id, draft.type is EventType.TOOL_REQUESTED
         is_open = (call_id in self.open_calls or call_id in rows.opened) and call_id not in rows.closed
-        if call_id is None or is_open is (draft.type is EventType.TOOL_REQUESTED):
+        if call_id is None or is_open is begins:
             raise RecordError("an intent ends exactly once")
-        if draft.type is EventType.TOOL_REQUESTED and self.places is not None and call_id not in self.places:
-            # Given back meanwhile, so somebody else may have it now.
+        if not begins:
+            rows.closed.append(call_id)
+        elif self.places is None or call_id in self.places:
+            rows.opened[call_id] = index
+        else:  # given back meanwhile, so somebody else may have it now
             raise Unavailable("the call lost its place in its run's budget", retry_after=1, cause_code="place_lost")
 
     def _place(self, draft: Draft, head: Head | None, index: int, rows: _Rows) -> None:
-        place = _next_place(draft, head)
-        entry = leaf(draft, place, self._seal(draft, index, rows))
+        kind, run_id, body = draft.type, draft.run_id, draft.body
+        place = _next_place(head) if run_id is not None else _OUTSIDE
+        entry = leaf(draft, place, self._seal(draft, index, rows) if draft.payloads else ())
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
-        # Byte arrays: of all that can hold bytes, sqlite3 binds only these without looking for an adapter.
-        rows.records.append((index, draft.id, bytearray(entry), bytearray(digest)) + promoted(draft, place))  # noqa: RUF005 - unpacking makes a list first
-        if draft.run_id is not None and place.seq_run is not None:
-            ended = draft.type is EventType.RUN_ENDED or (head is not None and head.ended)
-            rows.heads[draft.run_id] = Head(place.seq_run, digest.hex(), ended)
-        self._project(draft, index, rows)
+        effect = None
+        if kind is EventType.DECISION:
+            effect = body.get("effect")
+            rows.reasons += [(reason, index) for reason in rare_reasons(body.get("reasons"))]
+        row = (
+            index,
+            draft.id,
+            bytearray(entry),  # of all that can hold bytes, sqlite3 binds only these without looking for an adapter
+            bytearray(digest),
+            # What searches use; the verifier holds it against the leaf.
+            draft.at_us,
+            kind._value_,  # an enumeration's member takes a database longer to bind than a plain string
+            run_id,
+            place.seq_run,
+            draft.call_id,
+            body.get("tool"),
+            effect,
+            draft.actor.agent,
+        )
+        rows.records.append(row)
+        if run_id is not None and place.seq_run is not None:
+            ended = kind is EventType.RUN_ENDED or (head is not None and head.ended)
+            rows.heads[run_id] = Head(place.seq_run, digest.hex(), ended)
 
     def _seal(self, draft: Draft, index: int, rows: _Rows) -> tuple[PayloadRef, ...]:
-        if not draft.payloads:
-            return ()
         if len(draft.payloads) > PAYLOAD_SLOTS:
             raise RecordError("too many payloads")
         here, before = rows.kept.erased, self._rows.kept.erased
@@ -324,18 +349,6 @@ class Batch:
             rows.payloads.append((place, sealed))
             refs.append(ref)
         return tuple(refs)
-
-    def _project(self, draft: Draft, index: int, rows: _Rows) -> None:
-        if draft.type is EventType.DECISION:
-            rows.reasons += [(reason, index) for reason in rare_reasons(draft.body.get("reasons"))]
-        elif draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None:
-            rows.opened[draft.call_id] = index
-        elif draft.type in ENDINGS and draft.call_id is not None:
-            rows.closed.append(draft.call_id)
-        elif draft.type is EventType.RUN_STARTED and draft.run_id is not None:
-            rows.started.append((draft.run_id, draft.body["binding"]))
-        elif draft.type is EventType.RUN_ENDED and draft.run_id is not None:
-            rows.ended.append(draft.run_id)
 
 
 def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
@@ -348,30 +361,13 @@ def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
     ]
 
 
-def promoted(draft: Draft, place: Place) -> tuple[Any, ...]:
-    """The columns searches use, in table order from ``ts`` on; the verifier holds them against the leaf."""
-    effect = draft.body.get("effect") if draft.type is EventType.DECISION else None
-    return (
-        draft.at_us,
-        draft.type._value_,  # an enumeration's member takes a database longer to bind than a plain string
-        draft.run_id,
-        place.seq_run,
-        draft.call_id,
-        draft.body.get("tool"),
-        effect,
-        draft.actor.agent,
-    )
-
-
 def rare_reasons(said: Iterable[str] | None) -> set[str]:
     """Which of a decision's reasons the list of reasons holds."""
-    return {reason for reason in said or () if reason != COMMON_REASON}
+    return {*(said or ())} - _COMMON
 
 
-def _next_place(draft: Draft, head: Head | None) -> Place:
-    if draft.run_id is None:
-        return _OUTSIDE
-    return Place(0, None) if head is None else Place(head.seq + 1, head.hash)
+def _next_place(head: Head | None) -> Place:
+    return _FIRST if head is None else Place(head.seq + 1, head.hash)
 
 
 def _stored_head(run_id: str, db: Database) -> Head | None:
