@@ -3,8 +3,7 @@
 ``Call -> Caller -> Resolved -> Permit -> Quota -> Intent -> Lease -> Raw -> Verified -> Redacted -> Answer``
 
 Each link holds the one before it, so there is no way to hand a stage one call's permit with another call's arguments,
-and ``mypy --strict`` refuses a pipeline that drops or moves a stage. Who may construct a link is fixed by
-``tests/arch``: one module each.
+and ``mypy --strict`` refuses a pipeline that drops or moves a stage. ``tests/arch`` says which module makes which link.
 """
 
 from collections.abc import Callable, Mapping
