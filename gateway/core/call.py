@@ -284,8 +284,7 @@ class Intent(Struct, frozen=True):
     def timeout_s(self) -> float:
         """Longest the connector may take, seconds: the stricter of catalogue and policy."""
         permit = self.quota.permit
-        asked = permit.decision.obligations.timeout_s
-        own = permit.target.tool.limits.timeout_s
+        own, asked = permit.target.tool.limits.timeout_s, permit.decision.obligations.timeout_s
         return own if asked is None else min(own, asked)
 
     @property
