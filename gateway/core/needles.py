@@ -81,14 +81,15 @@ class Squeezed:
         quads: each four bytes of it in any case; None where it is long.
     """
 
-    __slots__ = ("_body", "_text", "quads")
+    __slots__ = ("_readings", "_text", "quads")
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        # What shows as nothing is no veil without percent-encoding: as its numbers it is not seen.
+        self._readings = (body, _GAPS.sub(b"", unquote_to_bytes(body))) if b"%" in body else (body,)
         self._text: bytes | None = None
         quads: Sequence[int] | None = None
         if len(body) <= 2 * _SHORT_BYTES:
-            folded = _without(body, _SMALL, _FOLDED_OUT)
+            folded = self._without(_SMALL, _FOLDED_OUT)
             quads = _quads(folded) if len(folded) <= _SHORT_BYTES else None
         self.quads = quads
 
@@ -96,22 +97,17 @@ class Squeezed:
     def text(self) -> bytes:
         """Squeezed, and once more without percent-encoding if it has any; not looked at where ``quads`` will do."""
         if self._text is None:
-            self._text = _without(self._body, None, _SQUEEZED_OUT)
+            self._text = self._without(None, _SQUEEZED_OUT)
         return self._text
+
+    def _without(self, table: bytes | None, deleted: bytes) -> bytes:
+        # Nothing that is searched holds a zero, so nothing is found across it.
+        return b"\0".join([reading.translate(table, deleted) for reading in self._readings])
 
 
 def squeeze(body: bytes) -> Squeezed:
     """``body`` as ``Needles.may_hold`` takes it."""
     return Squeezed(body)
-
-
-def _without(body: bytes, table: bytes | None, deleted: bytes) -> bytes:
-    found = body.translate(table, deleted)
-    if b"%" in body:
-        # Nothing that is searched holds a zero, so nothing is found across it. What shows as nothing is no veil here:
-        # as its numbers it is not seen.
-        found += b"\0" + _GAPS.sub(b"", unquote_to_bytes(body)).translate(table, deleted)
-    return found
 
 
 class Needles:

@@ -3,13 +3,14 @@
 import base64
 import json
 import time
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote_to_bytes
 
 import pytest
 import re2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core import needles as searching
 from gateway.core.known import MAX_VALUES, KnownValues
 from gateway.core.needles import MAX_LENGTH, VEILS, Needles, UnfitSecret, squeeze
 
@@ -115,6 +116,22 @@ def test_hexadecimal_is_told_from_what_only_folds_to_it(count: int) -> None:
     for said, is_there in there.items():
         assert needles.may_hold(squeeze(said)) is is_there
         assert needles.may_hold(squeeze(said + FAR)) is is_there
+
+
+@pytest.mark.parametrize("times", [1, 100, 170, 500])
+def test_a_body_is_read_without_its_percent_encoding_once(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short, long or in between, and however much is searched in it: that takes longer than all else."""
+    read = list[bytes]()
+
+    def unquoted(body: bytes) -> bytes:
+        read.append(body)
+        return unquote_to_bytes(body)
+
+    monkeypatch.setattr(searching, "unquote_to_bytes", unquoted)
+    body = squeeze(b"%41%42xyz%7e" * times)
+    found = [Needles([value]).may_hold(body) for value in ("ABxyz~" * 3, SECRET)]
+    assert found == [times > 1, False]
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("before", range(8))
