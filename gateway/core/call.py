@@ -3,8 +3,7 @@
 ``Call -> Caller -> Resolved -> Permit -> Quota -> Intent -> Lease -> Raw -> Verified -> Redacted -> Answer``
 
 Each link holds the one before it, so there is no way to hand a stage one call's permit with another call's arguments,
-and ``mypy --strict`` refuses a pipeline that drops or moves a stage. Who may construct a link is fixed by
-``tests/arch``: one module each.
+and ``mypy --strict`` refuses a pipeline that drops or moves a stage. ``tests/arch`` says which module makes which link.
 """
 
 from collections.abc import Callable, Mapping
@@ -285,8 +284,7 @@ class Intent(Struct, frozen=True):
     def timeout_s(self) -> float:
         """Longest the connector may take, seconds: the stricter of catalogue and policy."""
         permit = self.quota.permit
-        asked = permit.decision.obligations.timeout_s
-        own = permit.target.tool.limits.timeout_s
+        own, asked = permit.target.tool.limits.timeout_s, permit.decision.obligations.timeout_s
         return own if asked is None else min(own, asked)
 
     @property

@@ -81,10 +81,11 @@ class Squeezed:
         quads: each four bytes of it in any case; None where it is long.
     """
 
-    __slots__ = ("_body", "quads")
+    __slots__ = ("_body", "_text", "quads")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self._text: bytes | None = None
         quads: Sequence[int] | None = None
         if len(body) <= 2 * _SHORT_BYTES:
             folded = _without(body, _SMALL, _FOLDED_OUT)
@@ -94,7 +95,9 @@ class Squeezed:
     @property
     def text(self) -> bytes:
         """Squeezed, and once more without percent-encoding if it has any; not looked at where ``quads`` will do."""
-        return _without(self._body, None, _SQUEEZED_OUT)
+        if self._text is None:
+            self._text = _without(self._body, None, _SQUEEZED_OUT)
+        return self._text
 
 
 def squeeze(body: bytes) -> Squeezed:

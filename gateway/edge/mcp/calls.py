@@ -155,9 +155,10 @@ class Calls:
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
     def _answered(self, made: Made, request_id: Id) -> Awaitable[Answer]:
-        session, receive = made.party.session, partial(self._received, made.party)
-        if made.line is None or session is None:  # nobody can name it to take it back
-            return carry_out(made.call, self._ports, receive)
+        session = made.party.session
+        if made.line is None or session is None:  # nobody can name it to take it back, or be asked on its stream
+            return carry_out(made.call, self._ports, made.party.receive)
+        receive = partial(self._received, made.party)
         return self._running.answered(
             session, request_id, made.line, carry_out(made.call, self._ports, receive, made.line.scope)
         )
