@@ -166,8 +166,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on time is the application's."""
-        self._in_head = self._is_between = True
-        self._expect(None)
+        self._is_between = True
+        self._is_whole()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -179,10 +179,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._be_idle(self.timeout_keep_alive)
+        else:
+            self._rest()
 
     def _is_known(self, data: bytes) -> bool:
         """Begin a request whose head the connection has sent before; the parser is between two and sees none of it."""
@@ -236,9 +234,14 @@ class BoundedProtocol(HttpToolsProtocol):
             if len(self.cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
         if not self._owed:
-            self._in_head = True
-            self._expect(None)
+            self._is_whole()
         return rest
+
+    def _is_whole(self) -> None:
+        self._in_head = True
+        self._expect(None)
+        if self.cycle.response_complete:  # it was answered before its body was there
+            self._rest()
 
     def _prove(self) -> None:
         self._known.is_shown = True
@@ -287,13 +290,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._due_s is not None and self._arriving is None:
             self._arriving = self.loop.call_later(self._due_s, self._too_slow)
 
+    def _rest(self) -> None:
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._be_idle(self.timeout_keep_alive)
+
     def _be_idle(self, for_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(for_s, self._too_idle)
 
     def _too_idle(self) -> None:
         # One timer runs for all requests of a busy connection: it is not set anew by each, but asks when it is due.
         self.timeout_keep_alive_task = None
-        if self._idle_since is None:  # the answer to what has come since sets it again
+        if self._idle_since is None or not self.cycle.response_complete:  # the answer to what came since sets it again
             return
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0.0:

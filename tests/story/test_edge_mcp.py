@@ -171,6 +171,7 @@ BAD = {
     "no version": (b'{"id":1,"method":"ping"}', 400, -32600, None),
     "null id": (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', 400, -32600, None),
     "float id": (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', 400, -32600, None),
+    "half a character for an id": (b'{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}', 400, -32700, None),
     "list params": (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', 400, -32600, None),
     "duplicate keys": (call_with(b'{"a":1,"a":2}'), 200, -32700, 7),
     "colliding keys": (call_with(b'{"a":1,"A":2}'), 200, -32700, 7),

@@ -19,7 +19,7 @@ class Hours:
     def __init__(self) -> None:
         """Nothing is due."""
         self.now_s = 100.0
-        self.due: list[tuple[float, Callable[[], None]]] = []
+        self._set: list[tuple[float, Callable[[], None], asyncio.TimerHandle]] = []
 
     def __getattr__(self, name: str) -> Any:
         """All else is the running loop's."""
@@ -29,20 +29,27 @@ class Hours:
         """What it was told."""
         return self.now_s
 
+    @property
+    def due(self) -> int:
+        """How many timers run."""
+        return sum(not handle.cancelled() for _, _, handle in self._set)
+
     def call_later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Keep it until the time has come; the handle can be cancelled, which then changes nothing here."""
-        self.due.append((self.now_s + delay_s, call))
-        return asyncio.get_running_loop().call_later(3600, int)
+        """Keep it until the time has come, or until it is cancelled."""
+        handle = asyncio.get_running_loop().call_later(3600, int)
+        self._set.append((self.now_s + delay_s, call, handle))
+        return handle
 
     def pass_by(self, seconds: float) -> None:
         """So much time passes."""
         self.now_s += seconds
-        due, self.due = self.due, []
-        for at_s, call in due:
-            if at_s <= self.now_s:
+        due, self._set = self._set, []
+        for at_s, call, handle in due:
+            if at_s > self.now_s:
+                self._set.append((at_s, call, handle))
+            elif not handle.cancelled():
+                handle.cancel()
                 call()
-            else:
-                self.due.append((at_s, call))
 
 
 def kept() -> tuple[Line, Hours]:
@@ -63,7 +70,7 @@ async def test_who_says_nothing_more_is_let_go() -> None:
     assert not line.wire.is_closed
     hours.pass_by(0.5)
     assert line.wire.is_closed
-    assert hours.due == []
+    assert hours.due == 0
 
 
 async def test_a_busy_connection_has_one_timer() -> None:
@@ -71,7 +78,7 @@ async def test_a_busy_connection_has_one_timer() -> None:
     line, hours = kept()
     for _ in range(9):
         await line.say(request())
-    assert len(hours.due) == 1
+    assert hours.due == 1
     line.hang_up()
 
 
@@ -95,5 +102,39 @@ async def test_what_waits_in_line_is_begun() -> None:
     line, hours = kept()
     await line.say(request() + request(b"2") + request(b"3"))
     assert [body for _, body in line.seen] == [b"{}", b"2", b"3"]
-    assert len(hours.due) == 1
+    assert hours.due == 1
     line.hang_up()
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+async def test_who_is_answered_before_the_body_came_is_idle_once_it_did(earlier: int) -> None:
+    """No answer is to come that would set the time: it counts from the last byte, whoever reads the body."""
+    line, hours = kept()
+    await line.say(*[request()] * earlier)
+    line.is_hasty = True
+    whole = request(b"x" * 9)
+    await line.say(whole[:-5])
+    hours.pass_by(1)
+    await line.say(whole[-5:])
+    hours.pass_by(KEPT_S - 0.5)
+    assert not line.wire.is_closed
+    hours.pass_by(0.5)
+    assert line.wire.is_closed
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+async def test_what_comes_behind_such_a_body_is_answered(earlier: int) -> None:
+    """The next request begins in the same bytes and takes longer than an idle connection is kept."""
+    line, hours = kept()
+    await line.say(*[request()] * earlier)
+    line.is_hasty = True
+    whole = request(b"x" * 9)
+    await line.say(whole[:-5])
+    line.is_hasty = False
+    await line.say(whole[-5:] + request(b"next")[:-2])
+    hours.pass_by(KEPT_S + 1)
+    assert not line.wire.is_closed
+    await line.say(b"xt")
+    assert line.seen[-1][1] == b"next"
+    hours.pass_by(KEPT_S)
+    assert line.wire.is_closed

@@ -87,11 +87,13 @@ def recovered_id(body: bytes) -> Id | None:
     """
     try:
         members = json.loads(body)
-    except (ValueError, RecursionError):
+        if not isinstance(members, dict) or members.get("jsonrpc") != "2.0" or not isinstance(members["method"], str):
+            return None
+        found = jsonrpc.id_of(Json(members, members))
+        jsonrpc.encode(found)  # half a character is no text that could be said again
+    except (ValueError, KeyError, RecursionError):
         return None
-    if not isinstance(members, dict) or members.get("jsonrpc") != "2.0" or not isinstance(members.get("method"), str):
-        return None
-    return jsonrpc.id_of(Json(members, members))
+    return found
 
 
 def param_fields(scope: Scope) -> dict[str, str | None]:
