@@ -114,7 +114,7 @@ async def open_books(
     meter = Tally()
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(Ledger(kept, keys, ticking, reserve_bytes))
-        reader = await stack.enter_async_context(LogReader(kept, keys))
+        reader = await stack.enter_async_context(LogReader(kept, keys, writer=ledger))
         patrol = await together(stack, kept, ledger, reader)
         places = None if patrol is None else patrol.places
         runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, ticking, places))

@@ -108,7 +108,7 @@ async def opened(settings: GatewaySettings, means: Means, stack: AsyncExitStack)
     clock, site = means.clock, stores.site(settings)
     keys = await unlocking.log_keys(settings, means.known, clock)
     ledger = await _ledger(settings, means, keys, site, stack)
-    reader, asked = await _readers(site, keys, stack)
+    reader, asked = await _readers(ledger, site, keys, stack)
     patrol = await together(stack, site, ledger, reader)
     places = None if patrol is None else patrol.places
     runs = await stack.enter_async_context(RunRegistry(ledger, reader, keys, clock, places))
@@ -156,10 +156,10 @@ async def _ledger(settings: GatewaySettings, means: Means, keys: LogKeys, site: 
     return await joining.ledger(joining.Means(settings, keys, means.known, means.clock), made, stack)
 
 
-async def _readers(site: Site, keys: LogKeys, stack: AsyncExitStack) -> tuple[LogReader, LogReader]:
-    calls = await stack.enter_async_context(LogReader(site, keys, is_hasty=True))
+async def _readers(ledger: Ledger, site: Site, keys: LogKeys, stack: AsyncExitStack) -> tuple[LogReader, LogReader]:
+    calls = await stack.enter_async_context(LogReader(site, keys, writer=ledger, is_hasty=True))
     # Another one for people who search, export and erase: no call waits until they have found what they look for.
-    return calls, await stack.enter_async_context(LogReader(site, keys))
+    return calls, await stack.enter_async_context(LogReader(site, keys, writer=ledger))
 
 
 def _api_keys(settings: GatewaySettings, shared: rotations.Books) -> ApiKeyRegistry:

@@ -137,9 +137,9 @@ async def pings(books: Books, said: str) -> bool:
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:
-    """A file system of 4 MiB: what does not fit is refused and not executed; with room again calls go on."""
+    """A file system of 8 MiB: what does not fit is refused and not executed; with room again calls go on."""
     alone = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
-    mount = 'mount -t tmpfs -o size=4m none "$1"'
+    mount = 'mount -t tmpfs -o size=8m none "$1"'
     try:
         subprocess.run([*alone, mount, "sh", str(tmp_path)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -124,13 +124,13 @@ def full_disk_while(books: Books, walk: Walk) -> Iterator[None]:
 
 
 async def test_a_log_that_refuses_writes_heals(books: Books) -> None:
-    """A connection that may only read: refused, then opened anew."""
+    """A connection that may only read: what cannot do without the tables is refused, then they are opened anew."""
     await Walk(books).go()
     store = books.ledger._store
     assert store._db is not None
     store._db.execute("pragma query_only = 1")
     with pytest.raises(Unavailable):
-        await Walk(books).go()
+        await books.ledger.settle()
     await books.log.ping()
     await Walk(books).go()
     assert books.verify().ok
@@ -349,6 +349,7 @@ async def test_a_swapped_payload_does_not_open(tmp_path: Path) -> None:
     """Sealed bytes belong to their record and role."""
     async with open_books(tmp_path) as books:
         answer = await Walk(books).go()
+        await books.ledger.settle()
         db = sqlite3.connect(tmp_path / DATABASE)
         db.execute("update payloads set sealed = (select sealed from payloads where pid = 16) where pid = 24")
         db.commit()

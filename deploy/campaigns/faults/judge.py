@@ -20,6 +20,7 @@ from deploy.campaigns.faults.invariant import Evidence, Received, Record, Told, 
 from deploy.campaigns.faults.plan import DEADLY, MUTE, Fault, Plan
 from deploy.campaigns.faults.strikes import DATABASE, LOST_DATABASE
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS
 from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.keyring.keys import LogKeys, create_or_load
 from gateway.adapters.ledger.keyring.sealing import DataKey, unseal, unwrap
@@ -108,9 +109,7 @@ def _records(state: Path, keys: LogKeys) -> Iterator[Record]:
         for index, entry in db.execute("select idx, leaf from records order by idx"):
             leaf = msgspec.json.decode(entry)
             payloads = {
-                ref["role"]: unseal(
-                    opened[ref["dek"]], leaf["id"], ref["role"], sealed[index * files.PAYLOAD_SLOTS + n]
-                )
+                ref["role"]: unseal(opened[ref["dek"]], leaf["id"], ref["role"], sealed[index * PAYLOAD_SLOTS + n])
                 for n, ref in enumerate(leaf["payloads"])
             }
             yield Record(index, leaf, payloads)

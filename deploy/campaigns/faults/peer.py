@@ -4,10 +4,12 @@ Imported by ``upstream`` for the HTTP surfaces; run by path it is the same serve
 ``python -I -S peer.py FOLDER``. ``FOLDER/modes.json`` says how each marker is treated.
 """
 
+import hashlib
 import json
 import os
 import signal
 import sqlite3
+import struct
 import sys
 import threading
 import time
@@ -43,9 +45,8 @@ TOOLS = [
 class Journal:
     """Every request, noted on disk before anything else is done with it.
 
-    A line holds the call's marker, the tool, the time, and how many records the gateway's log held durably at that
-    moment: what another process can read of a log with ``synchronous = full`` has been synced. -1 = it could not be
-    read.
+    A line holds the call's marker, the tool, the time, and how many records the gateway's log held at that moment, in
+    its tables and beyond them in its own journal, as another process reads them. -1 = it could not be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,11 +71,30 @@ class Journal:
             if self._log is None:
                 url = (self._folder / "state" / "log.db").as_uri() + "?mode=ro"
                 self._log = sqlite3.connect(url, uri=True, isolation_level=None, timeout=5, check_same_thread=False)
+            held = _held(self._folder / "state" / "log.journal")
             (size,) = self._log.execute("select coalesce(max(idx), -1) + 1 from records").fetchone()
-            return int(size)
-        except sqlite3.Error:
+            return max(int(size), held)
+        except (OSError, sqlite3.Error):
             self._log = None
             return -1
+
+
+def _held(journal: Path) -> int:
+    """How many records a log has, by its journal.
+
+    It holds frames in blocks of 4 KiB that follow each other, each with a mark, the records before and after it, its
+    bytes and a SHA-256 of these numbers and bytes.
+    """
+    data, at, size = journal.read_bytes(), 0, 0
+    while data[at : at + 8] == b"ostjrnl1":
+        numbers, digest = data[at + 8 : at + 32], data[at + 32 : at + 64]
+        before, after, length = struct.unpack("<QQQ", numbers)
+        content = data[at + 64 : at + 64 + length]
+        if (at and before != size) or hashlib.sha256(numbers + content).digest() != digest:
+            break
+        size = after
+        at += -(-(64 + length) // 4096) * 4096
+    return size
 
 
 def answer(request: dict[str, Any], *, stateless: bool) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ _MOST_COMMITS: Final = 2
 # Strikes that come too late are no deaths: for each this many kills one more is planned, and some at least.
 _SPARE: Final = 4
 _LEAST_SPARE: Final = 3
-_FILES: Final = ("log.db", "log.db-wal", "log.guard")
+_FILES: Final = ("log.db", "log.db-wal", "log.guard", "log.journal")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """The dead log as the judge reads it: past every gateway, from SQLite's file or from PostgreSQL itself."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from deploy.servers.postgres import Postgres
+from gateway.adapters.ledger.storage.files import connect_readonly
 
 _SIZE: Final = "select coalesce(max(idx) + 1, 0) from {}records"
 _ROWS: Final = "select idx, leaf from {}records where idx >= {} order by idx"
@@ -50,8 +50,8 @@ class SqliteLog:
         if not self.path.exists():
             yield None
             return
-        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            db.execute("begin")
+        with closing(connect_readonly(self.path)) as db:
+            db.snapshot()
             (size,) = db.execute(_SIZE.format("")).fetchone()
             row = db.execute(_NEWEST.format("")).fetchone()
             yield Stand(size, db.execute(_ROWS.format("", since)), None if row is None else row[0])

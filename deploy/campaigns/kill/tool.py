@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import socket
-import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import closing
@@ -21,6 +20,9 @@ from typing import Any, Final
 
 import asyncpg
 import uvicorn
+
+from gateway.adapters.ledger.database import FAULTS
+from gateway.adapters.ledger.storage.files import connect_readonly
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -54,9 +56,9 @@ class Tool:
 
     def _look(self, call_id: str) -> bool | None:
         try:
-            with closing(sqlite3.connect(f"{Path(self._log).absolute().as_uri()}?mode=ro", timeout=0, uri=True)) as db:
+            with closing(connect_readonly(Path(self._log))) as db:
                 return db.execute(_INTENT, (call_id,)).fetchone() is not None
-        except sqlite3.Error:
+        except FAULTS:
             return None  # a dead gateway's log is being recovered: nothing was seen
 
     async def _look_there(self, call_id: str) -> bool:

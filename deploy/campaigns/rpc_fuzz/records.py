@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from deploy.campaigns.rpc_fuzz.invariant import Record
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS
 from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.keyring.keys import create_or_load
 from gateway.adapters.ledger.keyring.sealing import DataKey, unseal, unwrap
@@ -47,6 +48,6 @@ def records(folder: Path) -> Iterator[Record]:
             if ref["dek"] not in opened:
                 opened[ref["dek"]] = unwrap(keys.kek, ref["dek"], wrapped[ref["dek"]])
             (sealed,) = db.execute(
-                "select sealed from payloads where pid = ?", (index * files.PAYLOAD_SLOTS + slot,)
+                "select sealed from payloads where pid = ?", (index * PAYLOAD_SLOTS + slot,)
             ).fetchone()
             yield Record(index, leaf, unseal(opened[ref["dek"]], leaf["id"], ref["role"], sealed))

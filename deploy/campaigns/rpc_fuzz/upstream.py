@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
+from gateway.adapters.ledger.database import SqliteDatabase
+from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.storage.journal import JOURNAL, reach
 
 BOX: Final = "box"
 ATTIC: Final = "attic"
@@ -82,11 +85,12 @@ class Upstream:
 
     journal: list[Received] = field(default_factory=list)
     url: str = ""
-    _log: sqlite3.Connection | None = None
+    _log: SqliteDatabase | None = None
+    _held: Path | None = None
 
     def watch(self, database: Path) -> None:
-        """From now on, note how many records of this log are durable when a call arrives."""
-        self._log = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        """From now on, note how many records this log has when a call arrives: in its tables, and in its journal."""
+        self._log, self._held = files.connect_readonly(database), database.with_name(JOURNAL)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -140,10 +144,7 @@ class Upstream:
         return {"content": [text]}
 
     def _log_size(self) -> int:
-        if self._log is None:
-            return 0
-        with closing(self._log.execute("select coalesce(max(idx), -1) + 1 from records")) as found:
-            return int(found.fetchone()[0])
+        return 0 if self._log is None or self._held is None else reach(self._log, self._held)
 
 
 @asynccontextmanager

@@ -8,6 +8,8 @@ from functools import cache
 from itertools import count
 from typing import Any, Protocol
 
+from gateway.adapters.ledger.additions import CHECKPOINT, Additions
+
 _BEAT = 10_000  # instructions between two looks at how many there were
 _INTERRUPTED = "interrupted"
 
@@ -95,8 +97,18 @@ class Database(Protocol):
     def snapshot(self) -> None:
         """Begin a transaction that sees one state of the database; ended by ``rollback``."""
 
+    def add(self, additions: Additions) -> None:
+        """Write what a log's transaction adds, as the last of it: what else it writes comes before."""
+
     def commit(self) -> None:
         """Make the transaction durable. Where this raises, it may be so all the same."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something durable stands in no table yet."""
+
+    def settle(self) -> None:
+        """Put it there; outside a transaction."""
 
     def rollback(self) -> None:
         """End the transaction without effect."""
@@ -120,6 +132,12 @@ def _replace(table: str, columns: str) -> str:
     return f"insert or replace into {table} ({columns}) values ({marks(columns)})"  # noqa: S608 - literals of this package
 
 
+def write(db: Database, additions: Additions) -> None:
+    """Put rows into their tables, in the transaction."""
+    for statement, rows in additions.statements(db.dialect.put("checkpoints", CHECKPOINT)):
+        db.executemany(statement, rows)
+
+
 def marks(columns: str) -> str:
     """As many parameters as columns."""
     return ", ".join("?" for _ in columns.split(","))
@@ -137,9 +155,10 @@ SQLITE = Dialect(
 
 
 class SqliteDatabase(sqlite3.Connection):
-    """Implements ``Database``; to be opened with ``isolation_level=None``."""
+    """Implements ``Database``, each transaction in its tables; to be opened with ``isolation_level=None``."""
 
     dialect = SQLITE
+    is_behind = False
 
     @contextmanager
     def bounded(self, steps: int) -> Iterator[None]:
@@ -166,3 +185,10 @@ class SqliteDatabase(sqlite3.Connection):
     def snapshot(self) -> None:
         """See ``Database``."""
         self.execute("begin")
+
+    def add(self, additions: Additions) -> None:
+        """See ``Database``."""
+        write(self, additions)
+
+    def settle(self) -> None:
+        """See ``Database``."""

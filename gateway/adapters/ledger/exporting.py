@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.keyring.sealing import commitment_key, unseal, unwrap
 from gateway.adapters.ledger.reading import LIVE_KEY, LogReader
-from gateway.adapters.ledger.storage.files import PAYLOAD_SLOTS
 from gateway.adapters.ledger.tree import newest_note, node
 from gateway.core.desk import LogRecord
 from gateway.core.errors import NotFound

@@ -179,6 +179,15 @@ class Ledger:
         """Whether that can ever be said of this store."""
         return self._store.sweeps
 
+    async def settle(self) -> None:
+        """Return when all that is durable stands in the log's tables, where it is looked for.
+
+        Raises:
+            Unavailable: it cannot be put there now.
+        """
+        if self._store.is_scattered:
+            await self.append(())
+
     async def ping(self) -> None:
         """Return when new calls can be recorded.
 

@@ -11,11 +11,13 @@ import anyio
 import msgspec
 from anyio import CancelScope, to_thread
 
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS
 from gateway.adapters.ledger.database import FAULTS, Database
 from gateway.adapters.ledger.keyring.keys import LogKeys
 from gateway.adapters.ledger.keyring.sealing import SealBroken, unseal, unwrap
+from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.searching import search, size_before
-from gateway.adapters.ledger.storage.files import PAYLOAD_SLOTS, RARE_TYPE
+from gateway.adapters.ledger.storage.files import RARE_TYPE
 from gateway.adapters.ledger.storage.site import Site, sited
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Recorded
@@ -108,8 +110,11 @@ class LogReader:
     Failure mode, closed: a log that cannot be read is ``Unavailable``.
     """
 
-    def __init__(self, place: Path | Site, keys: LogKeys, *, is_hasty: bool = False) -> None:
-        """``is_hasty``: calls wait for its answers."""
+    def __init__(
+        self, place: Path | Site, keys: LogKeys, *, writer: Ledger | None = None, is_hasty: bool = False
+    ) -> None:
+        """``writer``: who writes the log in this process; ``is_hasty``: calls wait for the answers."""
+        self._writer = writer
         self._is_hasty = is_hasty
         self._site = sited(place)
         self._kek = keys.kek
@@ -253,6 +258,7 @@ class LogReader:
                 return question(self._db)
 
         async with self._turn:
+            await self._settled()
             try:
                 return await to_thread.run_sync(run)
             except (UnicodeEncodeError, OverflowError):
@@ -261,6 +267,15 @@ class LogReader:
                 with CancelScope(shield=True):
                     await to_thread.run_sync(self._close)  # the next question opens the log anew
                 raise Unavailable("the audit log cannot be read", cause_code="ledger_unreadable") from error
+
+    async def _settled(self) -> None:
+        # What was acknowledged is found, however long it has been so.
+        try:
+            if self._writer is not None:
+                await self._writer.settle()
+        except Unavailable:  # a connection that is opened now sees what the tables could not take
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._close)
 
     def _close(self) -> None:
         with self._in_use:

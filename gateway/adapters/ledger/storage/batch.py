@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS, Additions
 from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.keyring.pool import Pool
 from gateway.adapters.ledger.keyring.ring import KeyRing
@@ -18,7 +19,7 @@ from gateway.adapters.ledger.keyring.sealing import NONCE_SIZE, DataKeys, seal
 from gateway.adapters.ledger.storage import claims, custody, key_records, kill_records, share_records
 from gateway.adapters.ledger.storage.claims import Claims, Stand
 from gateway.adapters.ledger.storage.custody import Custody, Kept
-from gateway.adapters.ledger.storage.files import CHECKPOINT_WINDOW, COMMON_REASON, PAYLOAD_SLOTS
+from gateway.adapters.ledger.storage.files import CHECKPOINT_WINDOW, COMMON_REASON
 from gateway.adapters.ledger.storage.span import Span
 from gateway.core.errors import Conflict, NotFound, Unavailable
 from gateway.core.log_keys import KeyHistory
@@ -32,7 +33,6 @@ _OPEN_ONLY = frozenset({EventType.TOOL_REQUESTED, EventType.STATE_SNAPSHOT, Even
 _OF_CALL = ENDINGS | {EventType.TOOL_REQUESTED}
 # What changes what may be written after it.
 _FOLLOWED = custody.KINDS | share_records.KINDS | kill_records.KINDS | {EventType.KEY}
-_CHECKPOINT = "win, size, high_us, low_us, note, peaks"
 _BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
 _COMMON = frozenset({COMMON_REASON})
@@ -90,7 +90,7 @@ class _Rows:
     # By hand: each caller has one, and a dataclass asks a factory for every one of these.
     def __init__(self) -> None:
         self.records: list[tuple[Any, ...]] = []
-        self.payloads: list[tuple[int, bytearray]] = []
+        self.payloads: list[tuple[int, Any]] = []
         self.leaves: list[bytes] = []
         self.opened: dict[str, int] = {}
         self.closed: list[str] = []
@@ -179,27 +179,14 @@ class Batch:
 
     def store(self) -> str:
         """Write all rows and the checkpoint that covers them; returns the checkpoint."""
-        db, rows = self.db, self._rows
+        db, rows, first = self.db, self._rows, self.frontier.size
         self.heads.put(rows.heads)
         tops = self.frontier.extend(rows.leaves)
-        over = set(rows.ended)
-        # A statement without rows costs as much as one with a row.
-        changes: tuple[tuple[str, Sequence[tuple[Any, ...]]], ...] = (
-            ("insert into nodes values (?, ?, ?)", tops),
-            ("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.records),
-            ("insert into payloads values (?, ?)", rows.payloads),
-            (
-                "insert into intents values (?, ?, ?)",
-                [(call_id, index, self.replica) for call_id, index in rows.opened.items()],
-            ),
-            ("delete from intents where call_id = ?", [(call_id,) for call_id in rows.closed]),
-            ("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended]),
-            ("insert into open_runs values (?, ?)", [run for run in rows.started if run[0] not in over]),
-            ("insert into reasons values (?, ?)", rows.reasons),
-        )
-        for statement, changed in changes:
-            if changed:
-                db.executemany(statement, changed)
+        if rows.started or rows.ended:
+            over = set(rows.ended)
+            db.executemany("delete from open_runs where run_id = ?", [(run_id,) for run_id in rows.ended])
+            begun = [run for run in rows.started if run[0] not in over]
+            db.executemany("insert into open_runs values (?, ?)", begun)
         if rows.approvals:
             claims.store(db, rows.approvals)
         if rows.kept.erased or rows.kept.holds:
@@ -208,10 +195,21 @@ class Batch:
         note = self.ring.sign(Checkpoint(self.history.first.name, size, self.frontier.root()), self.history)
         window = size // CHECKPOINT_WINDOW
         self.span = self.span.grown(window, [record[_TS] for record in rows.records])
-        db.execute(
-            db.dialect.put("checkpoints", _CHECKPOINT),
-            (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode()),
+        checkpoint = (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode())
+        opened = {call_id: (index, self.replica) for call_id, index in rows.opened.items()}
+        added = Additions(
+            first=first,
+            size=size,
+            nodes=list(tops),
+            records=rows.records,
+            payloads=rows.payloads,
+            opened=opened,
+            # What begins and ends here never stands among the calls under way.
+            closed=[call_id for call_id in rows.closed if opened.pop(call_id, None) is None],
+            reasons=rows.reasons,
+            checkpoints={window: checkpoint},
         )
+        db.add(added)
         return note
 
     @property

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gateway.adapters.ledger.database import Database, DatabaseFault, SqliteDatabase
 from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.storage.journal import JOURNAL
+from gateway.adapters.ledger.storage.overlay import lay_over
 from gateway.core.decision import Effect
 from gateway.core.records import EventType
 
@@ -112,8 +114,6 @@ _MARKS = ("application_id", "user_version")
 # With each stand the latest time of any record up to it, and the earliest of those since the one before it: where a
 # search by time begins and ends, though clocks are set back.
 CHECKPOINT_WINDOW = 256
-# A payload's key is its record's index times this, plus its place in the record: no index needed to find it.
-PAYLOAD_SLOTS = 8
 
 
 def take_lock(folder: Path) -> tuple[int, ...]:
@@ -144,8 +144,8 @@ def release_lock(descriptors: Sequence[int]) -> None:
 
 
 def watched(folder: Path) -> tuple[str, ...]:
-    """The database and its write-ahead log, as text: a path that is put together takes longer than to look at it."""
-    return tuple(str(folder / name) for name in (DATABASE, f"{DATABASE}-wal"))
+    """The files a log is written to, as text: a path that is put together takes longer than to look at it."""
+    return tuple(str(folder / name) for name in (DATABASE, f"{DATABASE}-wal", JOURNAL))
 
 
 def standing(paths: Sequence[str]) -> Standing:
@@ -218,16 +218,24 @@ def _make_durable(db: SqliteDatabase) -> None:
 def connect_readonly(path: Path) -> SqliteDatabase:
     """A connection that cannot change anything; works on a running log, a stopped one and a copy on read-only media.
 
+    It sees what the log's journal holds when it is opened, and what stands in the tables at any time.
+
     Raises:
-        sqlite3.Error: it cannot be opened.
+        FAULTS: it cannot be opened.
     """
     url = path.absolute().as_uri() + "?mode=ro"
     # Without a write-ahead log there is nothing to share, and opening one would need a writable folder.
     if not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK):
         url += "&immutable=1"
-    return sqlite3.connect(
+    db = sqlite3.connect(
         url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True, factory=SqliteDatabase
     )
+    try:
+        lay_over(db, path.with_name(JOURNAL))
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def unopened(folder: Path, error: Exception) -> str:

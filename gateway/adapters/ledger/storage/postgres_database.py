@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 
-from gateway.adapters.ledger.database import DatabaseFault, Dialect, TooCostly, marks
+from gateway.adapters.ledger.additions import Additions
+from gateway.adapters.ledger.database import DatabaseFault, Dialect, TooCostly, marks, write
 
 SCHEMA = "ostiary"
 _PORT = 5432
@@ -215,6 +216,7 @@ class PostgresDatabase:
     """Implements ``database.Database``; to be used where no event loop is running."""
 
     dialect = POSTGRES
+    is_behind = False
 
     def __init__(
         self, target: Server, settings: Mapping[str, str] | None = None, patience_s: float = COMMAND_S
@@ -272,9 +274,16 @@ class PostgresDatabase:
         self._snapshot = self._connection.transaction(isolation="repeatable_read", readonly=True)
         self._wait(self._snapshot.start)
 
+    def add(self, additions: Additions) -> None:
+        """See ``Database``."""
+        write(self, additions)
+
     def commit(self) -> None:
         """See ``Database``."""
         self.script("commit")
+
+    def settle(self) -> None:
+        """See ``Database``."""
 
     def rollback(self) -> None:
         """See ``Database``."""

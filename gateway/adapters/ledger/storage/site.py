@@ -8,6 +8,8 @@ from typing import Protocol
 
 from gateway.adapters.ledger.database import Database, Displaced, SqliteDatabase
 from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.storage.journal import JOURNAL
+from gateway.adapters.ledger.storage.journaled import JournaledDatabase
 from gateway.adapters.ledger.storage.places import Places
 from gateway.adapters.ledger.storage.span import Span
 
@@ -144,8 +146,13 @@ class Folder:
     def connect(self) -> Database:
         """See ``Site``."""
         db = files.connect(self.folder)
-        self._opened = files.standing(self._watched)
-        return db
+        try:
+            journaled = JournaledDatabase(db, self.folder / JOURNAL)
+            self._opened = files.standing(self._watched)
+        except BaseException:
+            db.close()
+            raise
+        return journaled
 
     def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
@@ -178,7 +185,8 @@ class Folder:
         """See ``Site``."""
         if not files.stands(self._watched, self._opened):
             raise Displaced(
-                f"{self.name} or {files.DATABASE}-wal was moved away, removed or replaced while the gateway runs"
+                f"{self.name}, {files.DATABASE}-wal or {JOURNAL} was moved away, removed or replaced while the gateway "
+                "runs"
             )
         db.begin()
         return None

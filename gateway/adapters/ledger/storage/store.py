@@ -159,6 +159,11 @@ class Store:
             _LOG.error("the log cannot be written: %s", error)
 
     @property
+    def is_scattered(self) -> bool:
+        """Whether something durable stands in no table yet; the next write without drafts puts it there."""
+        return self._db is not None and self._db.is_behind
+
+    @property
     def is_due(self) -> bool:
         """Whether there is something to ``tend`` to."""
         return self._tail is not None and self._guard.is_due
@@ -169,10 +174,15 @@ class Store:
         return self._tail is not None and self._guard.is_behind(self._tail.note)
 
     def tend(self) -> None:
-        """Note the guard: what follows writes now and then, and nobody waits for."""
-        if self._tail is None:
+        """Note the guard, and move into the tables what is durable elsewhere: what writes do now and then beside."""
+        if self._tail is None or self._db is None:
             return
-        self._guard.tend(self._tail.note)
+        note = self._tail.note
+        try:
+            self._db.settle()
+        except Exception as error:  # noqa: BLE001 - see ``prepare``
+            self._failed(error, 0)
+        self._guard.tend(note)
         if self.trouble in {None, UNGUARDED}:
             self.trouble = self._guard.trouble
 
@@ -367,6 +377,7 @@ class Store:
         for refusal in self._transact(groups):
             if refusal is not None:
                 raise StateRefused(f"the log in {self._folder} cannot be written: {refusal}")
+        db.settle()
         self._guard.begin(end.note)
         # Whoever was killed after an erasure may have left copies of the keys there.
         self._sweep()

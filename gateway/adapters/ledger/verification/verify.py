@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.adapters.ledger.additions import PAYLOAD_SLOTS
 from gateway.adapters.ledger.database import FAULTS, Database, DatabaseFault
 from gateway.adapters.ledger.keyring.sealing import PayloadKey
 from gateway.adapters.ledger.storage.files import (
     CHECKPOINT_WINDOW,
     GUARD,
-    PAYLOAD_SLOTS,
 )
 from gateway.adapters.ledger.storage.site import Site, sited
 from gateway.adapters.ledger.verification.contents import Contents, SealedRef

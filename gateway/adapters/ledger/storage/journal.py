@@ -1,0 +1,195 @@
+"""The journal of a SQLite log: what calls add is durable here first, by one write, and moves into the tables later.
+
+A commit of SQLite writes a dozen pages and waits for them; a frame of the journal is one write to a file that never
+grows. Frames follow each other: each tells how many records the log has before and after it. When what they hold stands
+in the tables, the next one is written at the beginning again, and whatever is left behind it follows nothing: it is of
+an older state.
+"""
+
+import errno
+import hashlib
+import mmap
+import os
+import struct
+from pathlib import Path
+
+import msgspec
+
+from gateway.adapters.ledger.additions import Additions
+from gateway.adapters.ledger.database import Database, DatabaseFault
+from gateway.adapters.ledger.keyring.key_files import sync_folder
+
+JOURNAL = "log.journal"
+CAPACITY = 1024 * 1024
+# What a device writes at once, and what it may be told to write past the cache.
+_BLOCK = 4096
+_MARK = b"ostjrnl1"
+_NUMBERS = struct.Struct("<QQQ")  # records before, records after, bytes
+_DIGEST = hashlib.sha256().digest_size
+_HEAD = len(_MARK) + _NUMBERS.size + _DIGEST
+_DECODER = msgspec.msgpack.Decoder(Additions)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Journal:
+    """The journal in ``path``, open for writing. Whoever opens it has the log to itself, and has moved what it held.
+
+    Failure mode, closed: what cannot be written raises, and whether it is there then is known to who reads it again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it, or make it.
+
+        Raises:
+            OSError: it cannot be made or written.
+        """
+        self._at = self._size = 0
+        self._frame = mmap.mmap(-1, CAPACITY)  # aligned to pages, as a write past the cache wants it
+        _make(path)
+        self._file = _opened(path, os.O_DIRECT)
+        try:
+            self.clear()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self.close()
+                raise
+            # A file system that writes nothing past its cache.
+            os.close(self._file)
+            self._file = _opened(path)
+
+    def hold(self, additions: Additions) -> bool:
+        """Make the next frame of these; False where it has no room. Nothing is written before ``append``."""
+        content = _ENCODER.encode(additions)
+        end = _HEAD + len(content)
+        size = _padded(end)
+        if self._at + size > CAPACITY:
+            return False
+        numbers = _NUMBERS.pack(additions.first, additions.size, len(content))
+        frame = self._frame
+        frame[:_HEAD] = _MARK + numbers + _digest(numbers, content)
+        frame[_HEAD:end] = content
+        self._size = size
+        return True
+
+    def append(self) -> None:
+        """Make the frame durable.
+
+        Raises:
+            OSError: it may not be.
+        """
+        with memoryview(self._frame) as whole, whole[: self._size] as frame:
+            if os.pwrite(self._file, frame, self._at) != self._size:
+                raise OSError(errno.EIO, "the log's journal was written in part")
+        self._at += self._size
+
+    def restart(self) -> None:
+        """All that it holds stands in the tables, durably: begin anew."""
+        self._at = 0
+
+    def clear(self) -> None:
+        """All that it holds stands in the tables: leave nothing that could be taken for what comes next.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._frame[:_BLOCK] = bytes(_BLOCK)
+        self._at, self._size = 0, _BLOCK
+        self.append()
+        self.restart()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+        self._frame.close()
+
+
+def frames(path: Path) -> list[Additions]:
+    """What a journal holds, as far as frames follow each other; nothing where there is none.
+
+    Raises:
+        DatabaseFault: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return _frames(file.fileno())
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DatabaseFault(f"the log's journal {path} cannot be read: {error}") from error
+
+
+def _frames(descriptor: int) -> list[Additions]:
+    found: list[Additions] = []
+    at = 0
+    while True:
+        head = os.pread(descriptor, _HEAD, at)
+        if len(head) < _HEAD or head[: len(_MARK)] != _MARK:
+            return found
+        numbers, digest = head[len(_MARK) : -_DIGEST], head[-_DIGEST:]
+        first, _, length = _NUMBERS.unpack(numbers)
+        follows = not found or found[-1].size == first
+        content = os.pread(descriptor, length, at + _HEAD) if follows and length <= CAPACITY else b""
+        # Also where it is being written just now: nobody was told of what it holds.
+        if _digest(numbers, content) != digest:
+            return found
+        found.append(_DECODER.decode(content))
+        at += _padded(_HEAD + length)
+
+
+def beyond(held: list[Additions], size: int) -> Additions:
+    """What the journal has beyond the first ``size`` records: what stands in no table yet."""
+    more = Additions.none(size)
+    for frame in held:
+        if frame.first == more.size:
+            more.take(frame)
+    return more
+
+
+def _padded(size: int) -> int:
+    return size + -size % _BLOCK
+
+
+def reach(db: Database, path: Path) -> int:
+    """How many records a log has, in its tables and beyond them in the journal in ``path``.
+
+    Raises:
+        FAULTS: it cannot be read.
+    """
+    held = frames(path)  # before the tables, see ``overlay``
+    return beyond(held, log_size(db)).size
+
+
+def log_size(db: Database) -> int:
+    """How many records stand in a log's tables."""
+    (size,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
+    return int(size)
+
+
+def _digest(numbers: bytes, content: bytes) -> bytes:
+    digest = hashlib.sha256(numbers)
+    digest.update(content)
+    return digest.digest()
+
+
+def _opened(path: Path, how: int = 0) -> int:
+    flags = os.O_RDWR | os.O_DSYNC | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | how)
+    except OSError as error:
+        if how and error.errno == errno.EINVAL:
+            return os.open(path, flags)
+        raise
+
+
+def _make(path: Path) -> None:
+    # In its full size from the beginning: a file that grows takes twice as long to sync.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        there = os.fstat(descriptor).st_size
+        if there != CAPACITY:
+            os.ftruncate(descriptor, min(there, CAPACITY))
+            os.pwrite(descriptor, bytes(CAPACITY - min(there, CAPACITY)), there)
+            os.fsync(descriptor)
+            sync_folder(path.parent)
+    finally:
+        os.close(descriptor)
