@@ -1,9 +1,10 @@
 """Rotations on the log: due by the clock, done by one gateway, told when they fail; and what a kill leaves."""
 
 import asyncio
+import resource
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,21 +154,27 @@ async def test_a_failure_is_recorded_and_tried_again(site: Site, trouble: Except
         assert [one["body"]["cause"] for one in books.records("rotation.failed")] == [cause]
 
 
+@contextmanager
+def nothing_written() -> Iterator[None]:
+    """This process can write no byte to any file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 async def test_what_was_replaced_is_recorded_also_where_the_log_failed_meanwhile(tmp_path: Path) -> None:
     """Whoever asked hears that it could not be recorded; the record follows, and it is not replaced once more."""
     clock, key = StepClock(), Replaced()
-
-    def told(statement: str) -> None:
-        with closing(sqlite3.connect(tmp_path / "s" / DATABASE)) as db:
-            db.execute(statement)
-
     async with open_books(tmp_path / "s", clock) as books:
         room = rotations(books, key)
         clock.advance(DAY + 1)
-        key.during = lambda: told("create trigger full before insert on records begin select raise(abort, 'no'); end")
-        with pytest.raises(Unavailable):
-            await room.rotate(ADMIN, KeyKind.DATABASE)
-        told("drop trigger full")
+        with ExitStack() as disk:
+            key.during = lambda: disk.enter_context(nothing_written())
+            with pytest.raises(Unavailable):
+                await room.rotate(ADMIN, KeyKind.DATABASE)
         await Walk(books).go()
         assert [one["actor"]["authn"] for one in books.records("rotation.done")] == ["local"]
         await room.look()

@@ -250,7 +250,7 @@ def unopened(folder: Path, error: Exception) -> str:
         return f"the log in {folder} cannot be opened: {error}; make room on its disk, and look whether it is sound"
     return (
         f"the log in {folder} cannot be opened: {error}; keep a copy, see what `ostiary audit verify` still reads, and "
-        f"restore {DATABASE}, {DATABASE}-wal and {GUARD} of one backup"
+        f"restore {DATABASE}, {DATABASE}-wal, {JOURNAL} and {GUARD} of one backup"
     )
 
 

@@ -21,6 +21,7 @@ from gateway.adapters.ledger.storage.files import (
     is_unborn,
     read_guard,
 )
+from gateway.adapters.ledger.storage.journal import JOURNAL
 from gateway.adapters.ledger.storage.key_records import history_of
 from gateway.adapters.ledger.storage.site import End
 from gateway.adapters.ledger.storage.span import Span
@@ -173,8 +174,8 @@ def check_guard(db: Database | None, tail: Tail, note: str | None) -> None:
     if tail.frontier.size < guard.size:
         raise StateRefused(
             f"the log has {tail.frontier.size} records but {guard.size} were signed: an older state was put back, or "
-            f"{DATABASE}-wal was taken away; put the newest {DATABASE} and {DATABASE}-wal back (in PostgreSQL: the "
-            "newest state)"
+            f"{DATABASE}-wal or {JOURNAL} was taken away; put the newest {DATABASE}, {DATABASE}-wal and {JOURNAL} back "
+            "(in PostgreSQL: the newest state)"
         )
     if db is not None and _extended(db, guard.size, guard.size, tail.history).root() != guard.root:
         raise StateRefused(
