@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from deploy.campaigns.kill.commits import count
 from gateway.adapters.ledger.additions import Additions
 from gateway.adapters.ledger.database import DatabaseFault
 from gateway.adapters.ledger.drafting import Scribe, Subject
@@ -355,7 +356,7 @@ def test_a_journal_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(DatabaseFault):
         frames(tmp_path / "folder")
     content = b"\xc1"
-    numbers = journal._NUMBERS.pack(0, 1, len(content))
+    numbers = journal._NUMBERS.pack(1, 0, 1, len(content))
     (tmp_path / "odd").write_bytes(b"ostjrnl1" + numbers + journal._digest(numbers, content) + content)
     with pytest.raises(DatabaseFault):
         frames(tmp_path / "odd")
@@ -394,6 +395,17 @@ def test_a_journal_gives_back_what_follows(tmp_path: Path, seed: int) -> None:
         assert (found.first, found.size, len(found.payloads)) == (moved, size, size - moved)
         assert beyond(frames(path), size).payloads == []
     kept.close()
+
+
+async def test_commits_of_a_call_are_counted_in_the_files(tmp_path: Path) -> None:
+    """Two for each call, whether they went to the journal or to the tables."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        for calls in (1, 20, 150):
+            before = count(books.folder / DATABASE)
+            for _ in range(calls):
+                await Walk(books).go()
+            assert count(books.folder / DATABASE).since(before) == 2 * calls
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -82,18 +82,18 @@ class Journal:
 def _held(journal: Path) -> int:
     """How many records a log has, by its journal.
 
-    It holds frames in blocks of 4 KiB that follow each other, each with a mark, the records before and after it, its
-    bytes and a SHA-256 of these numbers and bytes.
+    It holds frames in blocks of 4 KiB that follow each other, each with a mark, its number, the records before and
+    after it, how many bytes it has, and a SHA-256 of these numbers and the bytes.
     """
     data, at, size = journal.read_bytes(), 0, 0
     while data[at : at + 8] == b"ostjrnl1":
-        numbers, digest = data[at + 8 : at + 32], data[at + 32 : at + 64]
-        before, after, length = struct.unpack("<QQQ", numbers)
-        content = data[at + 64 : at + 64 + length]
+        numbers, digest = data[at + 8 : at + 40], data[at + 40 : at + 72]
+        _, before, after, length = struct.unpack("<4Q", numbers)
+        content = data[at + 72 : at + 72 + length]
         if (at and before != size) or hashlib.sha256(numbers + content).digest() != digest:
             break
         size = after
-        at += -(-(64 + length) // 4096) * 4096
+        at += -(-(72 + length) // 4096) * 4096
     return size
 
 

@@ -24,7 +24,7 @@ CAPACITY = 1024 * 1024
 # What a device writes at once, and what it may be told to write past the cache.
 _BLOCK = 4096
 _MARK = b"ostjrnl1"
-_NUMBERS = struct.Struct("<QQQ")  # records before, records after, bytes
+_NUMBERS = struct.Struct("<4Q")  # of the frame since the journal was opened; records before, and after; bytes
 _DIGEST = hashlib.sha256().digest_size
 _HEAD = len(_MARK) + _NUMBERS.size + _DIGEST
 _DECODER = msgspec.msgpack.Decoder(Additions)
@@ -43,7 +43,7 @@ class Journal:
         Raises:
             OSError: it cannot be made or written.
         """
-        self._at = self._size = 0
+        self._at = self._size = self._number = 0
         self._frame = mmap.mmap(-1, CAPACITY)  # aligned to pages, as a write past the cache wants it
         _make(path)
         self._file = _opened(path, os.O_DIRECT)
@@ -64,7 +64,7 @@ class Journal:
         size = _padded(end)
         if self._at + size > CAPACITY:
             return False
-        numbers = _NUMBERS.pack(additions.first, additions.size, len(content))
+        numbers = _NUMBERS.pack(self._number + 1, additions.first, additions.size, len(content))
         frame = self._frame
         frame[:_HEAD] = _MARK + numbers + _digest(numbers, content)
         frame[_HEAD:end] = content
@@ -81,6 +81,7 @@ class Journal:
             if os.pwrite(self._file, frame, self._at) != self._size:
                 raise OSError(errno.EIO, "the log's journal was written in part")
         self._at += self._size
+        self._number += 1
 
     def restart(self) -> None:
         """All that it holds stands in the tables, durably: begin anew."""
@@ -95,7 +96,7 @@ class Journal:
         self._frame[:_BLOCK] = bytes(_BLOCK)
         self._at, self._size = 0, _BLOCK
         self.append()
-        self.restart()
+        self._at = self._number = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -126,7 +127,7 @@ def _frames(descriptor: int) -> list[Additions]:
         if len(head) < _HEAD or head[: len(_MARK)] != _MARK:
             return found
         numbers, digest = head[len(_MARK) : -_DIGEST], head[-_DIGEST:]
-        first, _, length = _NUMBERS.unpack(numbers)
+        _, first, _, length = _NUMBERS.unpack(numbers)
         follows = not found or found[-1].size == first
         content = os.pread(descriptor, length, at + _HEAD) if follows and length <= CAPACITY else b""
         # Also where it is being written just now: nobody was told of what it holds.
