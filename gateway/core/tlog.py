@@ -139,7 +139,7 @@ class VerifierKey:
     @property
     def text(self) -> str:
         """The vkey: ``name+hex(key id)+base64(type || public key)``."""
-        return f"{self.name}+{self.id.hex()}+{base64.b64encode(_ED25519 + self.raw).decode()}"
+        return f"{self.name}+{self.id.hex()}+{_base64(_ED25519 + self.raw)}"
 
     @classmethod
     def parse(cls, vkey: str) -> "VerifierKey":
@@ -197,7 +197,7 @@ class Checkpoint:
     @property
     def text(self) -> str:
         """The note text that is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
@@ -296,7 +296,7 @@ def signature_line(line: str) -> tuple[str, bytes, bytes]:
 
 def write_line(name: str, key_id: bytes, signature: bytes) -> str:
     """A note's signature line, with its newline."""
-    return f"{_DASH}{name} {base64.b64encode(key_id + signature).decode()}\n"
+    return f"{_DASH}{name} {_base64(key_id + signature)}\n"
 
 
 def _verified(line: str, text: str, known: dict[tuple[str, bytes], VerifierKey]) -> VerifierKey | None:
@@ -311,6 +311,10 @@ def _verified(line: str, text: str, known: dict[tuple[str, bytes], VerifierKey])
     return key
 
 
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
 def unbase64(text: str) -> bytes:
     """Base64, in the one way to write it.
 
@@ -322,6 +326,6 @@ def unbase64(text: str) -> bytes:
     except (binascii.Error, ValueError):
         raise NoteError("base64 is malformed") from None
     # b64decode ignores stray bits in the last character: an altered note must not pass as the same one.
-    if base64.b64encode(decoded).decode() != text:
+    if _base64(decoded) != text:
         raise NoteError("base64 is not canonical")
     return decoded

@@ -45,6 +45,7 @@ class Journal:
         """
         self._at = self._size = self._number = 0
         self._frame = mmap.mmap(-1, CAPACITY)  # aligned to pages, as a write past the cache wants it
+        self._seen = memoryview(self._frame)
         _make(path)
         self._file = _opened(path, os.O_DIRECT)
         try:
@@ -65,9 +66,7 @@ class Journal:
         if self._at + size > CAPACITY:
             return False
         numbers = _NUMBERS.pack(self._number + 1, additions.first, additions.size, len(content))
-        frame = self._frame
-        frame[:_HEAD] = _MARK + numbers + _digest(numbers, content)
-        frame[_HEAD:end] = content
+        self._frame[:end] = b"".join((_MARK, numbers, _digest(numbers, content), content))
         self._size = size
         return True
 
@@ -77,9 +76,8 @@ class Journal:
         Raises:
             OSError: it may not be.
         """
-        with memoryview(self._frame) as whole, whole[: self._size] as frame:
-            if os.pwrite(self._file, frame, self._at) != self._size:
-                raise OSError(errno.EIO, "the log's journal was written in part")
+        if os.pwrite(self._file, self._seen[: self._size], self._at) != self._size:
+            raise OSError(errno.EIO, "the log's journal was written in part")
         self._at += self._size
         self._number += 1
 
@@ -100,8 +98,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
+        # The memory goes with the object: whoever handles a write that failed may still hold a part of it.
         os.close(self._file)
-        self._frame.close()
 
 
 def frames(path: Path) -> list[Additions]:
@@ -167,9 +165,7 @@ def log_size(db: Database) -> int:
 
 
 def _digest(numbers: bytes, content: bytes) -> bytes:
-    digest = hashlib.sha256(numbers)
-    digest.update(content)
-    return digest.digest()
+    return hashlib.sha256(numbers + content).digest()
 
 
 def _opened(path: Path, how: int = 0) -> int:

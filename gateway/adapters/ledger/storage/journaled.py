@@ -34,7 +34,9 @@ class JournaledDatabase:
         self._db = db
         self._is_open = self._is_begun = False
         self._added: Additions | None = None
-        self._pending = Additions.none()
+        # What the journal holds beyond the tables, and how many records that are.
+        self._pending: list[Additions] = []
+        self._count = 0
         held = beyond(frames(path), log_size(db))
         if held.records:
             db.begin()
@@ -74,7 +76,7 @@ class JournaledDatabase:
     def add(self, additions: Additions) -> None:
         """See ``Database``."""
         # One that adds no record asks whether writing works, or moves what the journal holds.
-        small = 0 < additions.size - additions.first <= _MOST - len(self._pending.records)
+        small = 0 < additions.size - additions.first <= _MOST - self._count
         if self._is_begun or not small or not self._journal.hold(additions):
             self._touch()
             write(self._db, additions)
@@ -86,10 +88,11 @@ class JournaledDatabase:
         if self._is_begun:
             self._db.commit()
             self._journal.restart()
-            self._pending = Additions.none()
+            self._pending, self._count = [], 0
         elif self._added is not None:
             self._journal.append()
-            self._pending.take(self._added)
+            self._pending.append(self._added)
+            self._count += self._added.size - self._added.first
         self._end()
 
     def rollback(self) -> None:
@@ -100,7 +103,7 @@ class JournaledDatabase:
     @property
     def is_behind(self) -> bool:
         """See ``Database``."""
-        return bool(self._pending.records)
+        return self._count > 0
 
     def settle(self) -> None:
         """See ``Database``."""
@@ -124,7 +127,11 @@ class JournaledDatabase:
             raise DatabaseFault("what a transaction adds is the last of it")
         self._db.begin()
         self._is_begun = True
-        write(self._db, self._pending)
+        if self._pending:
+            together = Additions.none()
+            for added in self._pending:
+                together.take(added)
+            write(self._db, together)
 
     def _end(self) -> None:
         self._is_open = self._is_begun = False

@@ -58,7 +58,7 @@ class Store:
         self._folder = site.folder
         self.sweeps = site.sweeps
         self._changes = 0
-        self._is_patrol_due = self._is_fresh = False
+        self._is_patrol_due = self._is_fresh = self._is_low = False
         self._keys = keys
         self._ring = keys.ring
         self._clock = clock
@@ -226,8 +226,7 @@ class Store:
 
     def _prepared(self, groups: Sequence[Sequence[Draft]]) -> Prepared:
         db, end = self._connected()
-        free = self._site.free_bytes()
-        is_low = free is not None and free < self._reserve
+        is_low = self._looked(groups)
         self._begin(db, end)
         batch = self._batch(db, end, groups)
         for drafts in self._owed:
@@ -238,6 +237,14 @@ class Store:
         if not self._site.is_local:
             self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))
         return Prepared(outcomes, batch, end, note, is_low)
+
+    def _looked(self, groups: Sequence[Sequence[Draft]]) -> bool:
+        # Whether the reserve is used up: of no matter to what ends calls, which is written all the same.
+        ends = [draft.type in CLOSINGS for drafts in groups for draft in drafts]
+        if not ends or not all(ends):
+            free = self._site.free_bytes()
+            self._is_low = free is not None and free < self._reserve
+        return self._is_low
 
     def _commit(self, prepared: Prepared, batch: Batch) -> None:
         end = self._tail
