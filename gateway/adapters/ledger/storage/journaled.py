@@ -136,3 +136,12 @@ class JournaledDatabase:
     def _end(self) -> None:
         self._is_open = self._is_begun = False
         self._added = None
+
+
+def opened(db: SqliteDatabase, path: Path) -> JournaledDatabase:
+    """As ``JournaledDatabase``; where that fails, ``db`` is closed."""
+    try:
+        return JournaledDatabase(db, path)
+    except BaseException:
+        db.close()
+        raise

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.adapters.ledger.database import Database, Displaced, SqliteDatabase
-from gateway.adapters.ledger.storage import files
+from gateway.adapters.ledger.storage import files, journaled
 from gateway.adapters.ledger.storage.journal import JOURNAL
-from gateway.adapters.ledger.storage.journaled import JournaledDatabase
 from gateway.adapters.ledger.storage.places import Places
 from gateway.adapters.ledger.storage.span import Span
 
@@ -145,14 +144,13 @@ class Folder:
 
     def connect(self) -> Database:
         """See ``Site``."""
-        db = files.connect(self.folder)
+        db = journaled.opened(files.connect(self.folder), self.folder / JOURNAL)
         try:
-            journaled = JournaledDatabase(db, self.folder / JOURNAL)
             self._opened = files.standing(self._watched)
         except BaseException:
             db.close()
             raise
-        return journaled
+        return db
 
     def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
