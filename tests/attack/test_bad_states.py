@@ -178,10 +178,25 @@ def other_keys(world: World, state: Path) -> None:
 
 # How a state was spoilt, whose it was, what the refusal says, and what it says to do.
 REFUSED: dict[str, tuple[Spoil, str, str, str]] = {
-    "truncated": (cut(LOG, 0.5), "ended", "malformed", "restore log.db, log.db-wal and log.guard of one backup"),
+    "truncated": (
+        cut(LOG, 0.5),
+        "ended",
+        "malformed",
+        "restore log.db, log.db-wal, log.journal and log.guard of one backup",
+    ),
     "truncated within a page": (cut(LOG, 0.51), "ended", "malformed", "of one backup"),
-    "empty": (cut(LOG, 0), "ended", "the log has 0 records but", "put the newest log.db and log.db-wal back"),
-    "gone": (without(LOG), "ended", "the log has 0 records but", "put the newest log.db and log.db-wal back"),
+    "empty": (
+        cut(LOG, 0),
+        "ended",
+        "the log has 0 records but",
+        "put the newest log.db, log.db-wal and log.journal back",
+    ),
+    "gone": (
+        without(LOG),
+        "ended",
+        "the log has 0 records but",
+        "put the newest log.db, log.db-wal and log.journal back",
+    ),
     "no database": (overwritten(LOG, 0, 9000), "ended", "not a database", "of one backup"),
     "the table of records damaged": (overwritten(LOG, PAGE, PAGE), "ended", "malformed", "ostiary audit verify"),
     "of another gateway": (put(LOG, of="other"), "ended", "begun with another key", "of one gateway back"),
@@ -195,9 +210,19 @@ REFUSED: dict[str, tuple[Spoil, str, str, str]] = {
     "an older backup": (put(LOG, of="before"), "ended", "an older state was put back", "put the newest log.db"),
     "no guard": (without(GUARD), "ended", "log.guard is missing", "restore it together with the log"),
     "a damaged guard": (overwritten(GUARD, 20, 20), "ended", "cannot be used", "keys/ of one gateway back"),
-    "write-ahead log gone": (without(WAL), "killed", "log.db-wal was taken away", "put the newest log.db"),
-    "write-ahead log damaged": (overwritten(WAL, 50, 1), "killed", "log.db-wal was taken away", "put the newest"),
-    "write-ahead log of another": (put(WAL, of="killed"), "ended", "begun with another key", "of one gateway"),
+    "write-ahead log gone": (
+        without(WAL),
+        "killed",
+        "log.db-wal or log.journal was taken away",
+        "put the newest log.db",
+    ),
+    "write-ahead log damaged": (
+        overwritten(WAL, 50, 1),
+        "killed",
+        "log.db-wal or log.journal was taken away",
+        "put the newest",
+    ),
+    "write-ahead log of another": (put(WAL, of="killed"), "ended", "malformed", "restore log.db"),
     "another payload key": (put("keys/payload.kek", of="other"), "ended", "opens none", "put the one of this log back"),
     "a public key of another": (put("keys/log.vkey", of="other"), "ended", "is not the public half", "keys/log.pem"),
 }

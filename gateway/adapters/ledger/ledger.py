@@ -59,15 +59,17 @@ class _Job:
     Attributes:
         prepared: what the loop has prepared of them; None leaves that to the thread.
         took_s: how long that took.
+        rests: whether nobody writes just now.
     """
 
     groups: list[Group]
     prepared: Prepared | None = None
     took_s: float = 0.0
+    rests: bool = False
 
 
 # Only what nobody waits for.
-_NOTHING = _Job([])
+_NOTHING, _REST = _Job([]), _Job([], rests=True)
 
 
 class Ledger:
@@ -291,7 +293,7 @@ class Ledger:
         is_free = self._is_open and not self._is_writing and not self._is_due  # otherwise a write comes by all the same
         if is_free and self._store.is_due:
             self._is_writing = True
-            self._batches.put(_NOTHING)
+            self._batches.put(_REST)
 
     # the writer's thread; ``_written`` also the loop's, while the thread has nothing to do
 
@@ -304,6 +306,8 @@ class Ledger:
                 if not is_due:
                     continue
             self._store.tend()
+            if job.rests:
+                self._store.rest()
             self._call(self._go_on)
         self._store.close()
 

@@ -174,17 +174,20 @@ class Store:
         return self._tail is not None and self._guard.is_behind(self._tail.note)
 
     def tend(self) -> None:
-        """Note the guard, and move into the tables what is durable elsewhere: what writes do now and then beside."""
-        if self._tail is None or self._db is None:
+        """Note the guard: what follows writes now and then, and nobody waits for."""
+        if self._tail is None:
             return
-        note = self._tail.note
-        try:
-            self._db.settle()
-        except Exception as error:  # noqa: BLE001 - see ``prepare``
-            self._failed(error, 0)
-        self._guard.tend(note)
+        self._guard.tend(self._tail.note)
         if self.trouble in {None, UNGUARDED}:
             self.trouble = self._guard.trouble
+
+    def rest(self) -> None:
+        """Nobody writes just now: put into the tables what is durable elsewhere."""
+        try:
+            if self._db is not None:
+                self._db.settle()
+        except Exception as error:  # noqa: BLE001 - see ``prepare``
+            self._failed(error, 0)
 
     def abandon(self) -> None:
         """Throw the transaction in progress away; the next write starts from what is on disk."""
@@ -215,6 +218,7 @@ class Store:
     def close(self) -> None:
         """Note the guard and let go of the folder."""
         self.tend()
+        self.rest()
         self._drop()
         self._site.release()
 
