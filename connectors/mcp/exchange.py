@@ -20,9 +20,7 @@ _REFUSAL_BYTES: Final = 64 * 1024
 # What answers a request for a stream is none.
 NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
-_CONTENT_TYPE, _CONTENT_ENCODING, _CHALLENGE = b"content-type", b"content-encoding", b"www-authenticate"
-# As they are mostly spelled.
-_KINDS: Final = {kind.encode(): kind for kind in (eras.JSON_TYPE, eras.STREAM_TYPE)}
+_CHALLENGE: Final = b"www-authenticate"
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
 
@@ -54,8 +52,9 @@ class Endpoint:
         at = self._targets[question.use]
         answer = await self._sent("POST", question.post, at)
         try:
-            session = answer.field(_SESSION)
+            session = None
             if question.begun is not None:
+                session = answer.field(_SESSION)
                 question.begun(session)
             return Answered(await _answer(answer, question, trail), session)
         except Parted:
@@ -83,7 +82,7 @@ class Endpoint:
         at = self._targets[question.use]
         answer = await self._sent("GET", post, at)
         try:
-            if answer.status != 200 or _kind(answer) != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
+            if answer.status != 200 or answer.kind != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
                 raise Lost("stream_ended")
             _check_plain(answer)
             trail.opened()
@@ -118,7 +117,7 @@ class Endpoint:
         try:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
-            if _kind(answer) != eras.STREAM_TYPE:
+            if answer.kind != eras.STREAM_TYPE:
                 raise Lost(NO_STREAM)
             await hearing.opened()
             await streams.heard(answer, hearing)
@@ -155,18 +154,13 @@ def _fault(error: Exception) -> Fault:
     return Lost("output_too_large" if isinstance(error, TooLarge) else "garbage")
 
 
-def _kind(answer: Response) -> str:
-    said = answer.fields.get(_CONTENT_TYPE, b"")
-    return _KINDS.get(said) or said.decode("latin-1").partition(";")[0].strip().lower()
-
-
 def _check_plain(answer: Response) -> None:
-    if (answer.fields.get(_CONTENT_ENCODING) or b"identity") != b"identity":
+    if not answer.is_plain:
         raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
 
 
 async def _answer(answer: Response, question: Question, trail: Trail) -> bytes:
-    status, kind = answer.status, _kind(answer)
+    status, kind = answer.status, answer.kind
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
     _check_plain(answer)

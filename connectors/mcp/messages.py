@@ -80,7 +80,7 @@ class Question(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """A good answer: the result's JSON text and the session id the response carried."""
+    """A good answer: the result's JSON text and, where the question wanted it, the session id the response carried."""
 
     result: bytes
     session: str | None
