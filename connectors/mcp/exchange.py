@@ -9,12 +9,12 @@ from anyio import sleep
 from connectors.mcp import streams
 from connectors.mcp.faults import Fault, Lost, Parted, Refused, Unreached
 from connectors.mcp.messages import Answered, Hearing, Post, Question, header_fields
-from connectors.mcp.pool import Pool, Target, Use, target
+from connectors.mcp.pool import Line, Pool, Use, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
 from connectors.mcp.wire import Broken, NotConnected, Response
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import challenges, eras
-from gateway.core.mcpwire.jsonrpc import Failure, read_upstream
+from gateway.core.mcpwire.jsonrpc import Failure, read_upstream, result_in
 
 _REFUSAL_BYTES: Final = 64 * 1024
 # What answers a request for a stream is none.
@@ -31,10 +31,10 @@ class Endpoint:
     def __init__(self, url: str, pool: Pool) -> None:
         """Raises: ValueError: ``url`` is no endpoint."""
         at = target(url)
-        self._targets = {use: replace(at, use=use) for use in Use}
+        self._lines = {use: pool.line(replace(at, use=use)) for use in Use}
         self._pool = pool
         self._ids = count(1)
-        self._line = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
+        self._said = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
 
     def next_id(self) -> int:
         """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
@@ -48,22 +48,25 @@ class Endpoint:
             Refused: a JSON-RPC error, an HTTP error or a redirect.
             Lost: anything else.
         """
-        trail = Trail(question.cap + streams.BESIDES_BYTES)
-        at = self._targets[question.use]
-        answer = await self._sent("POST", question.post, at)
+        trail = None
+        line = self._lines[question.use]
+        answer = await self._sent("POST", question.post, line)
         try:
             session = None
             if question.begun is not None:
                 session = answer.field(_SESSION)
                 question.begun(session)
-            return Answered(await _answer(answer, question, trail), session)
+            if not _is_stream(answer):
+                return Answered(await _answer(answer, question), session)
+            trail = Trail(question.cap + streams.BESIDES_BYTES)
+            return Answered(await streams.answered(answer, question, trail), session)
         except Parted:
-            if not (question.resumes and trail.last_id):
+            if trail is None or not (question.resumes and trail.last_id):
                 raise
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
         return Answered(await self._resumed(question, trail), None)
 
     async def _resumed(self, question: Question, trail: Trail) -> bytes:
@@ -79,8 +82,8 @@ class Endpoint:
                 continue
 
     async def _gone_on(self, post: Post, question: Question, trail: Trail) -> bytes:
-        at = self._targets[question.use]
-        answer = await self._sent("GET", post, at)
+        line = self._lines[question.use]
+        answer = await self._sent("GET", post, line)
         try:
             if answer.status != 200 or answer.kind != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
                 raise Lost("stream_ended")
@@ -90,7 +93,7 @@ class Endpoint:
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
 
     async def tell(self, post: Post, method: str = "POST") -> int:
         """Send what is owed no answer; returns the HTTP status.
@@ -99,9 +102,9 @@ class Endpoint:
             Unreached: no connection was made.
             Lost: the connection broke.
         """
-        at = self._targets[Use.TELL]
-        answer = await self._sent(method, post, at)
-        self._pool.give(at, answer.wire)
+        line = self._lines[Use.TELL]
+        answer = await self._sent(method, post, line)
+        self._pool.give(line, answer.wire)
         return answer.status
 
     async def listen(self, post: Post, hearing: Hearing) -> None:
@@ -112,8 +115,8 @@ class Endpoint:
             Refused: the server has no such stream, or not for this session.
             Lost: anything else, but its regular end.
         """
-        at = self._targets[Use.STAND]
-        answer = await self._sent("GET", post, at)
+        line = self._lines[Use.STAND]
+        answer = await self._sent("GET", post, line)
         try:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
@@ -124,19 +127,19 @@ class Endpoint:
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
 
-    async def _sent(self, method: str, post: Post, at: Target) -> Response:
+    async def _sent(self, method: str, post: Post, line: Line) -> Response:
         # Whoever gets the answer gives its connection back.
-        head = f"{method}{self._line}{post.fields}content-length: {len(post.body)}\r\n\r\n"
+        head = f"{method}{self._said}{post.fields}content-length: {len(post.body)}\r\n\r\n"
         try:
-            wire = await self._pool.take(at, post.connect_s)
+            wire = await self._pool.take(line, post.connect_s)
         except NotConnected as error:
             raise Unreached("connect") from error
         try:
             return await wire.ask(head.encode("ascii") + post.body)
         except BaseException as error:
-            self._pool.give(at, wire)
+            self._pool.give(line, wire)
             if isinstance(error, NotConnected):
                 raise Unreached("connect") from error
             if isinstance(error, Broken):
@@ -159,17 +162,25 @@ def _check_plain(answer: Response) -> None:
         raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
 
 
-async def _answer(answer: Response, question: Question, trail: Trail) -> bytes:
+def _is_stream(answer: Response) -> bool:
+    if answer.kind != eras.STREAM_TYPE or answer.status >= 300:  # noqa: PLR2004 -- HTTP
+        return False
+    _check_plain(answer)
+    return True
+
+
+async def _answer(answer: Response, question: Question) -> bytes:
     status, kind = answer.status, answer.kind
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
     _check_plain(answer)
-    if kind == eras.STREAM_TYPE:
-        return await streams.answered(answer, question, trail)
     if kind != eras.JSON_TYPE or status != 200:  # noqa: PLR2004 -- 202 and 204 say that no answer will come
         raise Lost("no_answer")
-    message = read_upstream(await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES))
-    result = streams.mine(message, question.id)
+    body = await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES)
+    result = result_in(body, question.id)
+    if result is not None:
+        return result
+    result = streams.mine(read_upstream(body), question.id)
     if result is None:
         raise Lost("garbage")
     return result
