@@ -49,7 +49,7 @@ class Dialect:
             members: the inside of a JSON object, without its braces.
             said: what stands in its ``_meta`` besides.
         """
-        if self.stateless:
+        if self.era is Era.STATELESS:
             told = encode({eras.META_CAPABILITIES: {}, **said})[1:] if said else _ASKS_NOTHING
             meta = b'"_meta":{%b,%b' % (self.meta, told)
         else:

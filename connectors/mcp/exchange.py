@@ -26,19 +26,19 @@ _PASSED_ON: Final = frozenset({502, 504})
 
 
 class Endpoint:
-    """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice."""
+    """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice.
+
+    Attributes:
+        next_id: gives a JSON-RPC id that was not used here before: a late or replayed answer can match no other.
+    """
 
     def __init__(self, url: str, pool: Pool) -> None:
         """Raises: ValueError: ``url`` is no endpoint."""
         at = target(url)
         self._lines = {use: pool.line(replace(at, use=use)) for use in Use}
         self._pool = pool
-        self._ids = count(1)
+        self.next_id = count(1).__next__
         self._said = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
-
-    def next_id(self) -> int:
-        """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
-        return next(self._ids)
 
     async def ask(self, question: Question) -> Answered:
         """Send a request and read its answer.
