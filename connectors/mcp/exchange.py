@@ -50,7 +50,7 @@ class Endpoint:
         """
         trail = None
         line = self._lines[question.use]
-        answer = await self._sent("POST", question.post, line)
+        answer = await self._sent("POST", question, line)
         try:
             session = None
             if question.begun is not None:
@@ -73,9 +73,9 @@ class Endpoint:
         # The request has left: whatever goes wrong from here on, its outcome is unknown.
         while True:
             await sleep(trail.pause_s())
-            fields = question.post.fields + header_fields([(LAST_EVENT, trail.last_id)])
+            fields = question.fields + header_fields([(LAST_EVENT, trail.last_id)])
             try:
-                return await self._gone_on(Post(fields, b"", question.post.connect_s), question, trail)
+                return await self._gone_on(Post(fields, b"", question.connect_s), question, trail)
             except Unreached:
                 trail.failed()
             except Parted:

@@ -97,15 +97,16 @@ class Session:
         body = encode_request(request_id, ask.method, dialect.params(ask.members, said))
         if stateless := dialect.stateless:
             fields += method_field(ask.method) + ask.fields
-        post = Post(fields, body, ask.connect_s)
         self.users += 1
         try:
             if ear is None or stateless or not ear.flow.askable:
                 decline = None if stateless else self._decline
-                question = Question(post, request_id, ask.cap, decline, ear, resumes=not stateless)
+                resumes = not stateless
+                question = Question(fields, body, ask.connect_s, request_id, ask.cap, decline, ear, resumes=resumes)
                 answered = await self.endpoint.ask(question)
             else:
-                answered = await self._conversed(ear, Question(post, request_id, ask.cap, resumes=True))
+                question = Question(fields, body, ask.connect_s, request_id, ask.cap, resumes=True)
+                answered = await self._conversed(ear, question)
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
@@ -132,8 +133,8 @@ class Session:
         request_id = self.endpoint.next_id()
         fields = self.fields + method_field(ask.method)
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
-        post = Post(fields, body, ask.connect_s)
-        await self.endpoint.ask(Question(post, request_id, ask.cap, hear=hear, use=Use.STAND))
+        question = Question(fields, body, ask.connect_s, request_id, ask.cap, hear=hear, use=Use.STAND)
+        await self.endpoint.ask(question)
 
     async def ask_heard(self, ask: Ask) -> bytes:
         """The same, once the server was told to send the log messages that the caller asked for.
@@ -163,7 +164,7 @@ class Session:
         async def reply(message: bytes) -> None:
             # What a client answered is not asked for again: it is sent once, with the time a call has.
             with suppress(Fault):
-                await self.endpoint.tell(Post(self.fields, message, question.post.connect_s))
+                await self.endpoint.tell(Post(self.fields, message, question.connect_s))
 
         talk = Conversation(ear, ear.flow, reply)
         self.talks.append(talk)

@@ -11,7 +11,8 @@ from typing import Final, cast
 
 import httptools
 
-from connectors.mcp.heads import KnownHead, known
+from connectors.mcp import heads
+from connectors.mcp.heads import KnownHead
 from gateway.core.errors import TooLarge
 
 # What is not body (the head, framing of chunks, trailers) may be this long, and so many times the body besides.
@@ -195,8 +196,13 @@ class Wire(asyncio.Protocol):
             return
         is_first = not self._received
         self._received += len(data)
-        if is_first and self._known is not None and (body := self._known[0].body_in(data)) is not None:
-            self._take(self._known[1], body)
+        known = self._known if is_first else None
+        if known is not None and (body := known[0].body_in(data)) is not None:  # what the parser would have done
+            self._answer = known[1]
+            self._pieces.append(body)
+            self._is_complete = self._is_kept = True
+            self._looked_at = 0
+            self._wake()
             return
         self._is_fed = True
         try:
@@ -258,18 +264,10 @@ class Wire(asyncio.Protocol):
         self._is_complete = self._answer is not None
         self._is_kept = self._parser.should_keep_alive()  # asked later, the parser no longer knows
 
-    def _take(self, answer: Response, body: bytes) -> None:
-        # What the parser would have done.
-        self._answer = answer
-        self._pieces.append(body)
-        self._is_complete = self._is_kept = True
-        self._looked_at = 0
-        self._wake()
-
     def _learn(self, data: bytes) -> None:
         if self._answer is not None and self._looked_at < _MOST_LOOKED_AT:
             self._looked_at += 1
-            head = known(data, self._fields)
+            head = heads.known(data, self._fields)
             self._known = None if head is None else (head, self._answer)
 
     def _taken(self) -> bytes:
