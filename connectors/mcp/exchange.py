@@ -20,6 +20,8 @@ _REFUSAL_BYTES: Final = 64 * 1024
 # What answers a request for a stream is none.
 NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
+# What was not asked for; unpacking could be made to take any amount of memory.
+_PACKED: Final = "content_encoding"
 _CHALLENGE: Final = b"www-authenticate"
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
@@ -56,8 +58,9 @@ class Endpoint:
             if question.begun is not None:
                 session = answer.field(_SESSION)
                 question.begun(session)
-            if not _is_stream(answer):
+            if answer.kind != eras.STREAM_TYPE or answer.status >= 300:  # noqa: PLR2004 -- HTTP
                 return Answered(await _answer(answer, question), session)
+            _check_plain(answer)
             trail = Trail(question.cap + streams.BESIDES_BYTES)
             return Answered(await streams.answered(answer, question, trail), session)
         except Parted:
@@ -159,21 +162,15 @@ def _fault(error: Exception) -> Fault:
 
 def _check_plain(answer: Response) -> None:
     if not answer.is_plain:
-        raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
-
-
-def _is_stream(answer: Response) -> bool:
-    if answer.kind != eras.STREAM_TYPE or answer.status >= 300:  # noqa: PLR2004 -- HTTP
-        return False
-    _check_plain(answer)
-    return True
+        raise Lost(_PACKED)
 
 
 async def _answer(answer: Response, question: Question) -> bytes:
     status, kind = answer.status, answer.kind
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
-    _check_plain(answer)
+    if not answer.is_plain:
+        raise Lost(_PACKED)
     if kind != eras.JSON_TYPE or status != 200:  # noqa: PLR2004 -- 202 and 204 say that no answer will come
         raise Lost("no_answer")
     body = await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES)
