@@ -70,10 +70,13 @@ def target(text: str) -> Target:
 
 @dataclass(slots=True)
 class Line:
-    """The connections of one use to one host and port: those that wait, and how many more there may be."""
+    """The connections of one use to one host and port: those that wait, and how many more there may be.
+
+    Attributes:
+        at: who asked for it first; host, port and use are the same for all who do.
+    """
 
     at: Target
-
     places: Semaphore
     idle: deque[Wire] = field(default_factory=deque)
 

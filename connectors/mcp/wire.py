@@ -268,7 +268,8 @@ class Wire(asyncio.Protocol):
         if self._answer is not None and self._looked_at < _MOST_LOOKED_AT:
             self._looked_at += 1
             head = heads.known(data, self._fields)
-            self._known = None if head is None else (head, self._answer)
+            if head is not None:
+                self._known = head, self._answer
 
     def _taken(self) -> bytes:
         # In one piece: a body in chunks of a byte must not become as many objects.

@@ -109,6 +109,18 @@ async def test_heads_that_never_come_again_are_not_looked_at_for_ever() -> None:
         assert wire._known[0].body_in(answer(b"ok", b"x-number: 15", b"content-length: 2")) == b"ok"
 
 
+async def test_a_head_stays_known_where_others_come_between() -> None:
+    """A server that answers one call by an event stream and the next by JSON is known by what can be known."""
+    stream = answer(b"2\r\nok\r\n0\r\n\r\n", b"transfer-encoding: chunked")
+    async with opened() as (up, pool):
+        for number in range(40):
+            assert await exchange(up, pool, sized(b"%d" % number)) == (200, "1", b"%d" % number)
+            assert await exchange(up, pool, stream) == (200, "1", b"ok")
+        (wire,) = next(iter(pool._lines.values())).idle
+        assert wire._known is not None
+        assert wire._looked_at == 1
+
+
 @pytest.mark.parametrize(
     ("whole", "fields"),
     [
