@@ -1,5 +1,6 @@
 """The composition root: settings in, a running gateway out. The one place that knows every part."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ def _catalogue(
 
     Calls under way keep the tool they were resolved with.
     """
-    catalog, verifier = Catalog(connected.all), Verifier()
+    catalog, verifier = Catalog(connected.all, asyncio.get_running_loop().time), Verifier()
 
     def publish(shelves: Sequence[Shelf]) -> None:
         verifier.prepare(shelf.tool for shelf in shelves if shelf.quarantine is None)

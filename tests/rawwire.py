@@ -94,13 +94,13 @@ async def asking(
     up: Upstream, pool: Pool, use: Callable[[Wire], Coroutine[Any, Any, T]]
 ) -> AsyncIterator[tuple[Wire, Peer, asyncio.Task[T]]]:
     """An exchange whose request has arrived."""
-    wire = await pool.take(up.at, 5)
+    wire = await pool.take(pool.line(up.at), 5)
     using = asyncio.create_task(use(wire))
     try:
         yield wire, await up.asked.get(), using
     finally:
         using.cancel()
-        pool.give(up.at, wire)
+        pool.give(pool.line(up.at), wire)
 
 
 async def exchange(up: Upstream, pool: Pool, *pieces: bytes, end: End | None = None) -> tuple[int, str | None, bytes]:

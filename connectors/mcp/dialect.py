@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +26,7 @@ _METHODS: Final[Mapping[Kind, str]] = {
 _SPREAD: Final = frozenset({Kind.RESOURCE, Kind.COMPLETION})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dialect:
     """How to speak to one upstream.
 
@@ -56,7 +56,7 @@ class Dialect:
             meta = b'"_meta":%b' % encode(said) if said else b""
         return b"{%b%b%b}" % (members, b"," if members and meta else b"", meta)
 
-    @property
+    @cached_property
     def stateless(self) -> bool:
         """Whether each request stands alone."""
         return self.era is Era.STATELESS

@@ -9,38 +9,38 @@ from anyio import sleep
 from connectors.mcp import streams
 from connectors.mcp.faults import Fault, Lost, Parted, Refused, Unreached
 from connectors.mcp.messages import Answered, Hearing, Post, Question, header_fields
-from connectors.mcp.pool import Pool, Target, Use, target
+from connectors.mcp.pool import Line, Pool, Use, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
 from connectors.mcp.wire import Broken, NotConnected, Response
 from gateway.core.errors import MalformedRequest, TooLarge
 from gateway.core.mcpwire import challenges, eras
-from gateway.core.mcpwire.jsonrpc import Failure, read_upstream
+from gateway.core.mcpwire.jsonrpc import Failure, read_upstream, result_in
 
 _REFUSAL_BYTES: Final = 64 * 1024
 # What answers a request for a stream is none.
 NO_STREAM: Final = "no_stream"
 _SESSION: Final = eras.SESSION_HEADER.lower().encode()
-_CONTENT_TYPE, _CONTENT_ENCODING, _CHALLENGE = b"content-type", b"content-encoding", b"www-authenticate"
-# As they are mostly spelled.
-_KINDS: Final = {kind.encode(): kind for kind in (eras.JSON_TYPE, eras.STREAM_TYPE)}
+# What was not asked for; unpacking could be made to take any amount of memory.
+_PACKED: Final = "content_encoding"
+_CHALLENGE: Final = b"www-authenticate"
 # A gateway or proxy says these when it does not know what became of the request it passed on.
 _PASSED_ON: Final = frozenset({502, 504})
 
 
 class Endpoint:
-    """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice."""
+    """One URL. Failure mode: every fault is ``Unreached``, ``Refused`` or ``Lost``; nothing is ever sent twice.
+
+    Attributes:
+        next_id: gives a JSON-RPC id that was not used here before: a late or replayed answer can match no other.
+    """
 
     def __init__(self, url: str, pool: Pool) -> None:
         """Raises: ValueError: ``url`` is no endpoint."""
         at = target(url)
-        self._targets = {use: replace(at, use=use) for use in Use}
+        self._lines = {use: pool.line(replace(at, use=use)) for use in Use}
         self._pool = pool
-        self._ids = count(1)
-        self._line = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
-
-    def next_id(self) -> int:
-        """A JSON-RPC id that was not used here before: a late or replayed answer can match no other request."""
-        return next(self._ids)
+        self.next_id = count(1).__next__
+        self._said = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
 
     async def ask(self, question: Question) -> Answered:
         """Send a request and read its answer.
@@ -50,40 +50,45 @@ class Endpoint:
             Refused: a JSON-RPC error, an HTTP error or a redirect.
             Lost: anything else.
         """
-        trail = Trail(question.cap + streams.BESIDES_BYTES)
-        at = self._targets[question.use]
-        answer = await self._sent("POST", question.post, at)
+        trail = None
+        line = self._lines[question.use]
+        answer = await self._sent("POST", question, line)
         try:
-            session = answer.field(_SESSION)
+            session = None
             if question.begun is not None:
+                session = answer.field(_SESSION)
                 question.begun(session)
-            return Answered(await _answer(answer, question, trail), session)
+            if answer.kind != eras.STREAM_TYPE or answer.status >= 300:  # noqa: PLR2004 -- HTTP
+                return Answered(await _answer(answer, question), session)
+            _check_plain(answer)
+            trail = Trail(question.cap + streams.BESIDES_BYTES)
+            return Answered(await streams.answered(answer, question, trail), session)
         except Parted:
-            if not (question.resumes and trail.last_id):
+            if trail is None or not (question.resumes and trail.last_id):
                 raise
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
         return Answered(await self._resumed(question, trail), None)
 
     async def _resumed(self, question: Question, trail: Trail) -> bytes:
         # The request has left: whatever goes wrong from here on, its outcome is unknown.
         while True:
             await sleep(trail.pause_s())
-            fields = question.post.fields + header_fields([(LAST_EVENT, trail.last_id)])
+            fields = question.fields + header_fields([(LAST_EVENT, trail.last_id)])
             try:
-                return await self._gone_on(Post(fields, b"", question.post.connect_s), question, trail)
+                return await self._gone_on(Post(fields, b"", question.connect_s), question, trail)
             except Unreached:
                 trail.failed()
             except Parted:
                 continue
 
     async def _gone_on(self, post: Post, question: Question, trail: Trail) -> bytes:
-        at = self._targets[question.use]
-        answer = await self._sent("GET", post, at)
+        line = self._lines[question.use]
+        answer = await self._sent("GET", post, line)
         try:
-            if answer.status != 200 or _kind(answer) != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
+            if answer.status != 200 or answer.kind != eras.STREAM_TYPE:  # noqa: PLR2004 -- HTTP
                 raise Lost("stream_ended")
             _check_plain(answer)
             trail.opened()
@@ -91,7 +96,7 @@ class Endpoint:
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
 
     async def tell(self, post: Post, method: str = "POST") -> int:
         """Send what is owed no answer; returns the HTTP status.
@@ -100,9 +105,9 @@ class Endpoint:
             Unreached: no connection was made.
             Lost: the connection broke.
         """
-        at = self._targets[Use.TELL]
-        answer = await self._sent(method, post, at)
-        self._pool.give(at, answer.wire)
+        line = self._lines[Use.TELL]
+        answer = await self._sent(method, post, line)
+        self._pool.give(line, answer.wire)
         return answer.status
 
     async def listen(self, post: Post, hearing: Hearing) -> None:
@@ -113,31 +118,31 @@ class Endpoint:
             Refused: the server has no such stream, or not for this session.
             Lost: anything else, but its regular end.
         """
-        at = self._targets[Use.STAND]
-        answer = await self._sent("GET", post, at)
+        line = self._lines[Use.STAND]
+        answer = await self._sent("GET", post, line)
         try:
             if answer.status != 200:  # noqa: PLR2004 -- HTTP
                 raise Refused(f"http_{answer.status}", status=answer.status)
-            if _kind(answer) != eras.STREAM_TYPE:
+            if answer.kind != eras.STREAM_TYPE:
                 raise Lost(NO_STREAM)
             await hearing.opened()
             await streams.heard(answer, hearing)
         except _UNUSABLE as error:
             raise _fault(error) from error
         finally:
-            self._pool.give(at, answer.wire)
+            self._pool.give(line, answer.wire)
 
-    async def _sent(self, method: str, post: Post, at: Target) -> Response:
+    async def _sent(self, method: str, post: Post, line: Line) -> Response:
         # Whoever gets the answer gives its connection back.
-        head = f"{method}{self._line}{post.fields}content-length: {len(post.body)}\r\n\r\n"
+        head = f"{method}{self._said}{post.fields}content-length: {len(post.body)}\r\n\r\n"
         try:
-            wire = await self._pool.take(at, post.connect_s)
+            wire = await self._pool.take(line, post.connect_s)
         except NotConnected as error:
             raise Unreached("connect") from error
         try:
             return await wire.ask(head.encode("ascii") + post.body)
         except BaseException as error:
-            self._pool.give(at, wire)
+            self._pool.give(line, wire)
             if isinstance(error, NotConnected):
                 raise Unreached("connect") from error
             if isinstance(error, Broken):
@@ -155,27 +160,24 @@ def _fault(error: Exception) -> Fault:
     return Lost("output_too_large" if isinstance(error, TooLarge) else "garbage")
 
 
-def _kind(answer: Response) -> str:
-    said = answer.fields.get(_CONTENT_TYPE, b"")
-    return _KINDS.get(said) or said.decode("latin-1").partition(";")[0].strip().lower()
-
-
 def _check_plain(answer: Response) -> None:
-    if (answer.fields.get(_CONTENT_ENCODING) or b"identity") != b"identity":
-        raise Lost("content_encoding")  # not asked for; unpacking could be made to take any amount of memory
+    if not answer.is_plain:
+        raise Lost(_PACKED)
 
 
-async def _answer(answer: Response, question: Question, trail: Trail) -> bytes:
-    status, kind = answer.status, _kind(answer)
+async def _answer(answer: Response, question: Question) -> bytes:
+    status, kind = answer.status, answer.kind
     if status >= 300:  # noqa: PLR2004 -- HTTP
         raise await _refusal(answer, kind, question.id)
-    _check_plain(answer)
-    if kind == eras.STREAM_TYPE:
-        return await streams.answered(answer, question, trail)
+    if not answer.is_plain:
+        raise Lost(_PACKED)
     if kind != eras.JSON_TYPE or status != 200:  # noqa: PLR2004 -- 202 and 204 say that no answer will come
         raise Lost("no_answer")
-    message = read_upstream(await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES))
-    result = streams.mine(message, question.id)
+    body = await answer.wire.rest(question.cap + streams.ENVELOPE_BYTES)
+    result = result_in(body, question.id)
+    if result is not None:
+        return result
+    result = streams.mine(read_upstream(body), question.id)
     if result is None:
         raise Lost("garbage")
     return result

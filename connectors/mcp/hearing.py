@@ -1,8 +1,9 @@
 """What an upstream says while it carries out a call: asked for as its caller wants it, and heard for this call only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from connectors.mcp.dialect import Dialect
 from gateway.core.flow import Flow
@@ -12,8 +13,7 @@ from gateway.core.mcpwire.jsonrpc import Notification, encode
 SET_LEVEL: Final = "logging/setLevel"
 
 
-@dataclass(frozen=True, slots=True)
-class Ear:
+class Ear(Struct, frozen=True):
     """Hears for one request.
 
     Attributes:

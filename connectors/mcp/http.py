@@ -31,7 +31,7 @@ from connectors.mcp.pool import Pool
 from connectors.mcp.session import Ask, Session
 from connectors.mcp.sessions import Identity, Sessions, whose
 from gateway.core.call import Call, Lease, Raw
-from gateway.core.errors import NotSent
+from gateway.core.errors import GatewayError, NotSent
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.eras import Era
 from gateway.core.tool import EffectClass, Kind, Tool
@@ -125,25 +125,25 @@ class HttpConnector:
         """Carry out the call; see ``core.connector.Connector``."""
         intent = lease.intent
         tool, call = intent.tool, intent.call
-        kind = tool.kind
+        kind, flow = tool.kind, call.flow
         if kind is Kind.SUBSCRIPTION:
             return await self._followed(lease)
+        # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume the
+        # worst, then does not strike while it is still certain that nothing left.
+        within_s = min(self._options.setup_timeout_s, intent.timeout_s / 3)
+        session = None
         try:
-            ask = Ask(
-                call_method(kind),
-                call_members(tool, call),
-                tool.limits.max_output_bytes,
-                # A third for the handshake and a third for a connection: the catalogue's time-out, which has to assume
-                # the worst, then does not strike while it is still certain that nothing left.
-                min(self._options.setup_timeout_s, intent.timeout_s / 3),
-                self._call_fields(tool, call),
-                call.flow,
-            )
-            return results.raw(lease, await self._carried_out(lease, ask))
+            members, fields = call_members(tool, call), self._call_fields(tool, call)
+            ask = Ask(call_method(kind), members, tool.limits.max_output_bytes, within_s, fields, flow)
+            identity = Identity(lease.headers, whose(lease), {} if flow is None else flow.askable)
+            session = await self._sessions.get(identity, within_s, self._options.trusted_idle_s)
+            if session.is_askable or (flow is not None and flow.wants.is_asked):
+                result = await self._heard(session, ask)
+            else:
+                result = await session.ask(ask)
+            return results.raw(lease, result)
         except Fault as fault:
-            if isinstance(fault, Refused) and fault.further:
-                self._options.wanting(fault.further)
-            raise call_error(fault) from fault
+            raise self._error(fault, session, tool) from fault
         finally:
             if lease.is_passing:
                 await self._sessions.leave(lease.headers, whose(lease))
@@ -196,21 +196,19 @@ class HttpConnector:
             if refusal.code != eras.METHOD_NOT_FOUND:  # whoever says so is there
                 raise
 
-    async def _carried_out(self, lease: Lease, ask: Ask) -> bytes:
-        askable = {} if ask.flow is None else ask.flow.askable
-        identity = Identity(lease.headers, whose(lease), askable)
-        session = await self._sessions.get(identity, ask.connect_s, self._options.trusted_idle_s)
-        try:
-            if ask.flow is None and not session.is_askable:
-                return await session.ask(ask)
-            async with self._outside.heard(session) if session.is_askable else nullcontext():
-                await session.listen(ask.flow, ask.connect_s)
-                return await session.ask(ask)
-        except Refused as refusal:
-            self._sessions.learn(session, refusal)
-            if _is_disowned(session, refusal) and lease.intent.tool.effect is not EffectClass.READ:
-                raise Lost("session_expired") from refusal
-            raise
+    async def _heard(self, session: Session, ask: Ask) -> bytes:
+        async with self._outside.heard(session) if session.is_askable else nullcontext():
+            return await session.ask_heard(ask)
+
+    def _error(self, fault: Fault, session: Session | None, tool: Tool) -> GatewayError:
+        if isinstance(fault, Refused):
+            if session is not None:
+                self._sessions.learn(session, fault)
+                if _is_disowned(session, fault) and tool.effect is not EffectClass.READ:
+                    return call_error(Lost("session_expired"))
+            if fault.further:
+                self._options.wanting(fault.further)
+        return call_error(fault)
 
     async def _ask(self, credential: Mapping[str, str], ask: Ask) -> bytes:
         # For what is no call: asking again has no effect.

@@ -55,11 +55,10 @@ class Post(Struct, frozen=True):
     connect_s: float
 
 
-class Question(Struct, frozen=True):
+class Question(Post, frozen=True):
     """A request that is owed an answer.
 
     Attributes:
-        post: the message.
         id: its JSON-RPC id; the answer must repeat it.
         cap: most bytes of the result.
         decline: called with each request the server makes in the answer's stream; None where it may make none.
@@ -69,7 +68,6 @@ class Question(Struct, frozen=True):
         use: what its connection is for.
     """
 
-    post: Post
     id: int
     cap: int
     decline: Callable[[Request], Awaitable[None]] | None = None
@@ -80,7 +78,7 @@ class Question(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """A good answer: the result's JSON text and the session id the response carried."""
+    """A good answer: the result's JSON text and, where the question wanted it, the session id the response carried."""
 
     result: bytes
     session: str | None

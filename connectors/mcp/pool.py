@@ -69,9 +69,14 @@ def target(text: str) -> Target:
 
 
 @dataclass(slots=True)
-class _Line:
-    """The connections of one use to one host and port: those that wait, and how many more there may be."""
+class Line:
+    """The connections of one use to one host and port: those that wait, and how many more there may be.
 
+    Attributes:
+        at: who asked for it first; host, port and use are the same for all who do.
+    """
+
+    at: Target
     places: Semaphore
     idle: deque[Wire] = field(default_factory=deque)
 
@@ -87,7 +92,7 @@ class Pool:
     def __init__(self, per_server: int = 256) -> None:
         """``per_server``: most exchanges under way at a time with one host and port, of each use."""
         self._per_server = per_server
-        self._lines: dict[tuple[Use, bool, str, int], _Line] = {}
+        self._lines: dict[tuple[Use, bool, str, int], Line] = {}
         self._tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
@@ -103,25 +108,31 @@ class Pool:
                 line.idle.pop().close()
         await asyncio.sleep(0)  # the transports take note
 
-    async def take(self, at: Target, within_s: float) -> Wire:
+    def line(self, at: Target) -> Line:
+        """What leads there; the same for all targets of one use, host and port."""
+        key = (at.use, at.tls, at.host, at.port)
+        found = self._lines.get(key)
+        if found is None:
+            found = self._lines[key] = Line(at, Semaphore(self._per_server, fast_acquire=True))
+        return found
+
+    async def take(self, line: Line, within_s: float) -> Wire:
         """A connection for one exchange; give it back with ``give``.
 
         Raises:
             NotConnected: there was none to be had in time.
         """
-        line = self._line(at)
-        wire = self._ready(line)
+        wire = self._ready(line) if line.idle else None
         if wire is not None:
             return wire
         try:
             async with asyncio.timeout(within_s):  # for a place and a connection together
-                return await self._made(line, at)
+                return await self._made(line)
         except (OSError, ValueError) as error:  # time-outs and TLS are OSErrors; the other is a name
             raise NotConnected(type(error).__name__) from error
 
-    def give(self, at: Target, wire: Wire) -> None:
+    def give(self, line: Line, wire: Wire) -> None:
         """Give a connection back: one that is fit for another exchange is kept, any other is closed."""
-        line = self._line(at)
         line.places.release()
         if self._is_closed:
             wire.close()
@@ -131,14 +142,7 @@ class Pool:
             while len(line.idle) > 1 and now - line.idle[0].idle_since > _KEEP_S:
                 line.idle.popleft().close()
 
-    def _line(self, at: Target) -> _Line:
-        key = (at.use, at.tls, at.host, at.port)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line(Semaphore(self._per_server, fast_acquire=True))
-        return line
-
-    def _ready(self, line: _Line) -> Wire | None:
+    def _ready(self, line: Line) -> Wire | None:
         # A place and a connection, where nothing has to be waited for.
         try:
             line.places.acquire_nowait()
@@ -149,7 +153,7 @@ class Pool:
             line.places.release()
         return wire
 
-    def _kept(self, line: _Line) -> Wire | None:
+    def _kept(self, line: Line) -> Wire | None:
         now = self._loop.time()
         while line.idle:
             wire = line.idle.pop()
@@ -158,11 +162,12 @@ class Pool:
             wire.close()
         return None
 
-    async def _made(self, line: _Line, at: Target) -> Wire:
+    async def _made(self, line: Line) -> Wire:
         await line.places.acquire()
         try:
             wire = self._kept(line)  # one may have come back meanwhile
             if wire is None:
+                at = line.at
                 tls = self._context() if at.tls else None
                 _, wire = await self._loop.create_connection(Wire, at.host, at.port, ssl=tls)
         except BaseException:

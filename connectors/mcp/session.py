@@ -47,10 +47,6 @@ class Ask(Struct, frozen=True):
     flow: Flow | None = None
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 @dataclass(slots=True, eq=False)
 class Session:
     """A session; it belongs to one credential.
@@ -76,7 +72,7 @@ class Session:
     fields: str = field(repr=False)
     id: str | None = None
     users: int = 0
-    heard_at: float = field(default_factory=_now)
+    heard_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     level: str | None = None
     is_askable: bool = False
     outside: CancelScope | None = None
@@ -87,7 +83,7 @@ class Session:
 
     def is_doubtful(self, idle_s: float) -> bool:
         """Whether the server may have ended it meanwhile, having said nothing for ``idle_s`` seconds."""
-        return self.id is not None and _now() - self.heard_at >= idle_s
+        return self.id is not None and asyncio.get_running_loop().time() - self.heard_at >= idle_s
 
     async def ask(self, ask: Ask) -> bytes:
         """Send one request, once; returns the result's JSON text.
@@ -101,22 +97,23 @@ class Session:
         body = encode_request(request_id, ask.method, dialect.params(ask.members, said))
         if stateless := dialect.stateless:
             fields += method_field(ask.method) + ask.fields
-        post = Post(fields, body, ask.connect_s)
         self.users += 1
         try:
             if ear is None or stateless or not ear.flow.askable:
                 decline = None if stateless else self._decline
-                question = Question(post, request_id, ask.cap, decline, ear, resumes=not stateless)
+                resumes = not stateless
+                question = Question(fields, body, ask.connect_s, request_id, ask.cap, decline, ear, resumes=resumes)
                 answered = await self.endpoint.ask(question)
             else:
-                answered = await self._conversed(ear, Question(post, request_id, ask.cap, resumes=True))
+                question = Question(fields, body, ask.connect_s, request_id, ask.cap, resumes=True)
+                answered = await self._conversed(ear, question)
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
         finally:
             self.users -= 1
         if self.id is not None:
-            self.heard_at = _now()
+            self.heard_at = asyncio.get_running_loop().time()
         return answered.result
 
     async def hold(self, hearing: Hearing) -> None:
@@ -136,17 +133,20 @@ class Session:
         request_id = self.endpoint.next_id()
         fields = self.fields + method_field(ask.method)
         body = encode_request(request_id, ask.method, self.dialect.params(ask.members))
-        post = Post(fields, body, ask.connect_s)
-        await self.endpoint.ask(Question(post, request_id, ask.cap, hear=hear, use=Use.STAND))
+        question = Question(fields, body, ask.connect_s, request_id, ask.cap, hear=hear, use=Use.STAND)
+        await self.endpoint.ask(question)
 
-    async def listen(self, flow: Flow | None, connect_s: float) -> None:
-        """Have the server send the log messages that a caller asked for; one that does not is not asked again."""
-        level = level_to_set(flow, self.dialect, self.level)
-        if level is None:
-            return
-        self.level = level
-        with suppress(Fault), move_on_after(connect_s):
-            await self.ask(Ask(SET_LEVEL, level_members(level), connect_s=connect_s))
+    async def ask_heard(self, ask: Ask) -> bytes:
+        """The same, once the server was told to send the log messages that the caller asked for.
+
+        One that does not take that is not told again.
+        """
+        level = level_to_set(ask.flow, self.dialect, self.level)
+        if level is not None:
+            self.level = level
+            with suppress(Fault), move_on_after(ask.connect_s):
+                await self.ask(Ask(SET_LEVEL, level_members(level), connect_s=ask.connect_s))
+        return await self.ask(ask)
 
     def let_go(self) -> None:
         """It is used for nothing new: what waits in it for the server to say something does not any more."""
@@ -164,7 +164,7 @@ class Session:
         async def reply(message: bytes) -> None:
             # What a client answered is not asked for again: it is sent once, with the time a call has.
             with suppress(Fault):
-                await self.endpoint.tell(Post(self.fields, message, question.post.connect_s))
+                await self.endpoint.tell(Post(self.fields, message, question.connect_s))
 
         talk = Conversation(ear, ear.flow, reply)
         self.talks.append(talk)

@@ -59,7 +59,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     def key(self, dialect: Dialect | None) -> Key:
         """What sessions are kept by."""
-        fields = tuple(sorted([(name.lower(), value) for name, value in self.credential.items()]))
+        fields = tuple(self.credential.items())  # as it is written: one credential is written alike in all calls
         is_told = self.askable and not (dialect is not None and dialect.stateless)
         return self.whose, fields, encode(self.askable) if is_told else b""
 
@@ -223,8 +223,9 @@ class Sessions:
         request_id = self._endpoint.next_id()
         body = encode_request(request_id, "initialize", self._client.handshake_params(askable))
         early = _Early(self._endpoint, credential)
-        post = Post(credential, body, budget_s)
-        question = Question(post, request_id, SETUP_RESULT_BYTES, early.decline, begun=early.begun)
+        question = Question(
+            credential, body, budget_s, request_id, SETUP_RESULT_BYTES, early.decline, begun=early.begun
+        )
         answered = await self._endpoint.ask(question)
         dialect, session_id = handshake_dialect(answered.result), _checked(answered.session)
         own = [] if session_id is None else [(eras.SESSION_HEADER, session_id)]

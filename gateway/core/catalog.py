@@ -51,6 +51,7 @@ class Catalog:
     """
 
     connectors: Mapping[str, Connector]
+    moment: Callable[[], float] = current_time  # the running loop's, seconds
     bell: Bell = field(default_factory=Bell, init=False)
     _shelves: Mapping[str, Shelf] = field(default_factory=dict)
     _tools: tuple[Tool, ...] | None = None
@@ -112,7 +113,7 @@ class Catalog:
         if connector is None:
             raise NotSent("the tool's upstream is not configured", cause_code="no_upstream")
         try:
-            with scopes.scope(deadline=current_time() + intent.timeout_s) as time:
+            with scopes.scope(deadline=self.moment() + intent.timeout_s) as time:
                 if flow is not None:
                     flow.timed(time)
                 return await connector.invoke(lease)

@@ -187,13 +187,21 @@ class Flow:
     @contextmanager
     def under_way(self, stop: Callable[[], None], inquiry: Inquiry | None = None) -> Iterator[None]:
         """From the durable intent to the durable completion: ``stop`` breaks the call off, and notices pass."""
-        self._stop, self._stage, self._inquiry = stop, _Stage.UNDER_WAY, inquiry
-        if self.is_withdrawn:  # as its intent became durable: that it was given up does not reach a shielded call
-            stop()
+        self.begin(stop, inquiry)
         try:
             yield
         finally:
-            self._stage, self._inquiry = _Stage.OVER, None
+            self.end()
+
+    def begin(self, stop: Callable[[], None], inquiry: Inquiry | None) -> None:
+        """The call is under way, until ``end``."""
+        self._stop, self._stage, self._inquiry = stop, _Stage.UNDER_WAY, inquiry
+        if self.is_withdrawn:  # as its intent became durable: that it was given up does not reach a shielded call
+            stop()
+
+    def end(self) -> None:
+        """The call is over."""
+        self._stage, self._inquiry = _Stage.OVER, None
 
     def _is_wanted(self, notice: Notice) -> bool:
         if isinstance(notice, LogMessage):

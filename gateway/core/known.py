@@ -13,12 +13,16 @@ class KnownValues:
     """The values to be kept out of all outputs and logs; fed by whoever resolves or mints one, before using it.
 
     Written from the event loop's thread only. Read from any: ``needles`` is an immutable object, swapped whole.
+
+    Attributes:
+        segments: all values as of now, minted ones included, in several compiled parts; swapped whole, too.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._held = Counter(values)
         self._needles = Needles(self._held)
         self._fleeting = Fleeting()
+        self.segments: tuple[Needles, ...] = (self._needles,)
 
     @property
     def needles(self) -> Needles:
@@ -35,12 +39,8 @@ class KnownValues:
             if len(self._held) >= MAX_VALUES:
                 raise UnfitSecret(f"more than {MAX_VALUES} secrets at a time")
             self._needles = Needles((*self._held, value))
+            self._swap()
         self._held[value] += 1
-
-    @property
-    def segments(self) -> tuple[Needles, ...]:
-        """All values as of now, minted ones included, in several compiled parts."""
-        return (self._needles, *self._fleeting.segments)
 
     @property
     def room(self) -> int:
@@ -55,6 +55,7 @@ class KnownValues:
             TooManySecrets: ``room`` is 0.
         """
         self._fleeting.add(value)
+        self._swap()
 
     def retire(self, value: str) -> None:
         """A minted value was revoked: it stays known until many later ones were."""
@@ -66,3 +67,7 @@ class KnownValues:
             self._held[value] -= 1
         elif self._held.pop(value, 0):
             self._needles = Needles(self._held)
+            self._swap()
+
+    def _swap(self) -> None:
+        self.segments = (self._needles, *self._fleeting.segments)

@@ -81,33 +81,29 @@ class Squeezed:
         quads: each four bytes of it in any case; None where it is long.
     """
 
-    __slots__ = ("_readings", "_text", "quads")
+    __slots__ = ("_body", "_decoded", "_text", "quads")
 
     def __init__(self, body: bytes) -> None:
+        self._body = body
         # What shows as nothing is no veil without percent-encoding: as its numbers it is not seen.
-        self._readings = (body, _GAPS.sub(b"", unquote_to_bytes(body))) if b"%" in body else (body,)
+        self._decoded = _GAPS.sub(b"", unquote_to_bytes(body)) if b"%" in body else None
         self._text: bytes | None = None
-        quads: Sequence[int] | None = None
+        self.quads: Sequence[int] | None = None
         if len(body) <= 2 * _SHORT_BYTES:
-            folded = self._without(_SMALL, _FOLDED_OUT)
-            quads = _quads(folded) if len(folded) <= _SHORT_BYTES else None
-        self.quads = quads
+            folded = body.translate(_SMALL, _FOLDED_OUT)
+            if self._decoded is not None:
+                folded += b"\0" + self._decoded.translate(_SMALL, _FOLDED_OUT)
+            if len(folded) <= _SHORT_BYTES:
+                self.quads = _quads(folded)
 
     @property
     def text(self) -> bytes:
         """Squeezed, and once more without percent-encoding if it has any; not looked at where ``quads`` will do."""
         if self._text is None:
-            self._text = self._without(None, _SQUEEZED_OUT)
+            self._text = self._body.translate(None, _SQUEEZED_OUT)
+            if self._decoded is not None:  # nothing that is searched holds a zero, so nothing is found across it
+                self._text += b"\0" + self._decoded.translate(None, _SQUEEZED_OUT)
         return self._text
-
-    def _without(self, table: bytes | None, deleted: bytes) -> bytes:
-        # Nothing that is searched holds a zero, so nothing is found across it.
-        return b"\0".join([reading.translate(table, deleted) for reading in self._readings])
-
-
-def squeeze(body: bytes) -> Squeezed:
-    """``body`` as ``Needles.may_hold`` takes it."""
-    return Squeezed(body)
 
 
 class Needles:
@@ -142,7 +138,8 @@ class Needles:
 
     def may_hold(self, body: Squeezed) -> bool:
         """Whether a body, squeezed, may hold a value: False is certain unless ``VEILS`` match in the body."""
-        if self._quads is not None and body.quads is not None and self._quads.isdisjoint(body.quads):
+        own, its = self._quads, body.quads
+        if own is not None and its is not None and own.isdisjoint(its):
             return False
         return self._everywhere or (self._squeezed is not None and self._squeezed.search(body.text) is not None)
 

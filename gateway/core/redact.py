@@ -21,7 +21,7 @@ import msgspec
 from gateway.core.call import Live, Redacted, Resumed, Verified
 from gateway.core.errors import Tainted
 from gateway.core.known import KnownValues
-from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, Needles, Span, UnfitSecret, squeeze
+from gateway.core.needles import MIN_LENGTH, PLACEHOLDERS, Needles, Span, Squeezed, UnfitSecret
 from gateway.core.secret_names import is_secret_name
 from gateway.core.suspects import Suspicion, suspicion_of
 
@@ -147,18 +147,17 @@ class Redactor:
 
     def _needles(self, origin: Live | Resumed) -> tuple[Needles, ...]:
         # A resumed call has no token: it was not kept.
-        return (*self._known.segments, self._token(origin.token if isinstance(origin, Live) else ""))
+        token = origin.token if isinstance(origin, Live) else ""
+        return (*self._known.segments, self._tokens.get(token) or self._compiled(token))
 
-    def _token(self, token: str) -> Needles:
-        found = self._tokens.get(token)
-        if found is None:
-            try:
-                found = Needles((token,))
-            except UnfitSecret:  # nothing that short authenticates anyone
-                found = Needles(())
-            self._tokens[token] = found
-            if len(self._tokens) > _TOKENS_KEPT:
-                self._tokens.popitem(last=False)
+    def _compiled(self, token: str) -> Needles:
+        try:
+            found = Needles((token,))
+        except UnfitSecret:  # nothing that short authenticates anyone
+            found = Needles(())
+        self._tokens[token] = found
+        if len(self._tokens) > _TOKENS_KEPT:
+            self._tokens.popitem(last=False)
         return found
 
 
@@ -195,9 +194,12 @@ def _wanted(body: bytes, needles: tuple[Needles, ...]) -> tuple[Needles, ...] | 
     suspicion = suspicion_of(body)
     if suspicion is Suspicion.OBSCURED:
         return needles
-    squeezed = squeeze(body)
-    found = tuple([one for one in needles if one.may_hold(squeezed)])
-    return found if found or suspicion is Suspicion.NAMED else None
+    squeezed = Squeezed(body)
+    found: list[Needles] = []
+    for one in needles:
+        if one.may_hold(squeezed):
+            found.append(one)  # noqa: PERF401 -- a list of them is mostly not made at all
+    return tuple(found) if found or suspicion is Suspicion.NAMED else None
 
 
 def _rewrite(body: bytes, work: "_Pass") -> Clean:

@@ -18,32 +18,31 @@ class carried_out:  # noqa: N801 -- a bracket, and cheaper than a generator's
     Not the bare scope: by its type it may swallow an error, and the door could then end without an answer.
     """
 
-    __slots__ = ("_flowing", "_intent", "_scope", "_watch", "_watching")
+    __slots__ = ("_flow", "_inquiry", "_intent", "_scope", "_watch", "_watching")
     _watch: Watch
 
     def __init__(self, intent: Intent, entry: Entry, ports: Ports) -> None:
         self._intent = intent
         self._scope = scopes.scope(shield=intent.shielded)
         self._watching = ports.kills.watch(intent, self._scope.cancel)
-        flow = intent.call.flow
-        inquired = None if flow is None else Inquiry(intent.quota.permit.target, entry, ports)
-        self._flowing = None if flow is None else flow.under_way(self._scope.cancel, inquired)
+        self._flow = intent.call.flow
+        self._inquiry = None if self._flow is None else Inquiry(intent.quota.permit.target, entry, ports)
 
     def __enter__(self) -> Watch:
         self._watch = self._watching.__enter__()  # first, as it may refuse; nothing is waited for until all are entered
         self._scope.__enter__()
-        if self._flowing is not None:
-            self._flowing.__enter__()
+        if self._flow is not None:
+            self._flow.begin(self._scope.cancel, self._inquiry)
         return self._watch
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._flowing is not None:
-            self._flowing.__exit__(kind, error, trace)
+        if self._flow is not None:
+            self._flow.end()
         self._watching.__exit__(kind, error, trace)
         if self._scope.__exit__(kind, error, trace):
-            flow = self._intent.call.flow
+            flow = self._flow
             if flow is not None and flow.is_withdrawn:
                 raise _withdrawn(self._intent, flow.why)
             raise self._watch.broken_off()

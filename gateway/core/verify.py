@@ -16,9 +16,8 @@ from gateway.core.mcpwire.eras import RESULT_INPUT_REQUIRED
 from gateway.core.schema import Checker
 from gateway.core.tool import Kind, Tool
 
-# Members each content block must have, by type; all of them strings.
+# Members each content block must have, by type; all of them strings. Most are texts: these have ``text``.
 _BLOCKS: dict[str, tuple[str, ...]] = {
-    "text": ("text",),
     "image": ("data", "mimeType"),
     "audio": ("data", "mimeType"),
     "resource_link": ("uri", "name"),
@@ -43,8 +42,11 @@ class Verifier:
             schema.SchemaRefused: a tool's output schema cannot be used; the message names the tool.
         """
         for tool in tools:
+            pinned = tool.definition.get("outputSchema")
+            if pinned is None:
+                continue
             try:
-                self._checker(tool)
+                self._checker(tool, pinned)
             except schema.SchemaRefused as error:
                 raise schema.SchemaRefused(f"outputSchema of {tool.fqn}: {error}") from None
 
@@ -58,35 +60,30 @@ class Verifier:
         if len(raw.body) > tool.limits.max_output_bytes:
             raise Tainted(f"the output is over {tool.limits.max_output_bytes} bytes", cause_code="output_size")
         value: Any = raw.value  # an upstream's own
-        kind = tool.kind
         wants_input = isinstance(value, dict) and value.get("resultType") == RESULT_INPUT_REQUIRED
-        fault = asking.misshape(value) if wants_input else _SHAPES[kind](value)
+        fault = asking.misshape(value) if wants_input else _SHAPES[tool.kind](value)
         if fault is not None:
-            raise Tainted(f"the output is no {kind} result: {fault}", cause_code="output_shape")
+            raise Tainted(f"the output is no {tool.kind} result: {fault}", cause_code="output_shape")
         if wants_input:  # the contract is that of the result to come
             return Verified(raw)
         # An error need not be structured; where it is, it keeps the contract, or the flag would be a way around it.
-        if not value.get("isError", False) or "structuredContent" in value:
-            self._check_structured(tool, value)
+        pinned = tool.definition.get("outputSchema")
+        if pinned is not None and (not value.get("isError", False) or "structuredContent" in value):
+            self._check_structured(tool, pinned, value)
         return Verified(raw)
 
-    def _check_structured(self, tool: Tool, value: dict[str, Any]) -> None:
+    def _check_structured(self, tool: Tool, pinned: Any, value: dict[str, Any]) -> None:
         try:
-            checker = self._checker(tool)
+            checker = self._checker(tool, pinned)
         except schema.SchemaRefused:
             raise Tainted("the tool's outputSchema cannot be used", cause_code="output_schema") from None
-        if checker is None:
-            return
         if "structuredContent" not in value:
             raise Tainted("the tool promises structuredContent and sent none", cause_code="output_schema")
         if not checker.accepts(value["structuredContent"]):
             broken = ", ".join(checker.rules(value["structuredContent"]))
             raise Tainted(f"the output breaks the tool's outputSchema at {broken}", cause_code="output_schema")
 
-    def _checker(self, tool: Tool) -> Checker | None:
-        pinned = tool.definition.get("outputSchema")
-        if pinned is None:
-            return None
+    def _checker(self, tool: Tool, pinned: Any) -> Checker:
         found = self._checkers.get(tool.digest)
         if found is None:
             found = self._checkers[tool.digest] = schema.compile(pinned)
@@ -110,7 +107,12 @@ def _misshape(value: Any) -> str | None:
     content = value.get("content")
     if not isinstance(content, list):
         return "content is no list"
-    return None if all(map(_is_block, content)) else "a content block is malformed"
+    fault = None
+    for block in content:
+        if not _is_block(block):
+            fault = "a content block is malformed"
+            break
+    return fault
 
 
 def _misshape_of_prompt(value: Any) -> str | None:
@@ -135,6 +137,8 @@ def _is_block(block: Any) -> bool:
     if not isinstance(block, dict):
         return False
     kind = block.get("type")
+    if kind == "text":  # as most are
+        return isinstance(block.get("text"), str)
     members = _BLOCKS.get(kind) if isinstance(kind, str) else None
     if members is None:
         return False

@@ -62,10 +62,10 @@ async def test_a_place_and_a_connection_share_one_budget(deaf: str) -> None:
     """Waiting for a place and then for a connection takes no longer than either may alone."""
     at = target(deaf)
     async with Pool(per_server=1) as pool:
-        line = pool._line(at)
+        line = pool.line(at)
         await line.places.acquire()
         began = time.monotonic()
-        waiting = asyncio.create_task(pool.take(at, 1.0))
+        waiting = asyncio.create_task(pool.take(pool.line(at), 1.0))
         asyncio.get_running_loop().call_later(0.8, line.places.release)
         with pytest.raises(NotConnected), fail_after(5):
             await waiting
@@ -77,19 +77,19 @@ async def test_a_connection_that_is_closing_takes_no_request() -> None:
     """In the turn between the server's end and the loss of the connection, nothing is written into it."""
     async with answering(ANSWER) as (url, heads), Pool() as pool:
         at = target(url)
-        wire = await pool.take(at, 5)
+        wire = await pool.take(pool.line(at), 5)
         response = await wire.ask(REQUEST)
         assert b"".join([piece async for piece in response.chunks()]) == b"ok"
-        pool.give(at, wire)
+        pool.give(pool.line(at), wire)
         assert wire._transport is not None
         wire._transport.close()
         with pytest.raises(NotConnected):
             await wire.ask(REQUEST)
-        other = await pool.take(at, 5)
+        other = await pool.take(pool.line(at), 5)
         assert other is not wire
         assert (await other.ask(REQUEST)).status == 200
         assert len(heads) == 2
-        pool.give(at, other)
+        pool.give(pool.line(at), other)
 
 
 @pytest.mark.parametrize("ending", [b"", b"zz\r\n"], ids=["cut", "garbage"])

@@ -188,15 +188,15 @@ async def test_a_place_is_waited_for_and_never_lost() -> None:
     """With one place the second waits for it, fails in time or is cancelled without taking it along."""
     async with opened(per_server=1) as (up, pool):
         for _ in range(3):
-            wire = await pool.take(up.at, 5)
+            wire = await pool.take(pool.line(up.at), 5)
             with pytest.raises(NotConnected):
-                await pool.take(up.at, 0.02)
-            leaving, waiting = (asyncio.create_task(pool.take(up.at, 5)) for _ in range(2))
+                await pool.take(pool.line(up.at), 0.02)
+            leaving, waiting = (asyncio.create_task(pool.take(pool.line(up.at), 5)) for _ in range(2))
             await wait_all_tasks_blocked()
             assert not waiting.done()
             leaving.cancel()
-            pool.give(up.at, wire)
-            pool.give(up.at, await waiting)
+            pool.give(pool.line(up.at), wire)
+            pool.give(pool.line(up.at), await waiting)
             assert leaving.cancelled()
         assert await exchange(up, pool, SIZED) == TOLD
 
@@ -208,9 +208,9 @@ async def test_an_idle_connection_the_server_closed_is_not_used() -> None:
         (wire,) = next(iter(pool._lines.values())).idle
         closes(up.peers[0])
         await until(lambda: wire._transport is None or wire._transport.is_closing())
-        fresh = await pool.take(up.at, 5)
+        fresh = await pool.take(pool.line(up.at), 5)
         assert fresh is not wire
-        pool.give(up.at, fresh)
+        pool.give(pool.line(up.at), fresh)
         assert await exchange(up, pool, SIZED) == TOLD
 
 
@@ -232,9 +232,9 @@ async def test_where_nothing_can_be_sent_there_is_no_connection() -> None:
             free.bind(("127.0.0.1", 0))
             for url in (f"http://127.0.0.1:{free.getsockname()[1]}", "http://nowhere.invalid", "http://a..b") * 2:
                 with pytest.raises(NotConnected):
-                    await pool.take(target(url), 5)
+                    await pool.take(pool.line(target(url)), 5)
         for number in range(2):
-            taking = asyncio.create_task(pool.take(replace(up.at, tls=True), 5))
+            taking = asyncio.create_task(pool.take(pool.line(replace(up.at, tls=True)), 5))
             await until(lambda more=number: len(up.peers) > more)  # type: ignore[misc]
             up.peers[-1].writer.write(OK + TWO)
             with pytest.raises(NotConnected):
@@ -247,11 +247,11 @@ async def test_tls_is_for_the_name_and_signed(tmp_path: Path, monkeypatch: pytes
     async with opened(per_server=1, tls=certified(tmp_path, "localhost")[0]) as (up, pool):
         for _ in range(2):
             with pytest.raises(NotConnected):
-                await pool.take(up.at, 5)
+                await pool.take(pool.line(up.at), 5)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "key.pem"))
         async with Pool(per_server=1) as trusting:
             with pytest.raises(NotConnected):
-                await trusting.take(replace(up.at, host="127.0.0.1"), 5)
+                await trusting.take(trusting.line(replace(up.at, host="127.0.0.1")), 5)
             known = len(up.peers)
             for whole in (SIZED, CHUNKED, EARLY + SIZED):
                 assert await exchange(up, trusting, whole) == TOLD

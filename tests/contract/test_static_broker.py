@@ -57,6 +57,18 @@ async def test_the_value_is_known_before_the_lease_is() -> None:
         assert known.needles.values == {VALUE}
 
 
+async def test_a_value_that_was_forgotten_is_known_again_before_its_lease() -> None:
+    """However often it was leased before: what the redactor does not know is not handed out."""
+    known = KnownValues()
+    subject = broker(known, erp=StaticCredential(env="ERP_KEY"))
+    for _ in range(3):
+        async with subject.lease(intent("erp")) as lease:
+            assert lease.headers == {"Authorization": VALUE}
+            assert known.needles.values == {VALUE}
+        known.remove(VALUE)
+        assert known.needles.values == frozenset()
+
+
 async def test_a_tool_without_credential_gets_none() -> None:
     """No header, nothing read."""
     async with broker(KnownValues(), {}).lease(intent(None)) as lease:

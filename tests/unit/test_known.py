@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.core import needles as searching
 from gateway.core.known import MAX_VALUES, KnownValues
-from gateway.core.needles import MAX_LENGTH, VEILS, Needles, UnfitSecret, squeeze
+from gateway.core.needles import MAX_LENGTH, VEILS, Needles, Squeezed, UnfitSecret
 
 SECRET = 'tr4nt/n"r+\\ é=Zz9'
 SECRETS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=8, max_size=40)
@@ -43,7 +43,7 @@ def test_each_encoding_is_found(form: str, around: str) -> None:
     """Wherever and however it stands, the squeezed scan suspects it and the exact one places it."""
     needles = Needles([SECRET])
     text = around.format(form).encode()
-    assert needles.may_hold(squeeze(text)) or re2.search(VEILS, text)
+    assert needles.may_hold(Squeezed(text)) or re2.search(VEILS, text)
     assert needles.spans(text)
 
 
@@ -59,8 +59,8 @@ def test_escaped_white_space_does_not_hide_a_value() -> None:
     r"""In JSON text, also JSON inside JSON, the squeezed scan sees through ``\n`` and ``\t``."""
     needles = Needles(["hunter2-and-more"])
     once = json.dumps({"a": "hunter2-\n\t and-\fmore"})
-    assert needles.may_hold(squeeze(once.encode()))
-    assert needles.may_hold(squeeze(json.dumps(once).encode()))
+    assert needles.may_hold(Squeezed(once.encode()))
+    assert needles.may_hold(Squeezed(json.dumps(once).encode()))
 
 
 def test_overlapping_values_are_one_place() -> None:
@@ -82,7 +82,7 @@ def test_any_value_is_found_anywhere(secret: str, before: str, after: str) -> No
     except UnfitSecret:
         return
     text = f"{before}{secret}{after}".encode()
-    assert needles.may_hold(squeeze(text))
+    assert needles.may_hold(Squeezed(text))
     spans = needles.spans(text)
     start = len(before.encode())
     assert any(first <= start and start + len(secret.encode()) <= last for first, last in spans)
@@ -104,7 +104,7 @@ def test_short_and_long_bodies_are_searched_for_the_same(secrets: list[str], dat
         st.sampled_from([secret, secret.encode().hex(), secret.upper(), secret[:11], secret[1:], "b" * 12])
     )
     body = f"{data.draw(st.text(max_size=9))}{said}{data.draw(st.text(max_size=9))}".encode()
-    assert needles.may_hold(squeeze(body)) == needles.may_hold(squeeze(body + FAR))
+    assert needles.may_hold(Squeezed(body)) == needles.may_hold(Squeezed(body + FAR))
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -114,8 +114,8 @@ def test_hexadecimal_is_told_from_what_only_folds_to_it(count: int) -> None:
     hit = b"003bbc4d5e6ff7089a1b2c3d4e5f6071"
     there = {hit: True, hit.upper(): True, b"x".join([hit[:16], hit[16:]]): False, hit.replace(b"e", b"eB"): False}
     for said, is_there in there.items():
-        assert needles.may_hold(squeeze(said)) is is_there
-        assert needles.may_hold(squeeze(said + FAR)) is is_there
+        assert needles.may_hold(Squeezed(said)) is is_there
+        assert needles.may_hold(Squeezed(said + FAR)) is is_there
 
 
 @pytest.mark.parametrize("times", [1, 100, 170, 500])
@@ -128,7 +128,7 @@ def test_a_body_is_read_without_its_percent_encoding_once(times: int, monkeypatc
         return unquote_to_bytes(body)
 
     monkeypatch.setattr(searching, "unquote_to_bytes", unquoted)
-    body = squeeze(b"%41%42xyz%7e" * times)
+    body = Squeezed(b"%41%42xyz%7e" * times)
     found = [Needles([value]).may_hold(body) for value in ("ABxyz~" * 3, SECRET)]
     assert found == [times > 1, False]
     assert len(read) == 1
@@ -140,7 +140,7 @@ def test_a_short_value_is_found_at_every_place(value: str, before: int) -> None:
     """Also where it begins between two of the places at which a short body is looked at, and at its end."""
     value = value.ljust(8, "x")
     for after in range(5):
-        assert Needles([value]).may_hold(squeeze(b"-" * before + value.encode() + b"-" * after))
+        assert Needles([value]).may_hold(Squeezed(b"-" * before + value.encode() + b"-" * after))
 
 
 @given(st.binary(max_size=200))
@@ -187,7 +187,7 @@ def test_the_set_is_bounded_and_fast_when_full() -> None:
     full = KnownValues(f"value-{number:06d}-{number * 7919:08x}" for number in range(MAX_VALUES))
     with pytest.raises(UnfitSecret):
         full.add("one-value-more")
-    body = squeeze(json.dumps([{"id": number, "city": "Bern"} for number in range(150)]).encode())
+    body = Squeezed(json.dumps([{"id": number, "city": "Bern"} for number in range(150)]).encode())
     full.needles.may_hold(body)
     started = time.process_time()
     for _ in range(100):
@@ -199,5 +199,5 @@ def test_the_set_is_bounded_and_fast_when_full() -> None:
 def test_no_values_find_nothing() -> None:
     """Without secrets there is nothing to find."""
     needles = Needles([])
-    assert not needles.may_hold(squeeze(b"anything"))
+    assert not needles.may_hold(Squeezed(b"anything"))
     assert needles.spans(b"anything at all") == []

@@ -152,6 +152,32 @@ def test_an_upstreams_bad_message_is_refused(body: bytes) -> None:
         jsonrpc.read_upstream(body)
 
 
+_PIECES = st.sampled_from(
+    [b'{"a":1}', b"{}", b'"b"', b"{", b"}", b"[", b"]", b",", b":", b'"error"', b'"result":', b" ", b"\xff", b"01"]
+)
+
+
+@given(
+    st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.none(), max_size=3).map(jsonrpc.encode)
+    | st.lists(_PIECES, max_size=6).map(b"".join),
+    st.sampled_from([b"", b" ", b',"error":{"code":1}', b',"x":{}', b',"result":{}', b',"id":8']),
+    st.sampled_from([7, 8, 77]),
+)
+def test_a_result_is_found_as_the_reader_would(text: bytes, more: bytes, request_id: int) -> None:
+    """A result is taken out of an answer only where the reader of all messages finds it, and for its request."""
+    body = b'{"jsonrpc":"2.0","id":7,"result":%b%b}' % (text, more)
+    found = jsonrpc.result_in(body, request_id)
+    assert found is None or jsonrpc.read_upstream(body) == Reply(request_id, found)
+
+
+def test_a_result_is_found_where_it_is_spelled_as_usual() -> None:
+    """The compact spelling is looked at; another one, and one that goes on, is left to the reader of all messages."""
+    assert jsonrpc.result_in(b'{"jsonrpc":"2.0","id":7,"result":{"a":[1.10]}}', 7) == b'{"a":[1.10]}'
+    assert jsonrpc.result_in(b'{"jsonrpc": "2.0","id":7,"result":{"a":[1.10]}}', 7) is None
+    assert jsonrpc.result_in(b'{"jsonrpc":"2.0","id":7,"result":{},"error":{}}', 7) is None
+    assert jsonrpc.result_in(b'{"jsonrpc":"2.0","id":7,"result":{"a":' + b"[" * 100_000 + b"}}", 7) is None
+
+
 @given(
     st.text() | st.integers(-(2**53), 2**53), st.text(min_size=1), st.dictionaries(st.text(), st.integers(), max_size=3)
 )

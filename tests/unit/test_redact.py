@@ -248,9 +248,9 @@ def test_tokens_of_many_callers_are_not_kept_for_ever() -> None:
     """The cache of compiled caller tokens is bounded; one too short to be a token is ignored."""
     redactor = Redactor(KnownValues())
     for number in range(300):
-        redactor._token(f"caller-token-{number}")
+        redactor._compiled(f"caller-token-{number}")
     assert len(redactor._tokens) == 256
-    assert redactor._token("x").values == frozenset()
+    assert redactor._compiled("x").values == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.call import Raw, Verified
 from gateway.core.known import KnownValues
-from gateway.core.needles import Needles, squeeze
+from gateway.core.needles import Needles, Squeezed
 from gateway.core.redact import KNOWN_VALUE, Redactor
 from tests.at_once import at_once
 from tests.evidence import lease, make_tool
@@ -165,7 +165,7 @@ def test_hexadecimal_is_found_in_any_case(secret: bytes, capitals: list[bool], a
 @pytest.mark.parametrize("value", ["nrtfbnrtfb", "n\\r\\t\\f\\b\\n", "rrrrrrrrrrrr"])
 def test_a_value_of_which_squeezing_leaves_nothing_is_looked_for_everywhere(value: str) -> None:
     """Its letters are those of escaped white space: no scan could tell, so every text is searched for it."""
-    assert Needles([value]).may_hold(squeeze(b""))
+    assert Needles([value]).may_hold(Squeezed(b""))
     redactor = Redactor(KnownValues([value]))
     assert redactor.text(f"it is {value}.") == f"it is {KNOWN_VALUE}."
     assert redactor.text("it is nothing.") == "it is nothing."

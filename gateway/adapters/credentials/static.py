@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from gateway.core.errors import Unavailable
 from gateway.core.known import KnownValues
@@ -61,8 +62,10 @@ class StaticCredentials:
         # A file may be rotated; an environment stays as the process was started with it.
         named = {source.env for source in credentials.values() if source.env is not None}
         self._environment = {name: environment[name] for name in named if name in environment}
+        # Those from the environment, once they were found good: the value, and the fields it is sent in.
+        self._standing: dict[str, tuple[str, Mapping[str, str]]] = {}
 
-    def headers(self, name: str | None) -> dict[str, str]:
+    def headers(self, name: str | None) -> Mapping[str, str]:
         """The header fields of the credential ``name`` as of now, known to the redactor; none where none is named.
 
         Raises:
@@ -70,6 +73,9 @@ class StaticCredentials:
         """
         if name is None:
             return {}
+        standing = self._standing.get(name)
+        if standing is not None and standing[0] in self._known.needles.values:
+            return standing[1]
         credential = self._credentials.get(name)
         if credential is None:
             raise _unavailable(f"credential {name!r}", "is not configured")
@@ -81,7 +87,10 @@ class StaticCredentials:
                 self._known.add(value)
             except UnfitSecret as error:
                 raise _unavailable(f"credential {name!r}", f"cannot be kept out of outputs: {error}") from None
-        return {credential.header: credential.prefix + value}
+        fields = MappingProxyType({credential.header: credential.prefix + value})
+        if credential.env is not None:
+            self._standing[name] = value, fields
+        return fields
 
     def acquaint(self) -> None:
         """Make every credential that can be read now known to the redactor; the others are ``ping``'s business.

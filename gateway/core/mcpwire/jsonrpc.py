@@ -134,6 +134,23 @@ def read_upstream(body: bytes | memoryview) -> UpstreamMessage:
     return Reply(_good_id(envelope.id), result)
 
 
+def result_in(body: bytes, request_id: int) -> bytes | None:
+    """The result in an answer to this request that is spelled as answers mostly are; None = ``read_upstream`` tells.
+
+    Where what stands between the usual beginning and the last brace is one JSON object, the message has no other
+    members.
+    """
+    opening = b'{"jsonrpc":"2.0","id":%d,"result":{' % request_id
+    if not (body.startswith(opening) and body.endswith(b"}}")):
+        return None
+    result = body[len(opening) - 1 : -1]
+    try:
+        _ONE_VALUE.decode(result)
+    except (ValueError, RecursionError):
+        return None
+    return result
+
+
 def id_of(document: Json) -> Id | None:
     """The id a document carries, as far as it has a usable one: for answering a message that is otherwise bad."""
     found = document.member("id").value
@@ -187,6 +204,7 @@ class _Envelope(Struct):
 # The errors whose data says what to do about them.
 _TELLING: Final = frozenset({MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _ENVELOPES: Final = msgspec.json.Decoder(_Envelope)
+_ONE_VALUE: Final = msgspec.json.Decoder(msgspec.Raw)
 _OBJECTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ERRORS: Final = msgspec.json.Decoder(_Error)
 
