@@ -147,7 +147,7 @@ class PolicyEngine(Pingable, Protocol):
         """
 
     def known(self, about: bytes) -> Evaluation | None:
-        """What it says of any call like ``policy_input.about``, of a tool that may be known of; None = ask it."""
+        """What it says of any call of a tool that may be known of, by ``policy_input.Met.listing``; None = ask it."""
 
 
 class Approvals(Pingable, Protocol):
@@ -342,8 +342,11 @@ class AuditLog(Pingable, Protocol):
 class Pace(Protocol):
     """When answers leave whose time would tell something. Cannot fail."""
 
-    def even(self) -> AbstractAsyncContextManager[None]:
-        """Where the bracket is left by ``UnknownTool``, leave it at the next of the beats counted from its begin.
+    def begin(self) -> float:
+        """The moment that the beats of one call are counted from."""
+
+    async def beat(self, began: float) -> None:
+        """Return at the next of the beats counted from ``began``: whoever is refused by ``UnknownTool`` waits for it.
 
         A hidden tool and a name of no tool are refused at the same moment then, whatever lay in between.
         """
