@@ -1,6 +1,6 @@
 """The ``Limits`` port, in the memory of one process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -40,9 +40,9 @@ class MemoryLimits:
 
     def __init__(self, clock: Clock, overall: OverallLimits | None = None) -> None:
         self._clock = clock
-        # The same caller calls the same tool again and again: what that takes is worked out once.
-        self._needs = lru_cache(maxsize=4096)(partial(_needs, overall or OverallLimits()))
         self._turnstile = Turnstile()
+        # The same caller calls the same tool again and again: what that takes is worked out once.
+        self._needs = lru_cache(maxsize=4096)(partial(_needs, overall or OverallLimits(), self._turnstile.place))
 
     @property
     def held(self) -> int:
@@ -112,19 +112,21 @@ class _Asks(Struct, frozen=True):
     concurrency: int | None
 
 
-def _needs(overall: OverallLimits, asks: _Asks) -> tuple[tuple[Rate, ...], tuple[Place, ...]]:
+def _needs(
+    overall: OverallLimits, place: Callable[[str, int, str], Place], asks: _Asks
+) -> tuple[tuple[Rate, ...], tuple[Place, ...]]:
     whose, most, each = asks.whose, overall.concurrency, overall.concurrency_per_principal
     rates = [Rate(f"principal {whose}", overall.per_minute, "rate_principal")]
     if asks.per_minute is not None:
         rates.append(Rate(f"tool {asks.tool} {whose}", asks.per_minute, "rate_tool"))
     places = [
-        Place("all", most, "concurrency"),
-        Place(f"upstream {asks.server}", _share(overall, most), "concurrency_upstream"),
-        Place(f"principal {whose}", each, "concurrency_principal"),
-        Place(f"upstream {asks.server} {whose}", _share(overall, each), "concurrency_upstream"),
+        place("all", most, "concurrency"),
+        place(f"upstream {asks.server}", _share(overall, most), "concurrency_upstream"),
+        place(f"principal {whose}", each, "concurrency_principal"),
+        place(f"upstream {asks.server} {whose}", _share(overall, each), "concurrency_upstream"),
     ]
     if asks.concurrency is not None:
-        places.append(Place(f"tool {asks.tool}", asks.concurrency, "concurrency_tool"))
+        places.append(place(f"tool {asks.tool}", asks.concurrency, "concurrency_tool"))
     return tuple(rates), tuple(places)
 
 
