@@ -241,9 +241,9 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
         return _fault(fault)
     if result is None:
         return _fault("engine.undefined")
-    if len(result) > MAX_RESULT_BYTES:
-        return _fault("engine.too_large")
-    return _said_before(result) if len(result) <= _USUAL else _said(result)
+    if len(result) <= _USUAL:
+        return _said_before(result)
+    return _said(result) if len(result) <= MAX_RESULT_BYTES else _fault("engine.too_large")
 
 
 def _said(result: bytes) -> _Word:

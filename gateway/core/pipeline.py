@@ -46,7 +46,7 @@ async def handle(call: Call, ports: Ports) -> Answer:
             with permit.reservation:  # given back, unless the intent keeps it
                 async with ports.limits.spend(permit) as quota:  # rate, concurrency
                     if call.continuation is not None:  # what the upstream asked for, if this call brings it
-                        await asking.answered(quota, entry, ports)
+                        await asking.answered(call.continuation, quota, entry, ports)
                     intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
                     with carried_out(intent, entry, ports) as watch:  # whoever leaves; a kill ends it
                         async with ports.broker.lease(intent) as lease:  # credential for this call

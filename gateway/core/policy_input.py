@@ -78,7 +78,8 @@ def listing(target: Subject, settings: PipelineSettings, at_us: int) -> bytes:
         TooLarge: the call's arguments are over the cap. Said here, before any tool's own faults, so that the answer is
             the same whether the tool exists or not.
     """
-    _check_arguments(target.call)
+    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise _too_large()
     return _sized(_facts(target, settings, at_us, "list"))
 
 
@@ -88,7 +89,8 @@ def meeting(target: Subject, settings: PipelineSettings) -> "Met":
     Raises:
         TooLarge: as of ``listing``.
     """
-    _check_arguments(target.call)
+    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise _too_large()
     return _MEETINGS.of(target, settings)
 
 
@@ -187,9 +189,8 @@ def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:
     return {name: total if total <= MAX_SAFE_INTEGER else str(total) for name, total in totals.items() if total}
 
 
-def _check_arguments(call: Call) -> None:
-    if len(call.arguments.canonical) > MAX_ARGUMENT_BYTES:
-        raise TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
+def _too_large() -> TooLarge:
+    return TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
 
 
 def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:

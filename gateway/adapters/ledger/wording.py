@@ -99,19 +99,19 @@ def requested_body(permit: Permit, tool: str | None) -> dict[str, Any]:
         "measures": dict(permit.reservation.amounts),
         "tool": tool,
     }
-    return using(permit.target.call, body)
+    return using(permit.target.caller.call, body)
 
 
 def completed_body(output: Redacted, tool: str | None, upstream_us: int, total_us: int) -> dict[str, Any]:
     """Leaf of a ``tool.completed``."""
     body = {
         "is_error": output.value.get("isError") is True,  # whether the tool itself said that it failed
-        "redactions": sum(output.counts.values()),
+        "redactions": sum(output.counts.values()) if output.counts else 0,
         "tool": tool,
         "total_us": total_us,
         "upstream_us": upstream_us,
     }
-    return using(output.intent.call, body)
+    return using(output.intent.quota.permit.target.caller.call, body)
 
 
 def redaction_body(output: Redacted, tool: str | None) -> dict[str, Any]:
@@ -223,11 +223,6 @@ def error_payload(error: BaseException, clean: Callable[[str], str]) -> Payload:
         because = clean(f"{type(error.__cause__).__name__}: {str(error.__cause__)[:_MAX_CLEANED]}")
         said["because"] = _cut(because, _MAX_MESSAGE)
     return Payload(Role.ERROR, encode(said))
-
-
-def result_payload(output: Redacted) -> Payload:
-    """The answer, as the caller gets it."""
-    return Payload(Role.RESULT, output.body)
 
 
 def _request(call: Call) -> dict[str, Any]:
