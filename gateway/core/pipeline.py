@@ -292,9 +292,10 @@ async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) ->
 def _judge(verdict: _Verdict, stopped: GatewayError | None) -> None:
     # What is known of the call alone is said only to those who may know of the tool.
     target, decision = verdict.target, verdict.decision
-    if decision.phase is Phase.LIST:
+    is_of_call = decision.phase is Phase.CALL
+    if not is_of_call:
         _usable(decision)
-    if not (target.tool.listed and (decision.phase is Phase.CALL or decision.passes)):
+    if not (target.tool.listed and (is_of_call or decision.passes)):
         raise UnknownTool(f"no such {target.tool.kind}")
     if stopped is not None:
         raise stopped

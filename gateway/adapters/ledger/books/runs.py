@@ -355,6 +355,6 @@ class RunRegistry(Tended):
 def _over_at(now: int, live: _Live) -> str | None:
     if now >= live.run.expires_us:
         return "expired"
-    if live.run.kind is RunKind.IMPLICIT and now - live.last_us >= _IDLE_US and not live.holders:
+    if now - live.last_us >= _IDLE_US and live.run.kind is RunKind.IMPLICIT and not live.holders:
         return "idle"
     return None
