@@ -340,16 +340,11 @@ class AuditLog(Pingable, Protocol):
 
 
 class Pace(Protocol):
-    """When answers leave whose time would tell something. Cannot fail."""
+    """A hidden tool and a name of no tool are refused at the same moment, whatever lay in between. Cannot fail."""
 
-    def begin(self) -> float:
-        """The moment that the beats of one call are counted from."""
-
+    def begin(self) -> float: ...  # noqa: D102 -- what the beats of one call are counted from
     async def beat(self, began: float) -> None:
-        """Return at the next of the beats counted from ``began``: whoever is refused by ``UnknownTool`` waits for it.
-
-        A hidden tool and a name of no tool are refused at the same moment then, whatever lay in between.
-        """
+        """Return at the next of the beats counted from ``began``: who is refused by ``UnknownTool`` waits for it."""
 
 
 class Meter(Protocol):

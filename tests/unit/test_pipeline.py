@@ -331,17 +331,14 @@ async def test_a_throttled_call_gives_its_reservation_back(world: World) -> None
 
 
 async def test_only_what_hides_waits_for_a_beat(world: World) -> None:
-    """A hidden tool does, once its record is there; a denial, bad arguments and an answer leave at once."""
+    """A hidden tool does, once its record is there; a denial and an answer leave at once."""
     world.policy.words[("call", "erp.stock")] = DENY
     await refused(world, world.call(), Denied)
-    world.catalog.faults["erp.stock"] = InvalidArguments("sku: required")
-    await refused(world, world.call(), InvalidArguments)
-    await pipeline.handle(world.call("erp.order"), world.ports())
-    assert world.pace.held == 0
     world.policy.words[("list", "erp.wipe")] = SILENT
-    with pytest.raises(UnknownTool):
-        await pipeline.handle(world.call("erp.wipe"), world.ports())
+    await refused(world, world.call("erp.wipe"), UnknownTool)
     assert (world.pace.held, world.journal.steps[-1]) == (1, "pace.beat")
+    await pipeline.handle(world.call("erp.order"), world.ports())
+    assert world.pace.held == 1
 
 
 async def test_a_failed_call_stays_counted(world: World) -> None:
