@@ -104,7 +104,8 @@ class _Watch(Struct, eq=False):
 
     def __enter__(self) -> Self:
         # What was stopped while its intent became durable: nothing is minted for it any more.
-        self._go_on()
+        if self.switch.book.stands:
+            self.switch.refuse(self.holder)
         self.watches.add(self)
         return self
 
@@ -119,17 +120,14 @@ class _Watch(Struct, eq=False):
         """Nothing is handed out any more once a kill has taken effect, at whatever gateway."""
         if lease.login is not None or lease.headers:
             await self.switch.book.fresh()
-        self._go_on()
+        if self.switch.book.stands:
+            self.switch.refuse(self.holder)
         self.is_out = True
 
     @property
     def holder(self) -> Holder:
         """Whose call it is: asked for where anything is stopped at all."""
         return holder_of(self.intent)
-
-    def _go_on(self) -> None:
-        if self.switch.book.stands:
-            self.switch.refuse(self.holder)
 
     def broken_off(self) -> GatewayError:
         """How the call ends; see ``core.kills.Watch``."""

@@ -1,17 +1,20 @@
 """The ``Limits`` port, in the memory of one process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from types import TracebackType
-
-from msgspec import Struct
 
 from gateway.core.call import Permit, Quota
 from gateway.core.errors import Throttled
 from gateway.core.limits import Place, Rate, Turnstile
 from gateway.core.ports import Clock
+
+_KNOWN = 4096
+# What the limits of a call depend on: whose it is, its server and tool, the strictest rate of the tool for this caller
+# and the tool's own concurrency, where it has them; and what that comes to.
+_Asks = tuple[str, str, str, int | None, int | None]
+_Needs = tuple[tuple[Rate, ...], tuple[Place, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,10 @@ class MemoryLimits:
 
     def __init__(self, clock: Clock, overall: OverallLimits | None = None) -> None:
         self._clock = clock
-        # The same caller calls the same tool again and again: what that takes is worked out once.
-        self._needs = lru_cache(maxsize=4096)(partial(_needs, overall or OverallLimits()))
         self._turnstile = Turnstile()
+        self._overall = overall or OverallLimits()
+        # The same caller calls the same tool again and again: what that takes is worked out once.
+        self._needs: dict[_Asks, _Needs] = {}
 
     @property
     def held(self) -> int:
@@ -63,8 +67,15 @@ class MemoryLimits:
         rate, obliged = limits.per_minute, permit.decision.obligations.per_minute
         if obliged is not None and (rate is None or obliged < rate):
             rate = obliged
-        asks = _Asks(target.caller.principal.key, tool.server, tool.fqn, rate, limits.concurrency)
-        return _Spending(permit, self._turnstile, self._clock, *self._needs(asks))
+        asks = (target.caller.principal.key, tool.server, tool.fqn, rate, limits.concurrency)
+        rates, places = self._needs.get(asks) or self._worked_out(asks)
+        return _Spending(permit, self._turnstile, self._clock, rates, places)
+
+    def _worked_out(self, asks: _Asks) -> _Needs:
+        if len(self._needs) >= _KNOWN:
+            self._needs.clear()
+        needs = self._needs[asks] = _needs(self._overall, self._turnstile.place, asks)
+        return needs
 
 
 class _Spending:
@@ -97,34 +108,20 @@ class _Spending:
         self._turnstile.leave(self._places)
 
 
-class _Asks(Struct, frozen=True):
-    """What the limits of a call depend on.
-
-    Attributes:
-        per_minute: the tool's strictest rate for this caller; None = it has none.
-        concurrency: the tool's; None = it has none.
-    """
-
-    whose: str
-    server: str
-    tool: str
-    per_minute: int | None
-    concurrency: int | None
-
-
-def _needs(overall: OverallLimits, asks: _Asks) -> tuple[tuple[Rate, ...], tuple[Place, ...]]:
-    whose, most, each = asks.whose, overall.concurrency, overall.concurrency_per_principal
+def _needs(overall: OverallLimits, place: Callable[[str, int, str], Place], asks: _Asks) -> _Needs:
+    whose, server, tool, per_minute, concurrency = asks
+    most, each = overall.concurrency, overall.concurrency_per_principal
     rates = [Rate(f"principal {whose}", overall.per_minute, "rate_principal")]
-    if asks.per_minute is not None:
-        rates.append(Rate(f"tool {asks.tool} {whose}", asks.per_minute, "rate_tool"))
+    if per_minute is not None:
+        rates.append(Rate(f"tool {tool} {whose}", per_minute, "rate_tool"))
     places = [
-        Place("all", most, "concurrency"),
-        Place(f"upstream {asks.server}", _share(overall, most), "concurrency_upstream"),
-        Place(f"principal {whose}", each, "concurrency_principal"),
-        Place(f"upstream {asks.server} {whose}", _share(overall, each), "concurrency_upstream"),
+        place("all", most, "concurrency"),
+        place(f"upstream {server}", _share(overall, most), "concurrency_upstream"),
+        place(f"principal {whose}", each, "concurrency_principal"),
+        place(f"upstream {server} {whose}", _share(overall, each), "concurrency_upstream"),
     ]
-    if asks.concurrency is not None:
-        places.append(Place(f"tool {asks.tool}", asks.concurrency, "concurrency_tool"))
+    if concurrency is not None:
+        places.append(place(f"tool {tool}", concurrency, "concurrency_tool"))
     return tuple(rates), tuple(places)
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.core.errors import UnknownTool
-
 BEAT_S: Final = 0.01
 
 
@@ -37,29 +35,12 @@ class EvenPace:
     ) -> None:
         self._alarms.stop()
 
-    def even(self) -> "_Bar":
+    # See ``core.ports.Pace``. The machine's own function: every call asks it.
+    begin = staticmethod(time.monotonic)
+
+    async def beat(self, began: float) -> None:
         """See ``core.ports.Pace``."""
-        return _Bar(self._alarms, self._beat_s)
-
-
-class _Bar:
-    """From one call's begin to the beat its refusal leaves at."""
-
-    __slots__ = ("_alarms", "_beat_s", "_began")
-
-    def __init__(self, alarms: "_Alarms", beat_s: float) -> None:
-        self._alarms = alarms
-        self._beat_s = beat_s
-        self._began = 0.0
-
-    async def __aenter__(self) -> None:
-        self._began = time.monotonic()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, UnknownTool):
-            await self._alarms.at(beat_after(self._began, time.monotonic(), self._beat_s))
+        await self._alarms.at(beat_after(began, time.monotonic(), self._beat_s))
 
 
 def beat_after(began: float, now: float, beat_s: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.core import canonical, policy_input
-from gateway.core.call import Quota, Redacted, Resolved
+from gateway.core.call import Continuation, Quota, Redacted, Resolved
 from gateway.core.canonical import Arguments
 from gateway.core.decision import Decision, fold
 from gateway.core.errors import Denied, GatewayError, Tainted, TooLarge, ToolFailed, Unavailable
@@ -95,17 +95,13 @@ class Inquiry:
             raise NotAnswered(error.cause_code) from None
 
 
-async def answered(quota: Quota, entry: Entry, ports: Ports) -> None:
-    """Return when the answers that a call brings for its upstream may leave with it; before its intent.
+async def answered(brought: Continuation, quota: Quota, entry: Entry, ports: Ports) -> None:
+    """Return when the answers that a call has brought for its upstream may leave with it; before its intent.
 
     Raises:
         Denied: one of them may not.
     """
-    target = quota.permit.target
-    brought = target.call.continuation
-    if brought is None:
-        return
-    inquiry = Inquiry(target, entry, ports)
+    inquiry = Inquiry(quota.permit.target, entry, ports)
     for key, answer in brought.answers.items():
         try:
             await inquiry.accept(brought.questions[key], answer)

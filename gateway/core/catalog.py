@@ -89,6 +89,8 @@ class Catalog:
         fault = _fault(shelf, caller)
         if fault is not None:
             return Resolved(caller, shelf.tool, fault)
+        if not shelf.tool.measures:
+            return Resolved(caller, shelf.tool, None)
         try:
             return Resolved(caller, shelf.tool, None, measures.amounts(shelf.tool, caller.call.arguments.value))
         except InvalidArguments as error:

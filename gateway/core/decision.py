@@ -157,13 +157,29 @@ def fold(decision_id: str, inputs: Sequence[bytes], evaluation: Evaluation) -> l
         words = [*map(_word, results, faults)]
     else:
         words = [_fault("engine.bad_shape")] * len(inputs)
-    revision, engine = evaluation.revision, evaluation.engine
-    return [
-        Decision(
-            decision_id, word.effect, word.reasons, word.requirements, word.obligations, revision, engine, document
-        )
-        for document, word in zip(inputs, words, strict=True)
-    ]
+    return [_made(decision_id, document, word, evaluation) for document, word in zip(inputs, words, strict=True)]
+
+
+def folded(decision_id: str, document: bytes, evaluation: Evaluation) -> Decision:
+    """``fold`` of one input document."""
+    results, faults = evaluation.results, evaluation.faults
+    fits = len(results) == len(faults) == 1
+    return _made(
+        decision_id, document, _word(results[0], faults[0]) if fits else _fault("engine.bad_shape"), evaluation
+    )
+
+
+def _made(decision_id: str, document: bytes, word: "_Word", evaluation: Evaluation) -> Decision:
+    return Decision(
+        decision_id,
+        word.effect,
+        word.reasons,
+        word.requirements,
+        word.obligations,
+        evaluation.revision,
+        evaluation.engine,
+        document,
+    )
 
 
 def grants(result: bytes) -> bool:
@@ -225,9 +241,9 @@ def _word(result: bytes | None, fault: str | None) -> _Word:
         return _fault(fault)
     if result is None:
         return _fault("engine.undefined")
-    if len(result) > MAX_RESULT_BYTES:
-        return _fault("engine.too_large")
-    return _said_before(result) if len(result) <= _USUAL else _said(result)
+    if len(result) <= _USUAL:
+        return _said_before(result)
+    return _said(result) if len(result) <= MAX_RESULT_BYTES else _fault("engine.too_large")
 
 
 def _said(result: bytes) -> _Word:

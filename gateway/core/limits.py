@@ -8,6 +8,7 @@ all or nothing over several buckets and gauges: a refused call takes nothing any
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 MINUTE_S = 60.0
 
@@ -37,17 +38,26 @@ class Rate:
         return MINUTE_S - self.interval_s
 
 
+class Gauge:
+    """How many places are held under one key. Made by ``Turnstile.place``, which has one for each key in use."""
+
+    __slots__ = ("__weakref__", "held")
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One gauge to hold a place in.
 
     Attributes:
-        key: whose gauge.
+        gauge: whose.
         most: places at a time.
         cause: what to call it in a refusal, e.g. ``concurrency_tool``.
     """
 
-    key: str
+    gauge: Gauge
     most: int
     cause: str
 
@@ -68,21 +78,28 @@ class Refusal:
 class Turnstile:
     """Buckets and gauges together: everything is taken, or nothing is.
 
-    A bucket that is full again may be forgotten; a gauge in which nobody holds a place is.
+    A bucket that is full again may be forgotten; a gauge is kept by the places in it, and by whoever may want one.
     """
 
-    __slots__ = ("_capacity", "_full_at", "_held")
+    __slots__ = ("_capacity", "_full_at", "_gauges")
 
     def __init__(self, capacity: int = 65_536) -> None:
         """Keep at most ``capacity`` buckets that are not full; when there are more, new keys are refused."""
         self._capacity = capacity
         self._full_at: dict[str, float] = {}
-        self._held: dict[str, int] = {}
+        self._gauges: WeakValueDictionary[str, Gauge] = WeakValueDictionary()
 
     @property
     def held(self) -> int:
         """How many gauges are in use, for tests and metrics."""
-        return len(self._held)
+        return sum(gauge.held > 0 for gauge in self._gauges.values())
+
+    def place(self, key: str, most: int, cause: str) -> Place:
+        """A place to hold in the gauge of ``key``; see ``Place``."""
+        gauge = self._gauges.get(key)
+        if gauge is None:
+            gauge = self._gauges[key] = Gauge()
+        return Place(gauge, most, cause)
 
     def enter(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
         """Take a token of every rate and hold every place, or say why not and take nothing.
@@ -91,34 +108,29 @@ class Turnstile:
         """
         refusal = self._refusal(rates, places, now)
         if refusal is None:
-            full_at, held = self._full_at, self._held
+            full_at = self._full_at
             for rate in rates:
                 key, full = rate.key, now
                 if key in full_at and full_at[key] > now:
                     full = full_at[key]
                 full_at[key] = full + rate.interval_s
             for place in places:
-                held[place.key] = held.get(place.key, 0) + 1
+                place.gauge.held += 1
         return refusal
 
     def leave(self, places: Sequence[Place]) -> None:
         """Give the places back; tokens stay spent."""
-        held = self._held
         for place in places:
-            left = held.get(place.key, 0) - 1
-            if left > 0:
-                held[place.key] = left
-            else:
-                held.pop(place.key, None)
+            place.gauge.held -= 1
 
     def _refusal(self, rates: Sequence[Rate], places: Sequence[Place], now: float) -> Refusal | None:
-        full_at, held = self._full_at, self._held
+        full_at = self._full_at
         for rate in rates:
             key = rate.key
             if rate.per_minute <= 0 or (key in full_at and full_at[key] - now > rate.spent_s):
                 return _longest([(self._wait(rate, now), rate.cause) for rate in rates])
         for place in places:
-            if held.get(place.key, 0) >= place.most:
+            if place.gauge.held >= place.most:
                 return Refusal(place.cause, _CROWDED_S)
         has_room = len(full_at) + len(rates) <= self._capacity or self._makes_room(len(rates), now)
         return None if has_room else Refusal("limits_table_full", MINUTE_S)

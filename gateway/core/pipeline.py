@@ -4,7 +4,7 @@ Read it top to bottom; each line needs the evidence the line above produced (``c
 dropped or moved without ``mypy --strict`` saying so. ``permit_for`` is the only maker of ``Permit``.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Awaitable, Container, Iterable, Sequence
 from typing import NoReturn
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from gateway.core import asking, policy_input
 from gateway.core.advice import Advice, Word
 from gateway.core.approval import Grant, with_approval
 from gateway.core.call import Answer, Call, Permit, Principal, Resolved, Resumed
-from gateway.core.decision import Decision, Effect, Evaluation, Phase, as_listing, as_missing, fold, in_mode
+from gateway.core.decision import Decision, Effect, Evaluation, Phase, as_listing, as_missing, fold, folded, in_mode
 from gateway.core.errors import (
     Denied,
     GatewayError,
@@ -37,33 +37,40 @@ async def handle(call: Call, ports: Ports) -> Answer:
             ``NotSent``) mean that an effect may have happened.
     """
     principal = await _principal(call, ports)  # failing here is counted, not logged
-    async with ports.pace.even(), ports.audit.open(call, principal) as entry:  # record: every path ends here
-        caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
-        target = ports.catalog.resolve(caller)  # pinned definition
-        async with (
-            _permitted(target, entry, ports) as permit,  # decide, ask people, reserve
-            ports.limits.spend(permit) as quota,  # rate, concurrency
-        ):
-            await asking.answered(quota, entry, ports)  # what the upstream asked for, if this call brings it
-            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
-            with carried_out(intent, entry, ports) as watch:  # finishes though its caller has gone; a kill ends it
-                async with ports.broker.lease(intent) as lease:  # credential for this call
-                    await watch.look(lease)  # nothing is handed out once a kill has taken effect
-                    raw = await ports.catalog.invoke(lease)
-                verified = ports.verifier.verify(raw)  # output contract first ...
-                output = await ports.redactor.redact(verified)  # ... then secrets
-                output = await asking.permitted(output, entry, ports)  # ... and what is asked of the client
-                return await entry.complete(output)  # durable BEFORE the answer
+    began = ports.pace.begin()
+    try:
+        async with ports.audit.open(call, principal) as entry:  # record: every path ends here
+            caller = entry.entered(await ports.runs.enter(call, principal))  # nothing runs outside a run
+            target = ports.catalog.resolve(caller)  # pinned definition
+            permit = await permit_for(target, entry, ports)  # decide, ask people, reserve
+            with permit.reservation:  # given back, unless the intent keeps it
+                async with ports.limits.spend(permit) as quota:  # rate, concurrency
+                    if call.continuation is not None:  # what the upstream asked for, if this call brings it
+                        await asking.answered(call.continuation, quota, entry, ports)
+                    intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up
+                    with carried_out(intent, entry, ports) as watch:  # whoever leaves; a kill ends it
+                        async with ports.broker.lease(intent) as lease:  # credential for this call
+                            await watch.look(lease)  # nothing is handed out once a kill has taken effect
+                            raw = await ports.catalog.invoke(lease)
+                        verified = ports.verifier.verify(raw)  # output contract first ...
+                        output = await ports.redactor.redact(verified)  # ... then secrets
+                        output = await asking.permitted(output, entry, ports)  # ... and what is asked of the client
+                        return await entry.complete(output)  # durable BEFORE the answer
+    except UnknownTool:
+        await ports.pace.beat(began)  # hidden and missing at the same moment
+        raise
 
 
-async def _principal(call: Call, ports: Ports) -> Principal:
+def _principal(call: Call, ports: Ports) -> Awaitable[Principal]:
+    return _parked(call.origin, ports) if isinstance(call.origin, Resumed) else ports.identity.authenticate(call)
+
+
+async def _parked(origin: Resumed, ports: Ports) -> Principal:
     # A parked call is resumed as who it was parked for: the credential was checked then and may have expired since.
-    if isinstance(call.origin, Resumed):
-        principal = await ports.approvals.principal(call.origin)
-        if not ports.identity.vouches(principal):
-            raise Unauthenticated("who vouched for the caller is not trusted any more", cause_code="issuer")
-        return principal
-    return await ports.identity.authenticate(call)
+    principal = await ports.approvals.principal(origin)
+    if not ports.identity.vouches(principal):
+        raise Unauthenticated("who vouched for the caller is not trusted any more", cause_code="issuer")
+    return principal
 
 
 async def advise(call: Call, ports: Ports) -> Advice:
@@ -75,15 +82,20 @@ async def advise(call: Call, ports: Ports) -> Advice:
         GatewayError: every refusal; nothing has happened, and the agent is to do nothing.
     """
     principal = await ports.identity.authenticate(call)
-    async with ports.pace.even(), ports.audit.consult(call, principal) as entry:
-        caller = entry.entered(await ports.runs.enter(call, principal))
-        target = ports.catalog.resolve(caller)
-        stopped = await ports.kills.check(caller)
-        async with ports.runs.section(caller) as section:  # read, and left as it was
-            verdict = await _decide(_Question(target, section.usage, None), ports)
-        entry.decided(verdict.target, verdict.decision)
-        _judge(verdict.target, verdict, stopped)
-        return await entry.advise(_word(verdict))  # durable BEFORE the answer
+    began = ports.pace.begin()
+    try:
+        async with ports.audit.consult(call, principal) as entry:
+            caller = entry.entered(await ports.runs.enter(call, principal))
+            target = ports.catalog.resolve(caller)
+            stopped = await ports.kills.check(caller)
+            async with ports.runs.section(caller) as section:  # read, and left as it was
+                verdict = await _decide(target, section.usage, None, ports)
+            entry.decided(verdict.target, verdict.decision)
+            _judge(verdict, stopped)
+            return await entry.advise(_word(verdict))  # durable BEFORE the answer
+    except UnknownTool:
+        await ports.pace.beat(began)
+        raise
 
 
 async def reconsider(call: Call, ports: Ports) -> None:
@@ -98,8 +110,8 @@ async def reconsider(call: Call, ports: Ports) -> None:
         target = ports.catalog.resolve(caller)
         stopped = await ports.kills.check(caller)
         async with ports.runs.section(caller) as section:  # read, and left as it was
-            verdict = await _decide(_Question(target, section.usage, None), ports)
-        _judge(verdict.target, verdict, stopped)
+            verdict = await _decide(target, section.usage, None, ports)
+        _judge(verdict, stopped)
         if not verdict.decision.passes:
             raise Denied("policy does not allow this call any more", reasons=verdict.decision.reasons)
     except GatewayError as error:
@@ -158,47 +170,22 @@ async def permit_for(target: Resolved, entry: Entry, ports: Ports) -> Permit:
         Killed: operators have stopped the agent, the user, the tool, the run or everything.
         Unavailable: policy cannot be asked or its answer cannot be used, or nobody can say what is stopped.
     """
-    stopped = await ports.kills.check(target.caller)  # before anything is decided
-    grant = await ports.approvals.grant(target.caller.call)
-    async with ports.runs.section(target.caller) as section:
-        verdict = await _decide(_Question(target, section.usage, grant), ports)
-        target = verdict.target
-        entry.decided(target, verdict.decision)
-        _judge(target, verdict, stopped)
+    caller = target.caller
+    stopped = await ports.kills.check(caller)  # before anything is decided
+    grant = await ports.approvals.grant(caller.call) if isinstance(caller.call.origin, Resumed) else None
+    async with ports.runs.section(caller) as section:
+        verdict = await _decide(target, section.usage, grant, ports)
+        target, decision = verdict.target, verdict.decision
+        entry.decided(target, decision)
+        _judge(verdict, stopped)
         _carried_out_here(target)
-        _held_to(grant, target)
-        reservation = section.reserve(target) if verdict.decision.passes else None
+        if grant is not None:
+            _held_to(grant, target)
+        reservation = section.reserve(target) if decision.passes else None
     if reservation is None:
-        _check_can_wait(target, verdict.decision)
-        raise await ports.approvals.park(target, verdict.decision)
-    return Permit(target, verdict.decision, reservation)
-
-
-class _permitted:  # noqa: N801 -- a bracket, and cheaper than a generator's
-    """A permit, whose place in its run's ledger is given back unless the call's intent keeps it."""
-
-    __slots__ = ("_entry", "_permit", "_ports", "_target")
-    _permit: Permit
-
-    def __init__(self, target: Resolved, entry: Entry, ports: Ports) -> None:
-        self._target = target
-        self._entry = entry
-        self._ports = ports
-
-    async def __aenter__(self) -> Permit:
-        self._permit = await permit_for(self._target, self._entry, self._ports)
-        return self._permit
-
-    async def __aexit__(self, *error: object) -> None:
-        self._permit.reservation.release()
-
-
-class _Question(Struct, frozen=True):
-    """What a decision is made of: the call, what its run has done, and what people have signed."""
-
-    target: Resolved
-    usage: Usage
-    grant: Grant | None
+        _check_can_wait(target, decision)
+        raise await ports.approvals.park(target, decision)
+    return Permit(target, decision, reservation)
 
 
 class _Verdict(Struct, frozen=True):
@@ -216,46 +203,48 @@ class _Verdict(Struct, frozen=True):
     fault: GatewayError | None
 
 
-async def _decide(question: _Question, ports: Ports) -> _Verdict:
+async def _decide(target: Resolved, usage: Usage, grant: Grant | None, ports: Ports) -> _Verdict:
     started = ports.clock.monotonic()
-    verdict = await _verdict(question, ports)
+    verdict = await _verdict(target, usage, grant, ports)
     decision = verdict.decision
     ports.meter.decided(decision.effect, decision.reasons[0].id, ports.clock.monotonic() - started)
     return verdict
 
 
-async def _verdict(question: _Question, ports: Ports) -> _Verdict:
+async def _verdict(asked: Resolved, usage: Usage, grant: Grant | None, ports: Ports) -> _Verdict:
     # First the listing alone, for tools that exist and tools that do not: hidden and unknown take the same way and end
     # here, and nothing of what they were called with has been looked at, by schema, redactor or rules.
-    asked, moment = question.target, _Moment(ports.clock.uuid(), ports.clock.now_us())
+    settings, moment = ports.settings, _Moment(ports.clock.uuid(), ports.clock.now_us())
     # Of a tool that may be known of, whose rules read nothing that differs, both answers are there already.
-    about = policy_input.about(asked, ports.settings)
-    known = ports.policy.known(about)
+    met = policy_input.meeting(asked, settings)
+    known = ports.policy.known(met.listing)
     listed = None if known is not None and asked.tool.listed else await _listed(asked, moment, ports)
     if listed is not None and not listed.passes:
         return _Verdict(asked, listed, None)
     target = ports.catalog.checked(asked)
-    fault, call = _objection(target.caller.call) or target.fault or await _smuggled(target, ports), b""
+    is_same = target.tool is asked.tool
+    if not is_same:
+        met = policy_input.meeting(target, settings)
+    fault, call = await _fault(target, ports), b""
     if fault is None:
-        signatures = () if question.grant is None else question.grant.signatures
         try:
-            call = policy_input.calling(target, question.usage, ports.settings, moment.at_us, signatures)
+            call = met.calling(target, usage, moment.at_us, () if grant is None else grant.signatures)
         except TooLarge as error:
             fault = error
     if fault is not None:
         return _Verdict(target, listed or await _listed(asked, moment, ports), fault)
     # Again, as the bundle may be another one meanwhile, or the tool.
-    known = ports.policy.known(about) if target.tool is asked.tool else None
+    known = ports.policy.known(met.listing) if is_same else None
     if known is None:
         # The call together with the listing, so that one revision says both.
-        again = policy_input.listing(target, ports.settings, moment.at_us)
+        again = policy_input.listing(target, settings, moment.at_us)
         evaluation = await _evaluated(moment.id, [again, call], ports)
         listed, decision = _decided(moment.id, [again, call], evaluation, target, ports)
         if not listed.passes:
             return _Verdict(target, as_listing(listed), None)
     else:
-        (decision,) = _decided(moment.id, [call], known, target, ports)
-    return _Verdict(target, with_approval(decision, question.grant, target), None)
+        decision = in_mode(folded(moment.id, call, known), target.tool, observe=settings.observe)
+    return _Verdict(target, decision if grant is None else with_approval(decision, grant, target), None)
 
 
 class _Moment(Struct, frozen=True):
@@ -279,15 +268,14 @@ def _decided(
     return [in_mode(said, target.tool, observe=observe) for said in fold(decision_id, inputs, evaluation)]
 
 
-def _objection(call: Call) -> GatewayError | None:
-    return None if call.objection is None else call.objection()
-
-
-async def _smuggled(target: Resolved, ports: Ports) -> GatewayError | None:
+async def _fault(target: Resolved, ports: Ports) -> GatewayError | None:
+    # What is wrong with the call itself, in the order of who finds it: its surface, the tool's schema, the redactor.
+    call = target.caller.call
+    fault = target.fault if call.objection is None else call.objection() or target.fault
     # An agent is never given a secret: one that has one is on its way out with it, or finds out whether it is one.
-    if await ports.redactor.holds(target.caller.call.arguments.canonical):
+    if fault is None and await ports.redactor.holds(call.arguments.canonical):
         return InvalidArguments("an argument holds a value that this gateway keeps secret", cause_code="known_secret")
-    return None
+    return fault
 
 
 async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) -> Evaluation:
@@ -301,12 +289,13 @@ async def _evaluated(decision_id: str, inputs: Sequence[bytes], ports: Ports) ->
     return Evaluation((*alone.results, None), faults, alone.revision, alone.engine)
 
 
-def _judge(target: Resolved, verdict: _Verdict, stopped: GatewayError | None) -> None:
+def _judge(verdict: _Verdict, stopped: GatewayError | None) -> None:
     # What is known of the call alone is said only to those who may know of the tool.
-    decision = verdict.decision
-    if decision.phase is Phase.LIST:
+    target, decision = verdict.target, verdict.decision
+    is_of_call = decision.phase is Phase.CALL
+    if not is_of_call:
         _usable(decision)
-    if not (target.tool.listed and (decision.phase is Phase.CALL or decision.passes)):
+    if not (target.tool.listed and (is_of_call or decision.passes)):
         raise UnknownTool(f"no such {target.tool.kind}")
     if stopped is not None:
         raise stopped
@@ -350,9 +339,9 @@ def _check_can_wait(target: Resolved, decision: Decision) -> None:
         raise Denied("a subscription waits for nobody", reasons=decision.reasons, cause_code="approval_needed")
 
 
-def _held_to(grant: Grant | None, target: Resolved) -> None:
+def _held_to(grant: Grant, target: Resolved) -> None:
     # What people signed is this action and no other, also where policy would now let another one go alone.
-    if grant is not None and not grant.action.is_of(target):
+    if not grant.action.is_of(target):
         raise Denied("the tool is not the one that was approved any more", cause_code="approval_stale")
 
 

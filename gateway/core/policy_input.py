@@ -78,20 +78,20 @@ def listing(target: Subject, settings: PipelineSettings, at_us: int) -> bytes:
         TooLarge: the call's arguments are over the cap. Said here, before any tool's own faults, so that the answer is
             the same whether the tool exists or not.
     """
-    _check_arguments(target.call)
+    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise _too_large()
     return _sized(_facts(target, settings, at_us, "list"))
 
 
-def about(target: Subject, settings: PipelineSettings) -> bytes:
-    """The same question, as if asked when time began: equal for all calls that a caller makes of a tool in a run.
-
-    An answer to it is remembered or there is none (``ports.PolicyEngine.known``): it is evaluated by nobody.
+def meeting(target: Subject, settings: PipelineSettings) -> "Met":
+    """What all calls have in common that this caller makes of this tool in this run.
 
     Raises:
         TooLarge: as of ``listing``.
     """
-    _check_arguments(target.call)
-    return _MEETINGS.of(target, settings).listing
+    if len(target.call.arguments.canonical) > MAX_ARGUMENT_BYTES:
+        raise _too_large()
+    return _MEETINGS.of(target, settings)
 
 
 def calling(
@@ -105,29 +105,7 @@ def calling(
     Raises:
         TooLarge: the document is over ``MAX_BYTES``.
     """
-    met = _MEETINGS.of(target, settings)
-    call, caller = target.call, target.caller
-    arguments = call.arguments
-    # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
-    canonical = arguments.canonical
-    document: dict[str, Any] = met.facts | {
-        "phase": "call",
-        "time": _time(at_us),
-        "args": policy_view(canonical) if arguments.big_integers else msgspec.Raw(canonical),
-        "args_digest": arguments.digest,
-        "run": met.run
-        | {
-            "calls": {tool: count for tool, count in usage.calls.items() if count},
-            "sums": {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))},
-            "amounts": dict(target.amounts),
-        },
-    }
-    if caller.run.budget:
-        document["budget"] = {"run": policy_view(encode(dict(caller.run.budget)))}
-    if signatures:
-        document["approvals"] = [_approval(said, arguments.digest) for said in signatures]
-    document |= _reported(call, caller)
-    return _sized(document)
+    return _MEETINGS.of(target, settings).calling(target, usage, at_us, signatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +181,16 @@ def _approval(said: Signature, args_digest: str) -> dict[str, Any]:
     return facts | {"args_digest": args_digest}
 
 
+def _sums(usage: Usage) -> dict[str, dict[str, int | str]]:
+    return {tool: counted for tool, totals in usage.sums.items() if (counted := _counted(totals))}
+
+
 def _counted(totals: Mapping[str, int]) -> dict[str, int | str]:
     return {name: total if total <= MAX_SAFE_INTEGER else str(total) for name, total in totals.items() if total}
 
 
-def _check_arguments(call: Call) -> None:
-    if len(call.arguments.canonical) > MAX_ARGUMENT_BYTES:
-        raise TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
+def _too_large() -> TooLarge:
+    return TooLarge(f"arguments are larger than {MAX_ARGUMENT_BYTES} bytes", cause_code="policy_input")
 
 
 def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) -> dict[str, Any]:
@@ -218,7 +199,7 @@ def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) 
         "schema": SCHEMA,
         "phase": phase,
         "kind": target.tool.kind,
-        "time": _time(at_us),
+        "time": msgspec.Raw(_time(at_us)),
         "context": {"env": settings.environment, "region": settings.region, "channel": call.channel},
     }
     facts |= _CALLERS.of(target.caller.principal)
@@ -226,14 +207,14 @@ def _facts(target: Subject, settings: PipelineSettings, at_us: int, phase: str) 
     return facts
 
 
-def _time(at_us: int) -> dict[str, Any]:
+def _time(at_us: int) -> bytes:
     seconds, micros = divmod(at_us, 1_000_000)
-    return {"us": at_us, "rfc3339": f"{_second(seconds)}.{micros:06d}Z"}
+    return b'{"rfc3339":"%b.%06dZ","us":%d}' % (_second(seconds), micros, at_us)
 
 
 @lru_cache(maxsize=8)
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
+def _second(seconds: int) -> bytes:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds").removesuffix("+00:00").encode()
 
 
 def _who(principal: Principal) -> dict[str, Any]:
@@ -310,29 +291,54 @@ _RUNS = _Told[Run, dict[str, msgspec.Raw]](lambda run: _written(_run(run)))
 _CALLERS = _Told[Principal, Mapping[str, Any]](lambda principal: _written(_who(principal)))
 
 
-class _Met(msgspec.Struct, frozen=True):
+class Met(msgspec.Struct, frozen=True):
     """What every call has in common that this caller makes of this tool in this run.
 
     Attributes:
         of: the objects it is said of, which keep their ids while it is kept.
         facts: all members that do not change, as they are written.
         run: those of the member ``run``.
-        listing: see ``about``.
+        listing: the input of ``listing``, as if asked when time began. An answer to it is remembered or there is none
+            (``ports.PolicyEngine.known``): it is evaluated by nobody.
+        pieces: the input of ``calling``, where it has no other members than most calls', cut where calls differ.
     """
 
     of: tuple[object, ...]
     facts: dict[str, msgspec.Raw]
     run: dict[str, msgspec.Raw]
     listing: bytes
+    pieces: tuple[bytes, ...]
+
+    def calling(self, target: Subject, usage: Usage, at_us: int, signatures: Sequence[Signature] = ()) -> bytes:
+        """The input of a phase=call decision on one of these calls; see the function of that name."""
+        call, caller = target.call, target.caller
+        arguments = call.arguments
+        members = _reported(call, caller)
+        if caller.run.budget:
+            members["budget"] = {"run": policy_view(encode(dict(caller.run.budget)))}
+        if signatures:
+            members["approvals"] = [_approval(said, arguments.digest) for said in signatures]
+        # The canonical bytes are what is sent; only numbers that engines would round must differ from them.
+        canonical = arguments.canonical
+        args = encode(policy_view(canonical)) if arguments.big_integers else canonical
+        digest = f'"{arguments.digest}"'.encode()
+        amounts = encode(dict(target.amounts)) if target.amounts else b"{}"
+        calls = encode({tool: count for tool, count in usage.calls.items() if count})
+        sums = encode(_sums(usage)) if usage.sums else b"{}"
+        time = _time(at_us)
+        if members:
+            return _fit(_whole(self.facts | members, self.run, (args, digest, amounts, calls, sums, time)))
+        a, b, c, d, e, f, g = self.pieces
+        return _fit(b"".join((a, args, b, digest, c, amounts, d, calls, e, sums, f, time, g)))
 
 
 class _Meetings:
     """Who met which tool in which run, by those very things, as in ``_Told``."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[int, ...], _Met] = {}
+        self.known: dict[tuple[int, ...], Met] = {}
 
-    def of(self, target: Subject, settings: PipelineSettings) -> _Met:
+    def of(self, target: Subject, settings: PipelineSettings) -> Met:
         """What is said of this one."""
         caller, tool, channel = target.caller, target.tool, target.call.channel
         principal, run = caller.principal, caller.run
@@ -342,7 +348,8 @@ class _Meetings:
             facts = _facts(target, settings, 0, "list")
             listing = _sized(facts)
             constant = _written({name: fact for name, fact in facts.items() if name not in {"phase", "time", "run"}})
-            found = _Met((principal, run, tool, channel, settings), constant, facts["run"], listing)
+            pieces = tuple(_whole(constant, facts["run"], [_CUT] * 6).split(_CUT))
+            found = Met((principal, run, tool, channel, settings), constant, facts["run"], listing, pieces)
             if len(self.known) >= _MET:
                 self.known.clear()
             # A tool with a long name may be another object with each call, which nobody meets again.
@@ -352,10 +359,30 @@ class _Meetings:
 
 
 _MEETINGS = _Meetings()
+# No text that our encoder writes holds this byte.
+_CUT = b"\0"
+
+
+def _whole(facts: Mapping[str, Any], run: Mapping[str, msgspec.Raw], differing: Sequence[bytes]) -> bytes:
+    # The input of a call from what does not change and from what does, each of it written already.
+    args, digest, amounts, calls, sums, time = map(msgspec.Raw, differing)
+    return encode(
+        {
+            **facts,
+            "phase": "call",
+            "time": time,
+            "args": args,
+            "args_digest": digest,
+            "run": {**run, "calls": calls, "sums": sums, "amounts": amounts},
+        }
+    )
 
 
 def _sized(document: dict[str, Any]) -> bytes:
-    encoded = encode(document)
+    return _fit(encode(document))
+
+
+def _fit(encoded: bytes) -> bytes:
     if len(encoded) > MAX_BYTES:
         raise TooLarge(f"the call's facts are larger than {MAX_BYTES} bytes", cause_code="policy_input")
     return encoded

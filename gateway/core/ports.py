@@ -147,7 +147,7 @@ class PolicyEngine(Pingable, Protocol):
         """
 
     def known(self, about: bytes) -> Evaluation | None:
-        """What it says of any call like ``policy_input.about``, of a tool that may be known of; None = ask it."""
+        """What it says of any call of a tool that may be known of, by ``policy_input.Met.listing``; None = ask it."""
 
 
 class Approvals(Pingable, Protocol):
@@ -340,13 +340,11 @@ class AuditLog(Pingable, Protocol):
 
 
 class Pace(Protocol):
-    """When answers leave whose time would tell something. Cannot fail."""
+    """A hidden tool and a name of no tool are refused at the same moment, whatever lay in between. Cannot fail."""
 
-    def even(self) -> AbstractAsyncContextManager[None]:
-        """Where the bracket is left by ``UnknownTool``, leave it at the next of the beats counted from its begin.
-
-        A hidden tool and a name of no tool are refused at the same moment then, whatever lay in between.
-        """
+    def begin(self) -> float: ...  # noqa: D102 -- what the beats of one call are counted from
+    async def beat(self, began: float) -> None:
+        """Return at the next of the beats counted from ``began``: who is refused by ``UnknownTool`` waits for it."""
 
 
 class Meter(Protocol):

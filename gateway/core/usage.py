@@ -7,6 +7,7 @@ so two calls at once cannot both fit under the same limit; whoever ends without 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from msgspec import Struct
 
@@ -109,12 +110,18 @@ class RecentUsage(Usage):
 
 
 class Reservation(Struct, eq=False):
-    """A place in the ledger held by one call: kept by its durable intent, released by any other end."""
+    """A place in the ledger held by one call: kept by its durable intent, released by any other end of its bracket."""
 
     usage: Usage
     tool: str
     amounts: Mapping[str, int]
     _open: bool = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     def keep(self) -> None:
         """The intent is durable: the call counts for good."""

@@ -30,7 +30,7 @@ FORBIDDEN_CLASSES = re.compile(r"(Manager|Service|Helper|Util|Utils)$")
 CORE_IMPORTS = re.compile(
     r"""(__future__|base64|binascii|bisect|collections|contextlib|copy|dataclasses|datetime|decimal|difflib|enum|fnmatch
     |fractions|functools|hashlib|heapq|hmac|ipaddress|itertools|json|math|operator|re|string|struct|types|typing|unicodedata
-    |urllib\.parse|anyio|cryptography|jsonschema_rs|msgspec|re2|gateway\.core)(\.|$)""",
+    |weakref|urllib\.parse|anyio|cryptography|jsonschema_rs|msgspec|re2|gateway\.core)(\.|$)""",
     re.VERBOSE,
 )
 CONNECTOR_IMPORTS = re.compile(

@@ -10,17 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "gateway" / "core" / "pipeline.py"
 IMPORTS = "from gateway.core.call import Answer, Call, Permit, Principal, Resolved, Resumed"
-COMMIT = "            intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
-LEASE = "                async with ports.broker.lease(intent) as lease:  # credential for this call\n"
-LOOK = "                    await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
-INVOKE = "                    raw = await ports.catalog.invoke(lease)\n"
-VERIFY = "                verified = ports.verifier.verify(raw)  # output contract first ...\n"
-REDACT = "                output = await ports.redactor.redact(verified)  # ... then secrets\n"
-COMPLETE = "                return await entry.complete(output)  # durable BEFORE the answer\n"
+COMMIT = "                    intent = await entry.commit(quota)  # durable BEFORE any effect; uses the approval up\n"
+LEASE = "                        async with ports.broker.lease(intent) as lease:  # credential for this call\n"
+LOOK = "                            await watch.look(lease)  # nothing is handed out once a kill has taken effect\n"
+INVOKE = "                            raw = await ports.catalog.invoke(lease)\n"
+VERIFY = "                        verified = ports.verifier.verify(raw)  # output contract first ...\n"
+REDACT = "                        output = await ports.redactor.redact(verified)  # ... then secrets\n"
+COMPLETE = "                        return await entry.complete(output)  # durable BEFORE the answer\n"
 REDACTED_FIRST = """\
-                output = await ports.redactor.redact(raw)
-                verified = ports.verifier.verify(output)
-                return await entry.complete(verified)
+                        output = await ports.redactor.redact(raw)
+                        verified = ports.verifier.verify(output)
+                        return await entry.complete(verified)
 """
 
 
@@ -40,10 +40,8 @@ MUTATIONS = (
     Mutation(
         "policy_dropped",
         (
-            (
-                "            _permitted(target, entry, ports) as permit,  # decide, ask people, reserve\n",
-                "",
-            ),
+            ("            permit = await permit_for(target, entry, ports)  # decide, ask people, reserve\n", ""),
+            ("with permit.reservation:", "with nullcontext():"),
             ("limits.spend(permit)", "limits.spend(target)"),
         ),
     ),
@@ -54,7 +52,7 @@ MUTATIONS = (
     Mutation(
         "limits_dropped",
         (
-            ("            ports.limits.spend(permit) as quota,  # rate, concurrency\n", ""),
+            ("async with ports.limits.spend(permit) as quota:", "with nullcontext():"),
             ("entry.commit(quota)", "entry.commit(permit)"),
         ),
     ),
@@ -67,12 +65,13 @@ MUTATIONS = (
         (
             (COMMIT, ""),
             ("carried_out(intent, entry, ports)", "nullcontext(WATCH)"),
-            (VERIFY, "                intent = await entry.commit(quota)\n" + VERIFY),
+            (VERIFY, "                        intent = await entry.commit(quota)\n" + VERIFY),
         ),
     ),
     Mutation("commit_not_awaited", (("await entry.commit(quota)", "entry.commit(quota)"),)),
     Mutation(
-        "lease_dropped", ((LEASE + LOOK, ""), (INVOKE, "                raw = await ports.catalog.invoke(intent)\n"))
+        "lease_dropped",
+        ((LEASE + LOOK, ""), (INVOKE, "                        raw = await ports.catalog.invoke(intent)\n")),
     ),
     Mutation("invoked_with_the_permit", (("ports.catalog.invoke(lease)", "ports.catalog.invoke(permit)"),)),
     Mutation("verify_dropped", ((VERIFY, ""), ("redact(verified)", "redact(raw)"))),
@@ -99,7 +98,7 @@ MUTATIONS = (
 
 def mutated(mutation: Mutation, source: str) -> str:
     """``source`` with every edit of the mutation applied to ``handle``, exactly once."""
-    handle, mark, rest = source.partition("async def _principal")
+    handle, mark, rest = source.partition("\ndef _principal")
     for old, new in mutation.edits:
         assert handle.count(old) == 1, f"{mutation.name}: the pipeline no longer reads {old!r}"
         handle = handle.replace(old, new)

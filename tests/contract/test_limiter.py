@@ -140,3 +140,18 @@ async def test_many_at_once_never_pass_the_limit() -> None:
                 pass
         assert through == 5
     assert limits.held == 0
+
+
+async def test_what_is_known_of_limits_is_bounded_and_forgets_no_place() -> None:
+    """However many tools are called: a place that is held meanwhile still counts."""
+    clock, busy = StepClock(), permit(make_tool(limits=ToolLimits(concurrency=1)))
+    limits = MemoryLimits(clock)
+    async with limits.spend(busy):
+        for number in range(5000):
+            async with limits.spend(permit(make_tool(f"other-{number}"))):
+                pass
+            clock.advance(1)
+        assert len(limits._needs) <= 4096
+        assert (await refused(limits, busy)).cause_code == "concurrency_tool"
+    async with limits.spend(busy):
+        assert limits.held == 5

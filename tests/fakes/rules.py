@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.call import Permit, Quota
 from gateway.core.decision import Evaluation
-from gateway.core.errors import Throttled, Unavailable, UnknownTool
+from gateway.core.errors import Throttled, Unavailable
 from tests.fakes.journal import Journal
 
 ALLOW: dict[str, Any] = {
@@ -124,12 +124,11 @@ class FakePace:
     journal: Journal
     held: int = 0
 
-    @asynccontextmanager
-    async def even(self) -> AsyncIterator[None]:
-        """The bracket of one call."""
-        try:
-            yield
-        except UnknownTool:
-            self.held += 1
-            await self.journal.reach("pace.beat")
-            raise
+    def begin(self) -> float:
+        """No moment in particular."""
+        return 0.0
+
+    async def beat(self, began: float) -> None:
+        """Count whoever is to wait."""
+        self.held += 1
+        await self.journal.reach("pace.beat")

@@ -62,3 +62,22 @@ def test_the_leaf_tells_decisions_with_the_same_words_apart() -> None:
     }
     assert bodies[1] == {**bodies[0], "effect": Effect.DENY, "enforced": False, "engine": "e2", "revision": "r2"}
     assert bodies[2] == bodies[0]
+
+
+@pytest.mark.parametrize(
+    "client",
+    [{}, {"name": "c", "version": "1"}, {"name": "x" * 200}, {"name": "\u00fc"}, {str(n): "" for n in range(9)}],
+)
+@pytest.mark.parametrize("tool", ["up.echo", "up.\u00fc" + "x" * 300])
+def test_the_request_is_the_canonical_document(client: dict[str, str], tool: str) -> None:
+    """Byte for byte what an encoder makes of all its members at once; of whatever client, known or not."""
+    for arguments in ({}, {"a": ODD}):
+        call = msgspec.structs.replace(make_call(tool, arguments), client=client)
+        document = {
+            "arguments": arguments,
+            "channel": call.channel,
+            "client": {key[:64]: value[:64] for key, value in list(client.items())[:8]},
+            "digest": call.arguments.digest,
+            "tool": tool[:256],
+        }
+        assert wording.request_payload(call).content == encode(document)

@@ -23,14 +23,14 @@ def test_a_bucket_holds_a_minutes_worth_and_refills_evenly() -> None:
 def test_a_refusal_takes_nothing() -> None:
     """Neither the tokens nor the places of the limits that had room."""
     gate = Turnstile()
-    wide, narrow, place = Rate("wide", 2, "wide"), Rate("narrow", 1, "narrow"), Place("p", 5, "place")
+    wide, narrow, place = Rate("wide", 2, "wide"), Rate("narrow", 1, "narrow"), gate.place("p", 5, "place")
     assert gate.enter([wide, narrow], [place], 0.0) is None
     for _ in range(10):
         assert gate.enter([wide, narrow], [place], 0.0) == Refusal("narrow", MINUTE_S)
     gate.leave([place])
     assert gate.held == 0
     assert gate.enter([wide], [], 0.0) is None
-    assert gate.enter([wide], [Place("q", 0, "full")], 30.0) == Refusal("full", 1.0)
+    assert gate.enter([wide], [gate.place("q", 0, "full")], 30.0) == Refusal("full", 1.0)
     assert gate.enter([wide], [], 30.0) is None
 
 
@@ -89,12 +89,25 @@ def test_no_window_lets_more_through_than_it_should(per_minute: int, steps_ms: l
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 3))
 def test_places_are_given_back_exactly(keys: list[str], most: int) -> None:
     """After everyone has left nothing is held, whoever was refused in between."""
-    gate, inside = Turnstile(), []
+    gate = Turnstile()
+    inside: list[tuple[str, Place]] = []
     for key in keys:
-        place = Place(key, most, "full")
+        place = gate.place(key, most, "full")
         if gate.enter([], [place], 0.0) is None:
-            inside.append(place)
-    assert all(sum(place.key == key for place in inside) <= most for key in "abc")
-    for place in inside:
+            inside.append((key, place))
+    assert all(sum(held == key for held, _ in inside) == min(keys.count(key), most) for key in "abc")
+    for _, place in inside:
         gate.leave([place])
     assert gate.held == 0
+
+
+def test_a_gauge_outlives_whoever_asked_for_it_while_a_place_is_held() -> None:
+    """Who asks anew finds the places that are held, and none once they were given back; then it is forgotten."""
+    gate = Turnstile()
+    held = [gate.place("a", 1, "full")]
+    assert gate.enter([], held, 0.0) is None
+    assert gate.enter([], [gate.place("a", 1, "full")], 0.0) == Refusal("full", 1.0)
+    gate.leave(held)
+    assert gate.enter([], [gate.place("a", 1, "full")], 0.0) is None
+    del held
+    assert gate.place("a", 1, "full").gauge.held == 0

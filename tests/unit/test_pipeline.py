@@ -330,6 +330,17 @@ async def test_a_throttled_call_gives_its_reservation_back(world: World) -> None
     await refused(world, world.call(), Throttled)
 
 
+async def test_only_what_hides_waits_for_a_beat(world: World) -> None:
+    """A hidden tool does, once its record is there; a denial and an answer leave at once."""
+    world.policy.words[("call", "erp.stock")] = DENY
+    await refused(world, world.call(), Denied)
+    world.policy.words[("list", "erp.wipe")] = SILENT
+    await refused(world, world.call("erp.wipe"), UnknownTool)
+    assert (world.pace.held, world.journal.steps[-1]) == (1, "pace.beat")
+    await pipeline.handle(world.call("erp.order"), world.ports())
+    assert world.pace.held == 1
+
+
 async def test_a_failed_call_stays_counted(world: World) -> None:
     """Once the intent is durable the call counts, however it ends."""
     world.journal.fail("connector.invoke", OutcomeUnknown("lost"))

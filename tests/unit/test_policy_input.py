@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from gateway.adapters.rego.probe import PROBES
 from gateway.core import policy_input
 from gateway.core.call import Channel, Proof, Reported, Resolved, RunKind
+from gateway.core.canonical import encode, policy_view
 from gateway.core.errors import TooLarge
 from gateway.core.measures import amounts
 from gateway.core.policy_input import MAX_ARGUMENT_BYTES, MAX_BYTES
@@ -225,7 +229,7 @@ def test_no_tool_and_no_caller_gets_the_facts_of_another() -> None:
 
 def about(target: Resolved) -> bytes:
     """What the target is known by."""
-    return policy_input.about(target, SETTINGS)
+    return policy_input.meeting(target, SETTINGS).listing
 
 
 def test_what_calls_are_known_by_is_their_listing_question() -> None:
@@ -249,7 +253,7 @@ def test_what_calls_are_known_by_tells_whatever_may_matter() -> None:
         structs.replace(plain, caller=structs.replace(caller, run=replace(caller.run, scope=("x" * 9000,)))),
         structs.replace(plain, caller=structs.replace(caller, run=replace(caller.run, scope=("y" * 9000,)))),
     ]
-    found = {about(plain), *map(about, others), policy_input.about(plain, replace(SETTINGS, region="us"))}
+    found = {about(plain), *map(about, others), policy_input.meeting(plain, replace(SETTINGS, region="us")).listing}
     assert len(found) == len(others) + 2
     with pytest.raises(TooLarge):
         about(resolved({"text": "x" * MAX_ARGUMENT_BYTES}))
@@ -260,7 +264,7 @@ def test_what_meets_again_is_told_as_before() -> None:
     target = resolved()
     for number in range(policy_input._MET + 2):
         caller = structs.replace(target.caller, run=replace(target.caller.run, id=f"run-{number}"))
-        policy_input.about(structs.replace(target, caller=caller), SETTINGS)
+        about(structs.replace(target, caller=caller))
     assert len(policy_input._MEETINGS.known) <= policy_input._MET
     assert called(target)["run"]["id"] == target.caller.run.id
 
@@ -271,8 +275,37 @@ def test_what_nobody_meets_again_is_not_kept() -> None:
     known = policy_input._MEETINGS.known
     known.clear()
     for name in ("x" * 300, "y" * 300, "short"):
-        policy_input.about(structs.replace(target, tool=replace(target.tool, name=name)), SETTINGS)
-    policy_input.about(target, SETTINGS)
+        about(structs.replace(target, tool=replace(target.tool, name=name)))
+    about(target)
     assert len(known) == 2
     (one, two) = known.values()
     assert one.facts["principal"] is two.facts["principal"]
+
+
+COUNTS = st.dictionaries(st.text(max_size=8), st.integers(0, 2**60), max_size=3)
+
+
+@given(
+    st.dictionaries(st.text('a\u20ac"'), st.text('a\u20ac"\\') | st.integers(-(2**54), 2**54), max_size=3),
+    COUNTS,
+    st.dictionaries(st.text(max_size=8), COUNTS, max_size=3),
+    st.integers(0, 2**52),
+    st.booleans(),
+)
+def test_a_document_from_pieces_is_the_one_that_is_written_whole(
+    said: dict[str, Any], calls: dict[str, int], sums: dict[str, dict[str, int]], at_us: int, is_paid: bool
+) -> None:
+    """Whatever stands where calls of one caller, tool and run differ."""
+    target = resolved(said | ({"amount": 5, "currency": "EUR"} if is_paid else {}), measures=(PAY,) if is_paid else ())
+    usage = Usage(Counter(calls), {tool: Counter(totals) for tool, totals in sums.items()})
+    counted = {tool: {n: t if t < 2**53 else str(t) for n, t in totals.items() if t} for tool, totals in sums.items()}
+    listing = json.loads(policy_input.listing(target, SETTINGS, at_us))
+    arguments = target.call.arguments
+    run = {
+        "calls": {tool: count for tool, count in calls.items() if count},
+        "sums": {tool: totals for tool, totals in counted.items() if totals},
+        "amounts": dict(target.amounts),
+    }
+    whole = {"phase": "call", "args": policy_view(arguments.canonical), "args_digest": arguments.digest}
+    document = policy_input.calling(target, usage, SETTINGS, at_us)
+    assert document == encode(listing | whole | {"run": listing["run"] | run})

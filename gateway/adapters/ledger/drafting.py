@@ -49,9 +49,19 @@ class Scribe:
         subject: Subject,
         body: Mapping[str, Any],
         *payloads: Payload,
+        at_us: int | None = None,
         fences: tuple[str, ...] = (),
     ) -> Draft:
-        """A record of now; for ``fences`` see ``Draft``."""
-        clock, salt = self.clock, self._pool.take(SALT_SIZE)
-        place = subject.actor, subject.run_id, subject.call_id
-        return Draft(clock.uuid(), kind, clock.now_us(), salt, *place, body, payloads, fences)
+        """A record of ``at_us``; None = of now. For ``fences`` see ``Draft``."""
+        return Draft(
+            self.clock.uuid(),
+            kind,
+            self.clock.now_us() if at_us is None else at_us,
+            self._pool.take(SALT_SIZE),
+            subject.actor,
+            subject.run_id,
+            subject.call_id,
+            body,
+            payloads,
+            fences,
+        )

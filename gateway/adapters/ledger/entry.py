@@ -110,13 +110,15 @@ class CallEntry:
         """
         permit = quota.permit
         target, decision = permit.target, permit.decision
-        self._know(target, decision)
+        if target is not self._target or decision is not self._decision:
+            self._know(target, decision)
         decided = self._decision_draft(target, decision)
         intent = self._draft(
             EventType.TOOL_REQUESTED,
             self._subject,
             wording.requested_body(permit, self._tool),
             wording.request_payload(self._call),
+            at_us=decided.at_us,  # it is the decision that makes it an intent
             fences=self._desk.marks.stopping(holder_of_caller(target.caller, target.tool.fqn)),
         )
         handed = self._desk.ledger.hand_in([decided, intent])
@@ -152,7 +154,7 @@ class CallEntry:
         now = self._now()
         upstream_us = _us(now - (self._committed_at or now))
         body = wording.completed_body(output, self._tool, upstream_us, _us(now - self._started))
-        drafts = [self._draft(EventType.TOOL_COMPLETED, self._subject, body, wording.result_payload(output))]
+        drafts = [self._draft(EventType.TOOL_COMPLETED, self._subject, body, Payload(Role.RESULT, output.body))]
         if body["redactions"]:
             redaction = wording.redaction_body(output, self._tool)
             drafts.insert(0, self._draft(EventType.REDACTION, self._subject, redaction))
@@ -178,9 +180,7 @@ class CallEntry:
         )
 
     def _know(self, target: Resolved, decision: Decision) -> None:
-        if target is not self._target:
-            self._target, self._tool = target, wording.tool_name(target)
-        self._decision = decision
+        self._target, self._tool, self._decision = target, wording.tool_name(target), decision
 
     async def _refuse(self, error: BaseException) -> None:
         drafts = self._allowed(self._refusal(error))

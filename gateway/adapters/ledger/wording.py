@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.core.call import Call, Permit, Redacted, Resolved, Resumed
+from gateway.core.call import Call, Channel, Permit, Redacted, Resolved, Resumed
 from gateway.core.canonical import encode
 from gateway.core.decision import Decision, Effect, Requirement
 from gateway.core.errors import GatewayError, Reason
@@ -99,19 +99,19 @@ def requested_body(permit: Permit, tool: str | None) -> dict[str, Any]:
         "measures": dict(permit.reservation.amounts),
         "tool": tool,
     }
-    return using(permit.target.call, body)
+    return using(permit.target.caller.call, body)
 
 
 def completed_body(output: Redacted, tool: str | None, upstream_us: int, total_us: int) -> dict[str, Any]:
     """Leaf of a ``tool.completed``."""
     body = {
         "is_error": output.value.get("isError") is True,  # whether the tool itself said that it failed
-        "redactions": sum(output.counts.values()),
+        "redactions": sum(output.counts.values()) if output.counts else 0,
         "tool": tool,
         "total_us": total_us,
         "upstream_us": upstream_us,
     }
-    return using(output.intent.call, body)
+    return using(output.intent.quota.permit.target.caller.call, body)
 
 
 def redaction_body(output: Redacted, tool: str | None) -> dict[str, Any]:
@@ -142,9 +142,12 @@ def input_body(tool: str | None, said: Said) -> dict[str, Any]:
 
 def request_payload(call: Call) -> Payload:
     """The whole request of a call that is about to be made."""
-    request = _request(call)
-    request["arguments"] = msgspec.Raw(call.arguments.canonical)
-    return Payload(Role.REQUEST, encode(request))
+    client, arguments = call.client, call.arguments
+    if not _is_usual(client):
+        return Payload(Role.REQUEST, encode(_request(call) | {"arguments": msgspec.Raw(arguments.canonical)}))
+    opening, middle, closing = _around(call.channel, call.tool, tuple(client.items()))
+    content = b"".join((opening, arguments.canonical, middle, arguments.digest.encode(), closing))
+    return Payload(Role.REQUEST, content)
 
 
 def refused_request_payload(call: Call, clean: Callable[[str], str]) -> Payload:
@@ -222,11 +225,6 @@ def error_payload(error: BaseException, clean: Callable[[str], str]) -> Payload:
     return Payload(Role.ERROR, encode(said))
 
 
-def result_payload(output: Redacted) -> Payload:
-    """The answer, as the caller gets it."""
-    return Payload(Role.RESULT, output.body)
-
-
 def _request(call: Call) -> dict[str, Any]:
     return {
         "channel": call.channel,
@@ -236,10 +234,30 @@ def _request(call: Call) -> dict[str, Any]:
     }
 
 
-def _hints(client: Mapping[str, str]) -> dict[str, str]:
+# A client says the same of itself with every call, and calls the same few tools.
+@lru_cache(maxsize=256)
+def _around(channel: Channel, tool: str, client: tuple[tuple[str, str], ...]) -> tuple[bytes, bytes, bytes]:
+    # The text of a request around its arguments and their digest; no text that our encoder writes holds this byte.
+    request = {
+        "arguments": msgspec.Raw(b"\0"),
+        "channel": channel,
+        "client": dict(client),
+        "digest": msgspec.Raw(b'"\0"'),
+        "tool": _cut(tool, _MAX_NAME),
+    }
+    opening, middle, closing = encode(request).split(b"\0")
+    return opening, middle, closing
+
+
+def _is_usual(client: Mapping[str, str]) -> bool:
+    # Whether nothing in it is long, as with nearly every client.
     said = "".join((*client, *client.values()))
-    if len(client) <= _MAX_HINTS and len(said) <= _MAX_HINT and said.isascii():
-        return dict(client)  # nothing in it is long, as with nearly every client
+    return len(client) <= _MAX_HINTS and len(said) <= _MAX_HINT and said.isascii()
+
+
+def _hints(client: Mapping[str, str]) -> dict[str, str]:
+    if _is_usual(client):
+        return dict(client)
     return {_cut(key, _MAX_HINT): _cut(value, _MAX_HINT) for key, value in list(client.items())[:_MAX_HINTS]}
 
 

@@ -133,10 +133,7 @@ class RegoEngine:
     def known(self, about: bytes) -> Evaluation | None:
         """What was said of such calls before; see ``ports.PolicyEngine``."""
         now = self._now
-        said = None if now is None or not now.pool.ready else now.memory.known(about)
-        if now is None or said is None:
-            return None
-        return Evaluation((said.result,), (said.fault,), now.pool.bundle.revision, now.pool.engine)
+        return None if now is None or not now.pool.ready else now.memory.known(about)
 
     def _running(self) -> _Generation:
         if self._now is None:
@@ -185,7 +182,7 @@ class RegoEngine:
             await pool.start()
         except OSError as error:
             raise BundleError(f"no policy worker could be started: {error}") from None
-        return _Generation(pool, Memory(examined.routes))
+        return _Generation(pool, Memory(examined.routes, bundle.revision, pool.engine))
 
 
 def _recalled(now: _Generation, keys: Sequence[Key | None]) -> list[Verdict | None]:

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.adapters.rego.frames import Verdict
 from gateway.adapters.rego.routing import Routes
-from gateway.core.decision import Phase, grants
+from gateway.core.decision import Evaluation, Phase, grants
 
 _LONGEST = 4096  # within some tens of megabytes all together, whatever callers send
 _NONE = msgspec.Raw(b"")
@@ -77,12 +77,13 @@ _tool = msgspec.json.Decoder(_Tool)
 class Memory:
     """The latest answers of one bundle."""
 
-    def __init__(self, routes: Routes, *, most: int = 4096) -> None:
-        """``most`` answers are kept."""
+    def __init__(self, routes: Routes, revision: str = "", engine: str = "", *, most: int = 4096) -> None:
+        """``most`` answers are kept; ``revision`` and ``engine`` are the ones that gave them."""
         self._holds = lru_cache(maxsize=1024)(routes.holds)
         self._most = most
         self._answers: OrderedDict[Key, Verdict] = OrderedDict()
-        self._known: dict[bytes, Verdict] = {}
+        self._known: dict[bytes, Evaluation] = {}
+        self._revision, self._engine = revision, engine
 
     def key(self, document: bytes) -> Key | None:
         """What the answer to ``document`` is kept by; None for a document whose answer is not kept."""
@@ -105,21 +106,23 @@ class Memory:
             self._answers.move_to_end(key)
         return found
 
-    def known(self, about: bytes) -> Verdict | None:
+    def known(self, about: bytes) -> Evaluation | None:
         """The answer to any call of whom and what the listing question ``about`` is about, where both were kept."""
         return self._known.get(about) or self._both(about)
 
-    def _both(self, about: bytes) -> Verdict | None:
+    def _both(self, about: bytes) -> Evaluation | None:
         # Of hidden tools, and of names of no tool, the key is worked out each time.
         listing = _key(about)
         if listing is None or self.recall(listing) is None:
             return None
         found = self.recall(Key(Phase.CALL, listing.facts))
-        if found is not None:
-            if len(self._known) >= self._most:
-                self._known.clear()
-            self._known[about] = found
-        return found
+        if found is None:
+            return None
+        if len(self._known) >= self._most:
+            self._known.clear()
+        said = Evaluation((found.result,), (found.fault,), self._revision, self._engine)
+        self._known[about] = said
+        return said
 
     def keep(self, key: Key | None, verdict: Verdict) -> None:
         """Keep an answer that holds for every document with this key."""

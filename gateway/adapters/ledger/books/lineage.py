@@ -27,12 +27,14 @@ class _Lineage:
 
     Attributes:
         counted: what the log says, where several processes count together.
+        section: what a call that is being decided sees of it.
         holders: calls being decided or waiting for it.
         turn: held while a call is being decided.
     """
 
     counted: Counted
     usage: RecentUsage
+    section: RunSection
     holders: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -97,7 +99,7 @@ class Lineages:
                 if self._places is None:
                     for request in await self._reader.recent_requests(actor.agent, actor.user, since):
                         usage.recall(request.at_us, request.tool, request.measures)
-                lineage = self._known[principal.key] = _Lineage(Counted(usage), usage)
+                lineage = self._known[principal.key] = _Lineage(Counted(usage), usage, RunSection(usage, {}))
             return lineage
 
 
@@ -120,7 +122,7 @@ class _Turn:
             lineage.holders -= 1
             raise
         lineage.usage.expire()
-        return RunSection(lineage.usage, {})
+        return lineage.section
 
     async def __aexit__(self, *error: object) -> None:
         self.lineage.turn.release()

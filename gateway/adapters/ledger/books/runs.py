@@ -5,7 +5,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
 from gateway.adapters.ledger.books.lineage import Lineages
 from gateway.adapters.ledger.books.proofs import proofs
@@ -93,33 +92,37 @@ class RunRegistry(Tended):
         if principal.run is not None and call.run not in (None, principal.run):
             raise NotFound("no such run")  # a run token is good for its own run only
         named = principal.run or call.run
-        live = await (self._implicit(call, principal) if named is None else self._named(named, principal))
-        live.last_us = self._clock.now_us()
+        if named is None:
+            live = await self._implicit(call, principal)
+        else:
+            live = await self._named(named, principal)
+            live.last_us = self._clock.now_us()
         self._live.move_to_end(live.run.id)
         evidence = call.reported.evidence
         known = await proofs(self._reader, live.run.id, evidence) if evidence else ()
         return Caller(call, principal, live.run, known)
 
     def section(self, caller: Caller) -> AbstractAsyncContextManager[Section]:
-        """Hold the run's ledger; see ``core.ports.Runs``."""
-        return _Deciding(self, caller)
+        """Hold whatever ledger counts for calls of the run; see ``core.ports.Runs``."""
+        if caller.run.kind is RunKind.IMPLICIT:  # its principal's; the run itself plays no part in it
+            return self._lineages.section(caller.principal, caller.call.id)
+        return self._deciding(caller)
 
-    async def loaded(self, run_id: str) -> _Live:
-        """The run, from memory or from the log.
-
-        Raises:
-            Unavailable: the log cannot be read, or does not have it.
-        """
+    async def _loaded(self, run_id: str) -> _Live:
         live = self._live.get(run_id) or await self._load(run_id)
         if live is None:
             raise Unavailable("the run's ledger cannot be read")
         return live
 
-    def counting(self, live: _Live, caller: Caller) -> AbstractAsyncContextManager[RunSection]:
-        """Whatever ledger counts for calls of that run: its own, or its principal's."""
-        if live.run.kind is RunKind.IMPLICIT:
-            return self._lineages.section(caller.principal, caller.call.id)
-        return self._counted(live, caller.call.id)
+    @asynccontextmanager
+    async def _deciding(self, caller: Caller) -> AsyncIterator[RunSection]:
+        live = await self._loaded(caller.run.id)
+        live.holders += 1
+        try:
+            async with self._counted(live, caller.call.id) as section:
+                yield section
+        finally:
+            live.holders -= 1
 
     @asynccontextmanager
     async def _counted(self, live: _Live, call_id: str) -> AsyncIterator[RunSection]:
@@ -246,10 +249,13 @@ class RunRegistry(Tended):
         live = self._live.get(self._sessions.get(session, ""))
         if self._places is not None:
             await self._follow(live)
-        if live is not None and live.is_open and self._over(live) is None:
-            return live
-        async with self._turns.hold(session):
-            return await self._resume_or_open(session, call, principal)
+        now = self._clock.now_us()
+        if live is None or not live.is_open or _over_at(now, live) is not None:
+            async with self._turns.hold(session):
+                live = await self._resume_or_open(session, call, principal)
+                now = self._clock.now_us()
+        live.last_us = now
+        return live
 
     async def _resume_or_open(self, session: str, call: Call, principal: Principal) -> _Live:
         binding = self._keys.mark("session", session)
@@ -291,12 +297,7 @@ class RunRegistry(Tended):
         return live
 
     def _over(self, live: _Live) -> str | None:
-        now = self._clock.now_us()
-        if now >= live.run.expires_us:
-            return "expired"
-        if live.run.kind is RunKind.IMPLICIT and now - live.last_us >= _IDLE_US and not live.holders:
-            return "idle"
-        return None
+        return _over_at(self._clock.now_us(), live)
 
     async def _load(self, run_id: str) -> _Live | None:
         live = self._live.get(run_id)
@@ -351,31 +352,9 @@ class RunRegistry(Tended):
         self._sessions = {session: run_id for session, run_id in self._sessions.items() if run_id in self._live}
 
 
-class _Deciding:
-    """A run and what counts for it, held while a call is decided; a bracket, and cheaper than a generator's."""
-
-    __slots__ = ("_caller", "_counting", "_live", "_runs")
-    _live: _Live
-    _counting: AbstractAsyncContextManager[RunSection]
-
-    def __init__(self, runs: RunRegistry, caller: Caller) -> None:
-        self._runs = runs
-        self._caller = caller
-
-    async def __aenter__(self) -> RunSection:
-        live = self._live = await self._runs.loaded(self._caller.run.id)
-        live.holders += 1
-        try:
-            self._counting = self._runs.counting(live, self._caller)
-            return await self._counting.__aenter__()
-        except BaseException:
-            live.holders -= 1
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._counting.__aexit__(kind, error, trace)
-        finally:
-            self._live.holders -= 1
+def _over_at(now: int, live: _Live) -> str | None:
+    if now >= live.run.expires_us:
+        return "expired"
+    if now - live.last_us >= _IDLE_US and live.run.kind is RunKind.IMPLICIT and not live.holders:
+        return "idle"
+    return None

@@ -15,12 +15,13 @@ class Pool:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._bytes = b""
-        self._at = 0
+        self._at = _DRAW  # as far as they are handed out
 
     def take(self, size: int) -> bytes:
         """``size`` fresh random bytes, at most 4096."""
-        start, end = self._at, self._at + size
-        if end > len(self._bytes):
-            self._bytes, start, end = self._clock.random(_DRAW), 0, size
-        self._at = end
+        start = self._at
+        end = self._at = start + size
+        if end > _DRAW:
+            self._bytes, start = self._clock.random(_DRAW), 0
+            end = self._at = size
         return self._bytes[start:end]
