@@ -20,12 +20,12 @@ from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.following import LISTEN
-from gateway.core.mcpwire.jsonrpc import Id, Message, Notification, Request
+from gateway.core.mcpwire.jsonrpc import Message, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import problems, reported
 from gateway.edge.auth import Gate, check_no_key, named_run
-from gateway.edge.body import Workbench, check_types, read_body
+from gateway.edge.body import Workbench, at_hand, check_types, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.ears import STOPPING
@@ -37,9 +37,9 @@ from gateway.edge.faults import (
     MethodNotFound,
     ServerNotFound,
 )
-from gateway.edge.heads import Said, head_of
+from gateway.edge.heads import Aim, Said, head_of
 from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, tools, waiting
-from gateway.edge.mcp.asked import result_for, run_of
+from gateway.edge.mcp.asked import arguments_of, result_for, run_of
 from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
 from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, meta_of, param_fields, recovered_id
 from gateway.edge.mcp.exchange import Exchange, Named, refusal
@@ -90,7 +90,8 @@ class McpEndpoint:
                 await stream.finish(refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
         try:
-            await stream.finish(answer)
+            if not stream.at_once(answer):
+                await stream.finish(answer)
         finally:
             if exchange.made is not None and exchange.made.slot is not None:
                 await exchange.made.slot.rest(scope.get(STOPPING))  # its upstream may be waiting still
@@ -151,19 +152,38 @@ class McpEndpoint:
                 raise
             except GatewayError as error:
                 await pipeline.refuse(exchange.call, error, self._ports)
-            return await self._acting(exchange)
+            request, made = exchange.request, exchange.made
+            if request is None or made is None:
+                return await self._act(exchange, request)
+            if exchange.session is None or request.method not in methods.FOLLOWING:
+                answer = await self._carried_out(exchange, made)
+            else:
+                answer = await self._follow(exchange, made, request.params.value["uri"], exchange.session.follows)
+            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
+                answer = await self._calls.told(made, answer)
+            return self._result(exchange, request, answer)
         except GatewayError as error:
             self._gate.refused(exchange.visit, error)
             return refusal(exchange, error)
 
     async def _understand(self, exchange: Exchange) -> None:
-        scope = exchange.scope
+        scope, head = exchange.scope, exchange.head
         exchange.visit.require("tools")
-        check_types(scope, exchange.head)
-        body = await read_body(scope, exchange.receive)
-        known = exchange.head.known
+        check_types(scope, head)
+        body = at_hand(scope)
+        if body is None:
+            body = await read_body(scope, exchange.receive)
+        known = head.known
         request = None if known is None else known.frame.read(body)
-        message = await self._parsed(exchange, body) if request is None else request
+        if known is not None and request is not None:
+            self._understand_request(exchange, request, known.said)
+        else:
+            await self._understand_anew(exchange, body)
+        if exchange.request is not None and exchange.request.method in methods.FOLLOWING:
+            await self._following(exchange, exchange.request)
+
+    async def _understand_anew(self, exchange: Exchange, body: bytes) -> None:
+        message = await self._parsed(exchange, body)
         if isinstance(message, Request):
             exchange.id = message.id
         elif not isinstance(message, Notification):
@@ -171,19 +191,14 @@ class McpEndpoint:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        if known is None or request is None:
-            meta = meta_of(message)
-            exchange.era = era_of(meta, exchange.head.fields)
-            said = Said(exchange.era, meta, client_hints(message, meta, exchange.head, exchange.era))
-        else:
-            said, exchange.era = known.said, known.said.era
-        exchange.said = said
+        meta = meta_of(message)
+        exchange.era = era = era_of(meta, exchange.head.fields)
+        exchange.said = said = Said(era, meta, client_hints(message, meta, exchange.head, era))
         if isinstance(message, Notification):
             self._heed(exchange, message)
             return
-        exchange.request = message
-        await self._understand_request(exchange, message, said)
-        if request is None and exchange.made is not None:
+        self._understand_request(exchange, message, said)
+        if exchange.made is not None:
             exchange.head.learn(body, said)
 
     async def _parsed(self, exchange: Exchange, body: bytes) -> Message:
@@ -199,38 +214,49 @@ class McpEndpoint:
         if note.method in methods.CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
         if note.method == notices.CANCELLED:
-            self._calls.withdraw(note, session)
+            flow.withdraw(note, session)
 
-    async def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> None:
-        if request.method not in methods.METHODS[exchange.era]:
+    def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> None:
+        exchange.id, exchange.request = request.id, request
+        exchange.said, exchange.era = said, said.era
+        if said.aim is None and request.method not in methods.METHODS[said.era]:
             raise MethodNotFound(f"no such method: {request.method[:64]}")
-        if exchange.era is Era.HANDSHAKE and request.method != "initialize":
+        if said.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
-        run = run_of(exchange.head, said.meta)
         if request.method in methods.CALLS:
-            call = self._called(exchange, request, said, run)
-            if request.method in methods.FOLLOWING:
-                call = await self._following(exchange, request, call)
-            party = Party(exchange.visit.principal, said, exchange.session, exchange.stream, exchange.receive)
-            exchange.made = self._calls.made(request, call, party)
-            exchange.call = exchange.made.call
+            exchange.call = self._called(exchange, request, said)
+            if request.method not in methods.FOLLOWING:
+                self._make(exchange, request, said)
             return
-        exchange.call = self._named(exchange, Named(run))
+        exchange.call = self._named(exchange, Named(run_of(exchange.head, said.meta)))
         if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
 
-    def _called(self, exchange: Exchange, request: Request, said: Said, run: str | None) -> Call:
-        check_no_key(exchange.head)
-        inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
-        remarks = reported.of_meta(said.meta)
-        fault = partial(self._header_fault, exchange.scope, inside, arguments)
-        named = Named(run, inside, arguments, remarks, fault if said.era is Era.STATELESS else None)
-        return self._named(exchange, named)
+    def _called(self, exchange: Exchange, request: Request, said: Said) -> Call:
+        aim, generation = said.aim, self._names.generation()
+        if aim is not None and aim.generation is generation:
+            arguments = arguments_of(request.params)
+        else:
+            run = run_of(exchange.head, said.meta)
+            check_no_key(exchange.head)
+            tool, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
+            aim = Aim(tool, generation, run, reported.of_meta(said.meta))
+            if request.method == methods.CALL:  # of the others the name is among what differs
+                said.aim = aim
+        fault = None if said.era is Era.HANDSHAKE else partial(self._header_fault, exchange.scope, aim.tool, arguments)
+        return self._named(exchange, Named(aim.run, aim.tool, arguments, aim.reported, fault))
 
-    async def _following(self, exchange: Exchange, request: Request, call: Call) -> Call:
-        if exchange.session is None:
+    def _make(self, exchange: Exchange, request: Request, said: Said) -> None:
+        party = Party(exchange.visit.principal, request.id, said, exchange.session, exchange.stream, exchange.receive)
+        exchange.made = made = self._calls.made(request, exchange.call, party)
+        exchange.call = made.call
+
+    async def _following(self, exchange: Exchange, request: Request) -> None:
+        if exchange.session is None or exchange.said is None:
             raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
-        return await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
+        follows = exchange.session.follows
+        exchange.call = await self._followers.prepared(exchange.call, request.params.value["uri"], follows)
+        self._make(exchange, request, exchange.said)
 
     def _header_fault(self, scope: Scope, tool: str, arguments: Arguments) -> HeaderMismatch | None:
         names = self._names.annotated(tool)
@@ -240,14 +266,6 @@ class McpEndpoint:
         if wrong is None:
             return None
         return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
-
-    def _acting(self, exchange: Exchange) -> Awaitable[Reply]:
-        request, made = exchange.request, exchange.made
-        if request is None or made is None:
-            return self._act(exchange, request)
-        if exchange.session is None or request.method not in methods.FOLLOWING:
-            return self._call(exchange, request.id, made)
-        return self._follow(exchange, request, made, exchange.session.follows)
 
     async def _act(self, exchange: Exchange, request: Request | None) -> Reply:
         if request is None:
@@ -269,29 +287,31 @@ class McpEndpoint:
             result = methods.discovered(self._info)
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
-    async def _follow(self, exchange: Exchange, request: Request, made: Made, follows: Follows) -> Reply:
-        with following.settled(exchange.call, request.params.value["uri"], follows):
-            return await self._call(exchange, request.id, made)
+    async def _follow(self, exchange: Exchange, made: Made, uri: str, follows: Follows) -> Answer | Outcome:
+        with following.settled(exchange.call, uri, follows):
+            return await self._carried_out(exchange, made)
 
-    async def _call(self, exchange: Exchange, request_id: Id, made: Made) -> Reply:
-        call, receive = exchange.call, exchange.receive
-        answer: Answer | Outcome
-        if exchange.server is None and call.tool == waiting.FQN:
-            own = waiting.wait(call, exchange.visit.principal, self._ports)
-            answer = await unless_gone(receive, own)
-            body = prompts.readable(answer.body)
-        else:
-            exchange.acting = True
-            answer = await self._calls.carried_out(made, request_id)
-            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
-                answer = await self._calls.told(made, request_id, answer)
-            body = answer.body
+    def _carried_out(self, exchange: Exchange, made: Made) -> Awaitable[Answer | Outcome]:
+        if exchange.server is None and exchange.call.tool == waiting.FQN:
+            return self._waited(exchange)
+        exchange.acting = True
+        return self._calls.carried_out(made)
+
+    async def _waited(self, exchange: Exchange) -> Outcome:
+        own = waiting.wait(exchange.call, exchange.visit.principal, self._ports)
+        answer = await unless_gone(exchange.receive, own)
+        return Outcome(prompts.readable(answer.body), answer.call_id, answer.replayed)
+
+    def _result(self, exchange: Exchange, request: Request, answer: Answer | Outcome) -> Reply:
+        body = answer.body
         asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
-        result = body if asks else result_for(call, body, exchange.server, exchange.era)
+        result = body if asks else result_for(exchange.call, body, exchange.server, exchange.era)
         if answer.replayed:
             result = tools.told_again(result)
-        headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
-        return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
+        headers = exchange.stream.own
+        if answer.call_id != exchange.call.id:
+            headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
+        return Reply(200, jsonrpc.encode_response(request.id, result), headers=headers)
 
     async def _visible(self, exchange: Exchange, kinds: frozenset[Kind] = methods.LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
@@ -328,12 +348,15 @@ class McpEndpoint:
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
     def _session(self, exchange: Exchange) -> Session | None:
-        named = exchange.head.fields.get(_SESSION)
-        if not named:
-            return None
-        if len(named) > 1:  # whoever reads the other one sees another session
-            raise MalformedRequest("a request names at most one session", cause_code="session")
-        return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
+        head = exchange.head
+        if head.session is None:
+            named = head.fields.get(_SESSION)
+            if not named:
+                return None
+            if len(named) > 1:  # whoever reads the other one sees another session
+                raise MalformedRequest("a request names at most one session", cause_code="session")
+            head.session = named[0].decode("latin-1")
+        return self._sessions.find(head.session, exchange.visit.principal.key, exchange.server)
 
     def _named(self, exchange: Exchange, named: Named) -> Call:
         call, session = exchange.visit.call, exchange.session

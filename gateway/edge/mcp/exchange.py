@@ -1,7 +1,6 @@
 """One POST on its way, and how it is told that it is refused."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from msgspec import Struct
 from starlette.types import Receive, Scope
@@ -50,7 +49,7 @@ class Exchange(Struct):
     acting: bool = False
 
 
-class Named(NamedTuple):
+class Named(Struct, frozen=True):
     """What a request says of itself as a call; one that is none names no tool."""
 
     run: str | None

@@ -5,44 +5,71 @@ the same principal, at the same endpoint, in the same session. The stateless era
 leaves.
 """
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
 
-from anyio import CancelScope
+from starlette.types import Receive
 
-from gateway.core import scopes
-from gateway.core.errors import Unavailable
-from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
+from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.flow import Flow, Wants
 from gateway.core.mcpwire import asking, eras, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
+from gateway.edge.disconnect import Watched
 from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
 NOTHING = Wants()
 _MAX_TOKEN = 256
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A call's flow, and the scope in which nothing was done for it yet.
+class Line(Watched):
+    """What a call is carried out within whose client can hear of it: a bracket that the client can also end.
 
     Attributes:
-        flow: what the call takes with it.
-        scope: cancelled where the client takes the call back before anything was done.
+        flow: what the call takes with it; to be set before it begins.
+        request_id: what its client calls it.
     """
 
+    __slots__ = ("_session", "flow", "request_id")
     flow: Flow
-    scope: CancelScope
 
+    def __init__(self, receive: Receive, session: Session | None, request_id: Id) -> None:
+        """``session`` is the one in which the client can name the call to take it back; None = it cannot."""
+        super().__init__(receive)
+        self._session = session
+        self.request_id = request_id
 
-def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
-    """The line of a call; ``deliver`` sends what goes out ahead of its answer."""
-    scope = scopes.scope()
-    return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
+    def __enter__(self) -> None:
+        """The call begins."""
+        if self._session is not None:
+            self._session.calls.add(self)
+        super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The call is over.
+
+        Raises:
+            Unavailable: its client took it back before anything was done for it.
+            ClientGone: its client left before that.
+        """
+        if self._session is not None:
+            self._session.calls.discard(self)
+        super().__exit__(kind, error, trace)
+
+    def gone(self) -> ClientGone | GatewayError:
+        """See ``Watched``."""
+        if self.flow.is_withdrawn:
+            return Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn")
+        return super().gone()
+
+    def withdraw(self) -> None:
+        """Its client takes it back."""
+        self.flow.withdraw()
 
 
 def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
@@ -90,47 +117,11 @@ def _level(level: object) -> str:
     return level
 
 
-class _Place(NamedTuple):
-    """Whose call: a session is its principal's and its endpoint's own already. ``1`` and ``"1"`` are two ids."""
-
-    session: str
-    request: Id
-    is_number: bool
-
-
-@dataclass(slots=True)
-class Running:
-    """The calls of this process that a client can take back: those of a session."""
-
-    _lines: dict[_Place, list[Line]] = field(default_factory=dict)
-
-    async def answered(self, session: Session, request_id: Id, line: Line, work: Awaitable[T]) -> T:
-        """The result of ``work``, a call that is under way in the line's scope.
-
-        Raises:
-            Unavailable: its client took it back before anything was done for it.
-        """
-        place = _Place(session.id, request_id, isinstance(request_id, int))
-        self._lines.setdefault(place, []).append(line)
-        try:
-            return await work
-        except ClientGone:
-            if line.flow.is_withdrawn:
-                raise Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn") from None
-            raise
-        finally:
-            self._leave(place, line)
-
-    def withdraw(self, told: Notification, session: Session | None) -> None:
-        """Carry ``notifications/cancelled`` out; one that names no call under way says nothing."""
-        request_id = told.params.value.get("requestId")
-        if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
-            return
-        for line in self._lines.get(_Place(session.id, request_id, isinstance(request_id, int)), ()):
-            line.flow.withdraw()
-
-    def _leave(self, place: _Place, line: Line) -> None:
-        lines = self._lines[place]
-        lines.remove(line)
-        if not lines:
-            del self._lines[place]
+def withdraw(told: Notification, session: Session | None) -> None:
+    """Carry ``notifications/cancelled`` out; one that names no call under way says nothing."""
+    request_id = told.params.value.get("requestId")
+    if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
+        return
+    for call in list(session.calls):
+        if call.request_id == request_id:  # ``1`` and ``"1"`` are two ids
+            call.withdraw()
