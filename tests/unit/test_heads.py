@@ -13,6 +13,7 @@ from gateway.core.call import Live
 from gateway.core.errors import TooLarge
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY, read_body
+from gateway.edge.ears import STOPPING
 from gateway.edge.heads import FORGET, HEAD, Head, forget_headers, head_of
 from gateway.edge.reply import WHOLE, lines
 from gateway.serving.connections import within
@@ -20,6 +21,8 @@ from gateway.serving.places import Bounds
 
 pytestmark = pytest.mark.anyio
 
+# What the server adds for the application, and the application keeps.
+_OWN = frozenset({PROVEN, WHOLE, HEAD, BODY, FORGET, STOPPING})
 FIELDS = (b"Host: gateway", b"authorization: Bearer t", b"Content-Length: %d")
 Seen = tuple[dict[str, Any], bytes]
 
@@ -85,7 +88,7 @@ class Line:
 
     async def _app(self, scope: Any, receive: Any, _send: Any) -> None:
         self.heads.append(head_of(scope))
-        shown = {key: value for key, value in scope.items() if key not in {PROVEN, WHOLE, HEAD, BODY, FORGET}}
+        shown = {key: value for key, value in scope.items() if key not in _OWN}
         if self._is_good:
             scope[PROVEN]()
         body = b"" if self.is_hasty else await read_body(scope, receive)

@@ -159,9 +159,10 @@ class McpEndpoint:
                 answer = await self._carried_out(exchange, made)
             else:
                 answer = await self._follow(exchange, made, request.params.value["uri"], exchange.session.follows)
-            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
-                answer = await self._calls.told(made, answer)
-            return self._result(exchange, request, answer)
+            asks = rounds.wants_input(answer.body)  # let through as such by core/asking.py
+            if asks and isinstance(answer, Answer):
+                answer, asks = await self._calls.told(made, answer), False
+            return self._result(exchange, request, answer, asks=asks)
         except GatewayError as error:
             self._gate.refused(exchange.visit, error)
             return refusal(exchange, error)
@@ -302,10 +303,9 @@ class McpEndpoint:
         answer = await unless_gone(exchange.receive, own)
         return Outcome(prompts.readable(answer.body), answer.call_id, answer.replayed)
 
-    def _result(self, exchange: Exchange, request: Request, answer: Answer | Outcome) -> Reply:
-        body = answer.body
-        asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
-        result = body if asks else result_for(exchange.call, body, exchange.server, exchange.era)
+    def _result(self, exchange: Exchange, request: Request, answer: Answer | Outcome, *, asks: bool) -> Reply:
+        # What asks is sealed.
+        result = answer.body if asks else result_for(exchange.call, answer.body, exchange.server, exchange.era)
         if answer.replayed:
             result = tools.told_again(result)
         headers = exchange.stream.own
