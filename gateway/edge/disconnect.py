@@ -38,17 +38,23 @@ class Watched:
     Not the bare scope: by its type it may swallow an error, and a call could then end without an answer.
     """
 
-    __slots__ = ("_receive", "_task", "_timer", "scope")
+    __slots__ = ("_among", "_receive", "_task", "_timer", "scope")
     _timer: asyncio.TimerHandle
 
-    def __init__(self, receive: Receive, scope: CancelScope | None = None) -> None:
-        """``receive`` tells when the client leaves; ``scope`` is as for ``unless_gone``."""
+    def __init__(self, receive: Receive, scope: CancelScope | None = None, among: "set[Watched] | None" = None) -> None:
+        """``receive`` tells when the client leaves; ``scope`` is as for ``unless_gone``.
+
+        ``among`` has this for as long as it lasts.
+        """
         self.scope = scope or scopes.scope()
         self._receive = receive
+        self._among = among
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         """The work begins."""
+        if self._among is not None:
+            self._among.add(self)
         self.scope.__enter__()
         self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._start)
 
@@ -60,6 +66,8 @@ class Watched:
         Raises:
             ClientGone: it was cancelled.
         """
+        if self._among is not None:
+            self._among.discard(self)
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()

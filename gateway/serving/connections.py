@@ -174,11 +174,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The request is answered: the next one begins, or from now on the connection is idle."""
-        self._known.answered(self.scope)  # type: ignore[arg-type]
+        if self._known.raw:
+            self._known.answered(self.scope)  # type: ignore[arg-type]
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:

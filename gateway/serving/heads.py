@@ -67,37 +67,42 @@ class KnownHead:
 
 
 class KnownHeads:
-    """The heads that one connection is known by: of requests that showed a good credential and were answered."""
+    """The heads that one connection is known by: of requests that showed a good credential and were answered.
 
-    __slots__ = ("_all", "_left", "_longest", "_raw", "is_shown")
+    Attributes:
+        is_shown: whether the request showed one that began last.
+        raw: its head, if it may come to be known; else empty.
+    """
+
+    __slots__ = ("_all", "_left", "_longest", "is_shown", "raw")
 
     def __init__(self, longest: int) -> None:
         """``longest`` is what the server takes of a head."""
         self._all: list[KnownHead] = []
         self._left = _LEARNED
         self._longest = min(_LONGEST, longest)
-        self._raw = b""
+        self.raw = b""
         self.is_shown = False
 
     def begun(self, data: bytes) -> tuple[KnownHead, bytes, bytes] | None:
         """The head that a request begins with, the length it says and what there is of its body; None = not known."""
-        self._raw, self.is_shown = b"", False
+        self.raw, self.is_shown = b"", False
         for head in self._all:
             found = head.found_in(data)
             if found is not None:
                 return head, found[0], data[found[1] :]
         if self._left:
             end = data.find(_END, 0, self._longest)
-            self._raw = data[: end + len(_END)] if end >= 0 else b""
+            self.raw = data[: end + len(_END)] if end >= 0 else b""
         return None
 
     def forget(self) -> None:
         """Keep none of them: what lasts should hold no more than it needs."""
-        self._all, self._raw = [], b""
+        self._all, self.raw = [], b""
 
     def answered(self, scope: dict[str, Any]) -> None:
         """The request was answered that began last, if ``scope`` is what the parser made of it."""
-        raw, self._raw = self._raw, b""
+        raw, self.raw = self.raw, b""
         if raw and self.is_shown:
             self._left -= 1
             found = known(raw, scope)

@@ -49,9 +49,11 @@ class Frame(Struct, frozen=True):
 
     def read(self, body: bytes) -> Request | None:
         """The request in an untrusted body of this frame; None where ``jsonrpc.parse`` has to look at the whole."""
-        if len(body) > MAX_PARTS or not (body.startswith(self.before) and body.endswith(self.after)):
+        size = len(body)
+        if size > MAX_PARTS or not (body.startswith(self.before) and body.endswith(self.after)):
             return None
-        begin, gap, end = self.sizes[0], self.sizes[1], len(body) - self.sizes[2]
+        begin, gap, rest = self.sizes
+        end = size - rest
         if self.id_first:
             at = body.find(_NEXT, begin, begin + _MOST_DIGITS + 1)
             number, text = body[begin:at], body[at + gap : end]
@@ -61,7 +63,7 @@ class Frame(Struct, frozen=True):
         # An id as a number is written plainly; another spelling is not for here.
         if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == ord("0") and len(number) > 1):
             return None
-        if at < begin or not body.startswith(self.between, at) or b"\\u" in text:
+        if at < begin or not body.startswith(self.between, at) or text.find(b"\\u") >= 0:
             return None
         if len(text) > _SHALLOW and text.count(b"[") + text.count(b"{") > _SHALLOW:
             return None

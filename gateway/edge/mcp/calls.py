@@ -242,7 +242,8 @@ class Calls:
         return Made(structs.replace(call, flow=line.flow), party, line)
 
     def _line(self, call: Call, wants: Wants, party: Party, deliver: Deliver, put: Put | None) -> Line:
-        receive = party.receive if party.session is None else partial(self._received, party)
-        line = Line(receive, party.session, party.request_id)
+        session = party.session
+        line = Line(party.receive) if session is None else Line(partial(self._received, party), None, session.calls)
+        line.request_id = party.request_id
         line.flow = Flow(wants, partial(self._ports.redactor.notice, call.origin), deliver, line.scope.cancel, put)
         return line

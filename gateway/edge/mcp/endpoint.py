@@ -305,7 +305,12 @@ class McpEndpoint:
 
     def _result(self, exchange: Exchange, request: Request, answer: Answer | Outcome, *, asks: bool) -> Reply:
         # What asks is sealed.
-        result = answer.body if asks else result_for(exchange.call, answer.body, exchange.server, exchange.era)
+        if asks:
+            result = answer.body
+        elif request.method == methods.CALL:
+            result = tools.result_for(answer.body, exchange.era)
+        else:
+            result = result_for(exchange.call, answer.body, exchange.server, exchange.era)
         if answer.replayed:
             result = tools.told_again(result)
         headers = exchange.stream.own

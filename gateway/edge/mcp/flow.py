@@ -6,10 +6,9 @@ leaves.
 """
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
-from starlette.types import Receive
+from msgspec import structs
 
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.flow import Flow, Wants
@@ -30,46 +29,18 @@ class Line(Watched):
 
     Attributes:
         flow: what the call takes with it; to be set before it begins.
-        request_id: what its client calls it.
+        request_id: what its client calls it; likewise.
     """
 
-    __slots__ = ("_session", "flow", "request_id")
+    __slots__ = ("flow", "request_id")
     flow: Flow
-
-    def __init__(self, receive: Receive, session: Session | None, request_id: Id) -> None:
-        """``session`` is the one in which the client can name the call to take it back; None = it cannot."""
-        super().__init__(receive)
-        self._session = session
-        self.request_id = request_id
-
-    def __enter__(self) -> None:
-        """The call begins."""
-        if self._session is not None:
-            self._session.calls.add(self)
-        super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """The call is over.
-
-        Raises:
-            Unavailable: its client took it back before anything was done for it.
-            ClientGone: its client left before that.
-        """
-        if self._session is not None:
-            self._session.calls.discard(self)
-        super().__exit__(kind, error, trace)
+    request_id: Id
 
     def gone(self) -> ClientGone | GatewayError:
         """See ``Watched``."""
         if self.flow.is_withdrawn:
             return Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn")
         return super().gone()
-
-    def withdraw(self) -> None:
-        """Its client takes it back."""
-        self.flow.withdraw()
 
 
 def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
@@ -83,7 +54,7 @@ def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
         # Who has named no level hears what the server says by itself.
         if session is None:
             return Wants(token, notices.LEVELS[0])
-        return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
+        return _in_session(session) if token is None else structs.replace(_in_session(session), token=token)
     capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
     askable = asking.declared(capabilities) if capabilities else {}
     if token is None and level is None and not askable:
@@ -100,7 +71,15 @@ def set_level(request: Request, session: Session | None) -> None:
     level = _level(request.params.value.get("level"))
     if session is None:
         raise InvalidParams("a log level belongs to a session: initialize first", cause_code="session")
-    session.level = level
+    session.level, session.wants = level, None
+
+
+def _in_session(session: Session) -> Wants:
+    # What a call wants to hear that names no progress token: the same for each until the client says otherwise.
+    if session.wants is None:
+        level = session.level
+        session.wants = Wants(None, level or notices.LEVELS[0], level is not None, session.askable)
+    return session.wants
 
 
 def _token(token: object) -> Id | None:
@@ -122,6 +101,6 @@ def withdraw(told: Notification, session: Session | None) -> None:
     request_id = told.params.value.get("requestId")
     if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
         return
-    for call in list(session.calls):
-        if call.request_id == request_id:  # ``1`` and ``"1"`` are two ids
-            call.withdraw()
+    for line in list(session.calls):
+        if isinstance(line, Line) and line.request_id == request_id:  # ``1`` and ``"1"`` are two ids
+            line.flow.withdraw()

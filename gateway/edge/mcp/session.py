@@ -10,26 +10,18 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
-from gateway.core.flow import NotAnswered
-from gateway.core.mcpwire.jsonrpc import Failure, Id, Response
+from gateway.core.flow import NotAnswered, Wants
+from gateway.core.mcpwire.jsonrpc import Failure, Response
 from gateway.core.ports import Clock
+from gateway.edge.disconnect import Watched
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp.following import Follows
 
 IDLE_S = 1800.0
 _ID_BYTES = 24
 _PAUSE_S = 1.0
-
-
-class UnderWay(Protocol):
-    """A call that its client can take back."""
-
-    request_id: Id
-
-    def withdraw(self) -> None:
-        """The client takes it back."""
 
 
 @dataclass(slots=True)
@@ -44,6 +36,7 @@ class Session:
         used: when it was last used, monotonic seconds.
         askable: what its client can be asked, as of ``asking.declared``.
         level: the least severe log messages the client asked for; None = it has not.
+        wants: what it hears of a call that names no progress token; None = nobody asked since it said something new.
         calls: those that are under way; a client names them by ids of its own, which are good within its session.
         follows: the resources that its client hears of.
         waiting: the answers that are waited for; only the session's own client can bring them.
@@ -56,7 +49,8 @@ class Session:
     used: float
     askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: str | None = None
-    calls: set[UnderWay] = field(default_factory=set)
+    wants: Wants | None = None
+    calls: set[Watched] = field(default_factory=set)
     follows: Follows = field(default_factory=Follows)
     waiting: "set[asyncio.Future[Response | Failure]]" = field(default_factory=set)
 

@@ -128,7 +128,9 @@ def result_for(body: bytes, era: Era) -> bytes:
     """A tool result as this client gets it: the upstream's own bytes wherever its era allows them."""
     head = _HEAD.decode(body)
     if era is Era.HANDSHAKE:
-        return body if _is_object(head.structured_content) else _without_structure(body)
+        structure = head.structured_content
+        is_fit = structure is msgspec.UNSET or bytes(structure).lstrip().startswith(b"{")
+        return body if is_fit else _without_structure(body)
     if head.result_type is msgspec.UNSET:
         rest = body.lstrip()[1:].lstrip()
         return b'{"resultType":"complete"%b%b' % (b"" if rest.startswith(b"}") else b",", rest)
@@ -164,10 +166,6 @@ def header_fault(names: Headers, arguments: Mapping[str, Any], fields: Mapping[s
 
 def _says(field: str | None, value: headers.Scalar) -> bool:
     return field is not None and headers.says(field, value)
-
-
-def _is_object(structure: msgspec.Raw | msgspec.UnsetType) -> bool:
-    return structure is msgspec.UNSET or bytes(structure).lstrip()[:1] == b"{"
 
 
 def _without_structure(body: bytes) -> bytes:
