@@ -1,7 +1,7 @@
 """The client has gone: what it waited for is cancelled. Committed effects shield themselves (``core/pipeline.py``).
 
 Most calls are over in a few milliseconds, so nobody listens for the client until a call has taken longer: the fast path
-pays for a timer that never fires, not for a second task.
+pays for a look at the time, not for a second task.
 """
 
 import asyncio
@@ -32,31 +32,64 @@ async def unless_gone(receive: Receive, work: Awaitable[T], scope: CancelScope |
         return await work
 
 
+class Waiting:
+    """Those whose clients wait at a time. Who waits for long is listened to; one timer runs for all of them.
+
+    Attributes:
+        all: they.
+    """
+
+    __slots__ = ("_timer", "all")
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self.all: set[Watched] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, watched: "Watched", loop: asyncio.AbstractEventLoop) -> None:
+        """Another one, from now on; to be taken out of ``all`` at its end."""
+        self.all.add(watched)
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, now = None, loop.time()
+        dues = []
+        for watched in self.all:
+            if watched.due <= now:
+                watched.listen(loop)
+            else:
+                dues.append(watched.due)
+        if dues:
+            self._timer = loop.call_at(min(dues), self._look, loop)
+
+
 class Watched:
     """What is done inside is cancelled when the client leaves, and ends with ``ClientGone`` then. Used once.
 
     Not the bare scope: by its type it may swallow an error, and a call could then end without an answer.
+
+    Attributes:
+        scope: what is done inside is done in it.
+        due: when its client is to be listened to, event loop's seconds.
     """
 
-    __slots__ = ("_among", "_receive", "_task", "_timer", "scope")
-    _timer: asyncio.TimerHandle
+    __slots__ = ("_receive", "_task", "_waiting", "due", "scope")
+    due: float
 
-    def __init__(self, receive: Receive, scope: CancelScope | None = None, among: "set[Watched] | None" = None) -> None:
-        """``receive`` tells when the client leaves; ``scope`` is as for ``unless_gone``.
-
-        ``among`` has this for as long as it lasts.
-        """
+    def __init__(self, receive: Receive, scope: CancelScope | None = None, waiting: Waiting | None = None) -> None:
+        """``receive`` tells when the client leaves; ``scope`` is as for ``unless_gone``; ``waiting`` has its like."""
         self.scope = scope or scopes.scope()
         self._receive = receive
-        self._among = among
+        self._waiting = waiting or Waiting()
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         """The work begins."""
-        if self._among is not None:
-            self._among.add(self)
         self.scope.__enter__()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._start)
+        loop = asyncio.get_running_loop()
+        self.due = loop.time() + PATIENCE_S
+        self._waiting.add(self, loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -66,9 +99,7 @@ class Watched:
         Raises:
             ClientGone: it was cancelled.
         """
-        if self._among is not None:
-            self._among.discard(self)
-        self._timer.cancel()
+        self._waiting.all.discard(self)
         if self._task is not None:
             self._task.cancel()
             # It holds its end, and by that this watch: neither would be freed before the collector comes.
@@ -80,8 +111,10 @@ class Watched:
         """What work that was cancelled ends with."""
         return ClientGone()
 
-    def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._listen())
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear from now on when the client leaves."""
+        if self._task is None:
+            self._task = loop.create_task(self._listen())
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

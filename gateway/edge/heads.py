@@ -79,6 +79,7 @@ class Head:
     Attributes:
         fields: by name (lower case), without the body's length.
         live: the bearer token; None = it was not read yet.
+        hint: the era as it has it; None = nobody asked yet.
         hears: whether it takes event streams; None = nobody asked yet.
         is_ours: Host and Origin were found to be ours.
         is_json: the body was found to be said to be JSON, and JSON to be taken.
@@ -90,6 +91,7 @@ class Head:
 
     fields: Fields = field(repr=False)
     live: Live | None = None
+    hint: Era | None = None
     hears: bool | None = None
     is_ours: bool = False
     is_json: bool = False

@@ -132,7 +132,9 @@ def lines(fields: Sequence[Header]) -> bytes:
     Raises:
         ValueError: one of them would not be a field.
     """
-    written = b"".join([b"%b: %b\r\n" % field for field in fields])
+    written = b""
+    for field in fields:
+        written += b"%b: %b\r\n" % field
     if len(written) - len(written.translate(None, _CONTROL)) != len(fields) * 2:  # the ends of lines
         raise ValueError("a header field holds a control character")
     return written

@@ -19,6 +19,7 @@ from gateway.edge.ears import STOPPING, Stopping
 from gateway.edge.heads import FORGET
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
+from gateway.serving.cycle import KnownCycle
 from gateway.serving.heads import KnownHead, KnownHeads
 from gateway.serving.places import Bounds, Places
 from gateway.serving.whole import answer
@@ -135,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_between = False
         self._head_bytes = self._raw_bytes = 0
         scope: Any = self.scope
-        scope |= self._own()
+        scope |= {PROVEN: self._prove, FORGET: self._known.forget, STOPPING: self._places.stopping}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -198,21 +199,15 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
-        scope: Any = head.scope(length, self._own())
+        own = {
+            PROVEN: self._prove,
+            FORGET: self._known.forget,
+            STOPPING: self._places.stopping,
+            "state": self.app_state.copy(),
+        }
+        scope: Any = head.scope(length, own)
         self.scope, self.headers = scope, scope["headers"]
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=self.on_response_complete,
-        )
+        self.cycle = cycle = KnownCycle(scope, self)
         scope[WHOLE] = partial(answer, self._places.standing, cycle)
         size = int(length)
         if len(body) == size:
@@ -220,16 +215,12 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.more_body = False
             self._expect(None)
         else:
+            cycle.body = bytearray()
             self._owed = size
             self._in_head = False
             self._expect(self._bounds.body_s)
             self._taken(body)
         self._start_asgi_task(cycle, self.app)
-
-    def _own(self) -> dict[str, Any]:
-        """What the connection adds to what is said of a request."""
-        stopping, state = self._places.stopping, self.app_state.copy()
-        return {PROVEN: self._prove, FORGET: self._known.forget, STOPPING: stopping, "state": state}
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Nothing stands between the server and the application; what that left undone is seen to at the end.

@@ -15,6 +15,7 @@ _LONGEST: Final = 3072
 _LEARNED: Final = 32
 _END: Final = b"\r\n\r\n"
 _MOST_DIGITS: Final = 7
+_ZERO: Final = ord("0")
 # Fields by which a request would be read, answered or ended in another way.
 _OF_THE_CONNECTION: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection"})
 # What the server says of a request, but for its header fields and what it is answered by.
@@ -55,7 +56,7 @@ class KnownHead:
         end = data.find(b"\r", begin, begin + _MOST_DIGITS + 1)
         length = data[begin:end]
         # Only as a number is written plainly: another spelling is the parser's to judge.
-        if end < 0 or not length.isdigit() or (length[0] == ord("0") and len(length) > 1):
+        if end < 0 or not length.isdigit() or (length[0] == _ZERO and length != b"0"):
             return None
         return (length, end + len(self._after)) if data.startswith(self._after, end) else None
 

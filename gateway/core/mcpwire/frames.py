@@ -18,6 +18,7 @@ from gateway.core.mcpwire.jsonrpc import Request, encode
 _LONGEST: Final = 2048
 _MOST_PARTS: Final = 64
 _MOST_DIGITS: Final = 15  # of an id; they are always within 2^53
+_ZERO: Final = ord("0")
 # So many brackets are never too deep: the message and its ``params`` are around them.
 _SHALLOW: Final = MAX_DEPTH - 2
 # Behind an id there is another member.
@@ -61,7 +62,7 @@ class Frame(Struct, frozen=True):
             at = body.rfind(b":", begin, end) + 1 - gap
             number, text = body[at + gap : end], body[begin:at]
         # An id as a number is written plainly; another spelling is not for here.
-        if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == ord("0") and len(number) > 1):
+        if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == _ZERO and number != b"0"):
             return None
         if at < begin or not body.startswith(self.between, at) or text.find(b"\\u") >= 0:
             return None

@@ -17,14 +17,14 @@ from gateway.core import pipeline
 from gateway.core.call import Answer, Call, Continuation, Principal
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, ToolFailed
-from gateway.core.flow import ANSWER_S, Deliver, Flow, NotAnswered, Put, Wants
+from gateway.core.flow import ANSWER_S, Flow, NotAnswered, Wants
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Failure, Id, Request, Response
 from gateway.core.ports import Ports
 from gateway.core.tool import EffectClass
 from gateway.edge.calling import carry_out
-from gateway.edge.disconnect import Watched, unless_gone
+from gateway.edge.disconnect import Waiting, Watched, unless_gone
 from gateway.edge.heads import Said
 from gateway.edge.mcp import flow as mcp_flow
 from gateway.edge.mcp import parking, rounds
@@ -98,6 +98,7 @@ class Calls:
         self._questions = Questions(ports.clock)
         self._rounds = Rounds(ports.clock, state_key or ports.clock.random(KEY_BYTES))
         self._parking = Parking(ports.clock, room)
+        self._waiting = Waiting()
 
     def take(self, said: Response | Failure, session: Session | None) -> None:
         """Take an answer to a question."""
@@ -152,7 +153,7 @@ class Calls:
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
     def _answered(self, made: Made) -> Awaitable[Answer]:
-        return carry_out(made.call, self._ports, made.line or Watched(made.party.receive))
+        return carry_out(made.call, self._ports, made.line or Watched(made.party.receive, None, self._waiting))
 
     async def _begun(self, made: Made, slot: Slot) -> Outcome:
         slot.start(made.call, self._ports, self._parking.over)
@@ -226,8 +227,9 @@ class Calls:
 
     def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
         slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
-        line = self._line(call, wants, party, slot.deliver, slot.put)
-        slot.flow = line.flow
+        line = Line(party.receive)
+        clean = partial(self._ports.redactor.notice, call.origin)
+        line.flow = slot.flow = Flow(wants, clean, slot.deliver, line.scope.cancel, slot.put)
         return Made(structs.replace(call, flow=line.flow), party, line, slot)
 
     def _is_read(self, fqn: str) -> bool:
@@ -235,15 +237,15 @@ class Calls:
         return any(tool.fqn == fqn and tool.effect is EffectClass.READ for tool in self._ports.catalog.tools())
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
-        if party.session is None and wants is NOTHING:
-            return Made(call, party)  # nor can it be taken back, as it has no name
-        put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
-        line = self._line(call, wants, party, party.stream.event, put)
-        return Made(structs.replace(call, flow=line.flow), party, line)
-
-    def _line(self, call: Call, wants: Wants, party: Party, deliver: Deliver, put: Put | None) -> Line:
         session = party.session
-        line = Line(party.receive) if session is None else Line(partial(self._received, party), None, session.calls)
-        line.request_id = party.request_id
-        line.flow = Flow(wants, partial(self._ports.redactor.notice, call.origin), deliver, line.scope.cancel, put)
-        return line
+        if session is not None:
+            line = Line(partial(self._received, party), None, session.calls)
+            line.request_id = party.request_id
+            put = partial(self._questions.put, session, party.stream)
+        elif wants is NOTHING:
+            return Made(call, party)  # nor can it be taken back, as it has no name
+        else:
+            line, put = Line(party.receive, None, self._waiting), None
+        clean = partial(self._ports.redactor.notice, call.origin)
+        line.flow = Flow(wants, clean, party.stream.event, line.scope.cancel, put)
+        return Made(structs.replace(call, flow=line.flow), party, line)

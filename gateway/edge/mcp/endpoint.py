@@ -79,7 +79,7 @@ class McpEndpoint:
                 raise MethodNotAllowed(tuple(self._answering))
             head, visit = head_of(scope), await self._gate.admit(scope, Channel.MCP)
             stream = Stream(head, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
-            exchange = Exchange(scope, head, receive, stream, server, visit, era_hint(head.fields), visit.call)
+            exchange = Exchange(scope, head, receive, stream, server, visit, era_hint(head), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
@@ -170,7 +170,8 @@ class McpEndpoint:
     async def _understand(self, exchange: Exchange) -> None:
         scope, head = exchange.scope, exchange.head
         exchange.visit.require("tools")
-        check_types(scope, head)
+        if not head.is_json:
+            check_types(scope, head)
         body = at_hand(scope)
         if body is None:
             body = await read_body(scope, exchange.receive)

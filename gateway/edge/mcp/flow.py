@@ -29,7 +29,7 @@ class Line(Watched):
 
     Attributes:
         flow: what the call takes with it; to be set before it begins.
-        request_id: what its client calls it; likewise.
+        request_id: what its client calls it; likewise, where it can name it to take it back.
     """
 
     __slots__ = ("flow", "request_id")
@@ -49,12 +49,15 @@ def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
     Raises:
         InvalidParams: a progress token or log level that is none.
     """
-    token = _token(said.get("progressToken"))
+    token = said.get("progressToken")
+    if token is not None:
+        token = _token(token)
     if era is Era.HANDSHAKE:
         # Who has named no level hears what the server says by itself.
         if session is None:
             return Wants(token, notices.LEVELS[0])
-        return _in_session(session) if token is None else structs.replace(_in_session(session), token=token)
+        known = session.wants or _in_session(session)
+        return known if token is None else structs.replace(known, token=token)
     capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
     askable = asking.declared(capabilities) if capabilities else {}
     if token is None and level is None and not askable:
@@ -76,14 +79,13 @@ def set_level(request: Request, session: Session | None) -> None:
 
 def _in_session(session: Session) -> Wants:
     # What a call wants to hear that names no progress token: the same for each until the client says otherwise.
-    if session.wants is None:
-        level = session.level
-        session.wants = Wants(None, level or notices.LEVELS[0], level is not None, session.askable)
+    level = session.level
+    session.wants = Wants(None, level or notices.LEVELS[0], level is not None, session.askable)
     return session.wants
 
 
-def _token(token: object) -> Id | None:
-    if token is None or (isinstance(token, str) and len(token) <= _MAX_TOKEN):
+def _token(token: object) -> Id:
+    if isinstance(token, str) and len(token) <= _MAX_TOKEN:
         return token
     if isinstance(token, int) and not isinstance(token, bool):
         return token
@@ -101,6 +103,6 @@ def withdraw(told: Notification, session: Session | None) -> None:
     request_id = told.params.value.get("requestId")
     if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
         return
-    for line in list(session.calls):
+    for line in list(session.calls.all):
         if isinstance(line, Line) and line.request_id == request_id:  # ``1`` and ``"1"`` are two ids
             line.flow.withdraw()

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.core.flow import NotAnswered, Wants
 from gateway.core.mcpwire.jsonrpc import Failure, Response
 from gateway.core.ports import Clock
-from gateway.edge.disconnect import Watched
+from gateway.edge.disconnect import Waiting
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp.following import Follows
 
@@ -50,7 +50,7 @@ class Session:
     askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: str | None = None
     wants: Wants | None = None
-    calls: set[Watched] = field(default_factory=set)
+    calls: Waiting = field(default_factory=Waiting)
     follows: Follows = field(default_factory=Follows)
     waiting: "set[asyncio.Future[Response | Failure]]" = field(default_factory=set)
 

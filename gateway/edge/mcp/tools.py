@@ -67,7 +67,8 @@ class Names:
 
     def generation(self) -> object:
         """Another object for each generation of the catalogue: what is said of names holds as long as it does."""
-        return self._current().generation
+        index = self._index
+        return (index if self._catalog.tools() is index.source else self._current()).generation
 
     def found(self, name: str, server: str, kind: Kind) -> str | None:
         """``server.tool`` for a name that this server's own endpoint has, or None."""
