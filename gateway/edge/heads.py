@@ -29,19 +29,19 @@ _LEARNED: Final = 32
 
 
 class Aim(Struct, frozen=True):
-    """What a call of a tool says besides its arguments, found to be in order.
+    """What a request says of itself as a call, besides its arguments; one that is none names no tool.
 
     Attributes:
+        run: the run it names.
         tool: the name inside, as it was found in ``generation``.
         generation: of the catalogue.
-        run: the run it names.
         reported: what its agent says of it.
     """
 
-    tool: str
-    generation: object
     run: str | None
-    reported: Reported
+    tool: str = ""
+    generation: object = None
+    reported: Reported = Reported()
 
 
 class Said(Struct):

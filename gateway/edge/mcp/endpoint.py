@@ -6,7 +6,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from anyio import CancelScope
@@ -24,7 +24,7 @@ from gateway.core.mcpwire.jsonrpc import Message, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import problems, reported
-from gateway.edge.auth import Gate, check_no_key, named_run
+from gateway.edge.auth import NO_ARGUMENTS, Gate, check_no_key, named_run
 from gateway.edge.body import Workbench, at_hand, check_types, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
@@ -42,7 +42,7 @@ from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, to
 from gateway.edge.mcp.asked import arguments_of, result_for, run_of
 from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
 from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, meta_of, param_fields, recovered_id
-from gateway.edge.mcp.exchange import Exchange, Named, refusal
+from gateway.edge.mcp.exchange import Exchange, refusal
 from gateway.edge.mcp.following import Followers, Follows
 from gateway.edge.mcp.push import Listener, Pushing, Wanted
 from gateway.edge.mcp.session import Session, Sessions
@@ -115,7 +115,7 @@ class McpEndpoint:
                 raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
-            exchange.call = self._named(exchange, Named(named_run(exchange.head)))
+            exchange.call = self._named(exchange, Aim(named_run(exchange.head)))
             return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
@@ -178,11 +178,9 @@ class McpEndpoint:
         known = head.known
         request = None if known is None else known.frame.read(body)
         if known is not None and request is not None:
-            self._understand_request(exchange, request, known.said)
+            self._understand_request(exchange, request, known.said)  # none that follows a resource is learned
         else:
             await self._understand_anew(exchange, body)
-        if exchange.request is not None and exchange.request.method in methods.FOLLOWING:
-            await self._following(exchange, exchange.request)
 
     async def _understand_anew(self, exchange: Exchange, body: bytes) -> None:
         message = await self._parsed(exchange, body)
@@ -199,8 +197,10 @@ class McpEndpoint:
         if isinstance(message, Notification):
             self._heed(exchange, message)
             return
-        self._understand_request(exchange, message, said)
-        if exchange.made is not None:
+        following = self._understand_request(exchange, message, said)
+        if following is not None:
+            await self._following(exchange, message, said, following)
+        elif exchange.made is not None:
             exchange.head.learn(body, said)
 
     async def _parsed(self, exchange: Exchange, body: bytes) -> Message:
@@ -218,7 +218,8 @@ class McpEndpoint:
         if note.method == notices.CANCELLED:
             flow.withdraw(note, session)
 
-    def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> None:
+    def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> Call | None:
+        """Make ``exchange`` ready; a call that begins or ends a subscription is returned, and is not ready yet."""
         exchange.id, exchange.request = request.id, request
         exchange.said, exchange.era = said, said.era
         if said.aim is None and request.method not in methods.METHODS[said.era]:
@@ -226,13 +227,15 @@ class McpEndpoint:
         if said.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
         if request.method in methods.CALLS:
-            exchange.call = self._called(exchange, request, said)
-            if request.method not in methods.FOLLOWING:
-                self._make(exchange, request, said)
-            return
-        exchange.call = self._named(exchange, Named(run_of(exchange.head, said.meta)))
+            call = self._called(exchange, request, said)
+            if request.method in methods.FOLLOWING:
+                return call
+            self._make(exchange, request, said, call)
+            return None
+        exchange.call = self._named(exchange, Aim(run_of(exchange.head, said.meta)))
         if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
+        return None
 
     def _called(self, exchange: Exchange, request: Request, said: Said) -> Call:
         aim, generation = said.aim, self._names.generation()
@@ -242,23 +245,23 @@ class McpEndpoint:
             run = run_of(exchange.head, said.meta)
             check_no_key(exchange.head)
             tool, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
-            aim = Aim(tool, generation, run, reported.of_meta(said.meta))
+            aim = Aim(run, tool, generation, reported.of_meta(said.meta))
             if request.method == methods.CALL:  # of the others the name is among what differs
                 said.aim = aim
         fault = None if said.era is Era.HANDSHAKE else partial(self._header_fault, exchange.scope, aim.tool, arguments)
-        return self._named(exchange, Named(aim.run, aim.tool, arguments, aim.reported, fault))
+        return self._named(exchange, aim, arguments, fault)
 
-    def _make(self, exchange: Exchange, request: Request, said: Said) -> None:
+    def _make(self, exchange: Exchange, request: Request, said: Said, call: Call) -> None:
         party = Party(exchange.visit.principal, request.id, said, exchange.session, exchange.stream, exchange.receive)
-        exchange.made = made = self._calls.made(request, exchange.call, party)
+        exchange.made = made = self._calls.made(request, call, party)
         exchange.call = made.call
 
-    async def _following(self, exchange: Exchange, request: Request) -> None:
-        if exchange.session is None or exchange.said is None:
+    async def _following(self, exchange: Exchange, request: Request, said: Said, call: Call) -> None:
+        if exchange.session is None:
             raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
         follows = exchange.session.follows
-        exchange.call = await self._followers.prepared(exchange.call, request.params.value["uri"], follows)
-        self._make(exchange, request, exchange.said)
+        prepared = await self._followers.prepared(call, request.params.value["uri"], follows)
+        self._make(exchange, request, said, prepared)
 
     def _header_fault(self, scope: Scope, tool: str, arguments: Arguments) -> HeaderMismatch | None:
         names = self._names.annotated(tool)
@@ -364,7 +367,13 @@ class McpEndpoint:
             head.session = named[0].decode("latin-1")
         return self._sessions.find(head.session, exchange.visit.principal.key, exchange.server)
 
-    def _named(self, exchange: Exchange, named: Named) -> Call:
+    def _named(
+        self,
+        exchange: Exchange,
+        aim: Aim,
+        arguments: Arguments = NO_ARGUMENTS,
+        objection: Callable[[], GatewayError | None] | None = None,
+    ) -> Call:
         call, session = exchange.visit.call, exchange.session
         said = exchange.said if session is None else session
         return Call(
@@ -372,11 +381,11 @@ class McpEndpoint:
             at_us=call.at_us,
             origin=call.origin,
             channel=call.channel,
-            tool=named.tool,
-            arguments=named.arguments,
-            run=named.run,
+            tool=aim.tool,
+            arguments=arguments,
+            run=aim.run,
             session=None if session is None else session.id,
             client={} if said is None else said.client,
-            reported=named.reported,
-            objection=named.objection,
+            reported=aim.reported,
+            objection=objection,
         )
