@@ -213,7 +213,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(body) == size:
             scope[BODY] = body
             cycle.more_body = False
-            self._expect(None)
+            if self._arriving is not None or self._due_s is not None:
+                self._expect(None)
         else:
             cycle.body = bytearray()
             self._owed = size

@@ -48,8 +48,8 @@ class KnownHead:
         self._place = next(place for place, (name, _) in enumerate(self._headers) if name == LENGTH)
         self._scope = {key: scope[key] for key in _KEPT}
 
-    def found_in(self, data: bytes) -> tuple[bytes, int] | None:
-        """The length (in digits) that ``data`` says, and where its body begins; None where it begins otherwise."""
+    def found_in(self, data: bytes) -> "tuple[KnownHead, bytes, bytes] | None":
+        """This head, the length (in digits) that ``data`` says and what there is of its body; None = it is another."""
         if not data.startswith(self._before):
             return None
         begin = len(self._before)
@@ -58,7 +58,7 @@ class KnownHead:
         # Only as a number is written plainly: another spelling is the parser's to judge.
         if end < 0 or not length.isdigit() or (length[0] == _ZERO and length != b"0"):
             return None
-        return (length, end + len(self._after)) if data.startswith(self._after, end) else None
+        return (self, length, data[end + len(self._after) :]) if data.startswith(self._after, end) else None
 
     def scope(self, length: bytes, own: dict[str, Any]) -> dict[str, Any]:
         """What the server makes of this head where it says that length; ``own`` is what else it says of the request."""
@@ -91,7 +91,7 @@ class KnownHeads:
         for head in self._all:
             found = head.found_in(data)
             if found is not None:
-                return head, found[0], data[found[1] :]
+                return found
         if self._left:
             end = data.find(_END, 0, self._longest)
             self.raw = data[: end + len(_END)] if end >= 0 else b""

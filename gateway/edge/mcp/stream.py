@@ -53,7 +53,8 @@ class Stream:
 
     def at_once(self, answer: Reply) -> bool:
         """Send the answer in one step; False, and nothing was sent, where there is none or it has begun."""
-        return not self._begun and isinstance(self._send, Hardened) and self._send.at_once(answer)
+        is_whole = type(answer) is Reply and not self._begun  # a reply of another type sends itself, piece by piece
+        return is_whole and isinstance(self._send, Hardened) and self._send.at_once(answer)
 
     async def finish(self, answer: Reply) -> None:
         """Send the answer, and nothing after it."""
