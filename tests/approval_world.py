@@ -18,6 +18,7 @@ from gateway.core.errors import Pending
 from gateway.core.ports import Ports
 from gateway.core.signing import approval_message, document_hash, enrolment, enrolment_message, key_id
 from gateway.edge.calling import carry_out
+from gateway.edge.disconnect import Watched
 from gateway.edge.resuming import Resumption
 from tests.clock import StepClock
 from tests.evidence import make_principal
@@ -84,7 +85,7 @@ class Door:
 
     async def knock(self, call: Call | None = None) -> Answer:
         """Make the call as a surface does."""
-        return await carry_out(call or self.call(), self.ports, _stays)
+        return await carry_out(call or self.call(), self.ports, Watched(_stays))
 
     async def parked(self, call: Call | None = None) -> Action:
         """The action of a call that now waits."""

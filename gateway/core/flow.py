@@ -6,9 +6,9 @@ since a call does not depend on it.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from types import TracebackType
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -98,7 +98,7 @@ class Flow:
         self, wants: Wants, clean: Clean, deliver: Deliver, give_up: Callable[[], None], put: Put | None = None
     ) -> None:
         self.wants = wants
-        self.redacted: Counter[str] = Counter()
+        self.redacted: Counter[str] | None = None  # most calls hear of nothing
         self.is_withdrawn = False
         self.why = WITHDRAWN
         self._clean = clean
@@ -128,6 +128,8 @@ class Flow:
             said, counts = self._clean(notice.said)
         except Tainted:
             return
+        if self.redacted is None:
+            self.redacted = Counter()
         self.redacted.update(counts)
         await self._deliver(self._message(notice, said))
 
@@ -184,17 +186,12 @@ class Flow:
             self.is_withdrawn, self.why = True, why
             self._stop()
 
-    @contextmanager
-    def under_way(self, stop: Callable[[], None], inquiry: Inquiry | None = None) -> Iterator[None]:
+    def under_way(self, stop: Callable[[], None], inquiry: Inquiry | None = None) -> "_UnderWay":
         """From the durable intent to the durable completion: ``stop`` breaks the call off, and notices pass."""
-        self.begin(stop, inquiry)
-        try:
-            yield
-        finally:
-            self.end()
+        return _UnderWay(self, stop, inquiry)
 
     def begin(self, stop: Callable[[], None], inquiry: Inquiry | None) -> None:
-        """The call is under way, until ``end``."""
+        """The call is under way."""
         self._stop, self._stage, self._inquiry = stop, _Stage.UNDER_WAY, inquiry
         if self.is_withdrawn:  # as its intent became durable: that it was given up does not reach a shielded call
             stop()
@@ -218,3 +215,22 @@ class Flow:
             # The caller's own token is not the upstream's to say: it is put in after everything else.
             return encode_notification(PROGRESS, b'{"progressToken":%b,%b' % (encode(self.wants.token), said[1:]))
         return encode_notification(MESSAGE, said)
+
+
+class _UnderWay:
+    """The bracket of ``Flow.under_way``; each call has one, and a generator's would take several times as long."""
+
+    __slots__ = ("_flow", "_inquiry", "_stop")
+
+    def __init__(self, flow: Flow, stop: Callable[[], None], inquiry: Inquiry | None) -> None:
+        self._flow = flow
+        self._stop = stop
+        self._inquiry = inquiry
+
+    def __enter__(self) -> None:
+        self._flow.begin(self._stop, self._inquiry)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flow.end()

@@ -17,6 +17,7 @@ from gateway.edge import openapi, ops, problems
 from gateway.edge.auth import Gate
 from gateway.edge.body import Workbench
 from gateway.edge.faults import ClientGone, MethodNotAllowed
+from gateway.edge.heads import head_of
 from gateway.edge.hosts import HostGuard
 from gateway.edge.mcp.calls import Calls
 from gateway.edge.mcp.endpoint import McpEndpoint
@@ -155,8 +156,12 @@ class _Application:
             return
         answering = Hardened(scope, send, self._common)
         try:
-            self._guard.check(scope)
-            await self._surface(scope, receive, answering)
+            if not head_of(scope).is_ours:
+                self._guard.check(scope)
+            if scope["path"] == _MCP:
+                await self._mcp.serve(scope, receive, answering, None)
+            else:
+                await self._surface(scope, receive, answering)
         except GatewayError as error:
             await problems.problem(error, None).send(answering)
         except ClientGone:
@@ -169,8 +174,6 @@ class _Application:
 
     def _surface(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
-        if path == _MCP:
-            return self._mcp.serve(scope, receive, send, None)
         if path.startswith(_SERVERS) and path.endswith(_MCP) and "/" not in path[len(_SERVERS) : -len(_MCP)]:
             return self._mcp.serve(scope, receive, send, path[len(_SERVERS) : -len(_MCP)])
         if path.startswith(METADATA) and (reply := self._resource.metadata(path)) is not None:

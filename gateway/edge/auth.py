@@ -94,7 +94,12 @@ class Gate:
             self._ports.meter.unauthenticated(error.cause_code)
             self._throttle.admit(b"", client and client[0])
             raise
-        is_known = self._is_counted_in(live, client and client[0])
+        try:
+            is_known = self._throttle.admit(live.digest, client and client[0])
+        except Throttled as error:
+            if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
+                self._ports.meter.unauthenticated("throttled")
+            raise
         call = Call(clock.uuid(), clock.now_us(), live, channel, "", NO_ARGUMENTS)
         try:
             principal = await self._ports.identity.authenticate(call)
@@ -132,14 +137,6 @@ class Gate:
     def calls(self, visit: Visit, count: int) -> None:
         """Charge for a request that makes so many calls."""
         self._throttle.charge(visit.key, float(count))
-
-    def _is_counted_in(self, live: Live, client: str | None) -> bool:
-        try:
-            return self._throttle.admit(live.digest, client)
-        except Throttled as error:
-            if error.cause_code == STRANGER:  # a flood shows in the metrics even where nobody looks at its tokens
-                self._ports.meter.unauthenticated("throttled")
-            raise
 
     def _is_operator(self, scope: Scope) -> bool:
         return came_by(scope, self._operator_socket) and not headers(scope, b"authorization")

@@ -65,6 +65,18 @@ def check_types(scope: Scope, head: Head) -> None:
         head.is_json = True
 
 
+def at_hand(scope: Scope, limit: int = MAX_BODY) -> bytes | None:
+    """The whole body, at most ``limit`` bytes, where it came with its head; None = it is still to be read.
+
+    Raises:
+        TooLarge: longer.
+    """
+    body: bytes | None = scope.pop(BODY, None)
+    if body is not None and len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
 async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
     """The whole body, at most ``limit`` bytes; it is counted while it streams.
 
@@ -73,10 +85,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> by
         MalformedRequest: not sent in time.
         ClientGone: the client left.
     """
-    body: bytes | None = scope.pop(BODY, None)
+    body = at_hand(scope, limit)
     if body is not None:
-        if len(body) > limit:
-            raise _too_large(limit)
         return body
     _check_length(scope, limit)  # who says so first is told before it sends anything
     message = await receive()

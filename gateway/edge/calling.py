@@ -1,41 +1,30 @@
 """The one place where a surface hands a call to the pipeline; it is cancelled when its client leaves."""
 
-from collections.abc import Awaitable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from anyio import CancelScope
-from starlette.types import Receive
 
 from gateway.core import pipeline
 from gateway.core.call import Answer, Call
 from gateway.core.errors import GatewayError, OutcomeUnknown, Pending, Unavailable
 from gateway.core.flow import Flow
 from gateway.core.ports import Ports
-from gateway.edge.disconnect import unless_gone
 
 
-def carry_out(call: Call, ports: Ports, receive: Receive, scope: CancelScope | None = None) -> Awaitable[Answer]:
+async def carry_out(call: Call, ports: Ports, within: "AbstractContextManager[None, None]") -> Answer:
     """The answer to ``call``; for one that was parked and carried out since, what came of it.
 
-    The request's body must have been read. ``scope`` is as for ``unless_gone``.
+    ``within`` is the bracket it is done in: ``disconnect.Watched``, or none for a call whose client comes and goes.
 
     Raises:
         GatewayError: as ``pipeline.handle`` does, or as the parked call ended.
-        ClientGone: the client left, or ``scope`` was cancelled, and nothing had been committed that must finish.
+        ClientGone: as the bracket does, where nothing had been committed that must finish.
     """
-    return unless_gone(receive, answered(call, ports), scope)
-
-
-async def answered(call: Call, ports: Ports) -> Answer:
-    """The same for a call whose client comes and goes.
-
-    Raises:
-        GatewayError: as for ``carry_out``.
-    """
-    try:
-        return await pipeline.handle(call, ports)
-    except Pending as parked:
-        return await _outcome(parked.approval_id, call.flow, ports)
+    with within:
+        try:
+            return await pipeline.handle(call, ports)
+        except Pending as parked:
+            return await _outcome(parked.approval_id, call.flow, ports)
 
 
 async def _outcome(approval_id: str, flow: Flow | None, ports: Ports) -> Answer:

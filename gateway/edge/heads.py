@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 from starlette.types import Scope
 
-from gateway.core.call import Live
+from gateway.core.call import Live, Reported
 from gateway.core.flow import Wants
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.frames import Frame, framed
@@ -28,6 +28,22 @@ LENGTH = b"content-length"
 _LEARNED: Final = 32
 
 
+class Aim(Struct, frozen=True):
+    """What a request says of itself as a call, besides its arguments; one that is none names no tool.
+
+    Attributes:
+        run: the run it names.
+        tool: the name inside, as it was found in ``generation``.
+        generation: of the catalogue.
+        reported: what its agent says of it.
+    """
+
+    run: str | None
+    tool: str = ""
+    generation: object = None
+    reported: Reported = Reported()
+
+
 class Said(Struct):
     """What a message says of itself, and was found to be in order under the head that it came with.
 
@@ -36,12 +52,14 @@ class Said(Struct):
         meta: ``_meta`` of its parameters; read only.
         client: hints of who speaks.
         wants: what it wants to hear, by ``meta`` alone; None = nobody asked yet, or its era has sessions for that.
+        aim: what its call is of; None = it was not found yet, or is found anew with each.
     """
 
     era: Era
     meta: Mapping[str, Any]
     client: Mapping[str, str]
     wants: Wants | None = None
+    aim: Aim | None = None
 
 
 class Known(Struct, frozen=True):
@@ -61,20 +79,24 @@ class Head:
     Attributes:
         fields: by name (lower case), without the body's length.
         live: the bearer token; None = it was not read yet.
+        hint: the era as it has it; None = nobody asked yet.
         hears: whether it takes event streams; None = nobody asked yet.
         is_ours: Host and Origin were found to be ours.
         is_json: the body was found to be said to be JSON, and JSON to be taken.
         named: what ``Mcp-Name`` says; None = nothing, or it was not read yet.
+        session: what ``Mcp-Session-Id`` says; None = nothing, or it was not read yet.
         known: of the calls that came with it; None = there was no second one yet, or they are not written alike.
         unlike: how many came that were not known.
     """
 
     fields: Fields = field(repr=False)
     live: Live | None = None
+    hint: Era | None = None
     hears: bool | None = None
     is_ours: bool = False
     is_json: bool = False
     named: str | None = None
+    session: str | None = None
     known: Known | None = None
     unlike: int = 0
 

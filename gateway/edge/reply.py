@@ -12,6 +12,7 @@ Header = tuple[bytes, bytes]
 Whole = Callable[[int, bytes, bytes], bool]
 
 JSON = b"application/json"
+_GOOD: Final = 200
 _JSON_LINE: Final = b"content-type: %b\r\n" % JSON
 # In the ASGI scope, what sends a whole answer at once where it can (``serving/whole.py``).
 WHOLE = "ostiary.whole"
@@ -73,10 +74,10 @@ class Common:
         for name, _ in reply.headers:
             if name in self._names:
                 return lines(self.with_own(path, reply.status, reply.fields()))
-        if reply.media is not JSON or not reply.body:
+        if reply.status != _GOOD or reply.media is not JSON or not reply.body:
             return lines(self._challenged(path, reply.status, reply.fields())) + self._lines
-        own = lines(self._challenged(path, reply.status, list(reply.headers)))
-        return b"content-length: %d\r\n%b%b%b" % (len(reply.body), own, _JSON_LINE, self._lines)
+        # Nobody is challenged by it.
+        return b"content-length: %d\r\n%b%b%b" % (len(reply.body), lines(reply.headers), _JSON_LINE, self._lines)
 
 
 class Hardened:
@@ -131,7 +132,9 @@ def lines(fields: Sequence[Header]) -> bytes:
     Raises:
         ValueError: one of them would not be a field.
     """
-    written = b"".join([b"%b: %b\r\n" % field for field in fields])
+    written = b""
+    for field in fields:
+        written += b"%b: %b\r\n" % field
     if len(written) - len(written.translate(None, _CONTROL)) != len(fields) * 2:  # the ends of lines
         raise ValueError("a header field holds a control character")
     return written

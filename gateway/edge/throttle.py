@@ -37,7 +37,8 @@ class _Table:
             bucket = self.add(key, now)
         else:
             self.buckets.move_to_end(key)
-            bucket.tokens = min(self.size, bucket.tokens + (now - bucket.at) * self.rate)
+            tokens = bucket.tokens + (now - bucket.at) * self.rate
+            bucket.tokens = min(self.size, tokens)
             bucket.at = now
         if bucket.tokens < 1.0:
             return (1.0 - bucket.tokens) / self.rate

@@ -15,9 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY
+from gateway.edge.ears import STOPPING, Stopping
 from gateway.edge.heads import FORGET
 from gateway.edge.reply import WHOLE
 from gateway.serving.corked import Corked
+from gateway.serving.cycle import KnownCycle
 from gateway.serving.heads import KnownHead, KnownHeads
 from gateway.serving.places import Bounds, Places
 from gateway.serving.whole import answer
@@ -133,7 +135,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._is_between = False
         self._head_bytes = self._raw_bytes = 0
-        self.scope |= {PROVEN: self._prove, FORGET: self._known.forget}  # type: ignore[misc]
+        scope: Any = self.scope
+        scope |= {PROVEN: self._prove, FORGET: self._known.forget, STOPPING: self._places.stopping}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -172,11 +175,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The request is answered: the next one begins, or from now on the connection is idle."""
-        self._known.answered(self.scope)  # type: ignore[arg-type]
+        if self._known.raw:
+            self._known.answered(self.scope)  # type: ignore[arg-type]
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
@@ -194,34 +199,47 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _begin(self, head: KnownHead, length: bytes, body: bytes) -> None:
-        own = {"state": self.app_state.copy(), PROVEN: self._prove, FORGET: self._known.forget}
+        own = {
+            PROVEN: self._prove,
+            FORGET: self._known.forget,
+            STOPPING: self._places.stopping,
+            "state": self.app_state.copy(),
+        }
         scope: Any = head.scope(length, own)
         self.scope, self.headers = scope, scope["headers"]
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=self.on_response_complete,
-        )
+        self.cycle = cycle = KnownCycle(scope, self)
         scope[WHOLE] = partial(answer, self._places.standing, cycle)
         size = int(length)
         if len(body) == size:
             scope[BODY] = body
             cycle.more_body = False
-            self._expect(None)
+            if self._arriving is not None or self._due_s is not None:
+                self._expect(None)
         else:
+            cycle.body = bytearray()
             self._owed = size
             self._in_head = False
             self._expect(self._bounds.body_s)
             self._taken(body)
         self._start_asgi_task(cycle, self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Nothing stands between the server and the application; what that left undone is seen to at the end.
+        task = self.loop.create_task(app(cycle.scope, cycle.receive, cycle.send))
+        self.tasks.add(task)
+        task.add_done_callback(partial(self._ended, cycle))
+
+    def _ended(self, cycle: RequestResponseCycle, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        # One that was broken off at the end of a drain is no fault to log.
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.logger.error("a request failed unexpectedly", exc_info=error)
+        is_over = cycle.response_complete or cycle.disconnected
+        # Who was sent nothing is told so; who was sent a part learns by the end of the connection that this was all.
+        if not is_over and not answer(self._places.standing, cycle, *_FAILED):
+            self.transport.close()
+        cycle.on_response = _nothing  # it holds this connection, which holds it
 
     def _taken(self, data: bytes) -> bytes:
         """Take what is still to come of a known request's body; what comes behind it."""
@@ -324,11 +342,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_FAILED = (500, b"content-length: 21\r\ncontent-type: text/plain; charset=utf-8\r\n", b"Internal Server Error")
 
 
-def within(bounds: Bounds) -> type[asyncio.Protocol]:
-    """The protocol class of one server; all its connections share ``bounds``."""
-    places = Places(bounds)
+def _nothing() -> None:
+    """Nothing waits for the end of the answer any more."""
+
+
+def within(bounds: Bounds, stopping: Stopping | None = None) -> type[asyncio.Protocol]:
+    """The protocol class of one server: its connections share ``bounds``; ``stopping`` tells them that it stops."""
+    places = Places(bounds, stopping or Stopping())
 
     class OfOneServer(BoundedProtocol):
         """Shares one server's places."""

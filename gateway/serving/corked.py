@@ -31,7 +31,7 @@ class Corked(asyncio.Transport):
         """Send, with the head that waits; or let a head wait."""
         if self._head:
             self._beneath.write(self._taken() + data)
-        elif isinstance(data, bytes) and data.startswith(_HEAD) and data.endswith(_END):
+        elif isinstance(data, bytes) and data.endswith(_END) and data.startswith(_HEAD):
             self._head = data
             self._due = self._loop.call_soon(self._flush)
         else:

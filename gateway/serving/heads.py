@@ -15,6 +15,7 @@ _LONGEST: Final = 3072
 _LEARNED: Final = 32
 _END: Final = b"\r\n\r\n"
 _MOST_DIGITS: Final = 7
+_ZERO: Final = ord("0")
 # Fields by which a request would be read, answered or ended in another way.
 _OF_THE_CONNECTION: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection"})
 # What the server says of a request, but for its header fields and what it is answered by.
@@ -47,17 +48,17 @@ class KnownHead:
         self._place = next(place for place, (name, _) in enumerate(self._headers) if name == LENGTH)
         self._scope = {key: scope[key] for key in _KEPT}
 
-    def found_in(self, data: bytes) -> tuple[bytes, int] | None:
-        """The length (in digits) that ``data`` says, and where its body begins; None where it begins otherwise."""
+    def found_in(self, data: bytes) -> "tuple[KnownHead, bytes, bytes] | None":
+        """This head, the length (in digits) that ``data`` says and what there is of its body; None = it is another."""
         if not data.startswith(self._before):
             return None
         begin = len(self._before)
         end = data.find(b"\r", begin, begin + _MOST_DIGITS + 1)
         length = data[begin:end]
         # Only as a number is written plainly: another spelling is the parser's to judge.
-        if end < 0 or not length.isdigit() or (length[0] == ord("0") and len(length) > 1):
+        if end < 0 or not length.isdigit() or (length[0] == _ZERO and length != b"0"):
             return None
-        return (length, end + len(self._after)) if data.startswith(self._after, end) else None
+        return (self, length, data[end + len(self._after) :]) if data.startswith(self._after, end) else None
 
     def scope(self, length: bytes, own: dict[str, Any]) -> dict[str, Any]:
         """What the server makes of this head where it says that length; ``own`` is what else it says of the request."""
@@ -67,37 +68,42 @@ class KnownHead:
 
 
 class KnownHeads:
-    """The heads that one connection is known by: of requests that showed a good credential and were answered."""
+    """The heads that one connection is known by: of requests that showed a good credential and were answered.
 
-    __slots__ = ("_all", "_left", "_longest", "_raw", "is_shown")
+    Attributes:
+        is_shown: whether the request showed one that began last.
+        raw: its head, if it may come to be known; else empty.
+    """
+
+    __slots__ = ("_all", "_left", "_longest", "is_shown", "raw")
 
     def __init__(self, longest: int) -> None:
         """``longest`` is what the server takes of a head."""
         self._all: list[KnownHead] = []
         self._left = _LEARNED
         self._longest = min(_LONGEST, longest)
-        self._raw = b""
+        self.raw = b""
         self.is_shown = False
 
     def begun(self, data: bytes) -> tuple[KnownHead, bytes, bytes] | None:
         """The head that a request begins with, the length it says and what there is of its body; None = not known."""
-        self._raw, self.is_shown = b"", False
+        self.raw, self.is_shown = b"", False
         for head in self._all:
             found = head.found_in(data)
             if found is not None:
-                return head, found[0], data[found[1] :]
+                return found
         if self._left:
             end = data.find(_END, 0, self._longest)
-            self._raw = data[: end + len(_END)] if end >= 0 else b""
+            self.raw = data[: end + len(_END)] if end >= 0 else b""
         return None
 
     def forget(self) -> None:
         """Keep none of them: what lasts should hold no more than it needs."""
-        self._all, self._raw = [], b""
+        self._all, self.raw = [], b""
 
     def answered(self, scope: dict[str, Any]) -> None:
         """The request was answered that began last, if ``scope`` is what the parser made of it."""
-        raw, self._raw = self._raw, b""
+        raw, self.raw = self.raw, b""
         if raw and self.is_shown:
             self._left -= 1
             found = known(raw, scope)

@@ -2,16 +2,15 @@
 
 import os
 import socket
-from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from gateway.edge.ears import STOPPING, Stopping
+from gateway.edge.ears import Stopping
 from gateway.serving import connections
 from gateway.serving.places import Bounds
 from gateway.settings import GatewaySettings
@@ -64,8 +63,8 @@ class Server:
         self._stopping = Stopping()
         self._server = _Uvicorn(
             uvicorn.Config(
-                _Quiet(app, self._stopping),
-                http=connections.within(bounds),
+                app,
+                http=connections.within(bounds, self._stopping),
                 timeout_keep_alive=bounds.idle_s,
                 backlog=_BACKLOG,
                 lifespan="off",
@@ -96,24 +95,6 @@ class Server:
         # Shielded: being cancelled is the signal to drain, and draining ends by its own deadline.
         with anyio.CancelScope(shield=True):
             await self._server.serve(on)
-
-
-class _Quiet:
-    """The application as the server runs it: a request that was broken off at the end of a drain is no fault to log.
-
-    Answers that have no end by themselves are told when the server is to stop.
-    """
-
-    def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
-        self._app = app
-        self._stopping = stopping
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[STOPPING] = self._stopping
-        try:
-            await self._app(scope, receive, send)
-        except CancelledError:
-            return  # here the task ends anyway, and the application has said its last word
 
 
 class _Uvicorn(uvicorn.Server):

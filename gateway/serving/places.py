@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.edge.ears import Stopping
 from gateway.serving.whole import Standing
 
 # Files for the log, its readers, policy workers and upstreams; connections never get these.
@@ -49,10 +50,12 @@ class Connection(Protocol):
 class Places:
     """The connections of one process: strangers oldest first, also by client address, and proven ones by last use.
 
-    ``standing`` is what the answers on all of them begin with.
+    ``standing`` is what the answers on all of them begin with; ``stopping`` tells those that have no end by themselves
+    when the server is to stop.
     """
 
     bounds: Bounds
+    stopping: Stopping = field(default_factory=Stopping)
     most: int = field(init=False)
     taken: int = 0
     standing: Standing = field(default_factory=Standing)

@@ -50,14 +50,10 @@ def answer(standing: Standing, cycle: RequestResponseCycle, status: int, headers
         close = b"" if cycle.keep_alive else _CLOSE
         own = standing.lines(cycle.default_headers)
         cycle.transport.write(b"%b%b%b%b\r\n%b" % (line, own, headers, close, body))
-        _end(cycle)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
     return True
-
-
-def _end(cycle: RequestResponseCycle) -> None:
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()

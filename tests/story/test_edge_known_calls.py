@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.edge.heads import HEAD, LENGTH, Head, head_of
 from tests.edge_world import META, URL, Edge, modern, rpc
+from tests.fakes.upstream import STOCK, tool
 
 pytestmark = pytest.mark.anyio
 _STOCK = {"name": "erp__stock", "arguments": {"sku": "A-1"}}
@@ -138,3 +139,20 @@ async def test_a_client_that_writes_each_call_otherwise_is_looked_at_no_more() -
     (head,) = keeping.heads.values()
     assert head.known is not None
     assert head.known.said.meta == {"n": 31}
+
+
+@pytest.mark.parametrize("asked", [plain, fresh])
+async def test_a_new_generation_of_the_catalogue_is_noticed_at_once(asked: Any) -> None:
+    """What a name stands for is asked anew: the tool that has it now is the one that is called."""
+    edge = Edge()
+    keeping, odd = Keeping(edge.app), tool("erp.stock (today)")
+    params = {"name": odd.wire_name, "arguments": {}}
+    async with keeping.client() as client:
+        early = [(await client.post("/mcp", **asked(params, number))).json() for number in range(3)]
+        assert keeping.known == 1
+        edge.world.catalog.restock(STOCK, odd)
+        there = (await client.post("/mcp", **asked(params, 3))).json()
+        edge.world.catalog.restock(STOCK)
+        late = (await client.post("/mcp", **asked(params, 4))).json()
+    assert ["unknown_tool" in json.dumps(answer) for answer in (*early, there, late)] == [True] * 3 + [False, True]
+    assert [lease.intent.call.tool for lease in edge.world.connector.sent] == [odd.fqn]

@@ -7,19 +7,24 @@ import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.core.call import Live
 from gateway.core.errors import TooLarge
 from gateway.edge.auth import PROVEN
 from gateway.edge.body import BODY, read_body
+from gateway.edge.ears import STOPPING
 from gateway.edge.heads import FORGET, HEAD, Head, forget_headers, head_of
 from gateway.edge.reply import WHOLE, lines
 from gateway.serving.connections import within
+from gateway.serving.cycle import KnownCycle
 from gateway.serving.places import Bounds
 
 pytestmark = pytest.mark.anyio
 
+# What the server adds for the application, and the application keeps.
+_OWN = frozenset({PROVEN, WHOLE, HEAD, BODY, FORGET, STOPPING})
 FIELDS = (b"Host: gateway", b"authorization: Bearer t", b"Content-Length: %d")
 Seen = tuple[dict[str, Any], bytes]
 
@@ -85,7 +90,7 @@ class Line:
 
     async def _app(self, scope: Any, receive: Any, _send: Any) -> None:
         self.heads.append(head_of(scope))
-        shown = {key: value for key, value in scope.items() if key not in {PROVEN, WHOLE, HEAD, BODY, FORGET}}
+        shown = {key: value for key, value in scope.items() if key not in _OWN}
         if self._is_good:
             scope[PROVEN]()
         body = b"" if self.is_hasty else await read_body(scope, receive)
@@ -359,3 +364,18 @@ def test_the_application_sees_what_it_would_see_without(several: list[bytes], cu
         line.hang_up()
 
     asyncio.run(compared())
+
+
+async def test_a_known_requests_cycle_begins_as_any_other() -> None:
+    """But for its body, which becomes a buffer once it comes in parts."""
+    line, scope = Line(), {"type": "http"}
+    made: Any = line.protocol
+    given = {name: getattr(made, name) for name in ("transport", "flow", "logger", "access_logger", "access_log")}
+    given |= {"scope": scope, "default_headers": made.server_state.default_headers}
+    given |= {"expect_100_continue": False, "keep_alive": True, "on_response": made.on_response_complete}
+    own, known = RequestResponseCycle(message_event=asyncio.Event(), **given), KnownCycle(scope, made)
+    assert vars(own).keys() >= vars(known).keys()
+    differing = {name for name, value in vars(own).items() if getattr(known, name) != value}
+    assert differing == {"message_event"}
+    assert not known.message_event.is_set()
+    line.hang_up()

@@ -18,6 +18,7 @@ from gateway.core.mcpwire.jsonrpc import Request, encode
 _LONGEST: Final = 2048
 _MOST_PARTS: Final = 64
 _MOST_DIGITS: Final = 15  # of an id; they are always within 2^53
+_ZERO: Final = ord("0")
 # So many brackets are never too deep: the message and its ``params`` are around them.
 _SHALLOW: Final = MAX_DEPTH - 2
 # Behind an id there is another member.
@@ -49,9 +50,11 @@ class Frame(Struct, frozen=True):
 
     def read(self, body: bytes) -> Request | None:
         """The request in an untrusted body of this frame; None where ``jsonrpc.parse`` has to look at the whole."""
-        if len(body) > MAX_PARTS or not (body.startswith(self.before) and body.endswith(self.after)):
+        size = len(body)
+        if size > MAX_PARTS or not (body.startswith(self.before) and body.endswith(self.after)):
             return None
-        begin, gap, end = self.sizes[0], self.sizes[1], len(body) - self.sizes[2]
+        begin, gap, rest = self.sizes
+        end = size - rest
         if self.id_first:
             at = body.find(_NEXT, begin, begin + _MOST_DIGITS + 1)
             number, text = body[begin:at], body[at + gap : end]
@@ -59,9 +62,9 @@ class Frame(Struct, frozen=True):
             at = body.rfind(b":", begin, end) + 1 - gap
             number, text = body[at + gap : end], body[begin:at]
         # An id as a number is written plainly; another spelling is not for here.
-        if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == ord("0") and len(number) > 1):
+        if not number.isdigit() or len(number) > _MOST_DIGITS or (number[0] == _ZERO and number != b"0"):
             return None
-        if at < begin or not body.startswith(self.between, at) or b"\\u" in text:
+        if at < begin or not body.startswith(self.between, at) or text.find(b"\\u") >= 0:
             return None
         if len(text) > _SHALLOW and text.count(b"[") + text.count(b"{") > _SHALLOW:
             return None

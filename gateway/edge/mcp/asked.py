@@ -27,11 +27,20 @@ def named(kind: Kind, params: Json, server: str | None, names: Names) -> tuple[s
     name = params.value.get("name")
     if not tools.is_name(name):
         raise InvalidParams(f"params.name must be the name of a {kind}", cause_code="name")
+    arguments = arguments_of(params)
+    return names.inside(name, server, kind), arguments
+
+
+def arguments_of(params: Json) -> Arguments:
+    """The arguments of a tool or prompt.
+
+    Raises:
+        InvalidParams: they are no object.
+    """
     try:
-        arguments = canonical.arguments(params.member("arguments"))
+        return canonical.arguments(params.member("arguments"))
     except InvalidArguments as error:
         raise InvalidParams(error.detail, cause_code="arguments") from None
-    return names.inside(name, server, kind), arguments
 
 
 def result_for(call: Call, body: bytes, server: str | None, era: Era) -> bytes:

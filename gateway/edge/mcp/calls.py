@@ -17,19 +17,19 @@ from gateway.core import pipeline
 from gateway.core.call import Answer, Call, Continuation, Principal
 from gateway.core.canonical import Arguments
 from gateway.core.errors import GatewayError, ToolFailed
-from gateway.core.flow import ANSWER_S, NotAnswered, Wants
+from gateway.core.flow import ANSWER_S, Flow, NotAnswered, Wants
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.eras import Era
-from gateway.core.mcpwire.jsonrpc import Failure, Id, Notification, Request, Response
+from gateway.core.mcpwire.jsonrpc import Failure, Id, Request, Response
 from gateway.core.ports import Ports
 from gateway.core.tool import EffectClass
 from gateway.edge.calling import carry_out
-from gateway.edge.disconnect import unless_gone
+from gateway.edge.disconnect import Waiting, Watched, unless_gone
 from gateway.edge.heads import Said
 from gateway.edge.mcp import flow as mcp_flow
 from gateway.edge.mcp import parking, rounds
 from gateway.edge.mcp.asking import Questions
-from gateway.edge.mcp.flow import NOTHING, Line, Running
+from gateway.edge.mcp.flow import NOTHING, Line
 from gateway.edge.mcp.parking import Parking, Room, Slot
 from gateway.edge.mcp.rounds import KEY_BYTES, MOST_ROUNDS, Brought, Rounds
 from gateway.edge.mcp.session import Session
@@ -41,6 +41,7 @@ class Party(Struct, frozen=True):
 
     Attributes:
         principal: the caller.
+        request_id: what they call their request.
         said: what their request says of itself.
         session: theirs, in the handshake era.
         stream: the answer on its way.
@@ -48,6 +49,7 @@ class Party(Struct, frozen=True):
     """
 
     principal: Principal
+    request_id: Id
     said: Said
     session: Session | None
     stream: Stream
@@ -93,14 +95,10 @@ class Calls:
     def __init__(self, ports: Ports, state_key: bytes, room: Room) -> None:
         """``state_key`` seals what clients keep between two rounds; empty = one of this process."""
         self._ports = ports
-        self._running = Running()
         self._questions = Questions(ports.clock)
         self._rounds = Rounds(ports.clock, state_key or ports.clock.random(KEY_BYTES))
         self._parking = Parking(ports.clock, room)
-
-    def withdraw(self, told: Notification, session: Session | None) -> None:
-        """Carry ``notifications/cancelled`` out."""
-        self._running.withdraw(told, session)
+        self._waiting = Waiting()
 
     def take(self, said: Response | Failure, session: Session | None) -> None:
         """Take an answer to a question."""
@@ -126,7 +124,7 @@ class Calls:
         can_wait = self._parking.is_open and wants.capabilities
         return self._with_slot(call, wants, party) if can_wait else self._with_line(call, wants, party)
 
-    def carried_out(self, made: Made, request_id: Id) -> Awaitable[Answer | Outcome]:
+    def carried_out(self, made: Made) -> Awaitable[Answer | Outcome]:
         """What comes of it. An answer may ask for input, which ``told`` then brings; an outcome asks the client itself.
 
         Raises:
@@ -137,9 +135,9 @@ class Calls:
             return self._resumed(made, made.back)
         if made.slot is not None:
             return self._begun(made, made.slot)
-        return self._answered(made, request_id)
+        return self._answered(made)
 
-    async def told(self, made: Made, request_id: Id, answer: Answer) -> Answer:
+    async def told(self, made: Made, answer: Answer) -> Answer:
         """What comes of it at last, once its upstream was told what it asks for in ``answer``, and in those after it.
 
         Raises:
@@ -148,20 +146,14 @@ class Calls:
         """
         for _ in range(MOST_ROUNDS - 1):
             made = await self._next(made, answer)
-            answer = await self._answered(made, request_id)
+            answer = await self._answered(made)
             if not rounds.wants_input(answer.body):
                 return answer
         await self._next(made, answer)
         raise ToolFailed("the tool asks for input without end", cause_code="input_rounds")
 
-    def _answered(self, made: Made, request_id: Id) -> Awaitable[Answer]:
-        session = made.party.session
-        if made.line is None or session is None:  # nobody can name it to take it back, or be asked on its stream
-            return carry_out(made.call, self._ports, made.party.receive)
-        receive = partial(self._received, made.party)
-        return self._running.answered(
-            session, request_id, made.line, carry_out(made.call, self._ports, receive, made.line.scope)
-        )
+    def _answered(self, made: Made) -> Awaitable[Answer]:
+        return carry_out(made.call, self._ports, made.line or Watched(made.party.receive, None, self._waiting))
 
     async def _begun(self, made: Made, slot: Slot) -> Outcome:
         slot.start(made.call, self._ports, self._parking.over)
@@ -235,8 +227,9 @@ class Calls:
 
     def _with_slot(self, call: Call, wants: Wants, party: Party) -> Made:
         slot = self._parking.slot(party.principal, party.stream, partial(self._is_read, call.tool))
-        line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), slot.deliver, slot.put)
-        slot.flow = line.flow
+        line = Line(party.receive)
+        clean = partial(self._ports.redactor.notice, call.origin)
+        line.flow = slot.flow = Flow(wants, clean, slot.deliver, line.scope.cancel, slot.put)
         return Made(structs.replace(call, flow=line.flow), party, line, slot)
 
     def _is_read(self, fqn: str) -> bool:
@@ -244,8 +237,15 @@ class Calls:
         return any(tool.fqn == fqn and tool.effect is EffectClass.READ for tool in self._ports.catalog.tools())
 
     def _with_line(self, call: Call, wants: Wants, party: Party) -> Made:
-        if party.session is None and wants is NOTHING:
+        session = party.session
+        if session is not None:
+            line = Line(partial(self._received, party), None, session.calls)
+            line.request_id = party.request_id
+            put = partial(self._questions.put, session, party.stream)
+        elif wants is NOTHING:
             return Made(call, party)  # nor can it be taken back, as it has no name
-        put = None if party.session is None else partial(self._questions.put, party.session, party.stream)
-        line = mcp_flow.line(wants, partial(self._ports.redactor.notice, call.origin), party.stream.event, put)
+        else:
+            line, put = Line(party.receive, None, self._waiting), None
+        clean = partial(self._ports.redactor.notice, call.origin)
+        line.flow = Flow(wants, clean, party.stream.event, line.scope.cancel, put)
         return Made(structs.replace(call, flow=line.flow), party, line)

@@ -6,7 +6,7 @@ the point where ``pipeline.handle`` does. Policy is decided from the body, never
 """
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from anyio import CancelScope
@@ -20,12 +20,12 @@ from gateway.core.errors import GatewayError, MalformedRequest
 from gateway.core.mcpwire import asking, eras, jsonrpc, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.following import LISTEN
-from gateway.core.mcpwire.jsonrpc import Id, Message, Notification, Request
+from gateway.core.mcpwire.jsonrpc import Message, Notification, Request
 from gateway.core.ports import Ports
 from gateway.core.tool import Kind, Tool
 from gateway.edge import problems, reported
-from gateway.edge.auth import Gate, check_no_key, named_run
-from gateway.edge.body import Workbench, check_types, read_body
+from gateway.edge.auth import NO_ARGUMENTS, Gate, check_no_key, named_run
+from gateway.edge.body import Workbench, at_hand, check_types, read_body
 from gateway.edge.calling import broken_off
 from gateway.edge.disconnect import unless_gone
 from gateway.edge.ears import STOPPING
@@ -37,12 +37,12 @@ from gateway.edge.faults import (
     MethodNotFound,
     ServerNotFound,
 )
-from gateway.edge.heads import Said, head_of
+from gateway.edge.heads import Aim, Said, head_of
 from gateway.edge.mcp import flow, following, methods, prompts, push, rounds, tools, waiting
-from gateway.edge.mcp.asked import result_for, run_of
+from gateway.edge.mcp.asked import arguments_of, result_for, run_of
 from gateway.edge.mcp.calls import Calls, Made, Outcome, Party
 from gateway.edge.mcp.eras import client_hints, client_of, era_hint, era_of, meta_of, param_fields, recovered_id
-from gateway.edge.mcp.exchange import Exchange, Named, refusal
+from gateway.edge.mcp.exchange import Exchange, refusal
 from gateway.edge.mcp.following import Followers, Follows
 from gateway.edge.mcp.push import Listener, Pushing, Wanted
 from gateway.edge.mcp.session import Session, Sessions
@@ -79,7 +79,7 @@ class McpEndpoint:
                 raise MethodNotAllowed(tuple(self._answering))
             head, visit = head_of(scope), await self._gate.admit(scope, Channel.MCP)
             stream = Stream(head, send, ((problems.CALL_HEADER, visit.call.id.encode()),))
-            exchange = Exchange(scope, head, receive, stream, server, visit, era_hint(head.fields), visit.call)
+            exchange = Exchange(scope, head, receive, stream, server, visit, era_hint(head), visit.call)
         except GatewayError as error:
             await problems.rpc_failure(error, None, None, None).send(send)
             return
@@ -90,7 +90,8 @@ class McpEndpoint:
                 await stream.finish(refusal(exchange, broken_off(may_have_acted=exchange.acting)))
             raise
         try:
-            await stream.finish(answer)
+            if not stream.at_once(answer):
+                await stream.finish(answer)
         finally:
             if exchange.made is not None and exchange.made.slot is not None:
                 await exchange.made.slot.rest(scope.get(STOPPING))  # its upstream may be waiting still
@@ -114,7 +115,7 @@ class McpEndpoint:
                 raise MalformedRequest("no stream is resumed: its events have no ids", cause_code="last_event")
             exchange.session = session
             exchange.visit.require("tools")
-            exchange.call = self._named(exchange, Named(named_run(exchange.head)))
+            exchange.call = self._named(exchange, Aim(named_run(exchange.head)))
             return await self._pushed(exchange, Wanted(), session.follows)
         except GatewayError as error:
             return problems.rpc_failure(error, None, None, exchange.call.id)
@@ -151,19 +152,38 @@ class McpEndpoint:
                 raise
             except GatewayError as error:
                 await pipeline.refuse(exchange.call, error, self._ports)
-            return await self._acting(exchange)
+            request, made = exchange.request, exchange.made
+            if request is None or made is None:
+                return await self._act(exchange, request)
+            if exchange.session is None or request.method not in methods.FOLLOWING:
+                answer = await self._carried_out(exchange, made)
+            else:
+                answer = await self._follow(exchange, made, request.params.value["uri"], exchange.session.follows)
+            asks = rounds.wants_input(answer.body)  # let through as such by core/asking.py
+            if asks and isinstance(answer, Answer):
+                answer, asks = await self._calls.told(made, answer), False
+            return self._result(exchange, request, answer, asks=asks)
         except GatewayError as error:
             self._gate.refused(exchange.visit, error)
             return refusal(exchange, error)
 
     async def _understand(self, exchange: Exchange) -> None:
-        scope = exchange.scope
+        scope, head = exchange.scope, exchange.head
         exchange.visit.require("tools")
-        check_types(scope, exchange.head)
-        body = await read_body(scope, exchange.receive)
-        known = exchange.head.known
+        if not head.is_json:
+            check_types(scope, head)
+        body = at_hand(scope)
+        if body is None:
+            body = await read_body(scope, exchange.receive)
+        known = head.known
         request = None if known is None else known.frame.read(body)
-        message = await self._parsed(exchange, body) if request is None else request
+        if known is not None and request is not None:
+            self._understand_request(exchange, request, known.said)  # none that follows a resource is learned
+        else:
+            await self._understand_anew(exchange, body)
+
+    async def _understand_anew(self, exchange: Exchange, body: bytes) -> None:
+        message = await self._parsed(exchange, body)
         if isinstance(message, Request):
             exchange.id = message.id
         elif not isinstance(message, Notification):
@@ -171,19 +191,16 @@ class McpEndpoint:
                 raise MalformedRequest("no request of this server is open", cause_code="envelope")
             self._calls.take(message, self._session(exchange))
             return
-        if known is None or request is None:
-            meta = meta_of(message)
-            exchange.era = era_of(meta, exchange.head.fields)
-            said = Said(exchange.era, meta, client_hints(message, meta, exchange.head, exchange.era))
-        else:
-            said, exchange.era = known.said, known.said.era
-        exchange.said = said
+        meta = meta_of(message)
+        exchange.era = era = era_of(meta, exchange.head.fields)
+        exchange.said = said = Said(era, meta, client_hints(message, meta, exchange.head, era))
         if isinstance(message, Notification):
             self._heed(exchange, message)
             return
-        exchange.request = message
-        await self._understand_request(exchange, message, said)
-        if request is None and exchange.made is not None:
+        following = self._understand_request(exchange, message, said)
+        if following is not None:
+            await self._following(exchange, message, said, following)
+        elif exchange.made is not None:
             exchange.head.learn(body, said)
 
     async def _parsed(self, exchange: Exchange, body: bytes) -> Message:
@@ -199,38 +216,52 @@ class McpEndpoint:
         if note.method in methods.CALLS:
             raise MalformedRequest(f"{note.method} needs an id: nothing was executed", cause_code="notification")
         if note.method == notices.CANCELLED:
-            self._calls.withdraw(note, session)
+            flow.withdraw(note, session)
 
-    async def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> None:
-        if request.method not in methods.METHODS[exchange.era]:
+    def _understand_request(self, exchange: Exchange, request: Request, said: Said) -> Call | None:
+        """Make ``exchange`` ready; a call that begins or ends a subscription is returned, and is not ready yet."""
+        exchange.id, exchange.request = request.id, request
+        exchange.said, exchange.era = said, said.era
+        if said.aim is None and request.method not in methods.METHODS[said.era]:
             raise MethodNotFound(f"no such method: {request.method[:64]}")
-        if exchange.era is Era.HANDSHAKE and request.method != "initialize":
+        if said.era is Era.HANDSHAKE and request.method != "initialize":
             exchange.session = self._session(exchange)
-        run = run_of(exchange.head, said.meta)
         if request.method in methods.CALLS:
-            call = self._called(exchange, request, said, run)
+            call = self._called(exchange, request, said)
             if request.method in methods.FOLLOWING:
-                call = await self._following(exchange, request, call)
-            party = Party(exchange.visit.principal, said, exchange.session, exchange.stream, exchange.receive)
-            exchange.made = self._calls.made(request, call, party)
-            exchange.call = exchange.made.call
-            return
-        exchange.call = self._named(exchange, Named(run))
+                return call
+            self._make(exchange, request, said, call)
+            return None
+        exchange.call = self._named(exchange, Aim(run_of(exchange.head, said.meta)))
         if request.method in methods.LISTS and request.params.value.get("cursor") is not None:
             raise InvalidParams("no such cursor: all are on one page", cause_code="cursor")
+        return None
 
-    def _called(self, exchange: Exchange, request: Request, said: Said, run: str | None) -> Call:
-        check_no_key(exchange.head)
-        inside, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
-        remarks = reported.of_meta(said.meta)
-        fault = partial(self._header_fault, exchange.scope, inside, arguments)
-        named = Named(run, inside, arguments, remarks, fault if said.era is Era.STATELESS else None)
-        return self._named(exchange, named)
+    def _called(self, exchange: Exchange, request: Request, said: Said) -> Call:
+        aim, generation = said.aim, self._names.generation()
+        if aim is not None and aim.generation is generation:
+            arguments = arguments_of(request.params)
+        else:
+            run = run_of(exchange.head, said.meta)
+            check_no_key(exchange.head)
+            tool, arguments = methods.CALLS[request.method](request.params, exchange.server, self._names)
+            aim = Aim(run, tool, generation, reported.of_meta(said.meta))
+            if request.method == methods.CALL:  # of the others the name is among what differs
+                said.aim = aim
+        fault = None if said.era is Era.HANDSHAKE else partial(self._header_fault, exchange.scope, aim.tool, arguments)
+        return self._named(exchange, aim, arguments, fault)
 
-    async def _following(self, exchange: Exchange, request: Request, call: Call) -> Call:
+    def _make(self, exchange: Exchange, request: Request, said: Said, call: Call) -> None:
+        party = Party(exchange.visit.principal, request.id, said, exchange.session, exchange.stream, exchange.receive)
+        exchange.made = made = self._calls.made(request, call, party)
+        exchange.call = made.call
+
+    async def _following(self, exchange: Exchange, request: Request, said: Said, call: Call) -> None:
         if exchange.session is None:
             raise InvalidParams("a subscription belongs to a session: initialize first", cause_code="session")
-        return await self._followers.prepared(call, request.params.value["uri"], exchange.session.follows)
+        follows = exchange.session.follows
+        prepared = await self._followers.prepared(call, request.params.value["uri"], follows)
+        self._make(exchange, request, said, prepared)
 
     def _header_fault(self, scope: Scope, tool: str, arguments: Arguments) -> HeaderMismatch | None:
         names = self._names.annotated(tool)
@@ -240,14 +271,6 @@ class McpEndpoint:
         if wrong is None:
             return None
         return HeaderMismatch(f"{wrong} does not equal the body's argument", cause_code="header")
-
-    def _acting(self, exchange: Exchange) -> Awaitable[Reply]:
-        request, made = exchange.request, exchange.made
-        if request is None or made is None:
-            return self._act(exchange, request)
-        if exchange.session is None or request.method not in methods.FOLLOWING:
-            return self._call(exchange, request.id, made)
-        return self._follow(exchange, request, made, exchange.session.follows)
 
     async def _act(self, exchange: Exchange, request: Request | None) -> Reply:
         if request is None:
@@ -269,29 +292,35 @@ class McpEndpoint:
             result = methods.discovered(self._info)
         return Reply(200, jsonrpc.encode_response(request.id, jsonrpc.encode(result)))
 
-    async def _follow(self, exchange: Exchange, request: Request, made: Made, follows: Follows) -> Reply:
-        with following.settled(exchange.call, request.params.value["uri"], follows):
-            return await self._call(exchange, request.id, made)
+    async def _follow(self, exchange: Exchange, made: Made, uri: str, follows: Follows) -> Answer | Outcome:
+        with following.settled(exchange.call, uri, follows):
+            return await self._carried_out(exchange, made)
 
-    async def _call(self, exchange: Exchange, request_id: Id, made: Made) -> Reply:
-        call, receive = exchange.call, exchange.receive
-        answer: Answer | Outcome
-        if exchange.server is None and call.tool == waiting.FQN:
-            own = waiting.wait(call, exchange.visit.principal, self._ports)
-            answer = await unless_gone(receive, own)
-            body = prompts.readable(answer.body)
+    def _carried_out(self, exchange: Exchange, made: Made) -> Awaitable[Answer | Outcome]:
+        if exchange.server is None and exchange.call.tool == waiting.FQN:
+            return self._waited(exchange)
+        exchange.acting = True
+        return self._calls.carried_out(made)
+
+    async def _waited(self, exchange: Exchange) -> Outcome:
+        own = waiting.wait(exchange.call, exchange.visit.principal, self._ports)
+        answer = await unless_gone(exchange.receive, own)
+        return Outcome(prompts.readable(answer.body), answer.call_id, answer.replayed)
+
+    def _result(self, exchange: Exchange, request: Request, answer: Answer | Outcome, *, asks: bool) -> Reply:
+        # What asks is sealed.
+        if asks:
+            result = answer.body
+        elif request.method == methods.CALL:
+            result = tools.result_for(answer.body, exchange.era)
         else:
-            exchange.acting = True
-            answer = await self._calls.carried_out(made, request_id)
-            if isinstance(answer, Answer) and rounds.wants_input(answer.body):
-                answer = await self._calls.told(made, request_id, answer)
-            body = answer.body
-        asks = rounds.wants_input(body)  # let through as such by core/asking.py, and sealed
-        result = body if asks else result_for(call, body, exchange.server, exchange.era)
+            result = result_for(exchange.call, answer.body, exchange.server, exchange.era)
         if answer.replayed:
             result = tools.told_again(result)
-        headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
-        return Reply(200, jsonrpc.encode_response(request_id, result), headers=headers)
+        headers = exchange.stream.own
+        if answer.call_id != exchange.call.id:
+            headers = ((problems.CALL_HEADER, answer.call_id.encode()),)
+        return Reply(200, jsonrpc.encode_response(request.id, result), headers=headers)
 
     async def _visible(self, exchange: Exchange, kinds: frozenset[Kind] = methods.LISTABLE) -> tuple[Tool, ...]:
         self._gate.listing(exchange.visit)
@@ -328,14 +357,23 @@ class McpEndpoint:
         return Reply(200, body, headers=((_SESSION, session.id.encode()),))
 
     def _session(self, exchange: Exchange) -> Session | None:
-        named = exchange.head.fields.get(_SESSION)
-        if not named:
-            return None
-        if len(named) > 1:  # whoever reads the other one sees another session
-            raise MalformedRequest("a request names at most one session", cause_code="session")
-        return self._sessions.find(named[0].decode("latin-1"), exchange.visit.principal.key, exchange.server)
+        head = exchange.head
+        if head.session is None:
+            named = head.fields.get(_SESSION)
+            if not named:
+                return None
+            if len(named) > 1:  # whoever reads the other one sees another session
+                raise MalformedRequest("a request names at most one session", cause_code="session")
+            head.session = named[0].decode("latin-1")
+        return self._sessions.find(head.session, exchange.visit.principal.key, exchange.server)
 
-    def _named(self, exchange: Exchange, named: Named) -> Call:
+    def _named(
+        self,
+        exchange: Exchange,
+        aim: Aim,
+        arguments: Arguments = NO_ARGUMENTS,
+        objection: Callable[[], GatewayError | None] | None = None,
+    ) -> Call:
         call, session = exchange.visit.call, exchange.session
         said = exchange.said if session is None else session
         return Call(
@@ -343,11 +381,11 @@ class McpEndpoint:
             at_us=call.at_us,
             origin=call.origin,
             channel=call.channel,
-            tool=named.tool,
-            arguments=named.arguments,
-            run=named.run,
+            tool=aim.tool,
+            arguments=arguments,
+            run=aim.run,
             session=None if session is None else session.id,
             client={} if said is None else said.client,
-            reported=named.reported,
-            objection=named.objection,
+            reported=aim.reported,
+            objection=objection,
         )

@@ -25,10 +25,12 @@ _HANDSHAKE = frozenset(version.encode() for version in eras.HANDSHAKE_VERSIONS)
 _MAX_HINT = 64
 
 
-def era_hint(fields: Fields) -> Era:
+def era_hint(head: Head) -> Era:
     """The era as the headers have it: for answering a body that could not be read."""
-    versions = fields.get(_VERSION)
-    return Era.HANDSHAKE if not versions or versions[0] in _HANDSHAKE else Era.STATELESS
+    if head.hint is None:
+        versions = head.fields.get(_VERSION)
+        head.hint = Era.HANDSHAKE if not versions or versions[0] in _HANDSHAKE else Era.STATELESS
+    return head.hint
 
 
 def meta_of(message: Request | Notification) -> Mapping[str, Any]:

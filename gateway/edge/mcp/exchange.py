@@ -1,19 +1,15 @@
 """One POST on its way, and how it is told that it is refused."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
-from gateway.core.call import Call, Reported
-from gateway.core.canonical import Arguments
+from gateway.core.call import Call
 from gateway.core.errors import GatewayError
 from gateway.core.mcpwire import jsonrpc
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Request
 from gateway.edge import problems
-from gateway.edge.auth import NO_ARGUMENTS, Visit
+from gateway.edge.auth import Visit
 from gateway.edge.faults import OF_HTTP, MissingCapability
 from gateway.edge.heads import Head, Said
 from gateway.edge.mcp import methods, tools
@@ -48,16 +44,6 @@ class Exchange(Struct):
     session: Session | None = None
     made: Made | None = None
     acting: bool = False
-
-
-class Named(NamedTuple):
-    """What a request says of itself as a call; one that is none names no tool."""
-
-    run: str | None
-    tool: str = ""
-    arguments: Arguments = NO_ARGUMENTS
-    reported: Reported = Reported()
-    objection: Callable[[], GatewayError | None] | None = None
 
 
 def refusal(exchange: Exchange, error: GatewayError) -> Reply:

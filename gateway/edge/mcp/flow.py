@@ -5,44 +5,42 @@ the same principal, at the same endpoint, in the same session. The stateless era
 leaves.
 """
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from anyio import CancelScope
+from msgspec import structs
 
-from gateway.core import scopes
-from gateway.core.errors import Unavailable
-from gateway.core.flow import Clean, Deliver, Flow, Put, Wants
+from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.flow import Flow, Wants
 from gateway.core.mcpwire import asking, eras, notices
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request
+from gateway.edge.disconnect import Watched
 from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.session import Session
 
 SET_LEVEL = "logging/setLevel"
 NOTHING = Wants()
 _MAX_TOKEN = 256
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A call's flow, and the scope in which nothing was done for it yet.
+class Line(Watched):
+    """What a call is carried out within whose client can hear of it: a bracket that the client can also end.
 
     Attributes:
-        flow: what the call takes with it.
-        scope: cancelled where the client takes the call back before anything was done.
+        flow: what the call takes with it; to be set before it begins.
+        request_id: what its client calls it; likewise, where it can name it to take it back.
     """
 
+    __slots__ = ("flow", "request_id")
     flow: Flow
-    scope: CancelScope
+    request_id: Id
 
-
-def line(wants: Wants, clean: Clean, deliver: Deliver, put: Put | None) -> Line:
-    """The line of a call; ``deliver`` sends what goes out ahead of its answer."""
-    scope = scopes.scope()
-    return Line(Flow(wants, clean, deliver, scope.cancel, put), scope)
+    def gone(self) -> ClientGone | GatewayError:
+        """See ``Watched``."""
+        if self.flow.is_withdrawn:
+            return Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn")
+        return super().gone()
 
 
 def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
@@ -51,12 +49,15 @@ def wants(said: Mapping[str, Any], era: Era, session: Session | None) -> Wants:
     Raises:
         InvalidParams: a progress token or log level that is none.
     """
-    token = _token(said.get("progressToken"))
+    token = said.get("progressToken")
+    if token is not None:
+        token = _token(token)
     if era is Era.HANDSHAKE:
         # Who has named no level hears what the server says by itself.
         if session is None:
             return Wants(token, notices.LEVELS[0])
-        return Wants(token, session.level or notices.LEVELS[0], session.level is not None, session.askable)
+        known = session.wants or _in_session(session)
+        return known if token is None else structs.replace(known, token=token)
     capabilities, level = said.get(eras.META_CAPABILITIES), said.get(eras.META_LOG_LEVEL)
     askable = asking.declared(capabilities) if capabilities else {}
     if token is None and level is None and not askable:
@@ -73,11 +74,18 @@ def set_level(request: Request, session: Session | None) -> None:
     level = _level(request.params.value.get("level"))
     if session is None:
         raise InvalidParams("a log level belongs to a session: initialize first", cause_code="session")
-    session.level = level
+    session.level, session.wants = level, None
 
 
-def _token(token: object) -> Id | None:
-    if token is None or (isinstance(token, str) and len(token) <= _MAX_TOKEN):
+def _in_session(session: Session) -> Wants:
+    # What a call wants to hear that names no progress token: the same for each until the client says otherwise.
+    level = session.level
+    session.wants = Wants(None, level or notices.LEVELS[0], level is not None, session.askable)
+    return session.wants
+
+
+def _token(token: object) -> Id:
+    if isinstance(token, str) and len(token) <= _MAX_TOKEN:
         return token
     if isinstance(token, int) and not isinstance(token, bool):
         return token
@@ -90,47 +98,11 @@ def _level(level: object) -> str:
     return level
 
 
-class _Place(NamedTuple):
-    """Whose call: a session is its principal's and its endpoint's own already. ``1`` and ``"1"`` are two ids."""
-
-    session: str
-    request: Id
-    is_number: bool
-
-
-@dataclass(slots=True)
-class Running:
-    """The calls of this process that a client can take back: those of a session."""
-
-    _lines: dict[_Place, list[Line]] = field(default_factory=dict)
-
-    async def answered(self, session: Session, request_id: Id, line: Line, work: Awaitable[T]) -> T:
-        """The result of ``work``, a call that is under way in the line's scope.
-
-        Raises:
-            Unavailable: its client took it back before anything was done for it.
-        """
-        place = _Place(session.id, request_id, isinstance(request_id, int))
-        self._lines.setdefault(place, []).append(line)
-        try:
-            return await work
-        except ClientGone:
-            if line.flow.is_withdrawn:
-                raise Unavailable("the client cancelled the call; nothing was done", cause_code="withdrawn") from None
-            raise
-        finally:
-            self._leave(place, line)
-
-    def withdraw(self, told: Notification, session: Session | None) -> None:
-        """Carry ``notifications/cancelled`` out; one that names no call under way says nothing."""
-        request_id = told.params.value.get("requestId")
-        if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
-            return
-        for line in self._lines.get(_Place(session.id, request_id, isinstance(request_id, int)), ()):
+def withdraw(told: Notification, session: Session | None) -> None:
+    """Carry ``notifications/cancelled`` out; one that names no call under way says nothing."""
+    request_id = told.params.value.get("requestId")
+    if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
+        return
+    for line in list(session.calls.all):
+        if isinstance(line, Line) and line.request_id == request_id:  # ``1`` and ``"1"`` are two ids
             line.flow.withdraw()
-
-    def _leave(self, place: _Place, line: Line) -> None:
-        lines = self._lines[place]
-        lines.remove(line)
-        if not lines:
-            del self._lines[place]

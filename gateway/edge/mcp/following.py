@@ -32,6 +32,7 @@ from gateway.core.mcpwire.following import SUBSCRIBE, UNSUBSCRIBE
 from gateway.core.ports import Ports
 from gateway.core.tool import ConnectorKind, Kind, Tool
 from gateway.edge.calling import carry_out
+from gateway.edge.disconnect import Watched
 from gateway.edge.mcp import resources as mcp_resources
 from gateway.edge.mcp.tools import Names
 
@@ -203,7 +204,7 @@ class Followers:
         try:
             call = await self.prepared(call, address, follows)
             with settled(call, address, follows):
-                await carry_out(call, self._ports, receive)
+                await carry_out(call, self._ports, Watched(receive))
         except _LEFT_OUT:
             return
 

@@ -10,6 +10,7 @@ and ends it as it sees fit: broken off, nobody would know what it did.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -26,7 +27,7 @@ from gateway.core.mcpwire import eras
 from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.jsonrpc import encode
 from gateway.core.ports import Clock, Ports
-from gateway.edge.calling import answered
+from gateway.edge.calling import carry_out
 from gateway.edge.ears import Stopping
 from gateway.edge.faults import ClientGone, InvalidParams
 from gateway.edge.mcp.rounds import MOST_ROUNDS
@@ -220,7 +221,7 @@ class Slot:
 
     async def _carried_out(self, call: Call, ports: Ports) -> Answer:
         with self._scope:
-            return await answered(call, ports)
+            return await carry_out(call, ports, nullcontext())
         raise ClientGone
 
 

@@ -44,7 +44,7 @@ _DECODER = msgspec.json.Decoder(_Kept)
 
 def wants_input(body: bytes) -> bool:
     """Whether the result of a call asks for input first."""
-    if b"input_required" not in body:
+    if body.find(b"input_required") < 0:  # "in" first asks whether a text is a number
         return False
     return jsonrpc.members(body).get("resultType") == msgspec.Raw(b'"%b"' % eras.RESULT_INPUT_REQUIRED.encode())
 

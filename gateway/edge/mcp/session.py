@@ -9,11 +9,13 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
-from gateway.core.flow import NotAnswered
+from gateway.core.flow import NotAnswered, Wants
 from gateway.core.mcpwire.jsonrpc import Failure, Response
 from gateway.core.ports import Clock
+from gateway.edge.disconnect import Waiting
 from gateway.edge.faults import SessionNotFound
 from gateway.edge.mcp.following import Follows
 
@@ -34,6 +36,8 @@ class Session:
         used: when it was last used, monotonic seconds.
         askable: what its client can be asked, as of ``asking.declared``.
         level: the least severe log messages the client asked for; None = it has not.
+        wants: what it hears of a call that names no progress token; None = nobody asked since it said something new.
+        calls: those that are under way; a client names them by ids of its own, which are good within its session.
         follows: the resources that its client hears of.
         waiting: the answers that are waited for; only the session's own client can bring them.
     """
@@ -45,6 +49,8 @@ class Session:
     used: float
     askable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: str | None = None
+    wants: Wants | None = None
+    calls: Waiting = field(default_factory=Waiting)
     follows: Follows = field(default_factory=Follows)
     waiting: "set[asyncio.Future[Response | Failure]]" = field(default_factory=set)
 
@@ -73,6 +79,7 @@ class Sessions:
         self._own: dict[str, OrderedDict[str, Session]] = {}
         self._of_user: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
+        self._idle_from = inf
 
     def open(self, owner: str, server: str | None, client: Mapping[str, str]) -> Session:
         """A new session; where there is no room, the one ends that was idle longest of the user who has the most."""
@@ -84,6 +91,7 @@ class Sessions:
         elif len(self._all) >= self._most:
             self._forget(self._spared())
         session = Session(self._clock.random(_ID_BYTES).hex(), owner, server, client, now)
+        self._idle_from = min(self._idle_from, now + IDLE_S)
         self._all[session.id] = session
         self._own.setdefault(owner, OrderedDict())[session.id] = session
         self._of_user[user_of(owner)] += 1
@@ -98,7 +106,8 @@ class Sessions:
             SessionNotFound: unknown, idle too long, another principal's or another endpoint's.
         """
         now = self._clock.monotonic()
-        self._end_idle(now)
+        if now > self._idle_from:
+            self._end_idle(now)
         session = self._all.get(session_id)
         if session is None or session.owner != owner or session.server != server:
             raise SessionNotFound("no such session; initialize again")
@@ -129,9 +138,12 @@ class Sessions:
             self._sweep = asyncio.get_running_loop().call_later(max(left, _PAUSE_S), self._swept)
 
     def _end_idle(self, now: float) -> None:
+        # None is idle before the time that is kept here: whichever is used later only moves it on.
+        self._idle_from = inf
         while self._all:
             oldest = next(iter(self._all.values()))
             if now - oldest.used <= IDLE_S:
+                self._idle_from = oldest.used + IDLE_S
                 return
             self._forget(oldest)
 

@@ -35,6 +35,7 @@ Headers = Mapping[tuple[str, ...], str]
 @dataclass(frozen=True, slots=True)
 class _Index:
     source: Sequence[Tool]
+    generation: object
     by_wire: Mapping[tuple[Kind, str | None, str], str]
     tools: Mapping[str, Tool]
     annotated: Mapping[str, Headers]
@@ -47,7 +48,7 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         """The catalogue keeps returning the same sequence until it has a new generation."""
         self._catalog = catalog
-        self._index = _Index((), {}, {}, {}, {})
+        self._index = _Index((), object(), {}, {}, {}, {})
 
     def inside(self, name: str, server: str | None, kind: Kind = Kind.TOOL) -> str:
         """``server.tool`` for a name on the wire, also where there is no such tool: that is the pipeline's to say.
@@ -63,6 +64,11 @@ class Names:
         # What would read as another kind's name is none of this kind.
         said = f"{at}.{kind.prefix}{own}" if separator else name
         return f".{said}" if said in index.tools or kind_of(said.partition(".")[2]) is not kind else said
+
+    def generation(self) -> object:
+        """Another object for each generation of the catalogue: what is said of names holds as long as it does."""
+        index = self._index
+        return (index if self._catalog.tools() is index.source else self._current()).generation
 
     def found(self, name: str, server: str, kind: Kind) -> str | None:
         """``server.tool`` for a name that this server's own endpoint has, or None."""
@@ -86,6 +92,7 @@ class Names:
             wanted = ((tool, headers.annotated(tool.definition.get("inputSchema"))) for tool in tools)
             self._index = _Index(
                 tools,
+                object(),
                 {(tool.kind, None, tool.wire_name): tool.fqn for tool in tools}
                 | {(tool.kind, tool.server, tool.own_name): tool.fqn for tool in tools},
                 {tool.fqn: tool for tool in tools},
@@ -122,7 +129,9 @@ def result_for(body: bytes, era: Era) -> bytes:
     """A tool result as this client gets it: the upstream's own bytes wherever its era allows them."""
     head = _HEAD.decode(body)
     if era is Era.HANDSHAKE:
-        return body if _is_object(head.structured_content) else _without_structure(body)
+        structure = head.structured_content
+        is_fit = structure is msgspec.UNSET or bytes(structure).lstrip().startswith(b"{")
+        return body if is_fit else _without_structure(body)
     if head.result_type is msgspec.UNSET:
         rest = body.lstrip()[1:].lstrip()
         return b'{"resultType":"complete"%b%b' % (b"" if rest.startswith(b"}") else b",", rest)
@@ -158,10 +167,6 @@ def header_fault(names: Headers, arguments: Mapping[str, Any], fields: Mapping[s
 
 def _says(field: str | None, value: headers.Scalar) -> bool:
     return field is not None and headers.says(field, value)
-
-
-def _is_object(structure: msgspec.Raw | msgspec.UnsetType) -> bool:
-    return structure is msgspec.UNSET or bytes(structure).lstrip()[:1] == b"{"
 
 
 def _without_structure(body: bytes) -> bytes:

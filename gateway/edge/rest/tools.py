@@ -26,7 +26,7 @@ from gateway.core.ports import Ports
 from gateway.core.tool import EffectClass, Kind, Tool, kind_of
 from gateway.edge.auth import NO_ARGUMENTS
 from gateway.edge.calling import carry_out
-from gateway.edge.disconnect import unless_gone
+from gateway.edge.disconnect import Watched, unless_gone
 from gateway.edge.faults import UnsupportedMediaType
 from gateway.edge.models import Model
 from gateway.edge.problems import CALL_HEADER
@@ -124,7 +124,7 @@ class ToolRest:
         given = canonical.arguments(asked.document.member("arguments"))
         named = asked.visit.named(_tool_name(asked.path["tool"]), given, asked.run)
         call = structs.replace(named, reported=asked.body.reported())
-        answer = await carry_out(call, self._ports, asked.receive)
+        answer = await carry_out(call, self._ports, Watched(asked.receive))
         body = b'{"call_id":%b,"run_id":%b,"result":%b,"redactions":%d%b}' % (
             jsonrpc.encode(answer.call_id),
             jsonrpc.encode(answer.run_id),
