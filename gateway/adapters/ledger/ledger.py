@@ -169,7 +169,7 @@ class Ledger:
     @property
     def swept(self) -> bool:
         """Whether no copy of a destroyed data key is left in the write-ahead log; each write tries to get there."""
-        return self._store.swept and self._store.sweeps
+        return self._store.sweeping.swept and self._store.sweeps
 
     @property
     def replica(self) -> str:

@@ -20,6 +20,7 @@ from gateway.adapters.ledger.storage.batch import Batch, Heads, requested
 from gateway.adapters.ledger.storage.guarding import UNGUARDED, Guard
 from gateway.adapters.ledger.storage.outcome import Outcome, Prepared, added, is_damage
 from gateway.adapters.ledger.storage.site import End, Site, sited
+from gateway.adapters.ledger.storage.sweeping import Sweeping
 from gateway.core.errors import Unavailable
 from gateway.core.log_keys import KeyHistory, first_body
 from gateway.core.ports import Clock
@@ -27,7 +28,6 @@ from gateway.core.records import CLOSINGS, Draft, EventType
 from gateway.core.tlog import Checkpoint, Frontier
 
 _LOG = logging.getLogger("gateway.ledger")
-_SWEEP_S = 1.0
 _UNKNOWN = -1  # what others did meanwhile is to be told, whatever the size
 _BEHIND_US = 60_000_000
 _UNWRITABLE = "the audit log cannot be written"
@@ -44,19 +44,17 @@ class Store:
 
     Attributes:
         trouble: why the log cannot take new calls right now, or None.
-        swept: whether what destroyed data keys leave was cleaned up: in SQLite, that no copy is left.
+        sweeping: cleans up after destroyed data keys.
         sweeps: whether cleaning up leaves no copy anywhere.
     """
 
     def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
         self.trouble: str | None = None
-        self.swept = False
-        self._swept_at: float | None = None
         self._damaged: str | None = None
         self._told = ""
         self._site = site = sited(place)
         self._folder = site.folder
-        self.sweeps = site.sweeps
+        self.sweeping, self.sweeps = Sweeping(site, clock), site.sweeps
         self._changes = 0
         self._is_patrol_due = self._is_fresh = self._is_low = False
         self._keys = keys
@@ -124,7 +122,7 @@ class Store:
             self._commit(prepared, prepared.batch)
         except Exception as error:  # noqa: BLE001 - see above
             return self._failed(error, len(prepared.outcomes))
-        self._sweep()
+        self.sweeping.sweep(self._db)
         return prepared.outcomes
 
     def _failed(self, error: Exception, callers: int) -> list[Outcome]:
@@ -262,7 +260,7 @@ class Store:
             self._ring.prune()  # whichever gateway retired it: a thief finds it here, too
         if batch.destroys:
             self._data_keys.forget()
-            self.swept, self._swept_at = False, None
+            self.sweeping.soiled()
         self._acknowledged, self._written = set(end.open_calls), prepared.note
         self._owed.clear()
         self._told = ""
@@ -391,17 +389,7 @@ class Store:
         db.settle()
         self._guard.begin(end.note)
         # Whoever was killed after an erasure may have left copies of the keys there.
-        self._sweep()
-
-    def _sweep(self) -> None:
-        now = self._clock.monotonic()
-        if self.swept or self._db is None or (self._swept_at is not None and now - self._swept_at < _SWEEP_S):
-            return
-        self._swept_at = now
-        try:
-            self.swept = self._site.sweep(self._db)
-        except FAULTS:
-            _LOG.warning("the write-ahead log cannot be emptied: tried again")
+        self.sweeping.sweep(self._db)
 
 
 def _empty(history: KeyHistory) -> Checkpoint:
