@@ -59,7 +59,7 @@ def rows(first: int, count: int, chance: random.Random) -> Additions:
 def test_a_journal_gives_back_what_follows(tmp_path: Path, seed: int) -> None:
     """Random frames and new beginnings: what is beyond the tables is what came since the last one, always."""
     chance, path = random.Random(seed), tmp_path / JOURNAL
-    kept, size, moved = Journal(path), 0, 0
+    kept, size, moved = Journal(path), 1, 1
     for _ in range(chance.randrange(1, 200)):
         if chance.random() < 0.1:
             kept.restart()

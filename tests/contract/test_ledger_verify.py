@@ -54,6 +54,7 @@ async def out(folder: Path) -> Path:
     copy = folder / "copy"
 
     async def act(intent: object) -> None:
+        await books.ledger.settle()
         books.ledger._store.tend()
         shutil.copytree(folder / "state", copy)
 

@@ -97,8 +97,11 @@ class Database(Protocol):
     def snapshot(self) -> None:
         """Begin a transaction that sees one state of the database; ended by ``rollback``."""
 
-    def add(self, additions: Additions) -> None:
-        """Write what a log's transaction adds, as the last of it: what else it writes comes before."""
+    def add(self, additions: Additions, *, settles: bool = False) -> None:
+        """Write what a log's transaction adds, as the last of it: what else it writes comes before.
+
+        ``settles``: nothing durable stands outside the tables then.
+        """
 
     def commit(self) -> None:
         """Make the transaction durable. Where this raises, it may be so all the same."""
@@ -186,7 +189,7 @@ class SqliteDatabase(sqlite3.Connection):
         """See ``Database``."""
         self.execute("begin")
 
-    def add(self, additions: Additions) -> None:
+    def add(self, additions: Additions, *, settles: bool = False) -> None:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Database``."""
         write(self, additions)
 

@@ -119,6 +119,8 @@ class LogReader:
         self._site = sited(place)
         self._kek = keys.kek
         self._db: Database | None = None
+        # Whether the connection looks into the tables alone.
+        self._is_settled = False
         self._turn = anyio.Lock()
         # A task that is cancelled waits no longer, and its question goes on all the same.
         self._in_use = threading.Lock()
@@ -254,11 +256,11 @@ class LogReader:
         def run() -> T:
             with self._in_use:
                 if self._db is None:
-                    self._db = self._site.reader(is_hasty=self._is_hasty)
+                    self._db = self._site.reader(is_hasty=self._is_hasty, is_settled=self._is_settled)
                 return question(self._db)
 
         async with self._turn:
-            await self._settled()
+            await self._settle()
             try:
                 return await to_thread.run_sync(run)
             except (UnicodeEncodeError, OverflowError):
@@ -268,14 +270,20 @@ class LogReader:
                     await to_thread.run_sync(self._close)  # the next question opens the log anew
                 raise Unavailable("the audit log cannot be read", cause_code="ledger_unreadable") from error
 
-    async def _settled(self) -> None:
+    async def _settle(self) -> None:
         # What was acknowledged is found, however long it has been so.
+        if self._writer is None:
+            return
         try:
-            if self._writer is not None:
-                await self._writer.settle()
-        except Unavailable:  # a connection that is opened now sees what the tables could not take
+            await self._writer.settle()
+            is_settled = True
+        except Unavailable:
+            is_settled = False
+        if not (is_settled and self._is_settled):
+            # One that is opened now sees what the tables could not take; or it need not look for it any more.
             with CancelScope(shield=True):
                 await to_thread.run_sync(self._close)
+        self._is_settled = is_settled
 
     def _close(self) -> None:
         with self._in_use:

@@ -10,6 +10,7 @@ from gateway.adapters.ledger.database import Database
 from gateway.adapters.ledger.keyring.sealing import DAY_US, LIVE, scope_of
 from gateway.adapters.ledger.searching import size_before
 from gateway.adapters.ledger.storage.custody import held
+from gateway.adapters.ledger.storage.journal import log_size
 
 _STEP = 200  # data keys looked at in one question: other readers of the log wait for it
 # Times after now are of a clock that was set forward, and say nothing of what stands behind them.
@@ -42,9 +43,7 @@ class Horizon:
 def horizon(db: Database, older_us: int, now_us: int) -> Horizon:
     """The place of ``older_us`` in a log that is read at ``now_us``."""
     row = db.execute(_FIRST, (size_before(db, older_us), older_us, now_us)).fetchone()
-    if row is None:
-        row = db.execute("select coalesce(max(idx), -1) + 1 from records").fetchone()
-    size = int(row[0])
+    size = log_size(db) if row is None else int(row[0])
     days = db.execute(_BACK.format(db.dialect.greatest), (DAY_US, size, older_us, older_us, size))
     return Horizon(older_us, size, frozenset(int(day) for (day,) in days))
 

@@ -177,8 +177,8 @@ class Batch:
         self.open_calls.update(rows.opened)
         self.open_calls.difference_update(rows.closed)
 
-    def store(self) -> str:
-        """Write all rows and the checkpoint that covers them; returns the checkpoint."""
+    def store(self, *, settles: bool = False) -> str:
+        """Write all rows and the checkpoint that covers them; returns the checkpoint. ``settles``: see ``Database``."""
         db, rows, first = self.db, self._rows, self.frontier.size
         self.heads.put(rows.heads)
         tops = self.frontier.extend(rows.leaves)
@@ -209,7 +209,7 @@ class Batch:
             reasons=rows.reasons,
             checkpoints={window: checkpoint},
         )
-        db.add(added)
+        db.add(added, settles=settles)
         return note
 
     @property

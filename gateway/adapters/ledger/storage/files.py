@@ -215,10 +215,11 @@ def _make_durable(db: SqliteDatabase) -> None:
     db.execute(f"pragma wal_autocheckpoint = {_WAL_PAGES}")
 
 
-def connect_readonly(path: Path) -> SqliteDatabase:
+def connect_readonly(path: Path, *, is_settled: bool = False) -> SqliteDatabase:
     """A connection that cannot change anything; works on a running log, a stopped one and a copy on read-only media.
 
-    It sees what the log's journal holds when it is opened, and what stands in the tables at any time.
+    It sees what the log's journal holds when it is opened, and what stands in the tables at any time; only the latter
+    where the one ``is_settled``: whoever asks has all that matters put there first.
 
     Raises:
         FAULTS: it cannot be opened.
@@ -231,7 +232,8 @@ def connect_readonly(path: Path) -> SqliteDatabase:
         url, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True, factory=SqliteDatabase
     )
     try:
-        lay_over(db, path.with_name(JOURNAL))
+        if not is_settled:
+            lay_over(db, path.with_name(JOURNAL))
     except BaseException:
         db.close()
         raise

@@ -47,16 +47,21 @@ class Journal:
         self._frame = mmap.mmap(-1, CAPACITY)  # aligned to pages, as a write past the cache wants it
         self._seen = memoryview(self._frame)
         _make(path)
-        self._file = _opened(path, os.O_DIRECT)
         try:
-            self.clear()
+            self._begin(path, os.O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
-                self.close()
                 raise
             # A file system that writes nothing past its cache.
-            os.close(self._file)
-            self._file = _opened(path)
+            self._begin(path)
+
+    def _begin(self, path: Path, how: int = 0) -> None:
+        self._file = _opened(path, how)
+        try:
+            self.clear()
+        except OSError:
+            self.close()
+            raise
 
     def hold(self, additions: Additions) -> bool:
         """Make the next frame of these; False where it has no room. Nothing is written before ``append``."""
@@ -88,11 +93,13 @@ class Journal:
     def clear(self) -> None:
         """All that it holds stands in the tables: leave nothing that could be taken for what comes next.
 
+        Nor for what comes later: beside a backup that was put back, an old frame would follow by its numbers one day.
+
         Raises:
             OSError: it cannot be written.
         """
-        self._frame[:_BLOCK] = bytes(_BLOCK)
-        self._at, self._size = 0, _BLOCK
+        self._frame[:] = bytes(CAPACITY)
+        self._at, self._size = 0, CAPACITY
         self.append()
         self._at = self._number = 0
 
@@ -136,10 +143,14 @@ def _frames(descriptor: int) -> list[Additions]:
 
 
 def beyond(held: list[Additions], size: int) -> Additions:
-    """What the journal has beyond the first ``size`` records: what stands in no table yet."""
+    """What the journal has beyond the first ``size`` records: what stands in no table yet.
+
+    Nothing where there are none: a log's first record is in the tables before anybody is told that it has begun. What
+    is beside an empty one is of another log, or of a start that was killed and is made anew.
+    """
     more = Additions.none(size)
     for frame in held:
-        if frame.first == more.size:
+        if frame.first == more.size > 0:
             more.take(frame)
     return more
 
@@ -159,9 +170,10 @@ def reach(db: Database, path: Path) -> int:
 
 
 def log_size(db: Database) -> int:
-    """How many records stand in a log's tables."""
-    (size,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
-    return int(size)
+    """How many records a connection sees of a log."""
+    # Of a view that shows more than one table SQLite finds the greatest by reading all.
+    row = db.execute("select idx from records order by idx desc limit 1").fetchone()
+    return 0 if row is None else int(row[0]) + 1
 
 
 def _digest(numbers: bytes, content: bytes) -> bytes:

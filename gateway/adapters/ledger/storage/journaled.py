@@ -73,11 +73,11 @@ class JournaledDatabase:
         self.settle()
         self._db.snapshot()
 
-    def add(self, additions: Additions) -> None:
+    def add(self, additions: Additions, *, settles: bool = False) -> None:
         """See ``Database``."""
-        # One that adds no record asks whether writing works, or moves what the journal holds.
-        small = 0 < additions.size - additions.first <= _MOST - self._count
-        if self._is_begun or not small or not self._journal.hold(additions):
+        # One that adds no record asks whether writing works; a log's first is in the tables at once, see ``beyond``.
+        small = 0 < additions.first < additions.size <= additions.first + _MOST - self._count
+        if settles or self._is_begun or not small or not self._journal.hold(additions):
             self._touch()
             write(self._db, additions)
         else:

@@ -274,7 +274,7 @@ class PostgresDatabase:
         self._snapshot = self._connection.transaction(isolation="repeatable_read", readonly=True)
         self._wait(self._snapshot.start)
 
-    def add(self, additions: Additions) -> None:
+    def add(self, additions: Additions, *, settles: bool = False) -> None:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Database``."""
         write(self, additions)
 

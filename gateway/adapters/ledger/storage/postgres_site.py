@@ -84,7 +84,7 @@ class PostgresSite:
             raise
         return db
 
-    def reader(self, *, is_hasty: bool = False) -> Database:
+    def reader(self, *, is_hasty: bool = False, is_settled: bool = False) -> Database:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
         return PostgresDatabase(self.target, READS_ONLY, COMMAND_S if is_hasty else QUESTION_S)
 

@@ -65,8 +65,12 @@ class Site(Protocol):
             StateRefused: it is no log of this format, or another process writes under this name.
         """
 
-    def reader(self, *, is_hasty: bool = False) -> Database:
-        """A connection that cannot write; ``is_hasty``: calls wait for what it answers, so it gives up soon."""
+    def reader(self, *, is_hasty: bool = False, is_settled: bool = False) -> Database:
+        """A connection that cannot write.
+
+        ``is_hasty``: calls wait for what it answers, so it gives up soon; ``is_settled``: what is asked for stands in
+        the tables, so it need not look elsewhere, too, which takes longer with each question.
+        """
 
     def places(self) -> Places | None:
         """Where the processes that write the log count their budgets together; None where there is only one."""
@@ -152,9 +156,9 @@ class Folder:
             raise
         return db
 
-    def reader(self, *, is_hasty: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
+    def reader(self, *, is_hasty: bool = False, is_settled: bool = False) -> SqliteDatabase:  # noqa: ARG002 - the signature is the Protocol's
         """See ``Site``."""
-        return files.connect_readonly(self.database)
+        return files.connect_readonly(self.database, is_settled=is_settled)
 
     def places(self) -> Places | None:
         """See ``Site``."""

@@ -100,7 +100,8 @@ class Store:
     def write(self, groups: Sequence[Sequence[Draft]]) -> list[Outcome]:
         """Append the drafts of several callers in one durable transaction; one outcome for each caller.
 
-        An empty group asks whether writing works at all. What is damaged is written no more: that would make it worse.
+        An empty group asks whether writing works at all, and has the tables catch up. What is damaged is written no
+        more: that would make it worse.
         """
         return self.finish(self.prepare(groups))
 
@@ -159,7 +160,8 @@ class Store:
     @property
     def is_scattered(self) -> bool:
         """Whether something durable stands in no table yet; the next write without drafts puts it there."""
-        return self._db is not None and self._db.is_behind
+        # Who knows, where the connection was lost.
+        return self.is_local and (self._db is None or self._db.is_behind)
 
     @property
     def is_due(self) -> bool:
@@ -234,7 +236,7 @@ class Store:
         for drafts in self._owed:
             added(batch, drafts)  # what the log holds already is refused, and rightly forgotten
         outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
-        note = batch.store()
+        note = batch.store(settles=not all(groups))
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
             self._site.advance(db, End(batch.frontier.size, note, batch.frontier.encode(), batch.span, self._changes))

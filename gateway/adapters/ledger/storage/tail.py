@@ -21,7 +21,7 @@ from gateway.adapters.ledger.storage.files import (
     is_unborn,
     read_guard,
 )
-from gateway.adapters.ledger.storage.journal import JOURNAL
+from gateway.adapters.ledger.storage.journal import JOURNAL, log_size
 from gateway.adapters.ledger.storage.key_records import history_of
 from gateway.adapters.ledger.storage.site import End
 from gateway.adapters.ledger.storage.span import Span
@@ -62,7 +62,7 @@ def load(db: Database, first: VerifierKey, replica: str = "") -> Tail:
         StateRefused: the log was altered, cut short or signed by another key.
         FAULTS: it cannot be read.
     """
-    (stored,) = db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
+    stored = log_size(db)
     row = db.execute(
         "select size, note, peaks, win, high_us, low_us from checkpoints order by win desc limit 1"
     ).fetchone()

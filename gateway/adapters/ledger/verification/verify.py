@@ -23,6 +23,7 @@ from gateway.adapters.ledger.storage.files import (
     CHECKPOINT_WINDOW,
     GUARD,
 )
+from gateway.adapters.ledger.storage.journal import log_size
 from gateway.adapters.ledger.storage.site import Site, sited
 from gateway.adapters.ledger.verification.contents import Contents, SealedRef
 from gateway.adapters.ledger.verification.finding_aids import FindingAids
@@ -234,7 +235,7 @@ class _Verification:
 
     def run(self, progress: Progress | None) -> None:
         report = self._report
-        (total,) = self._db.execute("select coalesce(max(idx) + 1, 0) from records").fetchone()
+        total = log_size(self._db)
         self._landmarks.pass_by(self._frontier)
         for row in self._db.walk(f"select {_COLUMNS} from records order by idx"):  # noqa: S608 - a literal
             self._record(row)

@@ -1,0 +1,163 @@
+"""The journal of a SQLite log where something is out of the ordinary: company, failures, backups, what others left."""
+
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.ledger.additions import CHECKPOINT, Additions
+from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames
+from gateway.core.errors import Unavailable
+from gateway.core.records import EventType
+from tests.clock import StepClock
+from tests.contract.test_ledger_journal import held, image, note
+from tests.ledgers import Books, Walk, check, open_books, read_records
+
+
+async def noted(books: Books) -> int:
+    """Where a record stands that the journal alone has."""
+    await books.ledger.append([note(Scribe(books.clock, books.keys))])
+    assert held(books.folder) > 0
+    return len(read_records(books.site)) - 1
+
+
+async def test_the_tables_catch_up_in_company(tmp_path: Path) -> None:
+    """Whoever is about to look into them shares a transaction with one that could go to the journal."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await noted(books)
+        other = books.ledger.submit([note(Scribe(books.clock, books.keys))])
+        await books.ledger.settle()
+        assert other.done()
+        assert held(books.folder) == 0
+
+
+async def test_what_is_durable_is_found_after_a_failure(tmp_path: Path) -> None:
+    """The writer has let go of the log: a reader that has been open for long is not content with the tables."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        assert await books.reader.newest(EventType.ADMIN_CHANGE) is None
+        place = await noted(books)
+        books.ledger._store.abandon()
+        found = await books.reader.newest(EventType.ADMIN_CHANGE)
+        assert found is not None
+        assert found.index == place
+
+
+async def test_what_the_tables_cannot_take_is_found_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a connection that looks into the journal, too, as long as it lasts; afterwards into the tables alone again."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        place = await noted(books)
+
+        async def unsettled() -> None:
+            raise Unavailable("full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(books.ledger, "settle", unsettled)
+            found = await books.reader.newest(EventType.ADMIN_CHANGE)
+            assert found is not None
+            assert found.index == place
+            assert await books.reader.ask(lambda db: len(db.execute("select name from temp.sqlite_master").fetchall()))
+        found = await books.reader.newest(EventType.ADMIN_CHANGE)
+        assert found is not None
+        assert found.index == place
+        # A search through both takes so much longer that it would be refused.
+        names = await books.reader.ask(lambda db: db.execute("select name from temp.sqlite_master").fetchall())
+        assert names == []
+
+
+async def test_a_reader_opened_in_passing_looks_into_the_tables_alone(tmp_path: Path) -> None:
+    """Also where calls went on between the tables' catching up and its opening."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await noted(books)
+        with closing(books.site.reader(is_settled=True)) as db:
+            assert db.execute("select name from temp.sqlite_master").fetchall() == []
+        with closing(books.site.reader()) as db:
+            assert db.execute("select name from temp.sqlite_master").fetchall() != []
+
+
+async def test_a_backup_beside_a_newer_journal(tmp_path: Path) -> None:
+    """Frames of what came after the backup then never follow what comes after it now."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+    shutil.copytree(tmp_path / "s", tmp_path / "backup")
+    async with open_books(tmp_path / "s", StepClock()) as books:
+        for _ in range(4):
+            await Walk(books).go()
+        shutil.copy(books.folder / JOURNAL, tmp_path / "backup" / JOURNAL)
+    later = StepClock()
+    later.advance(60)
+    async with open_books(tmp_path / "backup", later) as books:
+        for _ in range(2):
+            await Walk(books).go()
+        here, crashed = books.reader, image(books, tmp_path / "crashed")
+        assert len(read_records(crashed)) == await here.ask(
+            lambda db: int(db.execute("select max(idx) + 1 from records").fetchone()[0])
+        )
+    assert check(crashed).ok
+    async with open_books(crashed, later) as books:
+        assert books.verify().ok
+
+
+async def test_a_new_log_beside_another_one_s_journal(tmp_path: Path) -> None:
+    """It begins with its own first record."""
+    async with open_books(tmp_path / "s") as books:
+        db = books.site.reader()
+        first = Additions.none()
+        first.size = 1
+        first.records = db.execute("select * from records where idx = 0").fetchall()
+        first.checkpoints = {0: db.execute(f"select {CHECKPOINT} from checkpoints").fetchone()}
+        db.close()
+    (tmp_path / "new").mkdir()
+    other = Journal(tmp_path / "new" / JOURNAL)
+    assert other.hold(first)
+    other.append()
+    other.close()
+    assert frames(tmp_path / "new" / JOURNAL)
+    async with open_books(tmp_path / "new") as books:
+        await Walk(books).go()
+        assert books.verify().ok
+
+
+async def test_the_first_record_of_a_log_is_in_the_tables(tmp_path: Path) -> None:
+    """What stands in a journal from the very beginning on is another log's."""
+    async with open_books(tmp_path / "s") as books:
+        assert all(one.first > 0 for one in frames(books.folder / JOURNAL))
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+async def test_a_device_that_refuses_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+    """It is written through the cache, and nothing old is left in it either."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await Walk(books).go()
+        crashed = image(books, tmp_path / "crashed")
+    assert frames(crashed / JOURNAL)
+    real, count = os.pwrite, [0]
+
+    def pwrite(file: int, data: bytes, at: int) -> int:
+        count[0] += 1
+        if count[0] <= fails:
+            raise OSError(22, "not aligned as this device wants it")
+        return real(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    if fails == 1:
+        Journal(crashed / JOURNAL).close()
+        assert frames(crashed / JOURNAL) == []
+        assert set((crashed / JOURNAL).read_bytes()) == {0}
+    else:
+        before = descriptors()
+        with pytest.raises(OSError, match="aligned"):
+            Journal(crashed / JOURNAL)
+        assert descriptors() == before
