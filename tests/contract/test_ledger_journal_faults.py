@@ -5,6 +5,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from gateway.adapters.ledger.additions import CHECKPOINT, Additions
@@ -161,3 +162,42 @@ async def test_a_device_that_refuses_direct_writes(tmp_path: Path, monkeypatch: 
         with pytest.raises(OSError, match="aligned"):
             Journal(crashed / JOURNAL)
         assert descriptors() == before
+
+
+async def test_calls_now_and_then_leave_the_journal_at_rest_empty(tmp_path: Path) -> None:
+    """Each of them notes the guard at once, and a second later its records are in the tables all the same."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        clock = stepped(books)
+        for _ in range(2):
+            clock.advance(2)
+            await noted(books)
+            with anyio.fail_after(5):
+                while held(books.folder) or books.ledger._reminder is not None:
+                    clock.advance(2)
+                    await anyio.sleep(0.05)
+        assert not books.ledger._store.is_behind
+
+
+async def test_who_is_reminded_too_early_is_reminded_again(tmp_path: Path) -> None:
+    """The guard was noted a moment ago, and there are records since."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        stepped(books).advance(2)
+        await noted(books)
+        await noted(books)
+        ledger = books.ledger
+        with anyio.fail_after(5):
+            while ledger._is_writing:
+                await anyio.sleep(0.001)
+        assert ledger._reminder is not None
+        ledger._reminder.cancel()
+        assert not ledger._store.is_due
+        ledger._tend()
+        assert ledger._reminder is not None
+
+
+def stepped(books: Books) -> StepClock:
+    """The clock of the books."""
+    assert isinstance(books.clock, StepClock)
+    return books.clock

@@ -284,6 +284,9 @@ class Ledger:
     def _go_on(self) -> None:
         self._is_writing = False
         self._schedule()
+        self._remind()
+
+    def _remind(self) -> None:
         # The last write before a long rest is noted in the guard, too, though no other one comes by.
         if self._loop is not None and self._is_open and self._reminder is None and self._store.is_behind:
             self._reminder = self._loop.call_later(GUARD_S, self._tend)
@@ -294,6 +297,8 @@ class Ledger:
         if is_free and self._store.is_due:
             self._is_writing = True
             self._batches.put(_REST)
+        elif is_free:
+            self._remind()
 
     # the writer's thread; ``_written`` also the loop's, while the thread has nothing to do
 

@@ -171,7 +171,7 @@ class Store:
     @property
     def is_behind(self) -> bool:
         """Whether there will be something to ``tend`` to, though nothing more is written."""
-        return self._tail is not None and self._guard.is_behind(self._tail.note)
+        return self._tail is not None and (self._guard.is_behind(self._tail.note) or self.is_scattered)
 
     def tend(self) -> None:
         """Note the guard: what follows writes now and then, and nobody waits for."""
