@@ -10,6 +10,7 @@ import pytest
 
 from gateway.adapters.ledger.additions import CHECKPOINT, Additions
 from gateway.adapters.ledger.drafting import Scribe
+from gateway.adapters.ledger.keyring.key_files import StateRefused
 from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames
 from gateway.core.errors import Unavailable
 from gateway.core.records import EventType
@@ -187,9 +188,6 @@ async def test_who_is_reminded_too_early_is_reminded_again(tmp_path: Path) -> No
         await noted(books)
         await noted(books)
         ledger = books.ledger
-        with anyio.fail_after(5):
-            while ledger._is_writing:
-                await anyio.sleep(0.001)
         assert ledger._reminder is not None
         ledger._reminder.cancel()
         assert not ledger._store.is_due
@@ -201,3 +199,45 @@ def stepped(books: Books) -> StepClock:
     """The clock of the books."""
     assert isinstance(books.clock, StepClock)
     return books.clock
+
+
+async def test_a_journal_that_cannot_even_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for ever: who could not be written hears of it, and the next is."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+
+        def failed(journal: Journal, *_: object) -> None:
+            os.close(journal._file)
+            raise OSError(5, "the device gave up")
+
+        with monkeypatch.context() as patch, anyio.fail_after(5):
+            patch.setattr(Journal, "append", lambda _: failed_write())
+            patch.setattr(Journal, "close", failed)
+            with pytest.raises(Unavailable):
+                await noted(books)
+        await Walk(books).go()
+        assert books.verify().ok
+
+
+def failed_write() -> None:
+    """A device that takes nothing."""
+    raise OSError(5, "the device gave up")
+
+
+async def test_frames_of_rows_that_no_table_takes(tmp_path: Path) -> None:
+    """Whoever writes the file can make some: a finding of the verifier, and a start that is refused, never a crash."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+    size = len(read_records(tmp_path / "s"))
+    for row in ((1 << 63, b"x"), (8, b"x"), (-(1 << 63), b"x")):
+        path = Journal(tmp_path / "s" / JOURNAL)
+        more = Additions.none(size)
+        more.size, more.payloads = size + 1, [row, row]
+        more.records = [(1 << 63, "x", b"", b"", 1, "x", None, None, None, None, None, None)]
+        assert path.hold(more)
+        path.append()
+        path.close()
+        assert not check(tmp_path / "s").ok
+        with pytest.raises(StateRefused):
+            async with open_books(tmp_path / "s"):
+                pass

@@ -118,7 +118,8 @@ class JournaledDatabase:
         if not self.is_behind:
             with suppress(OSError):  # it is in the tables all the same
                 self._journal.clear()
-        self._journal.close()
+        with suppress(OSError):  # whoever closes it opens it anew, or is through with it
+            self._journal.close()
 
     def _touch(self) -> None:
         if not self._is_open or self._is_begun:

@@ -45,7 +45,7 @@ def lay_over(db: SqliteDatabase, journal: Path) -> None:
     try:
         if held and (more := beyond(held, log_size(db))).records:
             _show(db, more)
-    except UnicodeDecodeError as error:  # what SQLite would say of a damaged file quotes it
+    except (UnicodeDecodeError, OverflowError) as error:  # what SQLite would say quotes it; no column can hold a number
         raise DatabaseFault(f"the database is damaged: {error}") from error
 
 
