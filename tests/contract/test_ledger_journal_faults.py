@@ -11,11 +11,11 @@ import pytest
 from gateway.adapters.ledger.additions import CHECKPOINT, Additions
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.keyring.key_files import StateRefused
-from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames
+from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames, log_size
 from gateway.core.errors import Unavailable
 from gateway.core.records import EventType
 from tests.clock import StepClock
-from tests.contract.test_ledger_journal import held, image, note
+from tests.contract.test_ledger_journal import held, image, note, writer
 from tests.ledgers import Books, Walk, check, open_books, read_records
 
 
@@ -241,3 +241,26 @@ async def test_frames_of_rows_that_no_table_takes(tmp_path: Path) -> None:
         with pytest.raises(StateRefused):
             async with open_books(tmp_path / "s"):
                 pass
+
+
+async def test_a_call_that_ends_and_begins_again_in_the_journal(tmp_path: Path) -> None:
+    """Of several transactions that move together the order counts: what was under way before ends first."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await books.ledger.settle()
+        db = writer(books)
+        size = log_size(db)
+        for opened, closed in (({"x": (size, "")}, []), ({}, ["x"]), ({"x": (size + 2, "")}, [])):
+            if closed:
+                db.settle()
+            added = Additions.none(size)
+            added.size, added.opened, added.closed = size + 1, opened, closed
+            size += 1
+            db.begin()
+            db.add(added)
+            db.commit()
+        db.settle()
+        assert db.execute("select call_id, idx from intents").fetchall() == [("x", size - 1)]
+        db.begin()
+        db.execute("delete from intents")
+        db.commit()

@@ -64,8 +64,9 @@ class Additions(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
             ("insert into nodes values (?, ?, ?)", self.nodes),
             ("insert into records values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self.records),
             ("insert into payloads values (?, ?)", self.payloads),
-            ("insert into intents values (?, ?, ?)", [(call_id, *where) for call_id, where in self.opened.items()]),
+            # Whoever is in both ended and began anew.
             ("delete from intents where call_id = ?", [(call_id,) for call_id in self.closed]),
+            ("insert into intents values (?, ?, ?)", [(call_id, *where) for call_id, where in self.opened.items()]),
             ("insert into reasons values (?, ?)", self.reasons),
             (put, list(self.checkpoints.values())),
         )
