@@ -11,6 +11,7 @@ import pytest
 from gateway.adapters.ledger.additions import CHECKPOINT, Additions
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.keyring.key_files import StateRefused
+from gateway.adapters.ledger.storage.files import DATABASE
 from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames, log_size
 from gateway.core.errors import Unavailable
 from gateway.core.records import EventType
@@ -264,3 +265,23 @@ async def test_a_call_that_ends_and_begins_again_in_the_journal(tmp_path: Path) 
         db.begin()
         db.execute("delete from intents")
         db.commit()
+
+
+@pytest.mark.parametrize("name", [JOURNAL, DATABASE])
+async def test_what_stands_elsewhere_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    """The journal, or the database, was moved away: a question is refused rather than answered from what is left."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await books.reader.newest(EventType.ADMIN_CHANGE)
+        place = await noted(books)
+        (books.folder / name).rename(tmp_path / "elsewhere")
+        if name == DATABASE:
+            shutil.copy(tmp_path / "elsewhere", books.folder / DATABASE)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await books.reader.newest(EventType.ADMIN_CHANGE)
+        (tmp_path / "elsewhere").rename(books.folder / name)
+    async with open_books(tmp_path / "s") as books:
+        found = await books.reader.newest(EventType.ADMIN_CHANGE)
+        assert found is not None
+        assert found.index == place

@@ -18,6 +18,7 @@ from gateway.adapters.ledger.keyring.sealing import SealBroken, unseal, unwrap
 from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.searching import search, size_before
 from gateway.adapters.ledger.storage.files import RARE_TYPE
+from gateway.adapters.ledger.storage.outcome import DISPLACED
 from gateway.adapters.ledger.storage.site import Site, sited
 from gateway.core.call import RunKind
 from gateway.core.desk import LogRecord, Recorded
@@ -277,7 +278,9 @@ class LogReader:
         try:
             await self._writer.settle()
             is_settled = True
-        except Unavailable:
+        except Unavailable as error:
+            if error.cause_code == DISPLACED:  # what would be opened now is another log, or a part of this one
+                raise
             is_settled = False
         if not (is_settled and self._is_settled):
             # One that is opened now sees what the tables could not take; or it need not look for it any more.

@@ -12,6 +12,8 @@ from gateway.core.records import Draft, RecordError
 
 # None: they are records.
 Outcome = GatewayError | None
+# The cause where the log's files are not in their place any more.
+DISPLACED = "ledger_displaced"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 

@@ -5,7 +5,8 @@ reads and checks it anew; so an ambiguous commit can neither be lost nor be buil
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gateway.adapters.ledger.database import FAULTS, Database, DatabaseFault, Displaced
@@ -18,7 +19,7 @@ from gateway.adapters.ledger.storage import files, kill_records, tail
 from gateway.adapters.ledger.storage.amends import Amends
 from gateway.adapters.ledger.storage.batch import Batch, Heads, requested
 from gateway.adapters.ledger.storage.guarding import UNGUARDED, Guard
-from gateway.adapters.ledger.storage.outcome import Outcome, Prepared, added, is_damage
+from gateway.adapters.ledger.storage.outcome import DISPLACED, Outcome, Prepared, added, is_damage
 from gateway.adapters.ledger.storage.site import End, Site, sited
 from gateway.adapters.ledger.storage.sweeping import Sweeping
 from gateway.core.errors import Unavailable
@@ -50,7 +51,7 @@ class Store:
 
     def __init__(self, place: Path | Site, keys: LogKeys, clock: Clock, reserve_bytes: int) -> None:
         self.trouble: str | None = None
-        self._damaged: str | None = None
+        self._stopped: Callable[[], Unavailable] | None = None
         self._told = ""
         self._site = site = sited(place)
         self._folder = site.folder
@@ -107,8 +108,8 @@ class Store:
 
     def prepare(self, groups: Sequence[Sequence[Draft]]) -> Prepared:
         """All of ``write`` that waits for no disk. Nothing has happened before ``finish``, which is to follow next."""
-        if self._damaged:
-            return Prepared([Unavailable(self._damaged, cause_code="ledger_damaged") for _ in groups])
+        if self._stopped is not None:
+            return Prepared([self._stopped() for _ in groups])
         try:
             return self._prepared(groups)
         # A writer that dies would leave every caller waiting for ever; whatever this is, nothing was written.
@@ -129,8 +130,8 @@ class Store:
     def _failed(self, error: Exception, callers: int) -> list[Outcome]:
         if isinstance(error, Displaced):
             # The connection is kept: as it is closed, what is in the write-ahead log gets into the database it is of.
-            self._stop(_DISPLACED, f"{error}: put it back where it was, and start the gateway again")
-            return [Unavailable(_DISPLACED, cause_code="ledger_displaced") for _ in range(callers)]
+            self._stop(_DISPLACED, DISPLACED, f"{error}: put it back where it was, and start the gateway again")
+            return [Unavailable(_DISPLACED, cause_code=DISPLACED) for _ in range(callers)]
         if isinstance(error, StateRefused):
             self._drop()  # who may not write leaves its calls under way to the others
         self.abandon()
@@ -141,14 +142,15 @@ class Store:
         if is_damage(error):
             self._stop(
                 _DAMAGED,
+                "ledger_damaged",
                 f"the log is damaged ({error}): end the gateway, keep a copy, see what `ostiary audit verify` "
                 "says, and restore a backup",
             )
         cause = "ledger_full" if "full" in str(error) else "ledger_unwritable"
         return [Unavailable(_UNWRITABLE, retry_after=1, cause_code=cause) for _ in range(callers)]
 
-    def _stop(self, trouble: str, said: str) -> None:
-        self._damaged = self.trouble = trouble
+    def _stop(self, trouble: str, cause: str, said: str) -> None:
+        self.trouble, self._stopped = trouble, partial(Unavailable, trouble, cause_code=cause)
         _LOG.error("nothing is written any more: %s", said)
 
     def _tell(self, error: Exception) -> None:
