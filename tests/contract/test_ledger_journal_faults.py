@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from gateway.adapters.ledger.additions import CHECKPOINT, Additions
+from gateway.adapters.ledger.database import SqliteDatabase
 from gateway.adapters.ledger.drafting import Scribe
 from gateway.adapters.ledger.keyring.key_files import StateRefused
-from gateway.adapters.ledger.storage.files import DATABASE
+from gateway.adapters.ledger.storage.files import DATABASE, connect_readonly
 from gateway.adapters.ledger.storage.journal import JOURNAL, Journal, frames, log_size
 from gateway.core.errors import Unavailable
 from gateway.core.records import EventType
@@ -285,3 +286,30 @@ async def test_what_stands_elsewhere_is_not_passed_over(tmp_path: Path, name: st
         found = await books.reader.newest(EventType.ADMIN_CHANGE)
         assert found is not None
         assert found.index == place
+
+
+async def test_what_a_reader_has_seen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that only seemed to fail was there for a moment: it is a record, and no other takes its place."""
+    async with open_books(tmp_path / "s") as books:
+        await Walk(books).go()
+        await books.ledger.settle()
+        seen: list[SqliteDatabase] = []
+        real = os.pwrite
+
+        def pwrite(file: int, data: bytes, at: int) -> int:
+            done = real(file, data, at)
+            if not seen:
+                seen.append(connect_readonly(books.folder / DATABASE))
+                raise OSError(5, "the device gave up")
+            return done
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        scribe = Scribe(books.clock, books.keys)
+        with pytest.raises(Unavailable):
+            await books.ledger.append([note(scribe), note(scribe)])
+        with closing(seen[0]) as db:
+            before = db.execute("select idx, leaf from records order by idx").fetchall()
+            await noted(books)
+            await books.ledger.settle()
+            assert db.execute("select idx, leaf from records order by idx").fetchall()[: len(before)] == before
+        assert books.verify().ok

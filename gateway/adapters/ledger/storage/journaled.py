@@ -115,8 +115,8 @@ class JournaledDatabase:
     def close(self) -> None:
         """See ``Database``."""
         self._db.close()
-        if not self.is_behind:
-            with suppress(OSError):  # it is in the tables all the same
+        if not self.is_behind and self._added is None:  # what may have been written is seen by whoever reads it again
+            with suppress(OSError):  # all is in the tables
                 self._journal.clear()
         with suppress(OSError):  # whoever closes it opens it anew, or is through with it
             self._journal.close()
