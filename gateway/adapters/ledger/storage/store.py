@@ -25,7 +25,7 @@ from gateway.adapters.ledger.storage.sweeping import Sweeping
 from gateway.core.errors import Unavailable
 from gateway.core.log_keys import KeyHistory, first_body
 from gateway.core.ports import Clock
-from gateway.core.records import CLOSINGS, Draft, EventType
+from gateway.core.records import CLOSINGS, ENDINGS, Draft, EventType
 from gateway.core.tlog import Checkpoint, Frontier
 
 _LOG = logging.getLogger("gateway.ledger")
@@ -245,9 +245,9 @@ class Store:
         return Prepared(outcomes, batch, end, note, is_low)
 
     def _looked(self, groups: Sequence[Sequence[Draft]]) -> bool:
-        # Whether the reserve is used up: of no matter to what ends calls, which is written all the same.
-        ends = [draft.type in CLOSINGS for drafts in groups for draft in drafts]
-        if not ends or not all(ends):
+        # Whether the reserve is used up: of no matter to what ends calls, which looked as they began.
+        types = {draft.type for drafts in groups for draft in drafts}
+        if not (types <= CLOSINGS and types & ENDINGS):
             free = self._site.free_bytes()
             self._is_low = free is not None and free < self._reserve
         return self._is_low
