@@ -222,7 +222,8 @@ REFUSED: dict[str, tuple[Spoil, str, str, str]] = {
         "log.db-wal or log.journal was taken away",
         "put the newest",
     ),
-    "write-ahead log of another": (put(WAL, of="killed"), "ended", "malformed", "restore log.db"),
+    # Pages of two logs: which of them are read first decides whether it is malformed or of another key.
+    "write-ahead log of another": (put(WAL, of="killed"), "ended", "cannot be", "audit verify"),
     "another payload key": (put("keys/payload.kek", of="other"), "ended", "opens none", "put the one of this log back"),
     "a public key of another": (put("keys/log.vkey", of="other"), "ended", "is not the public half", "keys/log.pem"),
 }
