@@ -86,7 +86,7 @@ class Squeezed:
     def __init__(self, body: bytes) -> None:
         self._body = body
         # What shows as nothing is no veil without percent-encoding: as its numbers it is not seen.
-        self._decoded = _GAPS.sub(b"", unquote_to_bytes(body)) if b"%" in body else None
+        self._decoded = _GAPS.sub(b"", unquote_to_bytes(body)) if body.find(b"%") >= 0 else None
         self._text: bytes | None = None
         self.quads: Sequence[int] | None = None
         if len(body) <= 2 * _SHORT_BYTES:

@@ -27,6 +27,9 @@ from gateway.core.records import ENDINGS, Draft, EventType, PayloadRef, Place, R
 from gateway.core.tlog import Checkpoint, Frontier, leaf_hash
 
 _CACHED_HEADS = 65_536
+# By names of their own: to find one in its class takes several times as long, and each record is compared with some.
+_DECISION, _KEY, _TOOL_REQUESTED = EventType.DECISION, EventType.KEY, EventType.TOOL_REQUESTED
+_RUN_STARTED, _RUN_ENDED = EventType.RUN_STARTED, EventType.RUN_ENDED
 # What belongs to a run that is open.
 _OPEN_ONLY = frozenset({EventType.TOOL_REQUESTED, EventType.STATE_SNAPSHOT, EventType.RUN_ENDED})
 # What begins or ends an intent.
@@ -169,7 +172,7 @@ class Batch:
                 Claims(self.db, self._rows.approvals, rows.approvals).take(draft, index)
             if draft.type in _FOLLOWED:
                 law = self._follow(law, draft, index, rows)
-            elif draft.type is EventType.TOOL_REQUESTED:
+            elif draft.type is _TOOL_REQUESTED:
                 kill_records.admit(law[1], draft)
             self._place(draft, head, index, rows)
         self.history, self.kills = law
@@ -253,7 +256,7 @@ class Batch:
             Custody(self.db, self._rows.kept, rows.kept, self._in_use).take(draft, index)
         if draft.type in share_records.KINDS:
             share_records.check(self.db, draft, self.living)
-        if draft.type is EventType.KEY:
+        if draft.type is _KEY:
             history = key_records.follow(history, draft, index, self.ring)
         if draft.type in kill_records.KINDS:
             kills = kill_records.follow(kills, draft)
@@ -269,10 +272,10 @@ class Batch:
         head = None if run_id is None else rows.heads.get(run_id) or self._head(run_id)
         if kind in _OF_CALL:
             self._admit_call(draft, index, rows)
-        elif kind is EventType.RUN_STARTED:
+        elif kind is _RUN_STARTED:
             self._admit_run(draft, head, rows)
             return None
-        elif kind is EventType.RUN_ENDED and run_id is not None:
+        elif kind is _RUN_ENDED and run_id is not None:
             rows.ended.append(run_id)
         if head is None:
             if run_id is not None:
@@ -295,7 +298,7 @@ class Batch:
 
     def _admit_call(self, draft: Draft, index: int, rows: _Rows) -> None:
         # Every intent ends exactly once: what would break that never becomes a record.
-        call_id, begins = draft.call_id, draft.type is EventType.TOOL_REQUESTED
+        call_id, begins = draft.call_id, draft.type is _TOOL_REQUESTED
         is_open = (call_id in self.open_calls or call_id in rows.opened) and call_id not in rows.closed
         if call_id is None or is_open is begins:
             raise RecordError("an intent ends exactly once")
@@ -313,7 +316,7 @@ class Batch:
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
         effect = None
-        if kind is EventType.DECISION:
+        if kind is _DECISION:
             effect = body.get("effect")
             rows.reasons += [(reason, index) for reason in rare_reasons(body.get("reasons"))]
         row = (
@@ -333,7 +336,7 @@ class Batch:
         )
         rows.records.append(row)
         if run_id is not None and place.seq_run is not None:
-            ended = kind is EventType.RUN_ENDED or (head is not None and head.ended)
+            ended = kind is _RUN_ENDED or (head is not None and head.ended)
             rows.heads[run_id] = Head(place.seq_run, digest.hex(), ended)
 
     def _seal(self, draft: Draft, index: int, rows: _Rows) -> tuple[PayloadRef, ...]:
@@ -355,7 +358,7 @@ def requested(groups: Iterable[Sequence[Draft]]) -> list[str]:
         draft.call_id
         for drafts in groups
         for draft in drafts
-        if draft.type is EventType.TOOL_REQUESTED and draft.call_id is not None
+        if draft.type is _TOOL_REQUESTED and draft.call_id is not None
     ]
 
 
