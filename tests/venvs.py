@@ -15,5 +15,5 @@ def python(name: str) -> Path:
     root = Path(os.environ.get("OSTIARY_VENVS") or Path(__file__).parent.parent / ".venvs")
     path = root / name / "bin" / "python"
     if not path.exists():
-        pytest.skip(f"{path} is missing: run `make setup-tests`")
+        pytest.skip(f"{path} is missing: run `make setup`")
     return path
