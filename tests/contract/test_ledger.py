@@ -29,6 +29,7 @@ from gateway.core.errors import (
 )
 from gateway.core.inquiry import Query
 from gateway.core.tool import EffectClass, Tool
+from tests.clock import StepClock
 from tests.evidence import make_call, make_decision, make_principal, make_tool
 from tests.ledgers import Books, Walk, asked, content, open_books
 
@@ -65,6 +66,26 @@ async def test_an_allowed_call_is_written_ahead(books: Books) -> None:
     assert (answer.redactions, answer.is_error) == (2, False)
     assert books.meter.calls == [("up.echo", "completed")]
     assert books.verify().ok
+
+
+class _Ticks(StepClock):
+    """A clock that is later each time it is asked."""
+
+    def now_us(self) -> int:
+        """A microsecond later than before."""
+        self.us += 1
+        return self.us
+
+
+async def test_an_intent_is_of_the_moment_of_its_decision(tmp_path: Path) -> None:
+    """As it is the decision that makes it one; the ending comes after both."""
+    async with open_books(tmp_path, _Ticks()) as books:
+        await Walk(books).go()
+        kinds = ("run.started", "decision", "tool.requested", "tool.completed")
+        times = [books.records(kind)[0]["ts"] for kind in kinds]
+    assert times == sorted(times)
+    assert len(set(times)) == 3
+    assert times[1] == times[2]
 
 
 async def test_the_first_record_is_the_logs_key(books: Books) -> None:

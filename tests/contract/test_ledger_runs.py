@@ -128,8 +128,9 @@ async def test_callers_at_once_share_one_implied_run(books: Books) -> None:
 async def test_an_idle_run_ends_and_a_new_one_begins(books: Books) -> None:
     """After thirty minutes without a call the session gets a new run; the old one's end counts its records."""
     first = await enter(books, make_principal(), session="s")
-    tick(books, 29 * 60)
-    assert await enter(books, make_principal(), session="s") == first
+    for _ in range(2):
+        tick(books, 29 * 60)
+        assert await enter(books, make_principal(), session="s") == first
     tick(books, 30 * 60)
     assert await enter(books, make_principal(), session="s") != first
     (ended,) = books.records("run.ended")

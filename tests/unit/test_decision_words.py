@@ -81,3 +81,12 @@ def test_the_request_is_the_canonical_document(client: dict[str, str], tool: str
             "tool": tool[:256],
         }
         assert wording.request_payload(call).content == encode(document)
+
+
+def test_of_what_is_refused_nothing_is_kept() -> None:
+    """A name of no tool may be as long as a request and another one with each; its record is the same document."""
+    calls = [make_call(name, {"a": ODD}) for name in ("up.no-tool", f"up.{'y' * 1000}")]
+    before = wording._around.cache_info()
+    refused = [wording.refused_request_payload(call, str).content for call in calls]
+    assert wording._around.cache_info() == before
+    assert refused == [wording.request_payload(call).content for call in calls]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.core import pipeline
 from gateway.core.call import Resolved
@@ -51,6 +52,20 @@ async def test_the_listing_is_asked_for_where_the_arguments_have_a_fault(world: 
     with pytest.raises(InvalidArguments):
         await pipeline.handle(world.call(), world.ports())
     assert [document["phase"] for document in world.policy.asked] == ["list"]
+
+
+@pytest.mark.parametrize(
+    ("found", "detail"), [(InvalidArguments("headers: odd"), "headers: odd"), (None, "sku: required")]
+)
+async def test_what_its_surface_finds_wrong_comes_first(world: World, found: GatewayError | None, detail: str) -> None:
+    """Then what is wrong with the arguments; both are told to those only who may see the tool."""
+    world.catalog.faults["erp.stock"] = world.catalog.faults["erp.wipe"] = InvalidArguments("sku: required")
+    world.policy.words[("list", "erp.wipe")] = SILENT
+    seen, hidden = (structs.replace(world.call(name), objection=lambda: found) for name in ("erp.stock", "erp.wipe"))
+    with pytest.raises(InvalidArguments, match=detail):
+        await pipeline.handle(seen, world.ports())
+    with pytest.raises(UnknownTool):
+        await pipeline.handle(hidden, world.ports())
 
 
 async def test_a_tool_that_is_hidden_by_then_stays_hidden(world: World) -> None:

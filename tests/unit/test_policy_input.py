@@ -187,13 +187,17 @@ def test_large_arguments_are_refused_for_any_tool() -> None:
         assert caught.value.cause_code == "policy_input"
 
 
-def test_document_over_the_cap_is_refused() -> None:
+@pytest.mark.parametrize("reported", [Reported(), Reported(score_pct=1)])
+def test_document_over_the_cap_is_refused(reported: Reported) -> None:
     """Not even a run with a huge past makes a document the engine would not take."""
     usage = Usage()
     for number in range(10_000):
         usage.reserve(f"server.tool_with_a_long_name_{number}", {})
+    target = resolved({})
+    caller = structs.replace(target.caller, call=structs.replace(target.call, reported=reported))
+    target = structs.replace(target, caller=caller)
     with pytest.raises(TooLarge):
-        policy_input.calling(resolved({}), usage, SETTINGS, AT_US)
+        policy_input.calling(target, usage, SETTINGS, AT_US)
     assert len(policy_input.calling(resolved({"t": "x" * 100_000}), Usage(), SETTINGS, AT_US)) <= MAX_BYTES
 
 
@@ -225,6 +229,15 @@ def test_no_tool_and_no_caller_gets_the_facts_of_another() -> None:
         document = listed(subject)
         assert document["tool"]["labels"] == [f"label-{number}"]
         assert document["on_behalf_of"] == {"id": "alice", "groups": ["ap", "finance"]}
+
+
+def test_what_has_gone_is_not_taken_for_what_comes() -> None:
+    """What is known of a tool that is not there any more is not said of another, which comes in its place."""
+    target, usage = resolved(), Usage()
+    for number in range(3000):
+        coming = structs.replace(target, tool=replace(target.tool, labels=(f"label-{number}",)))
+        document = json.loads(policy_input.calling(coming, usage, SETTINGS, AT_US))
+        assert document["tool"]["labels"] == [f"label-{number}"]
 
 
 def about(target: Resolved) -> bytes:

@@ -144,7 +144,7 @@ def request_payload(call: Call) -> Payload:
     """The whole request of a call that is about to be made."""
     client, arguments = call.client, call.arguments
     if not _is_usual(client):
-        return Payload(Role.REQUEST, encode(_request(call) | {"arguments": msgspec.Raw(arguments.canonical)}))
+        return _written(call)
     opening, middle, closing = _around(call.channel, call.tool, tuple(client.items()))
     content = b"".join((opening, arguments.canonical, middle, arguments.digest.encode(), closing))
     return Payload(Role.REQUEST, content)
@@ -176,7 +176,7 @@ def cleaned_reasons(payload: Payload, target: Resolved, clean: Callable[[str], s
 def _refused_request(call: Call) -> Payload:
     canonical = call.arguments.canonical
     if len(canonical) <= _MAX_REFUSED_ARGUMENTS:
-        return request_payload(call)
+        return _written(call)  # it may be of any name: nothing of it is kept
     head = canonical[: _MAX_REFUSED_ARGUMENTS // 4].decode(
         errors="ignore"
     )  # escaping may make it up to 4 times as long
@@ -223,6 +223,10 @@ def error_payload(error: BaseException, clean: Callable[[str], str]) -> Payload:
         because = clean(f"{type(error.__cause__).__name__}: {str(error.__cause__)[:_MAX_CLEANED]}")
         said["because"] = _cut(because, _MAX_MESSAGE)
     return Payload(Role.ERROR, encode(said))
+
+
+def _written(call: Call) -> Payload:
+    return Payload(Role.REQUEST, encode(_request(call) | {"arguments": msgspec.Raw(call.arguments.canonical)}))
 
 
 def _request(call: Call) -> dict[str, Any]:
