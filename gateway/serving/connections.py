@@ -99,9 +99,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(None)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        if self.scope is not None:  # each holds this connection or its request, which holds it
-            self.scope.pop(PROVEN, None)  # type: ignore[misc]
-            self.scope.pop(WHOLE, None)  # type: ignore[misc]
+        while self.pipeline:  # what was never begun
+            cycle, _ = self.pipeline.pop()
+            cycle.on_response = _nothing
+            _let_go(cycle.scope)
+        if self.scope is not None:
+            _let_go(self.scope)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
@@ -347,6 +350,12 @@ _FAILED = (500, b"content-length: 21\r\ncontent-type: text/plain; charset=utf-8\
 
 def _nothing() -> None:
     """Nothing waits for the end of the answer any more."""
+
+
+def _let_go(scope: Any) -> None:
+    # Each holds its connection, or its request, which holds it.
+    scope.pop(PROVEN, None)
+    scope.pop(WHOLE, None)
 
 
 def within(bounds: Bounds, stopping: Stopping | None = None) -> type[asyncio.Protocol]:
