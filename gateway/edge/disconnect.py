@@ -36,32 +36,32 @@ class Waiting:
     """Those whose clients wait at a time. Who waits for long is listened to; one timer runs for all of them.
 
     Attributes:
-        all: they.
+        fresh: who began lately.
+        heard: who is listened to.
     """
 
-    __slots__ = ("_timer", "all")
+    __slots__ = ("_timer", "fresh", "heard")
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self.all: set[Watched] = set()
+        self.fresh: set[Watched] = set()
+        self.heard: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watched: "Watched", loop: asyncio.AbstractEventLoop) -> None:
-        """Another one, from now on; to be taken out of ``all`` at its end."""
-        self.all.add(watched)
+        """Another one, from now on; to be taken out at its end."""
+        self.fresh.add(watched)
         if self._timer is None:
             self._timer = loop.call_later(PATIENCE_S, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, now = None, loop.time()
-        dues = []
-        for watched in self.all:
-            if watched.due <= now:
-                watched.listen(loop)
-            else:
-                dues.append(watched.due)
-        if dues:
-            self._timer = loop.call_at(min(dues), self._look, loop)
+        for watched in [one for one in self.fresh if one.due <= now]:
+            self.fresh.remove(watched)
+            self.heard.add(watched)
+            watched.listen(loop)
+        if self.fresh:  # not at the moment of each: one look passes all of them by
+            self._timer = loop.call_later(PATIENCE_S / 2, self._look, loop)
 
 
 class Watched:
@@ -71,7 +71,7 @@ class Watched:
 
     Attributes:
         scope: what is done inside is done in it.
-        due: when its client is to be listened to, event loop's seconds.
+        due: when its client is to be listened to, at the earliest; event loop's seconds.
     """
 
     __slots__ = ("_receive", "_task", "_waiting", "due", "scope")
@@ -99,8 +99,9 @@ class Watched:
         Raises:
             ClientGone: it was cancelled.
         """
-        self._waiting.all.discard(self)
+        self._waiting.fresh.discard(self)
         if self._task is not None:
+            self._waiting.heard.discard(self)
             self._task.cancel()
             # It holds its end, and by that this watch: neither would be freed before the collector comes.
             self._task = None
@@ -113,8 +114,7 @@ class Watched:
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear from now on when the client leaves."""
-        if self._task is None:
-            self._task = loop.create_task(self._listen())
+        self._task = loop.create_task(self._listen())
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

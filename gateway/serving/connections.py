@@ -37,6 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # Beside uvicorn's own attributes, which are then few enough for all connections to share the table of their names.
     __slots__ = (
         "_arriving",
+        "_begun",
         "_bounds",
         "_due_s",
         "_has_moved",
@@ -60,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = places.bounds
         self._most_head = places.bounds.head_bytes
         self._has_place = False
+        self._begun: RequestResponseCycle | None = None
         self._arriving: asyncio.TimerHandle | None = None
         self._due_s: float | None = None
         self._is_reading = False
@@ -99,9 +101,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(None)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        if self.scope is not None:  # each holds this connection or its request, which holds it
-            self.scope.pop(PROVEN, None)  # type: ignore[misc]
-            self.scope.pop(WHOLE, None)  # type: ignore[misc]
+        if self.pipeline and self._begun is not None:  # the server tells the request that came last, and no other one
+            self._begun.disconnected = True
+            self._begun.message_event.set()
+        self._begun = None
+        while self.pipeline:  # what was never begun
+            cycle, _ = self.pipeline.pop()
+            cycle.on_response = _nothing
+            _let_go(cycle.scope)
+        if self.scope is not None:
+            _let_go(self.scope)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or a head over the cap, ends the connection, unlogged: anybody can do it."""
@@ -225,6 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Nothing stands between the server and the application; what that left undone is seen to at the end.
+        self._begun = cycle
         task = self.loop.create_task(app(cycle.scope, cycle.receive, cycle.send))
         self.tasks.add(task)
         task.add_done_callback(partial(self._ended, cycle))
@@ -347,6 +357,12 @@ _FAILED = (500, b"content-length: 21\r\ncontent-type: text/plain; charset=utf-8\
 
 def _nothing() -> None:
     """Nothing waits for the end of the answer any more."""
+
+
+def _let_go(scope: Any) -> None:
+    # Each holds its connection, or its request, which holds it.
+    scope.pop(PROVEN, None)
+    scope.pop(WHOLE, None)
 
 
 def within(bounds: Bounds, stopping: Stopping | None = None) -> type[asyncio.Protocol]:

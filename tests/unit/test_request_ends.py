@@ -21,17 +21,28 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 pytestmark = pytest.mark.anyio
 
 
-async def served(app: App, stopping: Stopping | None = None) -> tuple[Any, Wire]:
-    """The connection of one request that ``app`` has answered, or not."""
+def connected(app: App, stopping: Stopping | None = None) -> tuple[Any, Wire]:
+    """A connection to ``app``."""
     given: dict[str, Any] = {"interface": "asgi3", "lifespan": "off", "log_config": None, "proxy_headers": False}
     config = uvicorn.Config(app, http=within(Bounds(), stopping), **given)
     config.load()
     made: Any = config.http_protocol_class
     protocol, wire = made(config=config, server_state=ServerState(), app_state={}), Wire()
     protocol.connection_made(wire)
-    protocol.data_received(request())
+    return protocol, wire
+
+
+async def turned() -> None:
+    """The loop has turned so often that nobody has anything left to do."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def served(app: App, stopping: Stopping | None = None) -> tuple[Any, Wire]:
+    """The connection of one request that ``app`` has answered, or not."""
+    protocol, wire = connected(app, stopping)
+    protocol.data_received(request())
+    await turned()
     assert not protocol.tasks
     return protocol, wire
 
@@ -90,6 +101,26 @@ async def test_nothing_is_said_to_who_has_gone() -> None:
     assert wire.written == b""
     assert not wire.is_closed
     protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3])
+async def test_who_leaves_is_missed_whatever_waits_behind_the_request(behind: int) -> None:
+    """By the request that is under way; those behind it are not begun any more."""
+    seen: list[str] = []
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            seen.append("begun")
+        seen.append("gone")
+
+    protocol, wire = connected(app)
+    protocol.data_received(request() * (1 + behind))
+    await turned()
+    protocol.connection_lost(None)
+    await turned()
+    assert seen == ["begun", "gone"]
+    assert wire.written == b""
+    assert not protocol.tasks
 
 
 async def test_each_request_hears_when_the_server_stops() -> None:

@@ -103,6 +103,6 @@ def withdraw(told: Notification, session: Session | None) -> None:
     request_id = told.params.value.get("requestId")
     if session is None or isinstance(request_id, bool) or not isinstance(request_id, str | int):
         return
-    for line in list(session.calls.all):
+    for line in (*session.calls.fresh, *session.calls.heard):
         if isinstance(line, Line) and line.request_id == request_id:  # ``1`` and ``"1"`` are two ids
             line.flow.withdraw()
