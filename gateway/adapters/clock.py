@@ -5,6 +5,8 @@ import threading
 import time
 
 _IDS = 512
+# The sub-millisecond part of an id as text; to format it takes longer than to look it up.
+_PARTS = tuple(f"{part:03x}" for part in range(4096))
 # The first byte of an id's random end: two bits of variant, then six random ones.
 _VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
 
@@ -52,7 +54,7 @@ class SystemClock:
                 self._millisecond = millisecond
                 text = f"{millisecond:012x}"
                 self._head = f"{text[:8]}-{text[8:]}-7"
-            return f"{self._head}{tick & 0xFFF:03x}-{self._tails.pop()}"
+            return f"{self._head}{_PARTS[tick & 0xFFF]}-{self._tails.pop()}"
 
     def random(self, size: int) -> bytes:
         """``size`` bytes from the system's cryptographic source."""
