@@ -280,6 +280,29 @@ async def test_an_end_that_could_not_be_written_is_told_once_it_is(door: Door, e
     assert door.books.verify().findings == []
 
 
+async def test_an_end_that_is_written_before_it_is_asked_after_counts(door: Door) -> None:
+    """The log works again while the failed attempt waits to be settled: nothing was sent, so it is made again."""
+    door.world.journal.traps["connector.invoke"] = raising(NotSent("refused"))
+    failed = False
+
+    def fails(groups: Groups) -> bool:
+        nonlocal failed
+        failed = failed or holds(EventType.TOOL_NOT_SENT)(groups)
+        return failed
+
+    action = await door.parked()
+    await door.books.approvals.decide(action.id, VERA.ballot(action))
+    async with door.books.approvals._parked[action.id].turn:
+        with failing(door, fails):
+            await until(door, lambda: failed)
+        del door.world.journal.traps["connector.invoke"]
+        await door.books.ledger.ping()
+        await until(door, lambda: "tool.not_sent" in door.books.types())
+    await door.reaches(action, State.ENDED)
+    assert door.paid() == 1
+    assert door.books.verify().findings == []
+
+
 async def test_a_parking_that_is_there_although_it_was_reported_to_have_failed(door: Door) -> None:
     """The agent that asks again attaches to it, and it is paid once."""
     with failing(door, holds(EventType.APPROVAL_REQUESTED), afterwards=True), pytest.raises(Unavailable):
