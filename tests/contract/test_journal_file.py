@@ -35,10 +35,12 @@ def test_a_file_system_without_direct_writes(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """A folder in its place; a frame whose content is no addition."""
+    """A folder in its place, or a pipe that nobody writes to; a frame whose content is no addition."""
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DatabaseFault):
-        frames(tmp_path / "folder")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(DatabaseFault):
+            frames(tmp_path / name)
     content = b"\xc1"
     numbers = journal._NUMBERS.pack(1, 0, 1, len(content))
     (tmp_path / "odd").write_bytes(b"ostjrnl1" + numbers + journal._digest(numbers, content) + content)

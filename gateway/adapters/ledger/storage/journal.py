@@ -116,12 +116,17 @@ def frames(path: Path) -> list[Additions]:
         DatabaseFault: it cannot be read.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_unblocked) as file:
             return _frames(file.fileno())
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError) as error:
         raise DatabaseFault(f"the log's journal {path} cannot be read: {error}") from error
+
+
+def _unblocked(path: str, flags: int) -> int:
+    # A pipe in its place is refused by the first read: opening it would wait for somebody who writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _frames(descriptor: int) -> list[Additions]:
