@@ -1,6 +1,7 @@
 """The ``SandboxRunner`` of bubblewrap boxes, as the gateway holds it."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -216,7 +217,7 @@ def _outcome(message: Message) -> Outcome:
 def _below_usr(folders: tuple[Path, ...]) -> Iterator[str]:
     for folder in folders:
         with suppress(OSError):
-            real = folder.resolve()
+            real = Path(os.path.realpath(folder))
             if real.is_relative_to("/usr") and real.is_dir():
                 yield str(real)
 

@@ -1,5 +1,6 @@
 """Boxes of programs that go on, as the gateway starts them: what is wanted is checked, and handed to a keeper."""
 
+import errno
 import json
 import os
 import sys
@@ -138,9 +139,12 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...], others: tuple[str, ...]) 
 
 def _real(shown: str) -> Path:
     try:
+        return Path(shown).resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        # Links in a circle are a fault of this box alone; which of the two errors they are is a matter of the version.
+        if not isinstance(error, OSError) or error.errno == errno.ELOOP:
+            raise NoBox("box_failed", f"{shown} leads nowhere") from None
         return Path(shown).resolve()
-    except RuntimeError:  # links in a circle: a fault of this box alone
-        raise NoBox("box_failed", f"{shown} leads nowhere") from None
 
 
 def _below(path: Path, folder: Path) -> bool:

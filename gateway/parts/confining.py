@@ -139,6 +139,6 @@ def _unseen(upstream: McpUpstream, section: EnclosureSection, path: str) -> Iter
 
 def _shows(shown: tuple[Path, ...], program: Path) -> bool:
     # A link that leads out of the box leads nowhere.
-    real = [place.resolve() for place in shown]
+    real = [Path(os.path.realpath(place)) for place in shown]
     by_name = any(program.is_relative_to(place) for place in shown)
     return by_name and any(Path(os.path.realpath(program)).is_relative_to(place) for place in real)

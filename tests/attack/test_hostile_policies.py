@@ -218,6 +218,7 @@ def test_a_bundle_that_hurts_at_load_is_refused(tmp_path: Path, case: str) -> No
 @pytest.mark.parametrize(
     ("case", "text"),
     [
+        ("nested 101 deep", '{"x":' + "[" * 100 + "]" * 100 + "}"),
         ("nested 5,000 deep", '{"x":' + "[" * 5000 + "]" * 5000 + "}"),
         ("open brackets", '{"x":' + "[" * 500_000),
         ("half a surrogate pair", '{"x": "\\ud800"}'),

@@ -123,7 +123,7 @@ async def test_claims_of_others_take_no_user_id_away() -> None:
         held.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         held[-1].bind(f"\0ostiary-sandbox-uid-{uid}")
     try:
-        async with BwrapRunner(Options(slots=1, first_uid=NOBODYS)) as runner:
+        async with running(Options(slots=1, first_uid=NOBODYS)) as runner:
             assert (await runner.probe()).own_uid
     finally:
         for claim in held:

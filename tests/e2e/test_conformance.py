@@ -1,13 +1,13 @@
 """The official MCP conformance suite through a real gateway: policy on, a bearer token, one server's own endpoint."""
 
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import venvs
-from tests.foreign.conformance_suite import bearing, judge
+from tests.foreign.conformance_suite import bearing, installed, judge
 from tests.gateways import serving
 from tests.processes import http_server
 
@@ -23,8 +23,9 @@ def revision(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[str]:
+def upstream() -> Iterator[str]:
     """The server that offers what the suite asks for."""
+    installed()
     with http_server(venvs.python("mcp2"), "mcp_suite.py") as url:
         yield url
 

@@ -134,7 +134,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, real_postgres: Postgres) -> I
             url=f"postgresql:///{target.database}?host={target.host}&user={target.user}",
             api=api.origin,
             command=json.dumps(command),
-            missing=json.dumps(list(box.missing)),
+            missing=json.dumps(list(box.missing) if box.usable else []),
             sandbox='[sandbox]\nslots = 2\n[upstreams.code]\nkind = "code"' if box.usable else "",
         )
         catalogue = CATALOGUE + (CODE if box.usable else "")

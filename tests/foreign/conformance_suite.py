@@ -52,7 +52,8 @@ class Verdict:
     said: str
 
 
-def _installed() -> tuple[Path, Path]:
+def installed() -> tuple[Path, Path]:
+    """Node, and the suite's package; skips the test where they are not there."""
     root = Path(os.environ.get("OSTIARY_VENVS") or Path(__file__).parents[2] / ".venvs")
     modules = root / "conformance" / "node_modules"
     node = modules / ".bin" / "node"
@@ -66,7 +67,7 @@ async def judge(url: str, revision: str, folder: Path) -> Verdict:
 
     Skips the test where the suite is not installed.
     """
-    node, package = _installed()
+    node, package = installed()
     words = ["server", "--url", url, "--requirements", revision, "-o", str(folder)]
     # It ends with an error code where a scenario fails, also one that is not scored: its summary is what counts.
     done = await anyio.run_process(
@@ -85,7 +86,7 @@ def required(revision: str, *, scored: bool = True) -> frozenset[str]:
 
     Skips the test where the suite is not installed.
     """
-    _, root = _installed()
+    _, root = installed()
     text = (root / "requirements" / f"{revision}.yaml").read_text("utf-8")
     section = _CLIENT.search(text)
     assert section is not None, f"{revision}: no client scenario is listed"
@@ -98,7 +99,7 @@ async def judge_client(program: str, revision: str, folder: Path) -> Verdict:
 
     The details are left in ``folder``. Skips the test where the suite is not installed.
     """
-    node, root = _installed()
+    node, root = installed()
     words = ["client", "--command", program, "--requirements", revision, "--timeout", _PATIENCE_MS, "-o", str(folder)]
     done = await anyio.run_process(
         [str(node), str(root / "dist" / "index.js"), *words], cwd=folder, check=False, stderr=subprocess.STDOUT

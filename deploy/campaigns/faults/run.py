@@ -192,7 +192,9 @@ class _Run:
         except BaseException:  # noqa: BLE001 - the end of a process: whatever it is, it is told
             traceback.print_exc()
         finally:
-            sys.stderr.flush()
+            # Where nothing can be written any more, as in some of the faults, the process ends all the same.
+            with suppress(OSError):
+                sys.stderr.flush()
             os._exit(status)
 
     def _end_frozen(self) -> None:

@@ -27,6 +27,8 @@ _STEP = re.compile(r'\["([^"]*)"\]|([^.\[\]"]+)')
 _SHIPPED = "shipped"
 # Beside the packages that are served; each is taken by copying it.
 _GALLERY = "gallery"
+# Well within what every engine takes.
+_DEEPEST = 100
 Steps = tuple[str, ...]
 
 
@@ -251,7 +253,18 @@ def _document(name: str, content: bytes) -> dict[str, Any]:
         raise BundleError(f"{name}: {error}") from None
     if not isinstance(value, dict):
         raise BundleError(f"{name}: must be a JSON object")
+    if _depth(value) > _DEEPEST:
+        raise BundleError(f"{name}: nested more than {_DEEPEST} deep")
     return value
+
+
+def _depth(value: Any) -> int:
+    # Level by level: how deep Python itself may go is a matter of its version.
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
