@@ -9,10 +9,11 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
 
 HASH_SIZE = 32
 TILE_HEIGHT = 8
@@ -40,15 +41,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-@dataclass(slots=True)
-class Frontier:
+class Frontier(Struct):
     """The right edge of a tree: the roots of its maximal perfect subtrees, largest (leftmost) first.
 
     All that appending needs; ``size`` leaves take ``size.bit_count()`` hashes.
     """
 
     size: int = 0
-    peaks: list[bytes] = field(default_factory=list)
+    peaks: list[bytes] = []
 
     def append(self, leaf: bytes) -> Sequence[tuple[int, int, bytes]]:
         """Add one leaf hash.
@@ -186,8 +186,7 @@ class Signer:
         return self._private.sign(message)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True, gc=False):
     """What a log commits to: this many entries under this root."""
 
     origin: str

@@ -6,7 +6,6 @@ fails the transaction fails them all, and the batch is thrown away.
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -73,36 +72,20 @@ class Heads:
         self._heads.clear()
 
 
-class _Rows:
+class _Rows(msgspec.Struct):
     """What one caller's drafts add to the database."""
 
-    __slots__ = (
-        "approvals",
-        "closed",
-        "ended",
-        "heads",
-        "kept",
-        "leaves",
-        "opened",
-        "payloads",
-        "reasons",
-        "records",
-        "started",
-    )
-
-    # By hand: each caller has one, and a dataclass asks a factory for every one of these.
-    def __init__(self) -> None:
-        self.records: list[tuple[Any, ...]] = []
-        self.payloads: list[tuple[int, Any]] = []
-        self.leaves: list[bytes] = []
-        self.opened: dict[str, int] = {}
-        self.closed: list[str] = []
-        self.started: list[tuple[str, str | None]] = []
-        self.ended: list[str] = []
-        self.heads: dict[str, Head] = {}
-        self.approvals: dict[str, Stand] = {}
-        self.reasons: list[tuple[str, int]] = []
-        self.kept = Kept()
+    records: list[tuple[Any, ...]] = []
+    payloads: list[tuple[int, Any]] = []
+    leaves: list[bytes] = []
+    opened: dict[str, int] = {}
+    closed: list[str] = []
+    started: list[tuple[str, str | None]] = []
+    ended: list[str] = []
+    heads: dict[str, Head] = {}
+    approvals: dict[str, Stand] = {}
+    reasons: list[tuple[str, int]] = []
+    kept: Kept = msgspec.field(default_factory=Kept)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -122,8 +105,7 @@ class _Rows:
             self.kept.take(other.kept)
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Drafts becoming records, inside a transaction of ``db``.
 
     Attributes:
@@ -149,9 +131,9 @@ class Batch:
     history: KeyHistory
     replica: str = ""
     places: frozenset[str] | None = None
-    kills: kill_records.Stands = field(default_factory=dict)
+    kills: kill_records.Stands = {}
     living: Callable[[Database], frozenset[str]] = lambda _: frozenset()
-    _rows: _Rows = field(default_factory=_Rows)
+    _rows: _Rows = msgspec.field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
         """Take one caller's drafts, all or none.

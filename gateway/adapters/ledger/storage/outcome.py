@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.adapters.ledger.keyring.sealing import SealBroken
 from gateway.adapters.ledger.storage.batch import Batch
@@ -17,8 +18,7 @@ DISPLACED = "ledger_displaced"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True, eq=False):
     """A transaction that is still to be made durable.
 
     Attributes:
