@@ -237,7 +237,8 @@ class Store:
         batch = self._batch(db, end, groups)
         for drafts in self._owed:
             added(batch, drafts)  # what the log holds already is refused, and rightly forgotten
-        outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
+        add = _added_sparingly if is_low else added
+        outcomes = [add(batch, drafts) for drafts in groups]
         note = batch.store(settles=not all(groups))
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
@@ -269,11 +270,6 @@ class Store:
         self._owed.clear()
         self._told = ""
         self.trouble = "the disk reserve is used up" if prepared.is_low else self._guard.trouble
-
-    def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
-        if is_low and not all(draft.type in CLOSINGS for draft in drafts):
-            return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
-        return added(batch, drafts)
 
     def _begin(self, db: Database, end: tail.Tail) -> None:
         moved = self._site.begin(db, _UNKNOWN if self._is_fresh else end.frontier.size)
@@ -394,6 +390,12 @@ class Store:
         self._guard.begin(end.note)
         # Whoever was killed after an erasure may have left copies of the keys there.
         self.sweeping.sweep(self._db)
+
+
+def _added_sparingly(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
+    if all(draft.type in CLOSINGS for draft in drafts):
+        return added(batch, drafts)
+    return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
 
 
 def _empty(history: KeyHistory) -> Checkpoint:
