@@ -19,7 +19,7 @@ from gateway.adapters.ledger.storage import files, kill_records, tail
 from gateway.adapters.ledger.storage.amends import Amends
 from gateway.adapters.ledger.storage.batch import Batch, Heads, requested
 from gateway.adapters.ledger.storage.guarding import UNGUARDED, Guard
-from gateway.adapters.ledger.storage.outcome import DISPLACED, Outcome, Prepared, added, is_damage
+from gateway.adapters.ledger.storage.outcome import DISPLACED, Outcome, Prepared, added, added_sparingly, is_damage
 from gateway.adapters.ledger.storage.site import End, Site, sited
 from gateway.adapters.ledger.storage.sweeping import Sweeping
 from gateway.core.errors import Unavailable
@@ -237,7 +237,7 @@ class Store:
         batch = self._batch(db, end, groups)
         for drafts in self._owed:
             added(batch, drafts)  # what the log holds already is refused, and rightly forgotten
-        add = _added_sparingly if is_low else added
+        add = added_sparingly if is_low else added
         outcomes = [add(batch, drafts) for drafts in groups]
         note = batch.store(settles=not all(groups))
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
@@ -390,12 +390,6 @@ class Store:
         self._guard.begin(end.note)
         # Whoever was killed after an erasure may have left copies of the keys there.
         self.sweeping.sweep(self._db)
-
-
-def _added_sparingly(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
-    if all(draft.type in CLOSINGS for draft in drafts):
-        return added(batch, drafts)
-    return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
 
 
 def _empty(history: KeyHistory) -> Checkpoint:
