@@ -9,10 +9,11 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
 
 HASH_SIZE = 32
 TILE_HEIGHT = 8
@@ -40,53 +41,37 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-@dataclass(slots=True)
-class Frontier:
+class Frontier(Struct):
     """The right edge of a tree: the roots of its maximal perfect subtrees, largest (leftmost) first.
 
     All that appending needs; ``size`` leaves take ``size.bit_count()`` hashes.
     """
 
     size: int = 0
-    peaks: list[bytes] = field(default_factory=list)
+    peaks: list[bytes] = []
 
     def append(self, leaf: bytes) -> Sequence[tuple[int, int, bytes]]:
-        """Add one leaf hash.
-
-        Returns the tops of the tiles that are full with it, as (level, place, hash): what the tiles above are made of.
-        """
-        peaks, size, level = self.peaks, self.size, 0
-        tops: list[tuple[int, int, bytes]] = []
-        while size & 1:
-            leaf = _SHA256(b"\x01" + peaks.pop() + leaf).digest()
-            size >>= 1
-            level += 1
-            if level % TILE_HEIGHT == 0:
-                tops.append((level, size, leaf))
-        peaks.append(leaf)
-        self.size += 1
-        return tops
+        """As ``extend``, for one leaf hash."""
+        return self.extend((leaf,))
 
     def extend(self, leaves: Sequence[bytes]) -> Sequence[tuple[int, int, bytes]]:
-        """Add leaf hashes, level by level; the same as ``append`` for each, but for the order of what it returns."""
-        if len(leaves) == 1:
-            return self.append(leaves[0])
-        peaks, first, level, row = self.peaks, self.size, 0, leaves
+        """Add leaf hashes.
+
+        Returns the tops of the tiles that are full with them, as (level, place, hash): what the tiles above are made
+        of.
+        """
+        peaks = self.peaks
         tops: list[tuple[int, int, bytes]] = []
-        single: list[bytes] = []
+        for number, leaf in enumerate(leaves, self.size):
+            place, level, top = number, 0, leaf
+            while place & 1:  # the right half of a pair, whose left one is the last peak
+                top = _SHA256(b"\x01" + peaks.pop() + top).digest()  # ``node_hash``, in place: once a record
+                place >>= 1
+                level += 1
+                if level % TILE_HEIGHT == 0:
+                    tops.append((level, place, top))
+            peaks.append(top)
         self.size += len(leaves)
-        while row:
-            if first & 1:  # the last one before is the left half of a pair
-                row = [peaks.pop(), *row]
-            if len(row) & 1:
-                single.append(row[-1])
-            # ``node_hash``, in place: once for each record, and more.
-            row = [_SHA256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
-            first >>= 1
-            level += 1
-            if level % TILE_HEIGHT == 0:
-                tops += [(level, place, top) for place, top in enumerate(row, first)]
-        peaks += reversed(single)
         return tops
 
     def root(self) -> bytes:
@@ -179,15 +164,14 @@ class Signer:
 
     def line(self, text: str) -> str:
         """The signature line alone, to stand beside others."""
-        return write_line(self.name, self._key_id, self.raw_sign(text.encode()))
+        return write_line(self.name, self._key_id, self._private.sign(text.encode()))
 
     def raw_sign(self, message: bytes) -> bytes:
         """The bare Ed25519 signature of ``message``, 64 bytes; never of what could be read as a note."""
         return self._private.sign(message)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True, gc=False):
     """What a log commits to: this many entries under this root."""
 
     origin: str

@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from anyio import CancelScope, to_thread
+from msgspec import Struct
 
 from gateway.adapters.ledger.handing import Durable, Group, Handed, Owed, Submitted, settled
 from gateway.adapters.ledger.keyring.keys import LogKeys
@@ -52,8 +52,7 @@ _LIGHT_GROUPS, _LIGHT_BYTES = 64, 256 * 1024
 _LOG = logging.getLogger("gateway.ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(Struct, frozen=True, eq=False):
     """Groups that are written together.
 
     Attributes:
@@ -112,7 +111,7 @@ class Ledger:
         if self._reminder is not None:
             self._reminder.cancel()
         while self._waiting:
-            self._batches.put(_Job(self._batch()))
+            self._batches.put(_Job(self._batch()[0]))
         self._batches.put(None)
         with CancelScope(shield=True):
             await to_thread.run_sync(self._thread.join)
@@ -237,13 +236,13 @@ class Ledger:
         if not self._waiting:  # the end of the log took it meanwhile
             return
         self._is_writing = True
-        groups = self._batch()
-        if not self._is_light(groups):
+        groups, size = self._batch()
+        if not self._is_light(len(groups), size):
             self._batches.put(_Job(groups))
             return
         began = time.monotonic()
         job = _Job(groups, self._prepared(groups), time.monotonic() - began)
-        if self._is_quick(groups):
+        if self._is_quick(len(groups), size):
             outcomes = self._written(job)
             is_due = self._store.is_due
             self._settle(groups, outcomes, is_over=not is_due)
@@ -252,28 +251,29 @@ class Ledger:
         else:
             self._batches.put(job)
 
-    def _is_light(self, groups: list[Group]) -> bool:
+    def _is_light(self, callers: int, size: int) -> bool:
         # A log in trouble is opened and checked anew by the next write: how long that takes is not known.
         is_ours = self._is_local and self._is_open and not self._others
         is_well = self._store.trouble is None and self._takes_s < _SLOW_S
-        is_little = len(groups) <= _LIGHT_GROUPS and sum(group.size for group in groups) <= _LIGHT_BYTES
+        is_little = callers <= _LIGHT_GROUPS and size <= _LIGHT_BYTES
         return is_ours and is_well and is_little
 
-    def _is_quick(self, groups: list[Group]) -> bool:
-        is_alone = self._callers <= 1 and len(groups) == 1
-        return is_alone and self._takes_s < _FAST_S and groups[0].size <= _SMALL_BYTES
+    def _is_quick(self, callers: int, size: int) -> bool:
+        is_alone = self._callers <= 1 and callers == 1
+        return is_alone and self._takes_s < _FAST_S and size <= _SMALL_BYTES
 
     def _prepared(self, groups: list[Group]) -> Prepared:
         return self._store.prepare([group.drafts for group in groups])
 
-    def _batch(self) -> list[Group]:
+    def _batch(self) -> tuple[list[Group], int]:
+        # What is written next, and the bytes of its payloads.
         groups: list[Group] = []
         size = 0
         while self._waiting and len(groups) < _MAX_GROUPS and size < _MAX_BYTES:
             group = self._waiting.popleft()
             groups.append(group)
             size += group.size
-        return groups
+        return groups, size
 
     def _settle(self, groups: list[Group], outcomes: list[Outcome], *, is_over: bool) -> None:
         for group, outcome in zip(groups, outcomes, strict=True):
@@ -325,7 +325,8 @@ class Ledger:
         groups = job.groups
         outcomes = self._store.finish(job.prepared or self._prepared(groups))
         self._takes_s += _WEIGHT * (job.took_s + time.monotonic() - began - self._takes_s)
-        for group, outcome in zip(groups, outcomes, strict=True):
-            if group.is_owed and isinstance(outcome, Unavailable):
-                self._store.owe(group.drafts)
+        if any(outcomes):
+            for group, outcome in zip(groups, outcomes, strict=True):
+                if group.is_owed and isinstance(outcome, Unavailable):
+                    self._store.owe(group.drafts)
         return outcomes

@@ -6,7 +6,6 @@ fails the transaction fails them all, and the batch is thrown away.
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -39,16 +38,16 @@ _FOLLOWED = custody.KINDS | share_records.KINDS | kill_records.KINDS | {EventTyp
 _BOUND = "select run_id from open_runs where binding = ?"
 _TS = 4  # the column of a record's time
 _COMMON = frozenset({COMMON_REASON})
-_OUTSIDE, _FIRST = Place(None, None), Place(0, None)
 _RUN_COLUMN, _CALL_COLUMN = 6, 8  # of a row of the table of records
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """The last record of a run: its number and leaf hash, and whether the run has ended."""
+class Head(Place, frozen=True, gc=False):
+    """Where the next record of a run has its place, and whether the run has ended."""
 
-    seq: int
-    hash: str
-    ended: bool
+    ended: bool = False
+
+
+_OUTSIDE, _FIRST = Head(None, None), Head(0, None)
 
 
 class Heads:
@@ -73,36 +72,20 @@ class Heads:
         self._heads.clear()
 
 
-class _Rows:
+class _Rows(msgspec.Struct):
     """What one caller's drafts add to the database."""
 
-    __slots__ = (
-        "approvals",
-        "closed",
-        "ended",
-        "heads",
-        "kept",
-        "leaves",
-        "opened",
-        "payloads",
-        "reasons",
-        "records",
-        "started",
-    )
-
-    # By hand: each caller has one, and a dataclass asks a factory for every one of these.
-    def __init__(self) -> None:
-        self.records: list[tuple[Any, ...]] = []
-        self.payloads: list[tuple[int, Any]] = []
-        self.leaves: list[bytes] = []
-        self.opened: dict[str, int] = {}
-        self.closed: list[str] = []
-        self.started: list[tuple[str, str | None]] = []
-        self.ended: list[str] = []
-        self.heads: dict[str, Head] = {}
-        self.approvals: dict[str, Stand] = {}
-        self.reasons: list[tuple[str, int]] = []
-        self.kept = Kept()
+    records: list[tuple[Any, ...]] = []
+    payloads: list[tuple[int, Any]] = []
+    leaves: list[bytes] = []
+    opened: dict[str, tuple[int, str]] = {}
+    closed: list[str] = []
+    started: list[tuple[str, str | None]] = []
+    ended: list[str] = []
+    heads: dict[str, Head] = {}
+    approvals: dict[str, Stand] = {}
+    reasons: list[tuple[str, int]] = []
+    kept: Kept = msgspec.field(default_factory=Kept)
 
     def take(self, other: "_Rows") -> None:
         """Add another caller's rows."""
@@ -122,8 +105,7 @@ class _Rows:
             self.kept.take(other.kept)
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Drafts becoming records, inside a transaction of ``db``.
 
     Attributes:
@@ -149,9 +131,9 @@ class Batch:
     history: KeyHistory
     replica: str = ""
     places: frozenset[str] | None = None
-    kills: kill_records.Stands = field(default_factory=dict)
+    kills: kill_records.Stands = {}
     living: Callable[[Database], frozenset[str]] = lambda _: frozenset()
-    _rows: _Rows = field(default_factory=_Rows)
+    _rows: _Rows = msgspec.field(default_factory=_Rows)
 
     def add(self, drafts: Sequence[Draft]) -> None:
         """Take one caller's drafts, all or none.
@@ -176,7 +158,10 @@ class Batch:
                 kill_records.admit(law[1], draft)
             self._place(draft, head, index, rows)
         self.history, self.kills = law
-        self._rows.take(rows)
+        if self._rows.records:
+            self._rows.take(rows)
+        else:  # a caller who is alone
+            self._rows = rows
         self.open_calls.update(rows.opened)
         self.open_calls.difference_update(rows.closed)
 
@@ -199,16 +184,15 @@ class Batch:
         window = size // CHECKPOINT_WINDOW
         self.span = self.span.grown(window, [record[_TS] for record in rows.records])
         checkpoint = (window, size, self.span.high_us, self.span.low_us, note, self.frontier.encode())
-        opened = {call_id: (index, self.replica) for call_id, index in rows.opened.items()}
         added = Additions(
             first=first,
             size=size,
             nodes=list(tops),
             records=rows.records,
             payloads=rows.payloads,
-            opened=opened,
+            opened=rows.opened,
             # What begins and ends here never stands among the calls under way.
-            closed=[call_id for call_id in rows.closed if opened.pop(call_id, None) is None],
+            closed=[call_id for call_id in rows.closed if rows.opened.pop(call_id, None) is None],
             reasons=rows.reasons,
             checkpoints={window: checkpoint},
         )
@@ -266,21 +250,20 @@ class Batch:
         """The head of a run before the drafts that are being added."""
         return self._rows.heads.get(run_id) or self.heads.of(run_id, self.db)
 
-    def _admit(self, draft: Draft, index: int, rows: _Rows) -> Head | None:
-        """The head of the draft's run; what the draft begins or ends is noted."""
+    def _admit(self, draft: Draft, index: int, rows: _Rows) -> Head:
+        """The place of the draft in its run; what the draft begins or ends is noted."""
         kind, run_id = draft.type, draft.run_id
-        head = None if run_id is None else rows.heads.get(run_id) or self._head(run_id)
+        head = _OUTSIDE if run_id is None else rows.heads.get(run_id) or self._head(run_id)
         if kind in _OF_CALL:
             self._admit_call(draft, index, rows)
         elif kind is _RUN_STARTED:
             self._admit_run(draft, head, rows)
-            return None
+            return _FIRST
         elif kind is _RUN_ENDED and run_id is not None:
             rows.ended.append(run_id)
         if head is None:
-            if run_id is not None:
-                raise RecordError("the run was never started")
-        elif head.ended and kind in _OPEN_ONLY:
+            raise RecordError("the run was never started")
+        if head.ended and kind in _OPEN_ONLY:
             raise NotFound("the run has ended", cause_code="run_ended")
         return head
 
@@ -305,14 +288,13 @@ class Batch:
         if not begins:
             rows.closed.append(call_id)
         elif self.places is None or call_id in self.places:
-            rows.opened[call_id] = index
+            rows.opened[call_id] = index, self.replica
         else:  # given back meanwhile, so somebody else may have it now
             raise Unavailable("the call lost its place in its run's budget", retry_after=1, cause_code="place_lost")
 
-    def _place(self, draft: Draft, head: Head | None, index: int, rows: _Rows) -> None:
+    def _place(self, draft: Draft, head: Head, index: int, rows: _Rows) -> None:
         kind, run_id, body = draft.type, draft.run_id, draft.body
-        place = _next_place(head) if run_id is not None else _OUTSIDE
-        entry = leaf(draft, place, self._seal(draft, index, rows) if draft.payloads else ())
+        entry = leaf(draft, head, self._seal(draft, index, rows) if draft.payloads else ())
         digest = leaf_hash(entry)
         rows.leaves.append(digest)
         effect = None
@@ -328,16 +310,15 @@ class Batch:
             draft.at_us,
             kind._value_,  # an enumeration's member takes a database longer to bind than a plain string
             run_id,
-            place.seq_run,
+            head.seq_run,
             draft.call_id,
             body.get("tool"),
             effect,
             draft.actor.agent,
         )
         rows.records.append(row)
-        if run_id is not None and place.seq_run is not None:
-            ended = kind is _RUN_ENDED or (head is not None and head.ended)
-            rows.heads[run_id] = Head(place.seq_run, digest.hex(), ended)
+        if run_id is not None and head.seq_run is not None:
+            rows.heads[run_id] = Head(head.seq_run + 1, digest.hex(), head.ended or kind is _RUN_ENDED)
 
     def _seal(self, draft: Draft, index: int, rows: _Rows) -> tuple[PayloadRef, ...]:
         if len(draft.payloads) > PAYLOAD_SLOTS:
@@ -367,10 +348,6 @@ def rare_reasons(said: Iterable[str] | None) -> set[str]:
     return {*(said or ())} - _COMMON
 
 
-def _next_place(head: Head | None) -> Place:
-    return _FIRST if head is None else Place(head.seq + 1, head.hash)
-
-
 def _stored_head(run_id: str, db: Database) -> Head | None:
     row = db.execute(
         "select seq_run, hash from records where run_id = ? order by seq_run desc limit 1", (run_id,)
@@ -378,4 +355,4 @@ def _stored_head(run_id: str, db: Database) -> Head | None:
     if row is None:
         return None
     is_open = db.execute("select 1 from open_runs where run_id = ?", (run_id,)).fetchone() is not None
-    return Head(row[0], row[1].hex(), not is_open)
+    return Head(row[0] + 1, row[1].hex(), not is_open)

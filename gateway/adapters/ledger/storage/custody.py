@@ -5,7 +5,7 @@ erased nothing or everything, and a hold that comes first always wins.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -86,8 +86,7 @@ def user_of(db: Database, run_id: str) -> str | None:
     return user if isinstance(user, str) else None
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct):
     """What drafts destroy and hold.
 
     Attributes:
@@ -95,8 +94,8 @@ class Kept:
         holds: target -> (record, its id) that sets it; None where it was released.
     """
 
-    erased: dict[str, int] = field(default_factory=dict)
-    holds: dict[str, tuple[int, str] | None] = field(default_factory=dict)
+    erased: dict[str, int] = {}
+    holds: dict[str, tuple[int, str] | None] = {}
 
     def take(self, other: "Kept") -> None:
         """Add another caller's."""

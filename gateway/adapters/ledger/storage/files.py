@@ -107,7 +107,7 @@ pragma user_version = {_FORMAT};
 commit;
 """
 
-Standing = tuple[tuple[int, int], ...]
+Standing = list[tuple[int, int]]
 
 _MARKS = ("application_id", "user_version")
 # Checkpoints are thinned to the newest of each window of this many records: enough to say where a log was altered.
@@ -154,7 +154,7 @@ def standing(paths: Sequence[str]) -> Standing:
     Raises:
         OSError: one is not there.
     """
-    return tuple((state.st_dev, state.st_ino) for state in map(os.stat, paths))
+    return [(state.st_dev, state.st_ino) for state in map(os.stat, paths)]
 
 
 def stands(paths: Sequence[str], before: Standing) -> bool:

@@ -2,13 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.adapters.ledger.keyring.sealing import SealBroken
 from gateway.adapters.ledger.storage.batch import Batch
 from gateway.adapters.ledger.storage.tail import Tail
 from gateway.core.errors import GatewayError, Unavailable
-from gateway.core.records import Draft, RecordError
+from gateway.core.records import CLOSINGS, Draft, RecordError
 
 # None: they are records.
 Outcome = GatewayError | None
@@ -17,8 +18,7 @@ DISPLACED = "ledger_displaced"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True, eq=False):
     """A transaction that is still to be made durable.
 
     Attributes:
@@ -47,6 +47,13 @@ def added(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
     except SealBroken:
         return Unavailable("the run's data key cannot be opened", cause_code="ledger_key")
     return None
+
+
+def added_sparingly(batch: Batch, drafts: Sequence[Draft]) -> Outcome:
+    """As ``added``, while the disk reserve is used up: only what ends what was begun."""
+    if all(draft.type in CLOSINGS for draft in drafts):
+        return added(batch, drafts)
+    return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
 
 
 def is_damage(error: Exception) -> bool:

@@ -140,7 +140,7 @@ class Folder:
         # Asked after with each write.
         self._place, self._watched = str(folder), files.watched(folder)
         self._lock: tuple[int, ...] = ()
-        self._opened: files.Standing = ()
+        self._opened: files.Standing = []
 
     def take(self) -> None:
         """See ``Site``."""

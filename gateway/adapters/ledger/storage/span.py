@@ -1,13 +1,13 @@
 """The times of the records up to a checkpoint: where a search by time begins and ends, though clocks are set back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LATER_THAN_ANY = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True, gc=False):
     """The times up to a checkpoint.
 
     Attributes:

@@ -19,7 +19,7 @@ from gateway.adapters.ledger.storage import files, kill_records, tail
 from gateway.adapters.ledger.storage.amends import Amends
 from gateway.adapters.ledger.storage.batch import Batch, Heads, requested
 from gateway.adapters.ledger.storage.guarding import UNGUARDED, Guard
-from gateway.adapters.ledger.storage.outcome import DISPLACED, Outcome, Prepared, added, is_damage
+from gateway.adapters.ledger.storage.outcome import DISPLACED, Outcome, Prepared, added, added_sparingly, is_damage
 from gateway.adapters.ledger.storage.site import End, Site, sited
 from gateway.adapters.ledger.storage.sweeping import Sweeping
 from gateway.core.errors import Unavailable
@@ -237,7 +237,8 @@ class Store:
         batch = self._batch(db, end, groups)
         for drafts in self._owed:
             added(batch, drafts)  # what the log holds already is refused, and rightly forgotten
-        outcomes = [self._admit(batch, drafts, is_low=is_low) for drafts in groups]
+        add = added_sparingly if is_low else added
+        outcomes = [add(batch, drafts) for drafts in groups]
         note = batch.store(settles=not all(groups))
         self._changes += batch.destroys or batch.history is not end.history or batch.kills is not end.kills
         if not self._site.is_local:
@@ -269,11 +270,6 @@ class Store:
         self._owed.clear()
         self._told = ""
         self.trouble = "the disk reserve is used up" if prepared.is_low else self._guard.trouble
-
-    def _admit(self, batch: Batch, drafts: Sequence[Draft], *, is_low: bool) -> Outcome:
-        if is_low and not all(draft.type in CLOSINGS for draft in drafts):
-            return Unavailable("the disk reserve is used up", retry_after=60, cause_code="ledger_reserve")
-        return added(batch, drafts)
 
     def _begin(self, db: Database, end: tail.Tail) -> None:
         moved = self._site.begin(db, _UNKNOWN if self._is_fresh else end.frontier.size)
