@@ -13,7 +13,6 @@ from anyio.abc import TaskGroup
 from connectors.mcp.declining import PING, declined
 from connectors.mcp.faults import Fault, Lost
 from connectors.mcp.hearing import Ear
-from connectors.mcp.messages import Answered
 from gateway.core.flow import Flow, NotAnswered
 from gateway.core.mcpwire import eras, notices
 from gateway.core.mcpwire.jsonrpc import Id, Notification, Request, encode_failure, encode_response
@@ -39,14 +38,14 @@ class Conversation:
     _aside: dict[tuple[type, Id], Request] = field(default_factory=dict)
     _tasks: TaskGroup | None = None
 
-    async def hold(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+    async def hold(self, ask: Callable[[], Awaitable[bytes]]) -> bytes:
         """The answer to the call, during which questions are put; those still open when it comes are taken back.
 
         Raises:
             Fault: as ``ask`` does.
         """
         fault: Fault | None = None
-        answered: Answered | None = None
+        answered: bytes | None = None
         async with create_task_group() as self._tasks:
             # Out of the group by hand, which would wrap it in a group of errors.
             try:

@@ -8,7 +8,7 @@ from anyio import sleep
 
 from connectors.mcp import streams
 from connectors.mcp.faults import Fault, Lost, Parted, Refused, Unreached
-from connectors.mcp.messages import Answered, Hearing, Post, Question, header_fields
+from connectors.mcp.messages import Hearing, Post, Question, header_fields
 from connectors.mcp.pool import Line, Pool, Use, target
 from connectors.mcp.resuming import LAST_EVENT, Trail
 from connectors.mcp.wire import Broken, NotConnected, Response
@@ -42,8 +42,8 @@ class Endpoint:
         self.next_id = count(1).__next__
         self._said = f" {at.path} HTTP/1.1\r\nhost: {at.authority}\r\n"
 
-    async def ask(self, question: Question) -> Answered:
-        """Send a request and read its answer.
+    async def ask(self, question: Question) -> bytes:
+        """Send a request and read its answer; returns the result's JSON text.
 
         Raises:
             Unreached: no connection was made.
@@ -54,15 +54,13 @@ class Endpoint:
         line = self._lines[question.use]
         answer = await self._sent("POST", question, line)
         try:
-            session = None
             if question.begun is not None:
-                session = answer.field(_SESSION)
-                question.begun(session)
+                question.begun(answer.field(_SESSION))
             if answer.kind != eras.STREAM_TYPE or answer.status >= 300:  # noqa: PLR2004 -- HTTP
-                return Answered(await _answer(answer, question), session)
+                return await _answer(answer, question)
             _check_plain(answer)
             trail = Trail(question.cap + streams.BESIDES_BYTES)
-            return Answered(await streams.answered(answer, question, trail), session)
+            return await streams.answered(answer, question, trail)
         except Parted:
             if trail is None or not (question.resumes and trail.last_id):
                 raise
@@ -70,7 +68,7 @@ class Endpoint:
             raise _fault(error) from error
         finally:
             self._pool.give(line, answer.wire)
-        return Answered(await self._resumed(question, trail), None)
+        return await self._resumed(question, trail)
 
     async def _resumed(self, question: Question, trail: Trail) -> bytes:
         # The request has left: whatever goes wrong from here on, its outcome is unknown.

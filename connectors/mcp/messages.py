@@ -77,13 +77,6 @@ class Question(Post, frozen=True):
     use: Use = Use.ASK
 
 
-class Answered(Struct, frozen=True):
-    """A good answer: the result's JSON text and, where the question wanted it, the session id the response carried."""
-
-    result: bytes
-    session: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """Who hears what a server says on a stream on which nothing was asked.

@@ -15,7 +15,7 @@ from connectors.mcp.dialect import Dialect
 from connectors.mcp.exchange import Endpoint
 from connectors.mcp.faults import Fault, Refused, Unreached
 from connectors.mcp.hearing import SET_LEVEL, Ear, level_members, level_to_set, wanted
-from connectors.mcp.messages import Answered, Hearing, Post, Question, method_field
+from connectors.mcp.messages import Hearing, Post, Question, method_field
 from connectors.mcp.pool import Use
 from gateway.core.flow import Flow
 from gateway.core.mcpwire import notices
@@ -103,10 +103,10 @@ class Session:
                 decline = None if stateless else self._decline
                 resumes = not stateless
                 question = Question(fields, body, ask.connect_s, request_id, ask.cap, decline, ear, resumes=resumes)
-                answered = await self.endpoint.ask(question)
+                result = await self.endpoint.ask(question)
             else:
                 question = Question(fields, body, ask.connect_s, request_id, ask.cap, resumes=True)
-                answered = await self._conversed(ear, question)
+                result = await self._conversed(ear, question)
         except get_cancelled_exc_class():
             await self._abandon(request_id)
             raise
@@ -114,7 +114,7 @@ class Session:
             self.users -= 1
         if self.id is not None:
             self.heard_at = asyncio.get_running_loop().time()
-        return answered.result
+        return result
 
     async def hold(self, hearing: Hearing) -> None:
         """Hold the stream of the session, in the handshake era, until the server ends it.
@@ -160,7 +160,7 @@ class Session:
         if self.id is not None:
             await self._tell(b"", "DELETE")
 
-    async def _conversed(self, ear: Ear, question: Question) -> Answered:
+    async def _conversed(self, ear: Ear, question: Question) -> bytes:
         async def reply(message: bytes) -> None:
             # What a client answered is not asked for again: it is sent once, with the time a call has.
             with suppress(Fault):

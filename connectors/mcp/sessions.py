@@ -226,8 +226,7 @@ class Sessions:
         question = Question(
             credential, body, budget_s, request_id, SETUP_RESULT_BYTES, early.decline, begun=early.begun
         )
-        answered = await self._endpoint.ask(question)
-        dialect, session_id = handshake_dialect(answered.result), _checked(answered.session)
+        dialect, session_id = handshake_dialect(await self._endpoint.ask(question)), early.session_id
         own = [] if session_id is None else [(eras.SESSION_HEADER, session_id)]
         if dialect.names_version:
             own.append((eras.VERSION_HEADER, dialect.version))
@@ -258,16 +257,18 @@ class _Early:
     Attributes:
         endpoint: where.
         fields: header fields of a request.
+        session_id: what the server names the session; None = it has not begun to answer, or names none.
     """
 
     endpoint: Endpoint
     fields: str = field(repr=False)
+    session_id: str | None = None
 
     def begun(self, session: str | None) -> None:
         """Name the session from now on."""
-        session_id = _checked(session)
-        if session_id is not None:
-            self.fields += header_fields([(eras.SESSION_HEADER, session_id)])
+        if session is not None:
+            self.session_id = _checked(session)
+            self.fields += header_fields([(eras.SESSION_HEADER, self.session_id)])
 
     async def decline(self, request: Request) -> None:
         """Answer a request; whether that arrives changes nothing here."""
@@ -293,7 +294,7 @@ def _is_visible(value: str) -> bool:
     return value.isascii() and value.isprintable()
 
 
-def _checked(session_id: str | None) -> str | None:
-    if session_id is not None and (len(session_id) > _SESSION_ID_MAX or not _is_visible(session_id)):
+def _checked(session_id: str) -> str:
+    if len(session_id) > _SESSION_ID_MAX or not _is_visible(session_id):
         raise Lost("session_id")
     return session_id
