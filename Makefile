@@ -61,6 +61,7 @@ demo: $(PARTS)  ## real servers, an agent, attacks, a log that proves it (ARGS=-
 recording: $(PARTS)  ## the demo as the animated picture of the README (ARGS=--check only compares)
 	$(BIN)/python -m deploy.recording docs/demo.svg --title 'make demo' --size 110x32 --seconds 300 \
 	  --mask '(?:no network, no files|degraded: no cap).*=what this machine can hold is tried out first' \
+	  --mask 'bwrap [0-9.]+=bwrap' \
 	  $(ARGS) -- $(BIN)/python -m deploy.demo --require-all
 
 sample: .venv/.stamp  ## a short real run as the export in docs/sample-export

@@ -91,7 +91,8 @@ async def test_sqlite(found: Capabilities, tmp_path: Path) -> None:
 async def test_node(found: Capabilities) -> None:
     """A server on the official SDK for Node, under caps that Node's own appetite for address space does not meet."""
     modules = python("servers").parents[2] / "conformance" / "node_modules"
-    node = next((path for path in (modules / ".bin" / "node", Path("/usr/bin/node")) if path.exists()), None)
+    nodes = (*modules.glob("node-linux-*/bin/node"), Path("/usr/bin/node"))
+    node = next((path for path in nodes if path.exists()), None)
     if node is None or _version(node) < (18,):
         pytest.skip(reason="no Node of version 18 or newer here")
     argv = [str(node), str(FIXTURES / "node_stdio.mjs"), str(modules / "@modelcontextprotocol" / "sdk")]
