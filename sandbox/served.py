@@ -1,6 +1,5 @@
 """Boxes of programs that go on, as the gateway starts them: what is wanted is checked, and handed to a keeper."""
 
-import errno
 import json
 import os
 import sys
@@ -138,13 +137,11 @@ def _places(wish: Enclosure, hidden: tuple[Path, ...], others: tuple[str, ...]) 
 
 
 def _real(shown: str) -> Path:
-    try:
-        return Path(shown).resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        # Links in a circle are a fault of this box alone; which of the two errors they are is a matter of the version.
-        if not isinstance(error, OSError) or error.errno == errno.ELOOP:
-            raise NoBox("box_failed", f"{shown} leads nowhere") from None
-        return Path(shown).resolve()
+    real = Path(os.path.realpath(shown))
+    # Behind links in a circle Python may go on by the names alone: where it comes to can be a link again.
+    if any(os.path.islink(place) for place in (real, *real.parents)):  # noqa: PTH114 -- the other raises where it may not look
+        raise NoBox("box_failed", f"{shown} leads nowhere")
+    return real
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.rego import testing
+from gateway.adapters.rego import layers, testing
 from gateway.adapters.rego.frames import MAX_FRAME_BYTES
 from gateway.adapters.rego.worker import _RESULT_BYTES
 from gateway.core.bundle import BundleError
@@ -236,6 +236,21 @@ def test_data_that_hurts_is_refused(tmp_path: Path, case: str, text: str) -> Non
     (tmp_path / "data.json").write_text(text, "utf-8")
     (finding, *_) = testing.check(tmp_path)
     assert "data.json" in finding.message or "data.gateway.policies" in finding.message, case
+
+
+@pytest.mark.parametrize("folders", [100, 900])
+def test_data_as_deep_as_its_folders_is_refused(tmp_path: Path, folders: int) -> None:
+    """Each folder is a level of what the engine is given; so is each table of the settings."""
+    place = tmp_path.joinpath(*["a"] * folders)
+    place.mkdir(parents=True)
+    (place / "data.json").write_text('{"x": 1}', "utf-8")
+    (finding,) = testing.check(tmp_path)
+    assert "data.json: nested more than 100 deep" in finding.message
+    overlay: dict[str, Any] = {"x": 1}
+    for _ in range(folders):
+        overlay = {"a": overlay}
+    with pytest.raises(BundleError, match=r"\[policy\.data\]: nested more than 100 deep"):
+        layers.load([], overlay)
 
 
 async def test_data_that_no_worker_can_hold(tmp_path: Path) -> None:

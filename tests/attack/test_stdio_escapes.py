@@ -339,6 +339,20 @@ def test_links_in_a_circle_are_a_fault_of_the_box(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("before", ["loop", "missing/../loop"])
+@pytest.mark.parametrize("behind", [".", "../alias", "../alias/keys"])
+def test_nothing_is_shown_that_stands_behind_links_in_a_circle(tmp_path: Path, before: str, behind: str) -> None:
+    """Such a path is worked out by its names alone: the link it comes to would be taken for a folder, and followed."""
+    (tmp_path / "state" / "keys").mkdir(parents=True)
+    (tmp_path / "alias").symlink_to(tmp_path / "state")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to(f"{before}/{behind}")
+    enclosure = Enclosure(read=(str(tmp_path / "link"),))
+    boxing = boxes(Capabilities("bwrap 1"), enclosure, Options(hidden=(tmp_path / "state",)))
+    with pytest.raises(NoBox), boxing.boxed(Program([PYTHON])):
+        pass
+
+
 async def test_a_state_folder_in_a_folder_to_read_is_hidden(found: Capabilities, aims: dict[str, Any]) -> None:
     """A project may be read with the gateway's folder in it: an empty one stands in its place."""
     key, folder = aims["paths"][:2]

@@ -58,15 +58,31 @@ def test_the_frontier_has_the_root_of_the_rfc(entries: list[bytes]) -> None:
 @given(st.lists(st.integers(0, 20), max_size=12), st.integers(0, 70_000))
 @example([70], 0xFFBF)  # across the top of a tile of the second level
 @example([256, 0, 1, 257, 600], 3)
-def test_many_leaves_at_once_make_the_tree_that_one_by_one_make(counts: list[int], before: int) -> None:
-    """The same root, right edge and tile tops after each batch, from any size on."""
-    edge = [hashlib.sha256(bytes([at])).digest() for at in range(before.bit_count())]
-    slow, quick = Frontier(before, list(edge)), Frontier(before, list(edge))
+def test_many_leaves_at_once_fill_the_tree_node_by_node(counts: list[int], before: int) -> None:
+    """The same right edge and tile tops as of a tree that names each node by level and place, from any size on."""
+    levels = [level for level in reversed(range(17)) if before >> level & 1]
+    tree = {(level, (before >> level) - 1): hashlib.sha256(bytes([level])).digest() for level in levels}
+    frontier, size = Frontier(before, [tree[level, (before >> level) - 1] for level in levels]), before
     for count in counts:
-        leaves = [leaf_hash(b"%d" % at) for at in range(slow.size, slow.size + count)]
-        expected = [top for leaf in leaves for top in slow.append(leaf)]
-        assert sorted(quick.extend(leaves)) == sorted(expected)
-        assert (quick, quick.root()) == (slow, slow.root())
+        leaves = [leaf_hash(b"%d" % at) for at in range(size, size + count)]
+        full = [top for at, leaf in enumerate(leaves, size) for top in completed(tree, at, leaf)]
+        size += count
+        assert sorted(frontier.extend(leaves)) == sorted(full)
+        right = [tree[level, (size >> level) - 1] for level in reversed(range(18)) if size >> level & 1]
+        assert (frontier.size, frontier.peaks) == (size, right)
+
+
+def completed(tree: dict[tuple[int, int], bytes], place: int, top: bytes) -> list[tuple[int, int, bytes]]:
+    """Put a leaf and all nodes that it completes into a tree; returns those that are tops of tiles."""
+    level, full = 0, []
+    tree[0, place] = top
+    while place % 2:
+        top = node_hash(tree[level, place - 1], top)
+        level, place = level + 1, place // 2
+        tree[level, place] = top
+        if level in {8, 16}:
+            full.append((level, place, top))
+    return full
 
 
 @given(st.lists(st.integers(0, 40), max_size=6))

@@ -114,10 +114,12 @@ def joined(layers: Sequence[Layer], overlay: Mapping[str, Any] | None = None) ->
                 places.append((layer, full, package(modules[-1])))
             else:
                 document = _nest(PurePosixPath(name).parts[:-1], _document(full, content))
+                _check_depth(full, document)
                 places += [(layer, full, path) for path in leaves(document)]
                 _merge(data, document, owners, full)
     _check_roots(layers, places)
     if overlay:
+        _check_depth("[policy.data]", overlay)
         _merge(data, dict(overlay), owners, "[policy.data]")
     if any(layer.label == _SHIPPED for layer in layers):
         _check(data, owners)
@@ -253,18 +255,7 @@ def _document(name: str, content: bytes) -> dict[str, Any]:
         raise BundleError(f"{name}: {error}") from None
     if not isinstance(value, dict):
         raise BundleError(f"{name}: must be a JSON object")
-    if _depth(value) > _DEEPEST:
-        raise BundleError(f"{name}: nested more than {_DEEPEST} deep")
     return value
-
-
-def _depth(value: Any) -> int:
-    # Level by level: how deep Python itself may go is a matter of its version.
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
-    return depth
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -282,6 +273,20 @@ def _nest(folders: Sequence[str], value: dict[str, Any]) -> dict[str, Any]:
     for folder in reversed(folders):
         value = {folder: value}
     return value
+
+
+def _check_depth(name: str, value: Mapping[str, Any]) -> None:
+    if _depth(value) > _DEEPEST:
+        raise BundleError(f"{name}: nested more than {_DEEPEST} deep")
+
+
+def _depth(value: Any) -> int:
+    # Level by level: how deep Python itself may go is a matter of its version.
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _merge(into: dict[str, Any], value: Mapping[str, Any], owners: dict[Steps, str], name: str) -> None:
