@@ -26,7 +26,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.02
 _END_S = 10.0
-_LONGEST = 400
+_LONGEST = 1000
 _LINES = 4
 _COMPLAINT = re.compile(r"\[ERROR\]|^[Ee]rror|FATAL")
 _ORDINARY = ("postgres", "nobody")
@@ -181,7 +181,10 @@ class Running:
     def _last_words(self) -> str:
         lines = self.server.log.read_text("utf-8", "replace").strip().splitlines()
         first = next((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), len(lines) - 1)
-        said = " ".join(" ".join(lines[max(0, first) : first + _LINES]).split())
+        told = lines[max(0, first) : first + _LINES]
+        # What it complained of first is not always what ended it.
+        told += lines[max(len(lines) - _LINES, first + len(told)) :] if told else []
+        said = " ".join(" ".join(told).split())
         return said[:_LONGEST] or f"exit code {self.process.returncode}"
 
 

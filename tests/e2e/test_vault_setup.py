@@ -3,8 +3,9 @@
 import json
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from deploy.servers.openbao import binary
-from deploy.servers.process import Server, running, short_folder
+from deploy.servers.process import Server, ServerError, running, short_folder
 from tests.gateways import ROOT, ostiary
 from tests.mutual_tls import own_certificate
 
@@ -158,21 +159,34 @@ def furnish(folder: Path, vault: Path) -> int:
     return port
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """The vault after its first start."""
+@contextmanager
+def opened(folder: Path) -> Iterator[Site]:
+    """A vault after its first start."""
+    folder.mkdir()
     with short_folder("ostiary-site-") as vault:
-        port = furnish(tmp_path, vault)
+        port = furnish(folder, vault)
         command = [str(binary()), "server", f"-config={vault / 'openbao.hcl'}"]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(vault), "OSTIARY_ADMIN_SECRET_ID": _SECRET}
-        trusted = ssl.create_default_context(cafile=str(tmp_path / "club.pem"))
+        trusted = ssl.create_default_context(cafile=str(folder / "club.pem"))
         with (
             running(Server("OpenBao", command, vault / "log", environment=environment)) as process,
             httpx.Client(base_url=f"https://127.0.0.1:{port}/v1/", verify=trusted, timeout=20) as http,
         ):
             process.wait_until(lambda: is_up(http), 60)
             admin = str(login(http, "ostiary-admin").json()["auth"]["client_token"])
-            yield Site(tmp_path, http, vault / "audit.log", admin)
+            yield Site(folder, http, vault / "audit.log", admin)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """The vault after its first start, made again where it ended at once: nobody keeps a port that was free."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(opened(tmp_path / "first"))
+        except ServerError as error:
+            sys.stderr.write(f"again: {error}\n")
+            found = stack.enter_context(opened(tmp_path / "again"))
+        yield found
 
 
 def login(http: httpx.Client, role: str) -> httpx.Response:
