@@ -183,7 +183,7 @@ class Running:
         first = next((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), len(lines) - 1)
         told = lines[max(0, first) : first + _LINES]
         # What it complained of first is not always what ended it.
-        told += lines[max(len(lines) - _LINES, first + len(told)) :] if told else []
+        told += lines[max(len(lines) - _LINES, first + _LINES) :]
         said = " ".join(" ".join(told).split())
         return said[:_LONGEST] or f"exit code {self.process.returncode}"
 
