@@ -172,7 +172,8 @@ def _sheet(found: Found, places: Sequence[Place]) -> Sheet:
     try:
         text = "{}\n" if found.content is None else found.content.decode()
         mark = _MARK if text.startswith(_MARK) else ""
-        document = jsonc.read(text.removeprefix(mark) or "{}", comments=places[0].comments)
+        text = text.removeprefix(mark)
+        document = jsonc.read(text if text.strip() else "{}", comments=places[0].comments)
         if not isinstance(document.root.value, dict):
             raise jsonc.NotJson("it is no object")
         for place in places:

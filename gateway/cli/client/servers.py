@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -92,12 +92,13 @@ def _by_command(entry: dict[str, Any], variables: Variables, folder: Path | None
     dropped = _rest(entry, {"type", "command", "args", "env", "cwd"})
     cwd = _folder(entry, variables, folder)
     program = _program(entry, variables, cwd)
+    given = _pairs(entry, "env")
     words: list[str] = [program]
     arguments: list[Parts] = [(program,)]
     for word in _texts(entry, "args"):
-        arguments.append(argument(variables.parts(word), words[-1]))
+        arguments.append(argument(replace(variables, own=given.keys()).parts(word), words[-1]))
         words.append(word)
-    env = {name: environment_value(name, variables.parts(text)) for name, text in _pairs(entry, "env").items()}
+    env = {name: environment_value(name, variables.parts(text)) for name, text in given.items()}
     command, secrets = _command(arguments)
     return Server(command=command, cwd=cwd, env={**env, **secrets}, dropped=dropped)
 
@@ -189,7 +190,7 @@ def _rest(entry: dict[str, Any], known: set[str]) -> tuple[str, ...]:
 
 
 def _texts(entry: dict[str, Any], name: str) -> list[str]:
-    given = entry.get(name, [])
+    given = entry.get(name) or []
     if not isinstance(given, list) or not all(isinstance(one, str) and "\0" not in one for one in given):
         raise NotCarried(f"its {name} is no list of texts")
     return given
