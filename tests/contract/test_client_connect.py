@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gateway.cli.client import jsonc
 from gateway.cli.root import ostiary
 from tests.client_desk import CURSOR, PASSWORD, TOKEN, Desk, furnished, servers
 
@@ -76,6 +77,22 @@ class TestConnecting:
         )
         assert now.endswith("\r\n\t\t}, // t\r\n\t},\r\n}\r\n")
         assert "\n" not in now.replace("\r\n", "")
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            '"z": {"command": "z"},\n"x": {"command": "x"}, // x\n"b": {"command": "b"}, "c": {"command": "c"}\n',
+            '"z": {"command": "z"}, "x": {"command": "x"}, // x\n"b": {"command": "b"} /* b */, /* c */ "c": {} // c\n',
+            '"z": {"command": "z"}, "c": {"command": "c"}, "x": {"command": "x"}, // x\n"b": {"command": "b"}',
+        ],
+    )
+    def test_what_shares_a_line_with_a_server_that_goes_stays(self, desk: Desk, members: str) -> None:
+        """It never comes to stand behind the comment of the line before."""
+        path = desk.file("home/.cursor/mcp.json", f'{{"mcpServers": {{{members}}}}}')
+        done = desk.connect("cursor", "--leave", "x", "--leave", "c")
+        assert done.exit_code == 0, done.output
+        found = jsonc.read(path.read_text("utf-8"), comments=True).root.value["mcpServers"]
+        assert sorted(found) == ["c", "ostiary", "x"]
 
     def test_doing_it_twice_changes_nothing(self, desk: Desk) -> None:
         """The second run finds nothing to do; a server added since is moved alone, to the upstream it is."""

@@ -49,7 +49,21 @@ def take_back(client: str, folder: Path, *, forced: bool) -> tuple[Receipt, Path
             {"error": "changed", "problems": back.problems},
         )
     changing.change(back.changes)
-    return receipt, receipts.forget(own, back.changed)
+    changing.sweep(map(Path, (receipt.settings, *receipt.secrets, *(one.path for one in receipt.files))))
+    left = receipts.forget(own, back.changed)
+    added = dict.fromkeys([*receipt.added, *_broken_off(client, folder)])
+    return receipt.model_copy(update={"added": list(added)}), left
+
+
+def _broken_off(client: str, folder: Path) -> list[str]:
+    """Take back what was begun before and never came to the client's files; the upstreams that are gone with it."""
+    mine = [receipt for _, receipt in receipts.kept(folder) if receipt.client == client]
+    if not mine or any(digest(look(Path(one.path)).content) != one.before for one in mine[-1].files):
+        return []
+    try:
+        return take_back(client, folder, forced=False)[0].added
+    except Failed:
+        return []  # somebody else needs it by now: it is told whoever asks for it
 
 
 def _newest(client: str, folder: Path) -> tuple[Path, Receipt]:
