@@ -136,6 +136,14 @@ class TestConnecting:
         assert desk.settings["upstreams"]["b"]["command"] == [str(desk.project / "b")]
         assert desk.settings["upstreams"]["b"]["cwd"] == str(desk.project)
 
+    def test_a_file_that_is_found_twice_is_read_once(self, desk: Desk) -> None:
+        """In the home, Cursor's file of the project is the person's own."""
+        path = desk.file("home/.cursor/mcp.json", CURSOR)
+        done = desk.run("connect", "cursor", "--project", str(desk.home), "--yes")
+        assert done.exit_code == 0, done.output
+        assert list(desk.settings["upstreams"]) == ["github-tools", "db", "gateway-2"]
+        assert list(servers(path)) == ["ostiary"]
+
     @pytest.mark.parametrize(
         ("client", "file"),
         [

@@ -74,6 +74,21 @@ class TestUndoing:
         assert desk.run("undo", "cursor").exit_code == 0
         assert desk.settings == {"state": ".", "listen": {"port": 9}}
 
+    def test_upstreams_that_were_changed_since_stay_with_their_secrets(self, desk: Desk) -> None:
+        """Forced, the client has its servers back, and the gateway still starts."""
+        path = desk.file("home/.cursor/mcp.json", CURSOR)
+        desk.connect("cursor")
+        settings = desk.state / "gateway.toml"
+        settings.write_text(settings.read_text("utf-8").replace("first_use", "pinned", 1), "utf-8")
+        secrets = {one.name for one in (desk.state / "secrets").iterdir()}
+        assert "its secrets do" in desk.run("undo", "cursor").output
+        forced = desk.run("undo", "cursor", "--force")
+        assert forced.exit_code == 0
+        assert "upstream gone" not in forced.output
+        assert path.read_text("utf-8") == CURSOR
+        assert {one.name for one in (desk.state / "secrets").iterdir()} == secrets
+        assert "github-tools" in desk.settings["upstreams"]
+
     def test_an_upstream_that_two_clients_use_stays_until_both_are_back(self, desk: Desk) -> None:
         """The same server of two clients is one upstream; the first connection is undone last."""
         text = '{"mcpServers": {"t": {"command": "uvx", "env": {"API_TOKEN": "tok-9f8e7d6c5b4a"}}}}'

@@ -100,7 +100,13 @@ def target_places(client: str, around: Surroundings) -> list[Place]:
     if not path.is_file():
         names = ", ".join(CLIENTS)
         raise Misconfigured(f"{shown(client)} is no file, and no client that is known", f"give one of {names}, or FILE")
-    sections = [name for name in ("mcpServers", "servers") if name in _top(path)]
+    top = _top(path)
+    sections = [name for name in ("mcpServers", "servers") if name in top]
+    if top and not sections:
+        raise Misconfigured(
+            f"{path} holds neither mcpServers nor servers, so where its reader looks for them is not known",
+            'if it is a file of that form, give it an empty "mcpServers": {}',
+        )
     if len(sections) > 1:
         raise Misconfigured(f"{path} holds both mcpServers and servers", "remove one of them")
     return [Place(path, (sections[0] if sections else "mcpServers",), comments=True)]
@@ -190,7 +196,7 @@ def _variables(wish: Wish, place: Place) -> Variables:
         marked=is_file or wish.client in {"cursor", "vscode"},
         environment=wish.around.environment,
         home=wish.around.home,
-        folder=place.folder or wish.around.project,
+        folder=wish.around.project if is_file else place.folder,
         ask=wish.ask if wish.client == "vscode" or is_file else None,
     )
 

@@ -103,7 +103,9 @@ def sheets(places: Sequence[Place]) -> list[Sheet]:
     by_path: dict[Path, tuple[Found, list[Place]]] = {}
     for place in places:
         found = look(place.path)
-        by_path.setdefault(found.path, (found, []))[1].append(place)
+        its = by_path.setdefault(found.path, (found, []))[1]
+        if place.section not in [one.section for one in its]:  # in one's home, the project's file may be one's own
+            its.append(place)
     return [_sheet(found, its) for found, its in by_path.values()]
 
 

@@ -44,7 +44,7 @@ class Variables:
         marked: whether ``${env:NAME}`` is one, and ``${userHome}`` and ``${workspaceFolder}`` are folders.
         environment: variables.
         home: of the person.
-        folder: of the project.
+        folder: of the project; None = another one each time, as in a file of the person's for all of them.
         ask: gives the value of ``${input:ID}``.
         own: variables that the server is given; its program may read ``${NAME}`` itself, where the client does not.
     """
@@ -53,7 +53,7 @@ class Variables:
     marked: bool
     environment: Mapping[str, str]
     home: Path
-    folder: Path
+    folder: Path | None
     ask: Callable[[str], str] | None = None
     own: Collection[str] = ()
 
@@ -100,6 +100,8 @@ class Variables:
             return self._variable(bare, default if marked else None)
         if not self.plain and name in self.own:
             return f"${{{name}}}"
+        if self.folder is None and self.marked and name.startswith("workspaceFolder"):
+            raise NotCarried(f"${{{name}}} is another one in each project, and the gateway has one server for all")
         raise NotCarried(f"what ${{{name}}} stands for is known to the client only")
 
     def _variable(self, name: str, default: str | None) -> Given:
@@ -119,13 +121,9 @@ class Variables:
         return Hidden(self.ask(name))
 
     def _folders(self) -> dict[str, str]:
-        return {
-            "userHome": str(self.home),
-            "workspaceFolder": str(self.folder),
-            "workspaceFolderBasename": self.folder.name,
-            "pathSeparator": "/",
-            "/": "/",
-        }
+        here = self.folder
+        of_project = {} if here is None else {"workspaceFolder": str(here), "workspaceFolderBasename": here.name}
+        return {"userHome": str(self.home), "pathSeparator": "/", "/": "/", **of_project}
 
 
 # What no reader of settings learns a secret from: numbers, switches, places without a login, plain small words.
