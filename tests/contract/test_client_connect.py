@@ -136,6 +136,19 @@ class TestConnecting:
         assert desk.settings["upstreams"]["b"]["command"] == [str(desk.project / "b")]
         assert desk.settings["upstreams"]["b"]["cwd"] == str(desk.project)
 
+    def test_a_server_that_claude_code_is_told_not_to_use_stays(self, desk: Desk) -> None:
+        """Whoever said no to a server of a project's does not have it started by the gateway instead."""
+        shared = {name: {"command": f"./{name}"} for name in ("good", "refused", "local", "off")}
+        file = desk.file("project/.mcp.json", json.dumps({"mcpServers": shared}))
+        known = {"disabledMcpjsonServers": ["refused"], "disabledMcpServers": ["off"]}
+        desk.file("home/.claude.json", json.dumps({"projects": {str(desk.project): known}}))
+        desk.file("project/.claude/settings.local.json", '{"disabledMcpjsonServers": ["local"]}')
+        done = desk.connect("claude-code")
+        assert done.exit_code == 0, done.output
+        assert list(desk.settings["upstreams"]) == ["good"]
+        assert sorted(servers(file)) == ["local", "off", "ostiary", "refused"]
+        assert done.output.count("told not to use it") == 3
+
     def test_a_file_that_is_found_twice_is_read_once(self, desk: Desk) -> None:
         """In the home, Cursor's file of the project is the person's own."""
         path = desk.file("home/.cursor/mcp.json", CURSOR)

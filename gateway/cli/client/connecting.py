@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import home
-from gateway.cli.client import changing, housing, jsonc, planning, receipts
+from gateway.cli.client import changing, housing, jsonc, planning, receipts, refusals
 from gateway.cli.client.adopting import Adopted
 from gateway.cli.client.changing import Change, Found
 from gateway.cli.client.housing import Bearer, House
@@ -120,7 +120,9 @@ def plan(wish: Wish) -> Plan:
     """
     sheets = planning.sheets(target_places(wish.client, wish.around))
     known = {str(place.path): _variables(wish, place) for sheet in sheets for place in sheet.places}
-    picked = planning.pick(sheets, known, wish.leave)
+    off = refusals.refused(wish.around) if wish.client == "claude-code" else ()
+    leave = dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
+    picked = planning.pick(sheets, known, leave)
     addition = planning.addition(picked, wish.house, wish.client)
     entry = _entry(wish, addition)
     nowhere = not any(planning.has_servers(sheet, picked.moved) for sheet in sheets)

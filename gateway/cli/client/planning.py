@@ -109,8 +109,8 @@ def sheets(places: Sequence[Place]) -> list[Sheet]:
     return [_sheet(found, its) for found, its in by_path.values()]
 
 
-def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Sequence[str]) -> Picked:
-    """Understand the servers of all sheets; those named in ``leave`` stay. ``variables`` by the file's path.
+def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Mapping[str, str]) -> Picked:
+    """Understand the servers of all sheets; those that ``leave`` names stay, and why. ``variables`` by the file's path.
 
     Raises:
         Misconfigured: some cannot be carried over and nobody said that they may stay; all of them are named.
@@ -193,7 +193,7 @@ def _entries(sheet: Sheet, place: Place) -> dict[str, Any]:
     return {} if node is None else node.value
 
 
-def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, Sequence[str]]) -> None:
+def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, Mapping[str, str]]) -> None:
     picked, variables, leave = means
     if label == housing.ENTRY and housing.is_ours(entry):
         return
@@ -201,7 +201,7 @@ def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, S
     if stays and label == housing.ENTRY:
         raise NotCarried("it has the name that the gateway gets there; give it another one")
     if label in leave:
-        picked.left.append(f"{place.path}: {label} (as you say)")
+        picked.left.append(f"{place.path}: {label} ({leave[label]})")
     elif stays:
         picked.left.append(f"{place.path}: {label} (it is switched off)")
     else:
