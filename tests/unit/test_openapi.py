@@ -77,6 +77,15 @@ class TestWhatBecomesOfIt:
         assert shown.is_valid({"id": 1})
         assert not shown.is_valid({"id": 0})
 
+    @pytest.mark.parametrize(
+        ("name", "is_told"), [("ids[]", True), ("$top", True), ("x" * 65, True), ("a.b-c_1", False)]
+    )
+    def test_a_name_that_models_may_not_take_is_told(self, name: str, *, is_told: bool) -> None:
+        """One such argument has every request refused that the tool is part of."""
+        found = picked(api(parameter("query", name=name)))
+        assert found.problems == []
+        assert ("some models' makers refuse" in str(found.notes)) is is_told
+
     @pytest.mark.parametrize("part", [{"$ref": "#/components/schemas/User"}, {"allOf": [{"type": "object"}]}])
     def test_what_does_not_travel_is_not_required_beside_the_parts_that_say_so(self, part: dict[str, Any]) -> None:
         """An answer without its write-only members is a good one; a body needs no read-only ones."""
