@@ -78,11 +78,19 @@ class TestWhatBecomesOfIt:
         assert not shown.is_valid({"id": 0})
 
     @pytest.mark.parametrize(
-        ("name", "is_told"), [("ids[]", True), ("$top", True), ("x" * 65, True), ("a.b-c_1", False)]
+        ("operation", "is_told"),
+        [
+            (parameter("query", name="ids[]"), True),
+            (parameter("query", name="$top"), True),
+            (body({"properties": {"x" * 65: {}}}), True),
+            (body({"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}), True),
+            (parameter("query", name="a.b-c_1"), False),
+            (body({"type": "object"}), False),
+        ],
     )
-    def test_a_name_that_models_may_not_take_is_told(self, name: str, *, is_told: bool) -> None:
-        """One such argument has every request refused that the tool is part of."""
-        found = picked(api(parameter("query", name=name)))
+    def test_what_models_may_not_take_is_told(self, operation: dict[str, Any], *, is_told: bool) -> None:
+        """One such tool has every request refused that it is part of."""
+        found = picked(api(operation, method="post"))
         assert found.problems == []
         assert ("some models' makers refuse" in str(found.notes)) is is_told
 
