@@ -85,6 +85,33 @@ def test_a_secret_in_an_address_is_refused(desk: Desk, address: str) -> None:
     assert not [secret for secret in (TOKEN, RUN) if secret in refused.output]
 
 
+@pytest.mark.parametrize("variable", ["${MY_TOKEN}", "${MY_KEY}", "${MY_KEY:-none}"])
+def test_a_secret_that_a_variable_puts_into_an_address_is_refused(desk: Desk, variable: str) -> None:
+    """Or it would be filled in, and stand in the settings; a host's name may."""
+    entry = {"type": "http", "url": f"https://${{MY_HOST}}/{variable}/mcp"}
+    desk.file("project/.mcp.json", json.dumps({"mcpServers": {"a": entry}}))
+    env = {"MY_HOST": "mcp-7.example.org", "MY_TOKEN": TOKEN, "MY_KEY": TOKEN}
+    refused = desk.connect("claude-code", env=env)
+    assert "holds a secret" in refused.output
+    assert TOKEN not in refused.output
+    assert not desk.state.exists()
+    done = desk.connect("claude-code", env=env | {"MY_TOKEN": "eu", "MY_KEY": "eu"})
+    assert (done.exit_code == 0) is (variable != "${MY_TOKEN}")
+
+
+def test_what_the_editor_asks_for_is_asked_for_once_and_put_into_no_address(desk: Desk) -> None:
+    """Two servers may need the same answer; which of them are secrets the editor alone knows."""
+    header = {"type": "http", "url": "https://t.example.org/mcp", "headers": {"X-Api-Key": "${input:key}"}}
+    known: dict[str, Any] = {"a": header, "b": header | {"url": "https://u.example.org/mcp"}}
+    path = desk.file("project/.vscode/mcp.json", json.dumps({"servers": known}))
+    words = ("connect", "vscode", "--project", str(desk.project))
+    assert desk.run(*words, "--dry-run", env={"OSTIARY_INPUT_KEY": TOKEN}).exit_code == 0
+    typed = desk.run(*words, typed=f"{TOKEN}\ny\n")
+    assert typed.exit_code == 0, typed.output
+    path.write_text(json.dumps({"servers": {"c": {"type": "http", "url": "https://t.example.org/${input:key}/mcp"}}}))
+    assert "may be a secret" in desk.run(*words, typed=f"{TOKEN}\ny\n").output
+
+
 @pytest.mark.parametrize(
     "address",
     [

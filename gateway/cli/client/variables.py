@@ -78,9 +78,15 @@ class Variables:
         """``text`` with the values in the variables' place, for what stands in settings anyway.
 
         Raises:
-            NotCarried: a variable is not known, or has no value.
+            NotCarried: a variable is not known, has no value, or holds a secret.
         """
-        return "".join(self.value(part) for part in self.parts(text))
+        parts = self.parts(text)
+        for part in parts:
+            if isinstance(part, FromEnvironment) and _is_secret(part.name, self.value(part)):
+                raise NotCarried(f"the variable {part.name} holds a secret, which would stand in settings")
+            if isinstance(part, Hidden) and not is_open("", part.value):
+                raise NotCarried("what the client asks for may be a secret, which would stand in settings")
+        return "".join(self.value(part) for part in parts)
 
     def value(self, given: Given) -> str:
         """What it stands for now."""
