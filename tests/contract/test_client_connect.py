@@ -136,6 +136,15 @@ class TestConnecting:
         assert desk.settings["upstreams"]["b"]["command"] == [str(desk.project / "b")]
         assert desk.settings["upstreams"]["b"]["cwd"] == str(desk.project)
 
+    def test_a_file_of_copilots_is_taken_where_it_chooses_no_tools(self, desk: Desk) -> None:
+        """All tools must be asked for in so many words there; some of them are another matter."""
+        entry = {"type": "local", "command": "uvx", "args": ["a"], "tools": ["*"]}
+        file = desk.file("home/.copilot/mcp-config.json", json.dumps({"mcpServers": {"a": entry}}))
+        assert desk.connect(str(file)).exit_code == 0
+        assert desk.settings["upstreams"]["a"]["command"] == ["uvx", "a"]
+        file.write_text(json.dumps({"mcpServers": {"b": entry | {"tools": ["read"]}}}), "utf-8")
+        assert "what tools means cannot be carried over" in desk.connect(str(file)).output
+
     def test_a_server_that_claude_code_is_told_not_to_use_stays(self, desk: Desk) -> None:
         """Whoever said no to a server of a project's does not have it started by the gateway instead."""
         shared = {name: {"command": f"./{name}"} for name in ("good", "refused", "local", "off")}

@@ -183,7 +183,8 @@ def _require_address(url: str) -> None:
 
 
 def _rest(entry: dict[str, Any], known: set[str]) -> tuple[str, ...]:
-    strange = sorted(entry.keys() - known - _DROPPED)
+    all_tools = {"tools"} if entry.get("tools") == ["*"] else set()  # as GitHub's agents want it said
+    strange = sorted(entry.keys() - known - _DROPPED - all_tools)
     if strange:
         raise NotCarried(f"what {', '.join(strange)} means cannot be carried over")
     return tuple(sorted(entry.keys() & _DROPPED - {"disabled"}))
