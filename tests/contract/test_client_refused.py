@@ -17,6 +17,7 @@ def desk(tmp_path: Path) -> Desk:
 
 REFUSED = {
     "sse": ({"type": "sse", "url": "https://t.example.org/sse"}, "old SSE transport"),
+    "sse, it seems": ({"url": "https://t.example.org/sse"}, "old SSE transport"),
     "websocket": ({"type": "ws", "url": "https://t.example.org"}, "type 'ws'"),
     "two fields": ({"url": "https://t.example.org", "headers": {"A": TOKEN, "B": TOKEN}}, "2 header fields"),
     "login in the address": ({"url": f"https://u:{PASSWORD}@t.example.org"}, "holds a secret"),

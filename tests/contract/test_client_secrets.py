@@ -124,6 +124,11 @@ def test_an_address_without_a_secret_is_carried(desk: Desk, address: str) -> Non
     assert connected(desk, {"url": address})["url"] == address
 
 
+def test_an_address_that_is_said_to_be_of_http_is_carried(desk: Desk) -> None:
+    """Whatever the last part of its path is."""
+    assert connected(desk, {"type": "http", "url": "https://t.example.org/sse"})["url"].endswith("/sse")
+
+
 def test_variables_that_name_a_password_or_hold_a_webhook_are_secrets(desk: Desk) -> None:
     """A word may be a password where the name says so; a webhook's last part is nothing but a secret."""
     env = {"MYSQL_PASS": "correcthorse", "SLACK_WEBHOOK": HOOK, "BASE_URL": "https://t.example.org/v2/", "PASSES": "7"}

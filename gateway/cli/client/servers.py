@@ -159,6 +159,10 @@ def _by_address(entry: dict[str, Any], variables: Variables) -> Server:
     dropped = _rest(entry, {"type", "headers", named[0]})
     url = variables.plainly(entry[named[0]])
     _require_address(url)
+    if "type" not in entry and urlsplit(url).path.rstrip("/").endswith("/sse"):
+        raise NotCarried(
+            "its address looks like one of the old SSE transport; give the Streamable HTTP one, or say type http"
+        )
     headers = _pairs(entry, "headers")
     if len(headers) > 1:
         raise NotCarried(f"it needs {len(headers)} header fields, and the gateway sends one credential field")
