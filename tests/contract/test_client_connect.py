@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gateway.cli.client import jsonc
 from gateway.cli.root import ostiary
 from tests.client_desk import CURSOR, PASSWORD, TOKEN, Desk, furnished, servers
 
@@ -77,6 +78,22 @@ class TestConnecting:
         assert now.endswith("\r\n\t\t}, // t\r\n\t},\r\n}\r\n")
         assert "\n" not in now.replace("\r\n", "")
 
+    @pytest.mark.parametrize(
+        "members",
+        [
+            '"z": {"command": "z"},\n"x": {"command": "x"}, // x\n"b": {"command": "b"}, "c": {"command": "c"}\n',
+            '"z": {"command": "z"}, "x": {"command": "x"}, // x\n"b": {"command": "b"} /* b */, /* c */ "c": {} // c\n',
+            '"z": {"command": "z"}, "c": {"command": "c"}, "x": {"command": "x"}, // x\n"b": {"command": "b"}',
+        ],
+    )
+    def test_what_shares_a_line_with_a_server_that_goes_stays(self, desk: Desk, members: str) -> None:
+        """It never comes to stand behind the comment of the line before."""
+        path = desk.file("home/.cursor/mcp.json", f'{{"mcpServers": {{{members}}}}}')
+        done = desk.connect("cursor", "--leave", "x", "--leave", "c")
+        assert done.exit_code == 0, done.output
+        found = jsonc.read(path.read_text("utf-8"), comments=True).root.value["mcpServers"]
+        assert sorted(found) == ["c", "ostiary", "x"]
+
     def test_doing_it_twice_changes_nothing(self, desk: Desk) -> None:
         """The second run finds nothing to do; a server added since is moved alone, to the upstream it is."""
         path = desk.file("home/.cursor/mcp.json", CURSOR)
@@ -118,6 +135,36 @@ class TestConnecting:
         assert servers(shared) == {"ostiary": entry}
         assert desk.settings["upstreams"]["b"]["command"] == [str(desk.project / "b")]
         assert desk.settings["upstreams"]["b"]["cwd"] == str(desk.project)
+
+    def test_a_file_of_copilots_is_taken_where_it_chooses_no_tools(self, desk: Desk) -> None:
+        """All tools must be asked for in so many words there; some of them are another matter."""
+        entry = {"type": "local", "command": "uvx", "args": ["a"], "tools": ["*"]}
+        file = desk.file("home/.copilot/mcp-config.json", json.dumps({"mcpServers": {"a": entry}}))
+        assert desk.connect(str(file)).exit_code == 0
+        assert desk.settings["upstreams"]["a"]["command"] == ["uvx", "a"]
+        file.write_text(json.dumps({"mcpServers": {"b": entry | {"tools": ["read"]}}}), "utf-8")
+        assert "what tools means cannot be carried over" in desk.connect(str(file)).output
+
+    def test_a_server_that_claude_code_is_told_not_to_use_stays(self, desk: Desk) -> None:
+        """Whoever said no to a server of a project's does not have it started by the gateway instead."""
+        shared = {name: {"command": f"./{name}"} for name in ("good", "refused", "local", "off")}
+        file = desk.file("project/.mcp.json", json.dumps({"mcpServers": shared}))
+        known = {"disabledMcpjsonServers": ["refused"], "disabledMcpServers": ["off"]}
+        desk.file("home/.claude.json", json.dumps({"projects": {str(desk.project): known}}))
+        desk.file("project/.claude/settings.local.json", '{"disabledMcpjsonServers": ["local"]}')
+        done = desk.connect("claude-code")
+        assert done.exit_code == 0, done.output
+        assert list(desk.settings["upstreams"]) == ["good"]
+        assert sorted(servers(file)) == ["local", "off", "ostiary", "refused"]
+        assert done.output.count("told not to use it") == 3
+
+    def test_a_file_that_is_found_twice_is_read_once(self, desk: Desk) -> None:
+        """In the home, Cursor's file of the project is the person's own."""
+        path = desk.file("home/.cursor/mcp.json", CURSOR)
+        done = desk.run("connect", "cursor", "--project", str(desk.home), "--yes")
+        assert done.exit_code == 0, done.output
+        assert list(desk.settings["upstreams"]) == ["github-tools", "db", "gateway-2"]
+        assert list(servers(path)) == ["ostiary"]
 
     @pytest.mark.parametrize(
         ("client", "file"),

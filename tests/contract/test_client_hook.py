@@ -186,3 +186,12 @@ def test_a_folder_of_its_own_is_found(desk: Desk) -> None:
     done = desk.run("hook", "claude-code", "--yes", env={"CLAUDE_CONFIG_DIR": str(place)})
     assert done.exit_code == 0, done.output
     assert "PreToolUse" in read(place / "settings.json")["hooks"]
+
+
+def test_a_switch_that_silences_all_hooks_is_told(desk: Desk) -> None:
+    """A hook beside it would never be run."""
+    path = desk.file("home/.claude/settings.json", '{"disableAllHooks": true}')
+    refused = installed(desk, "claude-code")
+    assert refused.exit_code == 2
+    assert "disableAllHooks" in refused.output
+    assert read(path) == {"disableAllHooks": True}

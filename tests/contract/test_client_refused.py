@@ -17,6 +17,7 @@ def desk(tmp_path: Path) -> Desk:
 
 REFUSED = {
     "sse": ({"type": "sse", "url": "https://t.example.org/sse"}, "old SSE transport"),
+    "sse, it seems": ({"url": "https://t.example.org/sse"}, "old SSE transport"),
     "websocket": ({"type": "ws", "url": "https://t.example.org"}, "type 'ws'"),
     "two fields": ({"url": "https://t.example.org", "headers": {"A": TOKEN, "B": TOKEN}}, "2 header fields"),
     "login in the address": ({"url": f"https://u:{PASSWORD}@t.example.org"}, "holds a secret"),
@@ -139,3 +140,22 @@ class TestRefusing:
         os.mkfifo(desk.home / ".cursor" / "mcp.json")
         assert "no regular file" in desk.connect("cursor").output
         assert "no file, and no client" in desk.connect("emacs").output
+
+    def test_a_file_that_keeps_its_servers_elsewhere_is_refused(self, desk: Desk) -> None:
+        """Or they would stay in force, secrets and all, beside a gateway that nobody reads of."""
+        text = json.dumps({"mcp": {"servers": {"a": {"command": "uvx", "env": {"API_TOKEN": TOKEN}}}}})
+        path = desk.file("home/.config/Code/User/settings.json", text)
+        refused = desk.connect(str(path))
+        assert refused.exit_code == 2
+        assert "neither mcpServers nor servers" in refused.output
+        assert path.read_text("utf-8") == text
+
+    def test_a_folder_that_is_another_one_in_each_project_is_refused(self, desk: Desk) -> None:
+        """In the person's file; in a project's own it is that project's."""
+        text = json.dumps({"mcpServers": {"files": {"command": "uvx", "args": ["files", "${workspaceFolder}"]}}})
+        path = desk.file("home/.cursor/mcp.json", text)
+        assert "another one in each project" in desk.connect("cursor").output
+        path.unlink()
+        desk.file("project/.cursor/mcp.json", text)
+        assert desk.connect("cursor").exit_code == 0
+        assert desk.settings["upstreams"]["files"]["command"] == ["uvx", "files", str(desk.project)]

@@ -1,6 +1,9 @@
 """``ostiary client undo``: files as they were, byte for byte, and never over what others wrote."""
 
 import json
+import multiprocessing
+import os
+import signal
 import stat
 from pathlib import Path
 
@@ -71,6 +74,21 @@ class TestUndoing:
         assert desk.run("undo", "cursor").exit_code == 0
         assert desk.settings == {"state": ".", "listen": {"port": 9}}
 
+    def test_upstreams_that_were_changed_since_stay_with_their_secrets(self, desk: Desk) -> None:
+        """Forced, the client has its servers back, and the gateway still starts."""
+        path = desk.file("home/.cursor/mcp.json", CURSOR)
+        desk.connect("cursor")
+        settings = desk.state / "gateway.toml"
+        settings.write_text(settings.read_text("utf-8").replace("first_use", "pinned", 1), "utf-8")
+        secrets = {one.name for one in (desk.state / "secrets").iterdir()}
+        assert "its secrets do" in desk.run("undo", "cursor").output
+        forced = desk.run("undo", "cursor", "--force")
+        assert forced.exit_code == 0
+        assert "upstream gone" not in forced.output
+        assert path.read_text("utf-8") == CURSOR
+        assert {one.name for one in (desk.state / "secrets").iterdir()} == secrets
+        assert "github-tools" in desk.settings["upstreams"]
+
     def test_an_upstream_that_two_clients_use_stays_until_both_are_back(self, desk: Desk) -> None:
         """The same server of two clients is one upstream; the first connection is undone last."""
         text = '{"mcpServers": {"t": {"command": "uvx", "env": {"API_TOKEN": "tok-9f8e7d6c5b4a"}}}}'
@@ -101,3 +119,35 @@ class TestUndoing:
         refused = desk.run("undo", "cursor")
         assert refused.exit_code == 1
         assert "is damaged" in refused.output
+
+    @pytest.mark.parametrize("after", range(5))
+    @pytest.mark.parametrize("again", [False, True])
+    def test_nothing_stays_of_a_connection_that_was_killed(self, desk: Desk, after: int, *, again: bool) -> None:
+        """After none, some or all of the files but the client's own, and also once it was done over again."""
+        desk.file("home/.cursor/mcp.json", CURSOR)
+        before = desk.everything()
+        killed = multiprocessing.get_context("fork").Process(target=_killed, args=(desk, after))
+        killed.start()
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL
+        if again:
+            assert desk.connect("cursor").exit_code == 0
+        undone = desk.run("undo", "cursor")
+        assert undone.output.count("upstream gone") == 3
+        assert desk.everything() == before
+        left = [one.name for one in desk.state.rglob("*") if one.is_file()]
+        assert sorted(left) == [".lock", "issuer.pem"]
+
+
+def _killed(desk: Desk, after: int) -> None:
+    """Connect, in a process that is killed once so many of its files are in their places."""
+    put, real = list[Path](), Path.replace
+
+    def replace(fresh: Path, path: Path) -> Path:
+        if len(put) == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        put.append(path)
+        return real(fresh, path)
+
+    Path.replace = replace  # type: ignore[assignment, method-assign]
+    desk.connect("cursor")

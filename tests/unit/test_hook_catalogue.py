@@ -31,6 +31,8 @@ def test_an_agents_own_tools_are_known(tmp_path: Path) -> None:
     shell = found["coder.hooks/Bash"]
     assert (shell.kind, shell.connector, shell.effect) == (Kind.HOOK, ConnectorKind.HOOK, EffectClass.DESTRUCTIVE)
     assert found["coder.hooks/Read"].effect is EffectClass.READ
+    assert found["coder.hooks/EnterPlanMode"].effect is EffectClass.READ
+    assert found["coder.hooks/ReadMcpResourceTool"].effect is EffectClass.WRITE
     assert {tool.kind for tool in found.values()} == {Kind.HOOK}
     assert shell.binding == {"approval": "deny"}
 

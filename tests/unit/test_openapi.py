@@ -77,6 +77,55 @@ class TestWhatBecomesOfIt:
         assert shown.is_valid({"id": 1})
         assert not shown.is_valid({"id": 0})
 
+    @pytest.mark.parametrize(
+        ("operation", "is_told"),
+        [
+            (parameter("query", name="ids[]"), True),
+            (parameter("query", name="$top"), True),
+            (body({"properties": {"x" * 65: {}}}), True),
+            (body({"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}), True),
+            (parameter("query", name="a.b-c_1"), False),
+            (body({"type": "object"}), False),
+        ],
+    )
+    def test_what_models_may_not_take_is_told(self, operation: dict[str, Any], *, is_told: bool) -> None:
+        """One such tool has every request refused that it is part of."""
+        found = picked(api(operation, method="post"))
+        assert found.problems == []
+        assert ("some models' makers refuse" in str(found.notes)) is is_told
+
+    @pytest.mark.parametrize("part", [{"$ref": "#/components/schemas/User"}, {"allOf": [{"type": "object"}]}])
+    def test_what_does_not_travel_is_not_required_beside_the_parts_that_say_so(self, part: dict[str, Any]) -> None:
+        """An answer without its write-only members is a good one; a body needs no read-only ones."""
+        members = {"id": {"type": "integer", "readOnly": True}, "secret": {"type": "string", "writeOnly": True}}
+        user = {"type": "object", "properties": members | {"name": {"type": "string"}}, **part}
+        components = {"schemas": {"User": {"type": "object", "properties": members}}}
+        schema = {"allOf": [user if "allOf" in part else part], "required": ["id", "secret"], "type": "object"}
+        answered = {"responses": {"200": {"description": "ok", "content": {"application/json": {"schema": schema}}}}}
+        output = only(api(answered, components=components))["output_schema"]
+        assert output["required"] == ["id"]
+        sent = body({"properties": {"user": schema}})
+        entry = only(api(sent, method="post", components=components))
+        assert entry["input_schema"]["properties"]["user"]["required"] == ["secret"]
+
+    def test_a_reference_into_a_list_is_followed(self) -> None:
+        """As bundlers write them for parameters that two operations share."""
+        paths = {
+            "/a/{id}": {"get": OK | {"operationId": "a"} | parameter("path", name="id", required=True)},
+            "/b/{id}": {
+                "get": OK | {"operationId": "b", "parameters": [{"$ref": "#/paths/~1a~1%7Bid%7D/get/parameters/0"}]}
+            },
+        }
+        found = picked({"openapi": "3.0.3", "paths": paths})
+        assert found.problems == []
+        assert found.entries[1]["input_schema"] == found.entries[0]["input_schema"]
+
+    @pytest.mark.parametrize("index", ["1", "-1", "00", "-", "x", "\u0660", "9" * 30])
+    def test_a_reference_beyond_a_list_is_refused(self, index: str) -> None:
+        """Only its items, by their plain number."""
+        document = api({"parameters": [{"$ref": f"#/components/x/{index}"}]}, components={"x": [{"name": "p"}]})
+        assert refusal(document)[1] == "ref"
+
     def test_people_have_the_last_word_on_effects_and_choice(self) -> None:
         """Patterns of names: what is taken, what is left, and of which class it is; the last one that fits counts."""
         document = json.loads((DOCUMENTS / "shop.json").read_text("utf-8"))

@@ -68,8 +68,9 @@ def fitting(label: str) -> str:
 
 
 def secret_file(housed: Housed, name: str, what: str) -> Path:
-    """Where the secret ``what`` of the upstream ``name`` lies."""
-    return housed.secrets / f"{name}.{re.sub(r'[^A-Za-z0-9_-]', '_', what)}"
+    """Where the secret ``what`` of the upstream ``name`` lies; no two have one place."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", lambda found: f".{ord(found[0]):x}.", what)
+    return housed.secrets / f"{name}.{plain}"
 
 
 def files(adopted: Iterable[Adopted], housed: Housed) -> dict[Path, str]:

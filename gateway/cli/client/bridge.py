@@ -85,7 +85,8 @@ class _Talk:
     async def _take(self, message: Message) -> None:
         if message.method == "notifications/cancelled" and self.carrier.session is None:
             # Over HTTP a stateless request is cancelled by leaving it.
-            scope = self.running.get(message.params.get("requestId", ""))
+            named = message.params.get("requestId")
+            scope = self.running.get(named) if isinstance(named, str | int) else None
             if scope is not None:
                 scope.cancel()
         elif message.is_request and message.method != "initialize":

@@ -100,6 +100,8 @@ class Carrier:
             self._fail(message, "the gateway takes no session of this client", "start the client anew")
         except TooLarge:
             self._fail(message, "the gateway's answer is too large")
+        except UnicodeEncodeError:  # before anything is sent
+            self._fail(message, "what its header fields must repeat is no text they can carry; nothing was done")
         except Failed as error:  # of the token
             self._fail(message, error.format_message(), error.fix)
 
@@ -125,7 +127,8 @@ class Carrier:
     async def _carry(self, message: Message) -> None:
         if message.version is not None:
             self._version = message.version
-            if message.method == "tools/call" and message.params.get("name") not in self._names:
+            name = message.params.get("name")
+            if message.method == "tools/call" and isinstance(name, str) and name not in self._names:
                 await self._learn(message)
         try:
             await self._asked(message, self._say)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +92,21 @@ def change(changes: Sequence[Change]) -> None:
             fresh.unlink(missing_ok=True)
 
 
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove what a process that was killed has left beside these files."""
+    for path in paths:
+        with suppress(OSError):  # whoever changes the file next meets it
+            _fresh(path).unlink(missing_ok=True)
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f".{path.name}.ostiary-new")
+
+
 def _staged(one: Change) -> Path:
     """The new content, on disk beside the file."""
     path = one.was.path
-    fresh = path.with_name(f".{path.name}.ostiary-new")
+    fresh = _fresh(path)
     if one.content is None:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied", str(path))

@@ -1,5 +1,6 @@
 """``ostiary client``: its subcommands."""
 
+import functools
 import os
 import re
 import sys
@@ -103,7 +104,7 @@ def _wish(target: str, **given: Any) -> Wish:
         who=housing.bearer(house, given["user"], given["agent"]),
         leave=given["leave"],
         bridged=given["bridged"],
-        ask=lambda name: _input(name, may_ask=not given["yes"] and not given["dry_run"]),
+        ask=functools.cache(lambda name: _input(name, may_ask=not given["yes"] and not given["dry_run"])),
     )
 
 

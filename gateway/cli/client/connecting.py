@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli import home
-from gateway.cli.client import changing, housing, jsonc, planning, receipts
+from gateway.cli.client import changing, housing, jsonc, planning, receipts, refusals
 from gateway.cli.client.adopting import Adopted
 from gateway.cli.client.changing import Change, Found
 from gateway.cli.client.housing import Bearer, House
@@ -100,7 +100,13 @@ def target_places(client: str, around: Surroundings) -> list[Place]:
     if not path.is_file():
         names = ", ".join(CLIENTS)
         raise Misconfigured(f"{shown(client)} is no file, and no client that is known", f"give one of {names}, or FILE")
-    sections = [name for name in ("mcpServers", "servers") if name in _top(path)]
+    top = _top(path)
+    sections = [name for name in ("mcpServers", "servers") if name in top]
+    if top and not sections:
+        raise Misconfigured(
+            f"{path} holds neither mcpServers nor servers, so where its reader looks for them is not known",
+            'if it is a file of that form, give it an empty "mcpServers": {}',
+        )
     if len(sections) > 1:
         raise Misconfigured(f"{path} holds both mcpServers and servers", "remove one of them")
     return [Place(path, (sections[0] if sections else "mcpServers",), comments=True)]
@@ -114,7 +120,9 @@ def plan(wish: Wish) -> Plan:
     """
     sheets = planning.sheets(target_places(wish.client, wish.around))
     known = {str(place.path): _variables(wish, place) for sheet in sheets for place in sheet.places}
-    picked = planning.pick(sheets, known, wish.leave)
+    off = refusals.refused(wish.around) if wish.client == "claude-code" else ()
+    leave = dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
+    picked = planning.pick(sheets, known, leave)
     addition = planning.addition(picked, wish.house, wish.client)
     entry = _entry(wish, addition)
     nowhere = not any(planning.has_servers(sheet, picked.moved) for sheet in sheets)
@@ -190,7 +198,7 @@ def _variables(wish: Wish, place: Place) -> Variables:
         marked=is_file or wish.client in {"cursor", "vscode"},
         environment=wish.around.environment,
         home=wish.around.home,
-        folder=place.folder or wish.around.project,
+        folder=wish.around.project if is_file else place.folder,
         ask=wish.ask if wish.client == "vscode" or is_file else None,
     )
 

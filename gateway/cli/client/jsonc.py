@@ -259,10 +259,13 @@ class _Swap:
         return _Edit(member.node.start, member.node.end, self._value(self._put[member.key]))
 
     def _removed(self, member: Member) -> _Edit:
+        end = member.node.end if member.comma is None else member.comma + 1
+        follows = self._text[end:].partition("\n")[0].strip()
+        if follows and not follows.startswith("//"):  # what follows must not come behind a comment
+            return _Edit(member.start, end, "")
         start = len(self._text[: member.start].rstrip(" \t"))
         for mark in ("\n", "\r"):
             start -= self._text[:start].endswith(mark)
-        end = member.node.end if member.comma is None else member.comma + 1
         return _Edit(start if self._text[start : start + 1] in "\r\n" else member.start, end, "")
 
     def _last_comma(self, leaving: list[Member]) -> list[_Edit]:

@@ -103,12 +103,14 @@ def sheets(places: Sequence[Place]) -> list[Sheet]:
     by_path: dict[Path, tuple[Found, list[Place]]] = {}
     for place in places:
         found = look(place.path)
-        by_path.setdefault(found.path, (found, []))[1].append(place)
+        its = by_path.setdefault(found.path, (found, []))[1]
+        if place.section not in [one.section for one in its]:  # in one's home, the project's file may be one's own
+            its.append(place)
     return [_sheet(found, its) for found, its in by_path.values()]
 
 
-def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Sequence[str]) -> Picked:
-    """Understand the servers of all sheets; those named in ``leave`` stay. ``variables`` by the file's path.
+def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Mapping[str, str]) -> Picked:
+    """Understand the servers of all sheets; those that ``leave`` names stay, and why. ``variables`` by the file's path.
 
     Raises:
         Misconfigured: some cannot be carried over and nobody said that they may stay; all of them are named.
@@ -172,7 +174,8 @@ def _sheet(found: Found, places: Sequence[Place]) -> Sheet:
     try:
         text = "{}\n" if found.content is None else found.content.decode()
         mark = _MARK if text.startswith(_MARK) else ""
-        document = jsonc.read(text.removeprefix(mark) or "{}", comments=places[0].comments)
+        text = text.removeprefix(mark)
+        document = jsonc.read(text if text.strip() else "{}", comments=places[0].comments)
         if not isinstance(document.root.value, dict):
             raise jsonc.NotJson("it is no object")
         for place in places:
@@ -190,7 +193,7 @@ def _entries(sheet: Sheet, place: Place) -> dict[str, Any]:
     return {} if node is None else node.value
 
 
-def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, Sequence[str]]) -> None:
+def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, Mapping[str, str]]) -> None:
     picked, variables, leave = means
     if label == housing.ENTRY and housing.is_ours(entry):
         return
@@ -198,7 +201,7 @@ def _one(place: Place, label: str, entry: Any, means: tuple[Picked, Variables, S
     if stays and label == housing.ENTRY:
         raise NotCarried("it has the name that the gateway gets there; give it another one")
     if label in leave:
-        picked.left.append(f"{place.path}: {label} (as you say)")
+        picked.left.append(f"{place.path}: {label} ({leave[label]})")
     elif stays:
         picked.left.append(f"{place.path}: {label} (it is switched off)")
     else:

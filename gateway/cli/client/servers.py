@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -92,12 +92,13 @@ def _by_command(entry: dict[str, Any], variables: Variables, folder: Path | None
     dropped = _rest(entry, {"type", "command", "args", "env", "cwd"})
     cwd = _folder(entry, variables, folder)
     program = _program(entry, variables, cwd)
+    given = _pairs(entry, "env")
     words: list[str] = [program]
     arguments: list[Parts] = [(program,)]
     for word in _texts(entry, "args"):
-        arguments.append(argument(variables.parts(word), words[-1]))
+        arguments.append(argument(replace(variables, own=given.keys()).parts(word), words[-1]))
         words.append(word)
-    env = {name: environment_value(name, variables.parts(text)) for name, text in _pairs(entry, "env").items()}
+    env = {name: environment_value(name, variables.parts(text)) for name, text in given.items()}
     command, secrets = _command(arguments)
     return Server(command=command, cwd=cwd, env={**env, **secrets}, dropped=dropped)
 
@@ -158,6 +159,10 @@ def _by_address(entry: dict[str, Any], variables: Variables) -> Server:
     dropped = _rest(entry, {"type", "headers", named[0]})
     url = variables.plainly(entry[named[0]])
     _require_address(url)
+    if "type" not in entry and urlsplit(url).path.rstrip("/").endswith("/sse"):
+        raise NotCarried(
+            "its address looks like one of the old SSE transport; give the Streamable HTTP one, or say type http"
+        )
     headers = _pairs(entry, "headers")
     if len(headers) > 1:
         raise NotCarried(f"it needs {len(headers)} header fields, and the gateway sends one credential field")
@@ -182,14 +187,15 @@ def _require_address(url: str) -> None:
 
 
 def _rest(entry: dict[str, Any], known: set[str]) -> tuple[str, ...]:
-    strange = sorted(entry.keys() - known - _DROPPED)
+    all_tools = {"tools"} if entry.get("tools") == ["*"] else set()  # as GitHub's agents want it said
+    strange = sorted(entry.keys() - known - _DROPPED - all_tools)
     if strange:
         raise NotCarried(f"what {', '.join(strange)} means cannot be carried over")
     return tuple(sorted(entry.keys() & _DROPPED - {"disabled"}))
 
 
 def _texts(entry: dict[str, Any], name: str) -> list[str]:
-    given = entry.get(name, [])
+    given = entry.get(name) or []
     if not isinstance(given, list) or not all(isinstance(one, str) and "\0" not in one for one in given):
         raise NotCarried(f"its {name} is no list of texts")
     return given

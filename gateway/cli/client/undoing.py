@@ -19,11 +19,13 @@ class _Back:
         changes: to the files.
         changed: files that were changed by others since, by a name for their copies.
         problems: what speaks against it, unless it is forced.
+        stays: whether the upstreams stay in the settings, whatever is done.
     """
 
     changes: list[Change] = field(default_factory=list)
     changed: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    stays: bool = False
 
 
 def take_back(client: str, folder: Path, *, forced: bool) -> tuple[Receipt, Path | None]:
@@ -39,7 +41,7 @@ def take_back(client: str, folder: Path, *, forced: bool) -> tuple[Receipt, Path
     for kept in receipt.files:
         _file(kept, own, back, forced=forced)
     _settings(receipt, back)
-    for name, was in receipt.secrets.items():
+    for name, was in receipt.secrets.items() if not back.stays else ():  # what refers to them would not start
         _secret(look(Path(name)), was, back)
     if back.problems and not forced:
         raise Failed(
@@ -49,7 +51,22 @@ def take_back(client: str, folder: Path, *, forced: bool) -> tuple[Receipt, Path
             {"error": "changed", "problems": back.problems},
         )
     changing.change(back.changes)
-    return receipt, receipts.forget(own, back.changed)
+    gone = [] if back.stays else receipt.added
+    changing.sweep(map(Path, (receipt.settings, *receipt.secrets, *(one.path for one in receipt.files))))
+    left = receipts.forget(own, back.changed)
+    added = dict.fromkeys([*gone, *_broken_off(client, folder)])
+    return receipt.model_copy(update={"added": list(added)}), left
+
+
+def _broken_off(client: str, folder: Path) -> list[str]:
+    """Take back what was begun before and never came to the client's files; the upstreams that are gone with it."""
+    mine = [receipt for _, receipt in receipts.kept(folder) if receipt.client == client]
+    if not mine or any(digest(look(Path(one.path)).content) != one.before for one in mine[-1].files):
+        return []
+    try:
+        return take_back(client, folder, forced=False)[0].added
+    except Failed:
+        return []  # somebody else needs it by now: it is told whoever asks for it
 
 
 def _newest(client: str, folder: Path) -> tuple[Path, Receipt]:
@@ -115,7 +132,8 @@ def _settings(receipt: Receipt, back: _Back) -> None:
         return  # it was broken off before, or somebody took them out
     rest = text.replace(receipt.block, "", 1)
     if text.count(receipt.block) != 1 or not _is_without(text, rest, receipt.added):
-        back.problems.append(f"{receipt.settings}: what was appended was changed since; it stays")
+        back.problems.append(f"{receipt.settings}: what was appended was changed since; it stays, and its secrets do")
+        back.stays = True
         return
     is_empty = receipt.opening is not None and rest == receipt.opening
     back.changes.append(Change(found, None if is_empty else rest.encode(errors="surrogateescape")))

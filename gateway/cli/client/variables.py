@@ -1,7 +1,7 @@
 """``${...}`` in clients' files, and values that must not stand in settings."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -44,16 +44,18 @@ class Variables:
         marked: whether ``${env:NAME}`` is one, and ``${userHome}`` and ``${workspaceFolder}`` are folders.
         environment: variables.
         home: of the person.
-        folder: of the project.
+        folder: of the project; None = another one each time, as in a file of the person's for all of them.
         ask: gives the value of ``${input:ID}``.
+        own: variables that the server is given; its program may read ``${NAME}`` itself, where the client does not.
     """
 
     plain: bool
     marked: bool
     environment: Mapping[str, str]
     home: Path
-    folder: Path
+    folder: Path | None
     ask: Callable[[str], str] | None = None
+    own: Collection[str] = ()
 
     def parts(self, text: str) -> Parts:
         """``text`` in pieces: plain ones joined, each variable that may hold a secret alone.
@@ -76,9 +78,15 @@ class Variables:
         """``text`` with the values in the variables' place, for what stands in settings anyway.
 
         Raises:
-            NotCarried: a variable is not known, or has no value.
+            NotCarried: a variable is not known, has no value, or holds a secret.
         """
-        return "".join(self.value(part) for part in self.parts(text))
+        parts = self.parts(text)
+        for part in parts:
+            if isinstance(part, FromEnvironment) and _is_secret(part.name, self.value(part)):
+                raise NotCarried(f"the variable {part.name} holds a secret, which would stand in settings")
+            if isinstance(part, Hidden) and not is_open("", part.value):
+                raise NotCarried("what the client asks for may be a secret, which would stand in settings")
+        return "".join(self.value(part) for part in parts)
 
     def value(self, given: Given) -> str:
         """What it stands for now."""
@@ -96,6 +104,10 @@ class Variables:
         bare, marked, default = name.partition(":-")
         if self.plain and _NAME.fullmatch(bare):
             return self._variable(bare, default if marked else None)
+        if not self.plain and name in self.own:
+            return f"${{{name}}}"
+        if self.folder is None and self.marked and name.startswith("workspaceFolder"):
+            raise NotCarried(f"${{{name}}} is another one in each project, and the gateway has one server for all")
         raise NotCarried(f"what ${{{name}}} stands for is known to the client only")
 
     def _variable(self, name: str, default: str | None) -> Given:
@@ -115,13 +127,9 @@ class Variables:
         return Hidden(self.ask(name))
 
     def _folders(self) -> dict[str, str]:
-        return {
-            "userHome": str(self.home),
-            "workspaceFolder": str(self.folder),
-            "workspaceFolderBasename": self.folder.name,
-            "pathSeparator": "/",
-            "/": "/",
-        }
+        here = self.folder
+        of_project = {} if here is None else {"workspaceFolder": str(here), "workspaceFolderBasename": here.name}
+        return {"userHome": str(self.home), "pathSeparator": "/", "/": "/", **of_project}
 
 
 # What no reader of settings learns a secret from: numbers, switches, places without a login, plain small words.
@@ -138,7 +146,16 @@ _MARKED: Final = re.compile(
 )
 _LOGIN: Final = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/@\s:]*:)(?P<secret>[^/@\s]+)(?=@)", re.IGNORECASE)
 _NAMED: Final = re.compile(r"(?P<before>-{0,2}(?P<name>[A-Za-z][\w.-]*)(?:=|:\s*))(?P<secret>.+)", re.DOTALL)
-_QUERY: Final = re.compile(r"(?P<before>[?&](?P<name>[\w.-]+)=)(?P<secret>[^&#\s]+)")
+# An option's value that is such a pair itself: ``--env=NAME=value``, ``--header=Name: value``.
+_NAMED_WITHIN: Final = re.compile(rf"(?P<option>--?[A-Za-z][\w.-]*=){_NAMED.pattern}", re.DOTALL)
+_QUERY: Final = re.compile(r"(?P<before>[?&#](?P<name>[\w.-]+)=)(?P<secret>[^&#\s]+)")
+_MEMBER: Final = re.compile(r"\"(?P<name>[\w.-]+)\\?\"\s*:\s*\\?\"(?P<secret>[^\"\\]+)")
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+_RUN: Final = re.compile(r"[A-Za-z0-9]{20,}")
+# Ends of names that say as much as ``password`` does, and those that do where the value looks like it.
+_PASS: Final = re.compile(r"(?:(?:^|[^A-Za-z])(?i:pass)|[a-z]Pass)[0-9]*")
+_MAYBE: Final = re.compile(r"(?:(?:^|[^A-Za-z])(?i:key|auth|pat|sig|code)|[a-z](?:Key|Auth))[0-9]*")
+_PLACEHOLDER: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]* )(?P<secret>\S+)")
 
 
@@ -160,8 +177,38 @@ def is_open(name: str, text: str) -> bool:
     """Whether a variable's value plainly is no secret."""
     if not text:
         return True
-    is_harmless = _HARMLESS.fullmatch(text) is not None and (len(text) <= _LONGEST_WORD or "/" in text)
-    return not is_secret_name(name) and not _MARKED.search(text) and (is_harmless or len(text) < MIN_LENGTH)
+    return not _says_secret(name) and not _MARKED.search(text) and (_is_harmless(text) or len(text) < MIN_LENGTH)
+
+
+def _is_harmless(text: str) -> bool:
+    is_short = len(text) <= _LONGEST_WORD or "/" in text
+    return is_short and _HARMLESS.fullmatch(text) is not None and not _random_parts(text)
+
+
+def _says_secret(name: str) -> bool:
+    return is_secret_name(name) or _ends(_PASS, name)
+
+
+def _is_secret(name: str, text: str) -> bool:
+    """Whether ``text`` under this name is a secret, where other values are none."""
+    if _PLACEHOLDER.fullmatch(text):
+        return False
+    looks_like_it = len(text) >= MIN_LENGTH and not _is_harmless(text)
+    return _says_secret(name) or (looks_like_it and _ends(_MAYBE, name))
+
+
+def _ends(pattern: re.Pattern[str], name: str) -> bool:
+    return any(found.end() == len(name) for found in pattern.finditer(name))
+
+
+def _random_parts(text: str) -> list[tuple[int, int]]:
+    """Where addresses in ``text`` hold what nobody has typed, such as the last part of a webhook's."""
+    return [
+        (found.start() + run.start(), found.start() + run.end())
+        for found in _ADDRESS.finditer(text)
+        for run in _RUN.finditer(found.group())
+        if all(re.search(kind, run.group()) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    ]
 
 
 def argument(parts: Parts, before: str) -> Parts:
@@ -171,13 +218,14 @@ def argument(parts: Parts, before: str) -> Parts:
         NotCarried: a secret that cannot be one.
     """
     if len(parts) > 1 or not isinstance(parts[0], str):
-        return parts
+        return tuple(piece for part in parts for piece in (_cut(part) if isinstance(part, str) else (part,)))
     text = parts[0]
-    if before.startswith("-") and is_secret_name(before) and "=" not in before and not text.startswith("-"):
+    if before.startswith("-") and "=" not in before and not text.startswith("-") and _is_secret(before, text):
         return _after_scheme(before, text)
-    named = _NAMED.fullmatch(text)
-    if named is not None and is_secret_name(named["name"]) and not named["secret"].startswith("//"):
-        return (named["before"], *_after_scheme(named["name"], named["secret"]))
+    for pattern in (_NAMED, _NAMED_WITHIN):
+        named = pattern.fullmatch(text)
+        if named is not None and not named["secret"].startswith("//") and _is_secret(named["name"], named["secret"]):
+            return (text[: named.start("secret")], *_after_scheme(named["name"], named["secret"]))
     return _cut(text)
 
 
@@ -229,10 +277,14 @@ def _after_scheme(name: str, text: str) -> Parts:
 
 
 def _cut(text: str) -> Parts:
-    """``text`` with logins of URLs, secrets in query strings and marked tokens apart."""
+    """``text`` with logins of URLs, secrets in query strings and JSON, marked tokens and random parts of URLs apart."""
     spans = [found.span("secret") for found in _LOGIN.finditer(text)]
-    spans += [found.span("secret") for found in _QUERY.finditer(text) if is_secret_name(found["name"])]
+    for pattern in (_QUERY, _MEMBER):
+        spans += [
+            found.span("secret") for found in pattern.finditer(text) if _is_secret(found["name"], found["secret"])
+        ]
     spans += [found.span() for found in _MARKED.finditer(text)]
+    spans += _random_parts(text)
     pieces: list[Given] = []
     at = 0
     for start, end in sorted(spans):

@@ -98,6 +98,8 @@ def plan(wish: Wish) -> Plan:
     """
     place = _place(wish)
     [sheet] = planning.sheets([place])
+    if sheet.document.root.value.get("disableAllHooks") is True:
+        raise Misconfigured(f"{sheet.found.path}: disableAllHooks switches this hook off, too", "take it out first")
     found = changing.look(wish.house.config)
     server, is_new = _server(wish.agent, appending.document(found))
     tables = {"upstreams": {server: {"kind": "hook", "client": wish.agent}}} if is_new else {"upstreams": {}}

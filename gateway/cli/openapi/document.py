@@ -12,6 +12,7 @@ from urllib.parse import unquote
 MOST_BYTES: Final = 8 * 1024 * 1024
 _DEEPEST: Final = 100
 _LONGEST_CHAIN: Final = 32
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,6}")
 _SUPPORTED: Final = re.compile(r"3\.[01]\.[0-9]+(-.*)?")
 _DIALECTS: Final = frozenset(
     {"https://spec.openapis.org/oas/3.1/dialect/base", "https://json-schema.org/draft/2020-12/schema"}
@@ -135,9 +136,12 @@ class Document:
         value: Any = self.root
         for part in ref[2:].split("/"):
             key = unquote(part).replace("~1", "/").replace("~0", "~")
-            if not isinstance(value, dict) or key not in value:
+            if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
+                value = value[int(key)]
+            elif isinstance(value, dict) and key in value:
+                value = value[key]
+            else:
                 raise place.refused("ref", "it leads nowhere")
-            value = value[key]
         return At(ref, value)
 
 

@@ -5,6 +5,7 @@ stands in the entry, and what stands nowhere is never sent.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,8 @@ _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
 _IGNORED: Final = frozenset({"accept", "content-type", "authorization"})
 _LONGEST_WORDS: Final = 1024
 MOST_DEFINITION_BYTES: Final = 128 * 1024
+_REFUSED: Final = "some models' makers refuse, and with it each request that offers the tool"
+_MODELS_TAKE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NOT_CARRIED: Final = ("head", "options", "trace", "query")
 
 
@@ -218,6 +221,8 @@ def _put(at: At, found: _Arguments, name: str, schema: Any) -> None:
         raise at.refused("name_clash", f"two arguments would be called {name!r}")
     if name.casefold() in {other.casefold() for other in found.properties}:
         raise at.refused("name_clash", f"{name!r} differs from another argument in case only, which no call may")
+    if not _MODELS_TAKE.fullmatch(name):
+        found.notes.append(f"the argument {name!r} has a name that {_REFUSED}")
     found.properties[name] = schema
 
 
@@ -251,6 +256,8 @@ def _body(document: Document, one: Found, unfolding: Unfolding, found: _Argument
         found.notes += [f"{', '.join(unchecked)} of the body is left to the API"] if unchecked else []
     elif isinstance(schema, dict) and not found.properties and schemas.types(schema) <= {"object"}:
         found.body, found.whole = "rest", {"type": "object"} | schema
+        told = sorted(schema.keys() & {"allOf", "anyOf", "oneOf"})
+        found.notes += [f"{told[0]} at its top is a form that {_REFUSED}"] if told else []
     else:
         raise place.refused("body", "beside parameters, and alone, only an object whose members are named is carried")
 

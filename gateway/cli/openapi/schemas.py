@@ -99,10 +99,15 @@ class Unfolding:
         return any(one.has(self.hides) and one.value[self.hides] is True for one in (at, found))
 
     def _not_required(self, at: At, found: dict[str, Any]) -> None:
-        names = found.get("required")
-        if "properties" in found and isinstance(names, list):
-            hidden = at.member("properties").value.keys() - found["properties"].keys()
-            found["required"] = [name for name in names if name not in hidden]
+        if isinstance(found.get("required"), list):
+            hidden = self._hidden(at)
+            found["required"] = [name for name in found["required"] if name not in hidden]
+
+    def _hidden(self, at: At) -> set[str]:
+        """Names that do not travel, of the members at ``at`` and of the parts of its ``allOf``."""
+        at = self.document.followed(at)
+        hidden = {name for name, one in at.member("properties").members() if self._is_hidden(one)}
+        return hidden.union(*map(self._hidden, at.member("allOf").items()))
 
 
 def _formed(key: str, member: At) -> Any:
