@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from anyio import create_task_group, move_on_after, sleep
 
@@ -77,7 +77,7 @@ class Stock:
         self._pins = pins
         self._publish = publish
         self._rhythm = rhythm
-        self._said: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self._said: dict[str, str] = {}
         self._live: dict[str, Definitions] = {}
         self._shelves = {name: pinned(source, None, pins.of(name)) for name, source in self._sources.items()}
         self._described: dict[str, Mapping[str, Described]] = {}
@@ -171,11 +171,12 @@ class Stock:
             found = await source.connector.discover()
             is_synced = await self._synced()
             # All that follows costs the loop time.
-            is_same = self._pins.revision == self._revisions.get(source.name) and found == self._said.get(source.name)
+            said = repr(found)  # as text: ``true`` and ``1``, which Python holds to be equal, are a difference
+            is_same = self._pins.revision == self._revisions.get(source.name) and said == self._said.get(source.name)
             if not is_same:
                 await self._take(source, usable(source, found))
             if is_synced:
-                self._said[source.name] = found
+                self._said[source.name] = said
         except Unavailable as error:
             self._tell_down(source, error.detail)
             return False

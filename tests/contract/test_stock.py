@@ -178,6 +178,17 @@ async def test_a_change_is_quarantined_until_a_person_approves_it(shop: Shop, up
     assert [case.cause for case in shop.pins.cases] == [Cause.CHANGED, Cause.CHANGED]
 
 
+@pytest.mark.parametrize(("approved", "said"), [(True, 1), (0, False), (1, 1.0)])
+async def test_a_value_of_another_type_is_a_change(approved: Any, said: Any, shop: Shop, up: Told) -> None:
+    """Also where Python holds the two to be equal: whoever reads the definition may not."""
+    up.tools = [tool("echo", annotations={"destructiveHint": approved})]
+    async with shop.open() as stock:
+        assert shop.fault("up.echo") is None
+        up.tools = [tool("echo", annotations={"destructiveHint": said})]
+        await stock.refresh("up")
+        assert isinstance(shop.fault("up.echo"), Quarantined)
+
+
 async def test_a_tool_that_goes_and_comes_back_the_same_was_never_another(shop: Shop, up: Told) -> None:
     """While it is away it cannot be used; nobody has to approve again what they approved."""
     async with shop.open():
