@@ -17,7 +17,7 @@ from connectors.mcp.results import decode
 from gateway.core import resources
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.jsonrpc import encode
-from gateway.core.tool import Kind
+from gateway.core.tool import Kind, kind_of
 
 Page = Callable[[str, bytes, int], Awaitable[bytes]]
 _LOG = logging.getLogger("ostiary.mcp")
@@ -58,7 +58,9 @@ async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str])
         Lost: the tools are over the bounds or no listing, or the upstream is gone.
         Refused: it does not list its tools.
     """
-    found = await _all(partial(ask, "tools/list"), _Listed("tools", "name"), limits)
+    tools = await _all(partial(ask, "tools/list"), _Listed("tools", "name"), limits)
+    # One that is named like what is no tool would be taken for it, with a definition that it has not.
+    found = [definition for definition in tools if kind_of(definition["name"]) is Kind.TOOL]
     for offer, method, listed, made in _OTHERS:
         if offer in offers:
             others = await _others(partial(ask, method), listed, limits)
