@@ -93,6 +93,7 @@ UNKNOWN: dict[str, tuple[Callable[[Seen], bytes], str]] = {
     "stream: no JSON": (lambda s: stream(b"hello"), "garbage"),
     "stream: no answer": (lambda s: stream({"jsonrpc": "2.0", "method": "notifications/progress"}), "stream_ended"),
     "stream: too long": (lambda s: stream(b"x" * 9000), "output_too_large"),
+    "stream: lines without end": (lambda s: stream() + b"\n" * 600_000 + stream(envelope(s)), "output_too_large"),
     "stream: half": (lambda s: stream(envelope(s))[:-2], "stream_ended"),
 }
 
