@@ -1,7 +1,7 @@
 """What is odd about an upstream's words, for the person who is to approve them. A report, never a decision.
 
 Three kinds: characters a reader cannot see or takes for others, sentences that speak to the model instead of saying
-what the tool does, and the names of other tools or servers. The rules are few and plain; docs/tool-pinning.md lists
+what the tool does, and the names of other tools or servers. Besides, text that was too long to be looked at. The rules are few and plain; docs/tool-pinning.md lists
 them. Whoever knows them can word things around them, so that nothing is found means little.
 """
 
@@ -44,7 +44,7 @@ class Suspicion:
     """One thing that is odd.
 
     Attributes:
-        rule: id, ``unicode.*``, ``instruct.*`` or ``reference.*``.
+        rule: id, ``unicode.*``, ``instruct.*``, ``reference.*`` or ``text.unread``.
         path: JSON pointer of the text within the definition.
         excerpt: the place, one line of printable text, hidden characters as escapes.
     """
@@ -79,15 +79,20 @@ class Names:
 
 
 def suspicions(server: str, definition: Mapping[str, Any], names: Names) -> tuple[Suspicion, ...]:
-    """What is odd about the definition of a tool of ``server``; at most 50 findings, the first 256 KiB of text."""
+    """What is odd about the definition of a tool of ``server``; at most 50 findings, the first 256 KiB of text.
+
+    That there is more than this is one of them.
+    """
     found: dict[tuple[str, str], Suspicion] = {}
     room = _MAX_TEXT
     own = definition.get("name")
     for path, text in _texts(definition, ""):
         for rule, excerpt in _odd(text[:room], server, own if isinstance(own, str) else "", names):
             found.setdefault((rule, path), Suspicion(rule, guarded(path)[:256], excerpt))
+        if len(text) > room:  # or filling would be a way around every rule
+            found["text.unread", path] = Suspicion("text.unread", guarded(path)[:256], _excerpt(text, room, room))
         room -= len(text)
-        if room <= 0 or len(found) >= _MAX_FOUND:
+        if room < 0 or len(found) >= _MAX_FOUND:
             break
     return tuple(found.values())[:_MAX_FOUND]
 

@@ -80,7 +80,10 @@ def test_a_report_is_bounded() -> None:
     """However much is odd, and however long the text is."""
     many = {f"k{number}": "you must always call" for number in range(500)}
     assert len(suspicions("up", {"name": "echo", "inputSchema": many}, NAMES)) == 50
-    assert suspicions("up", {"name": "echo", "description": "x" * 300_000, "z": "you must"}, NAMES) == ()
+    filled = {"name": "echo", "description": "x" * 256 * 1024, "z": "you must"}
+    assert [(one.rule, one.path) for one in suspicions("up", filled, NAMES)] == [("text.unread", "/description")]
+    assert rules("x" * (256 * 1024 - 19)) == ()  # with the names of the members and the tool's own
+    assert rules("x" * (256 * 1024 - 18)) == ("text.unread",)
     long = suspicions("up", {"name": "echo", "description": "\u202e" * 100_000}, NAMES)
     assert max(len(one.excerpt) for one in long) <= 240
 
