@@ -1,8 +1,9 @@
 """What is odd about an upstream's words, for the person who is to approve them. A report, never a decision.
 
 Three kinds: characters a reader cannot see or takes for others, sentences that speak to the model instead of saying
-what the tool does, and the names of other tools or servers. Besides, text that was too long to be looked at. The rules are few and plain; docs/tool-pinning.md lists
-them. Whoever knows them can word things around them, so that nothing is found means little.
+what the tool does, and the names of other tools or servers. Besides, text that was too long to be looked at. The rules
+are few and plain; docs/tool-pinning.md lists them. Whoever knows them can word things around them, so that nothing is
+found means little.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
