@@ -178,15 +178,18 @@ async def test_a_change_is_quarantined_until_a_person_approves_it(shop: Shop, up
     assert [case.cause for case in shop.pins.cases] == [Cause.CHANGED, Cause.CHANGED]
 
 
-@pytest.mark.parametrize(("approved", "said"), [(True, 1), (0, False), (1, 1.0)])
-async def test_a_value_of_another_type_is_a_change(approved: Any, said: Any, shop: Shop, up: Told) -> None:
-    """Also where Python holds the two to be equal: whoever reads the definition may not."""
-    up.tools = [tool("echo", annotations={"destructiveHint": approved})]
+@pytest.mark.parametrize(
+    "said", [{"x": [1, 0]}, {"x": [True, False]}, {"x": [1.0, 0]}, {"x": 10**40}, {"inputSchema": 3}]
+)
+async def test_what_is_odd_or_hard_to_tell_is_a_change_too(said: dict[str, Any], shop: Shop, up: Told) -> None:
+    """Values that Python holds to be equal, and words that make no tool: taken back, it was another one meanwhile."""
+    up.tools = [tool("echo", x=[True, 0])]
     async with shop.open() as stock:
         assert shop.fault("up.echo") is None
-        up.tools = [tool("echo", annotations={"destructiveHint": said})]
-        await stock.refresh("up")
-        assert isinstance(shop.fault("up.echo"), Quarantined)
+        for now in (said, {}):
+            up.tools = [tool("echo", x=[True, 0]) | now]
+            await stock.refresh("up")
+            assert getattr(shop.fault("up.echo"), "cause_code", None) == "pin_changed"
 
 
 async def test_a_tool_that_goes_and_comes_back_the_same_was_never_another(shop: Shop, up: Told) -> None:
