@@ -1,4 +1,4 @@
-"""How much a peer may make us write by itself: so many messages within a minute, for as long as the stream lives.
+"""How much a peer may make us do by itself: so many messages within a minute, for as long as the stream lives.
 
 Not so many in all: a server that looks after its clients pings each of them, for days.
 """
@@ -21,9 +21,9 @@ class Allowance(Struct):
     _since: float | None = None
     _taken: int = 0
 
-    def takes(self, now: float) -> bool:
-        """Count one message that came at ``now``, seconds; returns whether it is within the allowance."""
+    def takes(self, now: float, weight: int = 1) -> bool:
+        """Count a message that came at ``now``, seconds, as so many; returns whether it is within the allowance."""
         if self._since is None or now - self._since >= _WINDOW_S:
             self._since, self._taken = now, 0
-        self._taken += 1
+        self._taken += weight
         return self._taken <= self.most

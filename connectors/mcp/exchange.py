@@ -191,8 +191,10 @@ async def _refusal(answer: Response, kind: str, request_id: int) -> Refused | Lo
         refusal.further = further
         return refusal
     failure = await _error_of(answer) if kind == eras.JSON_TYPE else None
+    if status in _PASSED_ON and (failure is None or failure.id != request_id):
+        return Lost(f"http_{status}")
     if failure is None:
-        return Lost(f"http_{status}") if status in _PASSED_ON else Refused(f"http_{status}", status=status)
+        return Refused(f"http_{status}", status=status)
     return Refused.by(failure, request_id, status=status)
 
 

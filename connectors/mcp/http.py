@@ -168,9 +168,9 @@ class HttpConnector:
         try:
             with fail_after(options.setup_timeout_s * 3):
                 # What it has, it says at the start.
-                await self._sessions.get(Identity(credential), options.setup_timeout_s)
-                found = await all_offered(page, options.listing, self._sessions.offers)
-                return well_annotated(found) if self.era is Era.STATELESS else found
+                session = await self._sessions.get(Identity(credential), options.setup_timeout_s)
+                found = await all_offered(page, options.listing, session.dialect.offers)
+                return well_annotated(found) if session.dialect.stateless else found
         except Fault as fault:
             raise_unavailable(fault)
         except TimeoutError:
@@ -197,8 +197,12 @@ class HttpConnector:
                 raise
 
     async def _heard(self, session: Session, ask: Ask) -> bytes:
-        async with self._outside.heard(session) if session.is_askable else nullcontext():
-            return await session.ask_heard(ask)
+        session.users += 1  # from here on: it may have to wait for its stream
+        try:
+            async with self._outside.heard(session) if session.is_askable else nullcontext():
+                return await session.ask_heard(ask)
+        finally:
+            session.users -= 1
 
     def _error(self, fault: Fault, session: Session | None, tool: Tool) -> GatewayError:
         if isinstance(fault, Refused):

@@ -17,7 +17,7 @@ from connectors.mcp.results import decode
 from gateway.core import resources
 from gateway.core.mcpwire import eras, headers
 from gateway.core.mcpwire.jsonrpc import encode
-from gateway.core.tool import Kind
+from gateway.core.tool import Kind, kind_of
 
 Page = Callable[[str, bytes, int], Awaitable[bytes]]
 _LOG = logging.getLogger("ostiary.mcp")
@@ -49,6 +49,8 @@ class ListingLimits:
 async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str]) -> list[dict[str, Any]]:
     """Every definition that has a name of its own: tools as the upstream wrote them, others as the catalogue has them.
 
+    Of a tool that is listed twice only the name: it is there, and makes no tool.
+
     Args:
         ask: asks a method with these members of ``params`` and this cap in bytes; returns the result's text.
         limits: bounds, for each kind.
@@ -58,7 +60,11 @@ async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str])
         Lost: the tools are over the bounds or no listing, or the upstream is gone.
         Refused: it does not list its tools.
     """
-    found = await _all(partial(ask, "tools/list"), _Listed("tools", "name"), limits)
+    tools, twice = await _all(partial(ask, "tools/list"), _Listed("tools", "name"), limits)
+    # One that is named like what is no tool would be taken for it, with a definition that it has not.
+    found = [
+        definition for definition in [*tools, *map(_bare, sorted(twice))] if kind_of(definition["name"]) is Kind.TOOL
+    ]
     for offer, method, listed, made in _OTHERS:
         if offer in offers:
             others = await _others(partial(ask, method), listed, limits)
@@ -67,12 +73,15 @@ async def all_offered(ask: Page, limits: ListingLimits, offers: Collection[str])
 
 
 def well_annotated(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those whose arguments may be repeated in headers as they say; the others are left out, as the protocol has it."""
-    good = [definition for definition in found if not headers.is_misannotated(definition.get("inputSchema"))]
-    if len(good) < len(found):
-        count = len(found) - len(good)
-        _LOG.warning("an upstream annotates %d tools with headers that cannot be: they are left out", count)
-    return good
+    """Of those whose arguments may not be repeated in headers as they say only the names: they make no tools."""
+    bad = {definition["name"] for definition in found if headers.is_misannotated(definition.get("inputSchema"))}
+    if bad:
+        _LOG.warning("an upstream annotates %d tools with headers that cannot be: they are left out", len(bad))
+    return [_bare(definition["name"]) if definition["name"] in bad else definition for definition in found]
+
+
+def _bare(name: str) -> dict[str, Any]:
+    return {"name": name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ async def _others(
     cause = "timeout"
     with move_on_after(limits.others_s):
         try:
-            return await _all(ask, listed, limits)
+            return (await _all(ask, listed, limits))[0]
         except (Lost, Refused) as fault:
             cause = fault.cause
             if isinstance(fault, Refused) and fault.code == eras.METHOD_NOT_FOUND:
@@ -144,7 +153,7 @@ _OTHERS: Final[tuple[tuple[str, str, _Listed, Callable[[Mapping[str, Any]], dict
 
 async def _all(
     ask: Callable[[bytes, int], Awaitable[bytes]], listed: _Listed, limits: ListingLimits
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], set[str]]:
     tools: dict[str, dict[str, Any]] = {}
     twice: set[str] = set()
     room, members = limits.bytes, b""
@@ -162,7 +171,7 @@ async def _all(
         cursor = page.get("nextCursor")
         if cursor is None:
             # Of two with one name nobody can tell which one a call would reach.
-            return [definition for name, definition in tools.items() if name not in twice]
+            return [definition for name, definition in tools.items() if name not in twice], twice
         if not isinstance(cursor, str):
             raise Lost("listing")
         members = b'"cursor":' + encode(cursor)

@@ -28,6 +28,7 @@ _Answer = bytes | Fault
 Hear = Callable[[Notification], Awaitable[None]]
 # Notices that wait for a caller who is slow to take them: the call goes on without the rest.
 _MOST_UNHEARD: Final = 64
+_NOTICES_BYTES: Final = 8 * 1024 * 1024
 _FOLLOWED: Final = frozenset({following.UPDATED, following.ACKNOWLEDGED})
 # Within a minute: a peer that floods us with requests would otherwise make us write without end.
 _MOST_DECLINED: Final = 1000
@@ -35,10 +36,15 @@ _MOST_DECLINED: Final = 1000
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request under way, and what came for it that was not taken yet."""
+    """A request under way, and what came for it that was not taken yet.
+
+    Attributes:
+        room: bytes of notices that may be meant for it still; nobody waits for more.
+    """
 
     inbox: asyncio.Queue[Notification | bytes | Fault] = field(default_factory=asyncio.Queue)
     is_settled: bool = False
+    room: int = _NOTICES_BYTES
 
     def settle(self, answer: _Answer) -> None:
         """The last that comes."""
@@ -111,22 +117,22 @@ class Multiplex:
         with suppress(Unreached):
             self._send(encode_notification(method, params))
 
-    def take(self, line: bytes) -> None:
-        """Take one message; what is none, or answers nothing that was asked, changes nothing."""
+    def take(self, line: bytes) -> bool:
+        """Take one message; what is none, or answers nothing that was asked, changes nothing.
+
+        Returns:
+            Whether anybody waited for it.
+        """
         try:
             message = read_upstream(line)
         except MalformedRequest as error:
             self._log(f"sent a line that is no message ({error.cause_code})")
-            return
+            return False
         if isinstance(message, Reply):
-            self._settle(message.id, message.result)
-        elif isinstance(message, Failure):
-            if isinstance(message.id, int):
-                self._settle(message.id, Refused.by(message, message.id))
-        elif isinstance(message, Request):
-            self._decline(message)
-        else:
-            self._notice(message)
+            return self._settle(message.id, message.result)
+        if isinstance(message, Failure):
+            return isinstance(message.id, int) and self._settle(message.id, Refused.by(message, message.id))
+        return self._decline(message) if isinstance(message, Request) else self._notice(message)
 
     def close(self, cause: str) -> None:
         """Nothing more will come: whatever is under way is lost, and nothing more is sent."""
@@ -160,34 +166,40 @@ class Multiplex:
             if self._overhearing is waiting:
                 self._overhearing = None
 
-    def _notice(self, told: Notification) -> None:
+    def _notice(self, told: Notification) -> bool:
         # A log message on a stream that many callers share does not say whose call it is about: it is nobody's.
         token = progress_token(told)
         waiting = self._waiting.get(token) if isinstance(token, int) else None
-        if waiting is not None and not waiting.is_settled and waiting.inbox.qsize() < _MOST_UNHEARD:
+        if waiting is None or waiting.is_settled:
+            return told.method in _FOLLOWED and self._tell_followers(told)
+        waiting.room -= len(told.text)
+        if waiting.inbox.qsize() < _MOST_UNHEARD:
             waiting.inbox.put_nowait(told)
-        elif told.method in _FOLLOWED:
-            self._tell_followers(told)
+        return waiting.room >= 0
 
-    def _tell_followers(self, told: Notification) -> None:
+    def _tell_followers(self, told: Notification) -> bool:
         listening = following.subscription_id(told)
         waiting = self._overhearing if listening is None else self._waiting.get(listening)
         if waiting is None or waiting.is_settled:
-            return
+            return False
         if waiting.inbox.qsize() < _MOST_UNHEARD:
             waiting.inbox.put_nowait(told)
         else:
             waiting.settle(Lost("flooded"))  # one that was left out would never be known of
+        return True
 
-    def _settle(self, request_id: int | str, answer: _Answer) -> None:
+    def _settle(self, request_id: int | str, answer: _Answer) -> bool:
         waiting = self._waiting.get(request_id) if isinstance(request_id, int) else None
         if waiting is None or waiting.is_settled:
             self._log("answered what was not asked, or twice")
-            return
+            return False
         waiting.settle(answer)
+        return True
 
-    def _decline(self, request: Request) -> None:
+    def _decline(self, request: Request) -> bool:
         # No capability was declared, so a server has nothing to ask but whether we are there.
-        if self._declining.takes(current_time()):
+        is_heeded = self._declining.takes(current_time())
+        if is_heeded:
             with suppress(Unreached):
                 self._send(declined(request))
+        return is_heeded

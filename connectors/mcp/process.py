@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from anyio import CancelScope, Event, move_on_after
 
+from connectors.mcp.allowance import Allowance
 from connectors.mcp.faults import Unreached
 from gateway.core.sandbox import Boxing, NoBox, Program
 
@@ -24,6 +25,10 @@ _EOF_GRACE_S: Final = 0.5
 _REAP_S: Final = 2.0
 _LAST_WORDS_S: Final = 0.5
 _LOG_LINE_BYTES: Final = 2048
+# Lines within a minute that nobody waits for, a long one counted as several: all of them cost the loop time, and one
+# that writes without end would keep it from everybody else.
+_MOST_UNASKED: Final = 20_000
+_UNASKED_BYTES: Final = 4096
 _STDIN, _STDOUT = 0, 1
 # Becomes the program. Ends at once where the gateway has died meanwhile: the kernel's bond is made from here on.
 _TIED: Final = """
@@ -78,12 +83,12 @@ class Ears:
     """Who hears of the child; none of them may raise.
 
     Attributes:
-        line: called with each line of its output.
+        line: called with each line of its output; False = nobody waited for it.
         log: called with each line of its standard error, cut and bounded, and with what is remarkable about it.
         gone: called once when nothing more will come.
     """
 
-    line: Callable[[bytes], None]
+    line: Callable[[bytes], bool | None]
     log: Callable[[str], None]
     gone: Callable[[], None]
 
@@ -106,6 +111,7 @@ class Child(asyncio.SubprocessProtocol):
         self._line = bytearray()
         self._noise = bytearray()
         self._logged = 0
+        self._unasked = Allowance(_MOST_UNASKED)
         self._stopping = False
 
     @property
@@ -185,20 +191,31 @@ class Child(asyncio.SubprocessProtocol):
             self._ears.gone()
 
     def _take(self, data: bytes) -> None:
+        if self.gone.is_set():
+            return
         self._line += data
         if b"\n" in data:
             *lines, rest = bytes(self._line).split(b"\n")
             self._line[:] = rest
-            for line in lines:
-                if line.strip():
-                    self._ears.line(line)
+            if not all(map(self._heeded, lines)):
+                self._give_up("sent too much that nobody waits for; killed")
         if len(self._line) > self._command.max_line_bytes:
-            self._line.clear()
-            self._ears.log("sent a message over the size cap; killed")
-            self.kill()
-            self._leave()
+            self._give_up("sent a message over the size cap; killed")
+
+    def _heeded(self, line: bytes) -> bool:
+        if line.strip() and self._ears.line(line) is not False:
+            return True
+        return self._unasked.takes(asyncio.get_running_loop().time(), 1 + len(line) // _UNASKED_BYTES)
+
+    def _give_up(self, why: str) -> None:
+        self._line.clear()
+        self._ears.log(why)
+        self.kill()
+        self._leave()
 
     def _complain(self, data: bytes) -> None:
+        if self._logged > self._command.log_lines:
+            return
         self._noise += data
         *lines, rest = bytes(self._noise).split(b"\n")
         self._noise[:] = rest[:_LOG_LINE_BYTES]

@@ -8,9 +8,11 @@ import msgspec
 from connectors.mcp.faults import Lost, Refused
 from gateway.core.call import Lease, Raw
 from gateway.core.mcpwire.eras import RESULT_COMPLETE, RESULT_INPUT_REQUIRED
+from gateway.core.mcpwire.jsonrpc import members
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 _ENCODER: Final = msgspec.json.Encoder()
+_PLAINLY: Final = msgspec.Raw(_ENCODER.encode(RESULT_INPUT_REQUIRED))
 
 
 def decode(result: bytes) -> dict[str, Any]:
@@ -45,12 +47,14 @@ def raw(lease: Lease, result: bytes) -> Raw:
     value = decode(result)
     kind = value.get("resultType", RESULT_COMPLETE)
     if kind != RESULT_COMPLETE:
-        _check_wanted(kind, lease)
+        _check_wanted(kind, result, lease)
     return Raw(lease, result, value)
 
 
-def _check_wanted(kind: Any, lease: Lease) -> None:
-    if kind != RESULT_INPUT_REQUIRED:
+def _check_wanted(kind: Any, result: bytes, lease: Lease) -> None:
+    # Written plainly: whoever looks at the bytes would take another spelling for a finished result, whose contract is
+    # not asked of what wants input.
+    if kind != RESULT_INPUT_REQUIRED or members(result)["resultType"] != _PLAINLY:
         raise Refused("result_type_unsupported")
     flow = lease.intent.call.flow
     if flow is None or not flow.wants.capabilities:

@@ -92,11 +92,6 @@ class Sessions:
         """The upstream's era, None while it is not known."""
         return None if self._dialect is None else self._dialect.era
 
-    @property
-    def offers(self) -> frozenset[str]:
-        """What besides tools the upstream said that it has, when a session was last opened."""
-        return frozenset() if self._dialect is None else self._dialect.offers
-
     async def get(self, whose: Identity, budget_s: float, idle_s: float = math.inf) -> Session:
         """Their session, opened now if there is none; one unused for ``idle_s`` seconds is tried first.
 
@@ -117,7 +112,11 @@ class Sessions:
             raise Unprepared("setup_timeout") from None
         except Fault as fault:
             raise Unprepared(fault.cause) from fault
-        await self._shrink()
+        session.users += 1  # by the call that it was looked up for, which is not to find it ended
+        try:
+            await self._shrink()
+        finally:
+            session.users -= 1
         return session
 
     def learn(self, session: object, refusal: Refused) -> None:

@@ -20,6 +20,8 @@ ENVELOPE_BYTES: Final = 4096
 # An event stream may be this much longer than the result in it: one of small events that never ends would keep the loop
 # busy for as long as its call may take.
 BESIDES_BYTES: Final = 8 * 1024 * 1024
+# What an empty line costs is what so many bytes do.
+_LINE_BYTES: Final = 16
 _EVENT_BYTES: Final = 64 * 1024
 # A server closes the stream after its answer; waiting this long for it saves the connection for the next call.
 _LINGER_S: Final = 0.02
@@ -81,7 +83,7 @@ async def heard(answer: Response, hearing: Hearing) -> None:
 
 async def _within(chunks: AsyncIterator[bytes], trail: Trail) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
-        trail.room -= len(chunk)
+        trail.room -= len(chunk) + _LINE_BYTES * max(chunk.count(b"\n"), chunk.count(b"\r"))
         if trail.room < 0:
             raise TooLarge("the stream does not end")
         yield chunk

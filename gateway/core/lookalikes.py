@@ -6,6 +6,7 @@ letter, a zero-width joiner in an account, blanks that are none, a letter with a
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # Letters of other scripts that common fonts draw like an ASCII letter.
 _TWINS = frozenset(
@@ -54,10 +55,12 @@ def _is_stranger(char: str) -> bool:
     return not char.isascii() and char.isalpha() and _script(char) != "LATIN"
 
 
+@lru_cache(maxsize=4096)
 def _script(char: str) -> str:
     return unicodedata.name(char, "?").partition(" ")[0]
 
 
+@lru_cache(maxsize=4096)
 def _visible(char: str) -> str:
     if char.isascii():
         return char if char.isprintable() else _escape(char)

@@ -1,10 +1,12 @@
 """What is odd about an upstream's words, for the person who is to approve them. A report, never a decision.
 
 Three kinds: characters a reader cannot see or takes for others, sentences that speak to the model instead of saying
-what the tool does, and the names of other tools or servers. The rules are few and plain; docs/tool-pinning.md lists
-them. Whoever knows them can word things around them, so that nothing is found means little.
+what the tool does, and the names of other tools or servers. Besides, text that was too long to be looked at. The rules
+are few and plain; docs/tool-pinning.md lists them. Whoever knows them can word things around them, so that nothing is
+found means little.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,8 +37,8 @@ INSTRUCTIONS: Final[Mapping[str, str]] = {
     "instruct.context": r"\b(conversation|chat) (history|context|so far)\b|\b(full|entire|whole) conversation\b",
 }
 _COMPILED = {rule: re2.compile(pattern) for rule, pattern in INSTRUCTIONS.items()}
-_WORD = re2.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*[A-Za-z0-9]")
-_BLANKS = re2.compile(r"\s+")
+# By `re`: there may be a hundred thousand words, and it is never long over one.
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*[A-Za-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Suspicion:
     """One thing that is odd.
 
     Attributes:
-        rule: id, ``unicode.*``, ``instruct.*`` or ``reference.*``.
+        rule: id, ``unicode.*``, ``instruct.*``, ``reference.*`` or ``text.unread``.
         path: JSON pointer of the text within the definition.
         excerpt: the place, one line of printable text, hidden characters as escapes.
     """
@@ -79,15 +81,20 @@ class Names:
 
 
 def suspicions(server: str, definition: Mapping[str, Any], names: Names) -> tuple[Suspicion, ...]:
-    """What is odd about the definition of a tool of ``server``; at most 50 findings, the first 256 KiB of text."""
+    """What is odd about the definition of a tool of ``server``; at most 50 findings, the first 256 KiB of text.
+
+    That there is more than this is one of them.
+    """
     found: dict[tuple[str, str], Suspicion] = {}
     room = _MAX_TEXT
     own = definition.get("name")
     for path, text in _texts(definition, ""):
         for rule, excerpt in _odd(text[:room], server, own if isinstance(own, str) else "", names):
             found.setdefault((rule, path), Suspicion(rule, guarded(path)[:256], excerpt))
+        if len(text) > room:  # or filling would be a way around every rule
+            found["text.unread", path] = Suspicion("text.unread", guarded(path)[:256], _excerpt(text, room, room))
         room -= len(text)
-        if room <= 0 or len(found) >= _MAX_FOUND:
+        if room < 0 or len(found) >= _MAX_FOUND:
             break
     return tuple(found.values())[:_MAX_FOUND]
 
@@ -113,14 +120,19 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _odd(text: str, server: str, own: str, names: Names) -> Iterator[tuple[str, str]]:
     yield from _unseen(text)
-    flat = _BLANKS.sub(" ", text).lower()
+    flat = " ".join(text.split()).lower()
     for rule, pattern in _COMPILED.items():
         hit = pattern.search(flat)
         if hit is not None:
             yield rule, _excerpt(flat, hit.start(), hit.end())
     told: set[str] = set()
+    seen: set[str] = set()
     for hit in _WORD.finditer(text):
-        named = _reference(hit.group(), server, own, names)
+        word = hit.group()
+        if word in seen:
+            continue
+        seen.add(word)
+        named = _reference(word, server, own, names)
         if named is not None and named not in told:
             told.add(named)
             yield named, _excerpt(text, hit.start(), hit.end())
@@ -130,13 +142,18 @@ def _unseen(text: str) -> Iterator[tuple[str, str]]:
     line = text.translate(_LINES)
     if line.isascii() and line.isprintable():
         return
-    told: set[str] = set()
-    for place, char in enumerate(line):
-        if not char.isalpha() and guarded(char) != char and (kind := _kind(char)) not in told:
-            told.add(kind)
-            yield kind, _excerpt(line, place, place + 1)
+    # Each character is looked at once, however often it comes.
+    shown = {char: guarded(char) for char in set(line) if not char.isalpha()}
+    codes = {ord(char): code for char, code in shown.items()}
+    first: dict[str, int] = {}
+    for char, code in shown.items():
+        if code != char:
+            place, kind = line.index(char), _kind(char)
+            first[kind] = min(place, first.get(kind, place))
+    for kind, place in sorted(first.items(), key=lambda found: found[1]):
+        yield kind, _excerpt(line, place, place + 1)
     # The words of other languages are none; a letter that poses as another one is.
-    if guarded(line) != "".join(char if char.isalpha() else guarded(char) for char in line):
+    if guarded(line) != line.translate(codes):
         yield "unicode.confusable", _excerpt(line, 0, _EXCERPT)
 
 

@@ -1,7 +1,7 @@
 """From what upstreams and catalogue files say of tools to shelves: usable, compared with their pins, compiled."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
@@ -125,14 +125,20 @@ def pinned(source: Source, live: Definitions | None, pins: Mapping[str, Pin]) ->
     return [_compared(source, name, pin, live) for name, pin in good.items()]
 
 
-def quarantines(source: Source, live: Definitions | None, shelves: Sequence[Shelf]) -> list[Quarantine]:
-    """What is to be recorded of shelves that are quarantined."""
-    return [_case(source, live or {}, shelf, shelf.quarantine) for shelf in shelves if shelf.quarantine is not None]
+def quarantines(
+    source: Source, live: Definitions | None, shelves: Sequence[Shelf], offered: Collection[Any] = ()
+) -> list[Quarantine]:
+    """What is to be recorded of shelves that are quarantined; ``offered``: also what makes no tool."""
+    return [
+        _case(source, live or {}, shelf, shelf.quarantine, offered) for shelf in shelves if shelf.quarantine is not None
+    ]
 
 
-def _case(source: Source, live: Definitions, shelf: Shelf, cause: Cause) -> Quarantine:
+def _case(source: Source, live: Definitions, shelf: Shelf, cause: Cause, offered: Collection[Any]) -> Quarantine:
     tool = shelf.tool
     said = live.get(tool.name)
+    if cause is Cause.GONE and tool.name in offered:  # it is there, and not as it was approved
+        cause = Cause.CHANGED
     now = None if said is None or cause is not Cause.CHANGED else source.described(said)
     if now is not None and now.digest == shelf.tool.digest:
         now = None  # taken back

@@ -6,7 +6,7 @@ upstream says other than approved is quarantined, and stays so until a person ap
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -77,7 +77,7 @@ class Stock:
         self._pins = pins
         self._publish = publish
         self._rhythm = rhythm
-        self._said: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self._said: dict[str, str] = {}
         self._live: dict[str, Definitions] = {}
         self._shelves = {name: pinned(source, None, pins.of(name)) for name, source in self._sources.items()}
         self._described: dict[str, Mapping[str, Described]] = {}
@@ -171,11 +171,12 @@ class Stock:
             found = await source.connector.discover()
             is_synced = await self._synced()
             # All that follows costs the loop time.
-            is_same = self._pins.revision == self._revisions.get(source.name) and found == self._said.get(source.name)
+            said = repr(found)  # as text: ``true`` and ``1``, which Python holds to be equal, are a difference
+            is_same = self._pins.revision == self._revisions.get(source.name) and said == self._said.get(source.name)
             if not is_same:
-                await self._take(source, usable(source, found))
+                await self._take(source, usable(source, found), {definition.get("name") for definition in found})
             if is_synced:
-                self._said[source.name] = found
+                self._said[source.name] = said
         except Unavailable as error:
             self._tell_down(source, error.detail)
             return False
@@ -195,27 +196,27 @@ class Stock:
             return False
         return True
 
-    async def _take(self, source: Source, live: Definitions) -> None:
+    async def _take(self, source: Source, live: Definitions, offered: Collection[Any]) -> None:
         if not self._pins.of(source.name) and source.upstream.trust == "first_use":
             names = self.names((source.name, name) for name in live)
             await self._pins.trust(source.name, approvals(source, live, names, hold=self._rhythm.hold))
         before = self._live.get(source.name)
         self._live[source.name] = live
         self._described[source.name] = {name: source.described(text) for name, text in live.items()}
-        await self._shelve(source, live)
+        await self._shelve(source, live, offered)
         if before is None:
             for stray in strays(source, self._known(source.name, live)):
                 _LOG.warning("%s: %s", stray.part, stray.text)
         if live != before:
             self._tell_new(source, live)
 
-    async def _shelve(self, source: Source, live: Definitions | None) -> None:
+    async def _shelve(self, source: Source, live: Definitions | None, offered: Collection[Any] = ()) -> None:
         # In force first, recorded then: where the log is full, what changed is quarantined all the same.
         shelves = pinned(source, live, self._pins.of(source.name))
         _tell_quarantined(self._shelves[source.name], shelves)
         self._shelves[source.name] = shelves
         try:
-            await self._pins.quarantine(quarantines(source, live, shelves))
+            await self._pins.quarantine(quarantines(source, live, shelves, offered))
         except Unavailable:
             _LOG.warning("upstream %s: a quarantine is in force and not recorded yet: tried again", source.name)
             return

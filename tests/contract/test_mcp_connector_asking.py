@@ -16,7 +16,7 @@ from gateway.core.mcpwire.asking import Question
 from gateway.core.mcpwire.eras import META_CAPABILITIES, Era
 from tests.asking_client import ACCEPTED, ALL, Client
 from tests.evidence import make_arguments
-from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, error, running, says, stream
+from tests.rawhttp import RESULT, RawUpstream, Script, Seen, answer, error, http, running, says, stream
 from tests.waiting import until
 
 ASKED = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
@@ -206,6 +206,20 @@ async def test_an_answer_that_asks_comes_back_and_its_round_goes_out(pool: Pool)
     assert (second["inputResponses"], second["requestState"]) == ({"who": {"n": 1.5}}, 's"')
     assert b'{"who":{"n":1.50}}' in up.calls("tools/call")[2].body
     assert (third["inputResponses"], "requestState" in third) == ({}, False)
+
+
+@pytest.mark.parametrize("era", list(Era))
+async def test_an_answer_that_asks_in_escapes_is_refused(era: Era, pool: Pool) -> None:
+    """As a question it would be held to no contract, and by its bytes it would be handed on as a finished result."""
+    odd = rb'{"resultType":"input\u005frequired","requestState":"s","content":[],"structuredContent":{"n":"odd"}}'
+
+    def reply(seen: Seen) -> bytes:
+        return http(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (seen.message["id"], odd))
+
+    async with running(era, call=says(reply)) as up, HttpConnector(up.url, pool) as connector:
+        with pytest.raises(ToolFailed) as caught:
+            await Client().call(connector)
+    assert caught.value.cause_code == "result_type_unsupported"
 
 
 @pytest.mark.parametrize(

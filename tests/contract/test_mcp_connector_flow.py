@@ -172,7 +172,11 @@ class Pipe:
     def say(self, *messages: dict[str, Any]) -> None:
         """Messages of the process, one a line."""
         for message in messages:
-            self.multiplex.take(json.dumps({"jsonrpc": "2.0", **message}).encode())
+            self.hears(message)
+
+    def hears(self, message: dict[str, Any]) -> bool:
+        """Whether anybody waited for this message of the process."""
+        return self.multiplex.take(json.dumps({"jsonrpc": "2.0", **message}).encode())
 
     async def ask(self, caller: Caller, dialect: Dialect) -> bytes:
         """One call with this line."""
@@ -226,6 +230,22 @@ async def test_a_flood_of_progress_is_bounded() -> None:
     pipe.say(*(note("progress", progressToken=1, progress=step) for step in range(1000)), {"id": 1, "result": {}})
     assert await task == b"{}"
     assert len(caller.heard) == 64
+
+
+async def test_of_a_calls_progress_so_much_is_waited_for() -> None:
+    """A server that babbles in a call's name is held to be one that talks to itself; other calls' is their own."""
+    pipe, callers = Pipe(), [Caller(Wants("a")), Caller(Wants("b"))]
+    tasks = [asyncio.create_task(pipe.ask(caller, Client().stateless())) for caller in callers]
+    await until(lambda: len(pipe.sent) == 2)
+    long = "x" * 1024 * 1024
+    assert [pipe.hears(note("progress", progressToken=1, progress=step, message=long)) for step in range(9)] == [
+        *([True] * 7),
+        *([False] * 2),
+    ]
+    assert pipe.hears(note("progress", progressToken=2, progress=1))
+    assert [pipe.hears({"id": 1, "result": {}}) for _ in range(2)] == [True, False]
+    pipe.say({"id": 2, "result": {}})
+    assert await asyncio.gather(*tasks) == [b"{}", b"{}"]
 
 
 async def test_a_pipe_that_ends_loses_its_calls_once() -> None:

@@ -88,10 +88,12 @@ UNKNOWN: dict[str, tuple[Callable[[Seen], bytes], str]] = {
     "a little too long": (lambda s: answer(s, {"content": ["x" * 1000]}), "output_too_large"),
     "endless": (chunked, "output_too_large"),
     "proxy lost it": (lambda s: http(b"", status="504 Gateway Timeout"), "http_504"),
+    "proxy lost it, in the server's words": (lambda s: error(s, -32603, "502 Bad Gateway", id=None), "http_502"),
     "stream: another id": (lambda s: stream(envelope(s, id=999)), "wrong_id"),
     "stream: no JSON": (lambda s: stream(b"hello"), "garbage"),
     "stream: no answer": (lambda s: stream({"jsonrpc": "2.0", "method": "notifications/progress"}), "stream_ended"),
     "stream: too long": (lambda s: stream(b"x" * 9000), "output_too_large"),
+    "stream: lines without end": (lambda s: stream() + b"\n" * 600_000 + stream(envelope(s)), "output_too_large"),
     "stream: half": (lambda s: stream(envelope(s))[:-2], "stream_ended"),
 }
 

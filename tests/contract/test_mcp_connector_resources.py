@@ -10,10 +10,11 @@ import pytest
 
 from connectors.mcp.http import HttpConnector
 from connectors.mcp.pool import Pool
+from gateway.core.errors import GatewayError
 from gateway.core.mcpwire.eras import Era
 from gateway.core.mcpwire.jsonrpc import encode
 from tests.evidence import lease, make_tool
-from tests.rawhttp import RawUpstream, answer, error, running, says
+from tests.rawhttp import RawUpstream, answer, error, http, running, says
 
 OFFERS: dict[str, Any] = {"tools": {}, "resources": {}, "completions": {}}
 CONTENTS = {"contents": [{"uri": "x:7", "text": "seven"}]}
@@ -114,3 +115,14 @@ async def test_resources_that_cannot_be_listed_keep_no_tool_away(era: Era) -> No
         ):
             up.scripts["resources/list"] = script
             assert [item["name"] for item in await connector.discover()] == ["echo", "resources/x:{id}"]
+
+
+async def test_what_there_is_besides_tools_is_known_while_the_era_is_not() -> None:
+    """One caller's lost session has the era found out afresh, and takes nobody's resources away meanwhile."""
+    async with connected(Era.HANDSHAKE) as (up, connector):
+        found = await connector.discover()
+        assert len(found) == 3
+        up.scripts["tools/call"] = says(lambda _: http(b"", status="404 Not Found"))
+        with pytest.raises(GatewayError):
+            await connector.invoke(lease(make_tool()))
+        assert (await connector.discover(), connector.era) == (found, None)

@@ -227,13 +227,12 @@ async def test_what_an_upstream_offers_is_taken_once(supported: Any, era: Era, a
 
 @pytest.mark.parametrize("era", list(Era))
 async def test_tools_with_headers_that_cannot_be_are_left_out(era: Era, pool: Pool) -> None:
-    """Where headers mean something: the others are there, and so is each of them in the other era."""
+    """Where headers mean something only their names are there; the others are, and so is each in the other era."""
     bad = {"name": "bad", "inputSchema": {"properties": {"a": {"type": "object", "x-mcp-header": "A"}}}}
     good = {"name": "good", "inputSchema": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}
     listed = says(lambda seen: answer(seen, {"tools": [bad, good]}))
     async with running(era, list=listed) as up, HttpConnector(up.url, pool) as connector:
-        found = [item["name"] for item in await connector.discover()]
-    assert found == (["good"] if era is Era.STATELESS else ["bad", "good"])
+        assert await connector.discover() == [{"name": "bad"} if era is Era.STATELESS else bad, good]
 
 
 async def test_sessions_are_not_shared_between_credentials(pool: Pool) -> None:
@@ -328,14 +327,14 @@ LISTINGS: dict[str, tuple[dict[str | None, Any], str]] = {
 
 
 async def test_a_bad_definition_does_not_hide_the_others(pool: Pool) -> None:
-    """What cannot be called by its name is left out, and so is a name that occurs twice: which of the two is meant?"""
+    """What has no name is left out, and of what has one twice all but that: which of the two is meant?"""
     pages: dict[str | None, Any] = {
         None: {"tools": [{"name": "twice", "x": 1}, {}, 5, {"name": 5}, {"name": "good"}], "nextCursor": "2"},
         "2": {"tools": [{"name": "twice", "x": 2}, {"name": "twice", "x": 1}, {"name": "also good"}]},
     }
     async with running(Era.STATELESS) as up, HttpConnector(up.url, pool) as connector:
         listing(up, pages)
-        assert await connector.discover() == [{"name": "good"}, {"name": "also good"}]
+        assert await connector.discover() == [{"name": "good"}, {"name": "also good"}, {"name": "twice"}]
 
 
 @pytest.mark.parametrize("name", LISTINGS)

@@ -215,6 +215,22 @@ async def test_an_endless_line_ends_the_process(tmp_path: Path) -> None:
         assert any("size cap" in line for line in up.log)
 
 
+BABBLE = ("", "x", "{}", '{"jsonrpc":"2.0","method":"x"}', '{"jsonrpc":"2.0","id":99999,"result":{}}', "x" * 9000)
+
+
+@pytest.mark.parametrize("line", BABBLE)
+async def test_a_server_that_talks_without_end_is_ended(line: str, tmp_path: Path) -> None:
+    """What nobody waits for costs the loop time that everybody else is waiting for: so much within a minute."""
+    async with raw(tmp_path) as up:
+        caught = await up.failing(f"babble {line}")
+        assert (type(caught), caught.cause_code) == (OutcomeUnknown, "process_died")
+        await until(lambda: not alive(up.pids[0]))
+        assert len([text for text in up.log if "nobody waits for" in text]) == 1
+        assert len(up.log) < 21_000
+        await until(lambda: up.connector.pid not in {None, up.pids[0]})
+        await up.call("echo")
+
+
 async def test_a_result_over_the_tools_cap_is_withheld(tmp_path: Path) -> None:
     """The tool's own cap holds though the line was within the connector's."""
     async with raw(tmp_path) as up:

@@ -178,6 +178,20 @@ async def test_a_change_is_quarantined_until_a_person_approves_it(shop: Shop, up
     assert [case.cause for case in shop.pins.cases] == [Cause.CHANGED, Cause.CHANGED]
 
 
+@pytest.mark.parametrize(
+    "said", [{"x": [1, 0]}, {"x": [True, False]}, {"x": [1.0, 0]}, {"x": 10**40}, {"inputSchema": 3}]
+)
+async def test_what_is_odd_or_hard_to_tell_is_a_change_too(said: dict[str, Any], shop: Shop, up: Told) -> None:
+    """Values that Python holds to be equal, and words that make no tool: taken back, it was another one meanwhile."""
+    up.tools = [tool("echo", x=[True, 0])]
+    async with shop.open() as stock:
+        assert shop.fault("up.echo") is None
+        for now in (said, {}):
+            up.tools = [tool("echo", x=[True, 0]) | now]
+            await stock.refresh("up")
+            assert getattr(shop.fault("up.echo"), "cause_code", None) == "pin_changed"
+
+
 async def test_a_tool_that_goes_and_comes_back_the_same_was_never_another(shop: Shop, up: Told) -> None:
     """While it is away it cannot be used; nobody has to approve again what they approved."""
     async with shop.open():

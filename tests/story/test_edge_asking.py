@@ -270,9 +270,10 @@ async def post(client: httpx.AsyncClient, arguments: Any = None, meta: Any = CAP
     return answer
 
 
-async def test_a_result_that_asks_is_answered_by_another_call() -> None:
+@pytest.mark.parametrize("places", [64, 0])  # none of its rounds is parked
+async def test_a_result_that_asks_is_answered_by_another_call(places: int) -> None:
     """Its state is sealed: the upstream gets its own back, the client never sees it. Each round is a governed call."""
-    edge, upstream = before(Rounds, rounds=2)
+    edge, upstream = before(Rounds, rounds=2, options=Options(parked=(places, 8)))
     async with edge.client() as client:
         first = (await post(client))["result"]
         second = (await post(client, requestState=first["requestState"], inputResponses={"who": ACCEPTED}))["result"]

@@ -1,4 +1,4 @@
-"""How much a peer may make us write by itself."""
+"""How much a peer may make us do by itself."""
 
 from connectors.mcp.allowance import Allowance
 
@@ -14,3 +14,9 @@ def test_who_was_stopped_is_heard_again_after_a_minute() -> None:
     """Counted from the first that came."""
     allowance = Allowance(1)
     assert [allowance.takes(now) for now in (5.0, 64.9, 65.0, 65.1)] == [True, False, True, False]
+
+
+def test_a_long_message_counts_as_several() -> None:
+    """A few of them are as much work as many short ones."""
+    allowance = Allowance(5)
+    assert [allowance.takes(0.0, weight) for weight in (1, 3, 2, 1)] == [True, True, False, False]

@@ -30,6 +30,16 @@ def test_arguments_that_are_none_are_no_arguments(said: Any) -> None:
     assert problems({"to": "x"})
 
 
+async def test_a_tool_is_taken_for_nothing_else() -> None:
+    """One that is named like a prompt or a resource has not what these have, and would break the lists of all."""
+    names = ("a", "prompts/a", "resources/x:a", "completions/prompts/a", "subscriptions/x:a", "hooks/a")
+
+    async def ask(method: str, members: bytes, cap: int) -> bytes:
+        return encode({"tools": [{"name": name, "inputSchema": {}} for name in names]})
+
+    assert [item["name"] for item in await all_offered(ask, ListingLimits(), ())] == ["a"]
+
+
 async def test_prompts_are_asked_for_only_where_there_are_some() -> None:
     """A server that says nothing of prompts is not asked; where they are no listing, only the tools are there."""
     asked: list[str] = []

@@ -135,7 +135,7 @@ class Calls:
             return self._resumed(made, made.back)
         if made.slot is not None:
             return self._begun(made, made.slot)
-        return self._answered(made)
+        return self._answered(made) if made.party.said.era is Era.HANDSHAKE else self._told_apart(made)
 
     async def told(self, made: Made, answer: Answer) -> Answer:
         """What comes of it at last, once its upstream was told what it asks for in ``answer``, and in those after it.
@@ -154,6 +154,11 @@ class Calls:
 
     def _answered(self, made: Made) -> Awaitable[Answer]:
         return carry_out(made.call, self._ports, made.line or Watched(made.party.receive, None, self._waiting))
+
+    async def _told_apart(self, made: Made) -> Answer | Outcome:
+        # What asks needs no place: the client brings the answers with a call of its own.
+        answer = await self._answered(made)
+        return self._outcome(made, answer) if rounds.wants_input(answer.body) else answer
 
     async def _begun(self, made: Made, slot: Slot) -> Outcome:
         slot.start(made.call, self._ports, self._parking.over)
@@ -187,14 +192,15 @@ class Calls:
         return self._turned(made, slot)
 
     def _turned(self, made: Made, slot: Slot) -> Outcome:
-        owner = made.party.principal
         if slot.is_over:
-            answer = slot.answer()
-            if not rounds.wants_input(answer.body):
-                return Outcome(answer.body, answer.call_id, answer.replayed)
-            return Outcome(self._rounds.sealed(answer.body, made.call, owner), answer.call_id)
-        body = self._rounds.sealed(parking.asking(slot), made.call, owner, self._parking.park(slot))
-        return Outcome(body, slot.call_id)
+            return self._outcome(made, slot.answer())
+        name = self._parking.park(slot)
+        return Outcome(self._rounds.sealed(parking.asking(slot), made.call, made.party.principal, name), slot.call_id)
+
+    def _outcome(self, made: Made, answer: Answer) -> Outcome:
+        if not rounds.wants_input(answer.body):
+            return Outcome(answer.body, answer.call_id, answer.replayed)
+        return Outcome(self._rounds.sealed(answer.body, made.call, made.party.principal), answer.call_id)
 
     async def _received(self, party: Party) -> Message:
         message = await party.receive()
