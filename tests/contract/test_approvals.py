@@ -281,6 +281,21 @@ async def test_only_the_caller_may_ask_after_a_parked_call(door: Door) -> None:
         assert caught.value.detail == "no such approval"
 
 
+async def test_another_chain_of_actors_is_another_caller(door: Door) -> None:
+    """What one agent asked for through a second one is neither approved for nor told to whoever comes by a third."""
+    tokens, far = door.world.identity.tokens, door.world.identity.tokens["good"]
+    tokens["good"] = replace(far, delegation=("planner", "clerk"))
+    action = await door.parked()
+    await door.approve(action, VERA)
+    await door.reaches(action, State.ENDED)
+    for chain in (("planner", "stranger"), ()):
+        tokens["good"] = replace(far, delegation=chain)
+        assert (await door.parked()).id != action.id
+        with pytest.raises(NotFound):
+            await door.books.approvals.check_own(tokens["good"], action.id)
+    assert door.paid() == 1
+
+
 async def test_nobody_fills_the_inbox(door: Door) -> None:
     """So many of one caller's calls may wait; one more is told to come back later."""
     for amount in range(100):

@@ -22,7 +22,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
-from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict
+from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict, acting
 from gateway.core.ballot import added, counted
 from gateway.core.call import Answer, Call, Principal, Resolved, Resumed
 from gateway.core.decision import Decision
@@ -142,11 +142,12 @@ class ApprovalRegistry(Tended):
             return said
         raise said or OutcomeUnknown("what came of the call cannot be read", cause_code="no_record")
 
-    async def check_own(self, principal: Principal, approval_id: str) -> None:
-        """Return where it is the caller's own; see ``core.ports.Approvals``."""
+    async def check_own(self, principal: Principal, approval_id: str) -> Action:
+        """It, where it is the caller's own; see ``core.ports.Approvals``."""
         action = self._found(approval_id).action
-        if action.principal.key != principal.key or principal.run not in {None, action.run}:
+        if acting(action.principal) != acting(principal) or principal.run not in {None, action.run}:
             raise NotFound("no such approval", cause_code="approval")
+        return action
 
     async def approved(self) -> Action:
         """The next that may be carried out; see ``core.ports.Approvals``."""
