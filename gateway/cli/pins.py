@@ -53,7 +53,8 @@ def pin(reach: Reach, name: str, digest: str, key_file: Path | None) -> None:
     body: dict[str, Any] = {"digest": digest}
     if found["roles"] or key_file is not None:
         key = reviewer_key.load(key_file)
-        message = pin_message(found["origin"], name, digest, found.get("approved_digest"))
+        before = found.get("approved")
+        message = pin_message(found["origin"], name, digest, None if before is None else before["digest"])
         body |= {"key_id": key.id, "signature": key.sign(message)}
     done = reach.post(_path(name), body)
     answer(done, [f"{guarded(done['state'])}  {guarded(done['tool'])}  {guarded(digest)}"])

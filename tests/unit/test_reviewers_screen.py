@@ -1,4 +1,4 @@
-"""What a reviewer reads at a terminal: a long text cannot begin a row with words of its own."""
+"""What a reviewer reads at a terminal: no text begins a row with words of its own, and what is shown is signed."""
 
 import json
 import os
@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.cli import folding, reviewer_key
 from gateway.cli.approving import approval, approve
-from gateway.cli.pins import diff
+from gateway.cli.pins import diff, pin
 from gateway.cli.reach import Reach
+from gateway.cli.reviewer_key import ReviewerKey
+from gateway.core.pinning import pin_message
+from gateway.core.signing import is_signed
 from gateway.core.tool import ConnectorKind, definition_digest
 
 WIDTH = 80
@@ -54,6 +58,26 @@ def test_a_description_cannot_pose_as_a_line(monkeypatch: pytest.MonkeyPatch) ->
     assert POSED in said
     assert not [row for row in rows(said) if row.startswith("signed")]
     assert f"ostiary tool pin a.b --digest {found['live']['digest']}" in said
+
+
+def test_what_was_shown_as_approved_before_is_what_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that says besides that it was something else gets no word on that."""
+    private, found = Ed25519PrivateKey.generate(), tool_of("new")
+    key = ReviewerKey(private, private.public_key().public_bytes_raw(), "id")
+    found |= {"approved": tool_of("old")["live"], "approved_digest": "0" * 64, "origin": "log", "roles": ["admin"]}
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(Reach, "get", lambda *_: found)
+
+    def post(_: Reach, __: str, body: dict[str, Any]) -> dict[str, Any]:
+        sent.append(body)
+        return {"state": "pinned", "tool": "a.b"}
+
+    monkeypatch.setattr(Reach, "post", post)
+    monkeypatch.setattr(reviewer_key, "load", lambda _: key)
+    digest = found["live"]["digest"]
+    CliRunner().invoke(pin, ["a.b", "--digest", digest, "--url", "http://127.0.0.1:1", "--token", "t"])
+    message = pin_message("log", "a.b", digest, found["approved"]["digest"])
+    assert is_signed(key.public, bytes.fromhex(sent[0]["signature"]), message)
 
 
 def approval_of(text: str) -> dict[str, Any]:
