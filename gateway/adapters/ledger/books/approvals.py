@@ -127,7 +127,7 @@ class ApprovalRegistry(Tended):
             )
         mark = self._filing.mark(target)
         async with self._turns.hold(mark):
-            known = self._by_mark.get(mark) or await self._park(mark, target, decision)
+            known = self._weeded(self._by_mark.get(mark) or await self._park(mark, target, decision))
         return known.word(self._terms.url) or known.told(self._terms.url)
 
     async def outcome(self, approval_id: str, patience_s: float) -> Answer:
@@ -180,7 +180,7 @@ class ApprovalRegistry(Tended):
         """What waits; see ``core.desk.ApprovalDesk``."""
         found = [parked for parked in self._parked.values() if parked.state is State.PENDING]
         oldest = sorted(found, key=lambda one: one.action.requested_us)[:limit]
-        return tuple(parked.dossier() for parked in oldest), len(found)
+        return tuple([self._found(parked.action.id).dossier() for parked in oldest]), len(found)
 
     async def dossier(self, approval_id: str) -> Dossier:
         """One approval; see ``core.desk.ApprovalDesk``."""
@@ -366,6 +366,10 @@ class ApprovalRegistry(Tended):
         parked = self._parked.get(approval_id)
         if parked is None:
             raise NotFound("no such approval", cause_code="approval")
+        return self._weeded(parked)
+
+    def _weeded(self, parked: Parked) -> Parked:  # what people look at and agents are told is what counts
+        parked.signatures = self._good(parked) if parked.state is State.PENDING else parked.signatures
         return parked
 
     async def _take_up(self) -> None:
