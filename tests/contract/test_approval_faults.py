@@ -172,21 +172,6 @@ async def test_a_revoked_keys_signature_counts_no_more(door: Door) -> None:
     assert door.books.verify().findings == []
 
 
-async def test_who_looks_is_not_shown_a_revoked_keys_word_as_one_that_counts(door: Door) -> None:
-    """Neither reviewers, one by one and in the list, nor the agent that is told how many it waits for."""
-    need = {"id": "test.approval", "msg": "two must agree", "quorum": 2}
-    door.world.policy.words[("call", "bank.pay")] = ALLOW | {"require": {"test": [need]}}
-    action = await door.parked()
-    assert (await door.approve(action, PAUL)).missing == (1,)
-    await door.books.reviewers.revoke(OPERATOR, PAUL.key_id)
-    (listed,), _ = await door.books.approvals.waiting(10)
-    dossier = await door.books.approvals.dossier(action.id)
-    assert (listed.missing, dossier.missing, dossier.signatures) == ((2,), (2,), ())
-    with pytest.raises(Pending) as caught:
-        await door.knock()
-    assert "2 persons" in caught.value.detail
-
-
 async def test_deciding_and_revoking_at_once_are_one_after_the_other(door: Door) -> None:
     """Whichever comes first, no word of a revoked key is in the log."""
     for amount in range(10):
