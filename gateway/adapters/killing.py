@@ -16,6 +16,7 @@ from anyio import CancelScope
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.core.approval import Action
 from gateway.core.call import Caller, Intent, Lease, Principal
 from gateway.core.errors import GatewayError
 from gateway.core.kills import Cut, Kill, Kind, Target, broken_off, holder_of_caller, refusal, target
@@ -184,6 +185,12 @@ class KillSwitch:
             return None
         self.refuse(replace(holder, tool=None))  # more than the tool
         return refusal(kill.kind, kill.id)
+
+    async def check_parked(self, action: Action) -> None:
+        """Whether any of it is stopped; see ``core.kills.Kills``."""
+        await self.book.current()
+        who, run, call, tool = action.principal, action.run, action.call_id, action.tool
+        self.refuse(Holder(run, call, who.agent, who.user, tool, who.issuer, who.delegation))
 
     async def check_person(self, principal: Principal) -> None:
         """Whether they are stopped; see ``core.kills.Kills``."""

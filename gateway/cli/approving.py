@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli import reviewer_key
+from gateway.cli.folding import for_screen
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.reviewer_key import ReviewerKey
 from gateway.cli.screen import Failed, answer, columns, shown, wants_json
@@ -88,7 +89,7 @@ def list_(reach: Reach) -> None:
 def show(reach: Reach, approval_id: str) -> None:
     """Show the approval ID, whole."""
     found = Reviewing(reach, None).show(approval_id)
-    answer(found, lines(found))
+    answer(found, for_screen(lines(found)))
 
 
 @click.command()
@@ -103,7 +104,7 @@ def approve(reach: Reach, approval_id: str, key_file: Path | None, *, yes: bool)
     if not yes:
         if wants_json():
             raise click.UsageError("with --json give --yes, too: nobody is asked")
-        click.echo("\n".join(lines(found)))
+        click.echo("\n".join(for_screen(lines(found))))
         click.confirm("\nSign and approve exactly this?", abort=True)
     decided = desk.decide(found, Verdict.APPROVE)
     answer(decided, [_outcome(decided)])
@@ -147,7 +148,8 @@ def _pretty(text: str) -> list[str]:
 
 
 def _shown_and_signed(found: dict[str, Any], approval_id: str) -> bool:
-    # Everything on the screen comes from the statement, or is held against it here.
+    # What is done, for whom and on how many words comes from the statement, or is held against it here. The goal,
+    # policy's sentences and who has signed are the gateway's word.
     statement = found.get("statement") or {}
     digest = hashlib.sha256(str(found.get("arguments_json")).encode()).hexdigest()
     needs = [{name: need.get(name) for name in ("id", "quorum", "roles")} for need in found.get("requirements", ())]

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli import reviewer_key
+from gateway.cli.folding import for_screen
 from gateway.cli.reach import Reach, reaching
 from gateway.cli.screen import Failed, answer
 from gateway.core.lookalikes import guarded
@@ -30,7 +31,7 @@ def diff(reach: Reach, name: str | None) -> None:
     """Show what changed in the tool NAME, or in all that wait."""
     names = [name] if name is not None else _waiting(reach)
     found = [_shown(reach, one) for one in names[:_MOST]]
-    lines = [line for one in found for line in (*_lines(one), "")]
+    lines = [line for one in found for line in (*for_screen(list(_lines(one))), *_how(one), "")]
     if len(names) > _MOST:
         lines.append(f"{len(names) - _MOST} more wait: give a NAME")
     answer({"tools": found, "more": max(0, len(names) - _MOST)}, lines or ["every tool is as it was approved"])
@@ -52,7 +53,8 @@ def pin(reach: Reach, name: str, digest: str, key_file: Path | None) -> None:
     body: dict[str, Any] = {"digest": digest}
     if found["roles"] or key_file is not None:
         key = reviewer_key.load(key_file)
-        message = pin_message(found["origin"], name, digest, found.get("approved_digest"))
+        before = found.get("approved")
+        message = pin_message(found["origin"], name, digest, None if before is None else before["digest"])
         body |= {"key_id": key.id, "signature": key.sign(message)}
     done = reach.post(_path(name), body)
     answer(done, [f"{guarded(done['state'])}  {guarded(done['tool'])}  {guarded(digest)}"])
@@ -87,7 +89,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from changes or ["no difference to what was approved"]
     for one in found["suspicions"]:
         yield f"! {guarded(one['rule'])} at {guarded(one['path'])}: {guarded(one['excerpt'])}"
-    if found["state"] != "pinned" and new is not None:
+
+
+def _how(found: Mapping[str, Any]) -> Iterator[str]:
+    new = found.get("live")
+    if found["state"] != "pinned" and new is not None:  # to be copied: not taken apart
         yield f"approve it: ostiary tool pin {guarded(found['tool'])} --digest {guarded(new['digest'])}"
 
 

@@ -160,9 +160,9 @@ class Action:
         }
 
     def is_of(self, target: Resolved) -> bool:
-        """Whether ``target`` is exactly the action: same caller, run, pinned tool and arguments."""
-        asked = (target.caller.principal.key, target.caller.run.id, target.tool.fqn, target.tool.digest)
-        own = (self.principal.key, self.run, self.tool, self.definition)
+        """Whether ``target`` is exactly the action: same caller and actors, run, pinned tool and arguments."""
+        asked = (acting(target.caller.principal), target.caller.run.id, target.tool.fqn, target.tool.digest)
+        own = (acting(self.principal), self.run, self.tool, self.definition)
         return asked == own and target.call.arguments.digest == self.arguments.digest
 
 
@@ -195,6 +195,11 @@ class Reviewer:
     accounts: frozenset[tuple[str, str]]
     enrolled_by: str | None = None
     revoked: bool = False
+
+
+def acting(principal: Principal) -> tuple[str, ...]:
+    """The caller with whoever acts: what one chain of actors asked for and was told is not another one's."""
+    return (principal.key, *principal.delegation)
 
 
 def satisfied(requirements: Iterable[Requirement], signatures: Sequence[Signature]) -> bool:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol
 
+from gateway.core.approval import Action
 from gateway.core.call import Caller, Intent, Lease, Principal
 from gateway.core.errors import GatewayError, InvalidArguments, Killed, OutcomeUnknown, Reason, ToolFailed
 from gateway.core.leasing import Holder
@@ -122,6 +123,14 @@ class Kills(Protocol):
 
         Raises:
             Killed: agent, user, run or everything is stopped.
+            Unavailable: that cannot be told.
+        """
+
+    async def check_parked(self, action: Action) -> None:
+        """Whether whoever made a call that was parked may hear of it.
+
+        Raises:
+            Killed: agent, user, tool, run or everything is stopped.
             Unavailable: that cannot be told.
         """
 

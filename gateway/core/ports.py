@@ -187,8 +187,8 @@ class Approvals(Pingable, Protocol):
             GatewayError: how it failed, was rejected or lapsed.
         """
 
-    async def check_own(self, principal: Principal, approval_id: str) -> None:
-        """Return where the parked call is ``principal``'s own.
+    async def check_own(self, principal: Principal, approval_id: str) -> Action:
+        """The parked call, which is ``principal``'s own.
 
         Raises:
             NotFound: it is not, or there is no such approval: the two cannot be told apart.

@@ -25,10 +25,15 @@ from gateway.serving.places import Bounds, Places
 from gateway.serving.whole import answer
 
 _FIELD_OVERHEAD = 4  # ": " and the line's end
+_OF_BODIES = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class HeadTooLarge(Exception):
     """Stops the parser: request line and header fields are over the cap."""
+
+
+class UpgradeWithBody(Exception):
+    """Stops the parser, which takes what is behind the head of an upgrade for another protocol: also a body."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -126,10 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head and self._arriving is None:
             self._expect(self._bounds.head_s)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_between = False  # no upgrade is offered; the request is answered as it is
-            return
+            self._read(data)
         except httptools.HttpParserError as error:
             self._refuse(error)
             return
@@ -157,6 +159,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = weight = self._head_bytes + len(name) + len(value) + _FIELD_OVERHEAD
         if weight > self._most_head:
             raise HeadTooLarge
+        if not self._in_head:  # whoever stands before the gateway and looks at heads has not seen it
+            return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -164,6 +168,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there; now the body has its time."""
+        if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
+            raise UpgradeWithBody
         super().on_headers_complete()
         self._in_head = False
         self._has_moved = True
@@ -195,6 +201,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._rest()
+
+    def _read(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as asked:
+                data = data[asked.args[0] :]  # no upgrade is offered: what stands behind the head is the next request
+            else:
+                return
 
     def _is_known(self, data: bytes) -> bool:
         """Begin a request whose head the connection has sent before; the parser is between two and sees none of it."""

@@ -35,6 +35,9 @@ class Wire(asyncio.Transport):
         """Whether it was closed."""
         return self.is_closed
 
+    def pause_reading(self) -> None:
+        """Nothing comes but what a test gives."""
+
 
 @asynccontextmanager
 async def unanswered(first: bytes) -> AsyncIterator[tuple[connections.BoundedProtocol, Wire]]:
@@ -77,3 +80,36 @@ async def test_a_refusal_is_not_taken_for_the_answer_before_it(behind: bytes) ->
         connection.data_received(behind)
         assert wire.is_closed
         assert wire.written == b""
+
+
+async def test_fields_behind_a_body_are_none_of_the_head() -> None:
+    """Whoever stands before the gateway checks and strikes fields of the head: a credential comes by no other way."""
+    head = b"POST /mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    async with unanswered(head + b"authorization: Bearer stolen\r\nostiary-run: other\r\n\r\n") as (connection, _):
+        assert connection.cycle.scope["headers"] == [(b"transfer-encoding", b"chunked")]
+        assert not connection.cycle.more_body
+
+
+ASKS = b"GET /livez HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+INNER = b"GET /inner HTTP/1.1\r\n\r\n"
+
+
+async def test_what_stands_behind_an_upgrade_is_the_next_request() -> None:
+    """No upgrade is offered: were the next head passed over, its body would be read as a request of its own."""
+    behind = b"POST /outer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(INNER)
+    async with unanswered(ASKS + b"\r\n" + behind) as (connection, _):
+        connection.data_received(INNER)
+        ((cycle, _app),) = connection.pipeline
+        assert (cycle.scope["path"], bytes(cycle.body), cycle.more_body) == ("/outer", INNER, False)
+
+
+@pytest.mark.parametrize("framed", [b"content-length: 23", b"transfer-encoding: chunked"])
+async def test_an_upgrade_with_a_body_is_refused(framed: bytes) -> None:
+    """The parser takes that body for another protocol's, and what comes later of it for requests."""
+    async with unanswered(b"GET / HTTP/1.1\r\n\r\n") as (connection, wire):
+        connection.cycle.response_complete = True
+        connection.data_received(ASKS + framed + b"\r\n\r\n")
+        assert wire.is_closed
+        assert wire.written.startswith(b"HTTP/1.1 400 ")
+        connection.data_received(INNER)
+        assert connection.cycle.scope["path"] == "/"

@@ -184,6 +184,20 @@ async def test_a_quorum_counts_persons(door: Door) -> None:
     assert door.books.verify().findings == []
 
 
+async def test_who_looks_is_not_shown_a_revoked_keys_word_as_one_that_counts(door: Door) -> None:
+    """Neither reviewers, one by one and in the list, nor the agent that is told how many it waits for."""
+    door.world.policy.words[("call", "bank.pay")] = asking(quorum=2)
+    action = await door.parked()
+    assert (await door.approve(action, PAUL)).missing == (1,)
+    await door.books.reviewers.revoke(OPERATOR, PAUL.key_id)
+    (listed,), _ = await door.books.approvals.waiting(10)
+    dossier = await door.books.approvals.dossier(action.id)
+    assert (listed.missing, dossier.missing, dossier.signatures) == ((2,), (2,), ())
+    with pytest.raises(Pending) as caught:
+        await door.knock()
+    assert "2 persons" in caught.value.detail
+
+
 async def test_a_role_that_is_asked_for_must_be_held(door: Door) -> None:
     """Who has none of the roles cannot sign; who has one can."""
     door.world.policy.words[("call", "bank.pay")] = asking(roles=["treasurer"])
@@ -279,6 +293,21 @@ async def test_only_the_caller_may_ask_after_a_parked_call(door: Door) -> None:
         with pytest.raises(NotFound) as caught:
             await door.books.approvals.check_own(principal, name)
         assert caught.value.detail == "no such approval"
+
+
+async def test_another_chain_of_actors_is_another_caller(door: Door) -> None:
+    """What one agent asked for through a second one is neither approved for nor told to whoever comes by a third."""
+    tokens, far = door.world.identity.tokens, door.world.identity.tokens["good"]
+    tokens["good"] = replace(far, delegation=("planner", "clerk"))
+    action = await door.parked()
+    await door.approve(action, VERA)
+    await door.reaches(action, State.ENDED)
+    for chain in (("planner", "stranger"), ()):
+        tokens["good"] = replace(far, delegation=chain)
+        assert (await door.parked()).id != action.id
+        with pytest.raises(NotFound):
+            await door.books.approvals.check_own(tokens["good"], action.id)
+    assert door.paid() == 1
 
 
 async def test_nobody_fills_the_inbox(door: Door) -> None:

@@ -52,10 +52,11 @@ class FakeApprovals:
             return found
         raise found or Pending("waiting", approval_id, url="http://gateway.test", retry_after=5)
 
-    async def check_own(self, principal: Principal, approval_id: str) -> None:
+    async def check_own(self, principal: Principal, approval_id: str) -> Action:
         """Only who was parked."""
         if approval_id not in self.actions or self.actions[approval_id].principal.key != principal.key:
             raise NotFound("no such approval")
+        return self.actions[approval_id]
 
     async def approved(self) -> Action:
         """Nothing by itself: tests resume calls."""

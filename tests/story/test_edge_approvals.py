@@ -13,10 +13,11 @@ from anyio import create_task_group
 
 from gateway.adapters.ledger.books.viewing import ViewLog
 from gateway.core.approval import State, Verdict
-from gateway.core.call import Principal
+from gateway.core.call import Answer, Principal
 from gateway.core.desk import Desk
+from gateway.core.kills import Kind
 from gateway.edge.asgi import Options, build
-from tests.approval_world import Door, Person, open_door
+from tests.approval_world import OPERATOR, Door, Person, open_door
 from tests.edge_world import modern, rpc
 from tests.fakes.callers import AGENT
 from tests.fakes.desk import fake_desk
@@ -110,6 +111,41 @@ async def test_a_payment_from_the_agents_side(house: House) -> None:
     results.append((await house.agent("tools/call", PAY))["result"])
     assert [result["content"][0]["text"] for result in results] == ["42 in stock"] * 2
     assert [result["_meta"] for result in results] == [{"ostiary/replayed": True}] * 2
+    assert house.door.paid() == 1
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_who_is_stopped_is_told_nothing_of_what_was_approved(house: House, kind: Kind) -> None:
+    """Neither what came of it, nor while they wait for that; by the wait tool no more than by the same call."""
+    said = await house.pending()
+    waits = {"name": "gateway__wait_approval", "arguments": {"approval_id": said["approval_id"], "timeout_s": 60}}
+    action = (await house.door.books.approvals.dossier(said["approval_id"])).action
+    await house.door.approve(action, VERA)
+    assert "42 in stock" in json.dumps(await house.agent("tools/call", waits))
+    names = {Kind.AGENT: "ap-agent", Kind.USER: "ada", Kind.TOOL: "bank.pay", Kind.RUN: action.run, Kind.ALL: ""}
+    await house.door.world.kills.engage(OPERATOR, kind, names[kind], "under attack")
+    for call in (waits, PAY):
+        told = json.dumps(await house.agent("tools/call", call))
+        assert f"kill.{kind}" in told
+        assert "42 in stock" not in told
+
+
+async def test_a_kill_reaches_who_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came of the call is not told any more where they were stopped meanwhile."""
+    said = await house.pending()
+    books, outcome = house.door.books, house.door.books.approvals.outcome
+
+    async def stopped_meanwhile(approval_id: str, patience_s: float) -> Answer:
+        answer = await outcome(approval_id, patience_s)
+        await house.door.world.kills.engage(OPERATOR, Kind.ALL, "", "under attack")
+        return answer
+
+    monkeypatch.setattr(books.approvals, "outcome", stopped_meanwhile)
+    await house.door.approve((await books.approvals.dossier(said["approval_id"])).action, VERA)
+    waits = {"name": "gateway__wait_approval", "arguments": {"approval_id": said["approval_id"], "timeout_s": 60}}
+    told = json.dumps(await house.agent("tools/call", waits))
+    assert "kill.all" in told
+    assert "42 in stock" not in told
     assert house.door.paid() == 1
 
 

@@ -1,11 +1,9 @@
-"""Pages to scroll: an explained call, and an action before it is signed. Nothing is cut; long lines wrap."""
+"""Pages to scroll: an explained call, and an action before it is signed. Nothing is cut."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-from rich.cells import chop_cells
 
 from gateway.cli.explain import told
 from gateway.cli.watch.approvals import PendingView
@@ -58,21 +56,6 @@ def moment(at_us: Any) -> str:
     if not isinstance(at_us, int):
         return "?"
     return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def wrapped(lines: Sequence[str], width: int) -> list[str]:
-    """Each line as lines of at most ``width`` cells; what goes on is marked."""
-    return [part for line in lines for part in _parts(line, max(width, 8))]
-
-
-def _parts(line: str, width: int) -> Iterator[str]:
-    if len(line) <= width and line.isascii():
-        yield line
-        return
-    first, *rest = chop_cells(line, width) or [""]
-    yield first
-    for part in chop_cells("".join(rest), width - 2) if rest else ():
-        yield f"\u21b3 {part}"
 
 
 def _arguments(text: str) -> Iterator[str]:

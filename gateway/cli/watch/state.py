@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
+from gateway.cli.folding import wrapped
 from gateway.cli.watch import events, pages
 from gateway.cli.watch.approvals import PendingView
 from gateway.cli.watch.calls import CallRow, Calls
@@ -272,7 +273,7 @@ class Watch:
         self._wrap()
 
     def _wrap(self) -> None:
-        self.page = pages.wrapped(self._text, self.size[0])
+        self.page = wrapped(self._text, self.size[0])
         self._seen = 0
         self.top = min(self.top, max(0, len(self.page) - self.room))
 

@@ -6,8 +6,9 @@ It reaches no tool: all it can tell is where the agent's own parked call stands,
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.core import pipeline
 from gateway.core.call import Answer, Call, Principal
-from gateway.core.errors import InvalidArguments, NotFound
+from gateway.core.errors import InvalidArguments, Killed, NotFound
 from gateway.core.ports import Ports
 
 SERVER = "gateway"
@@ -46,6 +47,7 @@ async def wait(call: Call, principal: Principal, ports: Ports) -> Answer:
     Raises:
         InvalidArguments: not such arguments, or not an approval of theirs.
         Pending: nothing yet.
+        Killed: they, the tool, the run or everything is stopped.
         GatewayError: as the parked call ended.
     """
     given = call.arguments.value
@@ -54,7 +56,13 @@ async def wait(call: Call, principal: Principal, ports: Ports) -> Answer:
     if not fits or isinstance(patience, bool) or not isinstance(patience, int) or not 0 <= patience <= _MOST_S:
         raise InvalidArguments(f"give approval_id, and timeout_s from 0 to {_MOST_S}", cause_code="schema")
     try:
-        await ports.approvals.check_own(principal, str(approval_id))
+        action = await ports.approvals.check_own(principal, str(approval_id))
     except NotFound:
         raise InvalidArguments("no such approval of yours", cause_code="approval") from None
-    return await ports.approvals.outcome(str(approval_id), patience)
+    try:
+        await ports.kills.check_parked(action)
+        answer = await ports.approvals.outcome(action.id, patience)
+        await ports.kills.check_parked(action)  # which may have come meanwhile
+    except Killed as error:
+        await pipeline.refuse(call, error, ports)
+    return answer

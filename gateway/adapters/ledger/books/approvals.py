@@ -22,7 +22,7 @@ from gateway.adapters.ledger.ledger import Ledger
 from gateway.adapters.ledger.reading import LogReader
 from gateway.adapters.ledger.rounds import Rounds, Tended
 from gateway.adapters.ledger.sections import Turns
-from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict
+from gateway.core.approval import OPEN, Action, Grant, Signature, State, Verdict, acting
 from gateway.core.ballot import added, counted
 from gateway.core.call import Answer, Call, Principal, Resolved, Resumed
 from gateway.core.decision import Decision
@@ -127,7 +127,7 @@ class ApprovalRegistry(Tended):
             )
         mark = self._filing.mark(target)
         async with self._turns.hold(mark):
-            known = self._by_mark.get(mark) or await self._park(mark, target, decision)
+            known = self._weeded(self._by_mark.get(mark) or await self._park(mark, target, decision))
         return known.word(self._terms.url) or known.told(self._terms.url)
 
     async def outcome(self, approval_id: str, patience_s: float) -> Answer:
@@ -142,11 +142,12 @@ class ApprovalRegistry(Tended):
             return said
         raise said or OutcomeUnknown("what came of the call cannot be read", cause_code="no_record")
 
-    async def check_own(self, principal: Principal, approval_id: str) -> None:
-        """Return where it is the caller's own; see ``core.ports.Approvals``."""
+    async def check_own(self, principal: Principal, approval_id: str) -> Action:
+        """It, where it is the caller's own; see ``core.ports.Approvals``."""
         action = self._found(approval_id).action
-        if action.principal.key != principal.key or principal.run not in {None, action.run}:
+        if acting(action.principal) != acting(principal) or principal.run not in {None, action.run}:
             raise NotFound("no such approval", cause_code="approval")
+        return action
 
     async def approved(self) -> Action:
         """The next that may be carried out; see ``core.ports.Approvals``."""
@@ -179,7 +180,7 @@ class ApprovalRegistry(Tended):
         """What waits; see ``core.desk.ApprovalDesk``."""
         found = [parked for parked in self._parked.values() if parked.state is State.PENDING]
         oldest = sorted(found, key=lambda one: one.action.requested_us)[:limit]
-        return tuple(parked.dossier() for parked in oldest), len(found)
+        return tuple([self._found(parked.action.id).dossier() for parked in oldest]), len(found)
 
     async def dossier(self, approval_id: str) -> Dossier:
         """One approval; see ``core.desk.ApprovalDesk``."""
@@ -365,6 +366,10 @@ class ApprovalRegistry(Tended):
         parked = self._parked.get(approval_id)
         if parked is None:
             raise NotFound("no such approval", cause_code="approval")
+        return self._weeded(parked)
+
+    def _weeded(self, parked: Parked) -> Parked:  # what people look at and agents are told is what counts
+        parked.signatures = self._good(parked) if parked.state is State.PENDING else parked.signatures
         return parked
 
     async def _take_up(self) -> None:

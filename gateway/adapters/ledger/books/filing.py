@@ -43,8 +43,8 @@ class Filing:
 
     def mark(self, target: Resolved) -> str:
         """Keyed hash of what an action is: identical calls have the same."""
-        who, run = target.caller.principal.key, target.caller.run.id
-        parts = [who, run, target.tool.fqn, target.tool.digest, target.call.arguments.digest]
+        who, run = target.caller.principal, target.caller.run.id
+        parts = [who.key, run, target.tool.fqn, target.tool.digest, target.call.arguments.digest, *who.delegation]
         return self.keys.mark("action", encode(parts).decode())
 
     async def request(self, mark: str, target: Resolved, decision: Decision) -> Action:
