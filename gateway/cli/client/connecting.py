@@ -1,7 +1,6 @@
 """Connecting a client: planned, shown, asked for, done, and kept for ``undo``."""
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +158,7 @@ def carry_out(made: Plan) -> Path:
             # Settings before clients: a client never speaks to a gateway that does not know its servers.
             changing.change([*secrets, *settings, *files])
         except Failed:
-            shutil.rmtree(own)
+            receipts.forget(own)
             raise
         return own
 

@@ -1,7 +1,6 @@
 """Putting a hook in place: the agent's file gets it, the gateway gets an upstream that stands for the agent."""
 
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,7 @@ def carry_out(made: Plan) -> Path:
             # The gateway first: until it knows the agent, every question is answered with no.
             changing.change([*settings, Change(made.sheet.found, made.content)])
         except Failed:
-            shutil.rmtree(own)
+            receipts.forget(own)
             raise
         return own
 
