@@ -119,8 +119,7 @@ def plan(wish: Wish) -> Plan:
     """
     sheets = planning.sheets(target_places(wish.client, wish.around))
     known = {str(place.path): _variables(wish, place) for sheet in sheets for place in sheet.places}
-    off = refusals.refused(wish.around) if wish.client == "claude-code" else ()
-    leave = dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
+    leave = {str(place.path): _left(wish, place) for sheet in sheets for place in sheet.places}
     picked = planning.pick(sheets, known, leave)
     addition = planning.addition(picked, wish.house, wish.client)
     entry = _entry(wish, addition)
@@ -200,6 +199,11 @@ def _variables(wish: Wish, place: Place) -> Variables:
         folder=wish.around.project if is_file else place.folder,
         ask=wish.ask if wish.client == "vscode" or is_file else None,
     )
+
+
+def _left(wish: Wish, place: Place) -> dict[str, str]:
+    off = refusals.refused(wish.around, place.path) if wish.client == "claude-code" else ()
+    return dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
 
 
 def _entry(wish: Wish, addition: Addition) -> dict[str, Any]:

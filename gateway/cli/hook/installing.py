@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli import home
-from gateway.cli.client import appending, changing, housing, jsonc, planning, receipts
+from gateway.cli.client import appending, changing, housing, jsonc, planning, receipts, refusals
 from gateway.cli.client.adopting import fitting
 from gateway.cli.client.appending import Appended
 from gateway.cli.client.changing import Change
@@ -97,8 +97,8 @@ def plan(wish: Wish) -> Plan:
     """
     place = _place(wish)
     [sheet] = planning.sheets([place])
-    if sheet.document.root.value.get("disableAllHooks") is True:
-        raise Misconfigured(f"{sheet.found.path}: disableAllHooks switches this hook off, too", "take it out first")
+    if wish.agent == "claude-code":
+        _require_hooks(wish)
     found = changing.look(wish.house.config)
     server, is_new = _server(wish.agent, appending.document(found))
     tables = {"upstreams": {server: {"kind": "hook", "client": wish.agent}}} if is_new else {"upstreams": {}}
@@ -126,6 +126,13 @@ def carry_out(made: Plan) -> Path:
             receipts.forget(own)
             raise
         return own
+
+
+def _require_hooks(wish: Wish) -> None:
+    known = refusals.settings(wish.around)
+    off = refusals.hooks_off(known if wish.in_project else known[:1])
+    if off is not None:
+        raise Misconfigured(f"{off}: disableAllHooks switches this hook off, too", "take it out first")
 
 
 def _place(wish: Wish) -> Place:

@@ -101,7 +101,7 @@ class Unfolding:
         return any(one.has(self.hides) and one.value[self.hides] is True for one in (at, found))
 
     def _hidden(self, at: At) -> set[str]:
-        """Names that do not travel, of the members at ``at``, of the parts of its ``allOf`` and of what it refers to."""
+        """Names that do not travel: of members at ``at``, of parts of its ``allOf``, of what it refers to."""
         found = self.document.followed(at)
         referred = set() if found is at else self._hidden(found)
         if found is not at and self.document.is_old:
