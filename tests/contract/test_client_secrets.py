@@ -145,6 +145,18 @@ def test_variables_that_name_a_password_or_hold_a_webhook_are_secrets(desk: Desk
     assert [name for name, one in upstream["env"].items() if isinstance(one, dict)] == ["MYSQL_PASS", "SLACK_WEBHOOK"]
 
 
+@pytest.mark.parametrize("secret", ['pass"word-4711', "pass\\word-4711", "p\u00e4ssword-4711"])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_secret_that_json_writes_in_another_way_stays_nowhere(desk: Desk, secret: str, *, ascii_only: bool) -> None:
+    """A server that is switched off may hold it, too."""
+    entry = {"command": "uvx", "env": {"DB_PASSWORD": secret}}
+    known = {"mcpServers": {"a": entry, "b": entry | {"disabled": True}}}
+    desk.file("home/.cursor/mcp.json", json.dumps(known, ensure_ascii=ascii_only))
+    refused = desk.connect("cursor")
+    assert refused.exit_code == 2
+    assert "stands there once more" in refused.output
+
+
 def test_two_variables_have_two_files(desk: Desk) -> None:
     """Also where their names differ in a mark that no file's name has."""
     upstream = connected(desk, {"command": "uvx", "env": {"A.TOKEN": "tok-first-0001", "A_TOKEN": "tok-second-0001"}})

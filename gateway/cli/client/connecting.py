@@ -1,5 +1,6 @@
 """Connecting a client: planned, shown, asked for, done, and kept for ``undo``."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,8 @@ def carry_out(made: Plan) -> Path:
 def _require_clean(sheet: Sheet, text: str, addition: Addition) -> None:
     for one in addition.adopted:
         for name, hidden in one.server.hidden:
-            at = text.find(hidden.value)
+            # As it is in a comment, and as JSON writes it where it has quotes or letters of its own.
+            at = max(text.find(one) for one in (hidden.value, *_in_json(hidden.value)))
             if at >= 0:
                 line = text.count("\n", 0, at) + 1
                 raise Misconfigured(
@@ -173,6 +175,10 @@ def _require_clean(sheet: Sheet, text: str, addition: Addition) -> None:
                     f"would stay (line {line} of what would be written); nothing was changed",
                     "take it out, perhaps of a comment or of a server that is switched off, and do this again",
                 )
+
+
+def _in_json(text: str) -> tuple[str, str]:
+    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _only_ours(path: Path) -> Found:
