@@ -207,4 +207,4 @@ def test_long_words_take_no_long_time(desk: Desk, piece: str) -> None:
     desk.file("home/.cursor/mcp.json", json.dumps({"mcpServers": {"a": {"command": "x", "args": [piece * 20_000]}}}))
     since = time.process_time()
     desk.connect("cursor")
-    assert time.process_time() - since < 10
+    assert time.process_time() - since < 5

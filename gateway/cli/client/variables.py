@@ -66,7 +66,9 @@ class Variables:
         if not (self.plain or self.marked):
             return (text,)
         pieces: list[Given] = []
-        for at, piece in enumerate(_VARIABLE.split(text)):
+        closed, mark, rest = text.rpartition("}")  # beyond the last of these is no variable, however many begin there
+        *pairs, last = _VARIABLE.split(closed + mark)
+        for at, piece in enumerate((*pairs, last + rest)):
             given = self._value(piece) if at % 2 else piece
             if isinstance(given, str) and pieces and isinstance(pieces[-1], str):
                 pieces[-1] += given
