@@ -158,6 +158,15 @@ class TestConnecting:
         assert sorted(servers(file)) == ["local", "off", "ostiary", "refused"]
         assert done.output.count("told not to use it") == 3
 
+    def test_a_projects_server_that_is_refused_is_not_the_persons_of_that_name(self, desk: Desk) -> None:
+        """That one is in use, and would stay past the gateway."""
+        desk.file("project/.mcp.json", '{"mcpServers": {"a": {"command": "theirs"}}}')
+        desk.file("project/.claude/settings.local.json", '{"disabledMcpjsonServers": ["a"]}')
+        path = desk.file("home/.claude.json", '{"mcpServers": {"a": {"command": "mine"}}}')
+        assert desk.connect("claude-code").exit_code == 0
+        assert desk.settings["upstreams"]["a"]["command"] == ["mine"]
+        assert list(servers(path)) == ["ostiary"]
+
     def test_a_file_that_is_found_twice_is_read_once(self, desk: Desk) -> None:
         """In the home, Cursor's file of the project is the person's own."""
         path = desk.file("home/.cursor/mcp.json", CURSOR)

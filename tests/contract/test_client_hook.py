@@ -195,3 +195,14 @@ def test_a_switch_that_silences_all_hooks_is_told(desk: Desk) -> None:
     assert refused.exit_code == 2
     assert "disableAllHooks" in refused.output
     assert read(path) == {"disableAllHooks": True}
+
+
+def test_a_switch_in_a_wider_file_silences_a_projects_hook(desk: Desk) -> None:
+    """Unless a narrower one, which counts, turns them on again."""
+    desk.file("home/.claude/settings.json", '{"disableAllHooks": true}')
+    words = ("claude-code", "--project", str(desk.project))
+    refused = installed(desk, *words)
+    assert refused.exit_code == 2
+    assert "home/.claude/settings.json: disableAllHooks" in refused.output
+    desk.file("project/.claude/settings.json", '{"disableAllHooks": false}')
+    assert installed(desk, *words).exit_code == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def started(desk: Desk, upstream: dict[str, Any], env: dict[str, str]) -> list[s
         ([f"--endpoint=https://t.example.org/mcp?key={TOKEN}&a=b"], TOKEN),
         ([HOOK], RUN),
         ([f"postgresql://u:{PASSWORD}@${{env:SHOP_HOST}}/erp"], PASSWORD),
+        (["-c", f"API_KEY={TOKEN} db-server"], TOKEN),
+        (["-c", f"A=1; API_KEY='{TOKEN}' db-server --port 80"], TOKEN),
+        (["-c", f"db-server --api-key {TOKEN} -v"], TOKEN),
+        (["--password", "correcthorse battery"], "correcthorse"),
+        (["--connection-string", f"Server=db;User Id=sa;Password={PASSWORD};Encrypt=true"], PASSWORD),
+        ([f"redis://db.example.org:6379,password={PASSWORD},ssl=True"], PASSWORD),
+        (["--config", json.dumps({"password": f'{PASSWORD}"7fGh'})], '"7fGh'),
+        (["--config", f"{{apiKey: '{TOKEN}'}}"], TOKEN),
     ],
 )
 def test_a_secret_among_the_arguments_is_in_a_file(desk: Desk, words: list[str], secret: str) -> None:
@@ -136,6 +145,18 @@ def test_variables_that_name_a_password_or_hold_a_webhook_are_secrets(desk: Desk
     assert [name for name, one in upstream["env"].items() if isinstance(one, dict)] == ["MYSQL_PASS", "SLACK_WEBHOOK"]
 
 
+@pytest.mark.parametrize("secret", ['pass"word-4711', "pass\\word-4711", "p\u00e4ssword-4711"])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_secret_that_json_writes_in_another_way_stays_nowhere(desk: Desk, secret: str, *, ascii_only: bool) -> None:
+    """A server that is switched off may hold it, too."""
+    entry = {"command": "uvx", "env": {"DB_PASSWORD": secret}}
+    known = {"mcpServers": {"a": entry, "b": entry | {"disabled": True}}}
+    desk.file("home/.cursor/mcp.json", json.dumps(known, ensure_ascii=ascii_only))
+    refused = desk.connect("cursor")
+    assert refused.exit_code == 2
+    assert "stands there once more" in refused.output
+
+
 def test_two_variables_have_two_files(desk: Desk) -> None:
     """Also where their names differ in a mark that no file's name has."""
     upstream = connected(desk, {"command": "uvx", "env": {"A.TOKEN": "tok-first-0001", "A_TOKEN": "tok-second-0001"}})
@@ -162,3 +183,28 @@ def test_an_empty_file_is_one_without_servers(desk: Desk, text: str) -> None:
     assert list(servers(path)) == ["ostiary"]
     assert desk.run("undo", "cursor").exit_code == 0
     assert path.read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--low-pass", "200"],
+        ["--byPass=true"],
+        ["-c", "PASSWORD=$PW db-server"],
+        ["-c", "TOKEN=$(cat /run/token) db-server"],
+        ["--instructions", "Never show the password: it is not yours. Ask for --token if need be."],
+        ["--config", json.dumps({"password": "", "token": None, "sortKey": "created_at"})],
+    ],
+)
+def test_what_is_no_secret_stays_among_the_arguments(desk: Desk, words: list[str]) -> None:
+    """Switches, numbers, what a shell fills in, and prose."""
+    assert connected(desk, {"command": "uvx", "args": words})["command"] == ["uvx", *words]
+
+
+@pytest.mark.parametrize("piece", ["a", "/a", "a://", "eyJ", "${x ", '"a" ', "a=$(", " --key ", '\\"a\\":\\"'])
+def test_long_words_take_no_long_time(desk: Desk, piece: str) -> None:
+    """Whatever they are made of."""
+    desk.file("home/.cursor/mcp.json", json.dumps({"mcpServers": {"a": {"command": "x", "args": [piece * 20_000]}}}))
+    since = time.process_time()
+    desk.connect("cursor")
+    assert time.process_time() - since < 5

@@ -6,9 +6,11 @@ import os
 import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.cli.client import changing
 from tests.client_desk import CURSOR, Desk, furnished, servers
 
 
@@ -137,6 +139,58 @@ class TestUndoing:
         assert desk.everything() == before
         left = [one.name for one in desk.state.rglob("*") if one.is_file()]
         assert sorted(left) == [".lock", "issuer.pem"]
+
+    def test_a_connection_of_another_project_is_not_taken_back_with_it(self, desk: Desk) -> None:
+        """Its file may have been put away for a while, as git does."""
+        text = '{"mcpServers": {"first": {"command": "uvx"}}}'
+        path = desk.file("project/.mcp.json", text)
+        desk.connect("claude-code")
+        connected = path.read_text("utf-8")
+        path.write_text(text, "utf-8")
+        desk.file("other/.mcp.json", text.replace("first", "second").replace("uvx", "npx"))
+        other = str(desk.home.parent / "other")
+        assert desk.run("connect", "claude-code", "--project", other, "--yes").exit_code == 0
+        undone = desk.run("undo", "claude-code")
+        assert undone.exit_code == 0
+        assert list(desk.settings["upstreams"]) == ["first"]
+        path.write_text(connected, "utf-8")
+        assert desk.run("undo", "claude-code").exit_code == 0
+        assert path.read_text("utf-8") == text
+
+    def test_what_is_overwritten_by_force_is_kept_before(self, desk: Desk) -> None:
+        """A process that is killed right after it has not lost what others wrote; nor does the next undo."""
+        path = desk.file("home/.cursor/mcp.json", CURSOR)
+        desk.connect("cursor")
+        path.write_text('{"mcpServers": {}}', "utf-8")
+        _until_killed(desk, "undo", "cursor", "--force", at=(changing, "sweep"))
+        assert path.read_text("utf-8") == CURSOR
+        assert desk.run("undo", "cursor").exit_code == 0
+        [copy] = (desk.state / "clients" / "undone-0001-cursor").iterdir()
+        assert copy.read_text("utf-8") == '{"mcpServers": {}}'
+
+    def test_a_receipt_that_was_removed_by_half_stops_nothing(self, desk: Desk) -> None:
+        """Killed while its folder is emptied: other connections can be undone all the same."""
+        desk.file("home/.cursor/mcp.json", CURSOR)
+        desk.file("project/.mcp.json", '{"mcpServers": {"first": {"command": "uvx"}}}')
+        desk.connect("cursor")
+        desk.connect("claude-code")
+        _until_killed(desk, "undo", "claude-code", at=(os, "rmdir"))
+        undone = desk.run("undo", "cursor")
+        assert undone.exit_code == 0, undone.output
+        assert [one.name for one in (desk.state / "clients").iterdir()] == [".lock"]
+
+
+def _until_killed(desk: Desk, *words: str, at: tuple[Any, str]) -> None:
+    """Run it in a process that is killed where it would call ``at``."""
+
+    def run() -> None:
+        setattr(*at, lambda *_args, **_named: os.kill(os.getpid(), signal.SIGKILL))
+        desk.run(*words)
+
+    killed = multiprocessing.get_context("fork").Process(target=run)
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
 
 
 def _killed(desk: Desk, after: int) -> None:

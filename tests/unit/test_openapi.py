@@ -108,6 +108,25 @@ class TestWhatBecomesOfIt:
         entry = only(api(sent, method="post", components=components))
         assert entry["input_schema"]["properties"]["user"]["required"] == ["secret"]
 
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"allOf": [{"$ref": "#/components/schemas/User"}, {"required": ["id", "secret"]}]},
+            {"$ref": "#/components/schemas/User", "required": ["id", "secret"]},
+            {"properties": {"secret": {"writeOnly": True}}, "allOf": [{"allOf": [{"required": ["secret", "id"]}]}]},
+        ],
+    )
+    def test_a_part_does_not_require_what_another_says_does_not_travel(self, schema: dict[str, Any]) -> None:
+        """As documents write what is sent and what is answered beside one common part."""
+        members = {"id": {"type": "integer"}, "secret": {"type": "string", "writeOnly": True}}
+        components = {"schemas": {"User": {"type": "object", "properties": members}}}
+        content = {"application/json": {"schema": {"type": "object", "properties": {"user": schema}}}}
+        answered = {"responses": {"200": {"description": "ok", "content": content}}}
+        entry = only(api(answered, components=components))
+        output = jsonschema_rs.Draft202012Validator(entry["output_schema"])
+        assert output.is_valid({"user": {"id": 1}})
+        assert not output.is_valid({"user": {}})
+
     def test_a_reference_into_a_list_is_followed(self) -> None:
         """As bundlers write them for parameters that two operations share."""
         paths = {

@@ -1,7 +1,7 @@
 """Connecting a client: planned, shown, asked for, done, and kept for ``undo``."""
 
+import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +120,7 @@ def plan(wish: Wish) -> Plan:
     """
     sheets = planning.sheets(target_places(wish.client, wish.around))
     known = {str(place.path): _variables(wish, place) for sheet in sheets for place in sheet.places}
-    off = refusals.refused(wish.around) if wish.client == "claude-code" else ()
-    leave = dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
+    leave = {str(place.path): _left(wish, place) for sheet in sheets for place in sheet.places}
     picked = planning.pick(sheets, known, leave)
     addition = planning.addition(picked, wish.house, wish.client)
     entry = _entry(wish, addition)
@@ -159,7 +158,7 @@ def carry_out(made: Plan) -> Path:
             # Settings before clients: a client never speaks to a gateway that does not know its servers.
             changing.change([*secrets, *settings, *files])
         except Failed:
-            shutil.rmtree(own)
+            receipts.forget(own)
             raise
         return own
 
@@ -167,7 +166,8 @@ def carry_out(made: Plan) -> Path:
 def _require_clean(sheet: Sheet, text: str, addition: Addition) -> None:
     for one in addition.adopted:
         for name, hidden in one.server.hidden:
-            at = text.find(hidden.value)
+            # As it is in a comment, and as JSON writes it where it has quotes or letters of its own.
+            at = max(text.find(one) for one in (hidden.value, *_in_json(hidden.value)))
             if at >= 0:
                 line = text.count("\n", 0, at) + 1
                 raise Misconfigured(
@@ -175,6 +175,10 @@ def _require_clean(sheet: Sheet, text: str, addition: Addition) -> None:
                     f"would stay (line {line} of what would be written); nothing was changed",
                     "take it out, perhaps of a comment or of a server that is switched off, and do this again",
                 )
+
+
+def _in_json(text: str) -> tuple[str, str]:
+    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _only_ours(path: Path) -> Found:
@@ -201,6 +205,11 @@ def _variables(wish: Wish, place: Place) -> Variables:
         folder=wish.around.project if is_file else place.folder,
         ask=wish.ask if wish.client == "vscode" or is_file else None,
     )
+
+
+def _left(wish: Wish, place: Place) -> dict[str, str]:
+    off = refusals.refused(wish.around, place.path) if wish.client == "claude-code" else ()
+    return dict.fromkeys(off, "Claude Code is told not to use it") | dict.fromkeys(wish.leave, "as you say")
 
 
 def _entry(wish: Wish, addition: Addition) -> dict[str, Any]:

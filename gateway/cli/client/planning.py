@@ -109,8 +109,8 @@ def sheets(places: Sequence[Place]) -> list[Sheet]:
     return [_sheet(found, its) for found, its in by_path.values()]
 
 
-def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Mapping[str, str]) -> Picked:
-    """Understand the servers of all sheets; those that ``leave`` names stay, and why. ``variables`` by the file's path.
+def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Mapping[str, Mapping[str, str]]) -> Picked:
+    """Understand the servers of all sheets; those that ``leave`` names stay, and why. Both are by the file's path.
 
     Raises:
         Misconfigured: some cannot be carried over and nobody said that they may stay; all of them are named.
@@ -120,7 +120,7 @@ def pick(sheets: Sequence[Sheet], variables: Mapping[str, Variables], leave: Map
         for place in sheet.places:
             for label, entry in _entries(sheet, place).items():
                 try:
-                    _one(place, label, entry, (picked, variables[str(place.path)], leave))
+                    _one(place, label, entry, (picked, variables[str(place.path)], leave[str(place.path)]))
                 except NotCarried as why:
                     problems.append(f"{place.path}: {shown(label)}: {why}")
     if problems:

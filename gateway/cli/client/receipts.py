@@ -121,18 +121,33 @@ def kept(folder: Path) -> list[tuple[Path, Receipt]]:
     return [(own, _read(own)) for _, own in _all(folder)]
 
 
-def forget(own: Path, changed: dict[str, bytes]) -> Path | None:
-    """Remove a receipt that was used; ``changed`` are files that were overwritten by force, kept where this returns."""
+def put_aside(own: Path, changed: dict[str, bytes]) -> Path | None:
+    """Keep files that will be overwritten by force, where this returns.
+
+    Raises:
+        Failed: they cannot be kept.
+    """
     if not changed:
-        shutil.rmtree(own)
         return None
-    left = own.with_name(f"undone-{own.name}")
-    shutil.rmtree(left, ignore_errors=True)
-    left.mkdir(mode=0o700)
-    for name, content in changed.items():
-        _write(left / name, content)
-    shutil.rmtree(own)
+    number = 1
+    while (left := own.with_name(f"undone-{own.name}{'' if number == 1 else f'-{number}'}")).exists():
+        number += 1  # of an undo that was killed: nobody has read them yet
+    try:
+        left.mkdir(mode=0o700)
+        for name, content in changed.items():
+            _write(left / name, content)
+    except OSError as error:
+        shutil.rmtree(left, ignore_errors=True)
+        raise Failed(f"{left} cannot be written ({error.strerror})", "free space, or correct its permissions") from None
     return left
+
+
+def forget(own: Path) -> None:
+    """Remove a receipt; half of one never has its name."""
+    gone = own.with_name(".gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    own.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:

@@ -1,6 +1,5 @@
 """Files changed together, with copies of what was there kept in the state folder."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +37,6 @@ def carry_out(house: House, label: str, changes: Sequence[Change]) -> Path:
         try:
             changing.change(changes)
         except Failed:
-            shutil.rmtree(own)
+            receipts.forget(own)
             raise
         return own

@@ -1,5 +1,6 @@
 """A connection taken back: the client's files byte for byte as they were, its upstreams and secrets gone."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,21 +51,32 @@ def take_back(client: str, folder: Path, *, forced: bool) -> tuple[Receipt, Path
             "is copied",
             {"error": "changed", "problems": back.problems},
         )
-    changing.change(back.changes)
+    left = receipts.put_aside(own, back.changed)
+    try:
+        changing.change(back.changes)
+    except Failed:
+        if left is not None:
+            shutil.rmtree(left)
+        raise
     gone = [] if back.stays else receipt.added
     changing.sweep(map(Path, (receipt.settings, *receipt.secrets, *(one.path for one in receipt.files))))
-    left = receipts.forget(own, back.changed)
-    added = dict.fromkeys([*gone, *_broken_off(client, folder)])
+    receipts.forget(own)
+    added = dict.fromkeys([*gone, *_broken_off(receipt, folder)])
     return receipt.model_copy(update={"added": list(added)}), left
 
 
-def _broken_off(client: str, folder: Path) -> list[str]:
-    """Take back what was begun before and never came to the client's files; the upstreams that are gone with it."""
-    mine = [receipt for _, receipt in receipts.kept(folder) if receipt.client == client]
-    if not mine or any(digest(look(Path(one.path)).content) != one.before for one in mine[-1].files):
+def _broken_off(done: Receipt, folder: Path) -> list[str]:
+    """Take back what was begun before and never came to these files; the upstreams that are gone with it.
+
+    A connection of other files, say of another project's, may have been put away for a while.
+    """
+    mine = [receipt for _, receipt in receipts.kept(folder) if receipt.client == done.client]
+    if not mine or not {one.path for one in mine[-1].files} <= {one.path for one in done.files}:
+        return []
+    if any(digest(look(Path(one.path)).content) != one.before for one in mine[-1].files):
         return []
     try:
-        return take_back(client, folder, forced=False)[0].added
+        return take_back(done.client, folder, forced=False)[0].added
     except Failed:
         return []  # somebody else needs it by now: it is told whoever asks for it
 

@@ -66,7 +66,9 @@ class Variables:
         if not (self.plain or self.marked):
             return (text,)
         pieces: list[Given] = []
-        for at, piece in enumerate(_VARIABLE.split(text)):
+        closed, mark, rest = text.rpartition("}")  # beyond the last of these is no variable, however many begin there
+        *pairs, last = _VARIABLE.split(closed + mark)
+        for at, piece in enumerate((*pairs, last + rest)):
             given = self._value(piece) if at % 2 else piece
             if isinstance(given, str) and pieces and isinstance(pieces[-1], str):
                 pieces[-1] += given
@@ -142,21 +144,35 @@ _LONGEST_WORD: Final = 32
 # Marks that makers of tokens put in front of them.
 _MARKED: Final = re.compile(
     r"(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|gh[opsur]_\w{8,}|github_pat_\w+|glpat-[\w-]+|xox[abeoprs]-[\w-]+|AKIA[A-Z0-9]{12,}"
-    r"|AIza[\w-]{20,}|eyJ[\w-]+\.[\w-]+\.[\w-]*|hf_\w{8,}|npm_\w{8,}|[rl]in_api_\w+|ntn_\w+|secret_\w{8,}"
+    r"|AIza[\w-]{20,}|eyJ[\w-]{1,1000}\.[\w-]+\.[\w-]*|hf_\w{8,}|npm_\w{8,}|[rl]in_api_\w+|ntn_\w+|secret_\w{8,}"
 )
-_LOGIN: Final = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/@\s:]*:)(?P<secret>[^/@\s]+)(?=@)", re.IGNORECASE)
+_LOGIN: Final = re.compile(r"(?P<before>[a-z][a-z0-9+.-]{0,30}://[^/@\s:]*:)(?P<secret>[^/@\s]+)(?=@)", re.IGNORECASE)
 _NAMED: Final = re.compile(r"(?P<before>-{0,2}(?P<name>[A-Za-z][\w.-]*)(?:=|:\s*))(?P<secret>.+)", re.DOTALL)
 # An option's value that is such a pair itself: ``--env=NAME=value``, ``--header=Name: value``.
 _NAMED_WITHIN: Final = re.compile(rf"(?P<option>--?[A-Za-z][\w.-]*=){_NAMED.pattern}", re.DOTALL)
 _QUERY: Final = re.compile(r"(?P<before>[?&#](?P<name>[\w.-]+)=)(?P<secret>[^&#\s]+)")
-_MEMBER: Final = re.compile(r"\"(?P<name>[\w.-]+)\\?\"\s*:\s*\\?\"(?P<secret>[^\"\\]+)")
-_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+# A member of JSON that is a text in JSON, and pairs as connection strings, command lines and objects have them.
+_MEMBER: Final = re.compile(
+    r"\\\"(?P<name>[\w.-]+)\\\"\s{0,9}:\s{0,9}(?P<quote>\\\")(?P<secret>(?:[^\"\\]|\\\\\\.|\\\\.)+)", re.DOTALL
+)
+_WITHIN: Final = re.compile(
+    r"(?:^|[\s;,'\"={(])(?P<dashes>--?)?(?P<name>[A-Za-z][\w.-]*)['\"]?"
+    r"(?:(?P<equals>=)|\s{0,9}:\s{0,9}(?:(?i:bearer|basic)\s)?|(?(dashes)\s{1,9}|(?!)))(?P<quote>['\"])?"
+    r"(?P<secret>(?(quote)(?:\\.|(?!(?P=quote))[^\\])+|(?!['\"])(?:(?!,[\w.-]+=|['\"})\]]{0,4}(?:[\s;]|$))[^;\s])+))",
+    re.DOTALL,
+)
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}://\S+", re.IGNORECASE)
 _RUN: Final = re.compile(r"[A-Za-z0-9]{20,}")
 # Ends of names that say as much as ``password`` does, and those that do where the value looks like it.
 _PASS: Final = re.compile(r"(?:(?:^|[^A-Za-z])(?i:pass)|[a-z]Pass)[0-9]*")
 _MAYBE: Final = re.compile(r"(?:(?:^|[^A-Za-z])(?i:key|auth|pat|sig|code)|[a-z](?:Key|Auth))[0-9]*")
-_PLACEHOLDER: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SWITCH: Final = re.compile(r"[0-9]{1,7}|true|false|yes|no|on|off", re.IGNORECASE)
+# What a shell or the server itself puts the secret in for.
+_REFERENCE: Final = re.compile(
+    r"[\"']?\$(?:\{[A-Za-z_]\w*(?::?[-=+?][^}]{0,99})?\}|[A-Z_][A-Z0-9_]*|\([^)]{0,999}\))(?:[\"';\s]|$)"
+)
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]* )(?P<secret>\S+)")
+_SAID_SCHEME: Final = re.compile(r"(?P<scheme>(?i:bearer|basic|token|api-?key|key|digest|bot) )(?P<secret>\S+)")
 
 
 def environment_value(name: str, parts: Parts) -> Given:
@@ -177,7 +193,7 @@ def is_open(name: str, text: str) -> bool:
     """Whether a variable's value plainly is no secret."""
     if not text:
         return True
-    return not _says_secret(name) and not _MARKED.search(text) and (_is_harmless(text) or len(text) < MIN_LENGTH)
+    return not _says_secret(name, text) and not _MARKED.search(text) and (_is_harmless(text) or len(text) < MIN_LENGTH)
 
 
 def _is_harmless(text: str) -> bool:
@@ -185,16 +201,19 @@ def _is_harmless(text: str) -> bool:
     return is_short and _HARMLESS.fullmatch(text) is not None and not _random_parts(text)
 
 
-def _says_secret(name: str) -> bool:
-    return is_secret_name(name) or _ends(_PASS, name)
+def _says_secret(name: str, text: str) -> bool:
+    return is_secret_name(name) or (_ends(_PASS, name) and not _SWITCH.fullmatch(text))
 
 
 def _is_secret(name: str, text: str) -> bool:
     """Whether ``text`` under this name is a secret, where other values are none."""
-    if _PLACEHOLDER.fullmatch(text):
+    if _REFERENCE.match(text):
         return False
-    looks_like_it = len(text) >= MIN_LENGTH and not _is_harmless(text)
-    return _says_secret(name) or (looks_like_it and _ends(_MAYBE, name))
+    return _says_secret(name, text) or (_looks_like_it(text) and _ends(_MAYBE, name))
+
+
+def _looks_like_it(text: str) -> bool:
+    return len(text) >= MIN_LENGTH and not _is_harmless(text)
 
 
 def _ends(pattern: re.Pattern[str], name: str) -> bool:
@@ -270,27 +289,41 @@ def checked(name: str, given: Given) -> Given:
 
 
 def _after_scheme(name: str, text: str) -> Parts:
-    found = _SCHEME.fullmatch(text)
+    found = _SAID_SCHEME.fullmatch(text)  # any other word may be the secret's beginning
     if found is None:
         return (checked(name, Hidden(text)),)
     return (found["scheme"], checked(name, Hidden(found["secret"])))
 
 
 def _cut(text: str) -> Parts:
-    """``text`` with logins of URLs, secrets in query strings and JSON, marked tokens and random parts of URLs apart."""
+    """``text`` with logins and random parts of URLs, secrets in query strings and pairs, and marked tokens apart."""
     spans = [found.span("secret") for found in _LOGIN.finditer(text)]
-    for pattern in (_QUERY, _MEMBER):
-        spans += [
-            found.span("secret") for found in pattern.finditer(text) if _is_secret(found["name"], found["secret"])
-        ]
+    spans += [found.span("secret") for found in _QUERY.finditer(text) if _is_secret(found["name"], found["secret"])]
+    for pattern in (_MEMBER, _WITHIN):
+        spans += [found.span("secret") for found in pattern.finditer(text) if _is_pair(found)]
     spans += [found.span() for found in _MARKED.finditer(text)]
     spans += _random_parts(text)
     pieces: list[Given] = []
     at = 0
-    for start, end in sorted(spans):
-        if start < at:
-            continue
+    for start, end in _joined(spans):
         pieces += [text[at:start]] if start > at else []
         pieces.append(checked("a part of an argument", Hidden(text[start:end])))
         at = end
     return (*pieces, text[at:]) if at < len(text) or not pieces else tuple(pieces)
+
+
+def _is_pair(found: re.Match[str]) -> bool:
+    if _REFERENCE.match(found.string, found.start("secret")):
+        return False
+    is_plain = found["quote"] or found.groupdict().get("equals")  # what follows a colon or a space may be prose
+    return _is_secret(found["name"], found["secret"]) and bool(is_plain or _looks_like_it(found["secret"]))
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined

@@ -1,14 +1,13 @@
 """Putting a hook in place: the agent's file gets it, the gateway gets an upstream that stands for the agent."""
 
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli import home
-from gateway.cli.client import appending, changing, housing, jsonc, planning, receipts
+from gateway.cli.client import appending, changing, housing, jsonc, planning, receipts, refusals
 from gateway.cli.client.adopting import fitting
 from gateway.cli.client.appending import Appended
 from gateway.cli.client.changing import Change
@@ -98,8 +97,8 @@ def plan(wish: Wish) -> Plan:
     """
     place = _place(wish)
     [sheet] = planning.sheets([place])
-    if sheet.document.root.value.get("disableAllHooks") is True:
-        raise Misconfigured(f"{sheet.found.path}: disableAllHooks switches this hook off, too", "take it out first")
+    if wish.agent == "claude-code":
+        _require_hooks(wish)
     found = changing.look(wish.house.config)
     server, is_new = _server(wish.agent, appending.document(found))
     tables = {"upstreams": {server: {"kind": "hook", "client": wish.agent}}} if is_new else {"upstreams": {}}
@@ -124,9 +123,16 @@ def carry_out(made: Plan) -> Path:
             # The gateway first: until it knows the agent, every question is answered with no.
             changing.change([*settings, Change(made.sheet.found, made.content)])
         except Failed:
-            shutil.rmtree(own)
+            receipts.forget(own)
             raise
         return own
+
+
+def _require_hooks(wish: Wish) -> None:
+    known = refusals.settings(wish.around)
+    off = refusals.hooks_off(known if wish.in_project else known[:1])
+    if off is not None:
+        raise Misconfigured(f"{off}: disableAllHooks switches this hook off, too", "take it out first")
 
 
 def _place(wish: Wish) -> Place:

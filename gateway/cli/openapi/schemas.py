@@ -76,7 +76,9 @@ class Unfolding:
         if not beside:
             return referred
         own = self._whole(At(at.pointer, beside, at.chain))
-        return own if referred is True else {**own, "allOf": [*own.get("allOf", ()), referred]} if own else referred
+        both = own if referred is True else {**own, "allOf": [*own.get("allOf", ()), referred]} if own else referred
+        _not_required(both, self._hidden(at))
+        return both
 
     def _whole(self, at: At) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -91,23 +93,31 @@ class Unfolding:
                 found[key] = {name: self.schema(one) for name, one in member.members() if not self._is_hidden(one)}
             elif key not in _BESIDE | _DIRECTIONS and not key.startswith("x-"):
                 raise member.refused("keyword", f"the schema keyword {key[:40]!r} is not understood")
-        self._not_required(at, found)
+        _not_required(found, self._hidden(at))
         return _modern(at, found) if self.document.is_old else found
 
     def _is_hidden(self, at: At) -> bool:
         found = self.document.followed(at)
         return any(one.has(self.hides) and one.value[self.hides] is True for one in (at, found))
 
-    def _not_required(self, at: At, found: dict[str, Any]) -> None:
-        if isinstance(found.get("required"), list):
-            hidden = self._hidden(at)
-            found["required"] = [name for name in found["required"] if name not in hidden]
-
     def _hidden(self, at: At) -> set[str]:
-        """Names that do not travel, of the members at ``at`` and of the parts of its ``allOf``."""
-        at = self.document.followed(at)
+        """Names that do not travel: of members at ``at``, of parts of its ``allOf``, of what it refers to."""
+        found = self.document.followed(at)
+        referred = set() if found is at else self._hidden(found)
+        if found is not at and self.document.is_old:
+            return referred
         hidden = {name for name, one in at.member("properties").members() if self._is_hidden(one)}
-        return hidden.union(*map(self._hidden, at.member("allOf").items()))
+        return hidden.union(referred, *map(self._hidden, at.member("allOf").items()))
+
+
+def _not_required(found: Any, hidden: set[str]) -> None:
+    """Require none of ``hidden`` in ``found``, nor in the parts of its ``allOf``: one may require another's members."""
+    if not hidden or not isinstance(found, dict):
+        return
+    if isinstance(found.get("required"), list):
+        found["required"] = [name for name in found["required"] if name not in hidden]
+    for part in found.get("allOf", ()):
+        _not_required(part, hidden)
 
 
 def _formed(key: str, member: At) -> Any:
