@@ -38,6 +38,8 @@ _ALONE: Final = 60
 _FRESH_TOKENS: Final = 10
 _VERIFY: Final = 40
 _MOST_COMMITS: Final = 2
+# Between two calls nobody may write for so long that the log moves its journal into the tables: a commit of no call.
+_RESTS: Final = 3
 # Strikes that come too late are no deaths: for each this many kills one more is planned, and some at least.
 _SPARE: Final = 4
 _LEAST_SPARE: Final = 3
@@ -151,7 +153,7 @@ class Campaign:
         ):
             commits, calls = await self._counted(lambda s=surface, t=tool: self.load.alone(s, t, _ALONE))  # type: ignore[misc]
             self.commits[name] = round(commits / calls, 3)
-            if commits > _MOST_COMMITS * calls:
+            if commits > _MOST_COMMITS * calls + _RESTS:
                 self.judge.violations.append(f"{calls} calls ({name}), one at a time, took {commits} commits")
 
     async def _counted(self, calling: Callable[[], Awaitable[object]]) -> tuple[int, int]:
